@@ -1,0 +1,1 @@
+"""Processes and machines: ranks, engines, checkpoints. Knows nothing of GANs."""
