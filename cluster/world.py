@@ -1,0 +1,293 @@
+"""The ranks of one run, and the few things they say to each other.
+
+A `World` is handed to everything that may run on several processes. With one process every method is the identity and
+torch.distributed is never touched, so that nobody writes `if distributed:`.
+
+Every method that communicates is collective: all ranks call it, in the same order, with the same shapes. What is not a
+tensor crosses as JSON, never as a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cluster.errors import ClusterError, ClusterUsageError
+
+_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class World:
+    """The ranks of a run as seen by one of them.
+
+    Attributes:
+        rank: this process, 0 <= rank < size.
+        size: number of processes.
+        local_rank: this process among those of its machine.
+        device: where this rank computes. Tensors on the CPU may be sent too, also when the device is a GPU.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        local_rank: int,
+        device: torch.device,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Describe a world over an initialised process group (None: the default one); `from_env` also initialises it."""
+        self.rank = rank
+        self.size = size
+        self.local_rank = local_rank
+        self.device = device
+        self._group = group
+        self._owns_process_group = False
+        self._sum_in_autograd: Callable[[Tensor, World], Tensor] = _SumOverRanks.apply
+        if size > 1:
+            # Never traced. Not as a decorator, because that imports the compiler: a second, also for one process.
+            self._sum_in_autograd = torch.compiler.disable(_SumOverRanks.apply)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def single(cls, device: str | torch.device = "cpu") -> Self:
+        """The world of one process."""
+        return cls(rank=0, size=1, local_rank=0, device=_choose_device(device, local_rank=0))
+
+    @classmethod
+    def from_env(cls, device: str | None = None, timeout_min: float = 10.0) -> Self:
+        """Join the world that torchrun (or any launcher that sets its variables) describes; one process without it.
+
+        Args:
+            device: "cpu" or "cuda"; None takes the GPU of this local rank where there is one.
+            timeout_min: a collective that waits longer than this for another rank fails.
+
+        Raises:
+            ClusterUsageError: the variables are incomplete or contradict each other, or the device is not there.
+            ClusterError: the other ranks did not come.
+        """
+        env = os.environ
+        if "RANK" not in env and "WORLD_SIZE" not in env:
+            return cls.single(device or _default_device())
+        missing = [name for name in _TORCHRUN_VARIABLES if name not in env]
+        if missing:
+            present = ", ".join(f"{name}={env[name]}" for name in _TORCHRUN_VARIABLES if name in env)
+            raise ClusterUsageError(f"{', '.join(missing)} missing in the environment beside {present}: use torchrun")
+        rank, size, local_rank = (_env_int(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if not 0 <= rank < size:
+            raise ClusterUsageError(f"RANK={rank} must be at least 0 and less than WORLD_SIZE={size}")
+        world = cls(rank, size, local_rank, _choose_device(device or _default_device(), local_rank))
+        if world.device.type == "cuda":
+            torch.cuda.set_device(world.device)
+        if size > 1:
+            world._join(timeout_min)
+        return world
+
+    def _join(self, timeout_min: float) -> None:
+        """Initialise the default process group, with gloo beside nccl for the tensors that stay on the CPU."""
+        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(
+                backend, rank=self.rank, world_size=self.size, timeout=timedelta(minutes=timeout_min)
+            )
+        except (RuntimeError, ValueError) as error:
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise ClusterError(
+                f"rank {self.rank} of {self.size} could not join the others at {address}: {_first_line(error)}"
+            ) from error
+        self._owns_process_group = True
+
+    def close(self) -> None:
+        """Leave. Tears down the process group if this world made it."""
+        if self._owns_process_group:
+            self._owns_process_group = False
+            dist.destroy_process_group()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"World(rank={self.rank}, size={self.size}, local_rank={self.local_rank}, device='{self.device}')"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes files and prints."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.any(False)
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, the same bits on every rank, as a new tensor without history."""
+        if self.size == 1:
+            return tensor.detach().clone()
+        return self.all_reduce_sum_(tensor.detach().clone(memory_format=torch.contiguous_format))
+
+    def all_reduce_sum_(self, tensor: Tensor) -> Tensor:
+        """`all_reduce_sum` in place, for buffers too large to copy. The tensor is contiguous and needs no gradient."""
+        if self.size > 1:
+            with self._collective("sum", tensor):
+                dist.all_reduce(tensor, group=self._group)
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor, in rank order: [...] -> [W, ...]. Any dtype, no gradient."""
+        if self.size == 1:
+            return tensor.detach().clone().unsqueeze(0)
+        gathered = tensor.new_empty((self.size, *tensor.shape))
+        if tensor.numel() > 0:
+            with self._collective("gathering", tensor):
+                # As bytes, because the backends know few dtypes.
+                dist.all_gather_into_tensor(_bytes(gathered), _bytes(tensor), group=self._group)
+        return gathered
+
+    def broadcast(self, tensor: Tensor, src: int = 0) -> Tensor:
+        """Rank `src`'s tensor on every rank, as a new tensor. Every rank passes one of the same shape and dtype."""
+        copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+        if self.size > 1 and copy.numel() > 0:
+            with self._collective("broadcasting", tensor):
+                dist.broadcast(_bytes(copy), group=self._group, group_src=src)
+        return copy
+
+    def broadcast_json(self, value: Any, src: int = 0) -> Any:
+        """Rank `src`'s value on every rank, as JSON reads it: tuples come back as lists, also in a world of one."""
+        return self._exchange_json(value if self.rank == src else None)[src]
+
+    def all_gather_json(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, as JSON reads it."""
+        return self._exchange_json(value)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on at least one rank."""
+        return self._count(flag) > 0
+
+    def all(self, flag: bool) -> bool:
+        """Whether the flag is set on every rank."""
+        return self._count(flag) == self.size
+
+    def sum_with_grad(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, differentiable any number of times.
+
+        Gradients are those of the sum of all ranks' losses, as everywhere in this package: y = sum_r x_r on every rank,
+        so dL/dx_r = sum_r dL_r/dy, again a sum over ranks. All ranks must therefore differentiate the same graph: a
+        loss that leaves `y` out on one rank alone would leave the others waiting. Never part of a compiled graph.
+        """
+        return tensor if self.size == 1 else self._sum_in_autograd(tensor, self)
+
+    def assert_same(self, digests: Mapping[str, str], what: str) -> None:
+        """Check that every rank holds the same named digests.
+
+        Raises:
+            ClusterError: on every rank, naming the first entry that differs and the ranks that hold each value of it.
+        """
+        if self.size == 1:
+            return
+        combined = hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+        if len(set(self._exchange_json(combined))) == 1:
+            return
+        by_rank: list[dict[str, str]] = self._exchange_json(dict(digests))
+        names = dict.fromkeys(name for held in by_rank for name in held)
+        differing = [name for name in names if len({held.get(name) for held in by_rank}) > 1]
+        groups: dict[str, list[int]] = {}
+        for rank, held in enumerate(by_rank):
+            groups.setdefault(held.get(differing[0], "nothing")[:12], []).append(rank)
+        found = "; ".join(f"{digest} on {_ranks(ranks)}" for digest, ranks in groups.items())
+        others = f" (and {len(differing) - 1} more entries differ)" if len(differing) > 1 else ""
+        raise ClusterError(f"{what}: {differing[0]!r} is not the same on all ranks: {found}{others}")
+
+    def _count(self, flag: bool) -> int:
+        """How many ranks set the flag. On the CPU, so that asking never waits for a GPU."""
+        return int(self.all_reduce_sum_(torch.tensor(int(flag))))
+
+    def _exchange_json(self, value: Any) -> list[Any]:
+        """Every rank's value: first the lengths, then the texts, padded to the longest."""
+        text = json.dumps(value).encode()
+        if self.size == 1:
+            return [json.loads(text)]
+        lengths = self.all_gather(torch.tensor(len(text))).tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        texts = self.all_gather(padded)
+        return [json.loads(bytes(row[:length].tolist())) for row, length in zip(texts, lengths, strict=True)]
+
+    @contextmanager
+    def _collective(self, doing: str, tensor: Tensor) -> Iterator[None]:
+        """Say which rank was doing what when the backend gives up."""
+        try:
+            yield
+        except RuntimeError as error:
+            what = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            raise ClusterError(
+                f"rank {self.rank} of {self.size} failed {doing} {what} with the other ranks, "
+                f"one of which has stopped or does something else: {_first_line(error)}"
+            ) from error
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """all_reduce(sum), whose derivative is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return world.all_reduce_sum(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return cast(World, ctx.world).sum_with_grad(grads[0]), None
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
+    """The device of a local rank. A launcher may show each process only its own GPU, which is then index 0."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ClusterUsageError(f"device {str(device)!r} is unknown; choose cpu or cuda") from None
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if chosen.type != "cuda":
+        raise ClusterUsageError(f"device {str(device)!r} is not supported; choose cpu or cuda")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise ClusterUsageError(f"device {str(device)!r} was asked for, but no GPU is visible; choose cpu")
+    index = chosen.index if chosen.index is not None else (0 if count == 1 else local_rank)
+    if index >= count:
+        raise ClusterUsageError(f"GPU {index} was asked for (local rank {local_rank}), but only {count} are visible")
+    return torch.device("cuda", index)
+
+
+def _env_int(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise ClusterUsageError(f"{name}={os.environ[name]!r} in the environment is not an integer") from None
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The tensor's storage as uint8 [numel * itemsize]; a view if it is contiguous."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
