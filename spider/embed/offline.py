@@ -1,0 +1,156 @@
+"""The embedding that needs no download: a small wavelet scattering transform, defined by formulas alone.
+
+An image becomes 272 numbers: where its light is (16), how much of each scale and orientation there is in each part of
+it (192), how those amounts vary at coarser scales, which is texture (48), and its colour (16). docs/embeddings.md
+derives them, says what it sees and what it does not, and what was measured.
+
+    uint8 [N, C, H, W] -> luma, chroma on a 64 x 64 canvas
+        light     luma, averaged on a 4 x 4 grid                                      16
+        order 1   |luma * psi(scale, angle)|, 3 octaves, 4 angles, on a 4 x 4 grid    192
+        order 2   ||luma * psi| * psi'|, psi' coarser, 3 pairs of octaves, 4 x 4 angles, over the image     48
+        colour    two chroma channels, averaged and in absolute value, on a 2 x 2 grid       16
+
+There is nothing random in it and nothing learned: the same image has the same features on any machine, up to the
+rounding of float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spider.errors import SpiderUsageError
+
+CANVAS = 64  # pixels; a power of two, so that every octave halves it exactly
+OCTAVES = 3
+ANGLES = 4
+GRID = 4
+
+WAVELENGTH = 4.0  # pixels at the finest octave
+ENVELOPE = 1.3  # pixels: standard deviation of the wavelet's Gaussian window, about one octave of bandwidth
+RADIUS = 3  # pixels
+
+CHROMA_GAIN = 2.0  # photographs vary less in chroma than in luma; this makes the two count about alike
+FLOOR = 1e-3  # amplitudes below it are rounding; the square root is linear there
+
+REVISION = 1  # counts changes of the formulas that the filters do not show
+
+
+class OfflineEmbedding:
+    """Scattering features on `device`; see the module. Satisfies `spider.embed.embedding.Embedding`."""
+
+    name = "offline"
+    protocol = "offline"
+    label = "offline"
+    has_logits = False
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._wavelets = wavelets().to(self.device, torch.float32)
+        self.dim = GRID**2 * (1 + OCTAVES * ANGLES) + math.comb(OCTAVES, 2) * ANGLES**2 + 16
+        self.digest = _digest()
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 272]."""
+        luma, chroma = _luma_and_chroma(images.to(self.device))
+        light = F.adaptive_avg_pool2d(luma, GRID).flatten(1)
+        return torch.cat([light, *self._scattering(luma), *_colour(chroma)], dim=1)
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raises: this embedding has no classes."""
+        raise SpiderUsageError("embedding offline has no class logits; those that have: inception")
+
+    def _scattering(self, luma: Tensor) -> list[Tensor]:
+        """luma [N, 1, 64, 64] -> order 1, one [N, 4 * 4 * 4] per octave, and order 2, one [N, 4 * 4] per pair."""
+        first, second = [], []
+        for octave in range(OCTAVES):
+            amplitude = self._amplitude(luma)  # [N, 4, S, S]
+            first.append(_compress(F.adaptive_avg_pool2d(amplitude, GRID)).flatten(1))
+            texture = amplitude.flatten(0, 1).unsqueeze(1)  # [4 N, 1, S, S]; S is already half the octave's size
+            for coarser in range(octave + 1, OCTAVES):
+                second.append(_compress(self._amplitude(texture).mean((2, 3))).view(len(luma), -1))
+                if coarser + 1 < OCTAVES:
+                    texture = _halve(texture)
+            if octave + 1 < OCTAVES:
+                luma = _halve(luma)
+        return first + second
+
+    def _amplitude(self, x: Tensor) -> Tensor:
+        """|x * psi| for every angle, sampled at every second pixel: [N, 1, S, S] -> [N, 4, S / 2, S / 2]."""
+        x = F.pad(x, (RADIUS,) * 4, mode="reflect")
+        real, imaginary = F.conv2d(x, self._wavelets, stride=2).chunk(2, dim=1)
+        return torch.hypot(real, imaginary)
+
+
+def wavelets() -> Tensor:
+    """Morlet wavelets at the angles pi l / 4, real parts then imaginary parts: float64 [2 * 4, 1, 7, 7].
+
+    A plane wave in a Gaussian window, less the multiple of the window that makes its sum zero, so that flat areas give
+    exactly nothing; scaled so that the absolute values sum to one, so that amplitudes are in units of luma.
+    """
+    axis = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    window = torch.exp(-(x**2 + y**2) / (2 * ENVELOPE**2))
+    bank = []
+    for angle in (math.pi * step / ANGLES for step in range(ANGLES)):
+        wave = window * torch.exp(2j * math.pi / WAVELENGTH * (x * math.cos(angle) + y * math.sin(angle)))
+        wave = wave - window * wave.sum() / window.sum()
+        bank.append(wave / wave.abs().sum())
+    filters = torch.stack(bank).unsqueeze(1)
+    return torch.cat([filters.real, filters.imag])
+
+
+@lru_cache(maxsize=32)
+def resize_matrix(size_in: int, size_out: int) -> Tensor:
+    """Rows of weights of a triangle-filter resize, centres aligned: float32 [size_out, size_in], rows sum to 1.
+
+    Linear interpolation upwards; downwards the triangle is widened to the output's pixel, so nothing aliases.
+    """
+    scale = size_in / size_out
+    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale - 0.5
+    distance = (torch.arange(size_in, dtype=torch.float64) - centres[:, None]).abs() / max(scale, 1.0)
+    weights = (1 - distance).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def _luma_and_chroma(images: Tensor) -> tuple[Tensor, Tensor]:
+    """uint8 [N, C, H, W] -> luma [N, 1, 64, 64] in [0, 1] and chroma (blue, red less luma) [N, 2, 64, 64]."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
+    n, channels, height, width = images.shape
+    rows, columns = (resize_matrix(size, CANVAS).to(images.device) for size in (height, width))
+    canvas = rows @ (images.float() / 255) @ columns.T
+    if channels == 1:
+        return canvas, canvas.new_zeros(n, 2, CANVAS, CANVAS)
+    red, green, blue = (canvas[:, c : c + 1] for c in range(3))
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+    return luma, CHROMA_GAIN * torch.cat([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
+
+
+def _colour(chroma: Tensor) -> list[Tensor]:
+    """chroma [N, 2, 64, 64] -> its mean and its mean absolute value in each quarter, [N, 8] each."""
+    return [F.adaptive_avg_pool2d(values, 2).flatten(1) for values in (chroma, chroma.abs())]
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Binomial blur and every second pixel: [N, 1, S, S] -> [N, 1, S / 2, S / 2]."""
+    taps = x.new_tensor([1, 4, 6, 4, 1]) / 16
+    return F.conv2d(F.pad(x, (2,) * 4, mode="reflect"), torch.outer(taps, taps)[None, None], stride=2)
+
+
+def _compress(amplitude: Tensor) -> Tensor:
+    """Square root, so that a faint texture counts beside a strong edge; smooth at zero, where rounding lives."""
+    return (amplitude + FLOOR).sqrt() - math.sqrt(FLOOR)
+
+
+def _digest() -> str:
+    """sha256 over the filters, to nine decimals, and every constant."""
+    constants = (CANVAS, OCTAVES, ANGLES, GRID, CHROMA_GAIN, FLOOR, REVISION)
+    values = [f"{value + 0.0:.9f}" for value in wavelets().flatten().tolist()]
+    return hashlib.sha256(repr((constants, values)).encode()).hexdigest()
