@@ -1,0 +1,142 @@
+"""Distances between feature vectors, block by block, so that 50,000 x 50,000 of them never stand in memory.
+
+Everything is float64. What is decided by comparing two distances (is this sample inside that ball?) is the same at
+every world size and for every order of the images, ties included: distances below rounding are 0, and radii are
+compared with a tolerance far above rounding and far below any difference that features can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spider.embed.cache import Features
+from spider.errors import SpiderUsageError
+from spider.metrics.spread import spread
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+ROWS = 1024  # vectors of a block
+_ZERO = 1e-12  # of |x|^2 + |y|^2: |x - y|^2 below it is rounding
+_TIE = 1e-9  # of r^2
+
+
+class Points:
+    """Feature vectors by blocks of `ROWS`, as float64 on a device, seen from a centre.
+
+    The centre changes no distance; near the points, it makes the rounding of |x|^2 + |y|^2 - 2 x.y small.
+    """
+
+    def __init__(self, features: Features, centre: NDArray[np.float64], device: torch.device) -> None:
+        """View float32 [N, d] from a centre float64 [d]."""
+        self._features = features
+        self._centre = centre
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    @property
+    def blocks(self) -> range:
+        """The numbers of the blocks."""
+        return range(-(-len(self) // ROWS))
+
+    def block(self, b: int) -> Tensor:
+        """Vectors b * ROWS and those that follow, float64 [at most ROWS, d]."""
+        rows = self._features[b * ROWS : (b + 1) * ROWS]
+        return torch.from_numpy(rows - self._centre).to(self._device)
+
+
+def centre_of(features: Features) -> NDArray[np.float64]:
+    """The mean, float64 [d]."""
+    return np.asarray(features.mean(axis=0, dtype=np.float64))
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2, float64 [N, d], [M, d] -> [N, M]; exactly 0 for equal vectors."""
+    scale = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
+    squared = torch.addmm(scale, x, y.T, alpha=-2)
+    return squared.masked_fill_(squared < _ZERO * scale, 0)
+
+
+def within(squared: Tensor, squared_radii: Tensor, *, strict: bool) -> Tensor:
+    """Whether a distance is less than a radius (strict), or at most it."""
+    return squared < squared_radii * (1 - _TIE) if strict else squared <= squared_radii * (1 + _TIE)
+
+
+def squared_radii(points: Points, ks: Sequence[int], world: World, *, progress: bool = False) -> Tensor:
+    """Squared distance of every point to its k-th nearest other point, for each k: float64 [len(ks), N]."""
+    deepest = max(ks)
+    if deepest >= len(points):
+        raise SpiderUsageError(f"the {deepest} nearest neighbours of each image need more than {len(points)} images")
+
+    def unit(b: int) -> tuple[Tensor]:
+        rows = points.block(b)
+        smallest = rows.new_full((len(rows), deepest), torch.inf)
+        for c in points.blocks:
+            squared = squared_distances(rows, points.block(c))
+            if b == c:
+                squared.fill_diagonal_(torch.inf)
+            smallest = torch.cat([smallest, squared], dim=1).topk(deepest, largest=False).values
+        return (padded(smallest),)
+
+    (smallest,) = spread(world, len(points.blocks), unit, label="neighbours", progress=progress)
+    smallest = smallest.flatten(0, 1)[: len(points)]  # [blocks, ROWS, deepest] -> [N, deepest]
+    return torch.stack([smallest[:, k - 1] for k in ks])
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest point of each query.
+
+    Attributes:
+        distances: float64 [N].
+        indices: int64 [N]; of equally near points, the first.
+    """
+
+    distances: NDArray[np.float64]
+    indices: NDArray[np.int64]
+
+
+def nearest(
+    queries: Features, points: Features, world: World, *, exclude_self: bool = False, progress: bool = False
+) -> Nearest:
+    """The nearest of `points` float32 [M, d] to each of `queries` float32 [N, d].
+
+    Args:
+        exclude_self: queries and points are the same array, and a point is not its own neighbour.
+    """
+    centre = centre_of(points)
+    from_points, to_points = (Points(features, centre, world.device) for features in (queries, points))
+
+    def unit(b: int) -> tuple[Tensor, Tensor]:
+        rows = from_points.block(b)
+        best = rows.new_full((len(rows),), torch.inf)
+        index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        for c in to_points.blocks:
+            squared = squared_distances(rows, to_points.block(c))
+            if exclude_self and b == c:
+                squared.fill_diagonal_(torch.inf)
+            value, column = squared.min(dim=1)
+            closer = value < best
+            best = torch.where(closer, value, best)
+            index = torch.where(closer, column + c * ROWS, index)
+        return padded(best), padded(index)
+
+    best, index = spread(world, len(from_points.blocks), unit, label="nearest images", progress=progress)
+    best, index = (values.flatten(0, 1)[: len(queries)].cpu() for values in (best, index))
+    return Nearest(best.sqrt().numpy(), index.numpy())
+
+
+def padded(rows: Tensor) -> Tensor:
+    """A block's results [n, ...] as [ROWS, ...], zeros after them."""
+    full = rows.new_zeros(ROWS, *rows.shape[1:])
+    full[: len(rows)] = rows
+    return full

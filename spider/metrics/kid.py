@@ -1,0 +1,118 @@
+"""Kernel distance between two image sets: KID when the features are Inception's.
+
+The unbiased estimate of the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3 (Binkowski et al. 2018,
+sec. 4 and app. D). Unbiased, so comparable at different numbers of images, and around 0, also below it, for one law.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spider.embed.cache import Features
+from spider.errors import SpiderUsageError
+from spider.metrics.spread import spread
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+SUBSETS = 100
+SUBSET_SIZE = 1000
+ROWS = 1024  # vectors of a block
+_STREAM = 0x6B6964  # "kid": keeps these draws apart from others under the same seed
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """The estimate over random subsets.
+
+    Attributes:
+        value: mean over the subsets.
+        std: standard deviation over the subsets (population, as torch-fidelity): the spread of one subset's estimate,
+            not the error of the mean.
+        subset_size: images of each set in a subset; fewer than asked for if a set has fewer.
+    """
+
+    value: float
+    std: float
+    subsets: int
+    subset_size: int
+
+
+def kid(
+    samples: Features,
+    reference: Features,
+    world: World,
+    *,
+    seed: int,
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
+    progress: bool = False,
+) -> KernelDistance:
+    """Mean over subsets drawn without replacement from float32 [N, d] and [M, d]. Subset s is drawn from (seed, s)."""
+    size = min(subset_size, len(samples), len(reference))
+    _require_two(size)
+
+    def unit(s: int) -> tuple[Tensor]:
+        rng = np.random.default_rng([_STREAM, seed, s])
+        x, y = (
+            _float64(features[rng.choice(len(features), size, replace=False)], world)
+            for features in (samples, reference)
+        )
+        within = (_off_diagonal_sum(x) + _off_diagonal_sum(y)) / (size * (size - 1))
+        return (within - 2 * _kernel(x, y).mean(),)
+
+    (estimates,) = spread(world, subsets, unit, label="kid", progress=progress)
+    return KernelDistance(float(estimates.mean()), float(estimates.std(correction=0)), subsets, size)
+
+
+def kid_full(samples: Features, reference: Features, world: World, *, progress: bool = False) -> float:
+    """The estimate from all pairs at once: float32 [N, d], [M, d], any N and M above 1. No draw, no seed."""
+    _require_two(min(len(samples), len(reference)))
+    n, m = len(samples), len(reference)
+    among_samples, among_reference, across = (
+        _kernel_sum(x, y, world, progress=progress)
+        for x, y in ((samples, samples), (reference, reference), (samples, reference))
+    )
+    return among_samples / (n * (n - 1)) + among_reference / (m * (m - 1)) - 2 * across / (n * m)
+
+
+def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool) -> float:
+    """The kernel summed over all pairs of [N, d] and [M, d], or of two different rows when both are the same array."""
+    same = x is y
+    # The kernel matrix of a set with itself is symmetric: blocks above the diagonal count twice.
+    corners = [(i, j) for i in range(0, len(x), ROWS) for j in range(0, len(y), ROWS) if i <= j or not same]
+
+    def unit(u: int) -> tuple[Tensor]:
+        i, j = corners[u]
+        rows = _float64(x[i : i + ROWS], world)
+        if same and i == j:
+            return (_off_diagonal_sum(rows),)
+        total = _kernel(rows, _float64(y[j : j + ROWS], world)).sum()
+        return (2 * total if same else total,)
+
+    (sums,) = spread(world, len(corners), unit, label="kid_full", progress=progress)
+    return float(sums.sum())
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """[N, d], [M, d] -> [N, M]."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _off_diagonal_sum(x: Tensor) -> Tensor:
+    kernel = _kernel(x, x)
+    return kernel.sum() - kernel.trace()
+
+
+def _float64(features: Features, world: World) -> Tensor:
+    return torch.from_numpy(features.astype(np.float64)).to(world.device)
+
+
+def _require_two(images: int) -> None:
+    if images < 2:
+        raise SpiderUsageError(f"the kernel distance needs at least 2 images in each set, found {images}")

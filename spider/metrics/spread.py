@@ -1,0 +1,38 @@
+"""Work in numbered units, unit u on rank u mod W, its results in unit order on every rank.
+
+What a unit computes, and on which shapes, is a function of its number alone. So a sum over units has the same terms in
+the same order at every world size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+
+def spread(
+    world: World, count: int, compute: Callable[[int], tuple[Tensor, ...]], *, label: str, progress: bool = False
+) -> tuple[Tensor, ...]:
+    """Compute units 0 .. count - 1 on all ranks together; every rank gets one tensor [count, ...] per output.
+
+    Args:
+        compute: unit number to its outputs. An output has the same shape and dtype in every unit.
+        label: what the progress bar calls the work.
+    """
+    mine: list[tuple[Tensor, ...]] = []
+    rounds = -(-count // world.size)
+    for r in trange(rounds, desc=label, unit="block", disable=not (progress and world.is_main), leave=False):
+        # The last round may have fewer units than ranks; a gather needs something from every rank.
+        mine.append(compute(min(r * world.size + world.rank, count - 1)))
+    return tuple(
+        # [rounds, ...] -> [W, rounds, ...] -> [rounds * W, ...], which is unit order
+        world.all_gather(torch.stack(column)).transpose(0, 1).flatten(0, 1)[:count]
+        for column in zip(*mine, strict=True)
+    )

@@ -1,0 +1,95 @@
+"""Precision, recall, density and coverage are their definitions, ties and duplicates included."""
+
+import numpy as np
+import pytest
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.metrics import distances
+from spider.metrics.prdc import NV_PR, PRDC, Manifolds, Neighbourhood, prdc
+
+WORLD = World.single()
+
+
+def features(seed: int, count: int, dim: int = 6, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).standard_normal((count, dim)) + shift).astype(np.float32)
+
+
+def loops(fake: np.ndarray, real: np.ndarray, rule: Neighbourhood) -> Manifolds:
+    """The definitions, one pair at a time."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sqrt(((a.astype(np.float64) - b.astype(np.float64)) ** 2).sum()))
+
+    def radius(points: np.ndarray, i: int) -> float:
+        return sorted(distance(points[i], points[j]) for j in range(len(points)) if j != i)[rule.k - 1]
+
+    def inside(x: np.ndarray, centre: np.ndarray, r: float) -> bool:
+        return distance(x, centre) < r if rule.strict else distance(x, centre) <= r
+
+    real_radii = [radius(real, i) for i in range(len(real))]
+    fake_radii = [radius(fake, j) for j in range(len(fake))]
+    in_real = np.array([[inside(y, x, r) for x, r in zip(real, real_radii, strict=True)] for y in fake])
+    in_fake = np.array([[inside(x, y, r) for y, r in zip(fake, fake_radii, strict=True)] for x in real])
+    return Manifolds(
+        precision=in_real.any(axis=1).mean(),
+        recall=in_fake.any(axis=1).mean(),
+        density=in_real.sum() / (rule.k * len(fake)),
+        coverage=in_real.any(axis=0).mean(),
+    )
+
+
+@pytest.mark.parametrize("rule", [NV_PR, PRDC, Neighbourhood("surface", 2, strict=False)], ids=lambda rule: rule.name)
+def test_blocks_equal_naive_loops(rule: Neighbourhood, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distances, "ROWS", 16)
+    monkeypatch.setattr("spider.metrics.prdc.ROWS", 16)
+    real, fake = features(0, 45), features(1, 38, scale=0.7, shift=0.2)
+    fake[:8] = real[3:11]  # copies put samples exactly on the surfaces of balls
+    real[20] = real[21]
+    fake[30] = fake[31] = fake[32]
+    assert prdc(fake, real, [rule], WORLD) == [loops(fake, real, rule)]
+
+
+def test_rules_share_distances_and_do_not_mix():
+    real, fake = features(2, 60), features(3, 50, scale=0.8)
+    assert prdc(fake, real, [PRDC, NV_PR], WORLD) == [prdc(fake, real, [rule], WORLD)[0] for rule in (PRDC, NV_PR)]
+
+
+def test_a_collapsed_generator_is_precise_and_recalls_little():
+    real = features(4, 400)
+    collapsed = real[:1] + features(5, 300, scale=0.05)
+    (numbers,) = prdc(collapsed, real, [NV_PR], WORLD)
+    assert numbers.precision > 0.95
+    assert numbers.recall < 0.05
+    assert numbers.coverage < 0.1
+
+
+def test_a_scattered_generator_recalls_and_is_not_precise():
+    (numbers,) = prdc(features(6, 400, scale=4.0), features(7, 300), [NV_PR], WORLD)
+    assert numbers.recall > 0.9
+    assert numbers.precision < 0.5
+
+
+def test_density_can_exceed_one():
+    real = features(8, 200)
+    (numbers,) = prdc(features(9, 200, scale=0.2), real, [PRDC], WORLD)
+    assert numbers.density > 1
+    assert numbers.coverage <= 1
+
+
+def test_copies_are_precise_under_both_rules():
+    real = features(10, 50)
+    for numbers in prdc(real.copy(), real, [NV_PR, PRDC], WORLD):
+        assert numbers.precision == numbers.recall == numbers.coverage == 1
+
+
+def test_constant_images_have_numbers():
+    constant = np.full((20, 6), 0.3, np.float32)
+    at_most, less = prdc(constant, constant, [NV_PR, PRDC], WORLD)
+    assert at_most == Manifolds(precision=1, recall=1, density=20 / 3, coverage=1)
+    assert less == Manifolds(precision=0, recall=0, density=0, coverage=0)  # balls of radius 0 have no inside
+
+
+def test_too_few_images_for_k_are_refused():
+    with pytest.raises(SpiderUsageError, match="5 nearest neighbours"):
+        prdc(features(0, 5), features(1, 50), [PRDC], WORLD)
