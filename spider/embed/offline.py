@@ -1,14 +1,15 @@
 """The embedding that needs no download: a small wavelet scattering transform, defined by formulas alone.
 
-An image becomes 272 numbers: where its light is (16), how much of each scale and orientation there is in each part of
-it (192), how those amounts vary at coarser scales, which is texture (48), and its colour (16). docs/embeddings.md
-derives them, says what it sees and what it does not, and what was measured.
+An image becomes 288 numbers: where its light is, how much of each scale and orientation there is in each part of it,
+how those amounts vary at coarser scales (which is texture), how much is finer than all of that, and its colour.
+docs/embeddings.md says what it sees and what it does not, and what was measured.
 
-    uint8 [N, C, H, W] -> luma, chroma on a 64 x 64 canvas
-        light     luma, averaged on a 4 x 4 grid                                      16
-        order 1   |luma * psi(scale, angle)|, 3 octaves, 4 angles, on a 4 x 4 grid    192
-        order 2   ||luma * psi| * psi'|, psi' coarser, 3 pairs of octaves, 4 x 4 angles, over the image     48
-        colour    two chroma channels, averaged and in absolute value, on a 2 x 2 grid       16
+    uint8 [N, C, H, W] -> luma on a canvas of 64 x 64, chroma on one of 16 x 16
+        light     luma, on a 4 x 4 grid                                                                          16
+        order 1   |luma * psi| for 3 octaves and 4 angles, on a 4 x 4 grid                                      192
+        order 2   ||luma * psi| * psi'| for each psi' of a coarser octave, over the whole image                  48
+        grain     |luma - blurred luma|, on a 4 x 4 grid                                                         16
+        colour    two chroma channels and their absolute values, on a 2 x 2 grid                                 16
 
 There is nothing random in it and nothing learned: the same image has the same features on any machine, up to the
 rounding of float32.
@@ -27,6 +28,7 @@ from torch import Tensor
 from spider.errors import SpiderUsageError
 
 CANVAS = 64  # pixels; a power of two, so that every octave halves it exactly
+CHROMA_CANVAS = 16
 OCTAVES = 3
 ANGLES = 4
 GRID = 4
@@ -35,7 +37,10 @@ WAVELENGTH = 4.0  # pixels at the finest octave
 ENVELOPE = 1.3  # pixels: standard deviation of the wavelet's Gaussian window, about one octave of bandwidth
 RADIUS = 3  # pixels
 
-CHROMA_GAIN = 2.0  # photographs vary less in chroma than in luma; this makes the two count about alike
+# How much the parts count, set so that over photographs no part has most of the variance.
+LIGHT_GAIN = 0.5
+TEXTURE_GAIN = 3.0
+CHROMA_GAIN = 2.0
 FLOOR = 1e-3  # amplitudes below it are rounding; the square root is linear there
 
 REVISION = 1  # counts changes of the formulas that the filters do not show
@@ -52,15 +57,16 @@ class OfflineEmbedding:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._wavelets = wavelets().to(self.device, torch.float32)
-        self.dim = GRID**2 * (1 + OCTAVES * ANGLES) + math.comb(OCTAVES, 2) * ANGLES**2 + 16
+        self.dim = GRID**2 * (2 + OCTAVES * ANGLES) + math.comb(OCTAVES, 2) * ANGLES**2 + 16
         self.digest = _digest()
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 272]."""
+        """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 288]."""
         luma, chroma = _luma_and_chroma(images.to(self.device))
-        light = F.adaptive_avg_pool2d(luma, GRID).flatten(1)
-        return torch.cat([light, *self._scattering(luma), *_colour(chroma)], dim=1)
+        light = LIGHT_GAIN * _on_grid(luma)
+        grain = _compress(_on_grid((luma - _blur(luma)).abs()))
+        return torch.cat([light, *self._scattering(luma), grain, *_colour(chroma)], dim=1)
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raises: this embedding has no classes."""
@@ -71,14 +77,14 @@ class OfflineEmbedding:
         first, second = [], []
         for octave in range(OCTAVES):
             amplitude = self._amplitude(luma)  # [N, 4, S, S]
-            first.append(_compress(F.adaptive_avg_pool2d(amplitude, GRID)).flatten(1))
+            first.append(_compress(_on_grid(amplitude)))
             texture = amplitude.flatten(0, 1).unsqueeze(1)  # [4 N, 1, S, S]; S is already half the octave's size
             for coarser in range(octave + 1, OCTAVES):
-                second.append(_compress(self._amplitude(texture).mean((2, 3))).view(len(luma), -1))
+                second.append(TEXTURE_GAIN * _compress(self._amplitude(texture).mean((2, 3))).view(len(luma), -1))
                 if coarser + 1 < OCTAVES:
-                    texture = _halve(texture)
+                    texture = _blur(texture, stride=2)
             if octave + 1 < OCTAVES:
-                luma = _halve(luma)
+                luma = _blur(luma, stride=2)
         return first + second
 
     def _amplitude(self, x: Tensor) -> Tensor:
@@ -120,28 +126,38 @@ def resize_matrix(size_in: int, size_out: int) -> Tensor:
 
 
 def _luma_and_chroma(images: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 [N, C, H, W] -> luma [N, 1, 64, 64] in [0, 1] and chroma (blue, red less luma) [N, 2, 64, 64]."""
+    """uint8 [N, C, H, W] -> luma [N, 1, 64, 64] in [0, 1] and chroma (blue, red less luma) [N, 2, 16, 16]."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
-    n, channels, height, width = images.shape
-    rows, columns = (resize_matrix(size, CANVAS).to(images.device) for size in (height, width))
-    canvas = rows @ (images.float() / 255) @ columns.T
-    if channels == 1:
-        return canvas, canvas.new_zeros(n, 2, CANVAS, CANVAS)
-    red, green, blue = (canvas[:, c : c + 1] for c in range(3))
+    pixels = images.float() / 255
+    if pixels.shape[1] == 1:
+        return _resize(pixels, CANVAS), pixels.new_zeros(len(pixels), 2, CHROMA_CANVAS, CHROMA_CANVAS)
+    red, green, blue = (pixels[:, c : c + 1] for c in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
-    return luma, CHROMA_GAIN * torch.cat([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
+    chroma = torch.cat([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
+    return _resize(luma, CANVAS), CHROMA_GAIN * _resize(chroma, CHROMA_CANVAS)
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    """[N, K, H, W] -> [N, K, size, size]."""
+    rows, columns = (resize_matrix(length, size).to(x.device) for length in x.shape[2:])
+    return rows @ x @ columns.T
 
 
 def _colour(chroma: Tensor) -> list[Tensor]:
-    """chroma [N, 2, 64, 64] -> its mean and its mean absolute value in each quarter, [N, 8] each."""
+    """chroma [N, 2, 16, 16] -> its mean and its mean absolute value in each quarter, [N, 8] each."""
     return [F.adaptive_avg_pool2d(values, 2).flatten(1) for values in (chroma, chroma.abs())]
 
 
-def _halve(x: Tensor) -> Tensor:
-    """Binomial blur and every second pixel: [N, 1, S, S] -> [N, 1, S / 2, S / 2]."""
+def _on_grid(x: Tensor) -> Tensor:
+    """Averages over the cells of the grid: [N, K, S, S] -> [N, K * 4 * 4]."""
+    return F.adaptive_avg_pool2d(x, GRID).flatten(1)
+
+
+def _blur(x: Tensor, stride: int = 1) -> Tensor:
+    """Binomial blur over 5 x 5 pixels: [N, 1, S, S] -> [N, 1, S / stride, S / stride]."""
     taps = x.new_tensor([1, 4, 6, 4, 1]) / 16
-    return F.conv2d(F.pad(x, (2,) * 4, mode="reflect"), torch.outer(taps, taps)[None, None], stride=2)
+    return F.conv2d(F.pad(x, (2,) * 4, mode="reflect"), torch.outer(taps, taps)[None, None], stride=stride)
 
 
 def _compress(amplitude: Tensor) -> Tensor:
@@ -151,6 +167,6 @@ def _compress(amplitude: Tensor) -> Tensor:
 
 def _digest() -> str:
     """sha256 over the filters, to nine decimals, and every constant."""
-    constants = (CANVAS, OCTAVES, ANGLES, GRID, CHROMA_GAIN, FLOOR, REVISION)
+    constants = (CANVAS, CHROMA_CANVAS, OCTAVES, ANGLES, GRID, LIGHT_GAIN, TEXTURE_GAIN, CHROMA_GAIN, FLOOR, REVISION)
     values = [f"{value + 0.0:.9f}" for value in wavelets().flatten().tolist()]
     return hashlib.sha256(repr((constants, values)).encode()).hexdigest()
