@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spider.embed.precision import exact_float32
+from spider.embed.resize import filtered
 from spider.errors import SpiderUsageError
 
 CANVAS = 64  # pixels; a power of two, so that every octave halves it exactly
@@ -63,10 +64,11 @@ class OfflineEmbedding:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 288]."""
-        luma, chroma = _luma_and_chroma(images.to(self.device))
-        light = LIGHT_GAIN * _on_grid(luma)
-        grain = _compress(_on_grid((luma - _blur(luma)).abs()))
-        return torch.cat([light, *self._scattering(luma), grain, *_colour(chroma)], dim=1)
+        with exact_float32():
+            luma, chroma = _luma_and_chroma(images.to(self.device))
+            light = LIGHT_GAIN * _on_grid(luma)
+            grain = _compress(_on_grid((luma - _blur(luma)).abs()))
+            return torch.cat([light, *self._scattering(luma), grain, *_colour(chroma)], dim=1)
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raises: this embedding has no classes."""
@@ -112,36 +114,18 @@ def wavelets() -> Tensor:
     return torch.cat([filters.real, filters.imag])
 
 
-@lru_cache(maxsize=32)
-def resize_matrix(size_in: int, size_out: int) -> Tensor:
-    """Rows of weights of a triangle-filter resize, centres aligned: float32 [size_out, size_in], rows sum to 1.
-
-    Linear interpolation upwards; downwards the triangle is widened to the output's pixel, so nothing aliases.
-    """
-    scale = size_in / size_out
-    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale - 0.5
-    distance = (torch.arange(size_in, dtype=torch.float64) - centres[:, None]).abs() / max(scale, 1.0)
-    weights = (1 - distance).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True)).float()
-
-
 def _luma_and_chroma(images: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 [N, C, H, W] -> luma [N, 1, 64, 64] in [0, 1] and chroma (blue, red less luma) [N, 2, 16, 16]."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
     pixels = images.float() / 255
     if pixels.shape[1] == 1:
-        return _resize(pixels, CANVAS), pixels.new_zeros(len(pixels), 2, CHROMA_CANVAS, CHROMA_CANVAS)
+        chroma = pixels.new_zeros(len(pixels), 2, CHROMA_CANVAS, CHROMA_CANVAS)
+        return filtered(pixels, CANVAS, "triangle"), chroma
     red, green, blue = (pixels[:, c : c + 1] for c in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
     chroma = torch.cat([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
-    return _resize(luma, CANVAS), CHROMA_GAIN * _resize(chroma, CHROMA_CANVAS)
-
-
-def _resize(x: Tensor, size: int) -> Tensor:
-    """[N, K, H, W] -> [N, K, size, size]."""
-    rows, columns = (resize_matrix(length, size).to(x.device) for length in x.shape[2:])
-    return rows @ x @ columns.T
+    return filtered(luma, CANVAS, "triangle"), CHROMA_GAIN * filtered(chroma, CHROMA_CANVAS, "triangle")
 
 
 def _colour(chroma: Tensor) -> list[Tensor]:

@@ -1,0 +1,64 @@
+"""The rules by which images are resized for an embedding. The rule is part of every number that comes after it.
+
+Two families: `filtered`, which is Pillow's (the filter is widened to the output's pixel, so nothing aliases), and
+`tf1_bilinear`, which is TensorFlow 1's (no widening, and pixel centres off by half a pixel), in which FID was born.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Filter = Literal["triangle", "cubic"]
+
+
+def filtered(images: Tensor, size: int, filter: Filter) -> Tensor:
+    """float [N, C, H, W] -> [N, C, size, size] as Pillow's BILINEAR (triangle) or BICUBIC (cubic) does on floats."""
+    rows, columns = (_filter_matrix(length, size, filter).to(images.device) for length in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+def tf1_bilinear(images: Tensor, size: int) -> Tensor:
+    """float [N, C, H, W] -> [N, C, size, size] as tf.image.resize_bilinear, align_corners and half_pixel_centers off.
+
+    Output pixel i reads at i * H / size, between its two neighbours; the last row and column repeat.
+    """
+    for dim in (3, 2):
+        length = images.shape[dim]
+        # In float32, as TensorFlow has it: the position decides which pixels are read.
+        position = torch.arange(size, dtype=torch.float32) * (torch.tensor(length, dtype=torch.float32) / size)
+        low = position.long()
+        high = (low + 1).clamp(max=length - 1)
+        fraction = (position - low).to(images.device).view(-1, *[1] * (3 - dim))
+        before, after = (images.index_select(dim, index.to(images.device)) for index in (low, high))
+        images = before + (after - before) * fraction
+    return images
+
+
+def _triangle(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic with a = -1/2, which is Pillow's."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+_KERNELS: dict[Filter, Callable[[Tensor], Tensor]] = {"triangle": _triangle, "cubic": _cubic}
+
+
+@lru_cache(maxsize=64)
+def _filter_matrix(size_in: int, size_out: int, filter: Filter) -> Tensor:
+    """Row i has the weights of output pixel i over the input: float32 [size_out, size_in], rows sum to 1."""
+    scale = size_in / size_out
+    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale - 0.5
+    offsets = torch.arange(size_in, dtype=torch.float64) - centres[:, None]
+    weights = _KERNELS[filter](offsets / max(scale, 1.0))
+    return (weights / weights.sum(1, keepdim=True)).float()
