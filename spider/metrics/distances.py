@@ -48,10 +48,13 @@ class Points:
         """The numbers of the blocks."""
         return range(-(-len(self) // ROWS))
 
+    def span(self, b: int) -> slice:
+        """Which vectors block b holds."""
+        return slice(b * ROWS, min((b + 1) * ROWS, len(self)))
+
     def block(self, b: int) -> Tensor:
-        """Vectors b * ROWS and those that follow, float64 [at most ROWS, d]."""
-        rows = self._features[b * ROWS : (b + 1) * ROWS]
-        return torch.from_numpy(rows - self._centre).to(self._device)
+        """The vectors of block b, float64 [at most ROWS, d]."""
+        return torch.from_numpy(self._features[self.span(b)] - self._centre).to(self._device)
 
 
 def centre_of(features: Features) -> NDArray[np.float64]:
@@ -106,15 +109,22 @@ class Nearest:
 
 
 def nearest(
-    queries: Features, points: Features, world: World, *, exclude_self: bool = False, progress: bool = False
+    queries: Features,
+    points: Features,
+    world: World,
+    *,
+    but: NDArray[np.int64] | None = None,
+    progress: bool = False,
 ) -> Nearest:
     """The nearest of `points` float32 [M, d] to each of `queries` float32 [N, d].
 
     Args:
-        exclude_self: queries and points are the same array, and a point is not its own neighbour.
+        but: int64 [N], for each query a point that does not count, such as itself.
     """
     centre = centre_of(points)
     from_points, to_points = (Points(features, centre, world.device) for features in (queries, points))
+    every_number = torch.arange(len(points), device=world.device)
+    excluded = torch.from_numpy(np.full(len(queries), -1) if but is None else but).to(world.device)
 
     def unit(b: int) -> tuple[Tensor, Tensor]:
         rows = from_points.block(b)
@@ -122,12 +132,12 @@ def nearest(
         index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         for c in to_points.blocks:
             squared = squared_distances(rows, to_points.block(c))
-            if exclude_self and b == c:
-                squared.fill_diagonal_(torch.inf)
+            numbers = every_number[to_points.span(c)]
+            squared.masked_fill_(numbers == excluded[from_points.span(b), None], torch.inf)
             value, column = squared.min(dim=1)
             closer = value < best
             best = torch.where(closer, value, best)
-            index = torch.where(closer, column + c * ROWS, index)
+            index = torch.where(closer, numbers[column], index)
         return padded(best), padded(index)
 
     best, index = spread(world, len(from_points.blocks), unit, label="nearest images", progress=progress)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spider.embed.cache import Features
-from spider.metrics.distances import ROWS, Points, centre_of, padded, squared_distances, squared_radii, within
+from spider.metrics.distances import Points, centre_of, padded, squared_distances, squared_radii, within
 from spider.metrics.spread import spread
 
 if TYPE_CHECKING:
@@ -73,15 +73,14 @@ def prdc(
     def unit(b: int) -> tuple[Tensor, Tensor, Tensor]:
         """Reference block b against all samples: balls' samples [ROWS, H], recalled [ROWS, H], precise [H, M]."""
         rows = real.block(b)
-        start = b * ROWS
         samples_in_ball = torch.zeros(len(rows), len(ks), dtype=torch.int64, device=rows.device)
         recalled = torch.zeros(len(rows), len(ks), dtype=torch.bool, device=rows.device)
         precise = torch.zeros(len(ks), len(fake), dtype=torch.bool, device=rows.device)
         for c in fake.blocks:
-            columns = slice(c * ROWS, (c + 1) * ROWS)
+            columns = fake.span(c)
             squared = squared_distances(rows, fake.block(c))
             for h, neighbourhood in enumerate(neighbourhoods):
-                balls = real_radii[h, start : start + len(rows), None]
+                balls = real_radii[h, real.span(b), None]
                 in_real_ball = within(squared, balls, strict=neighbourhood.strict)
                 in_fake_ball = within(squared, fake_radii[h, columns], strict=neighbourhood.strict)
                 samples_in_ball[:, h] += in_real_ball.sum(dim=1)

@@ -42,12 +42,19 @@ def test_nearest_finds_planted_copies():
 def test_leave_one_out_leaves_only_itself_out():
     points = features(4, 80)
     points[50] = points[10]
-    found = nearest(points, points, WORLD, exclude_self=True)
+    found = nearest(points, points, WORLD, but=np.arange(80))
     others = all_distances(points, points) + np.diag(np.full(80, np.inf))
     np.testing.assert_array_equal(found.indices, others.argmin(axis=1))
     assert found.indices[50] == 10
     assert found.indices[10] == 50
     assert found.distances[10] == found.distances[50] == 0
+
+
+def test_any_point_can_be_left_out():
+    queries, points = features(6, 40), features(7, 90)
+    first = nearest(queries, points, WORLD)
+    second = nearest(queries, points, WORLD, but=first.indices)
+    np.testing.assert_array_equal(second.indices, all_distances(queries, points).argsort(axis=1)[:, 1])
 
 
 def test_the_first_of_equals_is_taken_across_blocks():

@@ -42,7 +42,6 @@ def loops(fake: np.ndarray, real: np.ndarray, rule: Neighbourhood) -> Manifolds:
 @pytest.mark.parametrize("rule", [NV_PR, PRDC, Neighbourhood("surface", 2, strict=False)], ids=lambda rule: rule.name)
 def test_blocks_equal_naive_loops(rule: Neighbourhood, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(distances, "ROWS", 16)
-    monkeypatch.setattr("spider.metrics.prdc.ROWS", 16)
     real, fake = features(0, 45), features(1, 38, scale=0.7, shift=0.2)
     fake[:8] = real[3:11]  # copies put samples exactly on the surfaces of balls
     real[20] = real[21]

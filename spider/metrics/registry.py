@@ -1,0 +1,246 @@
+"""Every metric by name: what it needs of the images and how it is scored. A new metric is an entry here.
+
+Metrics that need the same intermediate numbers (the four of `prdc`, both of `sid`) find them in one `Comparison`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spider.embed.cache import Features
+from spider.embed.embedding import Embedding
+from spider.errors import SpiderUsageError
+from spider.metrics.frechet import frechet_distance, too_few_images
+from spider.metrics.inception_score import inception_score
+from spider.metrics.kid import kid, kid_full
+from spider.metrics.moments import moments_of
+from spider.metrics.nearest import TAIL, NearestTraining, nearest_training
+from spider.metrics.prdc import Manifolds, Neighbourhood, prdc
+from spider.metrics.protocols import Protocol
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two image sets as features, and what several metrics compute from them.
+
+    Attributes:
+        samples: float32 [N, d], of the images under judgement.
+        logits: float32 [N, classes] of the samples, where a metric needs them.
+        reference: float32 [M, d].
+        training: float32 [K, d], of the generator's training images; None: the reference is they.
+    """
+
+    samples: Features
+    logits: Features | None
+    reference: Features
+    training: Features | None
+    protocol: Protocol
+    seed: int
+    world: World
+    progress: bool = False
+
+    @cached_property
+    def manifolds(self) -> dict[Neighbourhood, Manifolds]:
+        """Precision, recall, density and coverage for every neighbourhood of the protocol."""
+        rules = list(dict.fromkeys([self.protocol.precision_recall, self.protocol.density_coverage]))
+        found = prdc(self.samples, self.reference, rules, self.world, progress=self.progress)
+        return dict(zip(rules, found, strict=True))
+
+    @cached_property
+    def nearest_training(self) -> NearestTraining:
+        """Distances to training images. If those are not the reference, it holds out the scale."""
+        training = self.reference if self.training is None else self.training
+        held_out = None if self.training is None else self.reference
+        return nearest_training(
+            self.samples, training, self.world, held_out=held_out, seed=self.seed, progress=self.progress
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric makes of a comparison; the fields are those of `MetricResult`."""
+
+    value: float
+    std: float | None = None
+    std_over: str | None = None
+    stderr: float | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry.
+
+    Attributes:
+        label: its name in the literature, which stands for Inception's features.
+        other_label: its name under another embedding, which `label_under` adds.
+        about: one line for `--help`.
+        needs_logits: whether the embedding must classify.
+    """
+
+    name: str
+    label: str
+    other_label: str
+    about: str
+    score: Callable[[Comparison], Score]
+    needs_logits: bool = False
+
+    def label_under(self, embedding: Embedding) -> str:
+        """The label, which is the literature's only for the network and weights of the literature."""
+        if embedding.label == f"inception/{embedding.protocol}":
+            return self.label
+        return f"{self.other_label}[{embedding.label}]"
+
+
+def _fid(c: Comparison) -> Score:
+    ddof = c.protocol.ddof
+    distance = frechet_distance(moments_of(c.samples, c.world), moments_of(c.reference, c.world), ddof=ddof)
+    dim = c.samples.shape[1]
+    sets = {"samples": c.samples, "reference": c.reference}
+    found = [(name, too_few_images(len(features), dim)) for name, features in sets.items()]
+    return Score(
+        distance, protocol={"ddof": ddof}, warnings=[f"{name}: {warning}" for name, warning in found if warning]
+    )
+
+
+def _kid(c: Comparison) -> Score:
+    asked = c.protocol.kid_subset_size
+    estimate = kid(
+        c.samples,
+        c.reference,
+        c.world,
+        seed=c.seed,
+        subsets=c.protocol.kid_subsets,
+        subset_size=asked,
+        progress=c.progress,
+    )
+    size = estimate.subset_size
+    return Score(
+        estimate.value,
+        std=estimate.std,
+        std_over=f"{estimate.subsets} subsets",
+        protocol={"subsets": estimate.subsets, "subset_size": size},
+        warnings=[f"subsets of {size} images instead of {asked}: a set has no more"] if size < asked else [],
+    )
+
+
+def _kid_full(c: Comparison) -> Score:
+    return Score(kid_full(c.samples, c.reference, c.world, progress=c.progress))
+
+
+def _inception_score(c: Comparison) -> Score:
+    assert c.logits is not None
+    splits = c.protocol.is_splits
+    score = inception_score(c.logits, splits=splits, shuffle_seed=c.seed if c.protocol.is_shuffled else None)
+    return Score(
+        score.value,
+        std=score.std,
+        std_over=f"{splits} splits",
+        protocol={"splits": splits, "shuffled": c.protocol.is_shuffled, "logit_bias": False},
+    )
+
+
+def _precision(c: Comparison) -> Score:
+    return _manifold_score(c, c.protocol.precision_recall, "precision")
+
+
+def _recall(c: Comparison) -> Score:
+    return _manifold_score(c, c.protocol.precision_recall, "recall")
+
+
+def _density(c: Comparison) -> Score:
+    return _manifold_score(c, c.protocol.density_coverage, "density")
+
+
+def _coverage(c: Comparison) -> Score:
+    return _manifold_score(c, c.protocol.density_coverage, "coverage")
+
+
+def _manifold_score(c: Comparison, rule: Neighbourhood, which: str) -> Score:
+    return Score(getattr(c.manifolds[rule], which), protocol={"neighbourhood": asdict(rule)})
+
+
+def _nearest(c: Comparison) -> Score:
+    found = c.nearest_training
+    share = found.share_in_tail
+    memorised = (
+        f"{share:.1%} of the samples are nearer to a training image than {1 - TAIL:.0%} of {found.scale}: copies?"
+    )
+    quantiles = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]
+    closest = np.argsort(found.samples.distances, kind="stable")[:10]
+    return Score(
+        found.ratio,
+        protocol={"scale": found.scale, "scale_images": len(found.unseen)},
+        warnings=[memorised] if share > 5 * TAIL else [],
+        details={
+            "share_in_tail": share,
+            "tail_distance": found.tail,
+            "quantiles": quantiles,
+            "samples": np.quantile(found.samples.distances, quantiles).tolist(),
+            "unseen": np.quantile(found.unseen, quantiles).tolist(),
+            "closest": [
+                {
+                    "sample": int(i),
+                    "training_image": int(found.samples.indices[i]),
+                    "distance": float(found.samples.distances[i]),
+                }
+                for i in closest
+            ],
+        },
+    )
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("fid", "FID", "FD", "Fréchet distance; 0 is best", _fid),
+        Metric("kid", "KID", "KD", "unbiased kernel distance over subsets; 0 is best, can be negative", _kid),
+        Metric("kid_full", "KID full", "KD full", "the same from all pairs", _kid_full),
+        Metric(
+            "is", "IS", "IS", "Inception score; more is better, needs class logits", _inception_score, needs_logits=True
+        ),
+        Metric("precision", "precision", "precision", "share of samples that look like reference images", _precision),
+        Metric("recall", "recall", "recall", "share of reference images that the samples reach", _recall),
+        Metric(
+            "density", "density", "density", "how densely the reference lies around samples; can exceed 1", _density
+        ),
+        Metric("coverage", "coverage", "coverage", "share of reference images with a sample near by", _coverage),
+        Metric(
+            "nearest",
+            "nearest training",
+            "nearest training",
+            "distance to the nearest training image over that of images that are no copies; 1 is one law, 0 copies",
+            _nearest,
+        ),
+    )
+}
+
+
+def metrics_named(names: list[str], embedding: Embedding) -> list[Metric]:
+    """The metrics of those names, in that order.
+
+    Raises:
+        SpiderUsageError: a name is unknown, or its metric needs class logits that the embedding does not have.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise SpiderUsageError(f"metric {unknown[0]!r} is unknown; known: {', '.join(METRICS)}")
+    if not names:
+        raise SpiderUsageError(f"no metric asked for; known: {', '.join(METRICS)}")
+    metrics = [METRICS[name] for name in dict.fromkeys(names)]
+    for metric in metrics:
+        if metric.needs_logits and not embedding.has_logits:
+            raise SpiderUsageError(
+                f"metric {metric.name!r} needs class logits, which embedding {embedding.label} does not have"
+            )
+    return metrics

@@ -1,0 +1,185 @@
+"""What a metric came to, with everything that its number hangs on; as JSON, as a table, as mean and spread over seeds.
+
+{"format": 1,
+ "provenance": {...},                                   what was evaluated, by which software
+ "summary": [{"name": "fid", "label": "FID", "mean": 12.3, "std": 0.1, "seeds": [0, 1, 2], ...}, ...],
+ "results": [{"name": "fid", "label": "FID", "value": 12.3, "protocol": {...}, "warnings": [...], ...}, ...]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from spider.errors import SpiderError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One number.
+
+    Attributes:
+        name: as in `spider.metrics.registry.METRICS`.
+        label: what tables call it: `FID` under Inception's own weights, otherwise with the embedding, `FD[offline]`.
+        value: None where it is undefined.
+        std: standard deviation of the value over its parts, None where there are none.
+        std_over: those parts, e.g. `100 subsets`.
+        stderr: standard error of the value, None where it is not known.
+        protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed.
+        provenance: names and fingerprints of the image sets.
+        warnings: what a reader must know before using the value.
+        details: further numbers.
+    """
+
+    name: str
+    label: str
+    value: float | None
+    protocol: dict[str, Any]
+    provenance: dict[str, Any]
+    std: float | None = None
+    std_over: str | None = None
+    stderr: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; what is not finite becomes None."""
+        finite: dict[str, Any] = _finite(asdict(self))
+        return finite
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over evaluation seeds.
+
+    Attributes:
+        mean: None if it is undefined for some seed.
+        std: sample standard deviation over the seeds, None for a single one.
+    """
+
+    name: str
+    label: str
+    mean: float | None
+    std: float | None
+    seeds: list[int]
+    values: list[float | None]
+    warnings: list[str]
+
+
+def summarise(results: Sequence[MetricResult]) -> list[Summary]:
+    """Mean and spread of each metric over the seeds found, metrics in the order of their first result.
+
+    Raises:
+        SpiderError: results of one metric differ in more than the seed, so that their mean would mean nothing.
+    """
+    return [_summary([result for result in results if result.name == name]) for name in _names(results)]
+
+
+def _summary(results: Sequence[MetricResult]) -> Summary:
+    first = results[0]
+    for other in results[1:]:
+        _require_same_protocol(first, other)
+    values = [result.value for result in results]
+    defined = [value for value in values if value is not None]
+    return Summary(
+        name=first.name,
+        label=first.label,
+        mean=float(np.mean(defined)) if len(defined) == len(values) else None,
+        std=float(np.std(defined, ddof=1)) if len(defined) == len(values) > 1 else None,
+        seeds=[result.protocol["seed"] for result in results],
+        values=values,
+        warnings=list(dict.fromkeys(warning for result in results for warning in result.warnings)),
+    )
+
+
+def _require_same_protocol(a: MetricResult, b: MetricResult) -> None:
+    mine, other = ({**r.protocol, "reference": r.provenance["reference"]["fingerprint"]} for r in (a, b))
+    for key in mine.keys() | other.keys():
+        if key != "seed" and mine.get(key) != other.get(key):
+            raise SpiderError(
+                f"{a.label}: results with different {key} ({mine.get(key)} and {other.get(key)}) cannot be averaged"
+            )
+
+
+def write_result(path: Path, results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> None:
+    """Write results of any number of seeds, whole or not at all. `provenance` is plain data of the caller's."""
+    document = {
+        "format": FORMAT,
+        "provenance": dict(provenance),
+        "summary": [asdict(summary) for summary in summarise(results)],
+        "results": [result.to_json() for result in results],
+    }
+    text = json.dumps(_finite(document), indent=2, allow_nan=False) + "\n"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # temporary files are private
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read_results(path: Path) -> list[MetricResult]:
+    """The results that `write_result` wrote."""
+    try:
+        document = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise SpiderError(f"{path}: cannot be read as evaluation results: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise SpiderError(f"{path}: not evaluation results of format {FORMAT}")
+    return [MetricResult.from_json(result) for result in document["results"]]
+
+
+def table(results: Sequence[MetricResult]) -> str:
+    """The results for a terminal: what was compared, a line per metric, and below them the warnings."""
+    first = results[0]
+    sets = [first.provenance[side] for side in ("samples", "reference")]
+    compared = " against ".join(f"{images['name']} ({images['count']:,} images)" for images in sets)
+    rows = [("metric", "value", "±", "over")]
+    for summary in summarise(results):
+        one = next(result for result in results if result.name == summary.name)
+        std, over = (summary.std, f"{len(summary.seeds)} seeds") if len(summary.seeds) > 1 else (one.std, one.std_over)
+        rows.append((summary.label, _number(summary.mean), _number(std) if std is not None else "", over or ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
+    warnings = [f"! {summary.label}: {text}" for summary in summarise(results) for text in summary.warnings]
+    return "\n".join([f"{compared}, {first.protocol['embedding']}", *lines, *warnings])
+
+
+def _names(results: Sequence[MetricResult]) -> list[str]:
+    return list(dict.fromkeys(result.name for result in results))
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.5g}"
+
+
+def _finite(value: Any) -> Any:
+    """The same plain data, with None for what JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,268 @@
+"""Every number says what it hangs on, and is the same whatever the number of ranks."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cluster.world import World
+from spider.embed.cache import FeatureCache
+from spider.errors import SpiderError, SpiderUsageError
+from spider.metrics import distances, kid, moments
+from spider.metrics.evaluate import evaluate_images
+from spider.metrics.protocols import PROTOCOLS
+from spider.metrics.registry import METRICS
+from spider.metrics.results import MetricResult
+
+WORLD = World.single()
+DIM = 12
+
+
+class Images:
+    """Noise in three grey levels that differ between sets."""
+
+    def __init__(self, name: str, count: int, seed: int, low: int = 0, high: int = 256, channels: int = 3) -> None:
+        self.name = name
+        self.fingerprint = f"{name}-{count}-{seed}-{low}-{high}"
+        rng = np.random.default_rng(seed)
+        light = rng.integers(low, high, (count, 1, 2, 2)).repeat(4, axis=2).repeat(4, axis=3)
+        noise = rng.integers(-20, 21, (count, channels, 8, 8))
+        self.pixels = torch.from_numpy((light + noise).clip(0, 255).astype(np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        return self.pixels[start:stop]
+
+
+@dataclass
+class Projection:
+    """A fixed random projection of the pixels; a stand-in for any embedding."""
+
+    name: str = "offline"
+    protocol: str = "offline"
+    label: str = "offline"
+    dim: int = DIM
+    digest: str = "d1" * 32
+    has_logits: bool = False
+    calls: int = 0
+
+    def features(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        flat = images.float().expand(-1, 3, -1, -1).flatten(1) / 255
+        weights = np.random.default_rng(0).standard_normal((flat.shape[1], self.dim)).astype(np.float32)
+        return (flat @ torch.from_numpy(weights) / 8).relu()
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        return features, 3 * features[:, :5]
+
+
+def inception(protocol: str = "tf", label: str | None = None) -> Projection:
+    return Projection("inception", protocol, label or f"inception/{protocol}", has_logits=True)
+
+
+def evaluate(
+    metrics: list[str], embedding: Projection | None = None, samples: Images | None = None, **options: object
+) -> list[MetricResult]:
+    return evaluate_images(
+        samples or Images("samples", 90, seed=1, low=30, high=220),
+        Images("reference", 120, seed=2),
+        metrics=metrics,
+        embedding=embedding or Projection(),
+        world=WORLD,
+        **options,
+    )
+
+
+def measure_everything(world: World) -> list[dict[str, object]]:
+    """Every metric, in blocks so small that there are more of them than ranks."""
+    small = [mock.patch.object(module, "ROWS", 32) for module in (distances, kid, moments)]
+    for patch in [*small, mock.patch.object(moments, "COLUMNS", 5)]:
+        patch.start()
+    try:
+        results = evaluate_images(
+            Images("samples", 90, seed=1, low=30, high=220),
+            Images("reference", 120, seed=2),
+            training=Images("training", 100, seed=3),
+            metrics=list(METRICS),
+            embedding=inception(),
+            world=world,
+        )
+    finally:
+        mock.patch.stopall()
+    return [result.to_json() for result in results]
+
+
+def test_every_metric_is_the_same_on_one_two_four_ranks(ranks):
+    alone = measure_everything(WORLD)
+    for size in (1, 2, 4):
+        for results in ranks(size).run(measure_everything):
+            for found, expected in zip(results, alone, strict=True):
+                assert found["value"] == pytest.approx(expected["value"], rel=1e-9), (size, found["label"])
+                assert (found["std"] or 0) == pytest.approx(expected["std"] or 0, rel=1e-9)
+                assert found["protocol"] == expected["protocol"]
+
+
+def test_blocks_change_no_metric():
+    small = {result["name"]: result["value"] for result in measure_everything(WORLD)}
+    for result in evaluate(list(METRICS), inception(), training=Images("training", 100, seed=3)):
+        assert result.value == pytest.approx(small[result.name], rel=1e-9), result.name
+
+
+def test_a_result_says_what_it_hangs_on():
+    (fid,) = evaluate(["fid"], count=50, seed=4)
+    assert fid.protocol == {
+        "name": "offline",
+        "embedding": "offline",
+        "embedding_digest": "d1" * 32,
+        "resize": "offline",
+        "dim": DIM,
+        "seed": 4,
+        "ddof": 1,
+    }
+    assert fid.provenance == {
+        "samples": {"name": "samples", "fingerprint": "samples-90-1-30-220", "count": 50},
+        "reference": {"name": "reference", "fingerprint": "reference-120-2-0-256", "count": 120},
+    }
+    kid, precision, coverage = evaluate(["kid", "precision", "coverage"])
+    assert (kid.protocol["subsets"], kid.protocol["subset_size"], kid.std_over) == (100, 90, "100 subsets")
+    assert precision.protocol["neighbourhood"] == {"name": "nv_pr", "k": 3, "strict": False}
+    assert coverage.protocol["neighbourhood"] == {"name": "prdc", "k": 5, "strict": True}
+
+
+def test_no_label_poses_as_inception():
+    everything = [name for name in METRICS if not METRICS[name].needs_logits]
+    stranger = inception(label="inception/tf@0123abcd")
+    for embedding in (Projection(), stranger):
+        for result in evaluate(everything, embedding):
+            assert result.label.endswith(f"[{embedding.label}]")
+            assert not result.label.startswith(("FID", "KID", "CSID", "SID"))
+    assert [result.label for result in evaluate(["fid", "kid", "is"], inception())] == ["FID", "KID", "IS"]
+    assert evaluate(["is"], stranger)[0].label == "IS[inception/tf@0123abcd]"
+
+
+def test_inception_score_is_refused_without_logits():
+    embedding = Projection()
+    with pytest.raises(SpiderUsageError, match="'is' needs class logits, which embedding offline does not have"):
+        evaluate(["fid", "is"], embedding)
+    assert embedding.calls == 0  # before any work
+
+
+def test_protocols_change_what_they_say():
+    samples = Images("samples", 90, seed=1, low=30, high=220)
+    values = {
+        name: {result.name: result.value for result in evaluate(["fid", "precision", "is"], inception(), protocol=name)}
+        for name in ("tf", "nvlabs", "prdc")
+    }
+    assert values["tf"]["fid"] != values["nvlabs"]["fid"] == pytest.approx(values["tf"]["fid"], rel=0.02)
+    assert values["tf"]["precision"] != values["prdc"]["precision"]
+    assert values["tf"]["fid"] == values["prdc"]["fid"]
+    assert values["tf"]["is"] != values["nvlabs"]["is"]
+    for name, protocol in PROTOCOLS.items():
+        if protocol.embedding == "inception":
+            (fid,) = evaluate(["fid"], inception(protocol.resize), samples, protocol=name)
+            assert fid.protocol["name"] == name
+
+
+def test_protocols_demand_their_embedding():
+    with pytest.raises(SpiderUsageError, match="'pytorch_fid' needs embedding inception with resize rule pytorch_fid"):
+        evaluate(["fid"], inception("tf"), protocol="pytorch_fid")
+    with pytest.raises(SpiderUsageError, match="'tf' needs embedding inception with resize rule tf, got offline"):
+        evaluate(["fid"], protocol="tf")
+    with pytest.raises(SpiderUsageError, match="protocol 'fif' is unknown; known: tf, "):
+        evaluate(["fid"], protocol="fif")
+
+
+def test_what_cannot_be_measured_is_refused_by_name():
+    with pytest.raises(SpiderUsageError, match="metric 'fdi' is unknown; known: fid, kid"):
+        evaluate(["fdi"])
+    with pytest.raises(SpiderUsageError, match="no metric asked for; known: fid, kid"):
+        evaluate([])
+    for count in (0, 91):
+        with pytest.raises(SpiderUsageError, match=f"samples: cannot measure {count} images; it has 90"):
+            evaluate(["fid"], count=count)
+
+
+def test_features_that_are_not_finite_name_the_image():
+    class Broken(Projection):
+        def features(self, images: Tensor) -> Tensor:
+            features = super().features(images)
+            features[images[:, 0, 0, 0] == 201] = torch.nan
+            return features
+
+    samples = Images("samples", 90, seed=1)
+    samples.pixels[:, 0, 0, 0] = 0
+    samples.pixels[77, 0, 0, 0] = 201
+    with pytest.raises(SpiderError, match="samples: 1 of 90 images have features that are not finite, first image 77"):
+        evaluate(["fid"], Broken(), samples)
+
+
+def test_few_images_warn_in_the_result():
+    (fid,) = evaluate(["fid"], count=2 * DIM - 1)
+    assert fid.warnings == [warning for warning in fid.warnings if warning.startswith("samples: 23 images")] != []
+    assert evaluate(["fid"], count=2 * DIM)[0].warnings == []
+    (kid,) = evaluate(["kid"], count=40)
+    assert kid.warnings == ["subsets of 40 images instead of 1000: a set has no more"]
+
+
+def test_constant_images_do_not_crash(tmp_path: Path):
+    constant = Images("constant", 30, seed=0)
+    constant.pixels[:] = 128
+    for reference in (constant, Images("reference", 120, seed=2)):
+        results = evaluate_images(
+            constant,
+            reference,
+            metrics=list(METRICS),
+            embedding=inception(),
+            world=WORLD,
+            figures=tmp_path,
+        )
+        json.dumps([result.to_json() for result in results], allow_nan=False)
+        values = {result.name: result.value for result in results}
+        assert values["is"] == pytest.approx(1)
+        assert (values["fid"] == 0) == (reference is constant)
+
+
+def test_features_are_computed_once_for_all_metrics_and_kept_for_the_reference(tmp_path: Path):
+    first, again = Projection(), Projection()
+    cache = FeatureCache(tmp_path)
+    evaluate(["fid"], Projection())
+    everything = [name for name in METRICS if not METRICS[name].needs_logits]
+    results = evaluate(everything, first, cache=cache)
+    assert first.calls == 2 + 2  # blocks of 64: samples 90, reference 120
+    assert evaluate(everything, again, cache=cache) == results
+    assert again.calls == 2
+
+
+def test_a_generator_that_copies_is_seen(tmp_path: Path):
+    training = Images("training", 200, seed=5)
+    copies = Images("copies", 100, seed=6)
+    copies.pixels[:40] = training.pixels[100:140]
+    (honest,) = evaluate(["nearest"], samples=Images("honest", 100, seed=6), training=training)
+    (copying,) = evaluate(["nearest"], samples=copies, training=training, figures=tmp_path)
+    assert honest.value == pytest.approx(1, abs=0.15)
+    assert honest.warnings == []
+    assert honest.protocol["scale"] == "held-out images"
+    assert copying.details["share_in_tail"] >= 0.4
+    assert "nearer to a training image than 99% of held-out images: copies?" in copying.warnings[0]
+    assert [pair["training_image"] - pair["sample"] for pair in copying.details["closest"]] == [100] * 10
+    assert [pair["distance"] for pair in copying.details["closest"]] == [0] * 10
+    for figure in ("nearest-histogram.png", "nearest-panel.png"):
+        with Image.open(tmp_path / figure) as image:
+            assert min(image.size) > 300
+
+
+def test_without_training_images_the_reference_is_its_own_scale():
+    samples = Images("samples", 100, seed=6)
+    (nearest,) = evaluate(["nearest"], samples=samples)
+    assert nearest.protocol["scale"] == "training images among themselves"
+    same = Images("reference", 120, seed=2)  # the reference under another object
+    assert evaluate(["nearest"], samples=samples, training=same) == [nearest]
