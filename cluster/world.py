@@ -45,7 +45,7 @@ class World:
         device: torch.device,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        """Describe a world over an initialised process group (None: the default one); `from_env` also initialises it."""
+        """Describe a world over an initialised process group (None: the default). `from_env` also initialises it."""
         self.rank = rank
         self.size = size
         self.local_rank = local_rank

@@ -216,11 +216,10 @@ def _describe(failures: dict[int, str], silent: dict[int, str], size: int, timeo
 def _nursery() -> None:
     """Import torch, then fork a group of ranks for every line on stdin. At its end kill them all."""
     sys.path[:] = json.loads(sys.stdin.readline())["sys_path"]
-    import torch
+    import torch._dynamo  # noqa: F401 (the compiler, which every rank's World needs)
 
     import cluster.world  # noqa: F401
 
-    torch.compiler.disable(print)  # Imports the compiler, which every rank's World needs.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The dead are reaped.
     pids: list[int] = []
     folders: list[str] = []

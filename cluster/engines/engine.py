@@ -1,0 +1,81 @@
+"""What a player steps with.
+
+A player is a module, the fixed list of its parameters that train, and one optimizer. Its engine turns losses into one
+optimizer step, on any number of ranks:
+
+    engine.zero_grad()
+    for i, micro_batch in enumerate(micro_batches):
+        loss = ...                          # forwards go through engine.module
+        engine.backward(loss, last=i == len(micro_batches) - 1)
+    if not engine.non_finite():
+        engine.step()
+
+`loss` is this rank's and this micro-batch's share of a sum over the global batch: whoever wants a mean divides by the
+global count first. So gradients are summed, over micro-batches and over ranks, and no engine knows a batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cluster.engines.ddp import DdpEngine
+from cluster.engines.local import LocalEngine
+from cluster.errors import ClusterUsageError
+from cluster.world import World
+
+EngineName = Literal["local", "ddp"]
+
+
+class Engine(Protocol):
+    """One player's way to a step. Every method is collective."""
+
+    name: str
+    module: nn.Module
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradient of this share of the loss, of this player's parameters only; at the last share, reduce.
+
+        Any number of calls, once with `last`. After that every parameter's `grad` is the gradient of the sum of all
+        shares on all ranks, the same bits on every rank, and zero where no share depends on the parameter. The loss
+        may hold gradients of gradients (`create_graph=True`). What it passes through on its way, such as the other
+        player, gets no gradient.
+        """
+
+    def non_finite(self) -> dict[str, list[int]]:
+        """After the last backward: the parameters whose gradient is not finite, each with the ranks it comes from.
+
+        Empty when all is well, and then nothing is communicated. No ranks are named for a parameter when its gradient
+        was finite everywhere and only the sum overflowed.
+        """
+
+    def step(self) -> None:
+        """Let the optimizer move the parameters."""
+
+
+def build_engine(
+    name: EngineName, module: nn.Module, parameters: Sequence[nn.Parameter], optimizer: Optimizer, world: World
+) -> Engine:
+    """The engine of that name for one player.
+
+    Args:
+        module: forwards go through it. On more than one rank its parameters and buffers take rank 0's values.
+        parameters: those that train, in an order that is the same on all ranks and in every run.
+        optimizer: of the same parameters.
+
+    Raises:
+        ClusterUsageError: the engine cannot serve this world.
+    """
+    match name:
+        case "local":
+            if world.size > 1:
+                raise ClusterUsageError(f"engine 'local' serves one process, but there are {world.size}; choose 'ddp'")
+            return LocalEngine(module, parameters, optimizer)
+        case "ddp":
+            return DdpEngine(module, parameters, optimizer, world)

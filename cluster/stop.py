@@ -1,0 +1,62 @@
+"""Stop at the next step boundary, on all ranks at once, when somebody presses Ctrl-C or the machine is taken away.
+
+with StopRequest(world) as stop:
+    while clock < total and not stop.agreed():
+        step()
+save()
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from cluster.world import World
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second one into KeyboardInterrupt.
+
+    Signals reach the main thread of a process only; within another thread (a notebook's worker, an actor) nothing is
+    installed, and this rank asks with `request` or is stopped by the others.
+
+    Attributes:
+        reason: what asked this rank to stop, such as "SIGTERM"; None if nothing did.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.reason: str | None = None
+        self._world = world
+        self._agreed = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous = {}
+
+    def request(self, reason: str) -> None:
+        """Ask for a stop from this rank."""
+        self.reason = self.reason or reason
+
+    def agreed(self) -> bool:
+        """Whether any rank was asked to stop, the same answer on every rank. Collective: call it at step boundaries."""
+        if not self._agreed:
+            self._agreed = self._world.any(self.reason is not None)
+        return self._agreed
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.reason is not None:
+            raise KeyboardInterrupt
+        self.request(signal.Signals(number).name)
