@@ -1,0 +1,115 @@
+"""What a key of the configuration means: type, default, limits, and whether it may change when a run is resumed."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from spider.config.schema import Config
+from spider.errors import SpiderUsageError
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: where it stands, and what may stand there."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+    runtime: bool
+    kind: str | None = None  # the choice of a union that has this key
+
+
+def all_keys() -> list[str]:
+    """Every dotted key that some configuration may hold."""
+    return list(dict.fromkeys(key.name for key in _table()))
+
+
+def is_runtime(name: str) -> bool:
+    """Whether `name` may differ between a run and its resumption."""
+    return any(key.runtime for key in _table() if key.name == name)
+
+
+def explain(name: str) -> list[Key]:
+    """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError."""
+    found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
+    if not found:
+        ends = [key for key in all_keys() if key.split(".")[-1] == name.split(".")[-1]]
+        close = ends or difflib.get_close_matches(name, all_keys(), n=3, cutoff=0.5)
+        raise SpiderUsageError(f"{name}: no such key{'; did you mean ' + ' or '.join(close) + '?' if close else ''}")
+    return found
+
+
+@cache
+def _table() -> tuple[Key, ...]:
+    return tuple(_walk(Config, "", None))
+
+
+def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key]:
+    for name, info in model.model_fields.items():
+        sections = [arm for arm in _arms(info.annotation) if isinstance(arm, type) and issubclass(arm, BaseModel)]
+        for section in sections:
+            tag = section.model_fields["kind"].default if "kind" in section.model_fields and len(sections) > 1 else kind
+            yield from _walk(section, f"{prefix}{name}.", tag)
+        if not sections:
+            yield _key(f"{prefix}{name}", info, kind)
+
+
+def _key(name: str, info: FieldInfo, kind: str | None) -> Key:
+    extra = info.json_schema_extra
+    limits = " ".join(f"{sign} {bound}" for sign, bound in _limits(info))
+    default = "(required)" if info.default is PydanticUndefined else _shown(info.default)
+    return Key(
+        name=name,
+        type=f"{_type_name(info.annotation)}{f' {limits}' if limits else ''}",
+        default=default,
+        description=info.description or "",
+        runtime=isinstance(extra, dict) and bool(extra.get("runtime")),
+        kind=kind,
+    )
+
+
+def _limits(info: FieldInfo) -> Iterator[tuple[str, Any]]:
+    for constraint in info.metadata:
+        for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            bound = getattr(constraint, attribute, None)
+            if bound is not None:
+                yield sign, bound
+
+
+def _arms(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Annotated:
+        return _arms(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(arm for part in get_args(annotation) for arm in _arms(part))
+    return (annotation,)
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    arms = _arms(annotation)
+    if len(arms) > 1:
+        return " | ".join("null" if arm is type(None) else _type_name(arm) for arm in arms)
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return str(value) if value != "" else '""'

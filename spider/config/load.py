@@ -1,0 +1,173 @@
+"""From a preset or a YAML file, and dotted overrides, to a `Config`; and the difference between two of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from spider.config.explain import all_keys, is_runtime
+from spider.config.schema import Config
+from spider.errors import SpiderUsageError
+
+MAX_YAML_BYTES = 1 << 20
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package, sorted."""
+    return sorted(file.name.removesuffix(".yaml") for file in _presets().iterdir() if file.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """The YAML of preset `name`; its first comment line says what it is."""
+    text: str = _presets().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return text
+
+
+def load_config(preset_or_file: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset or a YAML file and apply `key=value` overrides, later ones winning.
+
+    Raises SpiderUsageError, one line that names the key, the value found and what would be valid.
+    """
+    if Path(preset_or_file).is_file():
+        if Path(preset_or_file).stat().st_size > MAX_YAML_BYTES:
+            raise SpiderUsageError(f"{preset_or_file}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
+        text, where = Path(preset_or_file).read_text(encoding="utf-8"), preset_or_file
+    elif preset_or_file in preset_names():
+        text, where = preset_text(preset_or_file), f"preset {preset_or_file}"
+    else:
+        raise SpiderUsageError(
+            f"{preset_or_file}: neither a file nor a preset; presets: {', '.join(preset_names())}"
+            f"{_hint(preset_or_file, preset_names())}"
+        )
+    return make_config(parse_yaml(text, where), overrides, where)
+
+
+def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config") -> Config:
+    """A Config from plain data and overrides. Raises SpiderUsageError as `load_config` does."""
+    merged = _copy(tree)
+    for text in overrides:
+        key, value = parse_override(text)
+        _assign(merged, key, value)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise SpiderUsageError(f"{where}: {_one_line(error)}") from None
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Plain data from YAML; tags that would build objects are refused."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpiderUsageError(f"{where}: not plain YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SpiderUsageError(f"{where}: holds a {type(tree).__name__}, not a mapping of keys")
+    return tree
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`penalties.r1_gamma=1` to ("penalties.r1_gamma", 1.0); the value is read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise SpiderUsageError(f"{text}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
+    return key.strip(), _number(parse_yaml(f"value: {value}", text).get("value"))
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration, every default written out."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def flatten(tree: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:
+    """{"penalties": {"r1_gamma": 1}} to {"penalties.r1_gamma": 1}."""
+    items = tree.model_dump(mode="json") if isinstance(tree, BaseModel) else tree
+    flat: dict[str, Any] = {}
+    for key, value in items.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(old: Config, new: Config, *, runtime: bool = False) -> list[tuple[str, Any, Any]]:
+    """Keys whose values differ, with both; those marked `runtime` only if asked for."""
+    before, after = flatten(old), flatten(new)
+    return [
+        (key, before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key) and (runtime or not is_runtime(key))
+    ]
+
+
+def _presets() -> Traversable:
+    return resources.files("spider.presets")
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; everybody who types it means the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents):
+        below = tree.setdefault(parent, {})
+        if below is None:
+            below = tree[parent] = {}
+        if not isinstance(below, dict):
+            raise SpiderUsageError(f"{key}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+        tree = below
+    if last == "kind" and tree.get("kind") not in (None, value):
+        tree.clear()  # another choice has other settings
+    tree[last] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    return "; ".join(_describe(detail) for detail in error.errors())
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    key = ".".join(_without_tags(detail["loc"]))
+    message, found = detail["msg"].removeprefix("Value error, "), detail["input"]
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key{_hint(key, all_keys())}"
+    if detail["type"] == "value_error":
+        return message
+    if detail["type"].startswith("union_tag"):
+        allowed = detail["ctx"].get("expected_tags", "")
+        return f"{key}.kind: found {found.get('kind') if isinstance(found, Mapping) else found!r}, allowed: {allowed}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {found!r}"
+
+
+def _without_tags(location: Iterable[Any]) -> Iterator[str]:
+    """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key."""
+    parts = [str(part) for part in location]
+    for position, part in enumerate(parts):
+        if position and parts[position - 1] == "source" and part not in ("kind",) and position + 1 < len(parts):
+            continue
+        yield part
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,183 @@
+"""The configuration of a training run: one immutable object that says everything a run computes.
+
+An experiment is a point in a product of independent choices, and this is the product. Whatever cannot work together
+is refused here, by the names of the keys, before anything is built. Keys marked `runtime` may change on a resume.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from spider.config.section import Section, runtime
+from spider.networks.config import (
+    DcganDiscriminatorConfig,
+    DcganGeneratorConfig,
+    DiscriminatorNetworkConfig,
+    GeneratorNetworkConfig,
+)
+from spider.objectives.config import ObjectiveConfig, PenaltiesConfig
+from spider.overfit.config import OverfitConfig
+from spider.selection.config import SelectionConfig
+from spider.sources.config import GaussianConfig, SourceConfig
+
+
+class DataConfig(Section):
+    """The target: the images to learn."""
+
+    path: str = runtime("", description="packed shards; may move, their content is compared")
+    order: Literal["full", "shard_local"] = Field(
+        "full", description="full: one permutation per epoch; shard_local: every rank reads about 1/world of the bytes"
+    )
+    mirror: bool = Field(False, description="flip half of the images left to right")
+    workers: int = runtime(0, ge=0, description="reading processes per rank; 0 = read in a thread of the trainer")
+
+
+class OptimizerConfig(Section):
+    """Adam."""
+
+    lr: float = Field(2e-4, gt=0, description="learning rate")
+    beta1: float = Field(0.5, ge=0, lt=1, description="decay of the gradient's mean")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the gradient's square")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the gradient's square")
+
+
+class EmaConfig(Section):
+    """The moving average of the generator's weights, which samples and metrics use."""
+
+    half_life_kimg: float = Field(
+        10.0, ge=0, description="images after which a weight has half its influence, in thousands; 0 = no average"
+    )
+    rampup: float | None = Field(
+        0.05, gt=0, description="half life is at most this part of the images seen; null = none"
+    )
+
+
+class ComputeConfig(Section):
+    """Precision and speed."""
+
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
+        "fp32", description="bf16, fp16: autocast of the first-order phases; parameters and penalties stay fp32"
+    )
+    loss_scale: float = Field(
+        1.0, gt=0, description="losses are multiplied and gradients divided by this (fp16: 256 or more)"
+    )
+    channels_last: bool = Field(False, description="memory format of the networks")
+    compile: bool = Field(
+        False, description="torch.compile for the first-order phases; penalties run the same modules eagerly"
+    )
+    deterministic: bool = Field(
+        False, description="refuse operations that are not deterministic (needed on GPUs for bit-exact resume)"
+    )
+    device: Literal["auto", "cpu", "cuda"] = runtime("auto", description="where to compute")
+
+
+class GuardConfig(Section):
+    """What happens when a loss or a gradient is not finite: the step is skipped and counted."""
+
+    max_skipped: int = runtime(10, ge=0, description="stop after so many skipped steps in a row; 0 = stop at the first")
+
+
+class CheckpointConfig(Section):
+    """When to save. A stop (Ctrl-C, SIGTERM) and the end of a run save as well."""
+
+    every_kimg: float = runtime(100.0, gt=0, description="save every so many thousand images")
+    every_min: float | None = runtime(
+        15.0, gt=0, description="and whenever so many minutes have passed; null = not by time"
+    )
+    keep_last: int = runtime(3, ge=1, description="how many to keep, besides the best")
+    keep_every_kimg: float | None = runtime(None, gt=0, description="also keep those at multiples of this; null = none")
+
+
+class LogConfig(Section):
+    """How often numbers and samples are written."""
+
+    every_kimg: float = Field(
+        1.0, gt=0, description="thousand images between two rows of metrics.jsonl and TensorBoard"
+    )
+    samples_every_kimg: float = Field(20.0, gt=0, description="thousand images between two grids of samples")
+    samples: int = Field(32, ge=1, description="images in the grid")
+    tensorboard: bool = runtime(True, description="write TensorBoard event files")
+
+
+class EvaluateConfig(Section):
+    """Measuring while training. Off unless `every_kimg` is set; the best checkpoint is chosen by the first metric."""
+
+    every_kimg: float | None = Field(None, gt=0, description="thousand images between two evaluations; null = none")
+    metrics: tuple[str, ...] = Field(
+        ("fid",), min_length=1, description="names of metrics (see `spider evaluate --help`)"
+    )
+    embedding: str = Field("inception", description="inception, or offline")
+    protocol: str | None = Field(None, description="the embedding's resize rule and scale; null = its default")
+    weights: str | None = runtime(None, description="weights file of the embedding; null = the cache")
+    count: int = Field(5000, ge=2, description="samples to generate")
+    seed: int = Field(0, ge=0, description="seed of the evaluation's samples, apart from the training's")
+    reference: str | None = Field(None, description="reference images; null = the training images")
+
+
+class EngineConfig(Section):
+    """How gradients of several processes become one."""
+
+    kind: Literal["auto", "local", "ddp"] = runtime("auto", description="auto = ddp under torchrun, local otherwise")
+
+
+class Config(Section):
+    """A training run."""
+
+    data: DataConfig = DataConfig()
+    source: SourceConfig = GaussianConfig()
+    generator: GeneratorNetworkConfig = DcganGeneratorConfig()
+    discriminator: DiscriminatorNetworkConfig = DcganDiscriminatorConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    penalties: PenaltiesConfig = PenaltiesConfig()
+    g_optimizer: OptimizerConfig = OptimizerConfig()
+    d_optimizer: OptimizerConfig = OptimizerConfig()
+    d_steps: int = Field(1, ge=1, description="discriminator steps per iteration")
+    selection: SelectionConfig = SelectionConfig()
+    overfit: OverfitConfig = OverfitConfig()
+    ema: EmaConfig = EmaConfig()
+    batch: int = Field(64, ge=1, description="images per iteration, over all ranks")
+    accumulation: int = runtime(1, ge=1, description="micro-batches per rank and step; the batch stays the same")
+    kimg: float = runtime(1000.0, gt=0, description="length of the run, in thousand images")
+    seed: int = Field(0, ge=0, description="seed of the run: weights, order of images, every draw")
+    compute: ComputeConfig = ComputeConfig()
+    guard: GuardConfig = GuardConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _choices_fit_together(self) -> Config:
+        if self.accumulation > 1:
+            for name, norm in (("generator", self.generator.norm), ("discriminator", self.discriminator.norm)):
+                if norm == "batch":
+                    raise ValueError(
+                        f"{name}.norm=batch normalises over the global batch, which accumulation={self.accumulation} "
+                        f"splits: set accumulation=1 or {name}.norm=none"
+                    )
+            if self.selection.kind != "all" and self.selection.scope == "rank":
+                raise ValueError("selection.scope=rank needs accumulation=1; selection.scope=global works with any")
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches")
+        selection = self.selection
+        if selection.k is not None and selection.k > self.batch:
+            raise ValueError(f"selection.k={selection.k} exceeds batch={self.batch}")
+        if selection.kind == "adaptive":
+            if self.batch % selection.k_unit:
+                raise ValueError(f"selection.k_unit={selection.k_unit} does not divide batch={self.batch}")
+            if selection.k_min > self.batch:
+                raise ValueError(f"selection.k_min={selection.k_min} exceeds batch={self.batch}")
+        if self.compute.loss_scale != 1 and self.compute.precision != "fp16":
+            raise ValueError("compute.loss_scale goes with compute.precision=fp16")
+        return self
+
+    def for_world(self, world_size: int) -> None:
+        """Refuse a batch that does not divide over `world_size` ranks. Raises ValueError naming the keys."""
+        if self.batch % (world_size * self.accumulation):
+            raise ValueError(
+                f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
+            )
+        if world_size > 1 and self.engine.kind == "local":
+            raise ValueError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")

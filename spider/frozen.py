@@ -1,0 +1,96 @@
+"""A finished generator: a network that only serves.
+
+It holds averaged weights, stays in evaluation mode, never trains, and is never saved again. Image i of it is always
+the same image, whatever else is asked for: that is what metrics, grids and cascades rely on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spider.images import to_uint8
+from spider.networks.outputs import Condition, GOut
+from spider.sources.image_source import ImageSource
+from spider.sources.source import Source
+
+BLOCK = 64  # images are made in blocks of consecutive numbers, because a convolution's rounding depends on its batch
+
+
+class FrozenGenerator:
+    """A generator with its source.
+
+    Attributes:
+        digest: identifies weights and source, sha256 in hex.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(
+        self, module: nn.Module, source: Source, image_shape: tuple[int, int, int], device: torch.device
+    ) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.source = source
+        self.image_shape = image_shape
+        self.device = device
+        self.digest = _digest(module, source)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
+        dtype = next(self.module.parameters()).dtype
+        return cast(GOut, self.module(inputs.to(self.device, dtype), Condition())).images
+
+    def images(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1]."""
+        return self(self.source.at(seed, indices))
+
+    def with_sources(self, seed: int, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Images, and the source images that made them (before noise); None where the source is no image."""
+        sources = self.source.images_at(seed, indices) if isinstance(self.source, ImageSource) else None
+        return self.images(seed, indices), sources
+
+    def numbered(self, name: str, seed: int, count: int) -> GeneratedImages:
+        """The first `count` images under a seed, as metrics take them."""
+        return GeneratedImages(self, name, seed, count)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must state."""
+        return {"generator": self.digest, "source": self.source.provenance()}
+
+
+class GeneratedImages:
+    """`count` numbered images of a generator (see spider.embed.images.NumberedImages)."""
+
+    def __init__(self, generator: FrozenGenerator, name: str, seed: int, count: int) -> None:
+        self.generator = generator
+        self.name = name
+        self.seed = seed
+        self.count = count
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights, source and seed."""
+        return hashlib.sha256(f"{self.generator.digest}/{self.seed}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """uint8 [stop - start, C, H, W] on the CPU."""
+        blocks = []
+        for first in range(start // BLOCK * BLOCK, stop, BLOCK):
+            made = to_uint8(self.generator.images(self.seed, range(first, first + BLOCK)))
+            blocks.append(made[max(start - first, 0) : stop - first].cpu())
+        return torch.cat(blocks)
+
+
+def _digest(module: nn.Module, source: Source) -> str:
+    digest = hashlib.sha256(source.identity.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

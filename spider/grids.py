@@ -1,0 +1,51 @@
+"""Images side by side, to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from spider.images import match_channels
+
+_LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
+
+
+def sample_grid(images: Tensor, sources: Tensor | None = None, columns: int = 8) -> npt.NDArray[np.uint8]:
+    """A grid of images, each with the source image that made it on its left if there are sources.
+
+    Args:
+        images, sources: float [N, C, H, W], -1 to 1 and clamped there.
+        columns: images (or pairs) per row.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    scale = max(1, -(-_LEAST_SIDE // images.shape[-1]))
+    shown = _enlarge(images, scale)
+    if sources is not None:
+        gap = torch.ones(len(shown), 3, shown.shape[2], scale)
+        shown = torch.cat([_enlarge(sources, scale), gap, shown], dim=3)
+    grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
+    pixels: npt.NDArray[np.uint8] = (
+        (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    )
+    return pixels
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write [height, width, 3] as a PNG, replacing what is there at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(pixels).save(beside, format="PNG")
+    beside.replace(path)
+
+
+def _enlarge(images: Tensor, scale: int) -> Tensor:
+    colour = match_channels(images.detach().to("cpu", torch.float32).clamp(-1, 1), 3)
+    return colour.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)

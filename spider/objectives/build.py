@@ -1,0 +1,24 @@
+"""From settings to the objective."""
+
+from __future__ import annotations
+
+from spider.objectives.config import ObjectiveConfig
+from spider.objectives.hinge import Hinge
+from spider.objectives.least_squares import LeastSquares
+from spider.objectives.non_saturating import NonSaturating
+from spider.objectives.objective import Objective
+from spider.objectives.saturating import Saturating
+from spider.objectives.wasserstein import Wasserstein
+
+_CHOICES: dict[str, type[Objective]] = {
+    "wasserstein": Wasserstein,
+    "hinge": Hinge,
+    "non_saturating": NonSaturating,
+    "saturating": Saturating,
+    "least_squares": LeastSquares,
+}
+
+
+def build_objective(config: ObjectiveConfig) -> Objective:
+    """The objective that the settings name."""
+    return _CHOICES[config.kind]()

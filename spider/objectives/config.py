@@ -1,0 +1,44 @@
+"""Settings of the objective and of the penalties."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from spider.config.section import Section
+
+ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares"]
+
+
+class ObjectiveConfig(Section):
+    """The adversarial loss."""
+
+    kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
+
+
+class PenaltiesConfig(Section):
+    """Gradient penalties on the discriminator, all computed every `interval_steps` and scaled up by it."""
+
+    r1_gamma: float = Field(0.0, ge=0, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off")
+    r2_gamma: float = Field(0.0, ge=0, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off")
+    gp_weight: float = Field(
+        0.0, ge=0, description="weight of E (|grad D(mix)| - 1)^2, mix between real and fake; 0 = off"
+    )
+    interval_steps: int = Field(1, ge=1, description="compute every so many steps, scaled by as many")
+    phase: Literal["merged", "own"] = Field(
+        "merged",
+        description="merged: part of the discriminator's step; own: a step of its own, with learning rate and betas "
+        "corrected for it as StyleGAN2 does",
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether any penalty is on."""
+        return max(self.r1_gamma, self.r2_gamma, self.gp_weight) > 0
+
+    @model_validator(mode="after")
+    def _own_phase_is_lazy(self) -> PenaltiesConfig:
+        if self.phase == "own" and self.active and self.interval_steps < 2:
+            raise ValueError("penalties.phase=own needs penalties.interval_steps >= 2; every step is phase=merged")
+        return self

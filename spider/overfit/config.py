@@ -1,0 +1,16 @@
+"""Settings of the overfitting controller."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from spider.config.section import Section
+
+
+class OverfitConfig(Section):
+    """eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts)."""
+
+    target: float = Field(0.6, gt=-1, lt=1, description="eta at which p stays where it is")
+    interval_steps: int = Field(4, ge=1, description="iterations between two adjustments of p")
+    rise_kimg: float = Field(500.0, gt=0, description="images over which p would rise from 0 to 1, in thousands")
+    p_max: float | None = Field(1.0, gt=0, description="upper bound of p; null = none, as the paper states it")

@@ -1,0 +1,161 @@
+"""The directory of a run, which is the run, and the ways to name one of its checkpoints.
+
+RUN/
+  config.yaml            the whole configuration, every default written out
+  environment.json       one entry per start: versions, device, world size, command
+  metrics.jsonl          one row per `log.every_kimg`: the source of every curve
+  tensorboard/           the same rows, and the grids
+  samples/000120-kimg.png
+  topk_trace.jsonl       k of every iteration in the window that `selection.trace` names
+  checkpoints/000120-kimg/{manifest.json,*.safetensors,state.json}
+  evaluations/000120-kimg.json
+  best.json              which checkpoint is best, by which metric
+  _SUCCESS               the run reached its length
+
+A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). This module needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spider.config.load import make_config, parse_yaml, to_yaml
+from spider.config.schema import Config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.files import write_text
+
+_SUFFIX = "-kimg"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def trace_file(self) -> Path:
+        return self.path / "topk_trace.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
+    def best_file(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def success_file(self) -> Path:
+        return self.path / "_SUCCESS"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run lives here."""
+        return self.config_file.is_file()
+
+    def config(self) -> Config:
+        """The run's configuration. Raises SpiderError if there is none or it does not parse."""
+        if not self.exists:
+            raise SpiderError(f"{self.path}: no run here (config.yaml is missing)")
+        return make_config(
+            parse_yaml(self.config_file.read_text("utf-8"), str(self.config_file)), (), str(self.config_file)
+        )
+
+    def write_config(self, config: Config) -> None:
+        """Replace config.yaml."""
+        write_text(self.config_file, to_yaml(config))
+
+    def checkpoint_names(self) -> list[str]:
+        """Names of the finished checkpoints, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted(p.name for p in self.checkpoints.iterdir() if p.is_dir() and p.name.endswith(_SUFFIX))
+
+    def best(self) -> dict[str, Any] | None:
+        """{"checkpoint", "metric", "value"} of the best evaluation so far."""
+        return json.loads(self.best_file.read_text("utf-8")) if self.best_file.is_file() else None
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """One checkpoint of a run."""
+
+    directory: RunDirectory
+    checkpoint: str
+
+    @property
+    def path(self) -> Path:
+        return self.directory.checkpoints / self.checkpoint
+
+    def __str__(self) -> str:
+        return f"{self.directory.path}@{self.checkpoint.removesuffix(_SUFFIX)}"
+
+
+def checkpoint_name(images: int) -> str:
+    """120000 to "000120-kimg", 12300 to "000012.300-kimg": sorts by images seen."""
+    whole, rest = divmod(images, 1000)
+    return f"{whole:06d}{f'.{rest:03d}' if rest else ''}{_SUFFIX}"
+
+
+def images_of(checkpoint: str) -> int:
+    """The inverse of `checkpoint_name`."""
+    return round(float(checkpoint.removesuffix(_SUFFIX)) * 1000)
+
+
+def resolve(name: str) -> RunRef:
+    """RUN, RUN@last, RUN@best or RUN@KIMG to a checkpoint. Raises SpiderUsageError naming what is there."""
+    path, _, which = name.partition("@")
+    directory = RunDirectory(Path(path))
+    if not directory.exists:
+        raise SpiderUsageError(f"{path}: no run here (config.yaml is missing)")
+    names = directory.checkpoint_names()
+    if not names:
+        raise SpiderError(f"{path}: the run has no checkpoint yet")
+    if which in ("", "last"):
+        return RunRef(directory, names[-1])
+    if which == "best":
+        best = directory.best()
+        if best is None:
+            raise SpiderUsageError(f"{name}: the run was never evaluated (evaluate.every_kimg); use {path}@last")
+        return RunRef(directory, _present(best["checkpoint"], names, name))
+    try:
+        images = round(float(which) * 1000)
+    except ValueError:
+        raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg") from None
+    return RunRef(directory, _present(checkpoint_name(images), names, name))
+
+
+def is_run(name: str) -> bool:
+    """Whether `name` names a run, with or without @."""
+    return RunDirectory(Path(name.partition("@")[0])).exists
+
+
+def _present(checkpoint: str, names: list[str], asked: str) -> str:
+    if checkpoint not in names:
+        there = ", ".join(f"{images_of(name) / 1000:g}" for name in names)
+        raise SpiderUsageError(f"{asked}: no checkpoint at {images_of(checkpoint) / 1000:g} kimg; there are {there}")
+    return checkpoint

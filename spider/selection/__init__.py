@@ -1,0 +1,1 @@
+"""Which of the generator's samples teach it: Top-k, its schedules, and ATop-k."""

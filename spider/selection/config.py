@@ -1,0 +1,55 @@
+"""Settings of the sample selection."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from spider.config.section import Section
+
+
+class TraceConfig(Section):
+    """A window of iterations in which k is written down at every one of them."""
+
+    first_step: int = Field(ge=0, description="first iteration of the window")
+    steps: int = Field(50, ge=1, description="length of the window, in iterations")
+
+
+class SelectionConfig(Section):
+    """The k of the batch's generated samples that the discriminator finds most real teach the generator."""
+
+    kind: Literal["all", "fixed", "linear", "exponential", "adaptive"] = Field(
+        "all",
+        description="how k runs: the whole batch, fixed, two falling schedules, or steered by overfitting (ATop-k)",
+    )
+    pick: Literal["best", "worst"] = Field("best", description="the most or the least real ones")
+    scope: Literal["global", "rank"] = Field(
+        "global", description="rank the samples of the whole batch, or k/world of every rank's own (as StudioGAN does)"
+    )
+    norm: Literal["selected", "batch"] = Field(
+        "selected", description="divide the loss by k, or by the batch as if the others' loss were zero"
+    )
+    k: int | None = Field(None, ge=1, description="kind=fixed: how many samples")
+    floor: float = Field(
+        0.75, gt=0, le=1, description="kind=linear, exponential: k never falls below this part of the batch"
+    )
+    over_kimg: float | None = Field(
+        None, gt=0, description="kind=linear: reaches the floor here; null = the run's length at its start"
+    )
+    gamma: float = Field(0.99, gt=0, lt=1, description="kind=exponential: factor of k per every_kimg")
+    every_kimg: float | None = Field(
+        None, gt=0, description="kind=exponential: unit of the decay; null = one epoch of the data"
+    )
+    update: Literal["step", "adjust"] = Field(
+        "step", description="kind=adaptive: k moves at every iteration, or only when p moves"
+    )
+    k_unit: int = Field(1, ge=1, description="kind=adaptive: samples that one move of k adds or drops (1 = the paper)")
+    k_min: int = Field(1, ge=1, description="kind=adaptive: k never falls below this")
+    trace: TraceConfig | None = Field(None, description="write k of every iteration in a window to topk_trace.jsonl")
+
+    @model_validator(mode="after")
+    def _fixed_names_k(self) -> SelectionConfig:
+        if (self.kind == "fixed") != (self.k is not None):
+            raise ValueError("selection.k goes with selection.kind=fixed, and that needs it")
+        return self

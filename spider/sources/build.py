@@ -1,0 +1,64 @@
+"""From settings to sources, and from finished runs to frozen generators: each may hold the other, to any depth."""
+
+from __future__ import annotations
+
+import torch
+
+from cluster.checkpoint import CheckpointStore
+from cluster.world import World
+from spider.frozen import FrozenGenerator
+from spider.networks.build import build_generator
+from spider.run import resolve
+from spider.sources.cauchy import Cauchy
+from spider.sources.config import (
+    CauchyConfig,
+    GammaConfig,
+    GaussianConfig,
+    GeneratorConfig,
+    GmmConfig,
+    ImagesConfig,
+    SourceConfig,
+)
+from spider.sources.gamma import Gamma
+from spider.sources.gaussian import Gaussian
+from spider.sources.generator import Generator
+from spider.sources.gmm import Gmm
+from spider.sources.images import Images
+from spider.sources.nonparametric import Nonparametric
+from spider.sources.source import Source
+
+
+def build_source(config: SourceConfig, target_shape: tuple[int, int, int], device: torch.device) -> Source:
+    """The source that the settings name, for a target of (C, H, W)."""
+    match config:
+        case GaussianConfig():
+            return Gaussian(config)
+        case GammaConfig():
+            return Gamma(config)
+        case CauchyConfig():
+            return Cauchy(config)
+        case GmmConfig():
+            return Gmm(config)
+        case ImagesConfig():
+            return Images(config, target_shape, device)
+        case GeneratorConfig():
+            return Generator(config, open_generator(config.run, device), target_shape)
+        case _:
+            return Nonparametric(config)
+
+
+def open_generator(run: str, device: torch.device) -> FrozenGenerator:
+    """The averaged generator of RUN, RUN@best, RUN@last or RUN@KIMG, with its source.
+
+    Raises SpiderUsageError if there is no such run or checkpoint, ClusterError if the checkpoint is damaged.
+    """
+    ref = resolve(run)
+    config = ref.directory.config()
+    snapshot = CheckpointStore(ref.directory.checkpoints, World.single(device)).load(ref.checkpoint)
+    channels, height, width = snapshot.state["image_shape"]
+    shape = (channels, height, width)
+    source = build_source(config.source, shape, device)
+    module = build_generator(config.generator, source, shape, World.single(device), config.seed)
+    weights = snapshot.tensors["generator_ema"]
+    module.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    return FrozenGenerator(module, source, shape, device)

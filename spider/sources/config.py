@@ -1,0 +1,78 @@
+"""Settings of the sources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from spider.config.section import Section, runtime
+
+
+class GaussianConfig(Section):
+    """Independent normal coordinates, N(0, std^2)."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    dim: int = Field(100, ge=1, description="length of the latent vector")
+    std: float = Field(1.0, gt=0, description="standard deviation of every coordinate (the authors also use 0.75)")
+
+
+class GammaConfig(Section):
+    """sqrt(rho) nu with nu uniform on the sphere and rho ~ Gamma(1/2, 1): spec of the baseline in the authors' code."""
+
+    kind: Literal["gamma"] = "gamma"
+    dim: int = Field(100, ge=2, description="length of the latent vector")
+
+
+class CauchyConfig(Section):
+    """Independent standard Cauchy coordinates, as the baseline's code draws them."""
+
+    kind: Literal["cauchy"] = "cauchy"
+    dim: int = Field(100, ge=1, description="length of the latent vector")
+
+
+class GmmConfig(Section):
+    """A mixture of Gaussians whose means and deviations train with the generator (DeLiGAN)."""
+
+    kind: Literal["gmm"] = "gmm"
+    dim: int = Field(30, ge=1, description="length of the latent vector")
+    components: int = Field(50, ge=1, description="number of mixture components")
+    std: float = Field(0.2, gt=0, description="initial standard deviation of every component")
+    trainable: bool = Field(True, description="whether means and deviations train with the generator")
+
+
+class NonparametricConfig(Section):
+    """The prior whose midpoints between two draws are distributed most like the draws (Singh et al. 2019)."""
+
+    kind: Literal["nonparametric"] = "nonparametric"
+    dim: int = Field(100, ge=1, description="length of the latent vector")
+
+
+class ImagesConfig(Section):
+    """Images of a neighbour dataset at the target's size and channels, with Gaussian noise added: Spider GAN."""
+
+    kind: Literal["images"] = "images"
+    path: str = runtime(..., description="shards of the neighbour dataset; may move, its content is compared")
+    noise_std: float = Field(
+        0.25, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
+    )
+    order: Literal["full", "shard_local"] = Field("full", description="order of reading (see data.order)")
+    workers: int = runtime(0, ge=0, description="reading processes; 0 = read in a thread of the trainer")
+
+
+class GeneratorConfig(Section):
+    """Images that the generator of a finished run makes, frozen: a cascade of any depth."""
+
+    kind: Literal["generator"] = "generator"
+    run: str = runtime(..., description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared")
+    noise_std: float = Field(
+        0.0, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
+    )
+
+
+SourceConfig = Annotated[
+    GaussianConfig | GammaConfig | CauchyConfig | GmmConfig | NonparametricConfig | ImagesConfig | GeneratorConfig,
+    Field(discriminator="kind"),
+]
+
+PRIORS = ("gaussian", "gamma", "cauchy", "gmm", "nonparametric")

@@ -1,0 +1,42 @@
+"""Images that a frozen generator makes: a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from spider.frozen import FrozenGenerator
+from spider.slots import Slots
+from spider.sources.config import GeneratorConfig
+from spider.sources.image_source import ImageSource
+
+
+class Generator(ImageSource):
+    """G1(s) at the target's size and channels, plus noise; s from the source that G1 was trained on. Any depth."""
+
+    def __init__(self, config: GeneratorConfig, stage: FrozenGenerator, target_shape: tuple[int, int, int]) -> None:
+        self.depth: int = 1 + getattr(stage.source, "depth", 0)
+        super().__init__(target_shape, config.noise_std, f"cascade{self.depth}", stage.device)
+        self.config = config
+        self.stage = stage
+
+    def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """See ImageSource."""
+        return self._adapt(self.stage.images(seed, indices))
+
+    def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
+        """See Source. On the stage's device."""
+        for inputs in self.stage.source.feed(seed, slots, position):
+            yield self._noisy(self._adapt(self.stage(inputs)), seed, f"train.{self.stream}", slots.at(position))
+            position += slots.batch
+
+    @property
+    def identity(self) -> str:
+        """See Source."""
+        return f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}"
+
+    def provenance(self) -> dict[str, Any]:
+        """See Source."""
+        return {**self.config.model_dump(), "stage": self.stage.provenance()}

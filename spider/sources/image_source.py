@@ -1,0 +1,48 @@
+"""What the sources of images share: the target's size and channels, and noise on top."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spider import draws
+from spider.images import match_channels, resize
+from spider.sources.source import Frontend
+
+
+class ImageSource(ABC):
+    """x + noise_std eps. Noise is N(0, 1) per value, addressed by `stream`, which no other source of the run uses."""
+
+    def __init__(self, target_shape: tuple[int, int, int], noise_std: float, stream: str, device: torch.device) -> None:
+        self.shape = target_shape
+        self.noise_std = noise_std
+        self.stream = stream
+        self.device = device
+
+    @abstractmethod
+    def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """The inputs of `at` before noise was added, which is what to show beside an output."""
+
+    def at(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """See Source. On the source's device."""
+        return self._noisy(self.images_at(seed, indices), seed, f"eval.{self.stream}", indices)
+
+    def frontend(self) -> Frontend | None:
+        """See Source."""
+        return None
+
+    def _adapt(self, images: Tensor) -> Tensor:
+        """Float [N, c, h, w] to float32 [N, C, H, W] of the target's shape."""
+        channels, height, width = self.shape
+        # Fewer channels before the resize, more after it: so the resize has the least to do
+        images = match_channels(images.to(torch.float32), min(channels, images.shape[1]))
+        return match_channels(resize(images, height, width), channels).contiguous()
+
+    def _noisy(self, images: Tensor, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+        if self.noise_std == 0:
+            return images
+        noise = draws.normal(seed, f"{stream}.noise", indices, self.shape)
+        return images + self.noise_std * noise.to(self.device, non_blocking=True)

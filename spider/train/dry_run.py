@@ -1,0 +1,115 @@
+"""What a run will cost: a few real iterations, measured, and the rest by arithmetic. Writes nothing."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from cluster.world import World
+from spider.config.schema import Config
+from spider.train.environment import device_name
+from spider.train.trainer import Trainer
+
+_WARM_UP = 3  # iterations, compilation and allocation left out of the figures
+_AT_LEAST_S = 3.0
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The figures. Memory is the peak of this rank, everything else is of the whole run."""
+
+    device: str
+    world_size: int
+    batch: int
+    kimg: float
+    generator_parameters: int
+    discriminator_parameters: int
+    iterations_measured: int
+    sec_per_kimg: float
+    img_per_s: float
+    data_wait_percent: float
+    hours: float
+    host_memory_mb: float
+    gpu_memory_mb: float | None
+    checkpoint_mb: float
+    disk_gb: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """For a person."""
+        gpu = "" if self.gpu_memory_mb is None else f", {self.gpu_memory_mb:,.0f} MB on the GPU"
+        rows = [
+            ("device", f"{self.world_size} x {self.device}"),
+            ("parameters", f"G {self.generator_parameters:,}, D {self.discriminator_parameters:,}"),
+            (
+                "speed",
+                f"{self.sec_per_kimg:.3g} s/kimg, {self.img_per_s:,.0f} img/s (over {self.iterations_measured} iterations)",
+            ),
+            ("data wait", f"{self.data_wait_percent:.1f} % of the time"),
+            ("memory per rank", f"{self.host_memory_mb:,.0f} MB{gpu}"),
+            ("length", f"{self.kimg:g} kimg: {_duration(self.hours)}, without evaluation"),
+            ("disk", f"{self.disk_gb:.2g} GB, a checkpoint is {self.checkpoint_mb:.3g} MB"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def dry_run(config: Config, world: World) -> DryRun:
+    """Measure `config` on `world`; all ranks. At least three seconds, and every lazy phase at least twice."""
+    trainer = Trainer(config, world)
+    for _ in range(_WARM_UP):
+        trainer.iterate()
+    trainer.waits.take()
+    at_least = 2 * config.penalties.interval_steps
+    started, done = time.perf_counter(), 0
+    while True:
+        trainer.iterate()
+        done += 1
+        _synchronise(world)
+        seconds = time.perf_counter() - started
+        if not world.any(done < at_least or seconds < _AT_LEAST_S):
+            break
+    snapshot = trainer.snapshot()
+    checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
+    images = done * config.batch
+    cuda = world.device.type == "cuda"
+    return DryRun(
+        device=device_name(world.device),
+        world_size=world.size,
+        batch=config.batch,
+        kimg=config.kimg,
+        generator_parameters=sum(p.numel() for _, p in trainer.generator.trainable),
+        discriminator_parameters=sum(p.numel() for _, p in trainer.discriminator.trainable),
+        iterations_measured=done,
+        sec_per_kimg=seconds / images * 1000,
+        img_per_s=images / seconds,
+        data_wait_percent=100 * trainer.waits.take() / seconds,
+        hours=config.kimg * 1000 / images * seconds / 3600,
+        host_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        gpu_memory_mb=torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
+        checkpoint_mb=checkpoint / 2**20,
+        disk_gb=checkpoint * _checkpoints(config) / 2**30,
+    )
+
+
+def _checkpoints(config: Config) -> int:
+    """How many lie on disk at once: the last few, the one being written, the best, and those kept for good."""
+    settings = config.checkpoint
+    kept = 0 if settings.keep_every_kimg is None else int(config.kimg / settings.keep_every_kimg)
+    return settings.keep_last + 1 + (config.evaluate.every_kimg is not None) + kept
+
+
+def _synchronise(world: World) -> None:
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

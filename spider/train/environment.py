@@ -1,0 +1,81 @@
+"""environment.json: where and with what a run was started, one entry per start."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spider.files import write_text
+from spider.run import RunDirectory, RunRef
+from spider.train.trainer import Trainer
+from spider.version import VERSION
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "webdataset")
+
+
+def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef | None) -> None:
+    """Append this start to environment.json (main rank only)."""
+    if not trainer.world.is_main:
+        return
+    file = directory.path / "environment.json"
+    starts = json.loads(file.read_text("utf-8"))["starts"] if file.is_file() else []
+    starts.append(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "from_images": trainer.images,
+            "branched_from": str(branch) if branch else None,
+            "world_size": trainer.world.size,
+            "device": device_name(trainer.world.device),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "git": git_state(),
+            "slurm": {name: value for name, value in os.environ.items() if name.startswith("SLURM_JOB")},
+            "data": {"fingerprint": trainer.dataset.fingerprint, "images": len(trainer.dataset)},
+            "source": trainer.source.provenance(),
+            "parameters": {
+                player.name: sum(parameter.numel() for _, parameter in player.trainable)
+                for player in (trainer.generator, trainer.discriminator)
+            },
+        }
+    )
+    write_text(file, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    return {
+        "spider": VERSION,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the source tree and whether it has changes; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()

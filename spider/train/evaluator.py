@@ -1,0 +1,87 @@
+"""Measuring while training: the same samples at every visit, and which checkpoint is best."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.dataset import ShardDataset
+from spider.embed.cache import FeatureCache
+from spider.embed.load import load_embedding
+from spider.files import cache_directory
+from spider.metrics.evaluate import evaluate_images
+from spider.metrics.registry import METRICS
+from spider.metrics.results import write_result
+from spider.run import RunDirectory, checkpoint_name
+from spider.train.environment import versions
+from spider.train.record import Recorder
+from spider.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint with the best value of the first metric so far."""
+
+    checkpoint: str
+    metric: str
+    value: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For checkpoints and best.json."""
+        return asdict(self)
+
+
+class Evaluator:
+    """Runs `evaluate.metrics` on the averaged generator. Nothing is opened unless `evaluate.every_kimg` is set."""
+
+    def __init__(self, trainer: Trainer, directory: RunDirectory) -> None:
+        self.trainer = trainer
+        self.directory = directory
+        self.settings = settings = trainer.config.evaluate
+        self.best: Best | None = None
+        if settings.every_kimg is None:
+            return
+        # Opened before the first step, so that missing weights stop a run at its start and not at its first evaluation
+        self.embedding = load_embedding(
+            settings.embedding,
+            protocol=settings.protocol,
+            weights=Path(settings.weights) if settings.weights else None,
+            device=trainer.world.device,
+        )
+        self.reference = trainer.dataset if settings.reference is None else ShardDataset(settings.reference)
+        self.cache = FeatureCache(cache_directory("features"))
+
+    def measure(self, record: Recorder) -> bool:
+        """Evaluate the averaged generator; whether it is the best so far. All ranks."""
+        trainer, settings = self.trainer, self.settings
+        generator = trainer.frozen()
+        name = checkpoint_name(trainer.images)
+        results = evaluate_images(
+            generator.numbered(f"{self.directory.path.name}@{name}", settings.seed, settings.count),
+            self.reference,
+            metrics=settings.metrics,
+            embedding=self.embedding,
+            world=trainer.world,
+            training=trainer.dataset,
+            seed=settings.seed,
+            cache=self.cache,
+        )
+        if trainer.world.is_main:
+            provenance = {**generator.provenance(), "images": trainer.images, "versions": versions()}
+            write_result(self.directory.evaluations / f"{name}.json", results, provenance)
+        record.evaluation([result.to_json() for result in results])
+        first = results[0]
+        if first.value is None or not self._improves(first.name, first.value):
+            return False
+        self.best = Best(name, first.label, first.value)
+        return True
+
+    def load(self, best: dict[str, Any] | None) -> None:
+        """Take over what a checkpoint knows of the best one."""
+        self.best = Best(**best) if best else None
+
+    def _improves(self, metric: str, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value > self.best.value if METRICS[metric].higher_is_better else value < self.best.value

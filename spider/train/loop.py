@@ -1,0 +1,147 @@
+"""The training loop.
+
+    while images < length:
+        d_steps times: the discriminator steps on real images and on generated ones   \\
+        when due:      the discriminator steps on its penalty                          | Trainer.iterate
+        the generator steps on the samples that the selection leaves it               /
+        the average of its weights, p and k move
+        what is due is written: numbers, grids, metrics, a checkpoint
+
+Everything that decides is decided by all ranks together.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cluster.checkpoint import CheckpointStore
+from cluster.stop import StopRequest
+from cluster.world import World
+from spider.config.schema import Config
+from spider.files import write_text
+from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
+from spider.train.environment import record_environment
+from spider.train.evaluator import Evaluator
+from spider.train.record import Recorder
+from spider.train.trainer import Trainer
+
+
+def train(
+    config: Config,
+    directory: RunDirectory,
+    world: World,
+    *,
+    branch: RunRef | None = None,
+    progress: bool = True,
+) -> str:
+    """Train until `config.kimg`, from the newest checkpoint that `directory` holds, or from `branch`, or from scratch.
+
+    Args:
+        config: resolved (see `spider.train.start.resolve`).
+        directory: the run's.
+        world: all ranks call this with the same arguments.
+        branch: a checkpoint of another run to begin with, clock and all.
+        progress: show a bar.
+
+    Returns:
+        "finished", or "stopped" if a signal ended it; the state is saved either way.
+
+    Raises:
+        SpiderError, ShardsError, ClusterError: what failed, in one line.
+    """
+    set_numerics(config)
+    trainer = Trainer(config, world)
+    evaluator = Evaluator(trainer, directory)
+    saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
+    saver.load(branch)
+    record_environment(directory, trainer, branch)
+    total = round(config.kimg * 1000)
+
+    with Recorder(directory, trainer, total, progress) as record, StopRequest(world) as stop:
+        record.reals()
+        if trainer.images == 0:
+            record.samples()
+        while trainer.images < total:
+            trainer.iterate()
+            record.iteration()
+            if _crossed(trainer, config.log.every_kimg):
+                record.row()
+            if _crossed(trainer, config.log.samples_every_kimg):
+                record.samples()
+            improved = _crossed(trainer, config.evaluate.every_kimg) and evaluator.measure(record)
+            stopping, overdue = stop.agreed(), world.any(saver.overdue())
+            finished = trainer.images >= total
+            if improved or stopping or overdue or finished or _crossed(trainer, config.checkpoint.every_kimg):
+                saver.save()
+            if stopping and not finished:
+                record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
+                return "stopped"
+    if world.is_main:
+        write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
+    return "finished"
+
+
+def set_numerics(config: Config) -> None:
+    """Global switches of torch that the configuration asks for."""
+    if config.compute.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    else:
+        torch.backends.cudnn.benchmark = True  # shapes never change within a run
+
+
+def _crossed(trainer: Trainer, every_kimg: float | None) -> bool:
+    """Whether the last iteration reached or passed a multiple of `every_kimg`."""
+    if every_kimg is None:
+        return False
+    every = every_kimg * 1000
+    return int(trainer.images / every) > int((trainer.images - trainer.config.batch) / every)
+
+
+@dataclass
+class Saver:
+    """Checkpoints: when by the clock on the wall, what, and which to keep."""
+
+    store: CheckpointStore
+    trainer: Trainer
+    evaluator: Evaluator
+    directory: RunDirectory
+
+    def __post_init__(self) -> None:
+        self._saved_at = time.monotonic()
+
+    def overdue(self) -> bool:
+        """Whether more than `checkpoint.every_min` have passed since the last save (on this rank's clock)."""
+        minutes = self.trainer.config.checkpoint.every_min
+        return minutes is not None and time.monotonic() - self._saved_at > minutes * 60
+
+    def load(self, branch: RunRef | None) -> None:
+        """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch."""
+        newest = self.store.load_latest()
+        if newest is not None:
+            self.trainer.load(newest[1])
+            self.evaluator.load(newest[1].state["best"])
+        elif branch is not None:
+            store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
+            self.trainer.load(store.load(branch.checkpoint))
+
+    def save(self) -> None:
+        """Write the state, then let go of what need not be kept."""
+        snapshot = self.trainer.snapshot()
+        snapshot.state["best"] = self.evaluator.best.as_json() if self.evaluator.best else None
+        self.store.save(checkpoint_name(self.trainer.images), snapshot)
+        self.store.prune(self.trainer.config.checkpoint.keep_last, keep=self._keep())
+        if self.evaluator.best is not None and self.trainer.world.is_main:
+            write_text(self.directory.best_file, json.dumps(self.evaluator.best.as_json()) + "\n")
+        self._saved_at = time.monotonic()
+
+    def _keep(self) -> set[str]:
+        every = self.trainer.config.checkpoint.keep_every_kimg
+        names = set(self.directory.checkpoint_names())
+        kept = {name for name in names if every is not None and images_of(name) % round(every * 1000) == 0}
+        best = self.evaluator.best
+        return kept | ({best.checkpoint} & names if best is not None else set())

@@ -1,0 +1,79 @@
+"""The players, and the average of the generator's weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cluster.engines.engine import Engine
+from spider.config.schema import EmaConfig, OptimizerConfig
+
+
+@dataclass(frozen=True)
+class Player:
+    """Modules, what of them trains, one optimizer, one engine.
+
+    `trainable` is taken once, at the start: what is frozen then (a backbone, freeze-D layers) stays frozen however
+    often gradients are switched off and on between phases.
+    """
+
+    name: str
+    module: nn.Module
+    first_order: Callable[..., object]  # the module, compiled if asked for; never differentiated twice
+    trainable: tuple[tuple[str, nn.Parameter], ...]
+    optimizer: torch.optim.Optimizer
+    engine: Engine
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """The turn of this player: only its parameters collect gradients."""
+        for _, parameter in self.trainable:
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for _, parameter in self.trainable:
+                parameter.requires_grad_(False)
+
+    def gradient_norm(self, loss_scale: float) -> Tensor:
+        """Divide the loss scale out of the gradients, and return their Euclidean norm over all parameters. Scalar."""
+        gradients = [parameter.grad for _, parameter in self.trainable if parameter.grad is not None]
+        if loss_scale != 1:
+            torch._foreach_div_(gradients, loss_scale)
+        return torch.nn.utils.get_total_norm(gradients)
+
+
+def make_optimizer(
+    config: OptimizerConfig, parameters: list[nn.Parameter], own_phase_interval: int | None
+) -> torch.optim.Adam:
+    """Adam.
+
+    With `own_phase_interval` = k the player steps k + 1 times in k iterations, the extra one for a lazy penalty, and lr
+    and betas become what makes that equivalent: lr c, beta^c, c = k / (k + 1) (StyleGAN2, appendix B).
+    """
+    c = 1.0 if own_phase_interval is None else own_phase_interval / (own_phase_interval + 1)
+    return torch.optim.Adam(parameters, lr=config.lr * c, betas=(config.beta1**c, config.beta2**c), eps=config.eps)
+
+
+class Ema:
+    """The moving average of a module's weights. Buffers are copied."""
+
+    def __init__(self, config: EmaConfig, module: nn.Module) -> None:
+        self.config = config
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, batch: int, images: int) -> None:
+        """Move towards `module` by what `batch` more images are worth at `images` seen (StyleGAN2-ADA's rule)."""
+        half_life = self.config.half_life_kimg * 1000
+        if self.config.rampup is not None:
+            half_life = min(half_life, images * self.config.rampup)
+        keep = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - keep)
+        for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
+            average.copy_(current)

@@ -1,0 +1,55 @@
+"""Before the first step: what the command line adds to a configuration, what a run in the directory already says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shards.dataset import ShardDataset
+from spider.config.load import differences
+from spider.config.schema import Config
+from spider.errors import SpiderUsageError
+from spider.run import RunDirectory, RunRef, images_of
+
+
+def prepare(config: Config, directory: RunDirectory) -> Config:
+    """The configuration that will run: open values filled in, and in agreement with the run that `directory` holds.
+
+    Raises SpiderUsageError that lists every key whose value differs from the run's and may not.
+    """
+    stored = directory.config() if directory.exists else None
+    config = _filled(config, stored)
+    changed = [] if stored is None else differences(stored, config)
+    if changed:
+        listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)
+        raise SpiderUsageError(
+            f"{directory.path} holds a run with another configuration ({listed}); use another --run, "
+            f"with --from {directory.path}@last to branch"
+        )
+    return config
+
+
+def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
+    """What `--kimg N` or `--kimg +N` means: a length, or so much beyond the checkpoint that the run goes on from."""
+    if kimg is None:
+        return config.kimg
+    try:
+        value = float(kimg)
+    except ValueError:
+        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
+    if not kimg.startswith("+"):
+        return value
+    names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
+    return value + (images_of(names[-1]) / 1000 if names else 0.0)
+
+
+def _filled(config: Config, stored: Config | None) -> Config:
+    """Schedules whose length follows from the data or the run get it now, and keep it when the run is made longer."""
+    selection = config.selection
+    updates: dict[str, Any] = {}
+    if selection.kind == "linear" and selection.over_kimg is None:
+        updates["over_kimg"] = stored.selection.over_kimg if stored else config.kimg
+    if selection.kind == "exponential" and selection.every_kimg is None:
+        updates["every_kimg"] = stored.selection.every_kimg if stored else len(ShardDataset(config.data.path)) / 1000
+    if not updates:
+        return config
+    return config.model_copy(update={"selection": selection.model_copy(update=updates)})

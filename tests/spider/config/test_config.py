@@ -1,0 +1,117 @@
+"""Configuration: what is refused, by which name; what a resume may change; and that none of it needs torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from spider.config.explain import all_keys, explain
+from spider.config.load import differences, load_config, make_config, parse_yaml, preset_names, preset_text, to_yaml
+from spider.config.schema import Config
+from spider.errors import SpiderUsageError
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_says_what_it_is(name):
+    overrides = ["source.path=somewhere"] if name.startswith("spider") else []
+    load_config(name, overrides)
+    assert preset_text(name).startswith("# ")
+
+
+def test_yaml_of_a_config_reads_back_equal():
+    config = make_config(
+        {}, ["source.kind=images", "source.path=x", "selection.kind=adaptive", "evaluate.every_kimg=5"]
+    )
+    assert make_config(yaml.safe_load(to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["penalties.r1_gama=1"], "penalties.r1_gama: no such key; did you mean penalties.r1_gamma"),
+        (["batch=0"], "batch: input should be greater than or equal to 1, found 0"),
+        (["source.kind=gauss"], "source.kind: found 'gauss', allowed: 'gaussian'"),
+        (["source.kind=images"], "source.path"),
+        (["accumulation=2"], "generator.norm=batch normalises over the global batch, which accumulation=2 splits"),
+        (["accumulation=3", "generator.norm=none"], "batch=64 does not divide into accumulation=3"),
+        (["selection.kind=fixed"], "selection.k goes with selection.kind=fixed"),
+        (["selection.kind=fixed", "selection.k=100"], "selection.k=100 exceeds batch=64"),
+        (["selection.kind=adaptive", "selection.k_unit=7"], "selection.k_unit=7 does not divide batch=64"),
+        (["penalties.phase=own", "penalties.r1_gamma=1"], "penalties.phase=own needs penalties.interval_steps >= 2"),
+        (["compute.loss_scale=8"], "compute.loss_scale goes with compute.precision=fp16"),
+        (
+            ["selection.kind=fixed", "selection.k=2", "selection.scope=rank", "accumulation=2", "generator.norm=none"],
+            "selection.scope=rank needs accumulation=1",
+        ),
+        (["g_optimizer.lr=nan"], "g_optimizer.lr"),
+        (["batch.size=3"], "batch.size: batch is a value"),
+        (["batch"], "an override is KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(overrides, says):
+    with pytest.raises(SpiderUsageError) as refused:
+        make_config({"batch": 64}, overrides)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+def test_a_batch_that_does_not_divide_over_the_ranks_is_refused():
+    config = make_config({"batch": 10})
+    config.for_world(5)
+    with pytest.raises(ValueError, match=r"batch=10 does not divide over 4 ranks"):
+        config.for_world(4)
+    with pytest.raises(ValueError, match=r"engine.kind=local serves one process"):
+        make_config({"batch": 10}, ["engine.kind=local"]).for_world(2)
+
+
+def test_yaml_cannot_build_objects():
+    with pytest.raises(SpiderUsageError, match="not plain YAML"):
+        parse_yaml("seed: !!python/object/apply:os.system ['true']", "x.yaml")
+
+
+def test_changing_the_kind_of_a_choice_forgets_the_settings_of_the_other():
+    config = make_config({"source": {"kind": "gaussian", "dim": 7, "std": 2.0}}, ["source.kind=cauchy"])
+    assert config.source.model_dump() == {"kind": "cauchy", "dim": 100}
+
+
+def test_numbers_are_read_as_people_write_them():
+    assert make_config({}, ["g_optimizer.lr=1e-4"]).g_optimizer.lr == 1e-4
+
+
+def test_runtime_keys_may_differ_on_resume_and_others_may_not():
+    old = make_config({})
+    assert (
+        differences(old, make_config({}, ["kimg=5", "data.workers=3", "accumulation=1", "checkpoint.keep_last=9"]))
+        == []
+    )
+    assert differences(old, make_config({}, ["seed=1"])) == [("seed", 0, 1)]
+    assert [key for key, _, _ in differences(old, make_config({}, ["source.kind=gamma"]))] == [
+        "source.kind",
+        "source.std",
+    ]
+
+
+def test_every_key_is_explained():
+    for key in explain(""):
+        assert key.type
+        assert key.description or key.name.endswith(".kind"), key.name
+    assert set(all_keys()) >= {"penalties.r1_gamma", "source.noise_std", "kimg"}
+    with pytest.raises(SpiderUsageError, match=r"did you mean penalties.r1_gamma"):
+        explain("r1_gamma")
+
+
+def test_configuration_needs_no_torch():
+    code = (
+        "import sys, spider.config.load as load, spider.config.explain as e, spider.run;"
+        "load.load_config('dcgan'); e.explain('');"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_defaults_make_a_config():
+    assert make_config({}) == Config()

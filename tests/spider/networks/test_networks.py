@@ -1,0 +1,103 @@
+"""Networks: sizes, the shared decoder, and batch normalisation over ranks that equals one process's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.networks.build import build_discriminator, build_generator
+from spider.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig
+from spider.networks.norm import GlobalBatchNorm
+from spider.networks.outputs import Condition
+from spider.sources.config import GaussianConfig
+from spider.sources.gaussian import Gaussian
+
+SINGLE = World.single()
+
+
+def generator(image_shape, input_shape=None, **settings):
+    source = Gaussian(GaussianConfig(dim=10))
+    if input_shape is not None:
+        source.shape = input_shape
+    return build_generator(DcganGeneratorConfig(**settings), source, image_shape, SINGLE, seed=0)
+
+
+@pytest.mark.parametrize("size", [8, 16, 28, 32, 64, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_generators_make_images_of_the_targets_shape(size, channels):
+    shape = (channels, size, size)
+    for input_shape in ((10,), shape):
+        images = generator(shape, input_shape, width=0.05)(torch.randn(2, *input_shape), Condition()).images
+        assert images.shape == (2, *shape)
+        assert images.abs().max() <= 1
+    discriminator = build_discriminator(DcganDiscriminatorConfig(width=0.05), shape, SINGLE, seed=0)
+    assert discriminator(images, Condition()).logits.shape == (2, 1)
+
+
+def test_vector_and_image_sources_share_the_decoder():
+    vector, image = generator((1, 28, 28)), generator((1, 28, 28), (1, 28, 28))
+    shapes = [[p.shape for p in network.decoder.parameters()] for network in (vector, image)]
+    assert shapes[0] == shapes[1]
+
+
+def test_mnist_layout_is_the_authors():
+    """Dense 100 -> 7 x 7 x 256, then 128, 64, 32, 1, 1 with 5 x 5 kernels: counted by hand."""
+    network = build_generator(DcganGeneratorConfig(), Gaussian(GaussianConfig()), (1, 28, 28), SINGLE, 0)
+    weights = 100 * 7 * 7 * 256 + 25 * (256 * 128 + 128 * 64 + 64 * 32 + 32 * 1 + 1 * 1)
+    norms = 2 * (256 + 128 + 64 + 32 + 1)
+    assert sum(p.numel() for p in network.parameters()) == weights + norms
+    network = build_discriminator(DcganDiscriminatorConfig(), (1, 28, 28), SINGLE, 0)
+    convolutions = 25 * (64 + 64 * 64 + 64 * 128) + 64 + 64 + 128
+    assert sum(p.numel() for p in network.parameters()) == convolutions + (2048 * 50 + 50) + 51
+
+
+def test_a_side_that_does_not_halve_is_refused_by_name():
+    with pytest.raises(SpiderUsageError, match=r"a side of 50 px must be a multiple of 8"):
+        generator((3, 50, 50))
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = generator((1, 8, 8)).state_dict()
+    torch.manual_seed(2)
+    second = generator((1, 8, 8)).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def normalised(world, x, weight):
+    """On a rank: outputs, input gradients, squared-gradient penalty's gradient, running statistics."""
+    torch.manual_seed(0)
+    layer = GlobalBatchNorm(3, world).double()
+    head = nn.Conv2d(3, 1, 3).double()
+    mine = x[world.rank :: world.size].clone().requires_grad_()
+    y = layer(mine)
+    (slope,) = torch.autograd.grad((head(y).square() * weight).sum(), mine, create_graph=True)
+    parameters = [*layer.parameters(), *head.parameters()]
+    second = torch.autograd.grad(slope.square().sum(), parameters, allow_unused=True)
+    second = [
+        world.all_reduce_sum(torch.zeros_like(p) if g is None else g) for p, g in zip(parameters, second, strict=True)
+    ]
+    return y.detach(), slope.detach(), second, layer.running_mean, layer.running_var
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_batch_norm_over_ranks_is_that_of_one_process(ranks, size):
+    """Values, gradients, and gradients of gradients, in float64."""
+    x = torch.randn(8, 3, 5, 5, dtype=torch.float64) * 3 + 1
+    whole = normalised(SINGLE, x, 0.3)
+    for rank, found in enumerate(ranks(size).run(normalised, x, 0.3)):
+        torch.testing.assert_close(found[0], whole[0][rank::size])
+        torch.testing.assert_close(found[1], whole[1][rank::size])
+        torch.testing.assert_close(found[2], whole[2])
+        torch.testing.assert_close(found[3], whole[3])
+        torch.testing.assert_close(found[4], whole[4])
+
+
+def test_batch_norm_in_evaluation_uses_what_it_has_seen():
+    layer = GlobalBatchNorm(2, SINGLE, momentum=1.0)
+    x = torch.randn(64, 2, 4, 4) * 2 + 5
+    layer(x)
+    assert abs(float(layer.eval()(x).detach().mean())) < 1e-3

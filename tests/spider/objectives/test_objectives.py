@@ -1,0 +1,70 @@
+"""Objectives against their formulas, and penalties against gradients known in closed form."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from spider.objectives.build import build_objective
+from spider.objectives.config import ObjectiveConfig, ObjectiveKind
+from spider.objectives.penalties import slope_excess, squared_gradient
+
+KINDS = get_args(ObjectiveKind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_real_costs_less(kind):
+    """Raising a logit helps D on real images, hurts it on generated ones, and helps G, whatever the objective."""
+    objective = build_objective(ObjectiveConfig(kind=kind))
+    logits = torch.linspace(0.1, 0.9, 7, dtype=torch.float64, requires_grad=True)
+    for cost, sign in ((objective.d_real, -1), (objective.d_fake, 1), (objective.g_fake, -1)):
+        (slope,) = torch.autograd.grad(cost(logits).sum(), logits)
+        assert bool((sign * slope >= 0).all())
+        assert bool((sign * slope > 0).any())
+
+
+def test_logistic_objectives_are_the_papers_logarithms():
+    x = torch.linspace(-5, 5, 11, dtype=torch.float64)
+    p = torch.sigmoid(x)
+    saturating, usual = (build_objective(ObjectiveConfig(kind=k)) for k in ("saturating", "non_saturating"))
+    for objective in (saturating, usual):
+        torch.testing.assert_close(objective.d_real(x), -p.log())
+        torch.testing.assert_close(objective.d_fake(x), -(1 - p).log())
+    torch.testing.assert_close(saturating.g_fake(x), (1 - p).log())
+    torch.testing.assert_close(usual.g_fake(x), -p.log())
+
+
+def test_hinge_stops_at_its_margin():
+    hinge = build_objective(ObjectiveConfig(kind="hinge"))
+    x = torch.tensor([-2.0, 0.0, 2.0])
+    assert hinge.d_real(x).tolist() == [3.0, 1.0, 0.0]
+    assert hinge.d_fake(x).tolist() == [0.0, 1.0, 3.0]
+
+
+def test_least_squares_is_zero_at_its_labels():
+    squares = build_objective(ObjectiveConfig(kind="least_squares"))
+    assert squares.d_real(torch.tensor(1.0)) == squares.d_fake(torch.tensor(0.0)) == 0
+    assert squares.d_real(torch.tensor(3.0)) == 2.0
+
+
+def test_penalties_of_a_quadratic_discriminator():
+    """D(x) = |x|^2 a / 2 has gradient a x: R1 is a^2 |x|^2, and its derivative by a is 2 a |x|^2."""
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    size = x.square().sum((1, 2, 3))
+    r1 = squared_gradient(lambda images: a * images.square().sum((1, 2, 3)).unsqueeze(1) / 2, x)
+    torch.testing.assert_close(r1, a.detach() ** 2 * size)
+    (slope,) = torch.autograd.grad(r1.sum(), a)
+    torch.testing.assert_close(slope, 2 * a.detach() * size.sum())
+
+    y, mix = torch.randn_like(x), torch.rand(5, dtype=torch.float64)
+    between = (y + mix.view(-1, 1, 1, 1) * (x - y)).square().sum((1, 2, 3)).sqrt()
+    gp = slope_excess(lambda images: a * images.square().sum((1, 2, 3)).unsqueeze(1) / 2, x, y, mix)
+    torch.testing.assert_close(gp, (a.detach() * between - 1).square())
+
+
+def test_a_penalty_without_history_is_an_error_and_not_a_zero():
+    with pytest.raises(RuntimeError, match="double backward was dropped"):
+        squared_gradient(lambda images: (images * 2).sum((1, 2, 3)).unsqueeze(1), torch.randn(2, 1, 3, 3))
