@@ -1,0 +1,109 @@
+"""Image sets that need no download: made from what scikit-learn and matplotlib install. The same on every call.
+
+digits     scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; labels 0 to 9
+letters    3,900 rendered capitals in 19 type faces that matplotlib ships, 32x32, white on black like the digits,
+           with jittered size, place and slant; labels A to Z
+patches    4,000 square cuttings, 32 to 128 pixels a side, of scikit-learn's two photographs, as 32x32 RGB; no labels
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+
+_LETTERS_EACH = 150
+_PATCHES = 4000
+_SIDE_PX = 32
+_SUPERSAMPLING = 4  # letters are drawn this much larger, then averaged down
+_FONT_PX = 192
+_FONTS = (
+    *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
+    *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique")),
+    *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
+    *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
+    *("cmr10", "cmb10", "cmss10", "cmtt10"),
+)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in memory: uint8 [N, H, W] or [N, H, W, 3], with a label for each, or no labels and no classes."""
+
+    pixels: Pixels
+    labels: NDArray[np.int64] | None
+    classes: list[str]
+
+
+def digits() -> ImageSet:
+    """scikit-learn's digits, their 0 .. 16 spread over 0 .. 255."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return ImageSet(
+        np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64), list("0123456789")
+    )
+
+
+def letters() -> ImageSet:
+    """Capitals of every class in turn, so that any stretch of the set is balanced."""
+    fonts = _load_fonts()
+    rng = np.random.Generator(np.random.Philox(key=0))
+    labels = np.arange(len(string.ascii_uppercase) * _LETTERS_EACH) % len(string.ascii_uppercase)
+    pixels = [_draw_letter(string.ascii_uppercase[label], fonts[rng.integers(len(fonts))], rng) for label in labels]
+    return ImageSet(np.stack(pixels), labels, list(string.ascii_uppercase))
+
+
+def patches() -> ImageSet:
+    """Squares of log-uniform side at uniform places, from one photograph and the other in turn."""
+    from sklearn.datasets import load_sample_images
+
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    rng = np.random.Generator(np.random.Philox(key=1))
+    pixels = []
+    for number in range(_PATCHES):
+        photograph = photographs[number % len(photographs)]
+        side = round(float(_SIDE_PX * 4 ** rng.random()))
+        left, top = (int(rng.random() * (extent - side)) for extent in photograph.size)
+        patch = photograph.crop((left, top, left + side, top + side))
+        pixels.append(np.asarray(patch.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)))
+    return ImageSet(np.stack(pixels), None, [])
+
+
+SETS: dict[str, Callable[[], ImageSet]] = {"digits": digits, "letters": letters, "patches": patches}
+
+
+def _load_fonts() -> list[ImageFont.FreeTypeFont]:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return [ImageFont.truetype(str(folder / f"{name}.ttf"), _FONT_PX) for name in _FONTS]
+
+
+def _draw_letter(letter: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) -> Pixels:
+    """uint8 [32, 32]: the letter filling most of the frame, as the digits do."""
+    canvas = _SIDE_PX * _SUPERSAMPLING
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))
+    glyph = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(glyph).text((-left, -top), letter, font=font, fill=255)
+
+    slant = rng.uniform(-0.25, 0.25)
+    height = canvas * rng.uniform(0.68, 0.92)
+    width = min(height * glyph.width / glyph.height * rng.uniform(0.85, 1.15), canvas * 0.95 - height * abs(slant))
+    center_x, center_y = (canvas / 2 + canvas * rng.uniform(-0.04, 0.04) for _ in range(2))
+    # Pillow asks for the way back: from a place on the canvas to one in the glyph
+    per_x, per_y = glyph.width / width, glyph.height / height
+    shear = slant * per_x
+    way_back = (
+        *(per_x, shear, glyph.width / 2 - per_x * center_x - shear * center_y),
+        *(0.0, per_y, glyph.height / 2 - per_y * center_y),
+    )
+    drawn = glyph.transform((canvas, canvas), Image.Transform.AFFINE, way_back, Image.Resampling.BILINEAR)
+    return np.asarray(drawn.reduce(_SUPERSAMPLING))

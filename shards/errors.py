@@ -1,0 +1,18 @@
+"""What goes wrong in shards, as one line for the person who ran it.
+
+The command line catches these, prints ``error: <message>`` and exits with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class ShardsError(Exception):
+    """Something that was asked for rightly failed: a damaged shard, a missing file, too many bad images."""
+
+    exit_code = 1
+
+
+class ShardsUsageError(ShardsError):
+    """What was asked for cannot be: an unknown source, a value out of range, options that do not fit the input."""
+
+    exit_code = 2

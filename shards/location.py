@@ -1,0 +1,58 @@
+"""Where a packed dataset lies: a folder, or a URL whose shards are fetched into a cache when they are first used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shards.errors import ShardsUsageError
+from shards.index import INDEX_NAME, MAX_INDEX_BYTES, DatasetIndex, parse_index
+from shards.remote import RemoteFolder, is_remote
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/spider/shards, or ~/.cache/spider/shards."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spider" / "shards"
+
+
+class Location:
+    """The index of the dataset at `path`, and the way to its files. May be forked and pickled.
+
+    Raises:
+        ShardsUsageError: no dataset is there.
+        ShardsError: its index is damaged, or the other side does not answer.
+    """
+
+    index: DatasetIndex
+
+    def __init__(self, path: str | Path, cache_dir: Path | None = None) -> None:
+        self.path = str(path)
+        self._folder = Path(path)
+        self._remote = RemoteFolder(self.path) if is_remote(path) else None
+        self.index = parse_index(self._read_index(), f"{self.path}/{INDEX_NAME}")
+        if self._remote is not None:
+            self._folder = self._remote.cache_folder(cache_dir or default_cache_dir(), self.index.fingerprint)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or the last part of the URL."""
+        return self._remote.name if self._remote is not None else self._folder.resolve().name
+
+    def sizes(self, names: list[str]) -> dict[str, int | None]:
+        """Bytes of each file; None for one that is not there."""
+        if self._remote is not None:
+            return self._remote.sizes(names)
+        return {name: path.stat().st_size if (path := self._folder / name).exists() else None for name in names}
+
+    def file(self, name: str, sha256: str) -> Path:
+        """A file of the dataset on this machine. A remote one is fetched, and checked, unless that was done before."""
+        return self._folder / name if self._remote is None else self._remote.fetch(name, sha256, self._folder)
+
+    def _read_index(self) -> bytes:
+        if self._remote is not None:
+            return self._remote.read(INDEX_NAME, MAX_INDEX_BYTES + 1)
+        try:
+            with (self._folder / INDEX_NAME).open("rb") as file:
+                return file.read(MAX_INDEX_BYTES + 1)
+        except OSError as error:
+            raise ShardsUsageError(f"{self.path}: no packed dataset here: {INDEX_NAME}: {error.strerror}") from None

@@ -1,0 +1,368 @@
+"""Images of any source to a packed dataset, in parallel; a pack that was stopped goes on where it was.
+
+    OUT/000000.tar, 000000.offsets    appear whole, one after the other (shards.series)
+        bad.jsonl                     {"name", "reason"} of every file that could not be packed; absent if none
+        index.json                    what makes OUT a dataset
+        contact-sheet.png
+
+Every byte in OUT is a function of the input and the options: not of the number of workers, nor of interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from shards.contact_sheet import contact_sheet
+from shards.dataset import ShardDataset
+from shards.errors import ShardsError, ShardsUsageError
+from shards.images import RULES, BadImage, Header, Target, normalise, read_header
+from shards.index import INDEX_NAME, Crop, DatasetIndex, Encoding, PackOptions, SourceRecord, write_index
+from shards.listing import BadFile
+from shards.order import subset_rank
+from shards.parallel import map_ordered, usable_cores
+from shards.samples import Sample, build_sample, fingerprint
+from shards.series import JOURNAL_NAME, ShardSeries, forget_journal, open_series, write_whole
+from shards.sources import FolderSource, Source, open_source
+
+SHEET_NAME = "contact-sheet.png"
+BAD_NAME = "bad.jsonl"
+
+_FILES_PER_TASK = 64
+_BAD_SHOWN = 10
+
+
+def pack(
+    source: str | Path,
+    out: str | Path,
+    *,
+    resolution: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    crop: Crop = "center",
+    subset: int | None = None,
+    seed: int = 0,
+    shard_mb: float = 64,
+    workers: int | None = None,
+    max_bad: str | int = "1%",
+    encoding: Encoding = "png",
+    progress: bool = True,
+    torchvision_root: Path | None = None,
+) -> DatasetIndex:
+    """Pack the images of `source` (see shards.sources) into the folder `out`.
+
+    Args:
+        resolution: side of the square that every image becomes. None: the images' own size, if they all have the same.
+        channels: 1 grey, 3 RGB. None: grey if more than half of the images are stored without colour.
+        crop: how a square is made of what is none: "center", "pad" or "squash".
+        subset: take this many of the files, chosen by `seed`. For one seed, a smaller subset lies within a larger one;
+            a file that turns out bad is not replaced.
+        shard_mb: largest size of a shard, in 10^6 bytes.
+        workers: processes; None: one for every usable core. The output does not depend on it.
+        max_bad: how many files may be bad: a count, or a share such as "1%".
+        encoding: "png", or "raw" for uint8 arrays, which are larger and faster to read.
+        progress: show bars and remarks on stderr.
+        torchvision_root: where torchvision keeps its datasets.
+
+    Returns:
+        The index. If `out` already holds just what would be packed, it is left as it is.
+
+    Raises:
+        ShardsUsageError: the options do not fit the input; `out` holds something else.
+        ShardsError: too many files are bad (all are named in OUT/bad.jsonl), or nothing is left.
+    """
+    options = _options(
+        resolution=resolution,
+        channels=channels,
+        crop=crop,
+        subset=subset,
+        seed=seed,
+        shard_mb=shard_mb,
+        encoding=encoding,
+    )
+    allowed = _Allowance.parse(max_bad)
+    opened = open_source(source, torchvision_root=torchvision_root)
+    job = _Job(opened, Path(out), options, workers or usable_cores(), progress)
+    job.check()
+    if (job.out / INDEX_NAME).exists():
+        return _keep_what_is_there(job)
+    plan = {"input": opened.stamp(), "options": options.model_dump()}
+    with open_series(job.out, plan, int(shard_mb * 1e6)) as series:
+        target = _survey(job)
+        _make_shards(job, series, target)
+        index = _finish(job, series, allowed, target)
+    forget_journal(job.out)
+    return index
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    out: Path
+    options: PackOptions
+    workers: int
+    progress: bool
+
+    @cached_property
+    def chosen(self) -> list[int]:
+        """The numbers of the items to pack, ascending."""
+        items, subset = self.source.listing.items, self.options.subset
+        if subset is None:
+            return list(range(len(items)))
+        return sorted(subset_rank(self.options.seed, [item.key for item in items])[:subset].tolist())
+
+    @property
+    def refused(self) -> list[BadFile]:
+        """Bad files that showed in the listing. A subset is taken from the others."""
+        return self.source.listing.bad if self.options.subset is None else []
+
+    def check(self) -> None:
+        available, subset = len(self.source.listing.items), self.options.subset
+        if not available:
+            raise _nothing_left(self.source, self.source.listing.bad)
+        if subset is not None and subset > available:
+            raise ShardsUsageError(f"subset is {subset}, but {self.source.name} has {available} images")
+        inside = isinstance(self.source, FolderSource) and self.out.resolve().is_relative_to(self.source.root.resolve())
+        if inside:
+            raise ShardsUsageError(f"{self.out} lies in the folder that is packed: choose one outside of it")
+
+    def map(self, function: Any, shared: Any, numbers: list[int], what: str, done: int = 0) -> Iterator[Any]:
+        """`function(shared, some numbers)`, a list with a result for each, over all numbers, in order, with a bar."""
+        tasks = [numbers[start : start + _FILES_PER_TASK] for start in range(0, len(numbers), _FILES_PER_TASK)]
+        with tqdm(
+            total=done + len(numbers), initial=done, desc=what, unit="img", disable=not self.progress, leave=False
+        ) as bar:
+            for results in map_ordered(function, shared, tasks, workers=self.workers):
+                yield from results
+                bar.update(len(results))
+
+    def say(self, text: str) -> None:
+        if self.progress:
+            tqdm.write(text, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class _Allowance:
+    """How many files may be bad."""
+
+    text: str
+    value: float
+    is_share: bool
+
+    @classmethod
+    def parse(cls, max_bad: str | int) -> _Allowance:
+        text = str(max_bad)
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise ShardsUsageError(f"max_bad is {text!r}; known: a count such as 5, or a share such as 1%")
+        return cls(text, value, text.endswith("%"))
+
+    def exceeded(self, bad: int, files: int) -> bool:
+        return bad > (files * self.value / 100 if self.is_share else self.value)
+
+
+def _options(**options: object) -> PackOptions:
+    if options["subset"] is None:
+        options["seed"] = 0  # of no meaning then: the same dataset whatever it is
+    try:
+        return PackOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ShardsUsageError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the images become
+
+
+def _survey(job: _Job) -> Target:
+    """The shape of every packed image, from the options and, where they leave it open, from all headers of the source.
+
+    From all, also for a subset: so that subsets of one set have one shape.
+    """
+    resolution, channels = job.options.resolution, job.options.channels
+    if resolution is not None and channels is not None:
+        return Target(channels, resolution, resolution, job.options.crop, resize=True)
+    numbers = range(len(job.source.listing.items))
+    headers = list(job.map(_read_headers, job.source, list(numbers), "look"))
+    good = [number for number, header in zip(numbers, headers, strict=True) if isinstance(header, Header)]
+    if not good:
+        items = job.source.listing.items
+        bad = [BadFile(item.name, reason) for item, reason in zip(items, headers, strict=True)]
+        raise _nothing_left(job.source, [*bad, *job.refused])
+    if channels is None:
+        channels = 1 if 2 * sum(headers[number].grey for number in good) > len(good) else 3
+    if resolution is not None:
+        return Target(channels, resolution, resolution, job.options.crop, resize=True)
+    first = good[0]
+    for number in good:
+        if _size(headers[number]) != _size(headers[first]):
+            found = ", ".join(f"{job.source.listing.items[n].name} {_size(headers[n])}" for n in (first, number))
+            raise ShardsUsageError(f"the images differ in size ({found}): say --resolution")
+    return Target(channels, headers[first].height, headers[first].width, job.options.crop, resize=False)
+
+
+def _size(header: Header) -> str:
+    return f"{header.width}x{header.height}"
+
+
+def _read_headers(source: Source, numbers: Iterable[int]) -> list[Header | str]:
+    headers: list[Header | str] = []
+    for number in numbers:
+        try:
+            headers.append(read_header(source.read(number)))
+        except BadImage as error:
+            headers.append(str(error))
+    return headers
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The shards
+
+
+def _make_shards(job: _Job, series: ShardSeries, target: Target) -> None:
+    done = series.next
+    if done:
+        job.say(f"{job.out}: going on after {done:,} of {len(job.chosen):,} files")
+    shared = (job.source, target, job.options.encoding)
+    results = job.map(_convert, shared, job.chosen[done:], "pack", done)
+    for position, (content, outcome) in enumerate(results, start=done):
+        series.add(position, content, outcome)
+    series.seal(len(job.chosen))
+
+
+def _convert(shared: tuple[Source, Target, Encoding], numbers: Iterable[int]) -> list[tuple[str, Sample | BadFile]]:
+    """For every item: the sha256 of what was read, and its sample or what is wrong with it."""
+    source, target, encoding = shared
+    results: list[tuple[str, Sample | BadFile]] = []
+    for number in numbers:
+        item = source.listing.items[number]
+        content = _content(b"")
+        try:
+            data = source.read(number)
+            content = _content(data)
+            pixels, original = normalise(data, target)
+        except BadImage as error:
+            results.append((content, BadFile(item.name, str(error))))
+            continue
+        about: dict[str, object] = {"name": item.name, "width": original.width, "height": original.height}
+        if item.label >= 0:
+            about["class"] = source.listing.classes[item.label]
+        results.append((content, build_sample(item.key, item.label, pixels, encoding, about)))
+    return results
+
+
+def _content(data: bytes | np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    return hashlib.sha256(data if isinstance(data, bytes) else repr(data.shape).encode() + data.tobytes()).hexdigest()
+
+
+def _read_contents(source: Source, numbers: Iterable[int]) -> list[str]:
+    contents = []
+    for number in numbers:
+        try:
+            contents.append(_content(source.read(number)))
+        except BadImage:
+            contents.append(_content(b""))
+    return contents
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The dataset
+
+
+def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target) -> DatasetIndex:
+    """Report what is bad; if it is little enough, write the index and the contact sheet."""
+    bad = sorted([*job.refused, *series.bad], key=lambda file: file.name)
+    files = len(job.chosen) + len(job.refused)
+    _report(job, bad)
+    if allowed.exceeded(len(bad), files):
+        raise ShardsError(
+            f"{len(bad)} of {files} files are bad, more than --max-bad {allowed.text}; "
+            f"the first is {bad[0].name}: {bad[0].reason}; all are named in {job.out / BAD_NAME}"
+        )
+    if not series.shards:
+        raise _nothing_left(job.source, bad)
+    index = DatasetIndex(
+        count=len(series.digests),
+        channels=target.channels,
+        height=target.height,
+        width=target.width,
+        classes=job.source.listing.classes,
+        fingerprint=fingerprint(series.digests),
+        rules=RULES | {"crop": target.crop if target.resize else "none"},
+        options=job.options,
+        source=SourceRecord(
+            kind=job.source.kind,
+            name=job.source.name,
+            available=len(job.source.listing.items),
+            files=files,
+            bad=len(bad),
+            digest=_input_digest(job, series.contents),
+        ),
+        shards=series.shards,
+    )
+    write_whole(job.out / INDEX_NAME, write_index(index))
+    _write_sheet(job.out)
+    return index
+
+
+def _report(job: _Job, bad: list[BadFile]) -> None:
+    """Every bad file by name and reason: all in bad.jsonl, the first few on the screen."""
+    if bad:
+        lines = [json.dumps({"name": file.name, "reason": file.reason}, ensure_ascii=False) + "\n" for file in bad]
+        write_whole(job.out / BAD_NAME, "".join(lines).encode())
+    for file in bad[:_BAD_SHOWN]:
+        job.say(f"bad: {file.name}: {file.reason}")
+    if len(bad) > _BAD_SHOWN:
+        job.say(f"bad: {len(bad) - _BAD_SHOWN} more, all in {job.out / BAD_NAME}")
+    if job.source.listing.passed_over:
+        job.say(f"{job.source.listing.passed_over} other files are no images by their names, and were passed over")
+
+
+def _input_digest(job: _Job, contents: list[str]) -> str:
+    keys = [job.source.listing.items[number].key for number in job.chosen]
+    lines = [f"{key}\0{content}\n" for key, content in zip(keys, contents, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _write_sheet(out: Path) -> None:
+    buffer = BytesIO()
+    contact_sheet(ShardDataset(out)).save(buffer, "PNG")
+    write_whole(out / SHEET_NAME, buffer.getvalue())
+
+
+def _keep_what_is_there(job: _Job) -> DatasetIndex:
+    """The dataset in `out`, if it is what this pack would make."""
+    index = ShardDataset(job.out).index
+    there, asked = index.options.model_dump(), job.options.model_dump()
+    differences = [f"{key} is {there[key]}, not {asked[key]}" for key in there if there[key] != asked[key]]
+    if not differences:
+        contents = list(job.map(_read_contents, job.source, job.chosen, "compare"))
+        if _input_digest(job, contents) != index.source.digest:
+            differences = [f"it was packed from other images ({index.source.kind} {index.source.name})"]
+    if differences:
+        raise ShardsUsageError(f"{job.out} holds another dataset: {'; '.join(differences)}; choose another folder")
+    if not (job.out / SHEET_NAME).exists():
+        _write_sheet(job.out)
+    if (job.out / JOURNAL_NAME).exists():
+        forget_journal(job.out)
+    job.say(f"{job.out}: already packed from the same images with the same options")
+    return index
+
+
+def _nothing_left(source: Source, bad: list[BadFile]) -> ShardsError:
+    first = f"; the first of {len(bad)} bad files is {bad[0].name}: {bad[0].reason}" if bad else ""
+    return ShardsError(f"{source.kind} {source.name}: no image that can be packed{first}")

@@ -1,0 +1,369 @@
+"""What can be packed: numbered images with keys and labels, each read when it is wanted.
+
+    FOLDER               with links followed
+    FILE.tar, FILE.zip   read in place, never unpacked; links, absolute paths and `..` are bad members
+    builtin:NAME         shards.builtin
+    torchvision:NAME     the training split of a torchvision dataset; downloaded if it is not there
+    SHARDS               a packed dataset, folder or URL, to be packed again: another size, a subset, other shards
+
+Keys, labels and order of files: shards.listing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.builtin import SETS
+from shards.dataset import ShardDataset
+from shards.errors import ShardsError, ShardsUsageError
+from shards.images import MAX_FILE_BYTES, BadImage
+from shards.index import INDEX_NAME
+from shards.listing import BadFile, Item, Listing, list_files, safe_name
+from shards.remote import is_remote
+
+Pixels = NDArray[np.uint8]
+
+# name: the arguments that select the training split
+TORCHVISION: dict[str, dict[str, Any]] = {
+    **{name: {"train": True} for name in ("MNIST", "FashionMNIST", "KMNIST", "USPS", "CIFAR10", "CIFAR100")},
+    **{name: {"split": "train"} for name in ("SVHN", "STL10", "Flowers102", "Food101", "DTD")},
+    "OxfordIIITPet": {"split": "trainval"},
+    "EuroSAT": {},
+}
+
+
+class Source(ABC):
+    """Numbered images. May be used by several processes, forked or spawned."""
+
+    kind: str
+    name: str
+    listing: Listing
+
+    @abstractmethod
+    def read(self, number: int) -> bytes | Pixels:
+        """Item `number` of the listing: the bytes of an image file, or pixels uint8 [H, W] or [H, W, 3].
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """A text that changes when the input does (and perhaps when it does not), found without reading images."""
+
+
+def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> Source:
+    """The source that `spec` names.
+
+    Raises:
+        ShardsUsageError: there is no such source.
+        ShardsError: there is, but it cannot be read.
+    """
+    text, path = str(spec), Path(spec)
+    if text.startswith("builtin:"):
+        return BuiltinSource(text.removeprefix("builtin:"))
+    if text.startswith("torchvision:"):
+        return TorchvisionSource(text.removeprefix("torchvision:"), torchvision_root or default_torchvision_root())
+    if is_remote(text) or (path / INDEX_NAME).is_file():
+        return PackedSource(text)
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise ShardsUsageError(f"{text}: no such file or folder; other sources: builtin:NAME, torchvision:NAME")
+    if zipfile.is_zipfile(path):
+        return ZipSource(path)
+    return TarSource(path)
+
+
+def default_torchvision_root() -> Path:
+    """Where torchvision's datasets are kept: $XDG_CACHE_HOME/spider/torchvision."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spider" / "torchvision"
+
+
+class FolderSource(Source):
+    """Image files in a folder and below it."""
+
+    kind = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.resolve().name
+        stamps: dict[str, tuple[int, int]] = {}
+        bad = []
+        for path, reason in _walk(root, set()):
+            name = path.relative_to(root).as_posix()
+            if reason:
+                bad.append(BadFile(name, reason))
+            else:
+                status = path.stat()
+                stamps[name] = (status.st_size, status.st_mtime_ns)
+        self._stamp = hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()
+        self.listing = list_files(stamps, bad, self._read_file)
+
+    def read(self, number: int) -> bytes:
+        """See Source."""
+        return self._read_file(self.listing.items[number].name)
+
+    def stamp(self) -> str:
+        """See Source."""
+        return self._stamp
+
+    def _read_file(self, name: str) -> bytes:
+        try:
+            with (self.root / name).open("rb") as file:
+                return file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}") from None
+
+
+class TarSource(Source):
+    """Image files in an uncompressed tar: listed once, then read at their offsets."""
+
+    kind = "tar"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self._spans: dict[str, tuple[int, int]] = {}
+        bad = []
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    if member.isdir():
+                        continue
+                    name, reason = _admit(member.name, self._spans, None if member.isreg() else "not a plain file")
+                    if reason:
+                        bad.append(BadFile(name, "a link" if member.issym() or member.islnk() else reason))
+                    else:
+                        self._spans[name] = (member.offset_data, member.size)
+        except (tarfile.TarError, OSError) as error:
+            raise ShardsUsageError(f"{path}: neither a zip nor an uncompressed tar that can be read: {error}") from None
+        self.listing = list_files(self._spans, bad, self._read_member)
+
+    def read(self, number: int) -> bytes:
+        """See Source."""
+        return self._read_member(self.listing.items[number].name)
+
+    def stamp(self) -> str:
+        """See Source."""
+        return _file_stamp(self.path)
+
+    def _read_member(self, name: str) -> bytes:
+        offset, size = self._spans[name]
+        if size > MAX_FILE_BYTES:
+            raise BadImage(f"too large: {size:,} bytes, at most {MAX_FILE_BYTES:,}")
+        with self.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size:
+            raise BadImage("cut off by the end of the archive")
+        return data
+
+
+class ZipSource(Source):
+    """Image files in a zip."""
+
+    kind = "zip"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        bad = []
+        for info in self._zip().infolist():
+            if info.is_dir():
+                continue
+            name, reason = _admit(info.filename, self._members, _refusal_of_zip_member(info))
+            if reason:
+                bad.append(BadFile(name, reason))
+            else:
+                self._members[name] = info
+        self.listing = list_files(self._members, bad, self._read_member)
+
+    def read(self, number: int) -> bytes:
+        """See Source."""
+        return self._read_member(self.listing.items[number].name)
+
+    def stamp(self) -> str:
+        """See Source."""
+        return _file_stamp(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def _read_member(self, name: str) -> bytes:
+        info = self._members[name]
+        if info.file_size > MAX_FILE_BYTES:
+            raise BadImage(f"too large: {info.file_size:,} bytes, at most {MAX_FILE_BYTES:,}")
+        try:
+            return self._zip().read(info)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            raise BadImage(f"a damaged member: {error}") from None
+
+    def _zip(self) -> zipfile.ZipFile:
+        """A handle of this process: a forked one would share its file position with the parent's."""
+        if self._handle is None or self._handle[0] != os.getpid():
+            try:
+                self._handle = (os.getpid(), zipfile.ZipFile(self.path))
+            except (zipfile.BadZipFile, OSError) as error:
+                raise ShardsError(f"{self.path}: a damaged zip: {error}") from None
+        return self._handle[1]
+
+
+class BuiltinSource(Source):
+    """One of the sets of shards.builtin."""
+
+    kind = "builtin"
+
+    def __init__(self, name: str) -> None:
+        if name not in SETS:
+            raise ShardsUsageError(
+                f"builtin:{name} is unknown; known: {', '.join(f'builtin:{known}' for known in SETS)}"
+            )
+        self.name = name
+        images = SETS[name]()
+        self._pixels = images.pixels
+        labels = [-1] * len(images.pixels) if images.labels is None else images.labels.tolist()
+        self.listing = _numbered(labels, images.classes)
+
+    def read(self, number: int) -> Pixels:
+        """See Source."""
+        pixels: Pixels = self._pixels[number]
+        return pixels
+
+    def stamp(self) -> str:
+        """See Source."""
+        return hashlib.sha256(self._pixels.tobytes()).hexdigest()
+
+
+class TorchvisionSource(Source):
+    """The training split of a torchvision dataset, under `root`."""
+
+    kind = "torchvision"
+
+    def __init__(self, name: str, root: Path) -> None:
+        if name not in TORCHVISION:
+            raise ShardsUsageError(f"torchvision:{name} is unknown; known: {', '.join(TORCHVISION)}")
+        self.name = name
+        self._root = root
+        self._dataset = _load_torchvision(name, root)
+        labels = next(
+            [int(label) for label in getattr(self._dataset, attribute)]
+            for attribute in ("targets", "labels", "_labels")
+            if hasattr(self._dataset, attribute)
+        )
+        classes = getattr(self._dataset, "classes", None) or [str(label) for label in range(max(labels) + 1)]
+        self.listing = _numbered(labels, [str(name) for name in classes])
+
+    def read(self, number: int) -> Pixels:
+        """See Source."""
+        try:
+            image, _ = self._dataset[number]
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error}") from None
+        return np.asarray(image)
+
+    def stamp(self) -> str:
+        """See Source."""
+        return f"{self.name} in {self._root.resolve()}: {len(self.listing.items)}"
+
+
+class PackedSource(Source):
+    """A packed dataset; keys, labels and classes stay."""
+
+    kind = "shards"
+
+    def __init__(self, path: str) -> None:
+        self._dataset = ShardDataset(path)
+        self.name = self._dataset.name
+        keys = map(self._dataset.key, range(len(self._dataset)))
+        items = [Item(key, key, label) for key, label in zip(keys, self._dataset.labels().tolist(), strict=True)]
+        self.listing = Listing(items, self._dataset.index.classes, bad=[])
+
+    def read(self, number: int) -> Pixels:
+        """See Source."""
+        pixels, _, _ = self._dataset.read(number)
+        return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
+
+    def stamp(self) -> str:
+        """See Source."""
+        return self._dataset.fingerprint
+
+
+def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
+    """Every file below `folder` with the reason to refuse it, or "". A folder that links lead back to is refused."""
+    status = folder.stat()
+    visited.add((status.st_dev, status.st_ino))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"cannot be listed: {error.strerror}"
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.is_dir():
+            inner = path.stat()
+            if (inner.st_dev, inner.st_ino) in visited:
+                yield path, "a link to a folder that is already read"
+            else:
+                yield from _walk(path, visited)
+        elif entry.is_file():
+            yield path, ""
+        else:
+            yield path, "a link that leads nowhere" if entry.is_symlink() else "not a plain file"
+
+
+def _admit(member: str, present: dict[str, Any], reason: str | None) -> tuple[str, str | None]:
+    """An archive member's plain path, and the reason to refuse it or None."""
+    name = safe_name(member)
+    if name is None:
+        return member, "leads out of the archive"
+    if reason is None and name in present:
+        reason = "duplicate key: the archive holds this path twice"
+    return name, reason
+
+
+def _refusal_of_zip_member(info: zipfile.ZipInfo) -> str | None:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        return "a link"
+    if kind not in (0, stat.S_IFREG):
+        return "not a plain file"
+    return "encrypted" if info.flag_bits & 1 else None
+
+
+def _file_stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
+def _numbered(labels: list[int], classes: list[str]) -> Listing:
+    """The listing of a set whose images have numbers instead of names."""
+    names = [f"{number:08d}" for number in range(len(labels))]
+    return Listing([Item(name, name, label) for name, label in zip(names, labels, strict=True)], classes, bad=[])
+
+
+def _load_torchvision(name: str, root: Path) -> Any:
+    import torchvision.datasets
+
+    dataset = getattr(torchvision.datasets, name)
+    try:
+        return dataset(root, **TORCHVISION[name])
+    except (RuntimeError, FileNotFoundError):
+        pass  # not there yet
+    try:
+        return dataset(root, download=True, **TORCHVISION[name])
+    except (RuntimeError, OSError) as error:
+        raise ShardsError(f"torchvision:{name} is not under {root} and cannot be downloaded: {error}") from None
