@@ -101,7 +101,7 @@ class World:
         except (RuntimeError, ValueError) as error:
             address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise ClusterError(
-                f"rank {self.rank} of {self.size} could not join the others at {address}: {_first_line(error)}"
+                f"rank {self.rank} of {self.size} could not join the others at {address}: {_one_line(error)}"
             ) from error
         self._owns_process_group = True
 
@@ -209,6 +209,31 @@ class World:
         others = f" (and {len(differing) - 1} more entries differ)" if len(differing) > 1 else ""
         raise ClusterError(f"{what}: {differing[0]!r} is not the same on all ranks: {found}{others}")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave a block together: if it raises on one rank, it raises on all of them, and the rank is named.
+
+        For work that not all ranks do, or that may fail on some only: a file that rank 0 writes, a shard that one rank
+        cannot read. The block itself must not communicate.
+
+        Raises:
+            ClusterError: on the ranks whose own block went well, naming the first rank whose did not.
+        """
+        if self.size == 1:
+            yield
+            return
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        failures: list[str | None] = self._exchange_json(None if failure is None else _one_line(failure))
+        if failure is not None:
+            raise failure
+        for rank, text in enumerate(failures):
+            if text is not None:
+                raise ClusterError(f"rank {rank}: {text}")
+
     def _count(self, flag: bool) -> int:
         """How many ranks set the flag. On the CPU, so that asking never waits for a GPU."""
         return int(self.all_reduce_sum_(torch.tensor(int(flag))))
@@ -233,7 +258,7 @@ class World:
             what = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             raise ClusterError(
                 f"rank {self.rank} of {self.size} failed {doing} {what} with the other ranks, "
-                f"one of which has stopped or does something else: {_first_line(error)}"
+                f"one of which has stopped or does something else: {_one_line(error)}"
             ) from error
 
 
@@ -289,5 +314,7 @@ def _ranks(ranks: list[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _one_line(error: BaseException) -> str:
+    """The first line of an error's text, with its type unless it was written for a user."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if hasattr(error, "exit_code") and line else f"{type(error).__name__}: {line}"

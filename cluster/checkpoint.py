@@ -1,0 +1,261 @@
+"""Checkpoints: directories that exist, complete and verified, or do not.
+
+    checkpoints/
+        000120-kimg/            see cluster/snapshot.py
+        .tmp-*/                 a save under way, or left by one that was killed; the next save removes it
+        quarantine/000140-kimg/ one that did not verify, with reason.txt
+
+A save writes beside, fsyncs and renames, so that a kill at any moment leaves the old set, or the old set and the new
+one. Saving, loading and pruning are collective: rank 0 writes, every rank reads, and all raise if one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.snapshot import (
+    STATE,
+    TENSORS_SUFFIX,
+    DamagedCheckpointError,
+    EncodedSnapshot,
+    Snapshot,
+    check_name,
+    encode,
+    fsync_directory,
+    is_kept,
+    is_name,
+    read_directory,
+    write_directory,
+)
+from cluster.world import World
+
+__all__ = ["CheckpointStore", "DamagedCheckpointError", "Snapshot", "checksum", "pack_optimizer", "unpack_optimizer"]
+
+QUARANTINE, TEMPORARY_PREFIX = "quarantine", ".tmp-"
+# Words per step of a checksum: many enough to be quick, few enough to need no memory to speak of.
+_CHECKSUM_WORDS = 2**20
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Names order them: digits count as numbers, so 1000000-kimg follows 999999-kimg."""
+
+    def __init__(self, directory: Path | str, world: World) -> None:
+        self.directory = Path(directory)
+        self._world = world
+
+    def names(self) -> list[str]:
+        """The checkpoints that are there, oldest first, not yet verified. Not collective."""
+        if not self.directory.is_dir():
+            return []
+        names = (entry.name for entry in self.directory.iterdir() if entry.is_dir() and is_name(entry.name))
+        return sorted((name for name in names if name != QUARANTINE), key=_natural)
+
+    def save(self, name: str, snapshot: Snapshot, *, keep: bool = False) -> None:
+        """Write a checkpoint, once it is sure that all ranks hold the same.
+
+        Args:
+            keep: `prune` leaves it.
+
+        Raises:
+            ClusterUsageError: the name is none, or JSON or safetensors cannot hold an entry, which is named.
+            ClusterError: the name is taken, the ranks differ (entry and ranks are named), or the disk refuses. What was
+                there before is still there.
+        """
+        with self._world.together():
+            self._check_name(name)
+            encoded = encode(snapshot)
+        if self._world.size > 1:
+            self._world.assert_same(_digests(encoded, self._world.device), f"checkpoint {name}")
+        with self._world.together():
+            if self._world.is_main:
+                self._write(name, encoded, keep)
+
+    def _write(self, name: str, snapshot: EncodedSnapshot, keep: bool) -> None:
+        final, temporary = self.directory / name, self._temporary(name)
+        if final.exists():
+            raise ClusterError(f"checkpoint {final} exists already")
+        try:
+            for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
+                shutil.rmtree(left_over)
+            temporary.mkdir(parents=True)
+            write_directory(temporary, snapshot, keep=keep)
+            temporary.rename(final)
+            fsync_directory(self.directory)
+        except OSError as error:
+            raise ClusterError(f"checkpoint {final} could not be written: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # Gone already if it was renamed.
+
+    def load(self, name: str) -> Snapshot:
+        """Read and verify one checkpoint; its tensors are on the CPU.
+
+        Raises:
+            DamagedCheckpointError: a file is missing, superfluous, or not what the manifest says. It is left in place.
+            ClusterUsageError: there is none of that name, or its format is not known to this version.
+        """
+        with self._world.together():
+            return self._read(name)
+
+    def load_latest(self) -> tuple[str, Snapshot] | None:
+        """The newest checkpoint that verifies, by name; None if there never was one. For the run that owns them.
+
+        A damaged one is moved to quarantine/ with its reason, which is also said on stderr, and the one before is
+        taken.
+
+        Raises:
+            ClusterError: all of them are damaged: starting over is not for a program to decide. Or some rank cannot
+                read what rank 0 can, which is no reason for quarantine.
+        """
+        for name in reversed(self._world.broadcast_json(self.names())):
+            damage = None
+            with self._world.together():
+                try:
+                    snapshot = self._read(name)
+                except DamagedCheckpointError as error:
+                    damage = str(error)
+            damages: list[str | None] = self._world.all_gather_json(damage)
+            if not any(damages):
+                return name, snapshot
+            if damages[0] is None:
+                rank = next(rank for rank, text in enumerate(damages) if text)
+                raise ClusterError(f"rank {rank} cannot read what rank 0 can: {damages[rank]}")
+            with self._world.together():
+                if self._world.is_main:
+                    self._quarantine(name, damages[0])
+        quarantine = self.directory / QUARANTINE
+        if self._world.broadcast_json(quarantine.is_dir() and any(quarantine.iterdir())):
+            raise ClusterError(f"no checkpoint is left that verifies, see {quarantine}; remove it to start over")
+        return None
+
+    def prune(self, keep_last: int, names: Collection[str] = ()) -> None:
+        """Remove all but the newest `keep_last`, those saved with `keep`, and those of the given names."""
+        if keep_last < 1:
+            raise ClusterUsageError(f"keep_last={keep_last} must be at least 1")
+        with self._world.together():
+            if self._world.is_main:
+                for name in self.names()[:-keep_last]:
+                    if name not in names and not is_kept(self.directory / name):
+                        self._remove(name)
+
+    def _read(self, name: str) -> Snapshot:
+        self._check_name(name)
+        if not (self.directory / name).is_dir():
+            found = ", ".join(self.names()) or "none"
+            raise ClusterUsageError(f"there is no checkpoint {name} in {self.directory}; found: {found}")
+        return read_directory(self.directory / name)
+
+    def _remove(self, name: str) -> None:
+        """Rename first, so that no half-removed checkpoint bears a name. One that cannot be removed stops no run."""
+        temporary = self._temporary(name)
+        try:
+            (self.directory / name).rename(temporary)
+            shutil.rmtree(temporary)
+        except OSError as error:
+            print(f"warning: checkpoint {self.directory / name} could not be removed: {error}", file=sys.stderr)
+
+    def _quarantine(self, name: str, reason: str) -> None:
+        folder = self.directory / QUARANTINE
+        folder.mkdir(exist_ok=True)
+        target = folder / name
+        if target.exists():
+            target = folder / f"{name}.{uuid.uuid4().hex[:8]}"
+        (self.directory / name).rename(target)
+        (target / "reason.txt").write_text(reason + "\n")
+        print(f"warning: {reason}; moved to {target}, trying the one before", file=sys.stderr)
+
+    def _temporary(self, name: str) -> Path:
+        return self.directory / f"{TEMPORARY_PREFIX}{name}-{uuid.uuid4().hex[:8]}"
+
+    def _check_name(self, name: str) -> None:
+        check_name(name)
+        if name == QUARANTINE:
+            raise ClusterUsageError(f"checkpoint name {name!r} is kept for the damaged ones")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key: runs of digits by their value, before other text."""
+    return [(int(part), "") if part.isdigit() else (sys.maxsize, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+def _digests(snapshot: EncodedSnapshot, device: torch.device) -> dict[str, str]:
+    """One short digest per tensor and one for the state. A GPU is waited for once."""
+    tensors = {
+        f"{file.removesuffix(TENSORS_SUFFIX)}/{name}": tensor
+        for file, group in snapshot.files.items()
+        for name, tensor in group.items()
+    }
+    sums = torch.stack([torch.zeros((), dtype=torch.int64), *(checksum(t).to(device) for t in tensors.values())])
+    digests = {
+        name: f"{value & (2**64 - 1):016x} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        for (name, tensor), value in zip(tensors.items(), sums[1:].tolist(), strict=True)
+    }
+    return digests | {STATE: hashlib.sha256(snapshot.state).hexdigest()}
+
+
+def checksum(tensor: Tensor) -> Tensor:
+    """A 64-bit sum of the tensor's bytes, computed on its device: int64 [].
+
+    The words w_i of the bytes are summed as (2i + 1) w_i modulo 2^64. The weights are odd, so any change of a single
+    word shows. It guards against ranks that drift apart, not against an adversary: a SHA-256 takes twice as long on a
+    CPU and needs the bytes there.
+    """
+    raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    words = torch.nn.functional.pad(raw, (0, -raw.numel() % 8)).view(torch.int64)
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for i, chunk in enumerate(torch.split(words, _CHECKSUM_WORDS)):
+        first = i * _CHECKSUM_WORDS
+        weights = torch.arange(2 * first + 1, 2 * (first + len(chunk)) + 1, 2, device=tensor.device)
+        total += (weights * chunk).sum()
+    return total
+
+
+def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's `state_dict` as named tensors and JSON, for a `Snapshot`.
+
+    Tensors are named "INDEX.KEY" by the parameter's index in the optimizer and the entry's key ("3.exp_avg"), or
+    "group.INDEX.KEY" if a group holds them.
+    """
+    state_dict = optimizer.state_dict()
+    entries = {str(index): entry for index, entry in state_dict["state"].items()}
+    groups = {f"group.{i}": group for i, group in enumerate(state_dict["param_groups"])}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {}
+    for owner, entry in (entries | groups).items():
+        tensors |= {f"{owner}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)}
+        rest[owner] = {key: value for key, value in entry.items() if not isinstance(value, Tensor)}
+    return tensors, rest
+
+
+def unpack_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Put back what `pack_optimizer` took, into an optimizer of the same parameters in the same groups.
+
+    The optimizer may keep the tensors themselves and change them as it steps.
+
+    Raises:
+        ClusterError: the groups hold other numbers of parameters.
+    """
+    entries: dict[str, dict[str, Any]] = {owner: dict(entry) for owner, entry in state.items()}
+    for name, tensor in tensors.items():
+        owner, key = name.rsplit(".", 1)
+        entries[owner][key] = tensor
+    groups = [entries.pop(owner) for owner in list(entries) if owner.startswith("group.")]
+    saved, present = ([len(group["params"]) for group in held] for held in (groups, optimizer.param_groups))
+    if saved != present:
+        raise ClusterError(f"optimizer state for groups of {saved} parameters does not fit groups of {present}")
+    for group, own in zip(groups, optimizer.param_groups, strict=True):  # JSON has no tuples, which betas are.
+        group |= {key: tuple(value) for key, value in group.items() if isinstance(own.get(key), tuple)}
+    optimizer.load_state_dict(
+        {"state": {int(index): entry for index, entry in entries.items()}, "param_groups": groups}
+    )

@@ -1,0 +1,281 @@
+"""One checkpoint on the disk: a directory of tensors and JSON, vouched for by a manifest.
+
+    000120-kimg/
+        manifest.json               format version, keep, and the size and SHA-256 of every other file
+        generator.safetensors       one file per group of tensors
+        ...
+        state.json                  everything that is not a tensor
+
+Each file is read once and what was read is verified. Nothing here can run code: tensors are safetensors, the rest is
+JSON, and a directory that holds anything else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from torch import Tensor
+
+from cluster.errors import ClusterError, ClusterUsageError
+
+FORMAT = 1
+MANIFEST, STATE, TENSORS_SUFFIX = "manifest.json", "state.json", ".safetensors"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class DamagedCheckpointError(ClusterError):
+    """A checkpoint does not hold what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run is, at one moment.
+
+    Attributes:
+        tensors: groups of named tensors; each group becomes one file. Loaded tensors are on the CPU.
+        state: the rest, as JSON: finite numbers, strings, booleans, None, lists, and dicts with string keys.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EncodedSnapshot:
+    """A snapshot that is known to be writable: the state as text, the tensors by file name."""
+
+    files: dict[str, dict[str, Tensor]]
+    state: bytes
+
+
+def encode(snapshot: Snapshot) -> EncodedSnapshot:
+    """Check everything that can be refused before the disk is touched.
+
+    Raises:
+        ClusterUsageError: naming the entry that neither JSON nor safetensors can hold.
+    """
+    files = {group + TENSORS_SUFFIX: tensors for group, tensors in snapshot.tensors.items()}
+    for file, tensors in files.items():
+        check_name(file)
+        _check_tensors(tensors, file)
+    _check_json(snapshot.state, "state")
+    return EncodedSnapshot(files, json.dumps(snapshot.state, indent=1, allow_nan=False).encode())
+
+
+def write_directory(directory: Path, snapshot: EncodedSnapshot, *, keep: bool) -> None:
+    """Write all files and, last, the manifest; everything is on the disk when this returns.
+
+    Args:
+        directory: exists and is empty.
+        keep: a mark for whoever prunes.
+    """
+    listed = {file: _write_file(directory / file, _safetensors(tensors)) for file, tensors in snapshot.files.items()}
+    listed[STATE] = _write_file(directory / STATE, [snapshot.state])
+    manifest = {"format": FORMAT, "keep": keep, "files": listed}
+    _write_file(directory / MANIFEST, [json.dumps(manifest, indent=1).encode()])
+    fsync_directory(directory)
+
+
+def read_directory(directory: Path) -> Snapshot:
+    """Read and verify.
+
+    Raises:
+        DamagedCheckpointError: naming the file that is missing, superfluous, or not what the manifest says.
+        ClusterUsageError: it was written by a version of this program that this one does not know.
+    """
+    try:
+        listed = _read_manifest(directory)["files"]
+        _check_listing(directory, listed)
+        contents = {file: _read_verified(directory / file, entry) for file, entry in listed.items()}
+    except OSError as error:
+        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {error}") from error
+    state = _parse_json(directory / STATE, contents.pop(STATE))
+    tensors = {
+        file.removesuffix(TENSORS_SUFFIX): _parse_tensors(directory / file, content)
+        for file, content in contents.items()
+    }
+    return Snapshot(tensors, state)
+
+
+def is_kept(directory: Path) -> bool:
+    """Whether a checkpoint is marked to stay. One that cannot be read stays too, for its reader to judge."""
+    try:
+        return bool(_read_manifest(directory)["keep"])
+    except (ClusterError, OSError):
+        return True
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no plain file name.
+
+    Raises:
+        ClusterUsageError: saying what a name may hold.
+    """
+    if not _NAME.fullmatch(name):
+        raise ClusterUsageError(f"checkpoint name {name!r} must be letters, digits, '-', '_', '.', and start with one")
+
+
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def fsync_directory(directory: Path) -> None:
+    """Wait until the disk knows the names in a directory."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_json(value: Any, where: str) -> None:
+    """Refuse, by key, what JSON would change on its way or cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ClusterUsageError(f"checkpoint: {where} is {value}, which JSON cannot hold; use None")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ClusterUsageError(f"checkpoint: {where} has the key {key!r}, but JSON's keys are strings")
+            _check_json(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_json(item, f"{where}[{i}]")
+    elif not isinstance(value, str | int | float | None):
+        raise ClusterUsageError(f"checkpoint: {where} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], file: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in SAFETENSORS_DTYPES:
+            raise ClusterUsageError(f"checkpoint: {name} of {file} is {tensor.dtype}, which safetensors cannot hold")
+        if tensor.layout != torch.strided:
+            raise ClusterUsageError(f"checkpoint: {name} of {file} has layout {tensor.layout}; make it dense first")
+        if name == "__metadata__":
+            raise ClusterUsageError(f"checkpoint: {name} of {file} bears a name that safetensors keeps for itself")
+
+
+def _write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write, hashing on the way, and wait for the disk; the file's entry in the manifest."""
+    digest = hashlib.sha256()
+    with open(path, "xb", buffering=0) as file:
+        for part in parts:
+            view = memoryview(part)
+            digest.update(view)
+            while view:  # An unbuffered write may take less than it is given.
+                view = view[file.write(view) :]
+        os.fsync(file.fileno())
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file: length of the header, header, and each tensor's bytes.
+
+    Written here and not by the library because that copies everything before the first byte can be hashed (twice the
+    time, measured in benchmarks/checkpoint.py) and refuses tied parameters. Reading is the library's.
+    """
+    header: dict[str, Any] = {}
+    end = 0
+    widest_first = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # So that every tensor is aligned.
+    for name, tensor in widest_first:
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in widest_first:
+        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        yield raw.numpy().data
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is missing")
+    manifest = _parse_json(path, path.read_bytes())
+    version = manifest.get("format")
+    if isinstance(version, int) and version != FORMAT:
+        raise ClusterUsageError(f"checkpoint {directory} has format {version}; this version reads format {FORMAT}")
+    files = manifest.get("files")
+    if set(manifest) != {"format", "keep", "files"} or version != FORMAT or not isinstance(files, dict):
+        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is not one")
+    for file, entry in files.items():
+        if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
+            raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} has no digest of {file!r}")
+    return manifest
+
+
+def _check_listing(directory: Path, files: Mapping[str, Any]) -> None:
+    """The directory holds what the manifest lists, all of kinds that cannot run code."""
+    present = {entry.name for entry in directory.iterdir()} - {MANIFEST}
+    for file in sorted({*files, *present}):
+        if file != STATE and not (file.endswith(TENSORS_SUFFIX) and _NAME.fullmatch(file)):
+            raise DamagedCheckpointError(
+                f"checkpoint {directory} is refused: it holds {file!r}, but only {TENSORS_SUFFIX} and {STATE} are read"
+            )
+        if file not in files:
+            raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} does not list {file}")
+        if file not in present:
+            raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {file} is missing")
+    if STATE not in files:
+        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {STATE} is missing")
+
+
+def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
+    content = path.read_bytes()
+    size = entry["bytes"]
+    if len(content) != size:
+        raise DamagedCheckpointError(f"checkpoint file {path} is damaged: it has {len(content)} bytes, not {size}")
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise DamagedCheckpointError(f"checkpoint file {path} is damaged: its SHA-256 is not the manifest's")
+    return content
+
+
+def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        return parse_safetensors(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedCheckpointError(f"checkpoint file {path} is not safetensors: {error}") from error
+
+
+def _parse_json(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"checkpoint file {path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedCheckpointError(f"checkpoint file {path} holds a JSON {type(value).__name__}, not an object")
+    return value

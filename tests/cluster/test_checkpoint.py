@@ -1,0 +1,595 @@
+"""A checkpoint is a directory that exists, complete and verified, or does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cluster.checkpoint import (
+    CheckpointStore,
+    DamagedCheckpointError,
+    Snapshot,
+    checksum,
+    pack_optimizer,
+    unpack_optimizer,
+)
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.snapshot import SAFETENSORS_DTYPES
+from cluster.world import World
+
+if TYPE_CHECKING:
+    from tests.cluster.ranks import Ranks
+
+
+def _store(directory: Path) -> CheckpointStore:
+    return CheckpointStore(directory, World.single())
+
+
+def _snapshot(value: float = 1.0) -> Snapshot:
+    tensors = {
+        "generator": {"weight": torch.full((16, 8), value), "bias": torch.tensor(value, dtype=torch.float64)},
+        "optimizer": {"0.exp_avg": torch.full((64,), -value)},
+    }
+    return Snapshot(tensors, {"images": int(1000 * value), "k": 12.5, "best": None})
+
+
+def _same(a: Snapshot, b: Snapshot) -> bool:
+    return a.state == b.state and _same_tensors(a.tensors, b.tensors)
+
+
+def _same_tensors(a: dict[str, dict[str, Tensor]], b: dict[str, dict[str, Tensor]]) -> bool:
+    """Bit for bit, so that NaN equals NaN and 0 does not equal -0."""
+    return {group: set(tensors) for group, tensors in a.items()} == {
+        group: set(tensors) for group, tensors in b.items()
+    } and all(
+        tensor.dtype == b[group][name].dtype
+        and tensor.shape == b[group][name].shape
+        and _bits(tensor) == _bits(b[group][name])
+        for group, tensors in a.items()
+        for name, tensor in tensors.items()
+    )
+
+
+def _bits(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+# ---- round trip ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", SAFETENSORS_DTYPES, ids=str)
+def test_round_trip_is_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    raw = torch.arange(48, dtype=torch.uint8) * 37
+    matrix = (raw % 2 if dtype == torch.bool else raw).view(dtype).view(2, -1)
+    tensors = {
+        "matrix": matrix,
+        "transposed": matrix.t(),
+        "scalar": matrix[1, 0],
+        "empty": matrix.new_empty((0, 3)),
+        "tied": matrix,
+        "byte": torch.tensor([1], dtype=torch.uint8),
+    }
+    _store(tmp_path).save("a", Snapshot({"group": tensors}, {}))
+    assert _same_tensors(_store(tmp_path).load("a").tensors, {"group": tensors})
+
+
+def test_special_floats_survive(tmp_path: Path) -> None:
+    values = torch.tensor([float("nan"), float("inf"), -0.0, 5e-324, 1 / 3], dtype=torch.float64)
+    _store(tmp_path).save(
+        "a", Snapshot({"g": {"x": values}}, {"third": 1 / 3, "big": 2**70, "text": "é\n", "list": [1, [2.5]]})
+    )
+    loaded = _store(tmp_path).load("a")
+    assert _bits(loaded.tensors["g"]["x"]) == _bits(values)
+    assert loaded.state == {"third": 1 / 3, "big": 2**70, "text": "é\n", "list": [1, [2.5]]}
+
+
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        ({"metrics": {"fid": float("nan")}}, "state.metrics.fid is nan"),
+        ({"p": [0.0, float("inf")]}, r"state.p\[1\] is inf"),
+        ({"net": torch.zeros(1)}, "state.net is a Tensor"),
+        ({"by_size": {4: 1}}, "state.by_size has the key 4"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_by_key(tmp_path: Path, state: dict[str, Any], named: str) -> None:
+    with pytest.raises(ClusterUsageError, match=named):
+        _store(tmp_path).save("a", Snapshot({}, state))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_safetensors_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ClusterUsageError, match=r"phase of g\.safetensors is torch\.complex128"):
+        _store(tmp_path).save("a", Snapshot({"g": {"phase": torch.zeros(2, dtype=torch.complex128)}}, {}))
+    with pytest.raises(ClusterUsageError, match="layout"):
+        _store(tmp_path).save("a", Snapshot({"g": {"x": torch.eye(2).to_sparse()}}, {}))
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "quarantine"])
+def test_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClusterUsageError, match="name"):
+        _store(tmp_path / "checkpoints").save(name, _snapshot())
+    with pytest.raises(ClusterUsageError, match="name"):
+        _store(tmp_path / "checkpoints").load(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "adam": lambda groups: torch.optim.Adam(groups, lr=0.01, betas=(0.0, 0.99)),
+    "adamw_amsgrad": lambda groups: torch.optim.AdamW(groups, lr=torch.tensor(0.01), amsgrad=True, foreach=False),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True),
+    "plain_sgd": lambda groups: torch.optim.SGD(groups, lr=0.1),
+}
+
+
+def _player(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Linear(2, 1)).double()
+    groups = [{"params": module[0].parameters(), "weight_decay": 0.1}, {"params": list(module[2:].parameters())}]
+    return module, OPTIMIZERS[kind](groups)
+
+
+def _step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer.zero_grad()
+    module(torch.randn(5, 3, dtype=torch.float64, generator=generator)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_resumed_optimizer_equals_an_uninterrupted_one(tmp_path: Path, kind: str) -> None:
+    module, optimizer = _player(kind)
+    for seed in range(4):
+        if seed == 2:
+            tensors, state = pack_optimizer(optimizer)
+            _store(tmp_path).save(
+                "a", Snapshot({"module": module.state_dict(), "optimizer": tensors}, {"optimizer": state})
+            )
+        _step(module, optimizer, seed)
+
+    resumed, resumed_optimizer = _player(kind)
+    for group in resumed_optimizer.param_groups:
+        group["lr"] = 123.0
+    snapshot = _store(tmp_path).load("a")
+    resumed.load_state_dict(snapshot.tensors["module"])
+    unpack_optimizer(resumed_optimizer, snapshot.tensors["optimizer"], snapshot.state["optimizer"])
+    for seed in (2, 3):
+        _step(resumed, resumed_optimizer, seed)
+
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), module.parameters(), strict=True))
+    packed, resumed_packed = pack_optimizer(optimizer), pack_optimizer(resumed_optimizer)
+    assert _same_tensors({"o": packed[0]}, {"o": resumed_packed[0]})
+    assert packed[1] == resumed_packed[1]
+
+
+def test_an_optimizer_of_other_groups_is_refused() -> None:
+    _, optimizer = _player("adam")
+    with pytest.raises(ClusterError, match=r"groups of \[2, 4\] parameters does not fit groups of \[1\]"):
+        unpack_optimizer(torch.optim.Adam([nn.Parameter(torch.zeros(1))]), *pack_optimizer(optimizer))
+
+
+# ---- the set of checkpoints ------------------------------------------------------------------------------------------
+
+
+def test_names_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    assert store.load_latest() is None
+    for name in ("999999-kimg", "000120-kimg", "1000000-kimg"):
+        store.save(name, _snapshot())
+    assert store.names() == ["000120-kimg", "999999-kimg", "1000000-kimg"]
+    latest = store.load_latest()
+    assert latest is not None
+    assert latest[0] == "1000000-kimg"
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    _store(tmp_path).save("a", _snapshot(1.0))
+    with pytest.raises(ClusterError, match="exists already"):
+        _store(tmp_path).save("a", _snapshot(2.0))
+    assert _same(_store(tmp_path).load("a"), _snapshot(1.0))
+
+
+def test_prune_keeps_the_last_the_marked_and_the_named(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for kimg in range(8):
+        store.save(f"{kimg}-kimg", _snapshot(), keep=kimg == 1)
+    store.prune(3, names=["3-kimg"])
+    assert store.names() == ["1-kimg", "3-kimg", "5-kimg", "6-kimg", "7-kimg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == store.names()
+    with pytest.raises(ClusterUsageError, match="keep_last=0"):
+        store.prune(0)
+
+
+def test_a_missing_name_says_what_is_there(tmp_path: Path) -> None:
+    _store(tmp_path).save("a", _snapshot())
+    with pytest.raises(ClusterUsageError, match=r"no checkpoint b in .*; found: a"):
+        _store(tmp_path).load("b")
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def _truncate(directory: Path) -> None:
+    path = directory / "generator.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _remove_a_file(directory: Path) -> None:
+    (directory / "optimizer.safetensors").unlink()
+
+
+def _remove_the_manifest(directory: Path) -> None:
+    (directory / "manifest.json").unlink()
+
+
+def _add_a_pickle(directory: Path) -> None:
+    (directory / "extra.pkl").write_bytes(pickle.dumps({"a": 1}))
+
+
+def _add_an_unlisted_file(directory: Path) -> None:
+    shutil.copy(directory / "generator.safetensors", directory / "more.safetensors")
+
+
+class _Bomb:
+    """Unpickling leaves a file called `ran` behind."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(Path.cwd() / "ran"),)
+
+
+def _rewrite(directory: Path, file: str, content: bytes) -> None:
+    """Replace a file and make the manifest vouch for it, as somebody with ill intent would."""
+    (directory / file).write_bytes(content)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"][file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _pickle_for_tensors(directory: Path) -> None:
+    _rewrite(directory, "generator.safetensors", pickle.dumps(_Bomb()))
+
+
+def _list_a_pickle(directory: Path) -> None:
+    _rewrite(directory, "optimizer.pkl", pickle.dumps(_Bomb()))
+
+
+def _list_a_file_outside(directory: Path) -> None:
+    (directory.parent / "outside.safetensors").write_bytes(b"")
+    _rewrite(directory, "../outside.safetensors", b"")
+
+
+def _state_that_is_no_object(directory: Path) -> None:
+    _rewrite(directory, "state.json", b"[1]")
+
+
+def _manifest_that_is_no_json(directory: Path) -> None:
+    (directory / "manifest.json").write_text("{'format': 1}")
+
+
+DAMAGES = {
+    _truncate: "generator.safetensors is damaged: it has",
+    _remove_a_file: "optimizer.safetensors is missing",
+    _remove_the_manifest: "manifest.json is missing",
+    _add_a_pickle: "holds 'extra.pkl'",
+    _add_an_unlisted_file: "does not list more.safetensors",
+    _pickle_for_tensors: "generator.safetensors is not safetensors",
+    _list_a_pickle: "holds 'optimizer.pkl'",
+    _list_a_file_outside: "holds '../outside.safetensors'",
+    _state_that_is_no_object: "state.json holds a JSON list",
+    _manifest_that_is_no_json: "manifest.json is not JSON",
+}
+
+
+@pytest.mark.parametrize(("damage", "named"), DAMAGES.items(), ids=[damage.__name__[1:] for damage in DAMAGES])
+def test_damage_is_named_and_the_one_before_is_taken(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = _store(tmp_path / "checkpoints")
+    store.save("1-kimg", _snapshot(1.0))
+    store.save("2-kimg", _snapshot(2.0))
+    damage(store.directory / "2-kimg")
+    with pytest.raises(DamagedCheckpointError) as raised:
+        store.load("2-kimg")
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "2-kimg" in store.names()
+
+    latest = store.load_latest()
+
+    assert latest is not None
+    assert latest[0] == "1-kimg"
+    assert _same(latest[1], _snapshot(1.0))
+    assert store.names() == ["1-kimg"]
+    assert named in (store.directory / "quarantine" / "2-kimg" / "reason.txt").read_text()
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.save("a", _snapshot())
+    pick = random.Random(0)
+    for path in sorted((tmp_path / "a").iterdir()):
+        if path.name == "manifest.json":
+            continue
+        content = path.read_bytes()
+        for position in [0, 8, len(content) - 1, *(pick.randrange(len(content)) for _ in range(20))]:
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << pick.randrange(8)
+            path.write_bytes(flipped)
+            with pytest.raises(DamagedCheckpointError, match=path.name):
+                store.load("a")
+        path.write_bytes(content)
+    assert _same(store.load("a"), _snapshot())
+
+
+def test_a_flipped_byte_of_the_manifest_changes_nothing_that_is_loaded(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.save("a", _snapshot())
+    path = tmp_path / "a" / "manifest.json"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        try:
+            assert _same(store.load("a"), _snapshot())
+        except ClusterError:
+            continue
+
+
+def test_an_unknown_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.save("1-kimg", _snapshot())
+    store.save("2-kimg", _snapshot())
+    path = tmp_path / "2-kimg" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 7}))
+    for load in (store.load_latest, lambda: store.load("2-kimg")):
+        with pytest.raises(ClusterUsageError, match="has format 7; this version reads format 1"):
+            load()
+    assert store.names() == ["1-kimg", "2-kimg"]
+
+
+def test_when_all_are_damaged_nothing_starts_over(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for name in ("1-kimg", "2-kimg"):
+        store.save(name, _snapshot())
+        _truncate(tmp_path / name)
+    for _ in range(2):
+        with pytest.raises(ClusterError, match=r"no checkpoint is left that verifies, see .*quarantine"):
+            store.load_latest()
+
+
+def test_the_same_name_can_be_damaged_twice(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.save("1-kimg", _snapshot(1.0))
+    for _ in range(2):
+        store.save("2-kimg", _snapshot(2.0))
+        _truncate(tmp_path / "2-kimg")
+        latest = store.load_latest()
+        assert latest is not None
+        assert latest[0] == "1-kimg"
+    assert len(list((tmp_path / "quarantine").iterdir())) == 2
+
+
+# ---- kills and full disks --------------------------------------------------------------------------------------------
+
+
+def _in_child(work: Callable[[], None]) -> int:
+    """Fork, work, and vanish; the child's process id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _kill_at_event(last: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """An audit hook that kills the process at its `last`-th touch of the file system."""
+    seen = 0
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in ("open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "shutil.rmtree"):
+            seen += 1
+            if seen > last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def _kill_at_every_event(world: World, directory: Path) -> list[str]:
+    """Save beside an older checkpoint and prune that, killed at each touch of the disk in turn; what was left."""
+    _store(directory / "before").save("1-kimg", _snapshot(1.0))
+    outcomes = []
+    for last in range(1000):
+        folder = directory / str(last)
+        shutil.copytree(directory / "before", folder)
+
+        def save_and_die(folder: Path = folder, last: int = last) -> None:
+            sys.addaudithook(_kill_at_event(last))
+            _store(folder).save("2-kimg", _snapshot(2.0))
+            _store(folder).prune(1)
+
+        _, status = os.waitpid(_in_child(save_and_die), 0)
+        latest = _store(folder).load_latest()
+        assert latest is not None
+        assert _same(latest[1], _snapshot(float(latest[0][0])))
+        assert not (folder / "quarantine").exists()
+        outcomes.append(",".join(_store(folder).names()))
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return outcomes
+    raise AssertionError("the save never came to its end")
+
+
+def test_a_kill_at_any_touch_of_the_disk_leaves_the_old_set_or_the_new_one(ranks: Ranks, tmp_path: Path) -> None:
+    (outcomes,) = ranks(1).run(_kill_at_every_event, tmp_path)
+    assert list(dict.fromkeys(outcomes)) == ["1-kimg", "1-kimg,2-kimg", "2-kimg"]
+    assert outcomes.count("1-kimg") >= 6  # A directory, two files of tensors, the state, the manifest, the rename.
+    left_over = next(path for path in tmp_path.glob("*/.tmp-2-kimg-*"))
+    _store(left_over.parent).save("3-kimg", _snapshot(3.0))
+    assert not left_over.exists()
+
+
+def _kill_at_random(world: World, directory: Path, trials: int) -> list[int]:
+    """Kill children that save one checkpoint after the other; how many each of them left."""
+    counts = []
+    pick = random.Random(0)
+    for trial in range(trials):
+        folder = directory / str(trial)
+        folder.mkdir()
+
+        def save_for_ever(folder: Path = folder) -> None:
+            with open(folder.with_suffix(".saved"), "w", buffering=1) as saved:
+                for kimg in range(10**6):
+                    _store(folder).save(f"{kimg}-kimg", _snapshot(float(kimg)))
+                    saved.write(f"{kimg}\n")
+
+        pid = _in_child(save_for_ever)
+        time.sleep(pick.uniform(0.005, 0.1))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        store, said = _store(folder), folder.with_suffix(".saved")
+        promised = len(said.read_text().splitlines()) if said.exists() else 0
+        assert promised <= len(store.names()) <= promised + 1
+        for kimg, name in enumerate(store.names()):
+            assert name == f"{kimg}-kimg"
+            assert _same(store.load(name), _snapshot(float(kimg)))
+        counts.append(len(store.names()))
+    return counts
+
+
+def test_a_kill_at_a_random_moment_leaves_only_whole_checkpoints(ranks: Ranks, tmp_path: Path) -> None:
+    (counts,) = ranks(1).run(_kill_at_random, tmp_path, 60)
+    assert len(set(counts)) > 1, "the kills all came too early or too late to say anything"
+    assert list(tmp_path.glob("*/.tmp-*")), "no kill hit a save"
+
+
+def _save_on_a_full_disk(world: World, directory: Path) -> tuple[str, list[str], list[str]]:
+    """A limit on the size of files stands for a disk that is full in the middle of a file."""
+    store = CheckpointStore(directory, world)
+    store.save("1-kimg", _snapshot())
+    large = Snapshot({"generator": {"weight": torch.zeros(10_000)}}, {})
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world.is_main:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(ClusterError) as raised:
+            store.save("2-kimg", large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    found = store.names(), [path.name for path in directory.iterdir()]
+    world.barrier()
+    store.save("2-kimg", large)
+    return str(raised.value), *found
+
+
+def test_a_full_disk_is_named_on_all_ranks_and_leaves_the_old_set(ranks: Ranks, tmp_path: Path) -> None:
+    for text, names, entries in ranks(2).run(_save_on_a_full_disk, tmp_path):
+        assert f"checkpoint {tmp_path / '2-kimg'} could not be written: File too large" in text
+        assert names == entries == ["1-kimg"]
+    assert _store(tmp_path).names() == ["1-kimg", "2-kimg"]
+
+
+# ---- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def _save_what_differs(world: World, directory: Path, entry: str) -> str:
+    snapshot = _snapshot()
+    if world.rank == 2:
+        if entry == "state.json":
+            snapshot.state["k"] = 12.500001
+        else:
+            group, name = entry.split("/")
+            snapshot.tensors[group][name].view(-1)[-1] += 1e-6
+    with pytest.raises(ClusterError) as raised:
+        CheckpointStore(directory, world).save("1-kimg", snapshot)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("entry", ["generator/weight", "generator/bias", "optimizer/0.exp_avg", "state.json"])
+def test_ranks_that_disagree_are_named(ranks: Ranks, tmp_path: Path, entry: str) -> None:
+    for text in ranks(4).run(_save_what_differs, tmp_path, entry):
+        assert f"checkpoint 1-kimg: '{entry}' is not the same on all ranks" in text
+        assert "on ranks 0, 1, 3; " in text
+        assert text.endswith("on rank 2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _save_nan_on_one_rank(world: World, directory: Path) -> str:
+    with pytest.raises(ClusterError) as raised:
+        CheckpointStore(directory, world).save("a", Snapshot({}, {"p": float("nan") if world.rank == 1 else 0.0}))
+    return str(raised.value)
+
+
+def test_a_state_that_one_rank_cannot_write_stops_all(ranks: Ranks, tmp_path: Path) -> None:
+    assert ranks(2).run(_save_nan_on_one_rank, tmp_path) == [
+        "rank 1: checkpoint: state.p is nan, which JSON cannot hold; use None",
+        "checkpoint: state.p is nan, which JSON cannot hold; use None",
+    ]
+
+
+def _load_after_damage(world: World, directory: Path) -> tuple[str, int]:
+    store = CheckpointStore(directory, world)
+    latest = store.load_latest()
+    assert latest is not None
+    return latest[0], latest[1].state["images"]
+
+
+def test_all_ranks_take_the_same_checkpoint(ranks: Ranks, tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for kimg in (1.0, 2.0, 3.0):
+        store.save(f"{kimg:.0f}-kimg", _snapshot(kimg))
+    _truncate(tmp_path / "3-kimg")
+    assert ranks(4).run(_load_after_damage, tmp_path) == [("2-kimg", 2000)] * 4
+    assert (tmp_path / "quarantine" / "3-kimg" / "reason.txt").exists()
+
+
+def _load_blind_on_rank_1(world: World, directory: Path) -> str:
+    store = CheckpointStore(directory if world.is_main else directory / "elsewhere", world)
+    with pytest.raises(ClusterError) as raised:
+        store.load_latest()
+    return str(raised.value)
+
+
+def test_a_rank_that_sees_another_disk_is_named_and_nothing_is_quarantined(ranks: Ranks, tmp_path: Path) -> None:
+    _store(tmp_path).save("a", _snapshot())
+    of_rank_0, of_rank_1 = ranks(2).run(_load_blind_on_rank_1, tmp_path)
+    assert of_rank_0 == f"rank 1: {of_rank_1}"
+    assert _store(tmp_path).names() == ["a"]
+
+
+def test_checksum_sees_every_change() -> None:
+    tensor = torch.randn(3_000_001, generator=torch.Generator().manual_seed(0))
+    whole = checksum(tensor).item()
+    assert checksum(tensor.clone()).item() == whole
+    for position in (0, 1, 2**20 - 1, 2**21, 2**21 + 1, 3_000_000):
+        changed = tensor.clone()
+        changed.view(torch.int32)[position] ^= -(2**31)  # The sign bit alone.
+        assert checksum(changed).item() != whole
+    assert checksum(tensor.flip(0)).item() != whole
+    assert checksum(torch.zeros(0)).item() == 0
