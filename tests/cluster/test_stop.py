@@ -1,0 +1,70 @@
+"""A signal on one rank stops all of them at the same step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster.stop import StopRequest
+from cluster.world import World
+
+if TYPE_CHECKING:
+    from tests.cluster.ranks import Ranks
+
+
+def _run_until_stopped(world: World, number: int, signalled_rank: int, at_step: int) -> tuple[int, str | None]:
+    """Steps done, and this rank's own reason."""
+    with StopRequest(world) as stop:
+        for step in range(10):
+            if stop.agreed():
+                assert stop.agreed()
+                return step, stop.reason
+            if world.rank == signalled_rank and step == at_step:
+                os.kill(os.getpid(), number)
+    return 10, stop.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_signal_on_one_rank_stops_all_at_the_same_step(ranks: Ranks, size: int, number: signal.Signals) -> None:
+    stopped = ranks(size).run(_run_until_stopped, int(number), size - 1, 3)
+    assert stopped == [(4, None)] * (size - 1) + [(4, number.name)]
+
+
+def test_without_a_signal_nothing_stops(ranks: Ranks) -> None:
+    assert ranks(2).run(_run_until_stopped, int(signal.SIGTERM), 5, 3) == [(10, None)] * 2
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_interrupts(second: signal.Signals) -> None:
+    with StopRequest(World.single()) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.agreed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(second)
+
+
+def test_handlers_are_restored_also_after_an_error() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="within"), StopRequest(World.single()):
+        raise ValueError("within")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_thread_can_ask_without_signals() -> None:
+    answers: list[bool] = []
+
+    def work() -> None:
+        with StopRequest(World.single()) as stop:
+            answers.append(stop.agreed())
+            stop.request("the caller")
+            answers.append(stop.agreed())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [False, True]
