@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -86,6 +86,7 @@ class Metric:
         other_label: its name under another embedding, which `label_under` adds.
         about: one line for `--help`.
         needs_logits: whether the embedding must classify.
+        better: which way is better, where a checkpoint can be chosen by it.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Metric:
     about: str
     score: Callable[[Comparison], Score]
     needs_logits: bool = False
+    better: Literal["lower", "higher"] | None = None
 
     def label_under(self, embedding: Embedding) -> str:
         """The label, which is the literature's only for the network and weights of the literature."""
@@ -203,18 +205,52 @@ def _nearest(c: Comparison) -> Score:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("fid", "FID", "FD", "Fréchet distance; 0 is best", _fid),
-        Metric("kid", "KID", "KD", "unbiased kernel distance over subsets; 0 is best, can be negative", _kid),
-        Metric("kid_full", "KID full", "KD full", "the same from all pairs", _kid_full),
+        Metric("fid", "FID", "FD", "Fréchet distance; 0 is best", _fid, better="lower"),
         Metric(
-            "is", "IS", "IS", "Inception score; more is better, needs class logits", _inception_score, needs_logits=True
+            "kid",
+            "KID",
+            "KD",
+            "unbiased kernel distance over subsets; 0 is best, can be negative",
+            _kid,
+            better="lower",
         ),
-        Metric("precision", "precision", "precision", "share of samples that look like reference images", _precision),
-        Metric("recall", "recall", "recall", "share of reference images that the samples reach", _recall),
+        Metric("kid_full", "KID full", "KD full", "the same from all pairs", _kid_full, better="lower"),
         Metric(
-            "density", "density", "density", "how densely the reference lies around samples; can exceed 1", _density
+            "is",
+            "IS",
+            "IS",
+            "Inception score; more is better, needs class logits",
+            _inception_score,
+            needs_logits=True,
+            better="higher",
         ),
-        Metric("coverage", "coverage", "coverage", "share of reference images with a sample near by", _coverage),
+        Metric(
+            "precision",
+            "precision",
+            "precision",
+            "share of samples that look like reference images",
+            _precision,
+            better="higher",
+        ),
+        Metric(
+            "recall", "recall", "recall", "share of reference images that the samples reach", _recall, better="higher"
+        ),
+        Metric(
+            "density",
+            "density",
+            "density",
+            "how densely the reference lies around samples; can exceed 1",
+            _density,
+            better="higher",
+        ),
+        Metric(
+            "coverage",
+            "coverage",
+            "coverage",
+            "share of reference images with a sample near by",
+            _coverage,
+            better="higher",
+        ),
         Metric(
             "nearest",
             "nearest training",

@@ -9,6 +9,7 @@ from typing import Any
 from shards.dataset import ShardDataset
 from spider.embed.cache import FeatureCache
 from spider.embed.load import load_embedding
+from spider.errors import SpiderUsageError
 from spider.files import cache_directory
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.registry import METRICS
@@ -42,6 +43,9 @@ class Evaluator:
         self.best: Best | None = None
         if settings.every_kimg is None:
             return
+        first = METRICS.get(settings.metrics[0])
+        if first is not None and first.better is None:
+            raise SpiderUsageError(f"evaluate.metrics: {first.name} comes first, and no checkpoint is best by it")
         # Opened before the first step, so that missing weights stop a run at its start and not at its first evaluation
         self.embedding = load_embedding(
             settings.embedding,
@@ -84,4 +88,4 @@ class Evaluator:
     def _improves(self, metric: str, value: float) -> bool:
         if self.best is None:
             return True
-        return value > self.best.value if METRICS[metric].higher_is_better else value < self.best.value
+        return value > self.best.value if METRICS[metric].better == "higher" else value < self.best.value

@@ -134,7 +134,7 @@ class Saver:
         snapshot = self.trainer.snapshot()
         snapshot.state["best"] = self.evaluator.best.as_json() if self.evaluator.best else None
         self.store.save(checkpoint_name(self.trainer.images), snapshot)
-        self.store.prune(self.trainer.config.checkpoint.keep_last, keep=self._keep())
+        self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())
         if self.evaluator.best is not None and self.trainer.world.is_main:
             write_text(self.directory.best_file, json.dumps(self.evaluator.best.as_json()) + "\n")
         self._saved_at = time.monotonic()

@@ -255,6 +255,7 @@ class Trainer:
         self.generator = self._player("generator", generator, config.g_optimizer, None)
         self.discriminator = self._player("discriminator", discriminator, config.d_optimizer, interval)
         self.ema = Ema(config.ema, self.generator.module)
+        self._all_buffers = [*self.generator.module.buffers(), *self.discriminator.module.buffers()]
 
     def _player(self, name: str, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
         module = module.to(self.world.device, self.dtype).train()
@@ -324,8 +325,7 @@ class Trainer:
         self._feeds = None
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
-        modules = (self.generator.module, self.discriminator.module)
-        return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+        return [(buffer, buffer.clone()) for buffer in self._all_buffers]
 
     @staticmethod
     def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:

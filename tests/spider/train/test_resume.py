@@ -1,0 +1,241 @@
+"""Resume equals uninterrupted, bit for bit: after a stop, after kill -9 at any moment, in the middle of a save."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cluster.checkpoint import CheckpointStore
+from cluster.world import World
+from spider.config.load import make_config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.run import RunDirectory, resolve
+from spider.train.loop import train
+from spider.train.start import prepare
+
+OVERRIDES = [
+    "batch=20",
+    "kimg=1.2",
+    "generator.width=0.1",
+    "discriminator.width=0.1",
+    "d_steps=2",
+    "penalties.r1_gamma=1",
+    "penalties.interval_steps=4",
+    "penalties.phase=own",
+    "selection.kind=adaptive",
+    "selection.k_unit=2",
+    "selection.trace.first_step=3",
+    "selection.trace.steps=40",
+    "overfit.rise_kimg=0.5",
+    "overfit.target=-0.5",
+    "ema.half_life_kimg=0.2",
+    "log.every_kimg=0.1",
+    "log.samples_every_kimg=0.5",
+    "log.samples=4",
+    "checkpoint.every_kimg=0.3",
+    "evaluate.every_kimg=0.4",
+    "evaluate.embedding=offline",
+    "evaluate.count=64",
+    "compute.deterministic=true",
+]
+
+
+def config_for(data, extra=()):
+    return make_config({"data": {"path": str(data)}}, [*OVERRIDES, *extra])
+
+
+def run(data, path, extra=()):
+    """Train in this process to the end."""
+    directory = RunDirectory(Path(path))
+    config = prepare(config_for(data, extra), directory)
+    directory.write_config(config)
+    return train(config, directory, World.single(), progress=False)
+
+
+def everything(path):
+    """All that must be equal: tensors, state, rows, trace, TensorBoard, evaluations, and which samples there are."""
+    directory = RunDirectory(Path(path))
+    snapshot = CheckpointStore(directory.checkpoints, World.single()).load(resolve(str(path)).checkpoint)
+    rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
+    for row in rows:
+        row.pop("timing")
+    board = EventAccumulator(str(directory.tensorboard)).Reload()
+    scalars = {
+        tag: [(event.step, event.value) for event in board.Scalars(tag)]
+        for tag in board.Tags()["scalars"]
+        if not tag.startswith("timing/")
+    }
+    evaluations = {file.name: json.loads(file.read_text())["results"] for file in directory.evaluations.iterdir()}
+    for results in evaluations.values():
+        for result in results:
+            result["provenance"]["samples"].pop("name")
+    samples = {file.name: file.read_bytes() for file in directory.samples.iterdir()}
+    best = directory.best()
+    return snapshot, rows, scalars, evaluations, samples, best, directory.trace_file.read_text()
+
+
+def assert_equal_runs(a, b):
+    (left, *rest_left), (right, *rest_right) = everything(a), everything(b)
+    assert left.tensors.keys() == right.tensors.keys()
+    for group, tensors in left.tensors.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, right.tensors[group][name]), f"{group}: {name}"
+    assert left.state == right.state
+    for one, other in zip(rest_left, rest_right, strict=True):
+        assert one == other
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(digits, path) == "finished"
+    return path
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads({threads})
+sys.path.insert(0, {folder!r})
+import test_resume
+print(test_resume.run({data!r}, {path!r}), flush=True)
+"""
+
+
+def start(data, path):
+    """The same training in a process of its own."""
+    code = SCRIPT.format(
+        threads=torch.get_num_threads(), folder=str(Path(__file__).parent), data=str(data), path=str(path)
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(path, count, process):
+    """Until metrics.jsonl has `count` rows."""
+    file = RunDirectory(Path(path)).metrics_file
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if file.is_file() and file.read_text().count("\n") >= count:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    raise AssertionError(f"{file} did not come to {count} rows")
+
+
+def test_a_longer_run_goes_on_where_the_shorter_one_ended(digits, uninterrupted, tmp_path):
+    run(digits, tmp_path / "run", ["kimg=0.5"])
+    assert run(digits, tmp_path / "run") == "finished"
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+
+
+def test_resume_after_a_stop_is_exact(digits, uninterrupted, tmp_path):
+    process = start(digits, tmp_path / "run")
+    wait_for_rows(tmp_path / "run", 4, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.strip() == "stopped", err
+    assert run(digits, tmp_path / "run") == "finished"
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+
+
+def test_resume_after_kill_9_is_exact(digits, uninterrupted, tmp_path):
+    """Twice in one run, at moments that differ from one test run to the next; the seed is in the failure's message."""
+    seed = int.from_bytes(os.urandom(2), "little")
+    moments = random.Random(seed)
+    for rows in sorted(moments.sample(range(3, 11), 2)):
+        process = start(digits, tmp_path / "run")
+        wait_for_rows(tmp_path / "run", rows, process)
+        time.sleep(moments.random() * 0.1)
+        process.kill()
+        process.wait()
+    assert run(digits, tmp_path / "run") == "finished", seed
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+
+
+def test_resume_from_a_save_cut_short_is_exact(digits, uninterrupted, tmp_path):
+    """A half-written checkpoint beside the finished ones, and a finished one that is damaged, change nothing."""
+    run(digits, tmp_path / "run", ["kimg=0.9"])
+    directory = RunDirectory(tmp_path / "run")
+    *_, before, last = directory.checkpoint_names()
+    shutil.copytree(directory.checkpoints / before, directory.checkpoints / ".tmp-000001-kimg-12345678")
+    victim = directory.checkpoints / last / "generator.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-100])
+    assert run(digits, tmp_path / "run") == "finished"
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+    assert (directory.checkpoints / "quarantine" / last).is_dir()
+
+
+def distributed(world, data, path, kimg):
+    """On a rank: train to `kimg`."""
+    config = config_for(data, [f"kimg={kimg}"])
+    directory = RunDirectory(Path(path))
+    if world.is_main:
+        directory.write_config(config)
+    world.barrier()
+    return train(config, directory, world, progress=False)
+
+
+def test_resume_is_exact_on_two_ranks(ranks, digits, tmp_path):
+    ranks(2).run(distributed, digits, tmp_path / "whole", 0.8)
+    ranks(2).run(distributed, digits, tmp_path / "parts", 0.3)
+    ranks(2, fresh=True).run(distributed, digits, tmp_path / "parts", 0.8)
+    assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_another_configuration_is_refused_with_the_difference(digits, uninterrupted):
+    directory = RunDirectory(uninterrupted)
+    with pytest.raises(SpiderUsageError, match=r"seed: the run has 0, now 1; .*|batch.*") as refused:
+        prepare(config_for(digits, ["seed=1"]), directory)
+    assert "--from" in str(refused.value)
+    assert prepare(config_for(digits, ["kimg=99"]), directory).kimg == 99
+
+
+def test_other_data_is_refused(digits, patches, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
+        run(patches, tmp_path / "run", ["kimg=2"])
+
+
+def test_a_branch_goes_on_from_another_runs_checkpoint(digits, uninterrupted, tmp_path):
+    config = config_for(digits, ["g_optimizer.lr=1e-5"])
+    directory = RunDirectory(tmp_path / "branch")
+    directory.write_config(config)
+    branch = resolve(f"{uninterrupted}@0.9")
+    assert train(config, directory, World.single(), branch=branch, progress=False) == "finished"
+    rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
+    assert rows[0]["kimg"] == pytest.approx(1.0)
+
+
+def test_a_checkpoint_that_holds_code_is_refused(digits, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    checkpoints = RunDirectory(tmp_path / "run").checkpoints
+    torch.save({"a": 1}, checkpoints / resolve(str(tmp_path / "run")).checkpoint / "extra.pt")
+    with pytest.raises(Exception, match=r"extra\.pt"):
+        CheckpointStore(checkpoints, World.single()).load(resolve(str(tmp_path / "run")).checkpoint)
+
+
+def test_retention_keeps_the_last_the_best_and_the_multiples(digits, tmp_path):
+    run(
+        digits,
+        tmp_path / "run",
+        ["checkpoint.every_kimg=0.1", "checkpoint.keep_last=2", "checkpoint.keep_every_kimg=0.5"],
+    )
+    directory = RunDirectory(tmp_path / "run")
+    best = directory.best()["checkpoint"]
+    assert set(directory.checkpoint_names()) == {
+        best,
+        "000000.500-kimg",
+        "000001-kimg",
+        "000001.100-kimg",
+        "000001.200-kimg",
+    }

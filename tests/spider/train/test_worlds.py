@@ -1,0 +1,123 @@
+"""A run is the same on 1, 2 and 4 ranks, and with its batch in one piece or in micro-batches."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.train.trainer import Trainer
+
+BASE = [
+    "batch=16",
+    "compute.precision=fp64",
+    "generator.width=0.1",
+    "discriminator.width=0.1",
+    "generator.norm=none",
+    "g_optimizer.lr=2e-3",
+    "d_optimizer.lr=2e-3",
+    "g_optimizer.beta1=0.0",
+    "penalties.r1_gamma=1",
+    "ema.half_life_kimg=0.1",
+]
+WORLDS = [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)]
+
+
+def trained(world, data, overrides, steps):
+    """On a rank: parameters and average after some steps, p, every step's k, and which slots the last step chose."""
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
+    ks = []
+    for _ in range(steps):
+        trainer.iterate()
+        ks.append(trainer.last_k)
+    modules = {"g": trainer.generator.module, "ema": trainer.ema.module, "d": trainer.discriminator.module}
+    state = {f"{key}.{name}": t.detach() for key, m in modules.items() for name, t in m.state_dict().items()}
+    return state, trainer.overfit.p, ks, trainer.stats.means()
+
+
+def first_gradients(world, data, overrides):
+    """On a rank: the gradients that the first iteration left behind, and the real images and sources that it saw."""
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
+    drawn = trainer._draw(0)
+    trainer._feeds = None
+    trainer.iterate()
+    players = (trainer.generator, trainer.discriminator)
+    gradients = {player.name: torch.cat([p.grad.flatten() for _, p in player.trainable]) for player in players}
+    return gradients, [(part.real, part.source) for part in drawn]
+
+
+METHODS = {
+    "plain": [],
+    "atopk": ["selection.kind=adaptive", "selection.k_unit=2", "overfit.rise_kimg=0.3", "overfit.target=-0.5"],
+    "topk-gp": ["selection.kind=fixed", "selection.k=2", "objective.kind=hinge", "penalties.gp_weight=1", "d_steps=2"],
+    "own-r1-r2": ["penalties.phase=own", "penalties.interval_steps=4", "penalties.r2_gamma=0.5", "data.mirror=true"],
+}
+CASES = [("plain", *world) for world in WORLDS] + [(name, *world) for name in METHODS for world in ((2, 1), (4, 2))][2:]
+
+
+@cache
+def alone(data, method):
+    """Fifty steps in one process."""
+    return trained(World.single(), data, METHODS[method], 50)
+
+
+@pytest.mark.parametrize(("method", "size", "accumulation"), CASES)
+def test_fifty_steps_are_the_same_anywhere(ranks, digits, method, size, accumulation):
+    """In float64: parameters to 1e-9, the same p and k at every step."""
+    whole, p, ks, means = alone(digits, method)
+    overrides = [*METHODS[method], f"accumulation={accumulation}"]
+    for state, p_there, ks_there, means_there in ranks(size).run(trained, digits, overrides, 50):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-9)
+        assert p_there == p
+        assert ks_there == ks
+        assert means_there == pytest.approx(means, rel=1e-9, abs=1e-12)
+    if method == "atopk":
+        assert p > 0
+        assert min(ks) < 16
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "norm"), [*((*world, "none") for world in WORLDS), (2, 1, "batch"), (4, 1, "batch")]
+)
+def test_one_step_gradients_agree_in_float32(ranks, digits, size, accumulation, norm):
+    """To 1e-5 of each player's gradient, and the same images in the same slots."""
+    overrides = ["compute.precision=fp32", f"generator.norm={norm}", f"discriminator.norm={norm}"]
+    whole, [(real, source)] = first_gradients(World.single(), digits, overrides)
+    for rank, (gradients, drawn) in enumerate(
+        ranks(size).run(first_gradients, digits, [*overrides, f"accumulation={accumulation}"])
+    ):
+        for player, gradient in whole.items():
+            assert (gradients[player] - gradient).norm() < 1e-5 * gradient.norm(), player
+        for m, (real_there, source_there) in enumerate(drawn):
+            torch.testing.assert_close(real_there, real[rank::size][m::accumulation], rtol=0, atol=0)
+            torch.testing.assert_close(source_there, source[rank::size][m::accumulation], rtol=0, atol=0)
+
+
+def batch_norm_run(world, data):
+    """On a rank: fifty steps with batch normalisation in both networks."""
+    return trained(world, data, ["generator.norm=batch", "discriminator.norm=batch", "penalties.r1_gamma=0.1"], 50)[0]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_batch_norm_sees_the_global_batch(ranks, digits, size):
+    whole = batch_norm_run(World.single(), digits)
+    for state in ranks(size).run(batch_norm_run, digits):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-9)
+
+
+def with_images(world, data, source):
+    """On a rank: a Spider GAN, twenty steps."""
+    overrides = ["source.kind=images", f"source.path={source}", "d_steps=2"]
+    return trained(world, data, overrides, 20)[0]
+
+
+def test_image_sources_are_the_same_on_two_ranks(ranks, digits, patches):
+    whole = with_images(World.single(), digits, patches)
+    for state in ranks(2).run(with_images, digits, patches):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-9)
