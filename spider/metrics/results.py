@@ -116,15 +116,22 @@ def _require_same_protocol(a: MetricResult, b: MetricResult) -> None:
             )
 
 
+def document(results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of any number of seeds as the module shows them. `provenance` is plain data of the caller's."""
+    whole: dict[str, Any] = _finite(
+        {
+            "format": FORMAT,
+            "provenance": dict(provenance),
+            "summary": [asdict(summary) for summary in summarise(results)],
+            "results": [result.to_json() for result in results],
+        }
+    )
+    return whole
+
+
 def write_result(path: Path, results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> None:
-    """Write results of any number of seeds, whole or not at all. `provenance` is plain data of the caller's."""
-    document = {
-        "format": FORMAT,
-        "provenance": dict(provenance),
-        "summary": [asdict(summary) for summary in summarise(results)],
-        "results": [result.to_json() for result in results],
-    }
-    text = json.dumps(_finite(document), indent=2, allow_nan=False) + "\n"
+    """Write the `document` of results, whole or not at all."""
+    text = json.dumps(document(results, provenance), indent=2, allow_nan=False) + "\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

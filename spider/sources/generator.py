@@ -24,12 +24,12 @@ class Generator(ImageSource):
 
     def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See ImageSource."""
-        return self._adapt(self.stage.images(seed, indices))
+        return self.adapt(self.stage.images(seed, indices))
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
         for inputs in self.stage.source.feed(seed, slots, position):
-            yield self._noisy(self._adapt(self.stage(inputs)), seed, f"train.{self.stream}", slots.at(position))
+            yield self._noisy(self.adapt(self.stage(inputs)), seed, f"train.{self.stream}", slots.at(position))
             position += slots.batch
 
     @property

@@ -28,21 +28,28 @@ class ImageSource(ABC):
 
     def at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See Source. On the source's device."""
-        return self._noisy(self.images_at(seed, indices), seed, f"eval.{self.stream}", indices)
+        return self.images_at(seed, indices) + self.noise_at(seed, indices)
+
+    def noise_at(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """What `at` adds to `images_at`, float32 [len(indices), *shape]."""
+        return self._noise(seed, f"eval.{self.stream}", indices)
 
     def frontend(self) -> Frontend | None:
         """See Source."""
         return None
 
-    def _adapt(self, images: Tensor) -> Tensor:
-        """Float [N, c, h, w] to float32 [N, C, H, W] of the target's shape."""
+    def adapt(self, images: Tensor) -> Tensor:
+        """Float [N, c, h, w] of any size, -1 to 1, to float32 [N, C, H, W] of the target's shape."""
         channels, height, width = self.shape
         # Fewer channels before the resize, more after it: so the resize has the least to do
         images = match_channels(images.to(torch.float32), min(channels, images.shape[1]))
         return match_channels(resize(images, height, width), channels).contiguous()
 
     def _noisy(self, images: Tensor, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+        return images if self.noise_std == 0 else images + self._noise(seed, stream, indices)
+
+    def _noise(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
         if self.noise_std == 0:
-            return images
+            return torch.zeros(len(indices), *self.shape, device=self.device)
         noise = draws.normal(seed, f"{stream}.noise", indices, self.shape)
-        return images + self.noise_std * noise.to(self.device, non_blocking=True)
+        return self.noise_std * noise.to(self.device, non_blocking=True)

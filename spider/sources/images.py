@@ -65,4 +65,4 @@ class Images(ImageSource):
         return {**self.config.model_dump(), "fingerprint": self.dataset.fingerprint, "images": len(self.dataset)}
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return self._adapt(to_float(images.to(self.device, non_blocking=True)))
+        return self.adapt(to_float(images.to(self.device, non_blocking=True)))
