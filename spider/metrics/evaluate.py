@@ -18,7 +18,6 @@ from spider.embed.embedding import Embedding
 from spider.embed.features import extract_features, extract_features_and_logits
 from spider.embed.images import NumberedImages
 from spider.errors import SpiderError, SpiderUsageError
-from spider.metrics.nearest_figures import HISTOGRAM, PANEL, draw_histogram, draw_panel
 from spider.metrics.protocols import protocol_for
 from spider.metrics.registry import METRICS, Comparison, Metric, metrics_named
 from spider.metrics.results import MetricResult
@@ -66,6 +65,8 @@ def evaluate_images(
         raise SpiderUsageError(f"{samples.name}: cannot measure {count} images; it has {len(samples)}")
     if training is not None and training.fingerprint == reference.fingerprint:
         training = None
+    if not any(metric.needs_training for metric in chosen):
+        training = None
 
     comparison = Comparison(
         *_samples(samples, count, chosen, embedding, world, progress),
@@ -81,6 +82,9 @@ def evaluate_images(
         sets["training"] = (training, len(training))
     results = [_result(metric, comparison, embedding, sets) for metric in chosen]
     if figures is not None and METRICS["nearest"] in chosen and world.is_main:
+        # Here, because matplotlib takes long to import, and most evaluations draw nothing.
+        from spider.metrics.nearest_figures import HISTOGRAM, PANEL, draw_histogram, draw_panel
+
         draw_histogram(figures / HISTOGRAM, comparison.nearest_training)
         draw_panel(figures / PANEL, comparison.nearest_training, samples, training or reference)
     # Ranks on machines of different kinds may round differently; what is decided from a number is decided by all alike.

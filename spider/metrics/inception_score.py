@@ -7,16 +7,16 @@ It sees no reference set. Between 1 and the number of classes; means little for 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax, logsumexp
 
+from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
-
-_STREAM = 0x6973  # "is": keeps this shuffle apart from other draws under the same seed
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def inception_score(logits: Features, *, splits: int = 10, shuffle_seed: int | N
         )
     order = np.arange(len(logits))
     if shuffle_seed is not None:
-        order = np.random.default_rng([_STREAM, shuffle_seed]).permutation(order)
+        order = draws.generator(shuffle_seed, "metrics.is").permutation(order)
     # Image i of N is in split floor(i * splits / N).
     parts = [order[-(-len(order) * s // splits) : -(-len(order) * (s + 1) // splits)] for s in range(splits)]
     scores = np.array([_score(logits[part].astype(np.float64)) for part in parts])
@@ -49,6 +49,6 @@ def inception_score(logits: Features, *, splits: int = 10, shuffle_seed: int | N
 
 def _score(logits: NDArray[np.float64]) -> float:
     """exp of the mean KL divergence between p(y | x) and p(y)."""
-    log_p = log_softmax(logits, axis=1)  # [n, classes]
-    log_marginal = logsumexp(log_p, axis=0) - np.log(len(log_p))
-    return float(np.exp((np.exp(log_p) * (log_p - log_marginal)).sum(axis=1).mean()))
+    log_p = torch.from_numpy(logits).log_softmax(dim=1)  # [n, classes]
+    log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+    return math.exp(float((log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean()))

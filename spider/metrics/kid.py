@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
 from spider.metrics.spread import spread
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SUBSETS = 100
 SUBSET_SIZE = 1000
 ROWS = 1024  # vectors of a block
-_STREAM = 0x6B6964  # "kid": keeps these draws apart from others under the same seed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def kid(
     _require_two(size)
 
     def unit(s: int) -> tuple[Tensor]:
-        rng = np.random.default_rng([_STREAM, seed, s])
+        rng = draws.generator(seed, "metrics.kid", s)
         x, y = (
             _float64(features[rng.choice(len(features), size, replace=False)], world)
             for features in (samples, reference)

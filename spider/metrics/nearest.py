@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
 from spider.metrics.distances import Nearest, nearest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_UNSEEN = 10_000  # images that give the scale
 TAIL = 0.01  # share of unseen images that are nearer to a training image than `NearestTraining.tail`
-_STREAM = 0x6E6E  # "nn": keeps this draw apart from others under the same seed
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def nearest_training(
     if len(training) < 2:
         raise SpiderUsageError(f"nearest training images need at least 2 training images, found {len(training)}")
     pool = training if held_out is None else held_out
-    rng = np.random.default_rng([_STREAM, seed])
+    rng = draws.generator(seed, "metrics.nearest")
     chosen = np.sort(rng.choice(len(pool), min(len(pool), MOST_UNSEEN), replace=False))
     found = nearest(samples, training, world, progress=progress)
     unseen = nearest(pool[chosen], training, world, but=chosen if held_out is None else None, progress=progress)

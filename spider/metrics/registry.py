@@ -1,10 +1,11 @@
 """Every metric by name: what it needs of the images and how it is scored. A new metric is an entry here.
 
-Metrics that need the same intermediate numbers (the four of `prdc`, both of `sid`) find them in one `Comparison`.
+Metrics that need the same intermediate numbers (the four of `prdc`, `sid` and `csid`) find them in one `Comparison`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -22,6 +23,10 @@ from spider.metrics.moments import moments_of
 from spider.metrics.nearest import TAIL, NearestTraining, nearest_training
 from spider.metrics.prdc import Manifolds, Neighbourhood, prdc
 from spider.metrics.protocols import Protocol
+from spider.sid.curve import SidCurve
+from spider.sid.kernels import Kernel
+from spider.sid.robust import SUBSETS as SID_SUBSETS
+from spider.sid.robust import sid_curves
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -55,6 +60,20 @@ class Comparison:
         return dict(zip(rules, found, strict=True))
 
     @cached_property
+    def sid_curve(self) -> SidCurve | None:
+        """Signed distance of the samples to the reference; None if the reference does not vary.
+
+        Every rank computes all of it: it takes about a second, less than sending its parts around.
+        """
+        if (self.reference == self.reference[0]).all():
+            return None
+        sources = {"samples": self.samples}
+        (curve,) = sid_curves(self.reference, sources, [Kernel(-1)], seed=self.seed, device=self.world.device)[
+            "samples"
+        ]
+        return curve
+
+    @cached_property
     def nearest_training(self) -> NearestTraining:
         """Distances to training images. If those are not the reference, it holds out the scale."""
         training = self.reference if self.training is None else self.training
@@ -82,26 +101,28 @@ class Metric:
     """An entry.
 
     Attributes:
-        label: its name in the literature, which stands for Inception's features.
-        other_label: its name under another embedding, which `label_under` adds.
+        label: its name in the literature, which often means Inception's features.
         about: one line for `--help`.
+        elsewhere: its name under another embedding, where that is not `label`; the embedding's name is added to it.
         needs_logits: whether the embedding must classify.
+        needs_training: whether it looks at the generator's training images.
         better: which way is better, where a checkpoint can be chosen by it.
     """
 
     name: str
     label: str
-    other_label: str
     about: str
     score: Callable[[Comparison], Score]
+    elsewhere: str | None = None
     needs_logits: bool = False
+    needs_training: bool = False
     better: Literal["lower", "higher"] | None = None
 
     def label_under(self, embedding: Embedding) -> str:
         """The label, which is the literature's only for the network and weights of the literature."""
         if embedding.label == f"inception/{embedding.protocol}":
             return self.label
-        return f"{self.other_label}[{embedding.label}]"
+        return f"{self.elsewhere or self.label}[{embedding.label}]"
 
 
 def _fid(c: Comparison) -> Score:
@@ -172,6 +193,37 @@ def _manifold_score(c: Comparison, rule: Neighbourhood, which: str) -> Score:
     return Score(getattr(c.manifolds[rule], which), protocol={"neighbourhood": asdict(rule)})
 
 
+def _csid(c: Comparison) -> Score:
+    curve = c.sid_curve
+    if curve is None:
+        return Score(math.nan, warnings=[_NO_CUBE])
+    return Score(curve.csid, stderr=curve.csid_stderr, protocol=_sid_protocol(curve), details=_sid_details(curve))
+
+
+def _sid(c: Comparison) -> Score:
+    curve = c.sid_curve
+    if curve is None:
+        return Score(math.nan, warnings=[_NO_CUBE])
+    peak = int(np.abs(curve.values).argmax())
+    return Score(
+        float(curve.values[peak]),
+        stderr=None if curve.stderr is None else float(curve.stderr[peak]),
+        protocol=_sid_protocol(curve),
+        details={"radius": float(curve.radii[peak]), **_sid_details(curve)},
+    )
+
+
+_NO_CUBE = "undefined: to the embedding, all reference images are the same"
+
+
+def _sid_protocol(curve: SidCurve) -> dict[str, Any]:
+    return {"kernel": curve.kernel.label, "mode": curve.mode, "radii": curve.radii.tolist(), "subsets": SID_SUBSETS}
+
+
+def _sid_details(curve: SidCurve) -> dict[str, Any]:
+    return {"curve": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
+
+
 def _nearest(c: Comparison) -> Score:
     found = c.nearest_training
     share = found.share_in_tail
@@ -205,58 +257,37 @@ def _nearest(c: Comparison) -> Score:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("fid", "FID", "FD", "Fréchet distance; 0 is best", _fid, better="lower"),
+        Metric("fid", "FID", "Fréchet distance; 0 is best", _fid, elsewhere="FD", better="lower"),
         Metric(
             "kid",
             "KID",
-            "KD",
-            "unbiased kernel distance over subsets; 0 is best, can be negative",
+            "unbiased kernel distance, about 0 at best, over subsets",
             _kid,
+            elsewhere="KD",
             better="lower",
         ),
-        Metric("kid_full", "KID full", "KD full", "the same from all pairs", _kid_full, better="lower"),
+        Metric("kid_full", "KID full", "the same from all pairs", _kid_full, elsewhere="KD full", better="lower"),
+        Metric("is", "IS", "Inception score, needs class logits", _inception_score, needs_logits=True, better="higher"),
+        Metric("precision", "precision", "share of samples that look like the reference", _precision, better="higher"),
+        Metric("recall", "recall", "share of the reference that the samples reach", _recall, better="higher"),
         Metric(
-            "is",
-            "IS",
-            "IS",
-            "Inception score; more is better, needs class logits",
-            _inception_score,
-            needs_logits=True,
-            better="higher",
+            "density", "density", "how dense the reference is around samples; may exceed 1", _density, better="higher"
         ),
+        Metric("coverage", "coverage", "share of the reference with a sample near by", _coverage, better="higher"),
         Metric(
-            "precision",
-            "precision",
-            "precision",
-            "share of samples that look like reference images",
-            _precision,
-            better="higher",
+            "csid",
+            "CSID[-1]",
+            "area of signed distance; below 0: less diverse than the reference",
+            _csid,
+            elsewhere="CSD[-1]",
         ),
-        Metric(
-            "recall", "recall", "recall", "share of reference images that the samples reach", _recall, better="higher"
-        ),
-        Metric(
-            "density",
-            "density",
-            "density",
-            "how densely the reference lies around samples; can exceed 1",
-            _density,
-            better="higher",
-        ),
-        Metric(
-            "coverage",
-            "coverage",
-            "coverage",
-            "share of reference images with a sample near by",
-            _coverage,
-            better="higher",
-        ),
+        Metric("sid", "SID[-1]", "signed distance at the radius where it is largest", _sid, elsewhere="SD[-1]"),
         Metric(
             "nearest",
             "nearest training",
-            "nearest training",
             "distance to the nearest training image over that of images that are no copies; 1 is one law, 0 copies",
             _nearest,
+            needs_training=True,
         ),
     )
 }

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from spider.errors import SpiderError
+from spider.files import write_text
+from spider.tables import aligned
 
 FORMAT = 1
 
@@ -132,18 +132,7 @@ def document(results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> 
 def write_result(path: Path, results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> None:
     """Write the `document` of results, whole or not at all."""
     text = json.dumps(document(results, provenance), indent=2, allow_nan=False) + "\n"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)  # temporary files are private
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_text(Path(path), text)
 
 
 def read_results(path: Path) -> list[MetricResult]:
@@ -162,15 +151,22 @@ def table(results: Sequence[MetricResult]) -> str:
     first = results[0]
     sets = [first.provenance[side] for side in ("samples", "reference")]
     compared = " against ".join(f"{images['name']} ({images['count']:,} images)" for images in sets)
-    rows = [("metric", "value", "±", "over")]
+    rows = [("metric", "value", "±", "")]
     for summary in summarise(results):
-        one = next(result for result in results if result.name == summary.name)
-        std, over = (summary.std, f"{len(summary.seeds)} seeds") if len(summary.seeds) > 1 else (one.std, one.std_over)
-        rows.append((summary.label, _number(summary.mean), _number(std) if std is not None else "", over or ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
+        alone = next(result for result in results if result.name == summary.name)
+        spread, what = _spread(summary, alone)
+        rows.append((summary.label, _number(summary.mean), "" if spread is None else _number(spread), what))
     warnings = [f"! {summary.label}: {text}" for summary in summarise(results) for text in summary.warnings]
-    return "\n".join([f"{compared}, {first.protocol['embedding']}", *lines, *warnings])
+    return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings])
+
+
+def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:
+    """How far the value may be off, and in which sense: over seeds if there are several."""
+    if len(summary.seeds) > 1:
+        return summary.std, f"over {len(summary.seeds)} seeds"
+    if alone.std is not None:
+        return alone.std, f"over {alone.std_over}"
+    return alone.stderr, "standard error" if alone.stderr is not None else ""
 
 
 def _names(results: Sequence[MetricResult]) -> list[str]:
@@ -178,7 +174,7 @@ def _names(results: Sequence[MetricResult]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.5g}"
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _finite(value: Any) -> Any:

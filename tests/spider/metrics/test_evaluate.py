@@ -1,5 +1,6 @@
 """Every number says what it hangs on, and is the same whatever the number of ranks."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from torch import Tensor
 from cluster.world import World
 from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
-from spider.metrics import distances, kid, moments
+from spider.metrics import distances, kid, moments, registry
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import PROTOCOLS
 from spider.metrics.registry import METRICS
 from spider.metrics.results import MetricResult
+from spider.sid.robust import sid_curves
 
 WORLD = World.single()
 DIM = 12
@@ -82,10 +84,19 @@ def evaluate(
     )
 
 
+QUICK_SID = functools.partial(sid_curves, subsets=2, replicates=10)
+
+
+@pytest.fixture(autouse=True)
+def _quick_sid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "sid_curves", QUICK_SID)
+
+
 def measure_everything(world: World) -> list[dict[str, object]]:
     """Every metric, in blocks so small that there are more of them than ranks."""
     small = [mock.patch.object(module, "ROWS", 32) for module in (distances, kid, moments)]
-    for patch in [*small, mock.patch.object(moments, "COLUMNS", 5)]:
+    quick = mock.patch.object(registry, "sid_curves", QUICK_SID)
+    for patch in [*small, quick, mock.patch.object(moments, "COLUMNS", 5)]:
         patch.start()
     try:
         results = evaluate_images(
@@ -103,7 +114,7 @@ def measure_everything(world: World) -> list[dict[str, object]]:
 
 def test_every_metric_is_the_same_on_one_two_four_ranks(ranks):
     alone = measure_everything(WORLD)
-    for size in (1, 2, 4):
+    for size in (2, 4):
         for results in ranks(size).run(measure_everything):
             for found, expected in zip(results, alone, strict=True):
                 assert found["value"] == pytest.approx(expected["value"], rel=1e-9), (size, found["label"])
@@ -145,7 +156,8 @@ def test_no_label_poses_as_inception():
         for result in evaluate(everything, embedding):
             assert result.label.endswith(f"[{embedding.label}]")
             assert not result.label.startswith(("FID", "KID", "CSID", "SID"))
-    assert [result.label for result in evaluate(["fid", "kid", "is"], inception())] == ["FID", "KID", "IS"]
+    named = evaluate(["fid", "kid", "is", "csid"], inception())
+    assert [result.label for result in named] == ["FID", "KID", "IS", "CSID[-1]"]
     assert evaluate(["is"], stranger)[0].label == "IS[inception/tf@0123abcd]"
 
 
@@ -225,9 +237,11 @@ def test_constant_images_do_not_crash(tmp_path: Path):
             world=WORLD,
             figures=tmp_path,
         )
+        assert all(result.value is not None or result.warnings for result in results if result.name != "nearest")
         json.dumps([result.to_json() for result in results], allow_nan=False)
         values = {result.name: result.value for result in results}
         assert values["is"] == pytest.approx(1)
+        assert (values["csid"] is None) == (values["sid"] is None) == (reference is constant)
         assert (values["fid"] == 0) == (reference is constant)
 
 
@@ -240,6 +254,18 @@ def test_features_are_computed_once_for_all_metrics_and_kept_for_the_reference(t
     assert first.calls == 2 + 2  # blocks of 64: samples 90, reference 120
     assert evaluate(everything, again, cache=cache) == results
     assert again.calls == 2
+
+
+def test_signed_distance_is_that_of_samples_to_reference():
+    narrow = Images("narrow", 90, seed=1, low=100, high=156)
+    (csid, sid) = evaluate(["csid", "sid"], samples=narrow)
+    wide = Images("wide", 90, seed=1, low=0, high=256)
+    (back,) = evaluate_images(wide, narrow, metrics=["csid"], embedding=Projection(), world=WORLD)
+    assert csid.value < 0 < back.value  # less diverse, more diverse
+    assert csid.value == pytest.approx(sum(csid.details["curve"]))
+    assert csid.stderr > 0
+    assert abs(sid.value) == max(map(abs, csid.details["curve"]))
+    assert (csid.protocol["kernel"], csid.protocol["mode"]) == ("-1", "robust")
 
 
 def test_a_generator_that_copies_is_seen(tmp_path: Path):

@@ -55,6 +55,7 @@ def test_draws_are_addressed_by_the_seed():
     assert one.value != other.value
     # Subset 0 is the same however many follow it: of two subsets, it is one standard deviation from their mean.
     first, both = (kid(x, y, WORLD, seed=7, subsets=n, subset_size=50) for n in (1, 2))
+    assert both.std > 0
     assert abs(first.value - both.value) == pytest.approx(both.std, rel=1e-9)
 
 

@@ -86,14 +86,14 @@ def test_different_protocols_are_not_averaged():
 
 
 def test_the_table_shows_sets_values_spread_and_warnings():
-    one = table(
-        [result(value=12.3456, warnings=["samples: few"]), result("kid", None, std=0.25, std_over="100 subsets")]
-    )
-    assert one.splitlines() == [
+    kid = result("kid", None, std=0.25, std_over="100 subsets")
+    text = table([result(value=12.3456, warnings=["samples: few"]), kid, result("csid", -3.0, stderr=0.5)])
+    assert text.splitlines() == [
         "run (5,000 images) against digits (10,000 images), inception/tf",
-        "metric      value     ±  over",
-        "FID        12.346",
-        "KID     undefined  0.25  100 subsets",
+        "metric   value     ±",
+        "FID     12.346",
+        "KID          -  0.25  over 100 subsets",
+        "CSID        -3   0.5  standard error",
         "! FID: samples: few",
     ]
-    assert "FID       1.5  0.70711  2 seeds" in table([result(value=1.0), result(value=2.0, seed=1)])
+    assert "FID       1.5  0.70711  over 2 seeds" in table([result(value=1.0), result(value=2.0, seed=1)])
