@@ -23,7 +23,7 @@ demo: $(VENV)/.installed  ## install and tell the whole story on built-in data, 
 	$(BIN)/spider demo --out runs/demo
 
 test: $(VENV)/.installed-dev  ## the laws (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev  ## ruff: style and formatting
 	$(BIN)/ruff check .
