@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 # is one step less than the radius it used.
 PAPER_RADII = tuple(step / 2 for step in range(1, 50))
 
+_BLOCK = 256  # images that are summed in float32, before float64 takes over
+
 
 @dataclass(frozen=True)
 class FeatureSummary:
@@ -62,8 +64,9 @@ def summarise(features: Features, name: str) -> FeatureSummary:
     if not np.isfinite(mean).all():
         raise SpiderError(f"{name}: a feature is not finite")
     variance = np.zeros_like(mean)
-    for start in range(0, len(features), 4096):  # in blocks, because float64 takes twice the memory
-        variance += np.square(features[start : start + 4096] - mean).sum(0)
+    centre = mean.astype(np.float32)  # any centre near the mean keeps the digits
+    for start in range(0, len(features), _BLOCK):
+        variance += np.square(features[start : start + _BLOCK] - centre).sum(0)
     return FeatureSummary(len(features), mean, variance / (len(features) - 1))
 
 

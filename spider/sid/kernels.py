@@ -54,31 +54,43 @@ class Kernel:
         """As tables, files and `--orders` have it: `-1`, `0.5`, `2 log`, `-2046 relative`."""
         return f"{self.order:g}" + " log" * self.log + " relative" * self.relative
 
-    def __call__(self, distance: Tensor) -> Tensor:
-        """psi of distances > 0, any shape, in their own precision."""
-        return self.of_squared(distance.square(), torch.empty_like(distance))
+    def __call__(self, distance: Tensor, unit: float = 1.0) -> Tensor:
+        """psi(distance / unit) for distances > 0 of any shape, in their precision; `unit` for relative kernels only."""
+        psi = self.growth(distance.square(), distance.reciprocal(), torch.empty_like(distance), unit)
+        return self.sign * psi
 
-    def of_squared(self, squared: Tensor, out: Tensor, unit: float = 1.0) -> Tensor:
-        """psi(d / unit) of squared distances > 0, written to `out`, of the same shape, and returned.
+    @property
+    def sign(self) -> int:
+        """What `growth` is multiplied by to make psi: once for a sum, not for each of its terms."""
+        return -1 if self.order < 0 else 1
 
-        `unit` counts for relative kernels only.
+    def growth(self, squared: Tensor, inverse: Tensor, out: Tensor, unit: float = 1.0) -> Tensor:
+        """psi without its sign, of distances given by their squares and their inverses.
+
+        The result is in `out`, or is one of the arguments: do not write to it.
         """
-        self._power(squared, out, unit)
-        if self.log:
-            return out.mul_(self._log_distance(squared, unit))
-        return out.neg_() if self.order < 0 else out
+        power = self._power(squared, inverse, out, unit)
+        return torch.mul(power, self._log_distance(squared, unit), out=out) if self.log else power
 
     def slope_over_distance(self, squared: Tensor, unit: float = 1.0) -> Tensor:
-        """psi'(d) / d, with psi as in `of_squared`: moving x by v moves psi(|x - c|) by this times v.(x - c)."""
-        power = self._power(squared, torch.empty_like(squared), unit)
+        """psi'(d) / d: moving x by v moves psi(|x - c|) by this times v.(x - c)."""
+        power = self._power(squared, squared.rsqrt(), torch.empty_like(squared), unit)
         slope = self.order * self._log_distance(squared, unit) + 1 if self.log else abs(self.order)
-        return power.mul_(slope).div_(squared)
+        return power * slope / squared
 
-    def _power(self, squared: Tensor, out: Tensor, unit: float) -> Tensor:
-        """(d / unit)^k into `out`."""
+    def _power(self, squared: Tensor, inverse: Tensor, out: Tensor, unit: float) -> Tensor:
+        """(d / unit)^k, in `out` or one of the arguments."""
         if self.relative:
             return torch.mul(self._log_distance(squared, unit), self.order, out=out).exp_()
-        return _power_of_root(squared, self.order, out)
+        if not float(self.order).is_integer():
+            return torch.pow(squared, self.order / 2, out=out)
+        k = int(self.order)  # by products, which are many times faster than powers
+        if k < 0:
+            return _integer_power(inverse, -k, out)
+        if k == 0:
+            return out.fill_(1)
+        power = _integer_power(squared, (k + 1) // 2, out)
+        return torch.mul(power, inverse, out=out) if k % 2 else power
 
     def _log_distance(self, squared: Tensor, unit: float) -> Tensor:
         """ln(d / unit)."""
@@ -96,13 +108,11 @@ def polyharmonic(m: float, n: int) -> Kernel:
     return Kernel(order, log=order >= 0 and n % 2 == 0 and float(order).is_integer() and order % 2 == 0)
 
 
-def _power_of_root(squared: Tensor, order: float, out: Tensor) -> Tensor:
-    """squared^(order / 2) into `out`. Odd orders by products of 1 / sqrt, which is many times faster than a power."""
-    if not float(order).is_integer() or int(order) % 2 == 0:
-        return torch.pow(squared, order / 2, out=out)
-    torch.rsqrt(squared, out=out)  # order -1
-    if order != -1:
-        factor = squared if order > 0 else squared.reciprocal()
-        for _ in range(abs(int(order) + 1) // 2):
-            out.mul_(factor)
-    return out
+def _integer_power(base: Tensor, exponent: int, out: Tensor) -> Tensor:
+    """base^exponent, exponent >= 1, by squaring; in `out`, or `base` itself."""
+    power = base
+    for bit in bin(exponent)[3:]:
+        power = torch.mul(power, power, out=out)
+        if bit == "1":
+            power = torch.mul(power, base, out=out)
+    return power

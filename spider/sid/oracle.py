@@ -39,12 +39,8 @@ def closed_form(cube: Cube, source: FeatureSummary, kernels: Sequence[Kernel]) -
     curves = []
     for kernel in kernels:
         near, far = (
-            torch.stack([_psi(kernel, d2, unit) for d2, unit in zip(squared, cube.typical_distances, strict=True)])
-            for squared in (to_target, to_source)
+            torch.stack([kernel(d, unit) for d, unit in zip(distances.sqrt(), cube.typical_distances, strict=True)])
+            for distances in (to_target, to_source)
         )
         curves.append(SidCurve(kernel, "screen", np.array(cube.radii), POINTS * (far - near).numpy()))
     return curves
-
-
-def _psi(kernel: Kernel, squared: torch.Tensor, unit: float) -> torch.Tensor:
-    return kernel.of_squared(squared, torch.empty_like(squared), unit)

@@ -30,12 +30,12 @@ from spider.errors import SpiderUsageError
 from spider.sid.cube import PAPER_RADII, Cube, rows_of_subsets, summarise, unit_points
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
-from spider.sid.sums import Slope, mean_over_points, working_dtype
+from spider.sid.sums import MIRRORS, Slope, mean_over_points, slope_of_mean, working_dtype
 
 SUBSETS = 20
 IMAGES = 500
-REPLICATES = 200
-_SLOPE_SUBSETS = 2  # a slope is a mean over all pairs of a subset, and enters the uncertainty alone
+REPLICATES = 128
+_SLOPE_IMAGES = 125  # a slope is a mean over all pairs with points, and enters the uncertainty alone
 _WEIGHTS_AT_ONCE = 1 << 24
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def sid_curves(
     dtype = working_dtype(cube, kernels)
 
     def points_of(subset: int) -> Tensor:
-        return torch.from_numpy(unit_points(seed, subset, POINTS // 2, cube.dim)).to(device, dtype)
+        return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
 
     with exact_float32():
         points = _in_threads(points_of, subsets, device)
@@ -141,18 +141,18 @@ def _measure(
     rows = rows_of_subsets(seed, subsets, size, len(features))
     centre = torch.from_numpy(cube.target.mean).to(points[0])
 
-    def measure_subset(subset: int) -> tuple[Tensor, Slope | None]:
-        images = (torch.from_numpy(features[rows[subset]]).to(points[subset]) - centre) * stretch
-        return mean_over_points(cube, kernels, points[subset], images, slope=subset < _SLOPE_SUBSETS)
+    def images_of(subset: int) -> Tensor:
+        return (torch.from_numpy(features[rows[subset]]).to(centre) - centre) * stretch
 
-    measured = _in_threads(measure_subset, subsets, points[0].device)
+    def measure(subset: int) -> Tensor:
+        return mean_over_points(cube, kernels, points[subset], images_of(subset))
+
+    means = torch.cat(_in_threads(measure, subsets, centre.device), dim=2)  # [K, R, subsets * size]
     used, inverse = np.unique(rows, return_inverse=True)
     where = torch.from_numpy(inverse.reshape(-1))
-    means = torch.cat([means for means, _ in measured], dim=2)  # [K, R, subsets * size]
     totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
     uses = torch.bincount(where, minlength=len(used)).double()
-    slopes = [slope for _, slope in measured if slope is not None]
-    slope = Slope(*(torch.stack(parts).mean(0) for parts in zip(*((s.shift, s.stretch) for s in slopes), strict=True)))
+    slope = slope_of_mean(cube, kernels, points[0], images_of(0)[:_SLOPE_IMAGES])
     return ImageMeans(used, uses, totals, slope)
 
 
@@ -194,12 +194,12 @@ def _resample_target(
     inverse = np.divide(1, 2 * cube.dim * deviation, out=np.zeros_like(deviation), where=deviation > 0)
     blocks = (images[start : start + 4096] for start in range(0, count, 4096))
     # First-order weight of each image in the cube's side, [N].
-    side = torch.cat([(block - centre).square() @ torch.from_numpy(inverse) for block in blocks])
+    side = torch.cat([(block - centre.float()).square() @ torch.from_numpy(inverse).float() for block in blocks])
     means, shift, stretch = [], [], []
     for weights in _resample(seed, "sid.redraw", count, replicates):
         means.append(at_target.resampled(weights[:, torch.from_numpy(at_target.rows)]))
         shift.append((weights.to(device) @ images.to(device)).cpu().double() / count)
-        stretch.append(weights.double() @ side / count)
+        stretch.append((weights @ side).double() / count)
     return Resampled(torch.cat(means), torch.cat(shift) - centre, (torch.cat(stretch) - scale / 2) / scale)
 
 
