@@ -433,10 +433,8 @@ def _kill_at_every_event(world: World, directory: Path) -> list[str]:
             _store(folder).prune(1)
 
         _, status = os.waitpid(_in_child(save_and_die), 0)
-        latest = _store(folder).load_latest()
-        assert latest is not None
-        assert _same(latest[1], _snapshot(float(latest[0][0])))
-        assert not (folder / "quarantine").exists()
+        for name in _store(folder).names():
+            assert _same(_store(folder).load(name), _snapshot(float(name[0])))
         outcomes.append(",".join(_store(folder).names()))
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
@@ -569,18 +567,26 @@ def test_all_ranks_take_the_same_checkpoint(ranks: Ranks, tmp_path: Path) -> Non
     assert (tmp_path / "quarantine" / "3-kimg" / "reason.txt").exists()
 
 
-def _load_blind_on_rank_1(world: World, directory: Path) -> str:
-    store = CheckpointStore(directory if world.is_main else directory / "elsewhere", world)
+def _load_from_own_directory(world: World, directories: list[Path]) -> str:
     with pytest.raises(ClusterError) as raised:
-        store.load_latest()
+        CheckpointStore(directories[world.rank], world).load_latest()
     return str(raised.value)
 
 
-def test_a_rank_that_sees_another_disk_is_named_and_nothing_is_quarantined(ranks: Ranks, tmp_path: Path) -> None:
-    _store(tmp_path).save("a", _snapshot())
-    of_rank_0, of_rank_1 = ranks(2).run(_load_blind_on_rank_1, tmp_path)
+def test_a_rank_that_sees_no_checkpoint_is_named(ranks: Ranks, tmp_path: Path) -> None:
+    _store(tmp_path / "a").save("1-kimg", _snapshot())
+    of_rank_0, of_rank_1 = ranks(2).run(_load_from_own_directory, [tmp_path / "a", tmp_path / "b"])
     assert of_rank_0 == f"rank 1: {of_rank_1}"
-    assert _store(tmp_path).names() == ["a"]
+    assert "no checkpoint 1-kimg" in of_rank_1
+
+
+def test_damage_that_rank_0_does_not_see_is_named_and_not_quarantined(ranks: Ranks, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        _store(tmp_path / folder).save("1-kimg", _snapshot())
+    _truncate(tmp_path / "b" / "1-kimg")
+    for text in ranks(2).run(_load_from_own_directory, [tmp_path / "a", tmp_path / "b"]):
+        assert text.startswith("rank 1 cannot read what rank 0 can: checkpoint file")
+    assert _store(tmp_path / "a").names() == _store(tmp_path / "b").names() == ["1-kimg"]
 
 
 def test_checksum_sees_every_change() -> None:
