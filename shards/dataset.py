@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shards.errors import ShardsError
 from shards.index import INDEX_NAME, DatasetIndex
 from shards.location import Location
-from shards.samples import BLOCK_BYTES, BadSample, decode, key_of_header, parse_offsets
+from shards.samples import BLOCK_BYTES, BadSample, check_header, decode, key_of_header, parse_offsets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,8 +84,8 @@ class ShardDataset:
             ShardsError: its shard is damaged.
         """
         shard, row = self._locate(number)
-        pixels, label, key = shard.read(row)
-        return np.array(pixels), label, key
+        pixels, label = shard.read(row)
+        return np.array(pixels), label, shard.key(row)
 
     def read_batch(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> tuple[Pixels, Labels]:
         """The images of these numbers, in this order: pixels uint8 [N, C, H, W], labels int64 [N] (-1: none).
@@ -98,7 +98,7 @@ class ShardDataset:
         labels = np.empty(len(numbers), np.int64)
         for slot, number in enumerate(numbers):
             shard, row = self._locate(int(number))
-            pixels[slot], labels[slot], _ = shard.read(row)
+            pixels[slot], labels[slot] = shard.read(row)
         return pixels, labels
 
     def batch(self, start: int, stop: int) -> Tensor:
@@ -171,16 +171,16 @@ class _OpenShard:
         except OSError as error:
             raise ShardsError(f"{path}: cannot be opened: {error.strerror}") from None
 
-    def read(self, row: int) -> tuple[Pixels, int, str]:
-        """Pixels uint8 [C, H, W] (a view that may be read-only), label, key of the shard's image `row`."""
+    def read(self, row: int) -> tuple[Pixels, int]:
+        """Pixels uint8 [C, H, W] (a view that may be read-only) and label of the shard's image `row`."""
         offset, size, crc32, label = self._offsets[row].item()
         try:
             block = self._bytes(offset - BLOCK_BYTES, BLOCK_BYTES + size)
-            key = key_of_header(block[:BLOCK_BYTES], size, self._encoding)
+            check_header(block, size)
             data = block[BLOCK_BYTES:]
             if zlib.crc32(data) != crc32:
                 raise BadSample("its CRC-32 is not the one in the offsets file")
-            return decode(data, self._shape, self._encoding), label, key
+            return decode(data, self._shape, self._encoding), label
         except (BadSample, OSError) as error:
             raise self._damaged(row, error) from None
 
@@ -188,7 +188,9 @@ class _OpenShard:
         """The key of the shard's image `row`."""
         offset, size, _, _ = self._offsets[row].item()
         try:
-            return key_of_header(self._bytes(offset - BLOCK_BYTES, BLOCK_BYTES), size, self._encoding)
+            block = self._bytes(offset - BLOCK_BYTES, BLOCK_BYTES)
+            check_header(block, size)
+            return key_of_header(block, self._encoding)
         except (BadSample, OSError) as error:
             raise self._damaged(row, error) from None
 

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
@@ -93,7 +93,7 @@ class BatchStream:
         self.workers, self.prefetch, self.pin = workers, prefetch, pin
         self._slots = slots(rank, world, global_batch)
 
-    def batches(self, position: int) -> Iterator[Batch]:
+    def batches(self, position: int) -> Generator[Batch, None, None]:
         """Batches without end, the first at `position`, a multiple of the global batch.
 
         Raises:
@@ -104,7 +104,7 @@ class BatchStream:
             raise ShardsUsageError(f"position={position} is not a multiple of global_batch={self.global_batch}")
         return self._timed(self._from_processes(position) if self.workers else self._from_thread(position))
 
-    def _timed(self, loaded: Iterator[_Loaded]) -> Iterator[Batch]:
+    def _timed(self, loaded: Iterator[_Loaded]) -> Generator[Batch, None, None]:
         while True:
             start = time.perf_counter()
             images, labels, indices = next(loaded)

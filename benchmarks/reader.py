@@ -1,0 +1,199 @@
+"""How fast packed images come back, against the least that decoding them can cost.
+
+    python -m benchmarks.reader [--out FILE.json]
+
+Makes its own images (cuttings of scikit-learn's two photographs) and packs them at 64 and 256 px. Then, in one process:
+
+    bare decode     a loop over the same bytes, already in memory, with the same decoder: the goal is 0.9 of this
+    reader          ShardDataset.read_batch in a shuffled order: find, read, check, decode, into one array
+    reader, raw     the same images packed with encoding="raw"
+    ImageFolder     torchvision's, on the same images as files, to uint8 tensors
+
+then batches from BatchStream, by a thread and by processes; how much of a CPU training's steps is spent waiting for
+them; and how memory stands after two epochs. Machines are noisy: the ways of reading take turns, each turn is measured
+in CPU seconds (files are in the page cache), and the median counts. Loader and waiting are measured by the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import PILToTensor
+
+from benchmarks.report import Row, write_report
+from shards.dataset import ShardDataset
+from shards.index import Encoding
+from shards.pack import pack
+from shards.samples import decode
+from shards.stream import BatchStream
+
+_IMAGES = {64: 1500, 256: 200}
+_TURNS = 5
+_BATCH = 64
+
+
+def main() -> None:
+    """Run everything and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, help="write JSON here")
+    out = parser.parse_args().out
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in _IMAGES:
+            folder = Path(scratch) / f"{side}"
+            _make_images(folder / "files", side)
+            png, raw = _pack(folder / "files", folder / "png", "png"), _pack(folder / "files", folder / "raw", "raw")
+            rows += _reader(side, png, raw, folder / "files")
+            rows += _loader(side, png)
+            rows += [_wait(side, png, workers) for workers in (0, 1)]
+            rows.append(_memory(side, png))
+    write_report("Reader and loader", rows, out)
+
+
+def _make_images(folder: Path, side: int) -> None:
+    rng = np.random.default_rng(0)
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    for number in range(_IMAGES[side]):
+        photograph = photographs[number % 2]
+        cut = int(rng.integers(side, 400))
+        left, top = (int(rng.integers(0, extent - cut)) for extent in photograph.size)
+        path = folder / str(number % 2) / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        patch = photograph.crop((left, top, left + cut, top + cut))
+        patch.resize((side, side), Image.Resampling.BOX).save(path, compress_level=3)
+
+
+def _pack(files: Path, out: Path, encoding: Encoding) -> ShardDataset:
+    pack(files, out, encoding=encoding, shard_mb=16, progress=False)
+    return ShardDataset(out)
+
+
+def _reader(side: int, png: ShardDataset, raw: ShardDataset, files: Path) -> Iterator[Row]:
+    count = len(png)
+    shuffled = np.random.default_rng(1).permutation(count)
+    stored = _image_bytes(png)
+    in_memory = [stored[number] for number in shuffled]
+    image_folder = ImageFolder(str(files), transform=PILToTensor())
+
+    def bare() -> None:
+        for data in in_memory:
+            decode(data, png.index.shape, "png")
+
+    def batches(dataset: ShardDataset) -> Callable[[], None]:
+        def read() -> None:
+            for start in range(0, count, _BATCH):
+                dataset.read_batch(shuffled[start : start + _BATCH])
+
+        return read
+
+    def files_one_by_one() -> None:
+        for number in shuffled:
+            image_folder[number]
+
+    ways = {
+        "bare decode": bare,
+        "reader": batches(png),
+        "reader, raw": batches(raw),
+        "ImageFolder": files_one_by_one,
+    }
+    seconds: dict[str, list[float]] = {what: [] for what in ways}
+    for _ in range(_TURNS):
+        for what, way in ways.items():
+            seconds[what].append(_cpu_s(way))
+    for what in ways:
+        ratios = [bare / own for bare, own in zip(seconds["bare decode"], seconds[what], strict=True)]
+        rate = count / statistics.median(seconds[what])
+        yield {"what": what, "px": side, "img/s": rate, "of bare decode": statistics.median(ratios)}
+
+
+def _image_bytes(dataset: ShardDataset) -> list[bytes]:
+    stored = []
+    for shard in dataset.index.shards:
+        with tarfile.open(Path(dataset.path) / shard.name) as tar:
+            images = (tar.extractfile(member) for member in tar if member.name.endswith(".png"))
+            stored += [image.read() for image in images if image is not None]
+    return stored
+
+
+def _cpu_s(function: Callable[[], None]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def _loader(side: int, dataset: ShardDataset) -> Iterator[Row]:
+    """Batches as fast as they come, nothing else to do."""
+    for workers in (0, 1, 2):
+        batches = BatchStream(dataset, seed=0, global_batch=_BATCH, workers=workers).batches(0)
+        for _ in islice(batches, 4):  # workers are up, and have read ahead
+            pass
+        start = time.perf_counter()
+        images = sum(len(batch.images) for batch in islice(batches, len(dataset) // _BATCH))
+        rate = images / (time.perf_counter() - start)
+        batches.close()
+        what = f"stream, {workers} processes" if workers else "stream, a thread"
+        yield {"what": what, "px": side, "img/s": rate}
+
+
+def _wait(side: int, dataset: ShardDataset, workers: int) -> Row:
+    """The share of a small CPU training's steps that is spent waiting for images."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.LeakyReLU(0.2)),
+        *(nn.Conv2d(64, 128, 4, 2, 1), nn.LeakyReLU(0.2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1)),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), betas=(0.0, 0.99))
+    batches = BatchStream(dataset, seed=0, global_batch=_BATCH, workers=workers).batches(0)
+    waits, steps = [], []
+    for _ in range(24):
+        start = time.perf_counter()
+        batch = next(batches)
+        optimizer.zero_grad()
+        network(batch.images.float().div_(127.5).sub_(1)).square().mean().backward()
+        optimizer.step()
+        waits.append(batch.wait_s)
+        steps.append(time.perf_counter() - start)
+    batches.close()
+    return {
+        "what": f"wait, {f'{workers} process' if workers else 'a thread'}, batch {_BATCH}",
+        "px": side,
+        "step ms": 1e3 * statistics.median(steps[4:]),
+        "waiting": sum(waits[4:]) / sum(steps[4:]),
+    }
+
+
+def _memory(side: int, dataset: ShardDataset) -> Row:
+    """Growth of resident memory from the first quarter of an epoch to its end, over two epochs."""
+    batches = BatchStream(dataset, seed=0, global_batch=_BATCH).batches(0)
+    per_epoch = len(dataset) // _BATCH
+    for _ in islice(batches, per_epoch // 4):
+        pass
+    before = _resident_mb()
+    for _ in islice(batches, 2 * per_epoch):
+        pass
+    after = _resident_mb()
+    batches.close()
+    return {"what": "memory over 2 epochs", "px": side, "MB before": before, "MB after": after}
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
