@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from spider.errors import SpiderError
 from spider.sid.cube import Floats
 from spider.sid.kernels import Kernel
 
@@ -51,6 +52,11 @@ class SidCurve:
     def csid_trapezoid(self) -> float:
         """The area by the trapezoid rule over the same steps of 1; on the published radii some 6 % less."""
         return float(np.trapezoid(self.values))
+
+    def require_finite(self, source: str) -> None:
+        """Raise `SpiderError` if the kernel left the range of the numbers."""
+        if not np.isfinite(self.values).all():
+            raise SpiderError(f"{source}: SID of order {self.kernel.label} overflows: distances vary too much for it")
 
 
 def difference_stderr(a: SidCurve, b: SidCurve) -> float | None:

@@ -13,10 +13,8 @@ target, moves and stretches the cube. The first is exact, the second first-order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,14 +29,13 @@ from spider.sid.cube import PAPER_RADII, Cube, rows_of_subsets, summarise, unit_
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
 from spider.sid.sums import MIRRORS, Slope, mean_over_points, slope_of_mean, working_dtype
+from spider.sid.threads import in_threads
 
 SUBSETS = 20
 IMAGES = 500
 REPLICATES = 128
 _SLOPE_IMAGES = 125  # a slope is a mean over all pairs with points, and enters the uncertainty alone
 _WEIGHTS_AT_ONCE = 1 << 24
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def sid_curves(
         return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
 
     with exact_float32():
-        points = _in_threads(points_of, subsets, device)
+        points = in_threads(points_of, subsets, device)
         count = cube.target.count
         at_target = _measure(cube, kernels, points, target, seed, stretch=count / (count - 1))
         redrawn = _resample_target(cube, at_target, target, seed, replicates, device)
@@ -147,7 +144,7 @@ def _measure(
     def measure(subset: int) -> Tensor:
         return mean_over_points(cube, kernels, points[subset], images_of(subset))
 
-    means = torch.cat(_in_threads(measure, subsets, centre.device), dim=2)  # [K, R, subsets * size]
+    means = torch.cat(in_threads(measure, subsets, centre.device), dim=2)  # [K, R, subsets * size]
     used, inverse = np.unique(rows, return_inverse=True)
     where = torch.from_numpy(inverse.reshape(-1))
     totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
@@ -212,19 +209,3 @@ def _resample(seed: int, stream: str, count: int, replicates: int) -> Iterator[T
             for b in range(start, min(start + block, replicates))
         )
         yield torch.from_numpy(np.stack([weights.astype(np.float32) for weights in drawn]))
-
-
-def _in_threads(work: Callable[[int], T], count: int, device: torch.device) -> list[T]:
-    """[work(0), ..., work(count - 1)]. On a CPU one thread does each, with all of torch's threads busy.
-
-    Threads of ours, because torch's own would meet after every small operation; and the result is then the same
-    whatever their number.
-    """
-    if device.type != "cpu":
-        return [work(i) for i in range(count)]
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, range(count)))
-    finally:
-        torch.set_num_threads(threads)
