@@ -1,0 +1,314 @@
+"""The verbs of the command line as functions of the same names.
+
+They return values and print nothing but progress, on stderr and only if asked to. What they raise for a user's mistake
+is one line: SpiderError, ShardsError or ClusterError. `train`, `dry_run` and `evaluate` are for every rank of a world;
+without a `world` they join the one that torchrun describes, or are alone.
+
+Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from cluster.world import World
+    from shards.index import Crop, DatasetIndex, Encoding
+    from shards.verify import Report
+    from spider import weights
+    from spider.compare import Comparison
+    from spider.config.explain import Key
+    from spider.evaluation import Evaluation
+    from spider.generate import Generated
+    from spider.interpolate import Blend, Interpolation, Space
+    from spider.runs import RunSummary
+    from spider.train.dry_run import DryRun
+
+__all__ = [
+    "compare",
+    "demo",
+    "dry_run",
+    "evaluate",
+    "explain",
+    "generate",
+    "interpolate",
+    "ls",
+    "pack",
+    "presets",
+    "train",
+    "verify",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`weights`: the module `spider.weights`, whose `list_weights`, `get` and `verify` are the verbs of that name."""
+    if name == "weights":
+        return import_module("spider.weights")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def pack(
+    source: str | Path,
+    out: str | Path,
+    *,
+    resolution: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    crop: Crop = "center",
+    subset: int | None = None,
+    seed: int = 0,
+    shard_mb: float = 64,
+    workers: int | None = None,
+    max_bad: str | int = "1%",
+    encoding: Encoding = "png",
+    progress: bool = False,
+) -> DatasetIndex:
+    """Pack images into shards: see `shards.pack.pack`."""
+    from shards.pack import pack
+
+    return pack(
+        source,
+        out,
+        resolution=resolution,
+        channels=channels,
+        crop=crop,
+        subset=subset,
+        seed=seed,
+        shard_mb=shard_mb,
+        workers=workers,
+        max_bad=max_bad,
+        encoding=encoding,
+        progress=progress,
+    )
+
+
+def verify(shards: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
+    """Check every byte of packed shards: see `shards.verify.verify`. What is bad is in the report, not raised."""
+    from shards.verify import verify
+
+    return verify(shards, workers=workers, progress=progress)
+
+
+def train(
+    config: str | Path | None,
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    source: str | Path | None = None,
+    kimg: float | str | None = None,
+    seed: int | None = None,
+    mirror: bool = False,
+    overrides: Sequence[str] = (),
+    branch: str | None = None,
+    progress: bool = False,
+    world: World | None = None,
+) -> str:
+    """Train in the folder `run`, or go on with the run that it holds.
+
+    Args:
+        config: a preset or a YAML file; None: that of the run, or of the one that `branch` names.
+        run: the folder.
+        data: images to learn: packed shards, or what `spider pack` takes (packed once, into the cache).
+        source: a prior's name; or a run (RUN, RUN@best, RUN@KIMG), whose generator feeds this one; or images.
+        kimg: length in thousand images; "+N": so much beyond the newest checkpoint.
+        seed, mirror: the keys `seed` and `data.mirror`.
+        overrides: `key=value`; they win over the other arguments.
+        branch: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
+        world: the ranks, which all call this.
+
+    Returns:
+        "finished", or "stopped" if a signal ended it; the state is saved either way.
+
+    Raises:
+        SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
+        SpiderError, ShardsError, ClusterError: what failed.
+    """
+    from spider.experiment import compose
+    from spider.run import RunDirectory, resolve
+
+    directory, begin = RunDirectory(Path(run)), resolve(branch) if branch is not None else None
+    composed = compose(
+        config,
+        directory,
+        data=data,
+        source=source,
+        kimg=kimg,
+        seed=seed,
+        mirror=mirror,
+        overrides=overrides,
+        branch=begin,
+    )
+    with _joined(world, composed.compute.device) as ranks:
+        from spider.data import with_images
+        from spider.train.loop import train
+        from spider.train.start import prepare
+
+        composed = prepare(with_images(composed, ranks, progress), directory)
+        ranks.barrier()  # nobody may find the configuration of this start where it looks for an older one
+        if ranks.is_main:
+            directory.write_config(composed)
+        return train(composed, directory, ranks, branch=begin, progress=progress)
+
+
+def dry_run(
+    config: str | Path | None,
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    source: str | Path | None = None,
+    kimg: float | str | None = None,
+    seed: int | None = None,
+    mirror: bool = False,
+    overrides: Sequence[str] = (),
+    branch: str | None = None,
+    progress: bool = False,
+    world: World | None = None,
+) -> DryRun:
+    """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
+    from spider.experiment import compose
+    from spider.run import RunDirectory, resolve
+
+    directory, begin = RunDirectory(Path(run)), resolve(branch) if branch is not None else None
+    composed = compose(
+        config,
+        directory,
+        data=data,
+        source=source,
+        kimg=kimg,
+        seed=seed,
+        mirror=mirror,
+        overrides=overrides,
+        branch=begin,
+    )
+    with _joined(world, composed.compute.device) as ranks:
+        from spider.data import with_images
+        from spider.train.dry_run import dry_run
+        from spider.train.start import prepare
+
+        return dry_run(prepare(with_images(composed, ranks, progress), directory), ranks)
+
+
+def presets() -> dict[str, str]:
+    """Every preset's name, and what it is in one line. `spider.config.load.preset_text` gives its YAML."""
+    from spider.config.load import preset_names, preset_text
+
+    return {name: preset_text(name).partition("\n")[0].removeprefix("#").strip() for name in preset_names()}
+
+
+def explain(key: str = "") -> list[Key]:
+    """What a key of the configuration means, or every key of a section, or all of them: `spider config explain`."""
+    from spider.config.explain import explain
+
+    return explain(key)
+
+
+def evaluate(
+    subject: str | Path,
+    *,
+    reference: str | Path | None = None,
+    metrics: Sequence[str] = ("fid", "kid"),
+    protocol: str | None = None,
+    embedding: str | None = None,
+    weights: str | Path | None = None,
+    count: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    figures: str | Path | None = None,
+    progress: bool = False,
+    world: World | None = None,
+) -> Evaluation:
+    """Measure a run or a set of images: see `spider.evaluation.evaluate`."""
+    with _joined(world) as ranks:
+        from spider.evaluation import evaluate
+
+        return evaluate(
+            subject,
+            ranks,
+            reference=reference,
+            metrics=metrics,
+            protocol=protocol,
+            embedding=embedding,
+            weights=weights,
+            count=count,
+            seeds=seeds,
+            figures=figures,
+            progress=progress,
+        )
+
+
+def generate(
+    run: str | Path,
+    numbers: Sequence[int] = range(100),
+    *,
+    out: str | Path | None = None,
+    source_images: Sequence[str | Path] = (),
+    grid: str | Path | None = None,
+) -> Generated:
+    """Write images of a run's averaged generator: see `spider.generate.generate`."""
+    from spider.generate import generate
+    from spider.sources.build import open_generator
+
+    return generate(open_generator(str(run), _device()), numbers, out=out, source_images=source_images, grid=grid)
+
+
+def interpolate(
+    run: str | Path,
+    out: str | Path,
+    *,
+    space: Space | None = None,
+    stage: int | None = None,
+    numbers: Sequence[int] = (0, 1, 2, 3),
+    steps: int = 8,
+    blend: Blend | None = None,
+) -> Interpolation:
+    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`."""
+    from spider.interpolate import interpolate
+    from spider.sources.build import open_generator
+
+    generator = open_generator(str(run), _device())
+    return interpolate(generator, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
+
+
+def ls(folder: str | Path) -> list[RunSummary]:
+    """Every run in a folder and below it."""
+    from spider.runs import list_runs
+
+    return list_runs(folder)
+
+
+def compare(runs: Sequence[str | Path]) -> Comparison:
+    """Runs side by side: see `spider.compare.compare_runs`. `.draw(FILE)` makes the figure."""
+    from spider.compare import compare_runs
+
+    return compare_runs(runs)
+
+
+def demo(out: str | Path = "runs/demo", *, progress: bool = False) -> Path:
+    """The whole story on built-in data: see `spider.demo.demo`. The path of the report."""
+    from spider.demo import demo
+
+    return demo(Path(out), progress=progress)
+
+
+def _device() -> torch.device:
+    """A GPU if there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _joined(world: World | None, device: str = "auto") -> Iterator[World]:
+    """`world`, or the one that the environment describes, left at the end."""
+    if world is not None:
+        yield world
+        return
+    from cluster.world import World as RealWorld
+
+    with RealWorld.from_env(None if device == "auto" else device) as joined:
+        yield joined

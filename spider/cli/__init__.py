@@ -1,0 +1,11 @@
+"""The command line: one file per group of commands. What a command does is a function of `spider.api`.
+
+main       the application, and what becomes of errors
+images     pack, verify, neighbors
+training   train, presets, config explain
+judging    evaluate, generate, interpolate
+runs       ls, compare
+weights    weights list, get, verify
+story      demo
+output     what the commands print, and how lists are read
+"""

@@ -1,0 +1,106 @@
+"""pack, verify, neighbors: image sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, say, say_json
+from spider.errors import SpiderUsageError
+
+commands = typer.Typer()
+
+_CHANNELS: dict[int | None, Literal[1, 3] | None] = {None: None, 1: 1, 3: 3}
+_PROBLEMS_SHOWN = 20
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider pack photos/ shards/photos --resolution 64\n"
+    "  spider pack builtin:digits shards/digits"
+)
+def pack(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A folder (class sub-folders become labels), .tar, .zip, packed shards, "
+            "builtin:digits|letters|patches, or torchvision:NAME (MNIST, FashionMNIST, CIFAR10, SVHN, ...).",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; a pack that was stopped goes on.")],
+    resolution: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Side of every image in pixels; needed where the images differ in size."),
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(metavar="1|3", help="Grey or RGB; default: as the images are.")
+    ] = None,
+    crop: Annotated[
+        Literal["center", "pad", "squash"],
+        typer.Option(metavar="center|pad|squash", help="How an image becomes square."),
+    ] = "center",
+    subset: Annotated[
+        int | None, typer.Option(metavar="N", help="Take N files; smaller subsets lie within larger ones.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the subset.")] = 0,
+    shard_mb: Annotated[float, typer.Option(metavar="N", help="Largest size of a shard, in 10^6 bytes.")] = 64,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one per core.")] = None,
+    max_bad: Annotated[
+        str, typer.Option(metavar="N|N%", help="How many files may be unreadable, a count or a share.")
+    ] = "1%",
+    encoding: Annotated[
+        Literal["png", "raw"], typer.Option(metavar="png|raw", help="raw is larger, and faster to read.")
+    ] = "png",
+    as_json: Annotated[bool, typer.Option("--json", help="Print index.json without its shards.")] = False,
+) -> None:
+    """Pack images into WebDataset shards, with an index, checksums and a contact sheet."""
+    if channels not in _CHANNELS:
+        raise SpiderUsageError(f"--channels {channels}: 1 (grey) or 3 (RGB)")
+    index = api.pack(
+        source,
+        out,
+        resolution=resolution,
+        channels=_CHANNELS[channels],
+        crop=crop,
+        subset=subset,
+        seed=seed,
+        shard_mb=shard_mb,
+        workers=workers,
+        max_bad=max_bad,
+        encoding=encoding,
+        progress=is_main_process(),
+    )
+    if as_json:
+        say_json({"out": str(out), **index.model_dump(mode="json", exclude={"shards"})})
+        return
+    kind = ("grey" if index.channels == 1 else "RGB") + (f", {len(index.classes)} classes" if index.classes else "")
+    size_mb = sum(shard.bytes for shard in index.shards) / 1e6
+    say(
+        f"{out}: {index.count:,} images {index.width}x{index.height} {kind}, "
+        f"{len(index.shards)} shards, {size_mb:.3g} MB\nlook at {out / 'contact-sheet.png'}"
+    )
+
+
+@commands.command(epilog="\b\nExample:\n  spider verify shards/photos")
+def verify(
+    shards: Annotated[str, typer.Argument(metavar="SHARDS", help="Packed shards: a folder or a URL.")],
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one per core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check every checksum, image and count of packed shards; names what is bad, and exits with 1 if anything is."""
+    report = api.verify(shards, workers=workers, progress=is_main_process())
+    if as_json:
+        say_json({"path": report.path, "ok": report.ok, "images": report.images, "problems": report.problems})
+    else:
+        for problem in report.problems[:_PROBLEMS_SHOWN]:
+            say(f"bad: {problem}")
+        if len(report.problems) > _PROBLEMS_SHOWN:
+            say(f"bad: {len(report.problems) - _PROBLEMS_SHOWN} more; --json names them all")
+        verdict = "all there and whole" if report.ok else f"{len(report.problems)} problems"
+        say(f"{shards}: {report.images:,} whole images in {report.shards} shards: {verdict}")
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,188 @@
+"""evaluate, generate, interpolate: what came out of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, names, say, say_json, whole_numbers
+from spider.errors import SpiderUsageError
+
+commands = typer.Typer()
+
+_RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider evaluate runs/letters@best --reference shards/digits-test --out letters.json\n"
+    "  spider evaluate runs/letters --embedding offline --metrics fid,kid,precision,recall --count 2000 --seeds 3\n"
+    "  spider evaluate shards/letters --reference shards/digits --embedding offline"
+)
+def evaluate(
+    subject: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help=f"What to measure: {_RUN} Or images.")],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS|FOLDER",
+            help="The images to be like; default: those that the run was trained on, which is said.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="fid, kid, kid_full, is, precision, recall, density, coverage, nearest.",
+        ),
+    ] = "fid,kid",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, prdc, offline."
+        ),
+    ] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="inception (default; see spider weights), or offline, which needs no download."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", help="Images to measure; default: 5000 of a run, all of a set.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Evaluation seeds 0 .. N-1, for mean and spread; default: 5 for a run, 1 for a set."
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write panel and histogram of nearest training images (adds that metric)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write results with all their provenance.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what --out writes.")] = False,
+) -> None:
+    """Measure a run's images, or any images, against reference images."""
+    found = api.evaluate(
+        subject,
+        reference=reference,
+        metrics=names(metrics),
+        protocol=protocol,
+        embedding=embedding,
+        weights=weights,
+        count=count,
+        seeds=seeds,
+        figures=figures,
+        progress=is_main_process(),
+    )
+    if out is not None and is_main_process():
+        found.write(out)
+    if as_json:
+        say_json(found.as_json())
+    else:
+        say(found.table())
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider generate runs/letters@best --out samples/ --seeds 0-99 --grid samples.png\n"
+    "  spider generate runs/letters --out one.zip --seeds 0-3 --source-image a.png"
+)
+def generate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE.zip", help="Where the PNGs go: a folder, or a zip.")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0-99",
+            help="Which images: N is image number N of evaluation seed 0, always the same one. "
+            "With --source-image, which noise (default 0).",
+        ),
+    ] = None,
+    source_image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Feed this image (may be repeated); for runs that are fed images."),
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="All of them side by side, each beside its source image.")
+    ] = None,
+    trunc: Annotated[
+        float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
+    ] = None,
+    class_: Annotated[
+        int | None, typer.Option("--class", metavar="K", help="Class; for generators that were trained on labels.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Write images of a run's generator (its averaged weights) as PNGs."""
+    if trunc is not None:
+        raise SpiderUsageError(
+            f"--trunc {trunc:g}: the generator of {run} has no truncation (dcgan has no mapping network)"
+        )
+    if class_ is not None:
+        raise SpiderUsageError(f"--class {class_}: the generator of {run} was not trained on labels")
+    numbers = whole_numbers("--seeds", seeds or ("0" if source_image else "0-99"))
+    written = api.generate(run, numbers, out=out, source_images=source_image or (), grid=grid)
+    if as_json:
+        say_json(written.as_json())
+        return
+    if written.out is not None:
+        say(f"{written.out}: {len(written.files)} images, {written.files[0]} to {written.files[-1]}")
+    if written.grid is not None:
+        say(f"{written.grid}: all of them side by side")
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider interpolate runs/letters --out between.png --seeds 3,14,15,92\n"
+    "  spider interpolate runs/cascade --out loop.gif --space image --stage 2 --steps 12"
+)
+def interpolate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.png|.gif|.mp4", help="A grid between four images, or a loop through them.")
+    ],
+    space: Annotated[
+        Literal["z", "image"] | None,
+        typer.Option(
+            metavar="z|image", help="What is blended: a prior's vectors, or images; default: what the stage is fed."
+        ),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Whose input is blended, counted from a cascade's innermost generator, 1."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,2,3", help="Which images to go between, numbered as in spider generate.")
+    ] = "0,1,2,3",
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Images on a side of the grid; frames from one image to the next.")
+    ] = 8,
+    blend: Annotated[
+        Literal["linear", "spherical"] | None,
+        typer.Option(
+            metavar="linear|spherical",
+            help="How vectors are blended; default: spherical for a gaussian prior, whose law it keeps, else linear.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Go from image to image: blend what is fed to a stage of a run, and see what the generator makes of it."""
+    numbers = whole_numbers("--seeds", seeds)
+    written = api.interpolate(run, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
+    if as_json:
+        say_json(written.as_json())
+    else:
+        what = "images" if written.space == "image" else f"vectors ({written.blend})"
+        say(f"{written.out}: {written.images} images, blending the {what} fed to stage {written.stage}")

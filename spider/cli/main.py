@@ -1,0 +1,75 @@
+"""The application: every command under one name, and what becomes of what goes wrong.
+
+exit code   0   done
+            1   what was asked for rightly failed, or (verify) is bad: one line, `error: ...`
+            2   what was asked for cannot be: one line
+          130   interrupted, also a training that was stopped and saved before its length
+
+A traceback means a mistake in the program, never one of its user.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cluster.errors import ClusterError
+from shards.errors import ShardsError
+from spider.cli import images, judging, runs, story, training, weights
+from spider.cli.output import complain
+from spider.errors import SpiderError
+from spider.version import VERSION
+
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """A group in which errors meant for users end the program with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SpiderError, ShardsError, ClusterError) as error:
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Train GANs fed by friendly neighbours, and other data-efficient GANs.",
+    epilog="\b\nExample:\n  spider demo --out runs/demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than --help to answer
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"spider {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None: ...
+
+
+for group in (images, training, judging, runs, weights, story):
+    app.add_typer(group.commands)
+
+
+def main() -> None:
+    """The console script `spider`, and `python -m spider`."""
+    app(prog_name="spider")

@@ -1,0 +1,73 @@
+"""ls, compare: many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import say, say_json
+from spider.tables import aligned
+
+if TYPE_CHECKING:
+    from spider.runs import RunSummary
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="\b\nExample:\n  spider ls runs/")
+def ls(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Runs are looked for in it and below.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the runs below a folder: how far each is, what feeds it, what it minimises, its best metric, its size."""
+    found = api.ls(folder)
+    if as_json:
+        say_json([summary.as_json() for summary in found])
+        return
+    if not found:
+        say(f"{folder}: no run here or below")
+        return
+    header = ["run", "state", "kimg", "source", "objective", "selection", "best", "checkpoint", "MB"]
+    say(aligned([header, *map(_row, found)]))
+    for summary in found:
+        if summary.problem is not None:
+            say(f"! {summary.name}: {summary.problem}")
+
+
+@commands.command(epilog="\b\nExample:\n  spider compare runs/gaussian runs/letters --out metrics.png")
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw metrics, or losses if none were measured, against kimg."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Show in what runs differ: keys, sizes, metrics at equal numbers of images."""
+    found = api.compare(runs)
+    if out is not None:
+        found.draw(out)
+    if as_json:
+        say_json(found.as_json())
+    else:
+        say(found.table())
+
+
+def _row(summary: RunSummary) -> list[str]:
+    from spider.run import images_of
+
+    best = summary.best
+    return [
+        summary.name,
+        summary.state,
+        f"{summary.kimg:g}/{summary.length_kimg:g}",
+        summary.source,
+        summary.objective,
+        summary.selection,
+        f"{best['metric']} {best['value']:.4g} at {images_of(best['checkpoint']) / 1000:g}" if best else "-",
+        "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
+        f"{summary.size_bytes / 1e6:.1f}",
+    ]

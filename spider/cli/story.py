@@ -1,0 +1,23 @@
+"""demo: the whole story on built-in data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, say
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="\b\nExample:\n  spider demo --out runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where shards, runs, figures and the report go.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Pack built-in images, rank neighbours, train with and without them, and write a report; offline, minutes."""
+    say(f"open {api.demo(out, progress=is_main_process())}")

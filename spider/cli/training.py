@@ -1,0 +1,171 @@
+"""train, presets, config explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, say, say_json
+from spider.tables import aligned
+
+if TYPE_CHECKING:
+    from spider.config.explain import Key
+
+commands = typer.Typer()
+config_commands = typer.Typer(no_args_is_help=True)
+commands.add_typer(config_commands, name="config", help="What the keys of a configuration mean.")
+
+_STOPPED = 130
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider train dcgan --data shards/digits --run runs/gaussian --kimg 200\n"
+    "  spider train spider-dcgan --data shards/digits --source shards/letters --run runs/letters batch=64\n"
+    "  spider train --run runs/letters --kimg +100\n"
+    "  spider train --from runs/letters@100 --run runs/slower g_optimizer.lr=5e-5\n"
+    "  torchrun --nproc-per-node 2 -m spider train dcgan --data shards/digits --run-dir runs/two"
+)
+def train(
+    run: Annotated[
+        Path,
+        typer.Option(
+            "--run",
+            "--run-dir",  # torchrun takes --run for a short form of options of its own
+            metavar="DIR",
+            help="The run's folder. One that holds a run is gone on with. (Under torchrun: --run-dir.)",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG|PRESET] [KEY=VALUE]...",
+            show_default=False,
+            help="A YAML file or a preset (spider presets); may be left out where DIR or --from names a run. "
+            "Then any keys (spider config explain KEY).",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn; a folder is packed once.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS|RUN|PRIOR",
+            help="What feeds the generator: a neighbour's images, a run (RUN, RUN@best, RUN@KIMG), or "
+            "gaussian, gamma, cauchy, gmm, nonparametric.",
+        ),
+    ] = None,
+    kimg: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")] = False,
+    branch: Annotated[
+        str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps, print what the run will cost, write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Train a GAN, or go on with a run.
+
+    The same command goes on where a stopped run was. A run whose configuration differs is refused with the difference;
+    --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130.
+    """
+    config, overrides = _split(words or [])
+    if dry_run:
+        estimate = api.dry_run(
+            config,
+            run,
+            data=data,
+            source=source,
+            kimg=kimg,
+            seed=seed,
+            mirror=mirror,
+            overrides=overrides,
+            branch=branch,
+            progress=is_main_process(),
+        )
+        if as_json:
+            say_json(estimate.as_json())
+        else:
+            say(estimate.table())
+        return
+    outcome = api.train(
+        config,
+        run,
+        data=data,
+        source=source,
+        kimg=kimg,
+        seed=seed,
+        mirror=mirror,
+        overrides=overrides,
+        branch=branch,
+        progress=is_main_process(),
+    )
+    if is_main_process():
+        [summary] = api.ls(run)
+        if as_json:
+            say_json({**summary.as_json(), "run": str(run), "outcome": outcome})
+        else:
+            best = summary.best
+            found = f", best {best['metric']} {best['value']:.5g} at {best['checkpoint']}" if best else ""
+            say(f"{run}: {outcome} at {summary.kimg:g} of {summary.length_kimg:g} kimg{found}")
+    if outcome != "finished":
+        raise typer.Exit(_STOPPED)
+
+
+@commands.command(epilog="\b\nExamples:\n  spider presets\n  spider presets dcgan > mine.yaml")
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="Print its YAML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print name and description as JSON.")] = False,
+) -> None:
+    """List the configurations that ship with the package, or print one, to start a file of one's own from."""
+    from spider.config.load import preset_names, preset_text
+    from spider.errors import SpiderUsageError
+
+    if name is not None:
+        if name not in preset_names():
+            raise SpiderUsageError(f"{name}: no such preset; presets: {', '.join(preset_names())}")
+        say(preset_text(name).rstrip())
+    elif as_json:
+        say_json(api.presets())
+    else:
+        say(aligned([list(row) for row in api.presets().items()]))
+
+
+@config_commands.command(
+    epilog="\b\nExamples:\n  spider config explain penalties.r1_gamma\n  spider config explain selection"
+)
+def explain(
+    key: Annotated[
+        str, typer.Argument(metavar="[KEY]", show_default=False, help="A key or a section; default: all of them.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is known of each key as JSON.")] = False,
+) -> None:
+    """Explain a key: what it means, its type, limits and default, and whether a resumed run may change it."""
+    found = api.explain(key)
+    if as_json:
+        say_json([asdict(each) for each in found])
+    else:
+        say("\n".join(_paragraph(each) for each in found))
+
+
+def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The configuration, if the first word is one, and the overrides."""
+    if words and ("=" not in words[0] or Path(words[0]).is_file()):
+        return words[0], list(words[1:])
+    return None, list(words)
+
+
+def _paragraph(key: Key) -> str:
+    kind = f" (kind={key.kind})" if key.kind else ""
+    resumed = ", may change on a resume" if key.runtime else ""
+    return f"{key.name}{kind}\n    {key.description}\n    {key.type}, default {key.default}{resumed}"

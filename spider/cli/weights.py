@@ -1,0 +1,55 @@
+"""weights list, get, verify: the pretrained networks that embeddings and metrics need."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, say, say_json
+from spider.tables import aligned
+
+commands = typer.Typer()
+weights_commands = typer.Typer(no_args_is_help=True)
+commands.add_typer(weights_commands, name="weights", help="Pretrained networks, fetched ahead of time and checked.")
+
+_NAME = Annotated[str, typer.Argument(metavar="NAME", help="As in spider weights list.")]
+
+
+@weights_commands.command("list", epilog="\b\nExample:\n  spider weights list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
+    """List what there is, and what the cache has of it."""
+    found = api.weights.list_weights()
+    if as_json:
+        entries = [
+            {
+                "name": f.weights.name,
+                "state": f.state,
+                "path": str(f.path),
+                "url": f.weights.url,
+                "mb": f.weights.size_mb,
+            }
+            for f in found
+        ]
+        say_json(entries)
+        return
+    rows = [[f.weights.name, f.state, str(f.weights.size_mb), str(f.path), f.weights.what] for f in found]
+    say(aligned([["name", "state", "MB", "file", "for"], *rows]))
+
+
+@weights_commands.command(epilog="\b\nExample:\n  spider weights get inception")
+def get(
+    name: _NAME,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="A mirror; the digest must be the same.")] = None,
+) -> None:
+    """Fetch a file into the cache, where there is a network, unless it is there and whole."""
+    path = api.weights.get(name, url=url, progress=is_main_process())
+    say(f"{name}: {path}")
+
+
+@weights_commands.command(epilog="\b\nExample:\n  spider weights verify inception")
+def verify(name: _NAME) -> None:
+    """Hash a file of the cache; exits with 1 if it is missing or damaged."""
+    path = api.weights.verify(name)
+    say(f"{name}: {path}: whole")

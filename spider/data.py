@@ -1,0 +1,141 @@
+"""Images by whatever name a user gives them: packed shards as they are, anything else packed once and kept.
+
+    CACHE/packed/<key>/<name>/        index.json, shards, contact sheet (see shards.pack)
+
+`key` stands for the place, its content as far as that shows without reading it, and the options: what changes any of
+them is packed anew. A pack that was stopped goes on where it was. To choose a crop, a subset or the place, use
+`spider pack` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from shards.errors import ShardsError, ShardsUsageError
+from shards.index import INDEX_NAME
+from spider.config.schema import Config
+from spider.files import cache_directory
+
+if TYPE_CHECKING:
+    from cluster.world import World
+    from shards.dataset import ShardDataset
+
+Channels = Literal[1, 3]
+
+
+def open_images(
+    path: str | Path,
+    *,
+    resolution: int | None = None,
+    channels: Channels | None = None,
+    world: World | None = None,
+    progress: bool = False,
+) -> ShardDataset:
+    """The dataset of packed shards (a folder or a URL), or of a folder, tar, zip, builtin:NAME or torchvision:NAME.
+
+    Args:
+        resolution: side of every image, in pixels; None: as the images have it.
+        channels: 1 or 3; None: as the images have them.
+        world: with several ranks, which all call this, rank 0 packs and the others wait. They wait as long as a
+            collective may take: a folder that takes longer is better packed beforehand.
+        progress: show a bar while packing.
+
+    Raises:
+        ShardsUsageError: nothing is there, or the images differ in size and no resolution was given.
+        ShardsError: it cannot be read, or too many of its files are bad.
+    """
+    from shards.dataset import ShardDataset
+
+    return ShardDataset(locate_images(path, resolution=resolution, channels=channels, world=world, progress=progress))
+
+
+def locate_images(
+    path: str | Path,
+    *,
+    resolution: int | None = None,
+    channels: Channels | None = None,
+    world: World | None = None,
+    progress: bool = False,
+) -> str:
+    """Where the packed shards of `open_images` lie, absolute, so that a run finds them from any folder."""
+    if world is None or world.size == 1:
+        return _pack_once(path, resolution, channels, progress)
+    place: str | None = None
+    failure: ShardsError | None = None
+    if world.is_main:
+        try:
+            place = _pack_once(path, resolution, channels, progress)
+        except ShardsError as error:
+            failure = error
+    told = world.broadcast_json({"place": place, "error": str(failure), "usage": isinstance(failure, ShardsUsageError)})
+    if told["place"] is None:
+        raise failure or (ShardsUsageError if told["usage"] else ShardsError)(told["error"])
+    return str(told["place"])
+
+
+def absolute(path: str | Path) -> str:
+    """A file's or folder's name that holds in any folder; URLs, builtin:NAME and torchvision:NAME as they are."""
+    text = str(path)
+    return text if "://" in text or text.startswith(("builtin:", "torchvision:")) else os.path.abspath(text)
+
+
+def with_images(config: Config, world: World, progress: bool = False) -> Config:
+    """`config` with every image set that it names replaced by packed shards. Collective.
+
+    Raises SpiderUsageError, ShardsUsageError or ShardsError that names the key.
+    """
+    updates: dict[str, object] = {}
+    if config.data.path:
+        path = _locate_key("data.path", config.data.path, world, progress)
+        updates["data"] = config.data.model_copy(update={"path": path})
+    if config.source.kind == "images":
+        path = _locate_key("source.path", config.source.path, world, progress)
+        updates["source"] = config.source.model_copy(update={"path": path})
+    if config.evaluate.reference is not None:
+        path = _locate_key("evaluate.reference", config.evaluate.reference, world, progress)
+        updates["evaluate"] = config.evaluate.model_copy(update={"reference": path})
+    return config.model_copy(update=updates)
+
+
+def _locate_key(key: str, path: str, world: World, progress: bool) -> str:
+    try:
+        return locate_images(path, world=world, progress=progress)
+    except ShardsError as error:
+        raise type(error)(f"{key}: {error}") from None
+
+
+def _pack_once(path: str | Path, resolution: int | None, channels: Channels | None, progress: bool) -> str:
+    from shards.pack import pack
+    from shards.remote import is_remote
+    from shards.sources import open_source
+
+    text = absolute(path)
+    if (is_remote(text) or (Path(text) / INDEX_NAME).is_file()) and _is_already(text, resolution, channels):
+        return text
+    source = open_source(text)
+    about = json.dumps([source.kind, text, source.stamp(), resolution, channels])
+    out = cache_directory("packed") / hashlib.sha256(about.encode()).hexdigest()[:16] / source.name
+    if not (out / INDEX_NAME).is_file():
+        try:
+            pack(text, out, resolution=resolution, channels=channels, progress=progress)
+        except ShardsUsageError as error:
+            if "--resolution" not in str(error):
+                raise
+            what = str(error).removesuffix(": say --resolution")
+            raise ShardsUsageError(
+                f"{path}: {what}: pack them to one size first: spider pack {path} OUT --resolution N"
+            ) from None
+    return str(out)
+
+
+def _is_already(path: str, resolution: int | None, channels: int | None) -> bool:
+    """Whether packed shards have the resolution and channels that were asked for."""
+    from shards.location import Location
+
+    index = Location(path).index
+    right_size = resolution is None or (index.height, index.width) == (resolution, resolution)
+    return right_size and channels in (None, index.channels)

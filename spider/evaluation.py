@@ -1,0 +1,164 @@
+"""How good a run's images are, or any images: as `spider evaluate` measures, over several evaluation seeds.
+
+The seeds are apart from the training seed: seed s means samples number 0, 1, 2, ... of a stream that training never
+draws from. The reference is a set of images; a run that names none is measured against its own training images, which
+rewards memorising, and both the table and the result file say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.world import World
+from shards.dataset import ShardDataset
+from spider.data import open_images
+from spider.embed.cache import FeatureCache
+from spider.embed.embedding import Embedding
+from spider.embed.images import NumberedImages
+from spider.embed.load import load_embedding
+from spider.errors import SpiderUsageError
+from spider.files import cache_directory
+from spider.metrics.evaluate import evaluate_images
+from spider.metrics.protocols import protocol_named
+from spider.metrics.results import MetricResult, document, table, write_result
+from spider.run import RunRef, images_of, is_run, resolve
+from spider.sources.build import open_generator
+from spider.train.environment import device_name, git_state, versions
+
+DEFAULT_METRICS = ("fid", "kid")
+DEFAULT_COUNT = 5000  # samples of a generator
+DEFAULT_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of every metric and seed, and where they come from."""
+
+    results: list[MetricResult]
+    provenance: dict[str, Any]
+
+    def table(self) -> str:
+        """For a terminal: mean and spread over the seeds."""
+        notes = []
+        if self.provenance["reference"] == "training":
+            notes = ["! the reference is the run's own training images: copies of them would score best (--reference)"]
+        return "\n".join([table(self.results), *notes])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: what `write` writes."""
+        return document(self.results, self.provenance)
+
+    def write(self, path: str | Path) -> None:
+        """A JSON file, whole or not at all."""
+        write_result(Path(path), self.results, self.provenance)
+
+
+def evaluate(
+    subject: str | Path,
+    world: World,
+    *,
+    reference: str | Path | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    protocol: str | None = None,
+    embedding: str | None = None,
+    weights: str | Path | None = None,
+    count: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    figures: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a run's averaged generator, or a set of images. All ranks.
+
+    Args:
+        subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
+        reference: images to be like; None: the run's training images.
+        metrics: names from `spider.metrics.registry.METRICS`.
+        protocol: a name from `spider.metrics.protocols.PROTOCOLS`, which also says which embedding.
+        embedding: `inception` (the default) or `offline`.
+        weights: a file for the embedding.
+        count: images to measure; None: 5,000 of a generator, all of a set.
+        seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
+        figures: a folder for the panel and the histogram of nearest training images of the first seed; it brings the
+            metric `nearest` with it.
+
+    Raises:
+        SpiderUsageError: an unknown name, or a combination that cannot be.
+        SpiderError, ShardsError, ClusterError: what failed, in one line.
+    """
+    metrics = list(metrics) if figures is None or "nearest" in metrics else [*metrics, "nearest"]
+    run = resolve(str(subject)) if is_run(str(subject)) else None
+    if run is None and reference is None:
+        raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
+    chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
+    network = _embedding(embedding, protocol, weights, world)
+    training = None
+    if run is not None and (reference is None or "nearest" in metrics):
+        training = ShardDataset(run.directory.config().data.path)
+    against = open_images(reference, world=world, progress=progress) if reference is not None else training
+    assert against is not None
+    samples, provenance = _samples(subject, run, chosen, count, world, progress)
+
+    results: list[MetricResult] = []
+    for number, (seed, images) in enumerate(zip(chosen, samples, strict=True)):
+        results += evaluate_images(
+            images,
+            against,
+            metrics=metrics,
+            embedding=network,
+            world=world,
+            protocol=protocol,
+            count=count,
+            training=training,
+            seed=seed,
+            cache=FeatureCache(cache_directory("features")),
+            figures=Path(figures) if figures is not None and number == 0 else None,
+            progress=progress,
+        )
+    provenance |= {"reference": "training" if reference is None else "given", **_surroundings(world)}
+    return Evaluation(results, provenance)
+
+
+def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
+    """Which evaluation seeds: so many from 0 on, or these."""
+    seeds = default if seeds is None else seeds
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        raise SpiderUsageError("--seeds 0: at least one evaluation seed is needed")
+    return chosen
+
+
+def _embedding(name: str | None, protocol: str | None, weights: str | Path | None, world: World) -> Embedding:
+    rules = protocol_named(protocol) if protocol is not None else None
+    name = name or (rules.embedding if rules else "inception")
+    return load_embedding(
+        name,
+        protocol=rules.resize if rules else None,
+        weights=Path(weights) if weights is not None else None,
+        device=world.device,
+    )
+
+
+def _samples(
+    subject: str | Path, run: RunRef | None, seeds: Sequence[int], count: int | None, world: World, progress: bool
+) -> tuple[list[NumberedImages], dict[str, Any]]:
+    """What is measured under each seed, and what a result must say of it."""
+    if run is None:
+        images = open_images(subject, world=world, progress=progress)
+        return [images] * len(seeds), {"subject": images.path}
+    generator = open_generator(str(subject), world.device)
+    clock = images_of(run.checkpoint)
+    name = f"{run.directory.path.name}@{clock / 1000:g}"
+    drawn: list[NumberedImages] = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
+    return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
+
+
+def _surroundings(world: World) -> dict[str, Any]:
+    return {
+        "world_size": world.size,
+        "device": device_name(world.device),
+        "versions": versions(),
+        "git": git_state(),
+    }

@@ -1,0 +1,192 @@
+"""Images of a finished run, as files.
+
+OUT/seed000042.png                    image number 42 of evaluation seed 0, whatever else is asked for
+OUT/cat-seed000042.png                the same number's noise on the source image cat.jpg
+OUT.zip                               the same files, stored, the same bytes every time
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shards.images import BadImage, Target, normalise, read_header
+from spider.errors import SpiderError, SpiderUsageError
+from spider.frozen import BLOCK, FrozenGenerator
+from spider.grids import sample_grid, write_png
+from spider.images import to_float, to_uint8
+from spider.sources.image_source import ImageSource
+
+SEED = 0  # the evaluation seed that numbered images are drawn under
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was written.
+
+    Attributes:
+        files: names of the images in `out`, in order.
+        generator: digest of weights and source.
+    """
+
+    out: str | None
+    files: list[str]
+    grid: str | None
+    generator: str
+    seed: int = SEED
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {name: getattr(self, name) for name in ("out", "files", "grid", "generator", "seed")}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images with what fed them: float [N, C, H, W]."""
+
+    names: list[str]
+    images: Tensor
+    sources: Tensor | None
+
+
+def generate(
+    generator: FrozenGenerator,
+    numbers: Sequence[int],
+    *,
+    out: str | Path | None = None,
+    source_images: Sequence[str | Path] = (),
+    grid: str | Path | None = None,
+) -> Generated:
+    """Write images of `generator` as PNGs.
+
+    Args:
+        numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
+        out: a folder, or a file that ends in .zip.
+        source_images: files to feed instead of the source's own images, each with every number's noise.
+        grid: a PNG with all of them, each beside the source image that made it if there is one.
+
+    Raises:
+        SpiderUsageError: nothing to write, nowhere to write it, or source images for a generator that takes none.
+        SpiderError: a source image cannot be read.
+    """
+    if out is None and grid is None:
+        raise SpiderUsageError("nowhere to write to: name --out or --grid")
+    if not numbers:
+        raise SpiderUsageError("no image asked for: --seeds is empty")
+    if min(numbers) < 0:
+        raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
+    parts = _from_files(generator, numbers, source_images) if source_images else _numbered(generator, numbers)
+    names: list[str] = []
+    kept: list[_Part] = []
+    with _writer(out) as write:
+        for part in parts:
+            for name, pixels in zip(part.names, to_uint8(part.images).cpu(), strict=True):
+                write(f"{name}.png", _png(pixels))
+            names += [f"{name}.png" for name in part.names]
+            kept += [part] if grid is not None else []
+    if grid is not None:
+        sources = [part.sources for part in kept if part.sources is not None]
+        shown = torch.cat([part.images for part in kept])
+        write_png(Path(grid), sample_grid(shown, torch.cat(sources) if sources else None))
+    return Generated(
+        out=None if out is None else str(out),
+        files=names,
+        grid=None if grid is None else str(grid),
+        generator=generator.digest,
+    )
+
+
+def _numbered(generator: FrozenGenerator, numbers: Sequence[int]) -> Iterator[_Part]:
+    """Made in the blocks that evaluation makes them in, so that the bytes are the same whatever else is asked for."""
+    for block in dict.fromkeys(number // BLOCK for number in numbers):
+        images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK))
+        wanted = [number for number in dict.fromkeys(numbers) if number // BLOCK == block]
+        rows = [number % BLOCK for number in wanted]
+        yield _Part(
+            [f"seed{number:06d}" for number in wanted], images[rows], None if sources is None else sources[rows]
+        )
+
+
+def _from_files(generator: FrozenGenerator, numbers: Sequence[int], files: Sequence[str | Path]) -> Iterator[_Part]:
+    source = generator.source
+    if not isinstance(source, ImageSource):
+        raise SpiderUsageError(
+            f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
+        )
+    stems = _distinct([Path(file).stem for file in files])
+    clean = [source.adapt(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
+    for start in range(0, len(numbers), BLOCK):
+        chosen = list(numbers[start : start + BLOCK])
+        noise = source.noise_at(SEED, chosen)
+        for stem, image in zip(stems, clean, strict=True):
+            yield _Part(
+                [f"{stem}-seed{number:06d}" for number in chosen],
+                generator(image + noise),
+                image.expand(len(chosen), -1, -1, -1),
+            )
+
+
+def _distinct(stems: Sequence[str]) -> list[str]:
+    repeated = {stem for stem in stems if list(stems).count(stem) > 1}
+    if repeated:
+        raise SpiderUsageError(f"--source-image: two files are called {sorted(repeated)[0]}; their images would be too")
+    return list(stems)
+
+
+def _read(path: Path) -> Tensor:
+    """An image file by the rules of `spider pack`, at its own size: uint8 [1, C, H, W]."""
+    try:
+        data = path.read_bytes()
+        header = read_header(data)
+        target = Target(1 if header.grey else 3, header.height, header.width, "squash", resize=True)
+        pixels, _ = normalise(data, target)
+    except OSError as error:
+        raise SpiderError(f"{path}: {error.strerror}") from None
+    except BadImage as error:
+        raise SpiderError(f"{path}: {error}") from None
+    return torch.tensor(pixels)[None]
+
+
+def _png(pixels: Tensor) -> bytes:
+    """uint8 [C, H, W] to the bytes of a PNG."""
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
+    buffer = BytesIO()
+    Image.fromarray(plane.contiguous().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _writer(out: str | Path | None) -> Iterator[Callable[[str, bytes], object]]:
+    """How a named file is written: into a folder, into a zip that appears when it is whole, or not at all."""
+    if out is None:
+        yield lambda name, content: None
+        return
+    path = Path(out)
+    if path.suffix != ".zip":
+        path.mkdir(parents=True, exist_ok=True)
+        yield lambda name, content: (path / name).write_bytes(content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+            yield lambda name, content: archive.writestr(_zip_entry(name), content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _zip_entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+    entry.external_attr = 0o644 << 16
+    return entry

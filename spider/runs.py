@@ -1,0 +1,142 @@
+"""The runs below a folder: what each is, and how far it came. Reads small files only, and needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spider.config.schema import Config
+from spider.errors import SpiderError
+from spider.run import RunDirectory, images_of
+
+_ALIVE_S = 600.0  # a run that wrote within this may be running; twice the longest row that is likely
+
+_TAIL_BYTES = 1 << 16  # of metrics.jsonl: many rows
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run.
+
+    Attributes:
+        name: its path below the folder that was listed.
+        state: `finished`; `running?`, which is a guess: it wrote within ten minutes and nothing was saved since;
+            `stopped`; `never started`; `unreadable`, see `problem`.
+        kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.
+        last_checkpoint: in kimg.
+        best: {"checkpoint", "metric", "value"}.
+    """
+
+    name: str
+    state: str
+    kimg: float = 0.0
+    length_kimg: float = 0.0
+    source: str = ""
+    objective: str = ""
+    selection: str = ""
+    best: dict[str, Any] | None = None
+    last_checkpoint: float | None = None
+    size_bytes: int = 0
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def list_runs(folder: str | Path) -> list[RunSummary]:
+    """Every run in `folder` and below it, by name. Raises SpiderError if there is no such folder."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise SpiderError(f"{root}: no such folder")
+    return [_summary(directory, root) for directory in _find(root)]
+
+
+def describe_source(config: Config) -> str:
+    """`gaussian`, `images letters`, `generator runs/g1@best`."""
+    source = config.source
+    if source.kind == "images":
+        return f"images {Path(source.path).name}"
+    if source.kind == "generator":
+        path, at, which = source.run.partition("@")
+        return f"generator {Path(path).name}{at}{which}"
+    return source.kind
+
+
+def _find(folder: Path) -> Iterator[RunDirectory]:
+    """Runs, parents before children; within a run there are none."""
+    directory = RunDirectory(folder)
+    if directory.exists:
+        yield directory
+        return
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
+        yield from _find(child)
+
+
+def _summary(directory: RunDirectory, root: Path) -> RunSummary:
+    name = str(directory.path.relative_to(root)) if directory.path != root else directory.path.name or "."
+    size_bytes = _size(directory.path)
+    try:
+        config, best = directory.config(), directory.best()
+    except (SpiderError, ValueError, OSError) as error:
+        return RunSummary(name, "unreadable", size_bytes=size_bytes, problem=str(error))
+    saved = [images_of(checkpoint) for checkpoint in directory.checkpoint_names()]
+    written = _images_written(directory)
+    images = max([*saved[-1:], written or 0])
+    return RunSummary(
+        name=name,
+        state=_state(directory, config, saved, written is not None),
+        kimg=images / 1000,
+        length_kimg=config.kimg,
+        source=describe_source(config),
+        objective=config.objective.kind,
+        selection=config.selection.kind,
+        best=best,
+        last_checkpoint=saved[-1] / 1000 if saved else None,
+        size_bytes=size_bytes,
+    )
+
+
+def _images_written(directory: RunDirectory) -> int | None:
+    """The clock of the newest whole row of metrics.jsonl; None without one."""
+    if not directory.metrics_file.is_file():
+        return None
+    with directory.metrics_file.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["images"])
+        except (ValueError, KeyError):  # the line that a kill cut short
+            continue
+    return None
+
+
+def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: bool) -> str:
+    if saved and saved[-1] >= round(config.kimg * 1000):
+        return "finished"
+    if not (saved or has_rows):
+        return "never started"
+    if has_rows:
+        written = directory.metrics_file.stat().st_mtime
+        checkpoints = [(directory.checkpoints / name).stat().st_mtime for name in directory.checkpoint_names()]
+        if time.time() - written < _ALIVE_S and written > max(checkpoints, default=0.0):
+            return "running?"
+    return "stopped"
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(path, file)).st_size
+            except FileNotFoundError:  # a checkpoint that a running run has just pruned
+                continue
+    return total
