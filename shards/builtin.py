@@ -22,8 +22,8 @@ Pixels = NDArray[np.uint8]
 _LETTERS_EACH = 150
 _PATCHES = 4000
 _SIDE_PX = 32
-_SUPERSAMPLING = 4  # letters are drawn this much larger, then averaged down
-_FONT_PX = 192
+_SUPERSAMPLING = 3  # letters are drawn this much larger, then averaged down
+_FONT_PX = 128
 _FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique")),
@@ -54,11 +54,12 @@ def digits() -> ImageSet:
 
 def letters() -> ImageSet:
     """Capitals of every class in turn, so that any stretch of the set is balanced."""
-    fonts = _load_fonts()
+    classes = list(string.ascii_uppercase)
+    glyphs = [[_draw_glyph(letter, font) for font in _load_fonts()] for letter in classes]
     rng = np.random.Generator(np.random.Philox(key=0))
-    labels = np.arange(len(string.ascii_uppercase) * _LETTERS_EACH) % len(string.ascii_uppercase)
-    pixels = [_draw_letter(string.ascii_uppercase[label], fonts[rng.integers(len(fonts))], rng) for label in labels]
-    return ImageSet(np.stack(pixels), labels, list(string.ascii_uppercase))
+    labels = np.arange(len(classes) * _LETTERS_EACH) % len(classes)
+    pixels = [_jitter(glyphs[label][rng.integers(len(_FONTS))], rng) for label in labels]
+    return ImageSet(np.stack(pixels), labels, classes)
 
 
 def patches() -> ImageSet:
@@ -87,13 +88,17 @@ def _load_fonts() -> list[ImageFont.FreeTypeFont]:
     return [ImageFont.truetype(str(folder / f"{name}.ttf"), _FONT_PX) for name in _FONTS]
 
 
-def _draw_letter(letter: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) -> Pixels:
-    """uint8 [32, 32]: the letter filling most of the frame, as the digits do."""
-    canvas = _SIDE_PX * _SUPERSAMPLING
+def _draw_glyph(letter: str, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """The letter, white on black, cut to its edges."""
     left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))
     glyph = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(glyph).text((-left, -top), letter, font=font, fill=255)
+    return glyph
 
+
+def _jitter(glyph: Image.Image, rng: np.random.Generator) -> Pixels:
+    """uint8 [32, 32]: the letter filling most of the frame, as the digits do, with its own size, place and slant."""
+    canvas = _SIDE_PX * _SUPERSAMPLING
     slant = rng.uniform(-0.25, 0.25)
     height = canvas * rng.uniform(0.68, 0.92)
     width = min(height * glyph.width / glyph.height * rng.uniform(0.85, 1.15), canvas * 0.95 - height * abs(slant))

@@ -1,0 +1,103 @@
+"""From paths to keys, labels and order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.errors import ShardsError
+from shards.listing import MAX_KEY_BYTES, list_files, safe_name
+
+
+def listed(*names, labels=None):
+    return list_files(names, [], lambda name: json.dumps({"labels": labels}).encode())
+
+
+def keys(*names):
+    return [item.key for item in listed(*names).items]
+
+
+def test_class_folders_become_labels():
+    listing = listed("b/1.png", "a/2.png", "a/1.png")
+    assert listing.classes == ["a", "b"]
+    assert [(item.key, item.label) for item in listing.items] == [("a/1", 0), ("a/2", 0), ("b/1", 1)]
+
+
+def test_folders_that_all_share_are_no_classes():
+    wrapped = listed("photos/train/a/1.png", "photos/train/b/1.png")
+    assert [(item.key, item.label) for item in wrapped.items] == [("a/1", 0), ("b/1", 1)]
+    assert listed("photos/1.png", "photos/2.png").classes == []
+    assert [item.label for item in listed("photos/1.png").items] == [-1]
+
+
+def test_one_image_outside_of_the_folders_means_no_labels():
+    assert listed("a/1.png", "b/1.png", "2.png").classes == []
+
+
+def test_classes_that_are_numbers_are_ordered_by_value():
+    assert listed("10/1.png", "9/1.png", "0/1.png").classes == ["0", "9", "10"]
+    assert listed("10/1.png", "9/1.png", "x/1.png").classes == ["10", "9", "x"]
+
+
+def test_order_is_folder_by_folder():
+    assert keys("a-b/1.png", "a/2.png", "a/1.png") == ["a/1", "a/2", "a-b/1"]
+
+
+def test_keys_hold_no_dots():
+    assert keys("x.v1.png", "x.v2.png") == ["x_v1", "x_v2"]
+
+
+@given(st.text("abc./é", min_size=1, max_size=300))
+def test_keys_fit_a_tar_header(name):
+    for key in keys(safe_name(f"x{name}.png") or "y.png", "z/other.png"):
+        assert len(key.encode()) <= MAX_KEY_BYTES
+        assert "." not in key
+
+
+def test_long_names_stay_apart():
+    assert len(set(keys("a" * 200 + "1.png", "a" * 200 + "2.png"))) == 2
+
+
+def test_the_second_of_a_key_is_bad():
+    listing = listed("x.png", "x.jpg", "y.png")
+    assert [item.name for item in listing.items] == ["x.jpg", "y.png"]
+    assert [(bad.name, bad.reason) for bad in listing.bad] == [("x.png", "duplicate key 'x': x.jpg has it")]
+
+
+def test_what_is_no_image_is_passed_over_and_counted():
+    listing = listed("1.png", "notes.txt", ".hidden.png", "__MACOSX/1.png", "sub/.cache/2.png")
+    assert [item.name for item in listing.items] == ["1.png"]
+    assert listing.passed_over == 4
+
+
+def test_a_name_that_is_no_text_is_bad():
+    listing = listed("a\ud800.png", "b\n.png", "c.png")
+    assert [item.name for item in listing.items] == ["c.png"]
+    assert len(listing.bad) == 2
+    assert all(bad.name.isascii() and "\n" not in bad.name for bad in listing.bad)
+
+
+@pytest.mark.parametrize("folder", ["", "set/"])
+def test_dataset_json_decides_the_labels(folder):
+    names = [f"{folder}0/1.png", f"{folder}0/2.png", f"{folder}1/3.png", f"{folder}dataset.json"]
+    listing = listed(*names, labels=[["0/1.png", 4], ["1/3.png", 0]])
+    assert [(item.key, item.label) for item in listing.items] == [("0/1", 4), ("1/3", 0)]
+    assert listing.classes == ["0", "1", "2", "3", "4"]
+    assert [bad.reason for bad in listing.bad] == [f"no label in {folder}dataset.json"]
+    assert listed(*names, labels=None).classes == []
+    assert listing.passed_over == 0
+
+
+@pytest.mark.parametrize("labels", [[["1.png", 0.5]], [["1.png", -1]], [["1.png", True]], [["other.png", 1]], "x", 3])
+def test_a_wrong_dataset_json_is_refused(labels):
+    with pytest.raises(ShardsError, match=r"^dataset\.json: "):
+        listed("1.png", "dataset.json", labels=labels)
+
+
+def test_ways_out_of_an_archive():
+    assert safe_name("./a/b.png") == "a/b.png"
+    assert safe_name("/etc/passwd.png") is None
+    assert safe_name("a/../../b.png") is None
