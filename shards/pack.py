@@ -33,7 +33,7 @@ from shards.listing import BadFile
 from shards.order import subset_rank
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import Sample, build_sample, fingerprint
-from shards.series import JOURNAL_NAME, ShardSeries, forget_journal, open_series, write_whole
+from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series, write_whole
 from shards.sources import FolderSource, Source, open_source
 
 SHEET_NAME = "contact-sheet.png"
@@ -96,9 +96,10 @@ def pack(
     job.check()
     if (job.out / INDEX_NAME).exists():
         return _keep_what_is_there(job)
-    plan = {"input": opened.stamp(), "options": options.model_dump()}
+    plan = json.dumps({"input": opened.stamp(), "options": options.model_dump()}, sort_keys=True)
+    check_free(job.out, plan)
+    target = _survey(job)
     with open_series(job.out, plan, int(shard_mb * 1e6)) as series:
-        target = _survey(job)
         _make_shards(job, series, target)
         index = _finish(job, series, allowed, target)
     forget_journal(job.out)
@@ -321,9 +322,11 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target)
 
 def _report(job: _Job, bad: list[BadFile]) -> None:
     """Every bad file by name and reason: all in bad.jsonl, the first few on the screen."""
+    lines = [json.dumps({"name": file.name, "reason": file.reason}, ensure_ascii=False) + "\n" for file in bad]
     if bad:
-        lines = [json.dumps({"name": file.name, "reason": file.reason}, ensure_ascii=False) + "\n" for file in bad]
         write_whole(job.out / BAD_NAME, "".join(lines).encode())
+    else:
+        (job.out / BAD_NAME).unlink(missing_ok=True)  # of an earlier attempt
     for file in bad[:_BAD_SHOWN]:
         job.say(f"bad: {file.name}: {file.reason}")
     if len(bad) > _BAD_SHOWN:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -139,30 +138,38 @@ class ShardSeries:
             yield sealed
 
 
-@contextmanager
-def open_series(out: Path, plan: Mapping[str, object], limit_bytes: int) -> Iterator[ShardSeries]:
-    """The series in `out`, new or gone on with; for one process at a time. The journal stays until `forget_journal`.
+def check_free(out: Path, plan: str) -> None:
+    """That `out` is free for this plan: not there, empty, or with the beginning of it.
 
     Raises:
-        ShardsUsageError: `out` holds something else, the beginning of another plan, or is being written.
+        ShardsUsageError: `out` holds something else, or shards of another plan.
     """
     journal = out / JOURNAL_NAME
     if out.exists() and not journal.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ShardsUsageError(f"{out} is not empty, and holds no packed dataset: choose another folder")
+    begun = (journal / "000000.json").exists()
+    if begun and (journal / "plan.json").read_text() != plan:
+        raise ShardsUsageError(
+            f"{out} holds the beginning of a pack of other input or options: remove it, or choose another folder"
+        )
+
+
+@contextmanager
+def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]:
+    """The series in `out`, new or gone on with; for one process at a time. The journal stays until `forget_journal`.
+
+    Raises:
+        ShardsUsageError: `out` is not free for this plan (`check_free`), or is being written.
+    """
+    check_free(out, plan)
+    journal = out / JOURNAL_NAME
     journal.mkdir(parents=True, exist_ok=True)
     with (journal / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ShardsUsageError(f"{out} is being written by another process") from None
-        text = json.dumps(plan, sort_keys=True)
-        plan_file = journal / "plan.json"
-        if not plan_file.exists():
-            write_whole(plan_file, text.encode())
-        elif plan_file.read_text() != text:
-            raise ShardsUsageError(
-                f"{out} holds the beginning of a pack of other input or options: remove it, or choose another"
-            )
+        write_whole(journal / "plan.json", plan.encode())
         yield ShardSeries(out, limit_bytes)
 
 

@@ -168,5 +168,5 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
 
 def test_a_file_of_too_many_bytes_is_refused(monkeypatch, picture, encoded):
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 50)
-    with pytest.raises(BadImage, match="too large: .* bytes, at most 50"):
+    with pytest.raises(BadImage, match=r"too large: .* bytes, at most 50"):
         pixels_of(encoded(picture(7)))

@@ -1,0 +1,315 @@
+"""Reading by number: from a folder and from a URL, and never anything but what was packed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import struct
+import uuid
+import zlib
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from shards.dataset import ShardDataset
+from shards.errors import ShardsError, ShardsUsageError
+from shards.index import parse_index
+from shards.pack import pack
+
+
+@pytest.fixture
+def copy(packed, tmp_path):
+    return shutil.copytree(packed, tmp_path / "copy")
+
+
+def read_all(dataset):
+    return dataset.read_batch(range(len(dataset)))
+
+
+def test_all_ways_to_read_agree(packed):
+    dataset = ShardDataset(packed)
+    numbers = [149, 0, 77, 77]
+    pixels, labels = dataset.read_batch(numbers)
+    singles = [dataset.read(number) for number in numbers]
+    assert (pixels == np.stack([single for single, _, _ in singles])).all()
+    assert labels.tolist() == [label for _, label, _ in singles] == dataset.labels()[numbers].tolist()
+    assert (dataset.batch(70, 80).numpy() == dataset.read_batch(range(70, 80))[0]).all()
+    assert dataset.batch(5, 5).shape == (0, 3, 6, 6)
+    assert dataset.name == "noise"
+
+
+def test_what_is_read_may_be_written_to(packed):
+    pixels, _, _ = ShardDataset(packed).read(0)
+    pixels[:] = 0
+
+
+@pytest.mark.parametrize("number", [-1, 150])
+def test_no_image_outside_of_the_set(packed, number):
+    with pytest.raises(IndexError, match=f"image {number} of 150"):
+        ShardDataset(packed).read(number)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_dataset_may_be_taken_to_other_processes(packed, method):
+    dataset = ShardDataset(packed)
+    wanted = read_all(dataset)[0]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        parts = pool.map(dataset.read_batch, [range(0, 75), range(75, 150)])
+    assert (np.concatenate([pixels for pixels, _ in parts]) == wanted).all()
+
+
+def test_more_shards_than_open_files(packed, monkeypatch):
+    monkeypatch.setattr("shards.dataset._FILES_OPEN", 2)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    dataset = ShardDataset(packed)
+    shuffled = np.random.default_rng(0).permutation(150)
+    assert (dataset.read_batch(shuffled)[0] == read_all(ShardDataset(packed))[0][shuffled]).all()
+    assert len(os.listdir("/proc/self/fd")) - descriptors <= 3
+
+
+# A folder that is not what its index says
+
+
+def test_no_dataset_is_a_usage_error(tmp_path):
+    with pytest.raises(ShardsUsageError, match=r"no packed dataset here: index\.json: No such file") as caught:
+        ShardDataset(tmp_path)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["000003.tar", "000003.offsets"])
+def test_a_missing_file_is_named_on_opening(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ShardsError, match=f"{name}: missing") as caught:
+        ShardDataset(copy)
+    assert caught.value.exit_code == 1
+
+
+def test_a_shard_of_another_size_is_named_on_opening(copy):
+    with (copy / "000003.tar").open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ShardsError, match=r"000003\.tar: damaged: 5,000 bytes, index\.json says"):
+        ShardDataset(copy)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (257, "no tar header"),  # the header's magic
+        (130, "no tar header"),  # the size in it
+        (512 + 3, "CRC-32"),  # the PNG's signature
+        (512 + 18, "CRC-32"),  # its width
+        (512 + 60, "CRC-32"),  # its pixels
+    ],
+)
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_damage_under_way_stops_with_the_shards_name(files, tmp_path, place, message, encoding):
+    pack(files, tmp_path, shard_mb=0.06, encoding=encoding, progress=False, workers=1)
+    dataset = ShardDataset(tmp_path)
+    with (tmp_path / "000002.tar").open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 0xFF]))
+    first = sum(dataset.index.shard_counts[:2])
+    assert (dataset.read(first + 1)[0] >= 0).all()
+    with pytest.raises(ShardsError, match=rf"000002\.tar: damaged: image 0 of the shard: .*{message}"):
+        dataset.read_batch([first])
+
+
+def test_a_shard_cut_short_under_way_is_no_short_read(copy):
+    dataset = ShardDataset(copy)
+    dataset.read(0)
+    with (copy / "000000.tar").open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ShardsError, match=r"000000\.tar: damaged: image \d+ of the shard: the file ends within it"):
+        read_all(dataset)
+
+
+def test_other_offsets_are_damage(copy):
+    shutil.copy(copy / "000001.offsets", copy / "000000.offsets")
+    with pytest.raises(ShardsError, match=r"000000\.offsets: damaged: its sha256 is not the one in index\.json"):
+        ShardDataset(copy).read(0)
+
+
+def reseal(folder: Path, name: str, data: bytes) -> None:
+    """Put `data` in place of a file and make the index agree: what someone could do who wants to harm the reader."""
+    import hashlib
+
+    (folder / name).write_bytes(data)
+    index = json.loads((folder / "index.json").read_text())
+    shard = next(shard for shard in index["shards"] if shard["name"].split(".")[0] == name.split(".")[0])
+    if name.endswith(".tar"):
+        shard |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    else:
+        shard["offsets_sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+class Harm:
+    """Unpickling this leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_in_place_of_offsets_is_not_executed(copy, tmp_path):
+    trap = tmp_path / "trap"
+    array = np.array([Harm(trap)], dtype=object)
+    np.save(tmp_path / "trap.npy", array, allow_pickle=True)
+    for data in (pickle.dumps(Harm(trap)), (tmp_path / "trap.npy").read_bytes()):
+        reseal(copy, "000000.offsets", data)
+        with pytest.raises(ShardsError, match=r"000000\.offsets: damaged"):
+            ShardDataset(copy).read(0)
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Harm(trap)))
+    assert trap.exists()  # the trap itself works
+
+
+def test_a_bomb_in_a_shard_is_refused_before_it_is_decoded(copy, monkeypatch):
+    """An image that says 20,000 x 20,000, with header, size and CRC-32 in order."""
+    from shards.samples import OFFSETS, parse_offsets, write_offsets
+
+    dataset = ShardDataset(copy)
+    record = dataset.index.shards[0]
+    entries = parse_offsets((copy / record.offsets_name).read_bytes(), record.count, "").tolist()
+    tar = bytearray((copy / record.name).read_bytes())
+    offset, size, _, label = entries[0]
+    tar[offset + 16 : offset + 24] = struct.pack(">II", 20_000, 20_000)
+    entries[0] = (offset, size, zlib.crc32(tar[offset : offset + size]), label)
+    reseal(copy, record.name, bytes(tar))
+    reseal(copy, record.offsets_name, write_offsets(np.array(entries, OFFSETS).tolist()))
+    monkeypatch.setattr("PIL.Image.Image.load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(ShardsError, match=r"000000\.tar: damaged: image 0 of the shard: not a PNG of 6x6"):
+        ShardDataset(copy).read(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format_version: Input should be 1"),
+        ({"count": 149}, "count is 149, but the shards hold 150"),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"fingerprint": "../../x"}, "fingerprint: String should match"),
+    ],
+)
+def test_a_wrong_index_is_named(copy, change, message):
+    path = copy / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ShardsError, match=rf"index\.json: .*{message}"):
+        ShardDataset(copy)
+
+
+@pytest.mark.parametrize("name", ["../000000.tar", "/etc/passwd.tar", "a/000000.tar"])
+def test_an_index_does_not_lead_out_of_its_folder(packed, name):
+    index = json.loads((packed / "index.json").read_text())
+    index["shards"][0]["name"] = name
+    with pytest.raises(ShardsError, match=r"shards\.0\.name"):
+        parse_index(json.dumps(index).encode(), "index.json")
+
+
+# Behind a URL
+
+
+@pytest.fixture
+def remote(packed):
+    """The packed set in a file system that exists in memory only."""
+    root = f"/{uuid.uuid4().hex}/noise"
+    memory = fsspec.filesystem("memory")
+    for path in packed.iterdir():
+        memory.pipe(f"{root}/{path.name}", path.read_bytes())
+    yield f"memory:/{root}"
+    memory.rm(root, recursive=True)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files that were opened on the other side."""
+    names = []
+    memory = fsspec.filesystem("memory")
+    original = type(memory).open
+
+    def record(self, path, *arguments, **options):
+        names.append(path.rsplit("/", 1)[-1])
+        return original(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "open", record)
+    return names
+
+
+def test_remote_and_local_are_the_same(packed, remote, tmp_path):
+    near, far = ShardDataset(packed), ShardDataset(remote, cache_dir=tmp_path)
+    assert (read_all(near)[0] == read_all(far)[0]).all()
+    assert (far.name, far.fingerprint, far.labels().tolist()) == ("noise", near.fingerprint, near.labels().tolist())
+
+
+def test_a_file_url_is_remote_too(packed, tmp_path):
+    assert (read_all(ShardDataset(f"file://{packed}", tmp_path))[0] == read_all(ShardDataset(packed))[0]).all()
+    assert len(list(tmp_path.glob("noise-*/*.tar"))) == 8
+
+
+def test_only_the_shards_that_are_read_are_fetched_and_only_once(remote, tmp_path, opened):
+    ShardDataset(remote, cache_dir=tmp_path).read(0)
+    assert sorted(opened) == ["000000.offsets", "000000.tar", "index.json"]
+    ShardDataset(remote, cache_dir=tmp_path).read(0)
+    assert sorted(opened) == ["000000.offsets", "000000.tar", "index.json", "index.json"]
+
+
+def test_two_sets_never_share_a_cached_file(files, packed, tmp_path):
+    """Their shards have the same names; also two copies of one set, of which one may be damaged."""
+    pack(files, tmp_path / "noise", subset=100, progress=False, workers=1)
+    shutil.copytree(packed, tmp_path / "other" / "noise")
+    for folder in (packed, tmp_path / "noise", tmp_path / "other" / "noise"):
+        assert (
+            ShardDataset(f"file://{folder}", tmp_path / "cache").read(0)[0] == ShardDataset(folder).read(0)[0]
+        ).all()
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert all(folder.stat().st_mode & 0o077 == 0 for folder in (tmp_path / "cache").iterdir())
+
+
+def test_a_remote_shard_with_another_digest_is_not_used(remote, tmp_path):
+    memory = fsspec.filesystem("memory")
+    path = f"{remote.removeprefix('memory:/')}/000000.tar"
+    data = bytearray(memory.cat(path))
+    data[-1] ^= 1
+    memory.pipe(path, bytes(data))
+    with pytest.raises(ShardsError, match=r"000000\.tar: damaged: its sha256 is not the one in index\.json"):
+        ShardDataset(remote, cache_dir=tmp_path).read(0)
+    assert not list(tmp_path.glob("*/000000.tar"))
+    assert not [path for path in tmp_path.glob("*/000000.tar.*") if path.suffix != ".lock"]
+
+
+def test_a_missing_remote_shard_is_named_on_opening(remote, tmp_path):
+    fsspec.filesystem("memory").rm(f"{remote.removeprefix('memory:/')}/000005.tar")
+    with pytest.raises(ShardsError, match=r"noise/000005\.tar: missing"):
+        ShardDataset(remote, cache_dir=tmp_path)
+
+
+def test_an_unknown_protocol_is_named(tmp_path):
+    with pytest.raises(ShardsError, match=r"nowhere://bucket/set: .*nowhere"):
+        ShardDataset("nowhere://bucket/set", cache_dir=tmp_path)
+
+
+def fetch_at_once(url, cache, barrier):
+    barrier.wait(30)
+    ShardDataset(url, cache_dir=cache).read_batch(range(150))
+
+
+def test_several_processes_fetch_at_once(packed, tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    arguments = (f"file://{packed}", tmp_path / "cache", barrier)
+    processes = [context.Process(target=fetch_at_once, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 8

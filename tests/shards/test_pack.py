@@ -1,0 +1,334 @@
+"""Packing: the same bytes however it is done, every bad file by its name."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from shards import series
+from shards.dataset import ShardDataset
+from shards.errors import ShardsError, ShardsUsageError
+from shards.pack import pack as pack_aloud
+from shards.series import open_series
+
+
+def pack(source, out, **options):
+    return pack_aloud(source, out, **{"progress": False, "workers": 1, **options})
+
+
+def contents(path):
+    dataset = ShardDataset(path)
+    return {dataset.key(number): dataset.read(number)[0].tobytes() for number in range(len(dataset))}
+
+
+def test_a_packed_set_holds_the_images_and_labels(files, packed):
+    dataset = ShardDataset(packed)
+    assert (len(dataset), dataset.index.shape, dataset.index.classes) == (150, (3, 6, 6), ["a", "b", "c"])
+    for number in range(0, 150, 7):
+        pixels, label, key = dataset.read(number)
+        assert (pixels.transpose(1, 2, 0) == np.asarray(Image.open(files / f"{key}.png"))).all()
+        assert "abc"[label] == key[0]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_bytes_do_not_depend_on_the_workers(files, packed, tmp_path, tree, workers):
+    pack(files, tmp_path / "out", shard_mb=0.06, workers=workers)
+    assert tree(tmp_path / "out") == tree(packed)
+
+
+def kill_at_rename(files, out, number):
+    """Pack, and die as kill -9 does just before the file of this number appears."""
+    appeared = 0
+
+    def rename(*paths):
+        nonlocal appeared
+        appeared += 1
+        if appeared == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.rename(*paths)
+
+    series.os.replace = rename
+    pack(files, out, shard_mb=0.06)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 13, 25, 26, 27, 28])
+def test_a_killed_pack_goes_on_to_the_same_bytes(files, packed, tmp_path, tree, number):
+    """The plan, then tar, offsets and journal of each of eight shards, then index and contact sheet."""
+    process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=(files, tmp_path / "out", number))
+    process.start()
+    process.join()
+    killed = number <= 27
+    assert process.exitcode == (-signal.SIGKILL if killed else 0)
+    assert (tmp_path / "out" / "index.json").exists() == (number > 26)
+    pack(files, tmp_path / "out", shard_mb=0.06)
+    assert tree(tmp_path / "out") == tree(packed)
+
+
+def test_finished_shards_are_not_made_again(files, tmp_path, monkeypatch):
+    process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=(files, tmp_path / "out", 20))
+    process.start()
+    process.join()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert len(before) == 6
+    pack(files, tmp_path / "out", shard_mb=0.06)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_shard_harmed_between_two_packs_is_made_again(files, packed, tmp_path, tree):
+    process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=(files, tmp_path / "out", 20))
+    process.start()
+    process.join()
+    (tmp_path / "out" / "000001.tar").write_bytes(b"harmed")
+    pack(files, tmp_path / "out", shard_mb=0.06)
+    assert tree(tmp_path / "out") == tree(packed)
+
+
+def test_a_shard_is_never_larger_than_asked(packed):
+    index = ShardDataset(packed).index
+    assert len(index.shards) == 8
+    assert all(shard.bytes <= 60_000 for shard in index.shards)
+
+
+def test_the_fingerprint_knows_neither_shards_nor_encoding(files, packed, tmp_path):
+    fingerprint = ShardDataset(packed).fingerprint
+    assert pack(files, tmp_path / "one", shard_mb=64).fingerprint == fingerprint
+    assert pack(files, tmp_path / "raw", encoding="raw").fingerprint == fingerprint
+    assert contents(tmp_path / "raw") == contents(packed)
+
+
+@pytest.mark.parametrize("change", ["pixel", "label", "key"])
+def test_the_fingerprint_knows_pixels_labels_and_keys(files, packed, tmp_path, change, encoded):
+    other = shutil.copytree(files, tmp_path / "files")
+    if change == "pixel":
+        pixels = np.array(Image.open(other / "a" / "0003.png"))
+        pixels[0, 0, 0] ^= 1
+        (other / "a" / "0003.png").write_bytes(encoded(pixels))
+    elif change == "label":
+        (other / "0").mkdir()  # a class before the others: the same keys, other numbers
+        (other / "0" / "0000.png").write_bytes(b"")
+    else:
+        (other / "a" / "0003.png").rename(other / "a" / "0003x.png")
+    assert pack(other, tmp_path / "out").fingerprint != ShardDataset(packed).fingerprint
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_subsets_are_nested(files, packed, tmp_path, seed):
+    small, large = tmp_path / "small", tmp_path / "large"
+    pack(files, small, subset=20, seed=seed)
+    pack(files, large, subset=40, seed=seed)
+    assert len(contents(small)) == 20
+    assert contents(small).items() <= contents(large).items() <= contents(packed).items()
+
+
+def test_another_seed_is_another_subset(files, tmp_path):
+    for seed in (0, 1):
+        pack(files, tmp_path / f"{seed}", subset=20, seed=seed)
+    assert contents(tmp_path / "0").keys() != contents(tmp_path / "1").keys()
+
+
+def test_any_webdataset_user_can_read_the_shards(packed):
+    dataset = ShardDataset(packed)
+    urls = [str(packed / shard.name) for shard in dataset.index.shards]
+    samples = list(
+        webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("__key__", "png", "cls", "json")
+    )
+    assert len(samples) == 150
+    for number, (key, image, label, about) in enumerate(samples):
+        pixels, own_label, own_key = dataset.read(number)
+        assert (key, label) == (own_key, own_label)
+        assert (np.asarray(image).transpose(2, 0, 1) == pixels).all()
+        assert about == {"name": f"{key}.png", "width": 6, "height": 6, "class": key[0]}
+
+
+def test_raw_shards_are_readable_too(files, tmp_path):
+    index = pack(files, tmp_path, encoding="raw")
+    samples = (
+        webdataset.WebDataset(str(tmp_path / index.shards[0].name), shardshuffle=False).decode().to_tuple("npy", "cls")
+    )
+    first, label = next(iter(samples))
+    pixels, own_label, _ = ShardDataset(tmp_path).read(0)
+    assert (first == pixels).all()
+    assert label == own_label
+
+
+def test_members_have_no_date_and_no_owner(packed):
+    with tarfile.open(packed / "000000.tar") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
+
+
+def test_channels_are_what_the_set_mostly_is(tmp_path, picture, encoded):
+    for colour, wanted in ((1, 1), (2, 1), (3, 3)):  # of five images; a tie cannot be
+        folder = tmp_path / f"{colour}"
+        folder.mkdir()
+        for number in range(5):
+            (folder / f"{number}.png").write_bytes(encoded(picture(number, channels=3 if number < colour else 1)))
+        assert pack(folder, tmp_path / f"out{colour}").channels == wanted
+    assert pack(tmp_path / "1", tmp_path / "asked", channels=3).channels == 3
+
+
+def test_images_of_two_sizes_need_a_resolution(tmp_path, make_images):
+    make_images(make_images(tmp_path / "files", 4, ("a",)), 4, ("b",), height=9)
+    with pytest.raises(ShardsUsageError, match=r"differ in size \(a/0000.png 6x6, b/0000.png 6x9\): say --resolution"):
+        pack(tmp_path / "files", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert pack(tmp_path / "files", tmp_path / "out", resolution=5).shape == (3, 5, 5)
+
+
+def test_a_set_of_one_shape_keeps_it(tmp_path, make_images):
+    index = pack(make_images(tmp_path / "files", 3, height=4, width=7), tmp_path / "out")
+    assert (index.shape, index.rules["crop"]) == ((3, 4, 7), "none")
+
+
+@pytest.fixture
+def with_bad(tmp_path, make_images, encoded, picture):
+    """100 good files and three bad ones."""
+    folder = make_images(tmp_path / "files", 100)
+    (folder / "torn.png").write_bytes(encoded(picture(0, 40, 40))[:2000])
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "0007.jpg").write_bytes(encoded(picture(0), "JPEG"))
+    return folder
+
+
+def test_bad_files_are_named_and_packing_goes_on(with_bad, tmp_path, capsys):
+    index = pack(with_bad, tmp_path / "out", resolution=6, max_bad="3%", progress=True)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "bad.jsonl").read_text().splitlines()]
+    reasons = {line["name"]: line["reason"] for line in lines}
+    assert reasons.keys() == {"torn.png", "text.jpg", "0007.png"}
+    assert "cannot be decoded" in reasons["torn.png"]
+    assert "not an image" in reasons["text.jpg"]
+    assert reasons["0007.png"] == "duplicate key '0007': 0007.jpg has it"
+    assert (index.count, index.source.bad, index.source.files) == (100, 3, 103)
+    shown = capsys.readouterr().err
+    assert all(f"bad: {name}: {reason}" in shown for name, reason in reasons.items())
+
+
+@pytest.mark.parametrize("max_bad", ["2%", "2", 2, "0"])
+def test_too_many_bad_files_fail(with_bad, tmp_path, max_bad):
+    with pytest.raises(
+        ShardsError, match=r"3 of 103 files are bad, more than --max-bad .*the first is 0007.png: duplicate"
+    ) as caught:
+        pack(with_bad, tmp_path / "out", resolution=6, max_bad=max_bad)
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert len((tmp_path / "out" / "bad.jsonl").read_text().splitlines()) == 3
+    assert pack(with_bad, tmp_path / "out", resolution=6, max_bad=3).count == 100
+
+
+def test_only_some_bad_files_are_shown(tmp_path, make_images, capsys):
+    folder = make_images(tmp_path / "files", 4)
+    for number in range(30):
+        (folder / f"bad{number:02d}.png").write_text("x")
+    pack(folder, tmp_path / "out", max_bad=30, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("bad: bad") == 10
+    assert "bad: 20 more, all in" in shown
+    assert len((tmp_path / "out" / "bad.jsonl").read_text().splitlines()) == 30
+
+
+def test_nothing_to_pack_is_an_error(tmp_path):
+    (tmp_path / "files").mkdir()
+    with pytest.raises(ShardsError, match="folder files: no image that can be packed"):
+        pack(tmp_path / "files", tmp_path / "out")
+    (tmp_path / "files" / "0.png").write_text("x")
+    with pytest.raises(
+        ShardsError, match=r"no image that can be packed; the first of 1 bad files is 0.png: not an image"
+    ):
+        pack(tmp_path / "files", tmp_path / "out", max_bad="100%")
+
+
+def test_what_is_packed_already_is_left_alone(files, packed, tmp_path, tree, capsys):
+    out = shutil.copytree(packed, tmp_path / "out")
+    dates = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    index = pack(files, out, shard_mb=0.06, progress=True, max_bad=0)
+    assert index == ShardDataset(packed).index
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == dates
+    assert "already packed from the same images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"shard_mb": 1}, "shard_mb is 0.06, not 1.0"),
+    ({"shard_mb": 0.06, "resolution": 3}, "resolution is None, not 3"),
+    ({"shard_mb": 0.06, "subset": 9}, "subset is None, not 9"),
+])  # fmt: skip
+def test_other_options_do_not_overwrite(files, packed, options, message):
+    with pytest.raises(ShardsUsageError, match=f"holds another dataset: .*{message}") as caught:
+        pack(files, packed, **options)
+    assert caught.value.exit_code == 2
+
+
+def test_other_images_do_not_overwrite(files, packed, tmp_path, encoded, picture):
+    other = shutil.copytree(files, tmp_path / "files")
+    (other / "a" / "0003.png").write_bytes(encoded(picture(99)))  # the same name and size
+    with pytest.raises(ShardsUsageError, match="it was packed from other images"):
+        pack(other, packed, shard_mb=0.06)
+
+
+def test_the_beginning_of_another_pack_is_not_continued(files, tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=(files, tmp_path / "out", 9))
+    process.start()
+    process.join()
+    with pytest.raises(ShardsUsageError, match="beginning of a pack of other input or options"):
+        pack(files, tmp_path / "out", shard_mb=1)
+
+
+def test_a_folder_with_something_else_is_refused(files, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ShardsUsageError, match="is not empty, and holds no packed dataset"):
+        pack(files, tmp_path)
+
+
+def test_two_packs_do_not_write_at_once(files, tmp_path):
+    with open_series(tmp_path / "out", "{}", 1000), pytest.raises(ShardsUsageError, match="written by another process"):
+        pack(files, tmp_path / "out")
+
+
+def test_the_output_may_not_lie_in_the_input(files):
+    with pytest.raises(ShardsUsageError, match="lies in the folder that is packed"):
+        pack(files, files / "packed")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"resolution": 0}, "resolution is 0"),
+    ({"channels": 2}, "channels is 2"),
+    ({"crop": "left"}, "crop is 'left'"),
+    ({"encoding": "jpeg"}, "encoding is 'jpeg'"),
+    ({"max_bad": "few"}, "max_bad is 'few'; known: a count such as 5, or a share such as 1%"),
+    ({"subset": 151}, "subset is 151, but noise has 150 images"),
+])  # fmt: skip
+def test_wrong_options_are_named(files, tmp_path, options, message):
+    with pytest.raises(ShardsUsageError, match=message) as caught:
+        pack(files, tmp_path / "out", **options)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dead_worker_is_reported(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("shards.pack.normalise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ShardsError, match="a worker process died"):
+        pack(files, tmp_path / "out", workers=2)
+
+
+def test_the_contact_sheet_shows_every_class(packed):
+    with Image.open(packed / "contact-sheet.png") as sheet:
+        colours = np.asarray(sheet.convert("RGB"))
+    noise = colours.std(2) > 20  # the sheet is grey and the images are not
+    rows = np.flatnonzero(np.diff((noise.mean(1) > 0.3).astype(int)) > 0)
+    assert len(rows) == 3
+    assert sheet.width > 16 * 60
+
+
+def test_packing_needs_no_torch():
+    script = "import shards.pack, shards.verify, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
