@@ -1,0 +1,83 @@
+"""A loss or a gradient that is not finite: named, skipped without a trace, counted, and in the end fatal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.errors import SpiderError
+from spider.train.trainer import Trainer
+
+BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "penalties.r1_gamma=1", "guard.max_skipped=2"]
+
+
+class Poisoned:
+    """An objective whose cost of generated images goes bad on one rank."""
+
+    def __init__(self, objective, how):
+        self.objective, self.how = objective, how
+        self.d_real, self.g_fake = objective.d_real, objective.g_fake
+
+    def d_fake(self, logits):
+        values = self.objective.d_fake(logits)
+        if self.how == "value":
+            return values * float("inf")
+        return values + (logits - logits.detach()).sqrt()  # 0, with an infinite slope
+
+
+def poisoned(world, data, how, rank, iterations):
+    """On a rank: warnings, whether each player moved, whether all is finite, the error if any, means, skipped steps."""
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, "generator.norm=batch"]), world)
+    trainer.iterate()
+    modules = (trainer.discriminator.module, trainer.generator.module)
+    before = [[p.clone() for p in module.parameters()] for module in modules]
+    if world.rank == rank:
+        trainer.losses.objective = Poisoned(trainer.losses.objective, how)
+    warnings, error = [], None
+    try:
+        for _ in range(iterations):
+            trainer.iterate()
+            warnings += trainer.warnings
+    except SpiderError as stopped:
+        error = str(stopped)
+    moved = [
+        any(not torch.equal(p, q) for p, q in zip(module.parameters(), old, strict=True))
+        for module, old in zip(modules, before, strict=True)
+    ]
+    finite = all(bool(b.isfinite().all()) for module in modules for b in module.state_dict().values())
+    return warnings, moved, finite, error, trainer.stats.means(), trainer.guard.skipped
+
+
+@pytest.mark.parametrize(
+    ("how", "says"), [("value", "loss/d_fake on rank 1"), ("slope", "gradient of discriminator.layers.0.weight")]
+)
+def test_a_bad_step_is_named_and_skipped(ranks, digits, how, says):
+    for warnings, moved, finite, error, means, skipped in ranks(2).run(poisoned, digits, how, 1, 1):
+        assert len(warnings) == 1
+        assert "phase d_main at 0.008 kimg" in warnings[0]
+        assert says in warnings[0]
+        assert "on rank 1" in warnings[0]
+        assert "rank 0" not in warnings[0]
+        assert moved == [False, True]
+        assert finite
+        assert error is None
+        assert skipped == 1
+        assert all(value == value and abs(value) < 1e6 for value in means.values())
+
+
+def test_too_many_in_a_row_end_the_run(digits):
+    trainer = Trainer(make_config({"data": {"path": str(digits)}}, BASE), World.single())
+    trainer.losses.objective = poison = Poisoned(trainer.losses.objective, "value")
+    poison.g_fake = lambda logits: logits * float("nan")
+    trainer.iterate()
+    with pytest.raises(SpiderError, match=r"3 steps in a row were skipped \(guard.max_skipped=2\)"):
+        trainer.iterate()
+
+
+def test_a_good_step_between_bad_ones_resets_the_count(digits):
+    """Here every discriminator step is bad and every generator step good: never more than one in a row."""
+    warnings, _, _, error, _, skipped = poisoned(World.single(), digits, "value", 0, 5)
+    assert len(warnings) == skipped == 5
+    assert error is None

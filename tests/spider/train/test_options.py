@@ -1,0 +1,112 @@
+"""Precision, memory format, compilation, the average of weights, lazy penalties, the dry run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.config.schema import EmaConfig, OptimizerConfig
+from spider.train.dry_run import dry_run
+from spider.train.player import Ema, make_optimizer
+from spider.train.terms import Term
+from spider.train.trainer import Trainer
+
+BASE = ["batch=16", "generator.width=0.1", "discriminator.width=0.1", "penalties.r1_gamma=1", "penalties.r2_gamma=1"]
+
+
+def trainer_for(data, overrides=()):
+    return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), World.single())
+
+
+def means_after(data, overrides, iterations=3):
+    trainer = trainer_for(data, overrides)
+    for _ in range(iterations):
+        trainer.iterate()
+    assert trainer.guard.skipped == 0
+    assert all(p.dtype in (torch.float32, torch.float64) for _, p in trainer.generator.trainable)
+    return trainer.stats.means()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tolerance"),
+    [
+        (["compute.precision=fp64"], 1e-4),
+        (["compute.channels_last=true"], 1e-4),
+        (["compute.precision=bf16"], 0.1),
+        (["compute.precision=fp16", "compute.loss_scale=256"], 0.02),
+    ],
+    ids=["fp64", "channels_last", "bf16", "fp16"],
+)
+def test_options_for_speed_change_numbers_only_by_their_rounding(digits, overrides, tolerance):
+    plain, other = means_after(digits, []), means_after(digits, overrides)
+    for name in ("loss/d_real", "loss/d_fake", "loss/g", "penalty/r1", "grad_norm/d_main", "grad_norm/g_main"):
+        assert other[name] == pytest.approx(plain[name], rel=tolerance, abs=tolerance * 0.05), name
+
+
+def test_compiled_first_order_passes_agree_with_eager_ones(digits, monkeypatch):
+    """With penalties on: those run eagerly, and their gradients add up with the compiled ones.
+
+    Traced and differentiated ahead of time, which is what forbids double backward; the last step to machine code would
+    need a C++ compiler.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, compiled = means_after(digits, [], 2), means_after(digits, ["compute.compile=true"], 2)
+    for name, value in plain.items():
+        assert compiled[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_average_has_the_half_life_it_claims():
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(module.weight)
+    average = Ema(EmaConfig(half_life_kimg=1, rampup=None), module)
+    torch.nn.init.zeros_(module.weight)
+    for _ in range(10):
+        average.update(module, 100, 10**6)
+    assert float(average.module.weight) == pytest.approx(0.5)
+    ramped = Ema(EmaConfig(half_life_kimg=1, rampup=0.05), module)
+    torch.nn.init.ones_(module.weight)
+    ramped.update(module, 100, 2000)  # half life 100 images
+    assert float(ramped.module.weight) == pytest.approx(0.5)
+    copied = Ema(EmaConfig(half_life_kimg=0), module)
+    torch.nn.init.constant_(module.weight, 3.0)
+    copied.update(module, 1, 1)
+    assert float(copied.module.weight) == 3.0
+
+
+def test_a_penalty_of_its_own_corrects_lr_and_betas():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    adam = make_optimizer(OptimizerConfig(lr=0.01, beta1=0.5, beta2=0.99), parameters, 16)
+    assert adam.defaults["lr"] == pytest.approx(0.01 * 16 / 17)
+    assert adam.defaults["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
+    assert make_optimizer(OptimizerConfig(lr=0.01), parameters, None).defaults["lr"] == 0.01
+
+
+def test_a_lazy_penalty_is_scaled_by_its_interval_and_only_when_due(digits):
+    trainer = trainer_for(digits, ["penalties.interval_steps=4", "penalties.r2_gamma=0"])
+    counts = []
+    for _ in range(8):
+        trainer.iterate()
+        counts.append(trainer.stats.state().get("penalty/r1", [0, 0])[1])
+    assert counts == [16] * 4 + [32] * 4
+    (term,) = trainer.losses.d_penalty(trainer.losses.with_fakes(trainer._draw(0)[0]))
+    assert term.coefficient == 4 * 1.0 / 2
+
+
+def test_a_term_is_a_weighted_mean_over_all_its_values():
+    values = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    assert float(Term("x", values).share(2.0)) == 4.0
+    assert float(Term("x", values, 10.0).share(1.0, torch.tensor([0.0, 1.0]))) == 60.0
+
+
+def test_a_dry_run_measures_and_writes_nothing(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = dry_run(make_config({"data": {"path": str(digits)}}, [*BASE, "kimg=100"]), World.single())
+    assert report.sec_per_kimg == pytest.approx(1000 / report.img_per_s)
+    assert report.hours == pytest.approx(report.sec_per_kimg * 100 / 3600)
+    assert report.disk_gb == pytest.approx(report.checkpoint_mb * 4 / 1024)
+    assert "s/kimg" in report.table()
+    assert list(tmp_path.iterdir()) == []
