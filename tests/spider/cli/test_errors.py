@@ -1,0 +1,102 @@
+"""A user's mistake is one line that names it, with its exit code; a mistake of the program keeps its traceback."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cluster.errors import ClusterError
+from spider import api
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("train dcgna --run {new}", 2, r"dcgna: neither a file nor a preset; .* mean dcgan\?"),
+        ("train --run {new}", 2, r"{new} holds no run to go on with: .*dcgan"),
+        ("train dcgan --run {new}", 2, r"data\.path: no images to learn; give --data"),
+        ("train dcgan --data {digits} --run {new} batc=4", 2, r"batc: no such key; did you mean batch\?"),
+        ("train dcgan --data {digits} --run {new} batch=0", 2, r"batch: .*greater than or equal to 1, found 0"),
+        ("train dcgan --data {digits} --run {new} --kimg many", 2, r"--kimg many: a number"),
+        ("train dcgan --data {new} --run {new}", 2, r"data\.path: {new}: no such file or folder"),
+        ("train dcgan --data {digits} --source {new} --run {new}", 2, r"source\.path: {new}: no such file"),
+        ("train spider-dcgan --data {digits} --run {new}", 2, r"source\.path: .*required"),
+        ("train dcgan --data {digits} --source {runs}/gaussian@7 --run {new}", 2, r"no checkpoint at 7 kimg"),
+        ("train dcgan --data {digits} --source {runs}/none@best --run {new}", 2, r"none: no run here"),
+        ("train --from {runs}/gaussian@first --run {new}", 2, r"after @ comes last, best or a number"),
+        ("train dcgan --data {digits} --run {runs}/gaussian", 2, r"evaluate\.every_kimg: the run has 0\.08"),
+        ("train dcgan", 2, r"--run"),
+        ("evaluate {runs}/gaussian", 1, r"weights inception: no .*spider weights get inception"),
+        ("evaluate {runs}/cascade@best --embedding offline", 2, r"never evaluated"),
+        ("evaluate {digits} --embedding offline", 2, r"needs a --reference"),
+        ("evaluate {runs}/gaussian --embedding offline --metrics fidd", 2, r"'fidd' is unknown"),
+        ("evaluate {runs}/gaussian --embedding online", 2, r"no embedding named 'online'"),
+        ("evaluate {runs}/gaussian --protocol mine", 2, r"protocol 'mine' is unknown"),
+        ("evaluate {runs}/gaussian --embedding offline --seeds 0", 2, r"--seeds 0: at least one"),
+        ("generate {runs}/none --out {new}", 2, r"none: no run here"),
+        ("generate {runs}/gaussian", 2, r"--out or --grid"),
+        ("generate {runs}/gaussian --out {new} --seeds x", 2, r"--seeds x: .*0-99"),
+        ("generate {runs}/gaussian --out {new} --trunc 0.7", 2, r"--trunc 0\.7: .*no truncation"),
+        ("generate {runs}/gaussian --out {new} --class 3", 2, r"--class 3: .*not trained on labels"),
+        ("generate {runs}/gaussian --out {new} --source-image a.png", 2, r"fed vectors"),
+        ("generate {runs}/patches --out {new} --source-image {new}.png", 1, r"No such file"),
+        ("interpolate {runs}/gaussian --out a.jpg", 2, r"\.png .*\.gif and \.mp4"),
+        ("interpolate {runs}/gaussian --out a.png --seeds 1,2", 2, r"four corners, 2 given"),
+        ("interpolate {runs}/gaussian --out a.png --space image", 2, r"stage 1 is fed z"),
+        ("interpolate {runs}/cascade --out a.png --stage 3", 2, r"no such stage"),
+        ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"something else"),
+        ("interpolate {runs}/patches --out a.png --blend spherical", 2, r"of vectors"),
+        ("ls {new}", 1, r"{new}: no such folder"),
+        ("compare {runs}/gaussian", 2, r"two runs or more"),
+        ("compare {runs}/gaussian {runs}/patches@last", 2, r"whole runs, without @"),
+        ("verify {runs}", 2, r"no packed dataset here"),
+        ("pack builtin:digit {new}", 2, r"builtin:digits, builtin:letters, builtin:patches"),
+        ("pack {digits} {new} --channels 2", 2, r"--channels 2: 1 \(grey\) or 3"),
+        ("config explain r1_gamma", 2, r"did you mean penalties\.r1_gamma"),
+        ("presets dcgna", 2, r"presets: .*dcgan"),
+        ("weights verify inception", 1, r"spider weights get inception"),
+        ("weights get vgg", 2, r"no weights named 'vgg'"),
+    ],
+)
+def test_a_mistake_is_named(spider, digits, runs, tmp_path, words, code, message):
+    places = {"digits": str(digits), "runs": str(runs), "new": str(tmp_path / "new")}
+    outcome = spider(*words.format(**places).split())
+    assert outcome.code == code, outcome.err
+    for name, place in places.items():
+        message = message.replace(f"{{{name}}}", re.escape(place))
+    assert re.search(message, outcome.error), outcome.error
+    assert outcome.out == ""
+
+
+def test_every_kind_of_failure_keeps_its_exit_code(spider, monkeypatch):
+    def lose_a_rank(*arguments, **options):
+        raise ClusterError("rank 1 is gone")
+
+    monkeypatch.setattr(api, "verify", lose_a_rank)
+    outcome = spider("verify", "shards")
+    assert (outcome.code, outcome.error) == (1, "error: rank 1 is gone")
+
+
+def test_an_interruption_is_one_line(spider, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "verify", interrupt)
+    outcome = spider("verify", "shards")
+    assert (outcome.code, outcome.err) == (130, "interrupted\n")
+
+
+def test_a_bug_keeps_its_traceback(spider, monkeypatch):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api, "verify", fail)
+    with pytest.raises(ZeroDivisionError):
+        spider("verify", "shards")
+
+
+def test_another_rank_says_which_it_is_and_answers_nothing(spider, digits, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert spider("verify", digits).out == ""
+    assert spider("ls", "nowhere").err == "error (rank 1): nowhere: no such folder\n"

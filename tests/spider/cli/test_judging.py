@@ -1,0 +1,179 @@
+"""spider evaluate, generate, interpolate."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spider.frozen import BLOCK
+from spider.images import to_uint8
+from spider.interpolate import _grid_weights, _loop_weights, _mixed, _run, stages
+from spider.sources.build import open_generator
+
+OFFLINE = ["--embedding", "offline", "--count", "100"]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def opened(run):
+    return open_generator(str(run), torch.device("cpu"))
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+
+def test_a_run_is_measured_under_every_seed(spider, runs, tmp_path):
+    words = ["evaluate", runs / "gaussian@0.08", *OFFLINE, "--seeds", "3", "--metrics", "fid,recall"]
+    done = spider(*words, "--out", tmp_path / "result.json", "--json")
+    assert done.code == 0, done.err
+    assert done.json == json.loads((tmp_path / "result.json").read_text())
+    assert [(each["label"], each["seeds"]) for each in done.json["summary"]] == [
+        ("FD[offline]", [0, 1, 2]),
+        ("recall[offline]", [0, 1, 2]),
+    ]
+    assert len({each["value"] for each in done.json["results"][::2]}) == 3
+    assert done.json["provenance"]["images"] == 80
+    assert done.json["provenance"]["versions"].keys() >= {"spider", "torch"}
+
+
+def test_a_reference_of_training_images_is_said(spider, runs, patches):
+    words = ["evaluate", runs / "gaussian", *OFFLINE, "--seeds", "1", "--metrics", "fid"]
+    assert "the reference is the run's own training images" in spider(*words).out
+    given = spider(*words, "--reference", patches)
+    assert "training" not in given.out
+    assert "against patches (200 images)" in given.out
+
+
+def test_sets_of_images_are_measured_against_each_other(spider, digits, photos):
+    same = spider("evaluate", digits, "--reference", digits, "--embedding", "offline", "--metrics", "fid", "--json")
+    assert same.json["results"][0]["value"] == pytest.approx(0, abs=1e-6)
+    other = spider("evaluate", photos, "--reference", digits, "--embedding", "offline", "--metrics", "fid")
+    assert "photos (10 images) against digits (300 images)" in other.out
+
+
+def test_figures_bring_their_metric(spider, runs, tmp_path):
+    words = [
+        "evaluate",
+        runs / "patches",
+        *OFFLINE,
+        "--seeds",
+        "1",
+        "--metrics",
+        "fid",
+        "--figures",
+        tmp_path,
+        "--json",
+    ]
+    assert [each["name"] for each in spider(*words).json["summary"]] == ["fid", "nearest"]
+    assert {file.name for file in tmp_path.iterdir()} == {"nearest-histogram.png", "nearest-panel.png"}
+
+
+# ------------------------------------------------------------------------------------------------------------ generate
+
+
+def test_image_n_is_the_same_whatever_else_is_asked_for(spider, runs, tmp_path):
+    last = BLOCK + 5
+    spider("generate", runs / "patches", "--out", tmp_path / "many", "--seeds", f"0-{last}")
+    spider("generate", runs / "patches", "--out", tmp_path / "few", "--seeds", f"{last},7")
+    assert len(list((tmp_path / "many").iterdir())) == last + 1
+    for number in (7, last):
+        name = f"seed{number:06d}.png"
+        assert (tmp_path / "few" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    evaluated = opened(runs / "patches").numbered("", 0, last + 1).batch(last, last + 1)
+    assert np.array_equal(pixels(tmp_path / "few" / f"seed{last:06d}.png"), evaluated[0, 0].numpy())
+
+
+def test_a_zip_has_the_same_bytes_every_time(spider, runs, tmp_path):
+    for name in ("a.zip", "b.zip"):
+        assert spider("generate", runs / "gaussian", "--out", tmp_path / name, "--seeds", "0-9").code == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == [f"seed{number:06d}.png" for number in range(10)]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_given_source_image_takes_the_place_of_the_sources_own(spider, runs, patches, tmp_path):
+    """Fed the very image that the source has at number 3, with that number's noise, it makes image 3."""
+    generator = opened(runs / "patches")
+    own = generator.source.images_at(0, [3])
+    Image.fromarray(to_uint8(own)[0, 0].numpy()).save(tmp_path / "three.png")
+    words = ["--source-image", tmp_path / "three.png", "--seeds", "3", "--grid", tmp_path / "grid.png", "--json"]
+    made = spider("generate", runs / "patches", "--out", tmp_path / "made", *words).json
+    assert made["files"] == ["three-seed000003.png"]
+    image = torch.tensor(pixels(tmp_path / "made" / "three-seed000003.png"))
+    assert (image.int() - to_uint8(generator.images(0, [3]))[0, 0].int()).abs().max() <= 1
+    assert pixels(tmp_path / "grid.png").shape == (64, 64 + 8 + 64, 3)  # source, gap, output, every pixel 8 x 8
+
+
+# --------------------------------------------------------------------------------------------------------- interpolate
+
+
+@pytest.mark.parametrize(("run", "stage"), [("gaussian", 1), ("patches", 1), ("cascade", 1), ("cascade", 2)])
+def test_the_corners_are_the_images_of_those_numbers(runs, run, stage):
+    generator = opened(runs / run)
+    numbers = [2, 3, 5, 8]
+    blend = "spherical" if stage == 1 and run != "patches" else "linear"
+    blocks = _run(stages(generator)[stage - 1 :], numbers, _grid_weights(4), blend)
+    images = torch.cat([made for made, _ in blocks])
+    torch.testing.assert_close(images[[0, 3, 12, 15]], generator.images(0, numbers), atol=1e-5, rtol=0)
+
+
+def test_a_loop_visits_every_input_and_comes_back():
+    weights = _loop_weights(3, 4)
+    assert torch.equal(weights[::4], torch.eye(3))
+    torch.testing.assert_close(weights[10], torch.tensor([0.5, 0.0, 0.5]))
+    torch.testing.assert_close(weights.sum(1), torch.ones(12))
+
+
+def test_a_spherical_blend_of_normal_vectors_is_normal():
+    drawn = torch.randn(4, 200_000, generator=torch.Generator().manual_seed(0))
+    weights = _grid_weights(5)
+    blended = _mixed(weights / weights.norm(dim=1, keepdim=True), drawn)
+    torch.testing.assert_close(blended.std(1), torch.ones(25), atol=0.01, rtol=0)
+    assert _mixed(weights, drawn)[12].std() < 0.51  # the linear one shrinks to half in the middle
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["gaussian"], ("z", 1, "spherical")),
+        (["gaussian", "--blend", "linear"], ("z", 1, "linear")),
+        (["patches"], ("image", 1, "linear")),
+        (["cascade"], ("z", 1, "spherical")),
+        (["cascade", "--space", "image"], ("image", 2, "linear")),
+    ],
+)
+def test_where_to_interpolate_follows_from_the_cascade(spider, runs, tmp_path, words, found):
+    run, *options = words
+    done = spider("interpolate", runs / run, "--out", tmp_path / "grid.png", "--steps", "3", *options, "--json")
+    assert tuple(done.json[key] for key in ("space", "stage", "blend")) == found
+    assert done.json["images"] == 9
+
+
+def test_a_gif_has_all_frames(spider, runs, tmp_path):
+    words = ["interpolate", runs / "patches", "--out", tmp_path / "loop.gif", "--seeds", "0-2", "--steps", "4"]
+    assert spider(*words).code == 0
+    with Image.open(tmp_path / "loop.gif") as movie:
+        assert (movie.n_frames, movie.info["loop"]) == (12, 0)
+
+
+def test_mp4_is_ffmpegs_and_says_so(spider, runs, tmp_path, monkeypatch):
+    words = ["interpolate", runs / "gaussian", "--out", tmp_path / "loop.mp4", "--seeds", "0,1", "--steps", "3"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused = spider(*words)
+    assert refused.code == 1
+    assert refused.error.endswith(".mp4 needs ffmpeg on PATH, and there is none; .gif needs nothing")
+
+    fake = tmp_path / "ffmpeg"  # writes what it is sent into its last argument
+    fake.write_text('#!/bin/sh\nfor last; do :; done\n/bin/cat > "$last"\n')
+    fake.chmod(0o755)
+    assert spider(*words).code == 0
+    assert os.path.getsize(tmp_path / "loop.mp4") == 6 * 64 * 64 * 3

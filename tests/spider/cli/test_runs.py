@@ -1,0 +1,91 @@
+"""spider ls, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from spider.run import RunDirectory
+
+
+def test_ls_says_what_every_run_is(spider, runs):
+    found = {each["name"]: each for each in spider("ls", runs, "--json").json}
+    assert list(found) == ["cascade", "gaussian", "patches"]
+    gaussian = found["gaussian"]
+    assert (gaussian["state"], gaussian["kimg"], gaussian["last_checkpoint"]) == ("finished", 0.16, 0.16)
+    assert gaussian["best"]["metric"] == "FD[offline]"
+    assert [found[name]["source"] for name in found] == ["generator gaussian@last", "gaussian", "images patches"]
+    assert gaussian["size_bytes"] > 10_000
+    table = spider("ls", runs).out.splitlines()
+    assert len({line.index("wasserstein") for line in table[1:]}) == 1  # aligned
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """A copy of a run, to do things to."""
+    shutil.copytree(runs / "gaussian", tmp_path / "below" / "run")
+    return RunDirectory(tmp_path / "below" / "run")
+
+
+def state(spider, run):
+    [found] = spider("ls", run.path.parent.parent, "--json").json
+    assert found["name"] == "below/run"
+    return found["state"]
+
+
+def test_ls_tells_states_apart(spider, run):
+    assert state(spider, run) == "finished"
+    shutil.rmtree(run.checkpoints / run.checkpoint_names()[-1])
+    os.utime(run.metrics_file, (time.time() + 1,) * 2)
+    assert state(spider, run) == "running?"
+    os.utime(run.metrics_file, (time.time() - 3600,) * 2)
+    assert state(spider, run) == "stopped"
+    shutil.rmtree(run.checkpoints)
+    run.metrics_file.unlink()
+    assert state(spider, run) == "never started"
+    run.config_file.write_text("bath: 3\n")
+    assert state(spider, run) == "unreadable"
+    assert "bath: no such key" in spider("ls", run.path).out
+
+
+def test_a_row_that_was_cut_short_is_passed_over(spider, run):
+    with run.metrics_file.open("a") as file:
+        file.write('{"images": 999999, "ki')
+    [found] = spider("ls", run.path, "--json").json
+    assert found["kimg"] == 0.16
+    assert spider("compare", run.path, run.path).code == 0
+
+
+def test_compare_shows_keys_sizes_and_metrics_at_equal_kimg(spider, runs):
+    found = spider("compare", runs / "gaussian", runs / "patches", "--json").json
+    assert found["differing"]["source.kind"] == ["gaussian", "images"]
+    assert found["differing"]["source.noise_std"] == [None, 0.25]
+    assert "batch" not in found["differing"]
+    assert all(count > 0 for count in found["parameters"]["generator"])
+    [row] = found["at_common_kimg"]["FD[offline]"]
+    assert row["kimg"] == 0.08
+    measured = json.loads((RunDirectory(runs / "gaussian").evaluations / "000000.080-kimg.json").read_text())
+    assert row["values"][0] == measured["results"][0]["value"]
+    assert found["warnings"] == []
+    assert "FD[offline] at 0.08 kimg" in spider("compare", runs / "gaussian", runs / "patches").out
+
+
+def test_compare_warns_of_numbers_that_cannot_be_compared(spider, runs, run):
+    for file in run.evaluations.iterdir():
+        text = file.read_text().replace('"count": 64', '"count": 63')
+        file.write_text(text)
+    compared = spider("compare", runs / "gaussian", run.path)
+    assert "! FD[offline]: the runs were measured with different samples" in compared.out
+
+
+@pytest.mark.parametrize("other", ["patches", "cascade"])
+def test_compare_draws_metrics_or_losses(spider, runs, run, tmp_path, other):
+    if other == "cascade":  # which was not measured; nor is this one then
+        shutil.rmtree(run.evaluations)
+    figure = tmp_path / "figure.png"
+    assert spider("compare", run.path, runs / other, "--out", figure).code == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,54 @@
+"""What answers from small files answers at once: nothing of it waits for torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+LOADED = """
+import sys
+try:
+    {statement}
+except SystemExit as stop:
+    code = stop.code
+else:
+    code = None
+import json
+print(json.dumps([code, "torch" in sys.modules, "pydantic" in sys.modules]), file=sys.stderr)
+"""
+
+
+def loaded(statement):
+    """Exit code, whether torch and whether pydantic were imported."""
+    done = subprocess.run([sys.executable, "-c", LOADED.format(statement=statement)], capture_output=True, text=True)
+    return json.loads(done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("train --help", 0),
+        ("presets", 0),
+        ("config explain penalties.r1_gamma", 0),
+        ("config explain penalties.r1_gama", 2),
+        ("train dcgan --data builtin:digits --run nowhere batch=0", 2),
+        ("ls .", 0),
+        ("weights list", 0),
+    ],
+)
+def test_answers_without_torch(arguments, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert loaded(f"from spider.cli.main import app; app({arguments.split()!r})")[:2] == [code, False]
+
+
+def test_help_loads_no_configuration_either():
+    assert loaded("from spider.cli.main import app; app(['--help'])") == [0, False, False]
+
+
+def test_the_verbs_import_without_torch():
+    assert loaded("from spider.api import *; import spider.compare, spider.data, spider.experiment")[1] is False

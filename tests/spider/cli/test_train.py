@@ -1,0 +1,121 @@
+"""spider train: what its words come to, how a run goes on, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spider.errors import SpiderUsageError
+from spider.experiment import compose
+from spider.run import RunDirectory
+
+
+@pytest.fixture
+def composed(tmp_path, digits):
+    """The configuration of `spider train dcgan --data DIGITS ...`."""
+
+    def make(config="dcgan", **words):
+        return compose(config, RunDirectory(tmp_path / "run"), data=digits, **words)
+
+    return make
+
+
+def test_flags_are_keys_and_overrides_win(composed):
+    config = composed(seed=3, mirror=True, kimg="7", overrides=["seed=4", "penalties.r1_gamma=2"])
+    assert (config.seed, config.data.mirror, config.kimg, config.penalties.r1_gamma) == (4, True, 7.0, 2.0)
+
+
+def test_a_prior_is_a_source_and_keeps_the_presets_settings_of_its_kind(composed):
+    assert composed(source="gaussian", overrides=["source.dim=8"]).source.dim == 8
+    assert composed(source="gmm").source.dim == 30
+
+
+def test_images_are_a_source_and_keep_the_presets_settings_of_its_kind(composed, patches):
+    config = composed("spider-dcgan", source=patches)
+    assert (config.source.path, config.source.noise_std) == (str(patches), 0.25)
+
+
+def test_a_run_is_a_source(composed, runs):
+    assert composed(source=f"{runs}/gaussian@best").source.run == f"{runs}/gaussian@best"
+    with pytest.raises(SpiderUsageError, match="no checkpoint at 5 kimg"):
+        composed(source=f"{runs}/gaussian@5")
+
+
+def test_paths_are_kept_whole(composed, tmp_path, monkeypatch, digits):
+    """YAML would make a number, a list or a comment of them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("1e5", "[a, b]", "a: b # c", "null"):
+        config = compose("dcgan", RunDirectory(tmp_path / "run"), data=name, source=f"./{name}")
+        assert config.data.path == config.source.path == str(tmp_path / name)
+
+
+def test_a_run_goes_on_with_its_own_configuration(spider, digits, tiny, tmp_path):
+    run = tmp_path / "run"
+    first = spider("train", "dcgan", "--data", digits, "--run", run, "--kimg", "0.04", *tiny, "--json")
+    assert first.json["outcome"] == "finished"
+    again = spider("train", "dcgan", "--run", run, "--kimg", "0.04", *tiny)  # the data is known
+    assert (again.code, again.out) == (0, f"{run}: finished at 0.04 of 0.04 kimg\n")
+    assert "finished at 0.08 of 0.08 kimg" in spider("train", "--run", run, "--kimg", "+0.04").out
+
+
+def test_a_branch_begins_at_a_checkpoint(spider, runs, tmp_path):
+    words = ["--from", f"{runs}/gaussian@0.08", "--run", tmp_path / "branch", "--kimg", "+0.04"]
+    done = spider("train", *words, "g_optimizer.lr=1e-5", "evaluate.every_kimg=null", "--json")
+    assert (done.code, done.json["kimg"]) == (0, 0.12)
+    assert RunDirectory(tmp_path / "branch").config().g_optimizer.lr == 1e-5
+
+
+def test_a_dry_run_answers_and_writes_nothing(spider, digits, tiny, tmp_path):
+    words = ["train", "dcgan", "--data", digits, "--run", tmp_path / "run", "--dry-run", *tiny]
+    figures = spider(*words, "--json").json
+    assert figures["sec_per_kimg"] > 0
+    assert figures["disk_gb"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_packed_once_for_all_runs(spider, photos, tiny, caches, tmp_path):
+    for number in (1, 2):
+        words = ["--data", photos / "a", "--source", photos, "--kimg", "0.008", *tiny]
+        assert spider("train", "dcgan", "--run", tmp_path / f"{number}", *words).code == 0
+    first, second = (RunDirectory(tmp_path / f"{number}").config() for number in (1, 2))
+    assert (first.data.path, first.source.path) == (second.data.path, second.source.path)
+    assert first.data.path.startswith(str(caches))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(digits, tiny, tmp_path):
+    command = [sys.executable, "-m", "spider", "train", "dcgan", "--data", str(digits), "--run", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--kimg", "500", *tiny], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    rows = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not rows.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert ": stopped at " in out
+    assert "Traceback" not in err
+    assert RunDirectory(tmp_path / "run").checkpoint_names()
+
+
+def test_two_ranks_under_torchrun_train_what_one_does(spider, digits, tiny, tmp_path):
+    words = ["train", "dcgan", "--data", str(digits), "--kimg", "0.016", *tiny]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spider"]
+    done = subprocess.run(
+        [*launcher, *words, "--run-dir", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'two'}: finished at 0.016 of 0.016 kimg\n"  # once, from rank 0
+    assert spider(*words, "--run", tmp_path / "one").code == 0
+    compared = spider("compare", tmp_path / "one", tmp_path / "two", "--json").json
+    assert compared["differing"] == {}

@@ -1,0 +1,17 @@
+"""spider weights."""
+
+from __future__ import annotations
+
+
+def test_list_says_what_is_there(spider):
+    [entry] = spider("weights", "list", "--json").json
+    assert (entry["name"], entry["state"]) == ("inception", "absent")
+    assert "inception" in spider("weights", "list").out
+
+
+def test_get_refuses_another_file(spider, tmp_path):
+    (tmp_path / "other.pth").write_bytes(b"something else")
+    refused = spider("weights", "get", "inception", "--url", (tmp_path / "other.pth").as_uri())
+    assert refused.code == 1
+    assert "sha256 is" in refused.error
+    assert spider("weights", "list", "--json").json[0]["state"] == "absent"
