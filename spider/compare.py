@@ -16,6 +16,7 @@ from spider.config.load import flatten
 from spider.errors import SpiderUsageError
 from spider.metrics.results import MetricResult, read_results
 from spider.run import RunDirectory, images_of
+from spider.runs import describe_best
 from spider.tables import aligned
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Comparison:
             rows += [
                 [f"{label} at {kimg:g} kimg", *(f"{value:.5g}" for value in found[kimg])] for kimg in _spread(found)
             ]
-        rows.append(["best", *map(_best, self.best)])
+        rows.append(["best", *map(describe_best, self.best)])
         notes = [f"! {warning}" for warning in self.warnings]
         return "\n".join([aligned(rows), *notes])
 
@@ -252,7 +253,3 @@ def _shown(value: Any) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _best(best: dict[str, Any] | None) -> str:
-    return "-" if best is None else f"{best['metric']} {best['value']:.5g} at {images_of(best['checkpoint']) / 1000:g}"

@@ -68,6 +68,15 @@ def describe_source(config: Config) -> str:
     return source.kind
 
 
+def describe_best(best: dict[str, Any] | None) -> str:
+    """`FID 12.3 at 2000 kimg`, or `-`."""
+    return (
+        "-"
+        if best is None
+        else f"{best['metric']} {best['value']:.4g} at {images_of(best['checkpoint']) / 1000:g} kimg"
+    )
+
+
 def _find(folder: Path) -> Iterator[RunDirectory]:
     """Runs, parents before children; within a run there are none."""
     directory = RunDirectory(folder)

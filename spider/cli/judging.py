@@ -35,7 +35,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="fid, kid, kid_full, is, precision, recall, density, coverage, nearest.",
+            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest.",
         ),
     ] = "fid,kid",
     protocol: Annotated[

@@ -57,9 +57,8 @@ def compare(
 
 
 def _row(summary: RunSummary) -> list[str]:
-    from spider.run import images_of
+    from spider.runs import describe_best
 
-    best = summary.best
     return [
         summary.name,
         summary.state,
@@ -67,7 +66,7 @@ def _row(summary: RunSummary) -> list[str]:
         summary.source,
         summary.objective,
         summary.selection,
-        f"{best['metric']} {best['value']:.4g} at {images_of(best['checkpoint']) / 1000:g}" if best else "-",
+        describe_best(summary.best),
         "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
         f"{summary.size_bytes / 1e6:.1f}",
     ]

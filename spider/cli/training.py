@@ -111,13 +111,14 @@ def train(
         progress=is_main_process(),
     )
     if is_main_process():
+        from spider.runs import describe_best
+
         [summary] = api.ls(run)
         if as_json:
             say_json({**summary.as_json(), "run": str(run), "outcome": outcome})
         else:
-            best = summary.best
-            found = f", best {best['metric']} {best['value']:.5g} at {best['checkpoint']}" if best else ""
-            say(f"{run}: {outcome} at {summary.kimg:g} of {summary.length_kimg:g} kimg{found}")
+            best = f", best {describe_best(summary.best)}" if summary.best else ""
+            say(f"{run}: {outcome} at {summary.kimg:g} of {summary.length_kimg:g} kimg{best}")
     if outcome != "finished":
         raise typer.Exit(_STOPPED)
 
