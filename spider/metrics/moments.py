@@ -61,7 +61,7 @@ class Moments:
 
 
 def moments_of(features: Features, world: World) -> Moments:
-    """The moments of float32 [N, d], on `world.device`.
+    """The moments of float32 [N, d], summed on `world.device` and returned on the CPU, for LAPACK to decompose.
 
     The ranks share the columns of `outer` rather than the images: what crosses between them is one matrix [d, d],
     not one for each block, and every world size adds the blocks in the same order.
@@ -81,7 +81,7 @@ def moments_of(features: Features, world: World) -> Moments:
         return (part,)
 
     (parts,) = spread(world, -(-dim // COLUMNS), columns, label="moments")
-    return Moments(count, total, parts.flatten(0, 1)[:dim])
+    return Moments(count, total.cpu(), parts.flatten(0, 1)[:dim].cpu())
 
 
 def _blocks(features: Features, device: torch.device) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ distances follow one law too; copies are nearer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,14 @@ class NearestTraining:
     def share_in_tail(self) -> float:
         """Share of samples below it: `TAIL` is what one law gives, more is copies."""
         return float((self.samples.distances < self.tail).mean())
+
+    @property
+    def looks_copied(self) -> bool:
+        """Whether that share is more than chance explains (four standard errors), and at least twice what is usual."""
+        usual = max(TAIL, 1 / len(self.unseen))
+        # Two training images that are each other's nearest have one distance, so the tail has half as many of its own.
+        stderr = math.sqrt(usual / len(self.samples.distances) + 2 * usual / len(self.unseen))
+        return self.share_in_tail > max(2 * TAIL, usual + 4 * stderr)
 
 
 def nearest_training(

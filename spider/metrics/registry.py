@@ -235,7 +235,7 @@ def _nearest(c: Comparison) -> Score:
     return Score(
         found.ratio,
         protocol={"scale": found.scale, "scale_images": len(found.unseen)},
-        warnings=[memorised] if share > 5 * TAIL else [],
+        warnings=[memorised] if found.looks_copied else [],
         details={
             "share_in_tail": share,
             "tail_distance": found.tail,

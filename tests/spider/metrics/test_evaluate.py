@@ -67,6 +67,13 @@ class Projection:
         return features, 3 * features[:, :5]
 
 
+class AnySize(Projection):
+    """Takes images of any size."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(torch.nn.functional.interpolate(images, (8, 8)))
+
+
 def inception(protocol: str = "tf", label: str | None = None) -> Projection:
     return Projection("inception", protocol, label or f"inception/{protocol}", has_logits=True)
 
@@ -248,12 +255,14 @@ def test_constant_images_do_not_crash(tmp_path: Path):
 def test_features_are_computed_once_for_all_metrics_and_kept_for_the_reference(tmp_path: Path):
     first, again = Projection(), Projection()
     cache = FeatureCache(tmp_path)
-    evaluate(["fid"], Projection())
     everything = [name for name in METRICS if not METRICS[name].needs_logits]
     results = evaluate(everything, first, cache=cache)
     assert first.calls == 2 + 2  # blocks of 64: samples 90, reference 120
     assert evaluate(everything, again, cache=cache) == results
     assert again.calls == 2
+    unasked = Projection()
+    evaluate(["fid"], unasked, training=Images("training", 200, seed=5))
+    assert unasked.calls == 2 + 2  # nothing here looks at training images
 
 
 def test_signed_distance_is_that_of_samples_to_reference():
@@ -284,6 +293,15 @@ def test_a_generator_that_copies_is_seen(tmp_path: Path):
     for figure in ("nearest-histogram.png", "nearest-panel.png"):
         with Image.open(tmp_path / figure) as image:
             assert min(image.size) > 300
+
+
+def test_a_panel_of_three_samples_of_another_size(tmp_path: Path):
+    grey = Images("grey", 3, seed=1, channels=1)
+    grey.pixels = grey.pixels[:, :, :5, :5]
+    evaluate_images(
+        grey, Images("reference", 9, seed=2), metrics=["nearest"], embedding=AnySize(), world=WORLD, figures=tmp_path
+    )
+    assert (tmp_path / "nearest-panel.png").stat().st_size > 1000
 
 
 def test_without_training_images_the_reference_is_its_own_scale():

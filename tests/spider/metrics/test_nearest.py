@@ -41,10 +41,21 @@ def test_one_law_is_at_the_scale_and_copies_are_below_it():
     honest = nearest_training(features(0, 1000), training, WORLD)
     assert honest.ratio == pytest.approx(1, abs=0.05)
     assert honest.share_in_tail == pytest.approx(0.01, abs=0.01)
+    assert not honest.looks_copied
     copies = nearest_training(training[:300] + 1e-3 * features(3, 300), training, WORLD)
     assert copies.ratio < 0.02
     assert copies.share_in_tail == 1
+    assert copies.looks_copied
     np.testing.assert_array_equal(copies.samples.indices, np.arange(300))
+
+
+def test_one_copy_in_twenty_is_noticed_and_chance_is_not():
+    training = features(1, 2000)
+    some = features(0, 1000)
+    some[::20] = training[:50]
+    assert nearest_training(some, training, WORLD).looks_copied
+    small = [nearest_training(features(s, 50), training[:60], WORLD).looks_copied for s in range(2, 32)]
+    assert sum(small) <= 1
 
 
 def test_the_scale_is_drawn_from_large_sets(monkeypatch: pytest.MonkeyPatch):

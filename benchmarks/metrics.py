@@ -1,0 +1,124 @@
+"""How fast images are measured: features per second, and seconds of each metric.
+
+    python -m benchmarks.metrics [--images 10000] [--out FILE.json]
+
+Features come from made-up images of 64 px. Inception runs with random weights, which take as long as its own. Metrics
+compare two sets of `--images` feature vectors, of the offline embedding's length and of Inception's 2048. The last
+column says how long a metric's float64 matrix products alone would take at this machine's rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models import Inception3
+
+from benchmarks.report import Row, write_report
+from cluster.world import World
+from spider.embed.cache import Features
+from spider.embed.embedding import Embedding
+from spider.embed.features import BLOCK
+from spider.embed.inception import CLASSES, InceptionEmbedding
+from spider.embed.offline import OfflineEmbedding
+from spider.metrics.protocols import protocol_named
+from spider.metrics.registry import METRICS, Comparison
+
+_PIXELS = 64
+_EXTRACTION_S = 6.0  # of each embedding
+_SHARE = {"recall": "precision", "density": "precision", "coverage": "precision", "sid": "csid"}  # computed together
+
+
+def main() -> None:
+    """Run everything and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=10_000, help="of each set")
+    parser.add_argument("--out", type=Path, help="write JSON here")
+    arguments = parser.parse_args()
+    world = World.from_env()
+    embeddings: list[Embedding] = [OfflineEmbedding(world.device), _inception(world.device)]
+    rows: list[Row] = [_extraction(embedding) for embedding in embeddings]
+    for embedding in embeddings:
+        rows += _metrics(embedding.dim, arguments.images, world)
+    write_report("Metrics", rows, arguments.out)
+
+
+def _inception(device: torch.device) -> InceptionEmbedding:
+    with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+        network = Inception3(num_classes=CLASSES, aux_logits=False, init_weights=False)
+        torch.save(network.state_dict(), file.name)
+        return InceptionEmbedding("tf", Path(file.name), device)
+
+
+def _extraction(embedding: Embedding) -> Row:
+    images = torch.randint(256, (BLOCK, 3, _PIXELS, _PIXELS), dtype=torch.uint8)
+    embedding.features(images)
+    blocks, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _EXTRACTION_S:
+        embedding.features(images).cpu()
+        blocks += 1
+    seconds = time.perf_counter() - start
+    return {"what": f"features, {embedding.name}", "dim": embedding.dim, "images/s": blocks * BLOCK / seconds}
+
+
+def _metrics(dim: int, images: int, world: World) -> list[Row]:
+    samples, reference = (_features(seed, images, dim) for seed in (0, 1))
+    logits = np.random.default_rng(2).standard_normal((images, CLASSES), dtype=np.float32)
+    rate = _products_per_second(dim, world)
+    rows: list[Row] = []
+    for metric in METRICS.values():
+        if metric.name in _SHARE:
+            continue
+        comparison = Comparison(samples, logits, reference, None, protocol_named("tf"), seed=0, world=world)
+        seconds = _seconds(partial(metric.score, comparison))
+        together = [metric.name, *(name for name, first in _SHARE.items() if first == metric.name)]
+        row: dict[str, object] = {"what": ", ".join(together), "dim": dim, "images": images, "seconds": seconds}
+        if products := _products(metric.name, images, dim):
+            row["its products, s"] = products / rate
+        rows.append(row)
+    return rows
+
+
+def _features(seed: int, count: int, dim: int) -> Features:
+    """Correlated and non-negative, as pooled features are."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.linspace(1, 0.05, dim, dtype=np.float32)
+    features: Features = np.maximum(rng.standard_normal((count, dim), dtype=np.float32) * spectrum + 0.3, 0)
+    return features
+
+
+def _products(name: str, images: int, dim: int) -> float:
+    """Multiplications and additions in a metric's float64 matrix products; 0 where something else takes the time."""
+    squares = {"kid_full": 2, "precision": 3, "nearest": 2}  # of images x images; kid_full halves the symmetric ones
+    if name == "kid":
+        return 2.0 * dim * 100 * 3 * min(images, 1000) ** 2
+    return 2.0 * dim * images**2 * squares.get(name, 0)
+
+
+def _products_per_second(dim: int, world: World) -> float:
+    x = torch.randn(1024, dim, dtype=torch.float64, device=world.device)
+    repeats = 20
+
+    def products() -> None:
+        for _ in range(repeats):
+            y = x @ x.T
+        y.sum().item()  # waits for a GPU
+
+    products()
+    return repeats * 2.0 * dim * 1024**2 / min(_seconds(products) for _ in range(3))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
