@@ -1,6 +1,6 @@
 """Pretrained networks that embeddings and metrics need: where they come from, where they are kept, how they are read.
 
-    $XDG_CACHE_HOME/spider-gan/weights/            (~/.cache when unset); the user's own, mode 0700
+    CACHE/weights/                  $SPIDER_CACHE, or the user's cache directory; the user's own, mode 0700
         pt_inception-2015-12-05-6726825d.pth
 
 Nothing is fetched unless `get` is called, because a compute node has no network. A file is in the cache only if its
@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 from tqdm import tqdm
 
 from spider.errors import SpiderError, SpiderUsageError
+from spider.files import cache_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ class WeightsFile:
 
 def cache_dir() -> Path:
     """Where weights are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spider-gan" / "weights"
+    return cache_directory("weights")
 
 
 def list_weights() -> list[WeightsFile]:
@@ -174,8 +175,7 @@ def _find(name: str) -> Weights:
 
 
 def _private_dir(path: Path) -> Path:
-    """`path`, made if it was not there, and refused if others could put files into it."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """`path`, refused if others could put files into it."""
     status = path.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise SpiderError(f"{path}: others may write to it; it must be yours alone (chmod 700)")

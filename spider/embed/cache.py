@@ -10,8 +10,6 @@ on reading. Files appear whole or not at all. An entry that is damaged is report
 
 import hashlib
 import logging
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from spider.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +71,8 @@ class FeatureCache:
     def store(self, key: FeatureKey, rows: Features) -> None:
         """Write an entry, replacing what is there."""
         path = key.path(self.root)
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = np.ascontiguousarray(rows, dtype=np.float32)
-        blob = save({"rows": rows}, metadata=key.header() | {"sha256": _sha256(rows)})
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_bytes(path, save({"rows": rows}, metadata=key.header() | {"sha256": _sha256(rows)}))
 
 
 def _sha256(rows: Features) -> str:

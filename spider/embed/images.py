@@ -4,9 +4,17 @@ A packed dataset is one (`shards.dataset.ShardDataset`); so is a generator's sam
 same image. Metrics, neighbour search and the feature cache know nothing else about where images come from.
 """
 
+from __future__ import annotations
+
+import hashlib
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from spider import draws
+from spider.errors import SpiderUsageError
 
 
 class NumberedImages(Protocol):
@@ -24,3 +32,30 @@ class NumberedImages(Protocol):
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Images start .. stop - 1 as uint8 [stop - start, C, H, W], C 1 or 3."""
+
+
+class DrawnImages:
+    """`count` of the images, drawn by `seed` without replacement, in their order. The same draw is the same images."""
+
+    def __init__(self, images: NumberedImages, count: int, seed: int) -> None:
+        if not 0 < count <= len(images):
+            raise SpiderUsageError(f"{images.name}: cannot draw {count} of {len(images)} images")
+        self._images = images
+        rng = draws.generator(seed, "embed.drawn")
+        self._numbers = np.sort(rng.permutation(len(images))[:count])
+        self.name = images.name
+        self.fingerprint = hashlib.sha256(f"{images.fingerprint} drawn {count} seed {seed}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Drawn images start .. stop - 1 as uint8 [stop - start, C, H, W]."""
+        return torch.cat([self._images.batch(i, i + 1) for i in map(int, self._numbers[start:stop])])
+
+
+def has_colour(images: NumberedImages, sample: int = 64) -> bool:
+    """Whether any of `sample` images, spread over the set, has three channels that differ."""
+    spread = np.unique(np.linspace(0, len(images) - 1, sample).astype(int)).tolist()
+    pictures = [images.batch(i, i + 1) for i in spread]
+    return any(picture.shape[1] == 3 and bool((picture != picture[:, :1]).any()) for picture in pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,10 +61,13 @@ class SidCurve:
 
 
 def difference_stderr(a: SidCurve, b: SidCurve) -> float | None:
-    """Standard error of `a.csid - b.csid`, for two sources of one target from one call; None without replicates.
+    """Standard error of `a.csid - b.csid`, for two sources of one target from one call; None where unknown.
 
-    Both saw the same points and the same target images, drawn again in the same way, so what they share cancels.
+    In mode `robust` both saw the same points and the same target images, drawn again in the same way, so that what
+    they share cancels. In mode `paper` they share nothing.
     """
-    if a.csid_replicates is None or b.csid_replicates is None:
+    if a.csid_replicates is not None and b.csid_replicates is not None:
+        return float((a.csid_replicates - b.csid_replicates).std(ddof=1))
+    if a.csid_stderr is None or b.csid_stderr is None:
         return None
-    return float((a.csid_replicates - b.csid_replicates).std(ddof=1))
+    return math.hypot(a.csid_stderr, b.csid_stderr)

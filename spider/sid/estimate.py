@@ -27,6 +27,7 @@ def curves_of_mode(
     seed: int = 0,
     radii: tuple[float, ...] = PAPER_RADII,
     device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> dict[str, list[SidCurve]]:
     """Signed distance of every source to the target, a curve per kernel: {source: [one per kernel]}.
 
@@ -38,6 +39,7 @@ def curves_of_mode(
         seed: of everything drawn. One seed, one result.
         radii: sides of the cubes in target standard deviations; the published 49 by default.
         device: where products are computed.
+        progress: show a bar, by source.
 
     Raises:
         SpiderUsageError: no such mode, too few images, or sets of different dimensions.
@@ -48,9 +50,9 @@ def curves_of_mode(
     if not kernels:
         raise SpiderUsageError("no kernel order: name at least one, such as -1")
     if mode == "robust":
-        curves = sid_curves(target, sources, kernels, seed=seed, radii=radii, device=device)
+        curves = sid_curves(target, sources, kernels, seed=seed, radii=radii, device=device, progress=progress)
     elif mode == "paper":
-        curves = paper_curves(target, sources, kernels, seed=seed, radii=radii, device=device)
+        curves = paper_curves(target, sources, kernels, seed=seed, radii=radii, device=device, progress=progress)
     else:
         cube = Cube(summarise(target, "target"), radii)
         curves = {name: closed_form(cube, summarise(features, name), kernels) for name, features in sources.items()}

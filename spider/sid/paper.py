@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from spider import draws
 from spider.embed.cache import Features
@@ -41,6 +42,7 @@ def paper_curves(
     seed: int = 0,
     radii: tuple[float, ...] = PAPER_RADII,
     device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> dict[str, list[SidCurve]]:
     """Signed distance of every source to the target, a curve per kernel: {source: [one per kernel]}.
 
@@ -54,7 +56,10 @@ def paper_curves(
         if features.shape[1] != cube.dim:
             raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
     with exact_float32():
-        return {name: _curves(cube, kernels, target, features, seed, device) for name, features in sources.items()}
+        return {
+            name: _curves(cube, kernels, target, features, seed, device)
+            for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress)
+        }
 
 
 def paper_draws(

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from spider import draws
 from spider.embed.cache import Features
@@ -90,6 +91,7 @@ def sid_curves(
     subsets: int = SUBSETS,
     replicates: int = REPLICATES,
     device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> dict[str, list[SidCurve]]:
     """Signed distance of every source to the target, a curve per kernel: {source: [one per kernel]}.
 
@@ -102,6 +104,7 @@ def sid_curves(
         subsets: each of 500 points and up to 500 images of each set.
         replicates: bootstrap replicates.
         device: where the products are computed.
+        progress: show a bar, by source.
 
     Raises:
         SpiderUsageError: too few images, or sets of different dimensions.
@@ -123,7 +126,7 @@ def sid_curves(
         at_target = _measure(cube, kernels, points, target, seed, stretch=count / (count - 1))
         redrawn = _resample_target(cube, at_target, target, seed, replicates, device)
         curves = {}
-        for name, features in sources.items():
+        for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress):
             at_source = _measure(cube, kernels, points, features, seed)
             weights = torch.cat(list(_resample(seed, f"sid.redraw.{name}", len(at_source.rows), replicates)))
             curves[name] = _curves(cube, kernels, at_source, at_source.resampled(weights), at_target, redrawn)

@@ -1,0 +1,1 @@
+"""Many runs or many datasets at once: neighbour search."""

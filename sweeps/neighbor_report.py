@@ -1,0 +1,177 @@
+"""What a neighbour search found, as files, as a table and as figures.
+
+    OUT/neighbors.json     {"target", "embedding": {...}, "rows": [{"source", "rank", "fid", "kid",
+                            "csid": {"-1": {"value", "stderr"}}, "friendly", "why"}], "protocol": {...}, ...}
+        neighbors.csv      the rows
+        curves.png         signed distance against radius
+        heatmap.png        sources against measures, the picks framed
+
+Rows are in order of rank, by the first kernel order. "fid" and "kid" are null under an embedding that is not the
+literature's Inception; "fd" and "kd" have the same distances under any, and "labels" says what tables call them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spider.files import write_text
+from spider.sid.curve import SidCurve
+from spider.sid.figures import draw_curves, draw_heatmap
+from spider.sid.selection import Place
+from spider.tables import aligned
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class NeighborRow:
+    """One source.
+
+    Attributes:
+        source: its name.
+        count: images that were measured.
+        place: rank, pick and reason.
+        curves: one per order.
+        fd: Fréchet distance to the target; None in mode `screen`.
+        kd: kernel distance to the target; None in mode `screen`.
+    """
+
+    source: str
+    count: int
+    place: Place
+    curves: list[SidCurve]
+    fd: float | None
+    kd: float | None
+
+
+@dataclass(frozen=True)
+class NeighborReport:
+    """What a search found.
+
+    Attributes:
+        target: the target's name.
+        embedding: what its numbers are under.
+        rows: the sources, by rank.
+        labels: what tables call `fd` and `kd`.
+        protocol: everything else that the numbers depend on.
+        warnings: why to doubt some of them.
+    """
+
+    target: str
+    embedding: dict[str, Any]
+    rows: list[NeighborRow]
+    labels: dict[str, str]
+    protocol: dict[str, Any]
+    warnings: list[str]
+
+    @property
+    def picks(self) -> list[str]:
+        """Names of the friendly neighbours, the nearest first."""
+        return [row.source for row in self.rows if row.place.friendly]
+
+    def table(self) -> str:
+        """The rows for a terminal, with the warnings below."""
+        orders = [curve.kernel.label for curve in self.rows[0].curves]
+        header = [
+            "",
+            "source",
+            "images",
+            *(cell for k in orders for cell in (f"CSID[{k}]", "±")),
+            *self.labels.values(),
+            "",
+        ]
+        lines = [
+            [
+                f"{row.place.rank}{'*' if row.place.friendly else ' '}",
+                row.source,
+                f"{row.count:,}",
+                *(cell for curve in row.curves for cell in (_cell(curve.csid), _cell(curve.csid_stderr, digits=2))),
+                *(_cell(value) for value in (row.fd, row.kd)),
+                row.place.why,
+            ]
+            for row in self.rows
+        ]
+        title = f"neighbours of {self.target}, {self.embedding['label']}, mode {self.protocol['mode']}; * friendly"
+        return "\n".join([title, aligned([header, *lines]), *(f"! {warning}" for warning in self.warnings)])
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of neighbors.json."""
+        return {
+            "format": FORMAT,
+            "target": self.target,
+            "embedding": self.embedding,
+            "labels": self.labels,
+            "rows": [self._row_json(row) for row in self.rows],
+            "protocol": self.protocol,
+            "warnings": self.warnings,
+            "curves": {
+                row.source: {curve.kernel.label: _curve_json(curve) for curve in row.curves} for row in self.rows
+            },
+        }
+
+    def _row_json(self, row: NeighborRow) -> dict[str, Any]:
+        return {
+            "source": row.source,
+            "rank": row.place.rank,
+            "fid": row.fd if self.labels["fd"] == "FID" else None,
+            "kid": row.kd if self.labels["kd"] == "KID" else None,
+            "fd": row.fd,
+            "kd": row.kd,
+            "csid": {
+                curve.kernel.label: {
+                    "value": curve.csid,
+                    "stderr": curve.csid_stderr,
+                    "trapezoid": curve.csid_trapezoid,
+                }
+                for curve in row.curves
+            },
+            "friendly": row.place.friendly,
+            "why": row.place.why,
+            "ties": list(row.place.ties),
+        }
+
+    def write(self, out: Path) -> None:
+        """Write the four files."""
+        write_text(out / "neighbors.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(out / "neighbors.csv", self.to_csv())
+        note = f"{self.embedding['label']}, mode {self.protocol['mode']}"
+        draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in self.rows}, self.picks, note)
+        columns = [f"CSID\norder {curve.kernel.label}" for curve in self.rows[0].curves]
+        values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in self.rows]
+        if self.protocol["mode"] != "screen":
+            columns += self.labels.values()
+            values = [[*csids, row.fd, row.kd] for csids, row in zip(values, self.rows, strict=True)]
+        draw_heatmap(
+            out / "heatmap.png",
+            f"Neighbours of {self.target} ({self.embedding['label']})",
+            [row.source for row in self.rows],
+            columns,
+            values,
+            framed=[(i, 0) for i, row in enumerate(self.rows) if row.place.friendly],
+        )
+
+    def to_csv(self) -> str:
+        """The rows, a column per number."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        orders = [curve.kernel.label for curve in self.rows[0].curves]
+        columns = [name for k in orders for name in (f"csid[{k}]", f"csid_stderr[{k}]")]
+        writer.writerow(["rank", "source", "images", "friendly", *columns, *self.labels.values(), "why"])
+        for row in self.rows:
+            csids = [value for curve in row.curves for value in (curve.csid, curve.csid_stderr)]
+            place = row.place
+            writer.writerow([place.rank, row.source, row.count, place.friendly, *csids, row.fd, row.kd, place.why])
+        return out.getvalue()
+
+
+def _curve_json(curve: SidCurve) -> dict[str, Any]:
+    return {"values": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
+
+
+def _cell(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
