@@ -9,7 +9,7 @@ Imports stand in the functions, so that importing this module, and calling what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from spider import weights
     from spider.compare import Comparison
     from spider.config.explain import Key
+    from spider.demo import DemoResult
     from spider.evaluation import Evaluation
     from spider.generate import Generated
     from spider.interpolate import Blend, Interpolation, Space
     from spider.runs import RunSummary
     from spider.train.dry_run import DryRun
+    from sweeps.neighbor_report import NeighborReport
 
 __all__ = [
     "compare",
@@ -39,6 +41,7 @@ __all__ = [
     "generate",
     "interpolate",
     "ls",
+    "neighbors",
     "pack",
     "presets",
     "train",
@@ -93,6 +96,47 @@ def verify(shards: str | Path, *, workers: int | None = None, progress: bool = F
     from shards.verify import verify
 
     return verify(shards, workers=workers, progress=progress)
+
+
+def neighbors(
+    target: str | Path,
+    sources: Sequence[str | Path] | Mapping[str, str | Path],
+    *,
+    out: str | Path,
+    embedding: str = "inception",
+    protocol: str | None = None,
+    weights: str | Path | None = None,
+    orders: Sequence[float] = (-1.0,),
+    mode: str = "robust",
+    images: int | None = None,
+    seed: int = 0,
+    keep_negative: bool = False,
+    keep_gray: bool = False,
+    picks: int = 3,
+    progress: bool = False,
+) -> NeighborReport:
+    """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`."""
+    from spider.files import cache_directory
+    from sweeps.neighbors import neighbors
+
+    return neighbors(
+        target,
+        sources,
+        out=out,
+        embedding=embedding,
+        protocol=protocol,
+        weights=Path(weights) if weights is not None else None,
+        orders=orders,
+        mode=mode,
+        images=images,
+        seed=seed,
+        keep_negative=keep_negative,
+        keep_gray=keep_gray,
+        picks=picks,
+        cache=cache_directory("features"),
+        device=str(_device()),
+        progress=progress,
+    )
 
 
 def train(
@@ -288,11 +332,11 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     return compare_runs(runs)
 
 
-def demo(out: str | Path = "runs/demo", *, progress: bool = False) -> Path:
-    """The whole story on built-in data: see `spider.demo.demo`. The path of the report."""
+def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False) -> DemoResult:
+    """The whole story on built-in data: see `spider.demo.demo`."""
     from spider.demo import demo
 
-    return demo(Path(out), progress=progress)
+    return demo(Path(out), seed=seed, progress=progress)
 
 
 def _device() -> torch.device:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, say, say_json
+from spider.cli.output import is_main_process, real_numbers, say, say_json
 from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
@@ -104,3 +105,89 @@ def verify(
         say(f"{shards}: {report.images:,} whole images in {report.shards} shards: {verdict}")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider neighbors shards/photos shards/faces shards/places --out near/ --orders=-1,1\n"
+    "  spider neighbors builtin:digits builtin:letters abc=other/letters --out near/ --embedding offline"
+)
+def neighbors(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The images to learn: packed shards, or as in pack.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="What could be borrowed from, the same way.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where neighbors.json, neighbors.csv, curves.png and heatmap.png go.")
+    ],
+    embedding: Annotated[
+        str, typer.Option(metavar="NAME", help="inception (see spider weights), or offline, which needs no download.")
+    ] = "inception",
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="inception's resize rule: tf (default), pytorch_fid, clean.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
+    ] = None,
+    orders: Annotated[
+        str, typer.Option(metavar="K,...", help="Orders of the kernel; the first one ranks. Write --orders=-1,1.")
+    ] = "-1",
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="robust|paper|screen", help="paper: the published algorithm; screen: from moments, in seconds."
+        ),
+    ] = "robust",
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Measure at most N images of each, drawn by the seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of everything drawn.")] = 0,
+    keep_negative: Annotated[
+        bool, typer.Option("--keep-negative", help="Let sources less diverse than the target be friendly.")
+    ] = False,
+    keep_gray: Annotated[
+        bool, typer.Option("--keep-gray", help="Let grey sources of a colour target be friendly.")
+    ] = False,
+    picks: Annotated[int, typer.Option(metavar="N", help="How many are friendly, at most.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json.")] = False,
+) -> None:
+    """Rank datasets by how friendly neighbours of the target they are: signed distance (CSID), FID and KID."""
+    found = api.neighbors(
+        target,
+        _named(sources),
+        out=out,
+        embedding=embedding,
+        protocol=protocol,
+        weights=weights,
+        orders=real_numbers("--orders", orders),
+        mode=mode,
+        images=images,
+        seed=seed,
+        keep_negative=keep_negative,
+        keep_gray=keep_gray,
+        picks=picks,
+        progress=is_main_process(),
+    )
+    if as_json:
+        say_json(found.to_json())
+    else:
+        say(f"{found.table()}\nlook at {out / 'curves.png'}, {out / 'heatmap.png'}")
+
+
+def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
+    """SOURCE words as they are; NAME=SOURCE words by name, and then the others by what they are called anyway."""
+    if not any(_has_name(word) for word in words):
+        return words
+    from spider.data import open_images
+
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, place = word.partition("=") if _has_name(word) else (open_images(word).name, "", word)
+        if name in found:
+            raise SpiderUsageError(f"two sources are named {name}; give names: NAME=PLACE")
+        found[name] = place
+    return found
+
+
+def _has_name(word: str) -> bool:
+    return "=" in word and not Path(word).exists() and "://" not in word.partition("=")[0]

@@ -18,6 +18,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where shards, runs, figures and the report go.")] = Path(
         "runs/demo"
     ),
+    seed: Annotated[int, typer.Option(metavar="S", help="The first of the training seeds.")] = 0,
 ) -> None:
     """Pack built-in images, rank neighbours, train with and without them, and write a report; offline, minutes."""
-    say(f"open {api.demo(out, progress=is_main_process())}")
+    say(api.demo(out, seed=seed, progress=is_main_process()).text())

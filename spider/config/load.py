@@ -148,9 +148,12 @@ def _one_line(error: ValidationError) -> str:
 
 def _describe(detail: Mapping[str, Any]) -> str:
     key = ".".join(_without_tags(detail["loc"]))
-    message, found = detail["msg"].removeprefix("Value error, "), detail["input"]
+    message, found = str(detail["msg"]).removeprefix("Value error, "), detail["input"]
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key{_hint(key, all_keys())}"
+        sections = dict.fromkeys(name.rpartition(".")[0] for name in all_keys() if "." in name)
+        return f"{key}: no such key{_hint(key, [*all_keys(), *sections])}"
+    if detail["type"] == "missing":
+        return f"{key}: missing, and has no default (spider config explain {key})"
     if detail["type"] == "value_error":
         return message
     if detail["type"].startswith("union_tag"):

@@ -33,7 +33,7 @@ def examples(path):
 
 def test_the_verbs_are_the_contract():
     assert set(NAMES) >= {
-        *("pack", "verify", "train", "presets", "config explain", "evaluate", "generate", "interpolate"),
+        *("pack", "verify", "neighbors", "train", "presets", "config explain", "evaluate", "generate", "interpolate"),
         *("weights list", "weights get", "weights verify", "ls", "compare", "demo"),
     }
     for name in NAMES:

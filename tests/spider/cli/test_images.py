@@ -30,6 +30,15 @@ def test_verify_names_the_damaged_shard(spider, photos, tmp_path):
     assert spider("verify", tmp_path / "packed", "--json").json["problems"]
 
 
+def test_neighbors_are_ranked_by_the_names_given(spider, digits, patches, photos, tmp_path):
+    words = ["neighbors", digits, f"colour={patches}", digits, "--out", tmp_path / "near", "--embedding", "offline"]
+    found = spider(*words, "--orders=-1,1", "--mode", "screen", "--json").json
+    assert {row["source"] for row in found["rows"]} == {"colour", "digits"}
+    assert list(found["rows"][0]["csid"]) == ["-1", "1"]
+    assert "look at" in spider(*words, "--mode", "screen").out
+    assert (tmp_path / "near" / "neighbors.csv").is_file()
+
+
 def test_packed_shards_are_taken_as_they_are(digits):
     assert locate_images(digits) == str(digits)
     assert locate_images(digits, resolution=8, channels=1) == str(digits)

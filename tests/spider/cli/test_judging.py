@@ -13,8 +13,11 @@ from PIL import Image
 
 from spider.frozen import BLOCK
 from spider.images import to_uint8
-from spider.interpolate import _grid_weights, _loop_weights, _mixed, _run, stages
+from spider.interpolate import _grid_weights, _loop_weights, _run, stages
 from spider.sources.build import open_generator
+from spider.sources.config import GaussianConfig, ImagesConfig
+from spider.sources.gaussian import Gaussian
+from spider.sources.images import Images
 
 OFFLINE = ["--embedding", "offline", "--count", "100"]
 
@@ -97,6 +100,7 @@ def test_a_zip_has_the_same_bytes_every_time(spider, runs, tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == [f"seed{number:06d}.png" for number in range(10)]
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # not that of the day
     assert not list(tmp_path.glob(".*"))
 
 
@@ -133,12 +137,31 @@ def test_a_loop_visits_every_input_and_comes_back():
     torch.testing.assert_close(weights.sum(1), torch.ones(12))
 
 
+class Bare:
+    """A stage whose images are what it is fed."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, source):
+        self.source = source
+
+    def __call__(self, fed):
+        return fed
+
+
 def test_a_spherical_blend_of_normal_vectors_is_normal():
-    drawn = torch.randn(4, 200_000, generator=torch.Generator().manual_seed(0))
-    weights = _grid_weights(5)
-    blended = _mixed(weights / weights.norm(dim=1, keepdim=True), drawn)
-    torch.testing.assert_close(blended.std(1), torch.ones(25), atol=0.01, rtol=0)
-    assert _mixed(weights, drawn)[12].std() < 0.51  # the linear one shrinks to half in the middle
+    stage = Bare(Gaussian(GaussianConfig(dim=50_000)))
+    fed = {blend: next(_run([stage], [0, 1, 2, 3], _grid_weights(5), blend))[0] for blend in ("spherical", "linear")}
+    torch.testing.assert_close(fed["spherical"].std(1), torch.ones(25), atol=0.02, rtol=0)
+    assert fed["linear"][12].std() < 0.51  # the middle: half as long as anything drawn
+
+
+def test_images_blend_pixel_by_pixel_and_their_noise_keeps_its_deviation(patches):
+    config = ImagesConfig(path=str(patches), noise_std=0.25)
+    source = Images(config, (3, 64, 64), torch.device("cpu"))
+    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], _grid_weights(3), "linear"))
+    torch.testing.assert_close(clean[4], source.images_at(0, [0, 1, 2, 3]).mean(0))
+    torch.testing.assert_close((fed - clean).flatten(1).std(1), torch.full((9,), 0.25), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(
