@@ -451,38 +451,35 @@ def test_a_kill_at_any_touch_of_the_disk_leaves_the_old_set_or_the_new_one(ranks
     assert not left_over.exists()
 
 
-def _kill_at_random(world: World, directory: Path, trials: int) -> list[int]:
-    """Kill children that save one checkpoint after the other; how many each of them left."""
-    counts = []
+def _kill_at_random(world: World, directory: Path, trials: int) -> None:
+    """Kill children that save one checkpoint after the other, and look at what each of them left."""
     pick = random.Random(0)
     for trial in range(trials):
-        folder = directory / str(trial)
-        folder.mkdir()
+        folder, said = directory / str(trial), directory / f"{trial}.saved"
+        said.touch()
 
-        def save_for_ever(folder: Path = folder) -> None:
-            with open(folder.with_suffix(".saved"), "w", buffering=1) as saved:
+        def save_for_ever(folder: Path = folder, said: Path = said) -> None:
+            with open(said, "w", buffering=1) as note:
                 for kimg in range(10**6):
                     _store(folder).save(f"{kimg}-kimg", _snapshot(float(kimg)))
-                    saved.write(f"{kimg}\n")
+                    note.write(f"{kimg}\n")
 
         pid = _in_child(save_for_ever)
-        time.sleep(pick.uniform(0.005, 0.1))
+        while not said.read_text():
+            time.sleep(0.001)
+        time.sleep(pick.uniform(0.0, 0.03))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        store, said = _store(folder), folder.with_suffix(".saved")
-        promised = len(said.read_text().splitlines()) if said.exists() else 0
+        store, promised = _store(folder), len(said.read_text().splitlines())
         assert promised <= len(store.names()) <= promised + 1
         for kimg, name in enumerate(store.names()):
             assert name == f"{kimg}-kimg"
             assert _same(store.load(name), _snapshot(float(kimg)))
-        counts.append(len(store.names()))
-    return counts
 
 
 def test_a_kill_at_a_random_moment_leaves_only_whole_checkpoints(ranks: Ranks, tmp_path: Path) -> None:
-    (counts,) = ranks(1).run(_kill_at_random, tmp_path, 60)
-    assert len(set(counts)) > 1, "the kills all came too early or too late to say anything"
-    assert list(tmp_path.glob("*/.tmp-*")), "no kill hit a save"
+    ranks(1).run(_kill_at_random, tmp_path, 50)
+    assert len(list(tmp_path.glob("*/.tmp-*"))) > 5, "hardly any kill hit a save"
 
 
 def _save_on_a_full_disk(world: World, directory: Path) -> tuple[str, list[str], list[str]]:
