@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from spider.errors import SpiderError
-from spider.files import write_text
+from spider.files import finite, write_text
 from spider.tables import aligned
 
 FORMAT = 1
@@ -54,8 +53,8 @@ class MetricResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what is not finite becomes None."""
-        finite: dict[str, Any] = _finite(asdict(self))
-        return finite
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -118,7 +117,7 @@ def _require_same_protocol(a: MetricResult, b: MetricResult) -> None:
 
 def document(results: Sequence[MetricResult], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Results of any number of seeds as the module shows them. `provenance` is plain data of the caller's."""
-    whole: dict[str, Any] = _finite(
+    whole: dict[str, Any] = finite(
         {
             "format": FORMAT,
             "provenance": dict(provenance),
@@ -175,14 +174,3 @@ def _names(results: Sequence[MetricResult]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
-
-
-def _finite(value: Any) -> Any:
-    """The same plain data, with None for what JSON has no number for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -48,10 +48,8 @@ class DryRun:
         rows = [
             ("device", f"{self.world_size} x {self.device}"),
             ("parameters", f"G {self.generator_parameters:,}, D {self.discriminator_parameters:,}"),
-            (
-                "speed",
-                f"{self.sec_per_kimg:.3g} s/kimg, {self.img_per_s:,.0f} img/s (over {self.iterations_measured} iterations)",
-            ),
+            ("speed", f"{self.sec_per_kimg:.3g} s/kimg, {self.img_per_s:,.0f} img/s"),
+            ("measured over", f"{self.iterations_measured} iterations"),
             ("data wait", f"{self.data_wait_percent:.1f} % of the time"),
             ("memory per rank", f"{self.host_memory_mb:,.0f} MB{gpu}"),
             ("length", f"{self.kimg:g} kimg: {_duration(self.hours)}, without evaluation"),

@@ -8,7 +8,6 @@ that was written after its checkpoint is taken back first, so that no curve goes
 from __future__ import annotations
 
 import json
-import math
 import resource
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from spider.files import finite
 from spider.grids import sample_grid, write_png
 from spider.images import to_float
 from spider.run import RunDirectory, checkpoint_name, images_of
@@ -171,16 +171,9 @@ def _at_most(line: str, images: int) -> bool:
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    text = json.dumps(_finite(row), allow_nan=False)
+    text = json.dumps(finite(row), allow_nan=False)
     with path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _postfix(row: dict[str, Any], batch: int) -> str:
