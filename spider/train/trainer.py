@@ -7,7 +7,7 @@ batch, and steps the phase's player; what is drawn, weighed and minimised are th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -149,20 +149,17 @@ class Trainer:
             gradients = {f"gradient of {player.name}.{name}": at for name, at in player.engine.non_finite().items()}
             self.warnings.append(self.guard.skip(phase.name, bad, gradients, self.images, self.world))
 
-    def _reduce(self, phase: Phase, terms: list[Term] | Any, chosen: Selected | None) -> Tensor:
+    def _reduce(self, phase: Phase, terms: Sequence[Term], chosen: Selected | None) -> Tensor:
         """The share of this micro-batch in the sum of the terms' means over the global batch."""
-        total = loss = None
+        shares = []
         for term in terms:
             if phase.selects and term.scores is not None and self.selection.active:
                 chosen = chosen or self.selection.pick(term.scores, self.images, self.world)
-                share = term.share(chosen.total, chosen.weights)
+                shares.append(term.share(chosen.total, chosen.weights))
                 self._report_selection(term.scores, chosen)
             else:
-                total = float(self.config.batch)
-                share = term.share(total)
-            loss = share if loss is None else loss + share
-        assert loss is not None
-        return loss
+                shares.append(term.share(float(self.config.batch)))
+        return torch.stack(shares).sum()
 
     def _choose_ahead(self, phase: Phase, parts: list[PhaseBatch]) -> list[Selected] | None:
         """With several micro-batches the selection must see every score before the first backward: an extra forward."""
@@ -203,7 +200,6 @@ class Trainer:
         source = next(source_feed)
         self.waits.seconds += time.perf_counter() - started
         real = mix = None
-        labels = None
         if d_step is not None:
             batch = next(real_feed)
             self.waits.seconds += batch.wait_s
@@ -213,7 +209,7 @@ class Trainer:
                 drawn = draws.uniform(self.config.seed, "penalty.mix", self.slots.at(position), (1,))
                 mix = drawn[:, 0].to(self.world.device, self.dtype)
         source = self._to_device(source.to(self.world.device, self.dtype, non_blocking=True))
-        return PhaseBatch(source, Condition(labels), real, mix=mix).split(self.config.accumulation)
+        return PhaseBatch(source, Condition(), real, mix=mix).split(self.config.accumulation)
 
     def _open_feeds(self) -> tuple[Iterator[Batch], Iterator[Tensor]]:
         config, slots = self.config, self.slots
