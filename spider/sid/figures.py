@@ -54,7 +54,7 @@ def draw_curves(
 
 def _draw_curve(axes: Axes, source: str, curve: SidCurve, colour: str, style: str, *, picked: bool) -> None:
     error = "" if curve.csid_stderr is None else f" ± {curve.csid_stderr:.2g}"
-    label = f"{source}  {curve.csid:.4g}{error}" + ("  ◂ pick" if picked else "")
+    label = f"{source}  {short(curve.csid)}{error}" + ("  ◂ pick" if picked else "")
     axes.plot(curve.radii, curve.values, style, color=colour, linewidth=2.2 if picked else 1.4, label=label)
     if curve.stderr is not None:
         low, high = (curve.values + sign * SURE * curve.stderr for sign in (-1, 1))
@@ -86,10 +86,11 @@ def draw_heatmap(
     size = (1.2 + 0.09 * longest + 1.25 * len(columns), 1.6 + 0.42 * len(rows))
     figure = Figure(figsize=size, layout="constrained", dpi=130)
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap="PuOr_r", vmin=-1.2, vmax=1.2, aspect="auto")
+    axes.imshow(shares, cmap="PuOr_r", vmin=-1.3, vmax=1.3, aspect="auto")
     for (i, j), number in np.ndenumerate(numbers):
         if not np.isnan(number):
-            axes.text(j, i, f"{number:.4g}", ha="center", va="center", fontsize=9)
+            ink = "white" if abs(shares[i, j]) > 0.8 else "black"
+            axes.text(j, i, short(number), ha="center", va="center", fontsize=9, color=ink)
     for i, j in framed:
         axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, edgecolor="black", linewidth=2))
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
@@ -102,6 +103,11 @@ def draw_heatmap(
         "colour: share of the column's largest; purple: below 0, less diverse; framed: picks", fontsize=8, color="0.3"
     )
     _save(figure, path)
+
+
+def short(number: float) -> str:
+    """Four digits, without an exponent for large numbers."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -88,7 +88,7 @@ def select(
         reason = dropped(candidate)
         friendly = reason is None and rank <= picks
         ties = () if reason else _ties(candidate, taking_part, difference_stderr)
-        notes = [reason or (f"pick {rank}" if friendly else f"farther than {min(picks, len(taking_part))} others")]
+        notes = [reason or (f"pick {rank}" if friendly else "farther than the picks")]
         if not candidate.is_target and candidate.stderr and abs(candidate.csid) < SURE * candidate.stderr:
             notes.append("sign uncertain")
         if ties:
