@@ -1,4 +1,4 @@
-"""Work on many cores whose results come in order: the same output whatever the number of workers."""
+"""Work on many cores: pools of processes that die with their parent, and results that come in order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _TASKS_AHEAD = 4  # per worker: enough to keep them busy, few enough to hold in memory
+_PARENT_CHECK_S = 2.0
 
 _shared: Any = None  # in a worker: what every task of its pool works with
 
@@ -27,6 +29,22 @@ _shared: Any = None  # in a worker: what every task of its pool works with
 def usable_cores() -> int:
     """The cores that this process may use, which a container or Slurm may have cut down."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_pool(workers: int, shared: object) -> ProcessPoolExecutor:
+    """Processes for `run(function, task)`, which calls `function(shared, task)` in one of them.
+
+    Only the parent can end them: by a SIGTERM of its own, or by its end, however that comes. Ctrl-C and Slurm signal
+    every process of a job, and only the parent may answer.
+    """
+    # Forking takes no time, and `shared` need not be sent. Where it is not safe (macOS) or not there, spawn
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    return ProcessPoolExecutor(workers, context, _start_worker, (shared, os.getpid()))
+
+
+def run(function: Callable[[Any, Task], Result], task: Task) -> Result:
+    """In a worker: `function` of what its pool shares, and of the task."""
+    return function(_shared, task)
 
 
 def map_ordered(
@@ -41,27 +59,32 @@ def map_ordered(
     if workers <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    # Workers use no threads and no torch, so forking is safe and starts in no time; elsewhere it is not offered
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (shared,))
+    pool = start_pool(workers, shared)
     waiting: deque[Future[Result]] = deque()
     remaining = iter(tasks)
     try:
-        waiting.extend(pool.submit(_run, function, task) for task in islice(remaining, workers * _TASKS_AHEAD))
+        waiting.extend(pool.submit(run, function, task) for task in islice(remaining, workers * _TASKS_AHEAD))
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(_run, function, task) for task in islice(remaining, 1))
+            waiting.extend(pool.submit(run, function, task) for task in islice(remaining, 1))
     except BrokenProcessPool:
         raise ShardsError("a worker process died, perhaps for want of memory; try fewer workers") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(shared: Any) -> None:
+def _start_worker(shared: object, parent: int) -> None:
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone answers it
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also for the threads that start from here on
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
-def _run(function: Callable[[Any, Task], Result], task: Task) -> Result:
-    return function(_shared, task)
+def _follow(parent: int) -> None:
+    """End this process when the parent says so or has gone: a killed one leaves its workers waiting for ever."""
+    told = None
+    while os.getppid() == parent and (told is None or told.si_pid != parent):
+        told = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_S)
+    os._exit(0)

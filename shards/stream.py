@@ -4,34 +4,34 @@ A position counts images taken from the stream by all ranks together. The batch 
 shards.order puts at p .. p + global_batch - 1; slot s of it belongs to rank s mod world. Nothing else is state: a run
 goes on exactly where it was from that one integer, also at another world size, with other workers.
 
-Images are read by a thread of this process (workers = 0), which hides the reading behind the step of a small training;
-or by processes, for many images a second. Those are told which images to read, own nothing, and hand over whole batches
-through shared memory (/dev/shm), `prefetch` batches each.
+Images are read ahead by a thread of this process (workers = 0), which hides the reading behind the step of a small
+training; or by processes, for many images a second. Those are told which images to read, own nothing, and hand over
+whole batches through shared memory (/dev/shm).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.order import Order, mirrored, order, slots
+from shards.parallel import run, start_pool
 
-_Loaded = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
+_Loaded = tuple[Tensor, Tensor]  # images, labels
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BatchStream:
         order: "full" or "shard_local" (shards.order).
         mirror: flip each image left to right with probability one half, decided by (seed, position).
         workers: reading processes; 0: a thread of this one.
-        prefetch: batches read ahead, per process. With 0 workers, 0 reads when asked.
+        prefetch: batches read ahead, by each process; 0: none.
         pin: put batches in page-locked memory, for copies to an accelerator that do not wait.
 
     Raises:
@@ -82,10 +82,8 @@ class BatchStream:
         prefetch: int = 2,
         pin: bool = False,
     ) -> None:
-        if workers < 0 or prefetch < 0 or (workers and not prefetch):
-            raise ShardsUsageError(
-                f"workers={workers}, prefetch={prefetch}: neither may be negative, and workers read ahead"
-            )
+        if workers < 0 or prefetch < 0:
+            raise ShardsUsageError(f"workers={workers}, prefetch={prefetch}: neither may be negative")
         if pin and not torch.cuda.is_available():
             raise ShardsUsageError("pin: there is no accelerator to copy to")
         self.dataset = dataset
@@ -102,13 +100,37 @@ class BatchStream:
         """
         if position < 0 or position % self.global_batch:
             raise ShardsUsageError(f"position={position} is not a multiple of global_batch={self.global_batch}")
-        return self._timed(self._from_processes(position) if self.workers else self._from_thread(position))
+        return self._batches(position)
 
-    def _timed(self, loaded: Iterator[_Loaded]) -> Generator[Batch, None, None]:
-        while True:
-            start = time.perf_counter()
-            images, labels, indices = next(loaded)
-            yield Batch(images, labels, indices.numpy(), time.perf_counter() - start)
+    def _batches(self, position: int) -> Generator[Batch, None, None]:
+        with ExitStack() as stack:
+            read = self._start_readers(stack)
+            ahead = self.prefetch * max(self.workers, 1)
+            plans = self._plans(position)
+            waiting: deque[tuple[_Plan, Future[_Loaded]]] = deque()
+            while True:
+                start = time.perf_counter()
+                waiting.extend((plan, read(plan)) for plan in islice(plans, ahead + 1 - len(waiting)))
+                plan, load = waiting.popleft()
+                try:
+                    images, labels = load.result()
+                except BrokenProcessPool:
+                    raise ShardsError(_death()) from None
+                yield Batch(images, labels, plan.indices, time.perf_counter() - start)
+
+    def _start_readers(self, stack: ExitStack) -> Callable[[_Plan], Future[_Loaded]]:
+        """Start the thread or the processes, to be ended by `stack`. What is returned sets them to work on a plan."""
+        pool = start_pool(self.workers, self.dataset) if self.workers else None
+        thread = ThreadPoolExecutor(1, "shards")
+        for executor in (pool, thread):
+            if executor is not None:
+                stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+
+        def read(plan: _Plan) -> Future[_Loaded]:
+            load = thread.submit(_load, self.dataset, plan) if pool is None else pool.submit(run, _load, plan)
+            return thread.submit(_pinned, load) if self.pin else load
+
+        return read
 
     def _plans(self, position: int) -> Iterator[_Plan]:
         for start in count(position, self.global_batch):
@@ -125,83 +147,23 @@ class BatchStream:
             flips = mirrored(self.seed, start, stop)[self._slots] if self.mirror else None
             yield _Plan(indices[self._slots], flips)
 
-    def _from_thread(self, position: int) -> Iterator[_Loaded]:
-        plans = self._plans(position)
-        if not self.prefetch:
-            for plan in plans:
-                yield self._pinned(_load(self.dataset, plan))
-        thread = ThreadPoolExecutor(1, "shards")
-        waiting: deque[Future[_Loaded]] = deque()
-        try:
-            while True:
-                for plan in islice(plans, self.prefetch + 1 - len(waiting)):
-                    waiting.append(thread.submit(lambda plan: self._pinned(_load(self.dataset, plan)), plan))
-                yield waiting.popleft().result()
-        finally:
-            thread.shutdown(wait=False, cancel_futures=True)
-
-    def _pinned(self, loaded: _Loaded) -> _Loaded:
-        images, labels, indices = loaded
-        return (images.pin_memory(), labels.pin_memory(), indices) if self.pin else loaded
-
-    def _from_processes(self, position: int) -> Iterator[_Loaded]:
-        loader = DataLoader(
-            _Reader(self.dataset),
-            batch_size=None,  # whole batches are made in the worker: one message per batch
-            sampler=_Plans(self, position),
-            num_workers=self.workers,
-            prefetch_factor=self.prefetch,
-            pin_memory=self.pin,
-            worker_init_fn=_leave_signals_to_parent,
-            generator=torch.Generator(),  # else the loader draws its seed from the trainer's generator
-        )
-        try:
-            for loaded in loader:
-                if isinstance(loaded, str):
-                    raise ShardsError(loaded)
-                yield loaded
-        except RuntimeError as error:
-            raise ShardsError(_death(error)) from None
-
 
 def _load(dataset: ShardDataset, plan: _Plan) -> _Loaded:
     pixels, labels = dataset.read_batch(plan.indices)
     if plan.flips is not None:
         pixels[plan.flips] = pixels[plan.flips, :, :, ::-1]
-    return torch.from_numpy(pixels), torch.from_numpy(labels), torch.from_numpy(plan.indices)
+    return torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
-class _Reader(Dataset[Any]):
-    """What a reading process runs. A damaged shard comes back as text: DataLoader would wrap it in a traceback."""
-
-    def __init__(self, dataset: ShardDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, plan: _Plan) -> _Loaded | str:
-        try:
-            return _load(self.dataset, plan)
-        except ShardsError as error:
-            return str(error)
+def _pinned(load: Future[_Loaded]) -> _Loaded:
+    images, labels = load.result()
+    return images.pin_memory(), labels.pin_memory()
 
 
-class _Plans(Sampler[_Plan]):
-    def __init__(self, stream: BatchStream, position: int) -> None:
-        self.stream, self.position = stream, position
-
-    def __iter__(self) -> Iterator[_Plan]:
-        return self.stream._plans(self.position)
-
-
-def _leave_signals_to_parent(_: int) -> None:
-    """Slurm and Ctrl-C signal every process of a job; only the trainer may answer, by a save."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _death(error: RuntimeError) -> str:
+def _death() -> str:
     memory = os.statvfs("/dev/shm")
     free_mb = memory.f_bavail * memory.f_frsize / 1e6
     return (
-        f"a reading process died: {str(error).splitlines()[0]} "
-        f"(/dev/shm, through which batches come, has {free_mb:,.0f} MB free; with workers=0 it is not needed)"
+        f"a reading process died; /dev/shm, through which batches come, has {free_mb:,.0f} MB free: "
+        "if that is little, give it more (docker: --shm-size) or read with workers=0"
     )

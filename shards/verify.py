@@ -52,7 +52,7 @@ class Report:
 
 @dataclass
 class _Findings:
-    """Of one shard: what is bad, and of its whole images the keys and digests."""
+    """Of one shard: what is bad, the keys, and the digests of the images that are whole."""
 
     problems: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -135,9 +135,9 @@ def _check_images(
         for key, members in _samples(path):
             entry = offsets[count].item() if offsets is not None and count < shard.count else None
             count += 1
+            found.keys.append(key)
             try:
                 found.digests.append(_check_sample(key, members, index, entry, descriptor))
-                found.keys.append(key)
             except BadSample as error:
                 found.problems.append(f"{shard.name}: {key}: {error}")
     except tarfile.TarError as error:
@@ -182,9 +182,10 @@ def _check_sample(
     label = _label(content[".cls"], len(index.classes)) if index.classes else -1
     _check_about(content[".json"])
     image, member = content[image_suffix], members[image_suffix]
+    digest = sample_digest(key, label, decode(image, index.shape, index.encoding))
     if entry is not None and entry != (member.offset_data, member.size, zlib.crc32(image), label):
         raise BadSample("place, size, CRC-32 or label is not that of the offsets file")
-    return sample_digest(key, label, decode(image, index.shape, index.encoding))
+    return digest
 
 
 def _label(text: bytes, classes: int) -> int:

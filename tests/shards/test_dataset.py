@@ -59,7 +59,7 @@ def test_a_dataset_may_be_taken_to_other_processes(packed, method):
     dataset = ShardDataset(packed)
     wanted = read_all(dataset)[0]
     with multiprocessing.get_context(method).Pool(2) as pool:
-        parts = pool.map(dataset.read_batch, [range(0, 75), range(75, 150)])
+        parts = pool.map(dataset.read_batch, [range(75), range(75, 150)])
     assert (np.concatenate([pixels for pixels, _ in parts]) == wanted).all()
 
 
