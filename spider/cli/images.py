@@ -58,7 +58,10 @@ def pack(
     ] = "png",
     as_json: Annotated[bool, typer.Option("--json", help="Print index.json without its shards.")] = False,
 ) -> None:
-    """Pack images into WebDataset shards, with an index, checksums and a contact sheet."""
+    """Pack images into WebDataset shards.
+
+    OUT gets the shards, an index with checksums, and a contact sheet to look at.
+    """
     if channels not in _CHANNELS:
         raise SpiderUsageError(f"--channels {channels}: 1 (grey) or 3 (RGB)")
     index = api.pack(
@@ -92,7 +95,10 @@ def verify(
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one per core.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check every checksum, image and count of packed shards; names what is bad, and exits with 1 if anything is."""
+    """Check every byte of packed shards.
+
+    Names every file and image that is bad, and ends with exit code 1 if any is.
+    """
     report = api.verify(shards, workers=workers, progress=is_main_process())
     if as_json:
         say_json({"path": report.path, "ok": report.ok, "images": report.images, "problems": report.problems})
@@ -151,7 +157,10 @@ def neighbors(
     picks: Annotated[int, typer.Option(metavar="N", help="How many are friendly, at most.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json.")] = False,
 ) -> None:
-    """Rank datasets by how friendly neighbours of the target they are: signed distance (CSID), FID and KID."""
+    """Rank datasets as neighbours of a target.
+
+    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN.
+    """
     found = api.neighbors(
         target,
         _named(sources),

@@ -71,7 +71,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what --out writes.")] = False,
 ) -> None:
-    """Measure a run's images, or any images, against reference images."""
+    """Measure a run's images, or any images."""
     found = api.evaluate(
         subject,
         reference=reference,
@@ -125,7 +125,10 @@ def generate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
-    """Write images of a run's generator (its averaged weights) as PNGs."""
+    """Write a run's images as PNGs.
+
+    They are of the generator's averaged weights.
+    """
     if trunc is not None:
         raise SpiderUsageError(
             f"--trunc {trunc:g}: the generator of {run} has no truncation (dcgan has no mapping network)"
@@ -178,7 +181,10 @@ def interpolate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
-    """Go from image to image: blend what is fed to a stage of a run, and see what the generator makes of it."""
+    """Go from image to image of a run.
+
+    Blends what is fed to a stage of it, and shows what the generator makes of the blends.
+    """
     numbers = whole_numbers("--seeds", seeds)
     written = api.interpolate(run, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
     if as_json:

@@ -22,7 +22,10 @@ def ls(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Runs are looked for in it and below.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the runs below a folder: how far each is, what feeds it, what it minimises, its best metric, its size."""
+    """List the runs below a folder.
+
+    How far each is, what feeds it, what it minimises, its best metric, its size.
+    """
     found = api.ls(folder)
     if as_json:
         say_json([summary.as_json() for summary in found])
@@ -46,7 +49,10 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Show in what runs differ: keys, sizes, metrics at equal numbers of images."""
+    """Show in what runs differ.
+
+    Keys, sizes, and metrics at equal numbers of images.
+    """
     found = api.compare(runs)
     if out is not None:
         found.draw(out)

@@ -20,5 +20,8 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(metavar="S", help="The first of the training seeds.")] = 0,
 ) -> None:
-    """Pack built-in images, rank neighbours, train with and without them, and write a report; offline, minutes."""
+    """Tell the whole story on built-in images.
+
+    Packs three sets, ranks neighbours, trains with and without them, and writes a report; offline, in minutes.
+    """
     say(api.demo(out, seed=seed, progress=is_main_process()).text())

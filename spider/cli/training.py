@@ -128,7 +128,10 @@ def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="Print its YAML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print name and description as JSON.")] = False,
 ) -> None:
-    """List the configurations that ship with the package, or print one, to start a file of one's own from."""
+    """List the configurations that ship with the package.
+
+    Or print one, to start a file of one's own from.
+    """
     from spider.config.load import preset_names, preset_text
     from spider.errors import SpiderUsageError
 
@@ -151,7 +154,10 @@ def explain(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print what is known of each key as JSON.")] = False,
 ) -> None:
-    """Explain a key: what it means, its type, limits and default, and whether a resumed run may change it."""
+    """Explain a key, a section, or all keys.
+
+    What it means, its type, limits and default, and whether a resumed run may change it.
+    """
     found = api.explain(key)
     if as_json:
         say_json([asdict(each) for each in found])

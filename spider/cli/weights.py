@@ -12,14 +12,14 @@ from spider.tables import aligned
 
 commands = typer.Typer()
 weights_commands = typer.Typer(no_args_is_help=True)
-commands.add_typer(weights_commands, name="weights", help="Pretrained networks, fetched ahead of time and checked.")
+commands.add_typer(weights_commands, name="weights", help="Fetch and check pretrained networks.")
 
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="As in spider weights list.")]
 
 
 @weights_commands.command("list", epilog="\b\nExample:\n  spider weights list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
-    """List what there is, and what the cache has of it."""
+    """List what there is, and what of it the cache has."""
     found = api.weights.list_weights()
     if as_json:
         entries = [
@@ -43,13 +43,19 @@ def get(
     name: _NAME,
     url: Annotated[str | None, typer.Option(metavar="URL", help="A mirror; the digest must be the same.")] = None,
 ) -> None:
-    """Fetch a file into the cache, where there is a network, unless it is there and whole."""
+    """Fetch a file into the cache.
+
+    Needs a network, unless the file is there and whole.
+    """
     path = api.weights.get(name, url=url, progress=is_main_process())
     say(f"{name}: {path}")
 
 
 @weights_commands.command(epilog="\b\nExample:\n  spider weights verify inception")
 def verify(name: _NAME) -> None:
-    """Hash a file of the cache; exits with 1 if it is missing or damaged."""
+    """Check a file of the cache.
+
+    Ends with exit code 1 if it is missing or damaged.
+    """
     path = api.weights.verify(name)
     say(f"{name}: {path}: whole")
