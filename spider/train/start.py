@@ -16,7 +16,8 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
 
     Raises SpiderUsageError that lists every key whose value differs from the run's and may not.
     """
-    stored = directory.config() if directory.exists else None
+    # A start that failed before its first checkpoint leaves nothing to agree with
+    stored = directory.config() if directory.checkpoint_names() else None
     config = _filled(config, stored)
     changed = [] if stored is None else differences(stored, config)
     if changed:
