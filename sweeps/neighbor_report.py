@@ -90,7 +90,7 @@ class NeighborReport:
                 f"{row.place.rank}{'*' if row.place.friendly else ' '}",
                 row.source,
                 f"{row.count:,}",
-                *(cell for curve in row.curves for cell in (_cell(curve.csid), _spread(curve.csid_stderr))),
+                *(cell for curve in row.curves for cell in (_cell(curve.csid), _cell(curve.csid_stderr, 2))),
                 *(_cell(value) for value in (row.fd, row.kd)),
                 row.place.why,
             ]
@@ -173,9 +173,5 @@ def _curve_json(curve: SidCurve) -> dict[str, Any]:
     return {"values": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else short(value)
-
-
-def _spread(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
+def _cell(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else short(value, digits)

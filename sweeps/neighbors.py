@@ -80,6 +80,8 @@ def neighbors(
         raise SpiderUsageError(f"no SID mode {mode!r}; there are: {', '.join(MODES)}")
     if picks < 1:
         raise SpiderUsageError(f"picks is {picks}; it must be at least 1")
+    if not orders:
+        raise SpiderUsageError("no kernel order: name at least one, such as -1")
     kernels = [order if isinstance(order, Kernel) else Kernel(order) for order in orders]
     network = load_embedding(embedding, protocol=protocol, weights=weights, device=device)
     opened_target, opened = _open(target, progress), _open_sources(sources, progress)

@@ -53,7 +53,7 @@ def draw_curves(
 
 
 def _draw_curve(axes: Axes, source: str, curve: SidCurve, colour: str, style: str, *, picked: bool) -> None:
-    error = "" if curve.csid_stderr is None else f" ± {curve.csid_stderr:.2g}"
+    error = "" if curve.csid_stderr is None else f" ± {short(curve.csid_stderr, 2)}"
     label = f"{source}  {short(curve.csid)}{error}" + ("  ◂ pick" if picked else "")
     axes.plot(curve.radii, curve.values, style, color=colour, linewidth=2.2 if picked else 1.4, label=label)
     if curve.stderr is not None:
@@ -105,9 +105,9 @@ def draw_heatmap(
     _save(figure, path)
 
 
-def short(number: float) -> str:
-    """Four digits, without an exponent for large numbers."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+def short(number: float, digits: int = 4) -> str:
+    """So many digits, or all of a large number's, without an exponent."""
+    return f"{number:,.0f}" if abs(number) >= 10 ** (digits - 1) else f"{number:.{digits}g}"
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,0 +1,178 @@
+"""A neighbour search ranks what is near first, says under which protocol, and is the same however images are stored."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards.dataset import ShardDataset
+from shards.errors import ShardsUsageError
+from shards.pack import pack
+from spider.errors import SpiderError, SpiderUsageError
+from sweeps.neighbor_report import NeighborReport
+from sweeps.neighbors import neighbors
+
+NAMES = ("letters", "patches", "digits2")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two disjoint parts of the digits, letters, and patches: a few hundred small images of each."""
+    root = tmp_path_factory.mktemp("packed")
+    for name, count in (("digits", 600), ("letters", 500), ("patches", 500)):
+        pack(f"builtin:{name}", root / name, resolution=16, subset=count, workers=1, progress=False)
+    whole = ShardDataset(root / "digits")
+    for part, name in enumerate(("digits1", "digits2")):
+        folder = root / f"{name}-images"
+        folder.mkdir()
+        for i in range(part, len(whole), 2):
+            Image.fromarray(whole.read(i)[0][0]).save(folder / f"{i:05d}.png")
+        pack(folder, root / name, workers=1, progress=False)
+    return root
+
+
+def search(
+    packed: Path, out: Path, target: str = "digits1", sources: tuple[str, ...] = NAMES, **options
+) -> NeighborReport:
+    options = {"embedding": "offline", "progress": False} | options
+    return neighbors(packed / target, [packed / name for name in sources], out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def report(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[NeighborReport, Path]:
+    out = tmp_path_factory.mktemp("neighbors")
+    return search(packed, out, orders=(-1, 1)), out
+
+
+def test_the_nearest_comes_first(report):
+    rows = report[0].rows
+    same = next(row for row in rows if row.source == "digits2")
+    assert abs(same.curves[0].csid) < 3 * same.curves[0].csid_stderr
+    assert [row.source for row in sorted(rows, key=lambda row: row.fd)] == ["digits2", "letters", "patches"]
+    assert [row.source for row in sorted(rows, key=lambda row: abs(row.curves[0].csid))] == [
+        "digits2",
+        "letters",
+        "patches",
+    ]
+
+
+def test_the_document_keeps_its_contract(report):
+    found, out = report
+    document = json.loads((out / "neighbors.json").read_text())
+    assert document["target"] == "digits1"
+    assert document["embedding"]["name"] == "offline"
+    assert [row["rank"] for row in document["rows"]] == [1, 2, 3]
+    for row in document["rows"]:
+        assert {"source", "rank", "fid", "kid", "csid", "friendly", "why"} <= row.keys()
+        assert set(row["csid"]) == {"-1", "1"}
+        assert {"value", "stderr"} <= row["csid"]["-1"].keys()
+        assert document["protocol"]["sources"][row["source"]]["fingerprint"]
+    assert [row["source"] for row in document["rows"] if row["friendly"]] == found.picks
+    lines = list(csv.DictReader((out / "neighbors.csv").open()))
+    assert [line["source"] for line in lines] == [row["source"] for row in document["rows"]]
+    assert float(lines[0]["csid[-1]"]) == document["rows"][0]["csid"]["-1"]["value"]
+    for name in ("curves.png", "heatmap.png"):
+        with Image.open(out / name) as figure:
+            assert min(figure.size) > 200
+
+
+def test_offline_never_poses_as_inception(report):
+    found, out = report
+    document = json.loads((out / "neighbors.json").read_text())
+    assert all(row["fid"] is None and row["kid"] is None and row["fd"] > 0 for row in document["rows"])
+    text = found.table() + (out / "neighbors.csv").read_text()
+    assert "FD[offline]" in text
+    assert "FID" not in text
+    assert "KID" not in text
+
+
+def test_the_table_shows_everything(report):
+    found, _ = report
+    lines = found.table().splitlines()
+    assert "neighbours of digits1, offline, mode robust" in lines[0]
+    assert "CSID[-1]" in lines[1]
+    assert len([line for line in lines if any(name in line for name in NAMES) and not line.startswith("!")]) == 3
+    assert any(line.startswith("!") and "digits2" in line for line in lines)  # 300 images for 288 dimensions
+
+
+def test_shards_threads_and_the_cache_do_not_matter(packed: Path, report, tmp_path: Path):
+    for name in NAMES:
+        pack(packed / name, tmp_path / name, shard_mb=0.05, workers=1, progress=False)
+    assert len(ShardDataset(tmp_path / "letters").index.shards) > len(ShardDataset(packed / "letters").index.shards)
+    sources = {name: tmp_path / name for name in NAMES}
+    for _ in range(2):  # the second time from the cache
+        again = neighbors(
+            packed / "digits1",
+            sources,
+            out=tmp_path / "out",
+            embedding="offline",
+            orders=(-1, 1),
+            cache=tmp_path / "cache",
+            progress=False,
+        )
+        for row, expected in zip(again.rows, report[0].rows, strict=True):
+            assert row.source == expected.source
+            assert row.fd == pytest.approx(expected.fd, rel=1e-9)
+            for curve, other in zip(row.curves, expected.curves, strict=True):
+                np.testing.assert_allclose(curve.values, other.values, rtol=1e-9)
+
+
+def test_the_target_and_gray_sources_are_no_friends(packed: Path, tmp_path: Path):
+    options = {"target": "patches", "sources": ("patches", "letters", "digits2"), "mode": "screen"}
+    found = search(packed, tmp_path, **options)
+    assert {row.source: row.place.why for row in found.rows} == {
+        "patches": "the target itself",
+        "letters": "gray, and the target has colour",
+        "digits2": "gray, and the target has colour",
+    }
+    assert found.picks == []
+    kept = search(packed, tmp_path, **options, keep_gray=True, keep_negative=True, picks=1)
+    assert len(kept.picks) == 1
+
+
+def test_screening_agrees_with_the_full_measure(packed: Path, report, tmp_path: Path):
+    screened = search(packed, tmp_path, mode="screen")
+    full = {row.source: row.curves[0].csid for row in report[0].rows}
+    for row in screened.rows:
+        assert row.fd is None
+        assert row.curves[0].csid == pytest.approx(full[row.source], rel=0.15, abs=300)
+    assert "-" in screened.table()
+
+
+def test_images_are_drawn_by_the_seed(packed: Path, tmp_path: Path):
+    first, again, other = (search(packed, tmp_path, images=150, seed=seed, mode="screen") for seed in (1, 1, 2))
+    assert {row.count for row in first.rows} == {150}
+    assert first.protocol["sources"]["letters"]["measured"] == 150
+    assert first.rows[0].curves[0].csid == again.rows[0].curves[0].csid != other.rows[0].curves[0].csid
+
+
+def test_datasets_need_their_own_names(packed: Path, tmp_path: Path):
+    with pytest.raises(SpiderUsageError, match="two sources are named letters"):
+        search(packed, tmp_path, sources=("letters", "letters"))
+    two = {"a": packed / "letters", "b": packed / "letters"}
+    found = neighbors(packed / "digits1", two, out=tmp_path, embedding="offline", mode="screen", progress=False)
+    assert [row.source for row in found.rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"sources": ()}, SpiderUsageError, "no sources"),
+        ({"mode": "fast"}, SpiderUsageError, "robust, paper, screen"),
+        ({"orders": ()}, SpiderUsageError, "no kernel order"),
+        ({"picks": 0}, SpiderUsageError, "at least 1"),
+        ({"mode": "paper"}, SpiderUsageError, "target: 300 images; mode paper needs 500"),
+        ({"target": "nowhere"}, ShardsUsageError, "nowhere"),
+        ({"embedding": "inception"}, SpiderError, "spider weights get inception"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_writes_nothing(options, error, words, packed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(error, match=words):
+        search(packed, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
