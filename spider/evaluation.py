@@ -17,7 +17,7 @@ from shards.dataset import ShardDataset
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
 from spider.embed.embedding import Embedding
-from spider.embed.images import NumberedImages
+from spider.embed.images import DrawnImages, NumberedImages
 from spider.embed.load import load_embedding
 from spider.errors import SpiderUsageError
 from spider.files import cache_directory
@@ -79,7 +79,7 @@ def evaluate(
         protocol: a name from `spider.metrics.protocols.PROTOCOLS`, which also says which embedding.
         embedding: `inception` (the default) or `offline`.
         weights: a file for the embedding.
-        count: images to measure; None: 5,000 of a generator, all of a set.
+        count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
         figures: a folder for the panel and the histogram of nearest training images of the first seed; it brings the
             metric `nearest` with it.
@@ -147,11 +147,13 @@ def _samples(
     """What is measured under each seed, and what a result must say of it."""
     if run is None:
         images = open_images(subject, world=world, progress=progress)
-        return [images] * len(seeds), {"subject": images.path}
+        # The first `count` of a set sorted by class would be a few classes
+        drawn: list[NumberedImages] = [images if count is None else DrawnImages(images, count, seed) for seed in seeds]
+        return drawn, {"subject": images.path}
     generator = open_generator(str(subject), world.device)
     clock = images_of(run.checkpoint)
     name = f"{run.directory.path.name}@{clock / 1000:g}"
-    drawn: list[NumberedImages] = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
+    drawn = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
 
 
