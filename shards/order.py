@@ -124,18 +124,18 @@ def _shard_sequence(seed: int, epoch: int, shard_counts: tuple[int, ...]) -> Ind
 def _walk_lanes(
     seed: int, epoch: int, shard_counts: tuple[int, ...], global_batch: int, within_epoch: Indices
 ) -> Indices:
-    """The indices at positions of one epoch, given relative to its first."""
+    """The indices at positions of one epoch, given relative to its first.
+
+    Slots are counted from there too. An epoch that begins amid a batch gives each rank the lanes of another one, which
+    are neighbours just as well.
+    """
     count = sum(shard_counts)
     lane_of_slot = _lane_of_slot(global_batch)
+    # A slot comes round floor or ceil of count/batch times, and its lane has just that many images
     slot_of_lane = np.argsort(lane_of_slot)
-    # The epoch begins in the slot where the one before it ended. A slot comes round floor or ceil of count/batch times,
-    # and its lane has just that many images: lanes differ by at most one, and every image stands exactly once.
-    first_slot = epoch * count % global_batch
-    turn_of_lane = (slot_of_lane - first_slot) % global_batch
-    lane_lengths = (count - turn_of_lane + global_batch - 1) // global_batch
+    lane_lengths = (count - slot_of_lane + global_batch - 1) // global_batch
     lane_starts = np.cumsum(lane_lengths) - lane_lengths
-    slot = (first_slot + within_epoch) % global_batch
-    steps_along = within_epoch // global_batch
+    slot, steps_along = within_epoch % global_batch, within_epoch // global_batch
     places: Indices = lane_starts[lane_of_slot[slot]] + steps_along
     return _shard_sequence(seed, epoch, shard_counts)[places]
 
