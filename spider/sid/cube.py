@@ -51,8 +51,8 @@ class FeatureSummary:
         return float(np.sqrt(self.variance).mean())
 
 
-def summarise(features: Features, name: str) -> FeatureSummary:
-    """The summary of float32 [N, n].
+def mean_of(features: Features, name: str) -> Floats:
+    """The mean of float32 [N, n], float64 [n].
 
     Raises:
         SpiderUsageError: fewer than two images.
@@ -60,9 +60,15 @@ def summarise(features: Features, name: str) -> FeatureSummary:
     """
     if features.ndim != 2 or len(features) < 2:
         raise SpiderUsageError(f"{name}: features are {list(features.shape)}; signed distance needs at least 2 images")
-    mean = features.mean(0, dtype=np.float64)
+    mean: Floats = features.mean(0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise SpiderError(f"{name}: a feature is not finite")
+    return mean
+
+
+def summarise(features: Features, name: str) -> FeatureSummary:
+    """The summary of float32 [N, n]. Raises as `mean_of`."""
+    mean = mean_of(features, name)
     variance = np.zeros_like(mean)
     centre = mean.astype(np.float32)  # any centre near the mean keeps the digits
     for start in range(0, len(features), _BLOCK):
@@ -92,7 +98,7 @@ class Cube:
     def dim(self) -> int:
         return len(self.target.mean)
 
-    @property
+    @cached_property
     def half_widths(self) -> list[float]:
         """Half the side of the cube of each radius, in units of the features."""
         return [radius * self.target.scale / 2 for radius in self.radii]

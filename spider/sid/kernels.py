@@ -54,10 +54,10 @@ class Kernel:
         """As tables, files and `--orders` have it: `-1`, `0.5`, `2 log`, `-2046 relative`."""
         return f"{self.order:g}" + " log" * self.log + " relative" * self.relative
 
-    def __call__(self, distance: Tensor, unit: float = 1.0) -> Tensor:
+    def __call__(self, distance: Tensor, unit: Tensor | float = 1.0) -> Tensor:
         """psi(distance / unit) for distances > 0 of any shape, in their precision; `unit` for relative kernels only."""
-        psi = self.growth(distance.square(), distance.reciprocal(), torch.empty_like(distance), unit)
-        return self.sign * psi
+        distance = distance / unit if self.relative else distance
+        return self.sign * self.growth(distance.square(), distance.reciprocal(), torch.empty_like(distance))
 
     @property
     def sign(self) -> int:

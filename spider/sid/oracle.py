@@ -33,14 +33,14 @@ def closed_form(cube: Cube, source: FeatureSummary, kernels: Sequence[Kernel]) -
     sampling = source.total_variance / source.count + target.total_variance / target.count
     shift = float(np.square(source.mean - target.mean).sum()) - sampling
 
-    to_target = torch.tensor(cube.typical_distances, dtype=torch.float64).square()  # H + T_t, [R]
+    typical = torch.tensor(cube.typical_distances, dtype=torch.float64)
+    to_target = typical.square()  # H + T_t, [R]
     # A source that is one point, at the target's mean, would fall below H by rounding and sampling.
     to_source = (to_target - target.total_variance + source.total_variance + shift).clamp(min=1e-12)
-    curves = []
-    for kernel in kernels:
-        near, far = (
-            torch.stack([kernel(d, unit) for d, unit in zip(distances.sqrt(), cube.typical_distances, strict=True)])
-            for distances in (to_target, to_source)
+    near, far = to_target.sqrt(), to_source.sqrt()
+    return [
+        SidCurve(
+            kernel, "screen", np.array(cube.radii), POINTS * (kernel(far, typical) - kernel(near, typical)).numpy()
         )
-        curves.append(SidCurve(kernel, "screen", np.array(cube.radii), POINTS * (far - near).numpy()))
-    return curves
+        for kernel in kernels
+    ]

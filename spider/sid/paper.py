@@ -28,7 +28,7 @@ from spider.sid.cube import PAPER_RADII, Cube, summarise
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
 from spider.sid.sums import working_dtype
-from spider.sid.threads import in_threads
+from spider.sid.threads import Map, own_threads
 
 SUBSETS = 20
 IMAGES = 500
@@ -55,9 +55,10 @@ def paper_curves(
             raise SpiderUsageError(f"{name}: {len(features)} images; mode paper needs {IMAGES}, mode robust does not")
         if features.shape[1] != cube.dim:
             raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
-    with exact_float32():
+    device = torch.device(device)
+    with exact_float32(), own_threads(device) as each:
         return {
-            name: _curves(cube, kernels, target, features, seed, device)
+            name: _curves(cube, kernels, target, features, seed, device, each)
             for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress)
         }
 
@@ -77,10 +78,15 @@ def moving_average_weights(subsets: int) -> NDArray[np.float64]:
 
 
 def _curves(
-    cube: Cube, kernels: Sequence[Kernel], target: Features, source: Features, seed: int, device: torch.device | str
+    cube: Cube,
+    kernels: Sequence[Kernel],
+    target: Features,
+    source: Features,
+    seed: int,
+    device: torch.device,
+    each: Map,
 ) -> list[SidCurve]:
-    dtype, device = working_dtype(cube, kernels), torch.device(device)
-    centre = torch.from_numpy(cube.target.mean).to(device, dtype)
+    centre = torch.from_numpy(cube.target.mean).to(device, working_dtype(cube, kernels))
     count = min(len(target), len(source))
 
     def at_radius(r: int) -> Tensor:
@@ -96,7 +102,7 @@ def _curves(
             values[subset] = far - near
         return values
 
-    values = torch.stack(in_threads(at_radius, len(cube.radii), device)).numpy()  # [R, SUBSETS, K]
+    values = torch.stack(each(at_radius, len(cube.radii))).numpy()  # [R, SUBSETS, K]
     weights = moving_average_weights(SUBSETS)
     averages = np.einsum("rsk,s->kr", values, weights)
     errors = values.std(1, ddof=1).T * np.sqrt(np.square(weights).sum())

@@ -13,7 +13,7 @@ target, moves and stretches the cube. The first is exact, the second first-order
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,17 +26,19 @@ from spider import draws
 from spider.embed.cache import Features
 from spider.embed.precision import exact_float32
 from spider.errors import SpiderUsageError
-from spider.sid.cube import PAPER_RADII, Cube, rows_of_subsets, summarise, unit_points
+from spider.sid.cube import PAPER_RADII, Cube, mean_of, rows_of_subsets, summarise, unit_points
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
 from spider.sid.sums import MIRRORS, Slope, mean_over_points, slope_of_mean, working_dtype
-from spider.sid.threads import in_threads
+from spider.sid.threads import Map, own_threads
 
 SUBSETS = 20
 IMAGES = 500
 REPLICATES = 128
-_SLOPE_IMAGES = 125  # a slope is a mean over all pairs with points, and enters the uncertainty alone
-_WEIGHTS_AT_ONCE = 1 << 24
+# A slope is a mean over all pairs of these, and enters the uncertainty alone.
+_SLOPE_POINTS, _SLOPE_IMAGES = 32, 125
+_ROWS = 1024  # images of a block
+_REPLICATES_AT_ONCE, _WEIGHTS_AT_ONCE = 32, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ImageMeans:
         """float64 [K, R], over images."""
         return self.totals.sum(2) / self.uses.sum()
 
-    def resampled(self, weights: Tensor) -> Tensor:
+    def redrawn(self, weights: Tensor) -> Tensor:
         """The mean with image u taken weights[b, u] times: [B, U] -> float64 [B, K, R]."""
         weights = weights.double()
         totals = torch.einsum("bu,kru->bkr", weights, self.totals)
@@ -67,8 +69,8 @@ class ImageMeans:
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """What drawing the target's images again changes.
+class RedrawnTarget:
+    """What drawing the target's images again changes, B times.
 
     Attributes:
         means: float64 [B, K, R], of psi at the unmoved cube.
@@ -112,103 +114,124 @@ def sid_curves(
     """
     cube = Cube(summarise(target, "target"), radii)
     for name, features in sources.items():
-        if summarise(features, name).mean.shape != cube.target.mean.shape:
+        if len(mean_of(features, name)) != cube.dim:
             raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
     device = torch.device(device)
-    dtype = working_dtype(cube, kernels)
-
-    def points_of(subset: int) -> Tensor:
-        return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
-
-    with exact_float32():
-        points = in_threads(points_of, subsets, device)
+    with exact_float32(), own_threads(device) as each:
+        estimator = _Estimator(cube, kernels, seed, subsets, replicates, device, each)
         count = cube.target.count
-        at_target = _measure(cube, kernels, points, target, seed, stretch=count / (count - 1))
-        redrawn = _resample_target(cube, at_target, target, seed, replicates, device)
-        curves = {}
-        for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress):
-            at_source = _measure(cube, kernels, points, features, seed)
-            weights = torch.cat(list(_resample(seed, f"sid.redraw.{name}", len(at_source.rows), replicates)))
-            curves[name] = _curves(cube, kernels, at_source, at_source.resampled(weights), at_target, redrawn)
-    return curves
+        at_target = estimator.measure(target, stretch=count / (count - 1))
+        redrawn = estimator.redraw_target(at_target, target)
+        return {
+            name: estimator.curves(name, estimator.measure(features), at_target, redrawn)
+            for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress)
+        }
 
 
-def _measure(
-    cube: Cube, kernels: Sequence[Kernel], points: list[Tensor], features: Features, seed: int, stretch: float = 1.0
-) -> ImageMeans:
-    """Every subset of one set against its points, images stretched about the cube's centre."""
-    subsets, size = len(points), min(IMAGES, len(features))
-    rows = rows_of_subsets(seed, subsets, size, len(features))
-    centre = torch.from_numpy(cube.target.mean).to(points[0])
+class _Estimator:
+    """What all sets of one call share: the cubes around the target and the points in them."""
 
-    def images_of(subset: int) -> Tensor:
-        return (torch.from_numpy(features[rows[subset]]).to(centre) - centre) * stretch
+    def __init__(
+        self,
+        cube: Cube,
+        kernels: Sequence[Kernel],
+        seed: int,
+        subsets: int,
+        replicates: int,
+        device: torch.device,
+        each: Map,
+    ) -> None:
+        self._cube, self._kernels, self._seed = cube, kernels, seed
+        self._replicates, self._each = replicates, each
+        dtype = working_dtype(cube, kernels)
 
-    def measure(subset: int) -> Tensor:
-        return mean_over_points(cube, kernels, points[subset], images_of(subset))
+        def points_of(subset: int) -> Tensor:
+            return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
 
-    means = torch.cat(in_threads(measure, subsets, centre.device), dim=2)  # [K, R, subsets * size]
-    used, inverse = np.unique(rows, return_inverse=True)
-    where = torch.from_numpy(inverse.reshape(-1))
-    totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
-    uses = torch.bincount(where, minlength=len(used)).double()
-    slope = slope_of_mean(cube, kernels, points[0], images_of(0)[:_SLOPE_IMAGES])
-    return ImageMeans(used, uses, totals, slope)
+        self._points = each(points_of, subsets)
+        self._centre = torch.from_numpy(cube.target.mean).to(device, dtype)
 
+    def measure(self, features: Features, stretch: float = 1.0) -> ImageMeans:
+        """Every subset of a set against its points, images stretched about the cube's centre."""
+        rows = rows_of_subsets(self._seed, len(self._points), min(IMAGES, len(features)), len(features))
 
-def _curves(
-    cube: Cube,
-    kernels: Sequence[Kernel],
-    source: ImageMeans,
-    redrawn_source: Tensor,
-    target: ImageMeans,
-    redrawn_target: Resampled,
-) -> list[SidCurve]:
-    """Source less target, and the same for every replicate."""
-    values = POINTS * (source.mean() - target.mean())  # [K, R]
-    moved = torch.einsum("bn,krn->bkr", redrawn_target.shift, source.slope.shift - target.slope.shift)
-    stretched = redrawn_target.stretch[:, None, None] * (source.slope.stretch - target.slope.stretch)
-    replicates = POINTS * (redrawn_source - redrawn_target.means + moved + stretched)  # [B, K, R]
-    csids = replicates.sum(2)
-    return [
-        SidCurve(
-            kernel=kernel,
-            mode="robust",
-            radii=np.array(cube.radii),
-            values=values[k].numpy(),
-            stderr=replicates[:, k].std(0).numpy(),
-            csid_stderr=float(csids[:, k].std()),
-            csid_replicates=csids[:, k].numpy(),
+        def images_of(subset: int) -> Tensor:
+            images = torch.from_numpy(features[rows[subset]]).to(self._centre).sub_(self._centre)
+            return images if stretch == 1 else images.mul_(stretch)
+
+        def measure_subset(subset: int) -> Tensor:
+            return mean_over_points(self._cube, self._kernels, self._points[subset], images_of(subset))
+
+        means = torch.cat(self._each(measure_subset, len(rows)), dim=2)  # [K, R, subsets * size]
+        used, inverse = np.unique(rows, return_inverse=True)
+        where = torch.from_numpy(inverse.reshape(-1))
+        totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
+        uses = torch.bincount(where, minlength=len(used)).double()
+        few = self._points[0][:_SLOPE_POINTS], images_of(0)[:_SLOPE_IMAGES]
+        return ImageMeans(used, uses, totals, slope_of_mean(self._cube, self._kernels, *few))
+
+    def curves(
+        self, name: str, source: ImageMeans, target: ImageMeans, redrawn_target: RedrawnTarget
+    ) -> list[SidCurve]:
+        """Source less target, and the same for every replicate; one curve per kernel."""
+        (redrawn_source,) = self._redraw(f"sid.redraw.{name}", len(source.rows), lambda w: (source.redrawn(w),))
+        values = POINTS * (source.mean() - target.mean())  # [K, R]
+        moved = torch.einsum("bn,krn->bkr", redrawn_target.shift, source.slope.shift - target.slope.shift)
+        stretched = redrawn_target.stretch[:, None, None] * (source.slope.stretch - target.slope.stretch)
+        replicates = POINTS * (redrawn_source - redrawn_target.means + moved + stretched)  # [B, K, R]
+        csids = replicates.sum(2)
+        return [
+            SidCurve(
+                kernel=kernel,
+                mode="robust",
+                radii=np.array(self._cube.radii),
+                values=values[k].numpy(),
+                stderr=replicates[:, k].std(0).numpy(),
+                csid_stderr=float(csids[:, k].std()),
+                csid_replicates=csids[:, k].numpy(),
+            )
+            for k, kernel in enumerate(self._kernels)
+        ]
+
+    def redraw_target(self, measured: ImageMeans, features: Features) -> RedrawnTarget:
+        """Redraw the target's images: those that were measured, and all of them in the cube's centre and side."""
+        images = torch.from_numpy(features).to(self._centre.device)
+        target = self._cube.target
+        deviation = np.sqrt(target.variance)
+        inverse = np.divide(1, 2 * self._cube.dim * deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        weight, centre = (torch.from_numpy(values).to(images) for values in (inverse, target.mean))
+
+        def side_of(block: int) -> Tensor:
+            """First-order weight of each image in the cube's side."""
+            return (images[block * _ROWS : (block + 1) * _ROWS] - centre).square_() @ weight
+
+        side = torch.cat(self._each(side_of, -(-len(features) // _ROWS)))
+        rows = torch.from_numpy(measured.rows)
+
+        def statistic(weights: Tensor) -> tuple[Tensor, ...]:
+            drawn = weights.to(images)
+            return measured.redrawn(weights[:, rows]), (drawn @ images).double().cpu(), (drawn @ side).double().cpu()
+
+        means, drawn_centre, drawn_side = self._redraw("sid.redraw", len(features), statistic)
+        return RedrawnTarget(
+            means=means,
+            shift=drawn_centre / len(features) - torch.from_numpy(target.mean),
+            stretch=drawn_side / len(features) / target.scale - 0.5,
         )
-        for k, kernel in enumerate(kernels)
-    ]
 
+    def _redraw(self, stream: str, count: int, statistic: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Statistics of how often each of `count` images is drawn, when `count` are drawn with replacement.
 
-def _resample_target(
-    cube: Cube, at_target: ImageMeans, features: Features, seed: int, replicates: int, device: torch.device
-) -> Resampled:
-    """Redraw the target's images: those that were measured, and all of them in the cube's centre and side."""
-    count, images = len(features), torch.from_numpy(features)
-    centre, scale = torch.from_numpy(cube.target.mean), cube.target.scale
-    deviation = np.sqrt(cube.target.variance)
-    inverse = np.divide(1, 2 * cube.dim * deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    blocks = (images[start : start + 4096] for start in range(0, count, 4096))
-    # First-order weight of each image in the cube's side, [N].
-    side = torch.cat([(block - centre.float()).square() @ torch.from_numpy(inverse).float() for block in blocks])
-    means, shift, stretch = [], [], []
-    for weights in _resample(seed, "sid.redraw", count, replicates):
-        means.append(at_target.resampled(weights[:, torch.from_numpy(at_target.rows)]))
-        shift.append((weights.to(device) @ images.to(device)).cpu().double() / count)
-        stretch.append((weights @ side).double() / count)
-    return Resampled(torch.cat(means), torch.cat(shift) - centre, (torch.cat(stretch) - scale / 2) / scale)
+        `statistic` maps float32 [b, count] to tensors [b, ...]; the results are theirs for all B replicates.
+        """
+        block = max(1, min(_REPLICATES_AT_ONCE, _WEIGHTS_AT_ONCE // count))
 
+        def statistic_of(part: int) -> tuple[Tensor, ...]:
+            drawn = [
+                np.bincount(draws.generator(self._seed, stream, b).integers(count, size=count), minlength=count)
+                for b in range(part * block, min((part + 1) * block, self._replicates))
+            ]
+            return statistic(torch.from_numpy(np.stack(drawn).astype(np.float32)))
 
-def _resample(seed: int, stream: str, count: int, replicates: int) -> Iterator[Tensor]:
-    """How often each of `count` images is drawn when `count` are drawn with replacement: float32 [b, count] blocks."""
-    block = max(1, _WEIGHTS_AT_ONCE // count)
-    for start in range(0, replicates, block):
-        drawn = (
-            np.bincount(draws.generator(seed, stream, b).integers(count, size=count), minlength=count)
-            for b in range(start, min(start + block, replicates))
-        )
-        yield torch.from_numpy(np.stack([weights.astype(np.float32) for weights in drawn]))
+        parts = self._each(statistic_of, -(-self._replicates // block))
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))

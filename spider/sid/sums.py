@@ -78,9 +78,9 @@ def slope_of_mean(cube: Cube, kernels: Sequence[Kernel], unit_points: Tensor, im
     """
     product = _signed_product(unit_points, images)
     point_norms, image_norms = unit_points.square().sum(1), images.square().sum(1)
-    halves = unit_points.tensor_split(2, dim=1)
-    shift = unit_points.new_empty(len(kernels), len(cube.radii), cube.dim)
-    stretch = unit_points.new_empty(len(kernels), len(cube.radii))
+    curves = (len(kernels), len(cube.radii))
+    by_point, by_image = product.new_empty(*curves, *product.shape[:2]), product.new_empty(*curves, len(images))
+    times_squared = product.new_empty(curves)
     for r, (h, typical) in enumerate(zip(cube.half_widths, cube.typical_distances, strict=True)):
         squared = (h**2 * point_norms[:, None] + image_norms) - 2 * h * product
         # Softened below a tenth of the typical distance: nothing comes so near in many dimensions, and in few the
@@ -88,17 +88,22 @@ def slope_of_mean(cube: Cube, kernels: Sequence[Kernel], unit_points: Tensor, im
         squared.clamp_(min=0.01 * typical**2)
         for k, kernel in enumerate(kernels):
             weight = kernel.slope_over_distance(squared, typical)  # [4, P, M]
-            by_point, by_image = weight.sum(2), weight.sum((0, 1))
-            by_half = (by_point.new_tensor(MIRRORS).T @ by_point).unbind()  # two of [P]
-            points = torch.cat([total @ half for total, half in zip(by_half, halves, strict=True)])
-            shift[k, r] = h * points - by_image @ images
-            # x.(x - c) = (|x|^2 - |c|^2 + |x - c|^2) / 2
-            outward = h**2 * by_point.sum(0) @ point_norms - by_image @ image_norms
-            stretch[k, r] = (outward + weight.mul_(squared).sum()) / 2
+            by_point[k, r], by_image[k, r] = weight.sum(2), weight.sum((0, 1))
+            times_squared[k, r] = weight.mul_(squared).sum()
+    halves = zip((by_point.new_tensor(MIRRORS).T @ by_point).unbind(2), unit_points.tensor_split(2, 1), strict=True)
+    widths = torch.tensor(cube.half_widths).to(product)
+    shift = widths[:, None] * torch.cat([total @ half for total, half in halves], dim=2) - by_image @ images
+    # x.(x - c) = (|x|^2 - |c|^2 + |x - c|^2) / 2
+    stretch = (widths**2 * (by_point.sum(2) @ point_norms) - by_image @ image_norms + times_squared) / 2
     return Slope((shift / product.numel()).double().cpu(), (stretch / product.numel()).double().cpu())
 
 
 def _signed_product(unit_points: Tensor, images: Tensor) -> Tensor:
     """u.c for each of a point's four mirror images: [P, n], [M, n] -> [4, P, M]."""
     a, b = (u @ c.T for u, c in zip(unit_points.tensor_split(2, 1), images.tensor_split(2, 1), strict=True))
-    return torch.stack([a + b, -a - b, a - b, b - a])
+    product = a.new_empty(len(MIRRORS), *a.shape)
+    torch.add(a, b, out=product[0])
+    torch.neg(product[0], out=product[1])
+    torch.sub(a, b, out=product[2])
+    torch.neg(product[2], out=product[3])
+    return product

@@ -7,22 +7,35 @@ whatever the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 import torch
 
 T = TypeVar("T")
 
 
-def in_threads(work: Callable[[int], T], count: int, device: torch.device) -> list[T]:
-    """[work(0), ..., work(count - 1)], on a CPU by as many threads as torch has; on a GPU one after the other."""
-    if device.type != "cpu":
-        return [work(i) for i in range(count)]
+class Map(Protocol):
+    """Does `count` pieces of work."""
+
+    def __call__(self, work: Callable[[int], T], count: int) -> list[T]:
+        """[work(0), ..., work(count - 1)]."""
+
+
+@contextmanager
+def own_threads(device: torch.device) -> Iterator[Map]:
+    """Within it, torch runs on one thread, and the map that it gives on as many as torch had; on a GPU, on one."""
     threads = torch.get_num_threads()
+    workers = threads if device.type == "cpu" else 1
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, range(count)))
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+            def map_in_threads(work: Callable[[int], T], count: int) -> list[T]:
+                return list(pool.map(work, range(count)))
+
+            yield map_in_threads
     finally:
         torch.set_num_threads(threads)
