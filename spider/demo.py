@@ -17,16 +17,13 @@ import json
 import os
 import platform
 import shlex
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from cluster.world import World
 from shards.index import INDEX_NAME
@@ -36,11 +33,11 @@ from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.evaluation import evaluate
 from spider.experiment import compose
-from spider.files import write_text
 from spider.metrics.registry import METRICS
 from spider.metrics.results import read_results
-from spider.report import Findings, Run, Timing, write_report
+from spider.report import Findings, Run, write_report
 from spider.run import RunDirectory
+from spider.steps import Steps
 from spider.train.loop import train
 from spider.train.start import prepare
 from spider.verdict import Arm, Measure, Verdict, judge
@@ -140,43 +137,6 @@ def tell(plan: Plan, out: Path, *, progress: bool) -> DemoResult:
         return story.report(sources)
 
 
-class Steps:
-    """Numbered steps on the screen, and their times in a file that outlives the process."""
-
-    def __init__(self, file: Path, count: int, progress: bool) -> None:
-        self.file, self.count, self.progress = file, count, progress
-        self._number = 0
-        self._spent: dict[str, tuple[float, float]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-    @property
-    def timings(self) -> list[Timing]:
-        """Of all steps that were begun, in order."""
-        return [Timing(step, *spent) for step, spent in self._spent.items()]
-
-    def announce(self, text: str) -> None:
-        """The next step's line."""
-        self._number += 1
-        self.say(f"[{self._number}/{self.count}] {text}")
-
-    def do(self, step: str, work: Callable[[], object], *, done: bool) -> None:
-        """Announce a step and, unless it is done, do it and keep its time."""
-        self.announce(f"{step}: done before" if done else step)
-        if done:
-            return
-        wall, cpu = time.perf_counter(), _cpu_s()
-        try:
-            work()
-        finally:
-            wall_before, cpu_before = self._spent.get(step, (0.0, 0.0))
-            self._spent[step] = (wall_before + time.perf_counter() - wall, cpu_before + _cpu_s() - cpu)
-            write_text(self.file, json.dumps(self._spent, indent=2) + "\n")
-
-    def say(self, text: str) -> None:
-        """Something for the person who watches."""
-        if self.progress:
-            tqdm.write(text, file=sys.stderr)
-
-
 class Story:
     """The steps, each of which finds out what of it is done."""
 
@@ -259,7 +219,7 @@ class Story:
 
     def report(self, sources: list[str]) -> DemoResult:
         """Judge what came out and write it down."""
-        self.steps.announce("write the report")
+        self.steps.begin("write the report")
         (floor,) = read_results(self._floor)
         runs = [
             Run(source, seed, self._run(source, seed), read_results(_final(self._run(source, seed))))
@@ -299,7 +259,12 @@ class Story:
             seed=seed,
             overrides=self.plan.overrides,
         )
-        return prepare(composed, directory)
+        try:
+            return prepare(composed, directory)
+        except SpiderUsageError as error:
+            raise SpiderUsageError(
+                f"{self.out} holds another demo: remove it or choose another --out ({error})"
+            ) from None
 
     def _commands(self, sources: list[str]) -> list[str]:
         """What would do the same by hand."""
@@ -399,8 +364,3 @@ def _other_measures(prior: list[Run], first: list[Run], but: str) -> list[Measur
         for label, side in sides.items()
         if side is not None and label != but
     ]
-
-
-def _cpu_s() -> float:
-    """Processor seconds of this process and those that it waited for."""
-    return sum(os.times()[:4])

@@ -28,6 +28,7 @@ from spider.metrics.registry import METRICS
 from spider.metrics.results import MetricResult, read_results, summarise
 from spider.run import RunDirectory, images_of
 from spider.sources.build import open_generator
+from spider.steps import Timing
 from spider.train.environment import git_state, versions
 from spider.verdict import Arm, Curve, Verdict
 
@@ -80,15 +81,6 @@ class Run:
         # Rows are equally many images apart, so that a row's time goes with its sec_per_kimg
         percent, seconds = (np.array([row[key] for row in rows]) for key in ("data_wait_percent", "sec_per_kimg"))
         return float(np.average(percent, weights=seconds))
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a step took, over all the times that it was begun."""
-
-    step: str
-    wall_s: float
-    cpu_s: float
 
 
 @dataclass(frozen=True)
@@ -361,8 +353,8 @@ def _numbers(f: Findings) -> list[str]:
         page.table(
             ["fed by", *(arm.words for arm in f.arms)],
             [[_metric_name(name, first), *(_metric_cell(name, f.of(arm)) for arm in f.arms)] for name in names],
-            "Mean over training and evaluation seeds; below it, for each training seed, mean and standard deviation "
-            "over evaluation seeds.",
+            "Mean over training and evaluation seeds; below it, after the number of each training seed, mean and "
+            "standard deviation over evaluation seeds.",
         ),
         page.bullets(
             [
@@ -422,7 +414,7 @@ def _metric_cell(name: str, runs: list[Run]) -> str:
     for run in runs:
         (summary,) = (summary for summary in summarise(run.results) if summary.name == name)
         spread = "" if summary.std is None else f" ± {summary.std:.1g}"
-        lines.append(f"seed {run.seed}: {_short(summary.mean)}{spread}")
+        lines.append(f"{run.seed}: {_short(summary.mean)}{spread}")
         means += [] if summary.mean is None else [summary.mean]
     return "\n".join([_short(fmean(means) if len(means) == len(runs) else None), *lines])
 
@@ -466,7 +458,9 @@ def _constants(results: list[MetricResult]) -> list[str]:
 
 def _plain(value: Any) -> str:
     """A setting as a person writes it."""
-    return " ".join(f"{key} {_plain(each)}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return f"({', '.join(f'{key} {_plain(each)}' for key, each in value.items())})"
 
 
 def _with_error(csid: dict[str, Any]) -> str:

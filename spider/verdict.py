@@ -94,8 +94,8 @@ def judge(prior: Arm, first: Arm, last: Arm, *, label: str, target: str, others:
         ranking_held=held,
         headline=f"{_helped(helped, first, prior, target)} {_held(held, first, last)}",
         details=[
-            *(_ending(arm, label) for arm in (prior, first, last)),
-            *(_speed(arm, prior, label) for arm in (first, last)),
+            f"{_course(prior, label)}.",
+            *(f"{_course(arm, label)}; {_speed(arm, prior)}." for arm in (first, last)),
             *([_by_others(prior, first, others)] if others else []),
             _rule(prior),
         ],
@@ -134,23 +134,23 @@ def _held(held: bool | None, first: Arm, last: Arm) -> str:
     return f"Against the ranking, {last.words}, the farthest neighbour, fed a better GAN than {first.words}."
 
 
-def _ending(arm: Arm, label: str) -> str:
+def _course(arm: Arm, label: str) -> str:
+    """Where an arm was early, and where it ended."""
     quarter = arm.mean_curve[-1][0] / 4
     kimg, early = min(arm.mean_curve, key=lambda point: abs(point[0] - quarter))
     return (
-        f"Fed by {arm.words}: {label} {arm.mean:.3g} at the end ({min(arm.values):.3g} to {max(arm.values):.3g}); "
-        f"{early:.3g} after {kimg:g} kimg."
+        f"Fed by {arm.words}: {label} {early:.3g} after {kimg:g} kimg, {arm.mean:.3g} at the end "
+        f"({min(arm.values):.3g} to {max(arm.values):.3g})"
     )
 
 
-def _speed(arm: Arm, prior: Arm, label: str) -> str:
-    """When the arm reached what the prior's ended at, on the mean curves."""
+def _speed(arm: Arm, prior: Arm) -> str:
+    """When an arm reached what the prior ended at, on the mean curves."""
     length, goal = prior.mean_curve[-1]
     reached = next((kimg for kimg, value in arm.mean_curve if value <= goal), None)
-    what = f"the {label} of {goal:.3g} at which the GAN fed by {prior.words} ended"
     if reached is None:
-        return f"Fed by {arm.words}, it did not reach {what}."
-    return f"Fed by {arm.words}, it reached {what} after {reached:g} of {length:g} kimg."
+        return f"it never reached {goal:.3g}, where the GAN fed by {prior.words} ended"
+    return f"it reached {goal:.3g}, where the GAN fed by {prior.words} ended, after {reached:g} of {length:g} kimg"
 
 
 def _by_others(prior: Arm, first: Arm, others: Sequence[Measure]) -> str:

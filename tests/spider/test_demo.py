@@ -87,7 +87,7 @@ def test_the_numbers_of_the_report_are_those_of_the_evaluations(told: DemoResult
         results = read_results(told.report.parent / f"runs/{source}-seed0/evaluations/final.json")
         assert of_seeds == [[result.value for result in results if result.name == "fid"]]
         assert {result.name for result in results} == set(MEASURED)
-        assert f"seed 0: {np.mean(of_seeds):.3g} ±" in html
+        assert f"0: {np.mean(of_seeds):.3g} ±" in html
         for result in results:
             assert result.label in html
             assert result.protocol["embedding_digest"] in html

@@ -45,9 +45,10 @@ def test_the_time_to_reach_what_the_prior_ended_at_is_that_of_the_mean_curve():
     prior = arm("noise", LOW, (0.9, 0.5, 0.4))
     first = Arm("near", "near", LOW, [[(10.0, 0.8), (20.0, 0.1)], [(10.0, 0.1), (20.0, 0.6)]])
     found = judge(prior, first, arm("far", LOW, (0.9, 0.8, 0.7)), label="FD[offline]", target="the digits")
-    goal = "the FD[offline] of 0.4 at which the GAN fed by noise ended"
-    assert f"Fed by near, it reached {goal} after 20 of 30 kimg." in found.details
-    assert f"Fed by far, it did not reach {goal}." in found.details
+    of_prior, of_first, of_last, *_ = found.details
+    assert of_prior == "Fed by noise: FD[offline] 0.9 after 10 kimg, 0.115 at the end (0.1 to 0.13)."
+    assert of_first.endswith("it reached 0.4, where the GAN fed by noise ended, after 20 of 30 kimg.")
+    assert of_last.endswith("it never reached 0.4, where the GAN fed by noise ended.")
 
 
 def test_the_mean_curve_has_the_kimg_that_all_seeds_have():
