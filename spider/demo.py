@@ -184,7 +184,6 @@ class Story:
         config = self._config(source, seed)
 
         def work() -> None:
-            directory.write_config(config)
             _final(directory).unlink(missing_ok=True)
             if train(config, directory, self.world, progress=self.steps.progress) == "stopped":
                 raise KeyboardInterrupt

@@ -46,6 +46,7 @@ th small, td small { display: block; color: var(--soft); font-weight: normal; }
   figure, .result, .commands code { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   figure.detailed img { min-width: 0; }
+  img.pixels { max-width: 9cm; }
   .wide { overflow: visible; }
 }
 """

@@ -175,9 +175,6 @@ def draw_training(f: Findings, path: Path) -> None:
         label = f"fed by {arm.words} (generator: {f.shown(arm).parameters['generator']:,} parameters)"
         axes.plot(kimg, mean, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
         axes.fill_between(kimg, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0)
-    if f.floor.value is not None:
-        label = f"the first {f.measured:,} of the {f.target} themselves"
-        axes.axhline(f.floor.value, color="black", linestyle=":", linewidth=1, label=label)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -227,8 +224,8 @@ def _what_came_out(f: Findings) -> list[str]:
         page.paragraph(
             f"{f.floor.label} is a Fréchet distance under the built-in {f.floor.protocol['embedding']} embedding, "
             "which needs no download. It compares with other numbers of this page and with nothing else; in particular "
-            f"it is not FID, which takes Inception's weights. For scale: the first {f.measured:,} of the {f.target} "
-            f"themselves are at {_short(f.floor.value)}, images of {f.ranking['rows'][0]['source']} as they are at "
+            f"it is not FID, which takes Inception's weights. For scale: {f.measured:,} of the {f.target} themselves "
+            f"are at {_short(f.floor.value)}, images of {f.ranking['rows'][0]['source']} as they are at "
             f"{_short(f.ranking['rows'][0]['fd'])}.",
             "note",
         ),
