@@ -4,13 +4,14 @@
 
 Floor: 40 float32 products of [500, dim] and [dim, 500], which is what 20 subsets of 500 points, 500 target images and
 500 source images have by definition (41 Gflop at 2,048 dimensions). Mirrored points leave a quarter of them.
-Prediction, made before measuring: 49 radii x 20 subsets x 2 sets are 490 million distances, at about 0.6 ns of one core
-each for two passes, an inverse square root and a sum; with the products that are left, and 10 % of the floor for
-everything else, 1.1 times the floor for one order on a CPU. Each further order costs one to three passes: 2.5 times for
-four. To reach: 1.5 times for one order, 4 times for four, under 1 GB.
+
+Prediction, written down before it was measured: 49 radii x 20 subsets x 2 sets are 490 million distances; a sum, an
+inverse square root and another sum take 0.6 ns of one core each, which is 0.55 of the floor. With the quarter of the
+products that is left, and as much again for points, bootstrap and gathering images, 1.1 times the floor for one order
+and, with one to three passes for each further one, 2.5 times for four. To reach: 1.5 and 4 times, under 1 GB.
 
 Ratios are medians over interleaved repeats, so that what else the machine does meets both alike. `cpu` columns count
-the processor's own time, which that does not touch.
+the processor's own time, which depends on that less.
 """
 
 from __future__ import annotations
