@@ -150,14 +150,16 @@ def _decode_png(data: bytes, shape: Shape) -> Pixels:
     # Before anything is decoded: a shard made elsewhere may hold an image of a billion pixels
     if not data.startswith(_png_start(height, width)):
         raise BadSample(f"not a PNG of {width}x{height}")
+    mode, by_row = ("L", "L") if channels == 1 else ("RGB", "RGB;L")
     try:
         image = Image.open(BytesIO(data), formats=("PNG",))
-        plane = np.asarray(image)
+        # A row of each channel in turn, [H, C, W], is in less time at [C, H, W] than [H, W, C] is
+        rows = image.tobytes("raw", by_row) if image.mode == mode else b""
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise BadSample(f"a damaged PNG: {error}") from None
-    if image.mode != ("L" if channels == 1 else "RGB"):
+    if not rows:
         raise BadSample(f"a PNG of mode {image.mode}, not of {channels} channels")
-    return plane[None] if channels == 1 else plane.transpose(2, 0, 1)
+    return np.frombuffer(rows, np.uint8).reshape(height, channels, width).transpose(1, 0, 2)
 
 
 @lru_cache
