@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 _TASKS_AHEAD = 4  # per worker: enough to keep them busy, few enough to hold in memory
 _PARENT_CHECK_S = 2.0
+_KNOWS_SENDERS = hasattr(signal, "sigtimedwait")  # not on macOS, where any SIGTERM ends a worker
 
 _shared: Any = None  # in a worker: what every task of its pool works with
 
@@ -78,13 +80,18 @@ def _start_worker(shared: object, parent: int) -> None:
     _shared = shared
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also for the threads that start from here on
+    if _KNOWS_SENDERS:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also for the threads that start from here on
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
 def _follow(parent: int) -> None:
     """End this process when the parent says so or has gone: a killed one leaves its workers waiting for ever."""
-    told = None
-    while os.getppid() == parent and (told is None or told.si_pid != parent):
-        told = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_S)
+    told = False
+    while os.getppid() == parent and not told:
+        if _KNOWS_SENDERS:
+            signal_info = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_S)
+            told = signal_info is not None and signal_info.si_pid == parent
+        else:
+            time.sleep(_PARENT_CHECK_S)
     os._exit(0)

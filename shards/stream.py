@@ -12,6 +12,7 @@ whole batches through shared memory (/dev/shm).
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -161,9 +162,11 @@ def _pinned(load: Future[_Loaded]) -> _Loaded:
 
 
 def _death() -> str:
-    memory = os.statvfs("/dev/shm")
-    free_mb = memory.f_bavail * memory.f_frsize / 1e6
-    return (
-        f"a reading process died; /dev/shm, through which batches come, has {free_mb:,.0f} MB free: "
-        "if that is little, give it more (docker: --shm-size) or read with workers=0"
-    )
+    message = "a reading process died"
+    if os.path.isdir("/dev/shm"):
+        free_mb = shutil.disk_usage("/dev/shm").free / 1e6
+        message += (
+            f"; /dev/shm, through which batches come, has {free_mb:,.0f} MB free: if that is little, give it more"
+        )
+        message += " (docker: --shm-size) or read with workers=0"
+    return message

@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused(packed, options, position, message):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without an accelerator")
-def test_pinning_needs_an_accelerator(packed):
+def test_pinning_needs_an_accelerator(packed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ShardsUsageError, match="pin: there is no accelerator"):
         BatchStream(ShardDataset(packed), seed=0, global_batch=12, pin=True)
