@@ -29,7 +29,8 @@ from spider.errors import SpiderUsageError
 from spider.sid.cube import PAPER_RADII, Cube, mean_of, rows_of_subsets, summarise, unit_points
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
-from spider.sid.sums import MIRRORS, Slope, mean_over_points, slope_of_mean, working_dtype
+from spider.sid.radii import radii_to_measure
+from spider.sid.sums import MIRRORS, Scratch, Slope, mean_over_points, slope_of_mean, working_dtype
 from spider.sid.threads import Map, own_threads
 
 SUBSETS = 20
@@ -48,7 +49,7 @@ class ImageMeans:
     Attributes:
         rows: int64 [U], the images that were used.
         uses: float64 [U], how often.
-        totals: float64 [K, R, U], mean of psi over the points, summed over the uses.
+        totals: float64 [K, S, U], mean of psi over the points, summed over the uses, at S measured radii.
         slope: how the mean over images moves with the cube.
     """
 
@@ -58,13 +59,13 @@ class ImageMeans:
     slope: Slope
 
     def mean(self) -> Tensor:
-        """float64 [K, R], over images."""
+        """float64 [K, S], over images."""
         return self.totals.sum(2) / self.uses.sum()
 
     def redrawn(self, weights: Tensor) -> Tensor:
-        """The mean with image u taken weights[b, u] times: [B, U] -> float64 [B, K, R]."""
+        """The mean with image u taken weights[b, u] times: [B, U] -> float64 [B, K, S]."""
         weights = weights.double()
-        totals = torch.einsum("bu,kru->bkr", weights, self.totals)
+        totals = torch.einsum("bu,ksu->bks", weights, self.totals)
         return totals / (weights @ self.uses)[:, None, None]
 
 
@@ -73,7 +74,7 @@ class RedrawnTarget:
     """What drawing the target's images again changes, B times.
 
     Attributes:
-        means: float64 [B, K, R], of psi at the unmoved cube.
+        means: float64 [B, K, S], of psi at the unmoved cube.
         shift: float64 [B, n], move of the cube's centre.
         stretch: float64 [B], relative change of the cube's side.
     """
@@ -141,9 +142,10 @@ class _Estimator:
         device: torch.device,
         each: Map,
     ) -> None:
-        self._cube, self._kernels, self._seed = cube, kernels, seed
-        self._replicates, self._each = replicates, each
         dtype = working_dtype(cube, kernels)
+        self._wanted, self._kernels, self._seed = cube, kernels, seed
+        self._cube, self._to_wanted = radii_to_measure(cube, kernels, dtype)
+        self._replicates, self._each, self._scratch = replicates, each, Scratch()
 
         def points_of(subset: int) -> Tensor:
             return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
@@ -160,31 +162,33 @@ class _Estimator:
             return images if stretch == 1 else images.mul_(stretch)
 
         def measure_subset(subset: int) -> Tensor:
-            return mean_over_points(self._cube, self._kernels, self._points[subset], images_of(subset))
+            return mean_over_points(self._cube, self._kernels, self._points[subset], images_of(subset), self._scratch)
 
-        means = torch.cat(self._each(measure_subset, len(rows)), dim=2)  # [K, R, subsets * size]
+        means = torch.cat(self._each(measure_subset, len(rows)), dim=2)  # [K, S, subsets * size]
         used, inverse = np.unique(rows, return_inverse=True)
         where = torch.from_numpy(inverse.reshape(-1))
         totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
         uses = torch.bincount(where, minlength=len(used)).double()
         few = self._points[0][:_SLOPE_POINTS], images_of(0)[:_SLOPE_IMAGES]
-        return ImageMeans(used, uses, totals, slope_of_mean(self._cube, self._kernels, *few))
+        return ImageMeans(used, uses, totals, slope_of_mean(self._cube, self._kernels, *few, self._scratch))
 
     def curves(
         self, name: str, source: ImageMeans, target: ImageMeans, redrawn_target: RedrawnTarget
     ) -> list[SidCurve]:
         """Source less target, and the same for every replicate; one curve per kernel."""
         (redrawn_source,) = self._redraw(f"sid.redraw.{name}", len(source.rows), lambda w: (source.redrawn(w),))
-        values = POINTS * (source.mean() - target.mean())  # [K, R]
-        moved = torch.einsum("bn,krn->bkr", redrawn_target.shift, source.slope.shift - target.slope.shift)
+        values = source.mean() - target.mean()  # [K, S], S measured radii
+        moved = torch.einsum("bn,ksn->bks", redrawn_target.shift, source.slope.shift - target.slope.shift)
         stretched = redrawn_target.stretch[:, None, None] * (source.slope.stretch - target.slope.stretch)
-        replicates = POINTS * (redrawn_source - redrawn_target.means + moved + stretched)  # [B, K, R]
+        replicates = redrawn_source - redrawn_target.means + moved + stretched  # [B, K, S]
+        values = POINTS * torch.einsum("krs,ks->kr", self._to_wanted, values)
+        replicates = POINTS * torch.einsum("krs,bks->bkr", self._to_wanted, replicates)
         csids = replicates.sum(2)
         return [
             SidCurve(
                 kernel=kernel,
                 mode="robust",
-                radii=np.array(self._cube.radii),
+                radii=np.array(self._wanted.radii),
                 values=values[k].numpy(),
                 stderr=replicates[:, k].std(0).numpy(),
                 csid_stderr=float(csids[:, k].std()),

@@ -13,7 +13,7 @@ from spider.sid.curve import difference_stderr
 from spider.sid.estimate import curves_of_mode
 from spider.sid.kernels import Kernel
 from spider.sid.robust import sid_curves
-from spider.sid.sums import MIRRORS, mean_over_points, slope_of_mean, working_dtype
+from spider.sid.sums import MIRRORS, Scratch, mean_over_points, slope_of_mean, working_dtype
 
 INVERSE = Kernel(-1)
 
@@ -80,7 +80,7 @@ def test_the_means_are_those_of_direct_distances():
     kernels = [INVERSE, Kernel(1), Kernel(-3), Kernel(0.5), Kernel(2, log=True)]
     u = torch.from_numpy(unit_points(0, 0, 6, 7)).double()
     images = torch.from_numpy(features[:5] - cube.target.mean)
-    found = mean_over_points(cube, kernels, u, images)
+    found = mean_over_points(cube, kernels, u, images, Scratch())
     for r, h in enumerate(cube.half_widths):
         signs = torch.tensor(MIRRORS).double().repeat_interleave(torch.tensor([4, 3]), 1)  # 7 coordinates: 4 and 3
         points = h * (signs[:, None] * u).flatten(0, 1)
@@ -95,9 +95,27 @@ def test_float32_agrees_with_float64():
     kernels = [Kernel(k) for k in (-5, -1, 1)]
     u = torch.from_numpy(unit_points(0, 0, 20, 256))
     images = torch.from_numpy(features[:100] - cube.target.mean)
-    narrow, wide = (mean_over_points(cube, kernels, u.to(t), images.to(t)) for t in (torch.float32, torch.float64))
+    narrow, wide = (
+        mean_over_points(cube, kernels, u.to(t), images.to(t), Scratch()) for t in (torch.float32, torch.float64)
+    )
     torch.testing.assert_close(narrow, wide, rtol=2e-6, atol=0)
     torch.testing.assert_close(narrow.mean(2), wide.mean(2), rtol=2e-7, atol=0)
+
+
+def test_many_radii_are_what_each_of_them_is():
+    """They come from fewer, measured ones; asked for a few at a time, each is measured itself."""
+    target, source = normal(0, 400, 3, 0.3, dim=128), normal(1, 400, 3.05, 0.4, dim=128)
+    kernels = [INVERSE, Kernel(1), Kernel(-5), Kernel(0.5), Kernel(0, log=True), Kernel(2, log=True)]
+    together = sid_curves(target, {"s": source}, kernels, subsets=2)["s"]
+    radii = together[0].radii
+    for part in (radii[:15], radii[20:35], radii[-12:]):
+        few = sid_curves(target, {"s": source}, kernels, subsets=2, radii=tuple(part))["s"]
+        for curve, measured in zip(together, few, strict=True):
+            where = np.isin(radii, part)
+            distances = torch.tensor(Cube(summarise(target, "t"), tuple(part)).typical_distances)
+            size = 500 * curve.kernel(distances).abs().numpy()
+            np.testing.assert_array_less(np.abs(curve.values[where] - measured.values) / size, 2e-6)
+            np.testing.assert_allclose(curve.stderr[where], measured.stderr, rtol=1e-3)
 
 
 def test_a_point_beside_an_image_keeps_its_distance():
@@ -106,7 +124,7 @@ def test_a_point_beside_an_image_keeps_its_distance():
     dtype = working_dtype(cube, [INVERSE])
     u = torch.tensor([[0.5, 0.7]], dtype=dtype)
     image = cube.half_widths[0] * u + 1e-4
-    mean = float(mean_over_points(cube, [INVERSE], u, image))
+    mean = float(mean_over_points(cube, [INVERSE], u, image, Scratch()))
     assert mean == pytest.approx(-1 / (4 * np.sqrt(2) * 1e-4), rel=1e-3)
 
 
@@ -117,11 +135,13 @@ def test_slopes_are_the_change_with_the_cube(kernel: Kernel):
     cube = Cube(summary, (1.0, 6.0))
     u = torch.from_numpy(unit_points(0, 0, 40, 6)).double()
     images = torch.from_numpy(normal(1, 30, 5, 1.5, dim=6) - summary.mean)
-    slope = slope_of_mean(cube, [kernel], u, images)
+    slope = slope_of_mean(cube, [kernel], u, images, Scratch())
     step = 1e-5
     for i in (0, 5):
         shift = step * torch.eye(6, dtype=torch.float64)[i]
-        ahead, behind = (mean_over_points(cube, [kernel], u, images - sign * shift).mean(2) for sign in (1, -1))
+        ahead, behind = (
+            mean_over_points(cube, [kernel], u, images - sign * shift, Scratch()).mean(2) for sign in (1, -1)
+        )
         torch.testing.assert_close(slope.shift[..., i], (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-8)
     wider, narrower = (
         mean_over_points(
@@ -129,6 +149,7 @@ def test_slopes_are_the_change_with_the_cube(kernel: Kernel):
             [kernel],
             u,
             images,
+            Scratch(),
         ).mean(2)
         for sign in (1, -1)
     )
