@@ -3,8 +3,8 @@
     python -m benchmarks.sid_curve [--dim 2048] [--repeats 5] [--threads N] [--device cpu|cuda] [--out FILE.json]
 
 Floor: 40 float32 products of [500, dim] and [dim, 500], which is what 20 subsets of 500 points, 500 target images and
-500 source images have by definition (41 Gflop at 2,048 dimensions). To reach: 1.5 times the floor for one order, 4 times
-for four, under 1 GB.
+500 source images have by definition (41 Gflop at 2,048 dimensions). To reach: 1.5 times the floor for one order,
+4 times for four, under 1 GB.
 
 Predictions, each written down before it was measured. Every radius for itself: 490 million distances of 0.6 ns of one
 core (two sums and an inverse square root), 0.55 of the floor; a quarter of the products, since points are mirrored;
