@@ -90,7 +90,11 @@ class NeighborReport:
                 f"{row.place.rank}{'*' if row.place.friendly else ' '}",
                 row.source,
                 f"{row.count:,}",
-                *(cell for curve in row.curves for cell in (_cell(curve.csid), _cell(curve.csid_stderr, 2))),
+                *(
+                    cell
+                    for curve in row.curves
+                    for cell in (_cell(curve.csid, curve.csid_stderr), _cell(curve.csid_stderr, curve.csid_stderr))
+                ),
                 *(_cell(value) for value in (row.fd, row.kd)),
                 row.place.why,
             ]
@@ -139,7 +143,8 @@ class NeighborReport:
         """Write the four files."""
         write_text(out / "neighbors.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         write_text(out / "neighbors.csv", self.to_csv())
-        note = f"{self.embedding['label']}, mode {self.protocol['mode']}"
+        bands = "" if self.protocol["mode"] == "screen" else "; bands: 95 %"
+        note = f"{self.embedding['label']}, mode {self.protocol['mode']}{bands}"
         draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in self.rows}, self.picks, note)
         columns = [f"CSID\norder {curve.kernel.label}" for curve in self.rows[0].curves]
         values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in self.rows]
@@ -173,5 +178,5 @@ def _curve_json(curve: SidCurve) -> dict[str, Any]:
     return {"values": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
 
 
-def _cell(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else short(value, digits)
+def _cell(value: float | None, stderr: float | None = None) -> str:
+    return "-" if value is None else short(value, stderr)

@@ -6,6 +6,7 @@ heatmap.png    sources against measures, each measure on its own scale, the pick
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -53,8 +54,9 @@ def draw_curves(
 
 
 def _draw_curve(axes: Axes, source: str, curve: SidCurve, colour: str, style: str, *, picked: bool) -> None:
-    error = "" if curve.csid_stderr is None else f" ± {short(curve.csid_stderr, 2)}"
-    label = f"{source}  {short(curve.csid)}{error}" + ("  ◂ pick" if picked else "")
+    stderr = curve.csid_stderr
+    error = "" if stderr is None else f" ± {short(stderr, stderr)}"
+    label = f"{source}  {short(curve.csid, stderr)}{error}" + ("  ◂ pick" if picked else "")
     axes.plot(curve.radii, curve.values, style, color=colour, linewidth=2.2 if picked else 1.4, label=label)
     if curve.stderr is not None:
         low, high = (curve.values + sign * SURE * curve.stderr for sign in (-1, 1))
@@ -105,9 +107,11 @@ def draw_heatmap(
     _save(figure, path)
 
 
-def short(number: float, digits: int = 4) -> str:
-    """So many digits, or all of a large number's, without an exponent."""
-    return f"{number:,.0f}" if abs(number) >= 10 ** (digits - 1) else f"{number:.{digits}g}"
+def short(number: float, stderr: float | None = None) -> str:
+    """Four digits, or as many as the standard error leaves; large numbers without an exponent."""
+    if stderr is not None and stderr > 0:
+        return f"{number:,.{max(0, 1 - math.floor(math.log10(stderr)))}f}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _save(figure: Figure, path: Path) -> None:
