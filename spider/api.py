@@ -193,10 +193,9 @@ def train(
         from spider.train.loop import train
         from spider.train.start import prepare
 
+        composed.for_world(ranks.size)
         composed = prepare(with_images(composed, ranks, progress), directory)
         ranks.barrier()  # nobody may find the configuration of this start where it looks for an older one
-        if ranks.is_main:
-            directory.write_config(composed)
         return train(composed, directory, ranks, branch=begin, progress=progress)
 
 

@@ -93,7 +93,7 @@ def evaluate(
     if run is None and reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
     chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
-    network = _embedding(embedding, protocol, weights, world)
+    network = open_embedding(embedding, protocol, weights, world)
     training = None
     if run is not None and (reference is None or "nearest" in metrics):
         training = ShardDataset(run.directory.config().data.path)
@@ -130,7 +130,8 @@ def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
     return chosen
 
 
-def _embedding(name: str | None, protocol: str | None, weights: str | Path | None, world: World) -> Embedding:
+def open_embedding(name: str | None, protocol: str | None, weights: str | Path | None, world: World) -> Embedding:
+    """The embedding called `name`, or that of the named protocol, with that protocol's resize rule."""
     rules = protocol_named(protocol) if protocol is not None else None
     name = name or (rules.embedding if rules else "inception")
     return load_embedding(

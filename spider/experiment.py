@@ -11,7 +11,7 @@ from spider.config.load import load_config, make_config, preset_names
 from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
-from spider.run import RunDirectory, RunRef, is_run, resolve
+from spider.run import RunDirectory, RunRef, images_of, is_run, resolve
 from spider.sources.config import PRIORS
 from spider.train.start import length
 
@@ -77,9 +77,10 @@ def _source_flags(source: str) -> list[str]:
     if source in PRIORS:
         return [f"source.kind={source}"]
     if is_run(source) or ("@" in source and not Path(source).exists()):
-        resolve(source)  # raises if it names no checkpoint
-        path, at, which = source.partition("@")
-        return ["source.kind=generator", _override("source.run", f"{os.path.abspath(path)}{at}{which}")]
+        ref = resolve(source)
+        # One checkpoint for good: the run that feeds may go on, and its last and best may become others
+        kimg = f"{images_of(ref.checkpoint) / 1000:g}"
+        return ["source.kind=generator", _override("source.run", f"{os.path.abspath(ref.directory.path)}@{kimg}")]
     return ["source.kind=images", _override("source.path", absolute(source))]
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from spider.config.section import Section, runtime
+from spider.errors import SpiderUsageError
 from spider.networks.config import (
     DcganDiscriminatorConfig,
     DcganGeneratorConfig,
@@ -109,7 +110,9 @@ class EvaluateConfig(Section):
         ("fid",), min_length=1, description="names of metrics (see `spider evaluate --help`)"
     )
     embedding: str = Field("inception", description="inception, or offline")
-    protocol: str | None = Field(None, description="the embedding's resize rule and scale; null = its default")
+    protocol: str | None = Field(
+        None, description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or offline"
+    )
     weights: str | None = runtime(None, description="weights file of the embedding; null = the cache")
     count: int = Field(5000, ge=2, description="samples to generate")
     seed: int = Field(0, ge=0, description="seed of the evaluation's samples, apart from the training's")
@@ -174,10 +177,10 @@ class Config(Section):
         return self
 
     def for_world(self, world_size: int) -> None:
-        """Refuse a batch that does not divide over `world_size` ranks. Raises ValueError naming the keys."""
+        """Refuse a batch that does not divide over `world_size` ranks. Raises SpiderUsageError naming the keys."""
         if self.batch % (world_size * self.accumulation):
-            raise ValueError(
+            raise SpiderUsageError(
                 f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
             )
         if world_size > 1 and self.engine.kind == "local":
-            raise ValueError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")
+            raise SpiderUsageError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")

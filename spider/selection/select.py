@@ -1,7 +1,7 @@
 """Top-k of the generator's samples: how many, and which.
 
 The generator learns from the mean loss of the k samples whose scores are highest (pick=best). A score is the mean of a
-sample's logits, in full precision, from the very pass that the loss uses. k comes from
+sample's logits, in full precision, from the pass that the loss uses (with accumulation, one before it). k comes from
 
     fixed        a number
     linear       batch (1 - (1 - floor) t / over_kimg), down to floor           ATop-k, section 4.4
@@ -98,11 +98,12 @@ class Selection:
 
     def state(self) -> dict[str, Any]:
         """See MethodState."""
-        return {"level": self._level}
+        return {"k": self._level * self.config.k_unit, "batch": self.batch}
 
     def load(self, state: dict[str, Any]) -> None:
         """See MethodState."""
-        self._level = state["level"]
+        k = state["k"] * self.batch / state["batch"]  # a branch may have another batch, and other strides
+        self._level = min(self._levels, max(self._lowest, round(k / self.config.k_unit)))
 
 
 def _top(scores: Tensor, k: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
+from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
 from spider.networks.build import build_generator
 from spider.run import resolve
@@ -58,6 +59,10 @@ def open_generator(run: str, device: torch.device) -> FrozenGenerator:
     channels, height, width = snapshot.state["image_shape"]
     shape = (channels, height, width)
     source = build_source(config.source, shape, device)
+    if source.identity != snapshot.state["inputs"]["source"]:
+        raise SpiderError(
+            f"{run}: the run was fed {snapshot.state['inputs']['source']}, and its source now is {source.identity}"
+        )
     module = build_generator(config.generator, source, shape, World.single(device), config.seed)
     weights = snapshot.tensors["generator_ema"]
     module.to(next(iter(weights.values())).dtype).load_state_dict(weights)

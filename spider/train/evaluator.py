@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from shards.dataset import ShardDataset
 from spider.embed.cache import FeatureCache
-from spider.embed.load import load_embedding
 from spider.errors import SpiderUsageError
+from spider.evaluation import open_embedding
 from spider.files import cache_directory
 from spider.metrics.evaluate import evaluate_images
-from spider.metrics.registry import METRICS
+from spider.metrics.registry import METRICS, metrics_named
 from spider.metrics.results import write_result
 from spider.run import RunDirectory, checkpoint_name
 from spider.train.environment import versions
@@ -43,16 +42,11 @@ class Evaluator:
         self.best: Best | None = None
         if settings.every_kimg is None:
             return
-        first = METRICS.get(settings.metrics[0])
-        if first is not None and first.better is None:
+        # All is opened before the first step, so that what is missing or misspelt stops a run at its start
+        self.embedding = open_embedding(settings.embedding, settings.protocol, settings.weights, trainer.world)
+        first = metrics_named(list(settings.metrics), self.embedding)[0]
+        if first.better is None:
             raise SpiderUsageError(f"evaluate.metrics: {first.name} comes first, and no checkpoint is best by it")
-        # Opened before the first step, so that missing weights stop a run at its start and not at its first evaluation
-        self.embedding = load_embedding(
-            settings.embedding,
-            protocol=settings.protocol,
-            weights=Path(settings.weights) if settings.weights else None,
-            device=trainer.world.device,
-        )
         self.reference = trainer.dataset if settings.reference is None else ShardDataset(settings.reference)
         self.cache = FeatureCache(cache_directory("features"))
 
@@ -67,6 +61,7 @@ class Evaluator:
             metrics=settings.metrics,
             embedding=self.embedding,
             world=trainer.world,
+            protocol=settings.protocol,
             training=trainer.dataset,
             seed=settings.seed,
             cache=self.cache,

@@ -13,6 +13,7 @@ Everything that decides is decided by all ranks together.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def train(
     """Train until `config.kimg`, from the newest checkpoint that `directory` holds, or from `branch`, or from scratch.
 
     Args:
-        config: resolved (see `spider.train.start.resolve`).
+        config: resolved (see `spider.train.start.prepare`).
         directory: the run's.
         world: all ranks call this with the same arguments.
         branch: a checkpoint of another run to begin with, clock and all.
@@ -58,8 +59,12 @@ def train(
     evaluator = Evaluator(trainer, directory)
     saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
     saver.load(branch)
+    if world.is_main:  # not before all that may be refused has been
+        directory.write_config(config)
     record_environment(directory, trainer, branch)
     total = round(config.kimg * 1000)
+    if world.is_main and trainer.images < total:
+        directory.success_file.unlink(missing_ok=True)
 
     with Recorder(directory, trainer, total, progress) as record, StopRequest(world) as stop:
         record.reals()
@@ -87,19 +92,24 @@ def train(
 
 def set_numerics(config: Config) -> None:
     """Global switches of torch that the configuration asks for."""
-    if config.compute.deterministic:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    else:
-        torch.backends.cudnn.benchmark = True  # shapes never change within a run
+    deterministic = config.compute.deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
 
 
 def _crossed(trainer: Trainer, every_kimg: float | None) -> bool:
     """Whether the last iteration reached or passed a multiple of `every_kimg`."""
+    return _crosses(trainer.images, trainer.config.batch, every_kimg)
+
+
+def _crosses(images: int, batch: int, every_kimg: float | None) -> bool:
+    """Whether the iteration that ended at `images` reached or passed a multiple of `every_kimg`."""
     if every_kimg is None:
         return False
     every = every_kimg * 1000
-    return int(trainer.images / every) > int((trainer.images - trainer.config.batch) / every)
+    return int(images / every) > int((images - batch) / every)
 
 
 @dataclass
@@ -125,6 +135,7 @@ class Saver:
         if newest is not None:
             self.trainer.load(newest[1])
             self.evaluator.load(newest[1].state["best"])
+            self._write_best()
         elif branch is not None:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
             self.trainer.load(store.load(branch.checkpoint))
@@ -134,14 +145,22 @@ class Saver:
         snapshot = self.trainer.snapshot()
         snapshot.state["best"] = self.evaluator.best.as_json() if self.evaluator.best else None
         self.store.save(checkpoint_name(self.trainer.images), snapshot)
+        self._write_best()
         self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())
-        if self.evaluator.best is not None and self.trainer.world.is_main:
-            write_text(self.directory.best_file, json.dumps(self.evaluator.best.as_json()) + "\n")
         self._saved_at = time.monotonic()
+
+    def _write_best(self) -> None:
+        """best.json says what the evaluator knows, also after the run was taken back."""
+        if not self.trainer.world.is_main:
+            return
+        if self.evaluator.best is None:
+            self.directory.best_file.unlink(missing_ok=True)
+        else:
+            write_text(self.directory.best_file, json.dumps(self.evaluator.best.as_json()) + "\n")
 
     def _keep(self) -> set[str]:
         every = self.trainer.config.checkpoint.keep_every_kimg
         names = set(self.directory.checkpoint_names())
-        kept = {name for name in names if every is not None and images_of(name) % round(every * 1000) == 0}
+        kept = {name for name in names if _crosses(images_of(name), self.trainer.config.batch, every)}
         best = self.evaluator.best
         return kept | ({best.checkpoint} & names if best is not None else set())

@@ -72,6 +72,7 @@ class Losses:
         discriminator: Player,
         objective: Objective,
         penalties: PenaltiesConfig,
+        penalty_gain: float,
         autocast: Callable[[], AbstractContextManager[None]],
         stats: Stats,
     ) -> None:
@@ -79,6 +80,7 @@ class Losses:
         self.discriminator = discriminator
         self.objective = objective
         self.penalties = penalties
+        self.penalty_gain = penalty_gain  # discriminator steps per penalty
         self.autocast = autocast
         self.stats = stats
 
@@ -101,8 +103,8 @@ class Losses:
         ]
 
     def d_penalty(self, batch: PhaseBatch) -> list[Term]:
-        """The gradient penalties that are on, scaled up by their interval."""
-        settings, gain = self.penalties, float(self.penalties.interval_steps)
+        """The gradient penalties that are on, scaled up by how many steps each stands for."""
+        settings, gain = self.penalties, self.penalty_gain
 
         def logits_of(images: Tensor) -> Tensor:
             return cast(DOut, self.discriminator.module(images, batch.condition)).logits

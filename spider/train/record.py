@@ -116,9 +116,7 @@ class Recorder:
         if not self.is_main:
             return
         self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
-        self.say(
-            "  ".join([f"{self.trainer.images / 1000:g} kimg", *(f"{row['label']} {row['value']:.4g}" for row in rows)])
-        )
+        self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(_result(row) for row in rows)]))
 
     def _timing(self) -> dict[str, float]:
         """img/s, data wait and memory since the last row."""
@@ -174,6 +172,10 @@ def _append(path: Path, row: dict[str, Any]) -> None:
     text = json.dumps(finite(row), allow_nan=False)
     with path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
+
+
+def _result(row: dict[str, Any]) -> str:
+    return f"{row['label']} {'undefined' if row['value'] is None else format(row['value'], '.4g')}"
 
 
 def _postfix(row: dict[str, Any], batch: int) -> str:

@@ -23,7 +23,7 @@ class Stats:
     def add(self, name: str, values: Tensor) -> None:
         """Report values of any shape; what is kept is their sum and their number."""
         values = values.detach().to(torch.float64)
-        pair = torch.stack([values.sum(), values.new_tensor(float(values.numel()))])
+        pair = torch.stack([values.sum(), values.new_full((), float(values.numel()))])
         self._pending[name] = self._pending[name] + pair if name in self._pending else pair
 
     def pending(self) -> dict[str, Tensor]:

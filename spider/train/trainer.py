@@ -38,6 +38,8 @@ from spider.train.player import Ema, Player, make_optimizer
 from spider.train.stats import Stats
 from spider.train.terms import MethodState, Term
 
+Buffers = list[tuple[Tensor, Tensor]]
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp16": torch.float32, "fp64": torch.float64}
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,6 +88,7 @@ class Trainer:
             self.discriminator,
             build_objective(config.objective),
             config.penalties,
+            config.penalties.interval_steps * (config.d_steps if config.penalties.phase == "own" else 1),
             self._autocast,
             self.stats,
         )
@@ -107,8 +110,9 @@ class Trainer:
         self.warnings = []
 
         for d_step in range(self.config.d_steps):
+            before = self._buffers()
             parts = [self.losses.with_fakes(part) for part in self._draw(d_step)]
-            self.run(Phase("d_main", self.discriminator, passes), parts)
+            self.run(Phase("d_main", self.discriminator, passes), parts, before)
         if lazy_due and not merged:
             self.run(Phase("d_reg", self.discriminator, (self.losses.d_penalty,)), parts)
         self.run(Phase("g_main", self.generator, (self.losses.g_adversarial,), selects=True), self._draw(None))
@@ -117,13 +121,17 @@ class Trainer:
         self.ema.update(self.generator.module, self.config.batch, self.images)
         self._update_methods()
 
-    def run(self, phase: Phase, parts: list[PhaseBatch]) -> None:
+    def run(self, phase: Phase, parts: list[PhaseBatch], before: Buffers | None = None) -> None:
         """One phase: every pass over every micro-batch, one reduction over ranks, one optimizer step.
 
-        A step whose gradient is not finite is skipped and leaves no trace but a warning and a count.
+        A step whose loss or gradient is not finite is skipped and leaves no trace but a warning and a count.
+
+        Args:
+            before: the networks' buffers as they were before the phase's first forward; None: as they are now.
         """
         player, scale = phase.player, self.config.compute.loss_scale
-        buffers, pending = self._buffers(), self.stats.pending()
+        before, pending = before or self._buffers(), self.stats.pending()
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         values: list[tuple[str, Tensor]] = []
         player.engine.zero_grad()
         with player.playing():
@@ -134,16 +142,18 @@ class Trainer:
                     loss = self._reduce(phase, terms, None if chosen is None else chosen[m])
                     last = m == len(parts) - 1 and one_pass is phase.passes[-1]
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
+                    total += loss.detach()
                     values += [(term.name, term.values.detach()) for term in terms]
         norm = player.gradient_norm(scale)
-        if bool(norm.isfinite()):
+        if bool((norm + self.world.all_reduce_sum(total)).isfinite()):
             player.engine.step()
             self.guard.passed()
             for name, value in values:
                 self.stats.add(name, value)
             self.stats.add(f"grad_norm/{phase.name}", norm)
         else:
-            self._restore(buffers)
+            for buffer, value in before:
+                buffer.copy_(value)
             self.stats.restore(pending)
             bad = [name for name, value in values if not bool(value.isfinite().all())]
             gradients = {f"gradient of {player.name}.{name}": at for name, at in player.engine.non_finite().items()}
@@ -245,7 +255,8 @@ class Trainer:
     def _build_players(self) -> None:
         config, world = self.config, self.world
         own = config.penalties.phase == "own" and config.penalties.active
-        interval = config.penalties.interval_steps if own else None
+        # A step of its own comes after so many steps of the discriminator
+        interval = config.penalties.interval_steps * config.d_steps if own else None
         generator = build_generator(config.generator, self.source, self.image_shape, world, config.seed)
         discriminator = build_discriminator(config.discriminator, self.image_shape, world, config.seed)
         self.generator = self._player("generator", generator, config.g_optimizer, None)
@@ -313,17 +324,21 @@ class Trainer:
         self.generator.module.load_state_dict(snapshot.tensors["generator"])
         self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
         self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
-        unpack_optimizer(self.generator.optimizer, snapshot.tensors["g_optimizer"], snapshot.state["g_optimizer"])
-        unpack_optimizer(self.discriminator.optimizer, snapshot.tensors["d_optimizer"], snapshot.state["d_optimizer"])
+        for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
+            _load_moments(player.optimizer, snapshot.tensors[key], snapshot.state[key])
         for name, method in self._methods().items():
             method.load(snapshot.state[name])
         self.images = snapshot.state["images"]
         self._feeds = None
 
-    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+    def _buffers(self) -> Buffers:
+        """The networks' buffers, each with a copy."""
         return [(buffer, buffer.clone()) for buffer in self._all_buffers]
 
-    @staticmethod
-    def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-        for buffer, value in buffers:
-            buffer.copy_(value)
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """What the optimizer has gathered; learning rate and betas stay the configuration's, as a branch asks for."""
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    unpack_optimizer(optimizer, tensors, state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)

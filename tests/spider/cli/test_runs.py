@@ -18,7 +18,7 @@ def test_ls_says_what_every_run_is(spider, runs):
     gaussian = found["gaussian"]
     assert (gaussian["state"], gaussian["kimg"], gaussian["last_checkpoint"]) == ("finished", 0.16, 0.16)
     assert gaussian["best"]["metric"] == "FD[offline]"
-    assert [found[name]["source"] for name in found] == ["generator gaussian@last", "gaussian", "images patches"]
+    assert [found[name]["source"] for name in found] == ["generator gaussian@0.16", "gaussian", "images patches"]
     assert gaussian["size_bytes"] > 10_000
     table = spider("ls", runs).out.splitlines()
     assert len({line.index("wasserstein") for line in table[1:]}) == 1  # aligned

@@ -62,9 +62,9 @@ def test_what_cannot_be_is_refused_by_name(overrides, says):
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused():
     config = make_config({"batch": 10})
     config.for_world(5)
-    with pytest.raises(ValueError, match=r"batch=10 does not divide over 4 ranks"):
+    with pytest.raises(SpiderUsageError, match=r"batch=10 does not divide over 4 ranks"):
         config.for_world(4)
-    with pytest.raises(ValueError, match=r"engine.kind=local serves one process"):
+    with pytest.raises(SpiderUsageError, match=r"engine.kind=local serves one process"):
         make_config({"batch": 10}, ["engine.kind=local"]).for_world(2)
 
 

@@ -20,7 +20,6 @@ SMALL = ["batch=8", "kimg=0.04", "generator.width=0.05", "discriminator.width=0.
 def run(data, path, overrides=()):
     directory = RunDirectory(path)
     config = make_config({"data": {"path": str(data)}}, [*SMALL, *overrides])
-    directory.write_config(config)
     train(config, directory, World.single(), progress=False)
     return path
 

@@ -24,6 +24,8 @@ class Poisoned:
         values = self.objective.d_fake(logits)
         if self.how == "value":
             return values * float("inf")
+        if self.how == "constant":
+            return values + float("inf")  # with the slope of a good one
         return values + (logits - logits.detach()).sqrt()  # 0, with an infinite slope
 
 
@@ -51,7 +53,12 @@ def poisoned(world, data, how, rank, iterations):
 
 
 @pytest.mark.parametrize(
-    ("how", "says"), [("value", "loss/d_fake on rank 1"), ("slope", "gradient of discriminator.layers.0.weight")]
+    ("how", "says"),
+    [
+        ("value", "loss/d_fake on rank 1"),
+        ("constant", "loss/d_fake on rank 1"),
+        ("slope", "gradient of discriminator.layers.0.weight"),
+    ],
 )
 def test_a_bad_step_is_named_and_skipped(ranks, digits, how, says):
     for warnings, moved, finite, error, means, skipped in ranks(2).run(poisoned, digits, how, 1, 1):

@@ -59,7 +59,6 @@ def run(data, path, extra=()):
     """Train in this process to the end."""
     directory = RunDirectory(Path(path))
     config = prepare(config_for(data, extra), directory)
-    directory.write_config(config)
     return train(config, directory, World.single(), progress=False)
 
 
@@ -179,9 +178,6 @@ def distributed(world, data, path, kimg):
     """On a rank: train to `kimg`."""
     config = config_for(data, [f"kimg={kimg}"])
     directory = RunDirectory(Path(path))
-    if world.is_main:
-        directory.write_config(config)
-    world.barrier()
     return train(config, directory, world, progress=False)
 
 
@@ -209,11 +205,12 @@ def test_other_data_is_refused(digits, patches, uninterrupted, tmp_path):
 def test_a_branch_goes_on_from_another_runs_checkpoint(digits, uninterrupted, tmp_path):
     config = config_for(digits, ["g_optimizer.lr=1e-5"])
     directory = RunDirectory(tmp_path / "branch")
-    directory.write_config(config)
     branch = resolve(f"{uninterrupted}@0.9")
     assert train(config, directory, World.single(), branch=branch, progress=False) == "finished"
     rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
     assert rows[0]["kimg"] == pytest.approx(1.0)
+    state = CheckpointStore(directory.checkpoints, World.single()).load("000001.200-kimg").state
+    assert state["g_optimizer"]["group.0"]["lr"] == 1e-5
 
 
 def test_a_checkpoint_that_holds_code_is_refused(digits, uninterrupted, tmp_path):

@@ -27,7 +27,7 @@ WORLDS = [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)]
 
 
 def trained(world, data, overrides, steps):
-    """On a rank: parameters and average after some steps, p, every step's k, and which slots the last step chose."""
+    """On a rank: parameters and average after some steps, p, every step's k, and the row of numbers."""
     trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
     ks = []
     for _ in range(steps):
