@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from spider.embed import resize
 from spider.embed.inception import PROTOCOLS, InceptionEmbedding
 from spider.embed.load import load_embedding
 from spider.errors import SpiderError, SpiderUsageError
+from spider.weights import REGISTRY, get
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 20, 28), dtype=np.uint8))
 
@@ -81,6 +83,18 @@ def test_weights_that_are_not_there_are_asked_for(tmp_path, monkeypatch):
         load_embedding()
     assert "--weights" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_published_weights_are_fetched_kept_and_named_plainly(weights, tmp_path, monkeypatch):
+    """As a user would: get, then load by name. A file stands for the published one, at a URL."""
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    published = replace(REGISTRY["inception"], url=weights.as_uri(), sha256=sha256[:8])
+    monkeypatch.setitem(REGISTRY, "inception", published)
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
+    get("inception", progress=False)
+    embedding = load_embedding(protocol="clean")
+    assert embedding.label == "inception/clean"
+    assert embedding.digest == InceptionEmbedding("clean", weights).digest
 
 
 def test_another_networks_weights_are_refused(tmp_path):
