@@ -156,15 +156,13 @@ class RankGroup:
         return answers
 
     def _where(self, rank: int) -> str:
-        """The stack of a rank that does not answer."""
+        """The stack of a rank that does not answer. Writing it ends the rank, which tells that it is whole."""
         try:
             os.kill(self._pids[rank], signal.SIGUSR1)
         except ProcessLookupError:
             return "the process is gone"
-        deadline = time.monotonic() + GRACE_S
-        while not (stack := (self._folder / f"stack-{rank}").read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return stack.strip() or "it does not say"
+        wait([self._connections[rank]], timeout=GRACE_S)
+        return (self._folder / f"stack-{rank}").read_text().strip() or "it does not say"
 
     def kill(self) -> None:
         if not self.broken:
@@ -249,7 +247,7 @@ def _rank(rank: int, size: int, folder: Path) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         with open(folder / f"stack-{rank}", "w") as stack, socket.socket(socket.AF_UNIX) as client:
-            faulthandler.register(signal.SIGUSR1, file=stack)
+            faulthandler.register(signal.SIGUSR1, file=stack, chain=True)  # The signal's own effect: to end.
             client.connect(str(folder / "socket"))
             connection = Connection(client.detach())
             connection.send_bytes(pickle.dumps({"rank": rank, "pid": os.getpid()}))

@@ -40,8 +40,9 @@ def test_images_are_a_source_and_keep_the_presets_settings_of_its_kind(composed,
     assert (config.source.path, config.source.noise_std) == (str(patches), 0.25)
 
 
-def test_a_run_is_a_source(composed, runs):
-    assert composed(source=f"{runs}/gaussian@best").source.run == f"{runs}/gaussian@best"
+def test_a_run_is_a_source_at_the_checkpoint_that_is_its_best_today(composed, runs):
+    assert composed(source=f"{runs}/gaussian@best").source.run == f"{runs}/gaussian@0.16"
+    assert composed(source=f"{runs}/gaussian@0.08").source.run == f"{runs}/gaussian@0.08"
     with pytest.raises(SpiderUsageError, match="no checkpoint at 5 kimg"):
         composed(source=f"{runs}/gaussian@5")
 
