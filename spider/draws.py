@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,8 +21,7 @@ _COUNTER_STEP = 1 << 64  # each sample owns this many counters; no draw is ever 
 
 def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
     """The generator at one address. `index` >= 0 counts samples within the stream."""
-    key = int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest(), "little")
-    return np.random.Generator(np.random.Philox(key=key, counter=index * _COUNTER_STEP))
+    return np.random.Generator(np.random.Philox(key=_key(seed, stream), counter=index * _COUNTER_STEP))
 
 
 def normal(seed: int, stream: str, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
@@ -37,6 +37,11 @@ def uniform(seed: int, stream: str, indices: Sequence[int], shape: tuple[int, ..
 def torch_seed(seed: int, stream: str) -> int:
     """A seed for torch's own generator, for the one use that torch draws for itself: initial weights."""
     return int(generator(seed, stream).integers(1 << 62))
+
+
+@lru_cache(maxsize=64)
+def _key(seed: int, stream: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest(), "little")
 
 
 def _stack(

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from spider.overfit.config import OverfitConfig
 
 
@@ -22,13 +25,15 @@ class OverfitController:
         self.move = batch * config.interval_steps / (config.rise_kimg * 1000)
         self.p = 0.0
         self.eta: float | None = None  # at the last adjustment
-        self._sign_sum = 0.0
-        self._count = 0.0
+        self._seen = torch.zeros(2, dtype=torch.float64)
 
-    def observe(self, sign_sum: float, count: float) -> None:
-        """Add the signs of the discriminator's logits of real images, summed over the global batch."""
-        self._sign_sum += sign_sum
-        self._count += count
+    def observe(self, signs: Tensor) -> None:
+        """Add the signs of the discriminator's logits of real images over the global batch.
+
+        Args:
+            signs: their sum and their number, float64 [2]. Stays on its device, which is not waited for.
+        """
+        self._seen = self._seen.to(signs.device) + signs
 
     def due(self, step: int) -> bool:
         """Whether p moves at the end of iteration `step` (counted from 0)."""
@@ -36,19 +41,20 @@ class OverfitController:
 
     def adjust(self) -> None:
         """Move p by one step towards what eta says, and begin to count anew."""
-        if self._count == 0:
+        sign_sum, count = self._seen.tolist()
+        if count == 0:
             return
-        self.eta = self._sign_sum / self._count
-        self._sign_sum = self._count = 0.0
+        self.eta = sign_sum / count
+        self._seen = torch.zeros_like(self._seen)
         above, below = self.eta > self.config.target, self.eta < self.config.target
         p = max(0.0, self.p + self.move * (above - below))
         self.p = p if self.config.p_max is None else min(p, self.config.p_max)
 
     def state(self) -> dict[str, Any]:
         """See MethodState."""
-        return {"p": self.p, "eta": self.eta, "sign_sum": self._sign_sum, "count": self._count}
+        return {"p": self.p, "eta": self.eta, **dict(zip(("sign_sum", "count"), self._seen.tolist(), strict=True))}
 
     def load(self, state: dict[str, Any]) -> None:
         """See MethodState."""
         self.p, self.eta = state["p"], state["eta"]
-        self._sign_sum, self._count = state["sign_sum"], state["count"]
+        self._seen = torch.tensor([state["sign_sum"], state["count"]], dtype=torch.float64)

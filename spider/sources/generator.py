@@ -28,9 +28,8 @@ class Generator(ImageSource):
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
-        for inputs in self.stage.source.feed(seed, slots, position):
-            yield self._noisy(self.adapt(self.stage(inputs)), seed, f"train.{self.stream}", slots.at(position))
-            position += slots.batch
+        images = (self.adapt(self.stage(inputs)) for inputs in self.stage.source.feed(seed, slots, position))
+        return self._noisy(images, seed, slots, position)
 
     @property
     def identity(self) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from spider import draws
 from spider.images import match_channels, resize
+from spider.slots import Slots
+from spider.sources.ahead import drawn_ahead
 from spider.sources.source import Frontend
 
 
@@ -32,7 +34,9 @@ class ImageSource(ABC):
 
     def noise_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """What `at` adds to `images_at`, float32 [len(indices), *shape]."""
-        return self._noise(seed, f"eval.{self.stream}", indices)
+        if self.noise_std == 0:
+            return torch.zeros(len(indices), *self.shape, device=self.device)
+        return self._scaled(self._draw_noise(seed, "eval", indices))
 
     def frontend(self) -> Frontend | None:
         """See Source."""
@@ -45,11 +49,21 @@ class ImageSource(ABC):
         images = match_channels(images.to(torch.float32), min(channels, images.shape[1]))
         return match_channels(resize(images, height, width), channels).contiguous()
 
-    def _noisy(self, images: Tensor, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
-        return images if self.noise_std == 0 else images + self._noise(seed, stream, indices)
-
-    def _noise(self, seed: int, stream: str, indices: Sequence[int]) -> Tensor:
+    def _noisy(self, batches: Iterator[Tensor], seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
+        """Training batches with their noise, which is drawn while they are made."""
         if self.noise_std == 0:
-            return torch.zeros(len(indices), *self.shape, device=self.device)
-        noise = draws.normal(seed, f"{stream}.noise", indices, self.shape)
+            return batches
+        noise = drawn_ahead(
+            lambda indices: self._draw_noise(seed, "train", indices),
+            slots,
+            position,
+            pin=self.device.type == "cuda",
+        )
+        return (images + self._scaled(drawn) for images, drawn in zip(batches, noise, strict=False))
+
+    def _draw_noise(self, seed: int, use: str, indices: Sequence[int]) -> Tensor:
+        """Standard normals on the CPU, [len(indices), *shape]."""
+        return draws.normal(seed, f"{use}.{self.stream}.noise", indices, self.shape)
+
+    def _scaled(self, noise: Tensor) -> Tensor:
         return self.noise_std * noise.to(self.device, non_blocking=True)

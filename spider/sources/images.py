@@ -50,10 +50,10 @@ class Images(ImageSource):
             world=slots.world,
             order=self.config.order,
             workers=self.config.workers,
+            pin=self.device.type == "cuda",
         )
-        for batch in stream.batches(position):
-            yield self._noisy(self._prepare(batch.images), seed, "train.source", slots.at(position))
-            position += slots.batch
+        images = (self._prepare(batch.images) for batch in stream.batches(position))
+        return self._noisy(images, seed, slots, position)
 
     @property
     def identity(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from spider.slots import Slots
+from spider.sources.ahead import drawn_ahead
 from spider.sources.config import SourceConfig
 from spider.sources.source import Frontend
 
@@ -30,9 +31,7 @@ class Prior(ABC):
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source."""
-        while True:
-            yield self.draw(seed, "train.source", slots.at(position))
-            position += slots.batch
+        return drawn_ahead(lambda indices: self.draw(seed, "train.source", indices), slots, position)
 
     def frontend(self) -> Frontend | None:
         """See Source."""

@@ -193,8 +193,7 @@ class Trainer:
         step = self.step - 1
         iteration = self.stats.reduce()
         if "signs/real" in iteration:
-            sign_sum, count = iteration["signs/real"].tolist()
-            self.overfit.observe(sign_sum, count)
+            self.overfit.observe(iteration["signs/real"])
         moved = self.overfit.due(step)
         if moved:
             self.overfit.adjust()
