@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,10 +62,11 @@ def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key
             tag = section.model_fields["kind"].default if "kind" in section.model_fields and len(sections) > 1 else kind
             yield from _walk(section, f"{prefix}{name}.", tag)
         if not sections:
-            yield _key(f"{prefix}{name}", info, kind)
+            # The name of a choice means what the choice is, and that its section says
+            yield _key(f"{prefix}{name}", info, kind, info.description or inspect.cleandoc(model.__doc__ or ""))
 
 
-def _key(name: str, info: FieldInfo, kind: str | None) -> Key:
+def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
     extra = info.json_schema_extra
     limits = " ".join(f"{sign} {bound}" for sign, bound in _limits(info))
     default = "(required)" if info.default is PydanticUndefined else _shown(info.default)
@@ -72,7 +74,7 @@ def _key(name: str, info: FieldInfo, kind: str | None) -> Key:
         name=name,
         type=f"{_type_name(info.annotation)}{f' {limits}' if limits else ''}",
         default=default,
-        description=info.description or "",
+        description=description,
         runtime=isinstance(extra, dict) and bool(extra.get("runtime")),
         kind=kind,
     )

@@ -98,10 +98,16 @@ def test_runtime_keys_may_differ_on_resume_and_others_may_not():
 def test_every_key_is_explained():
     for key in explain(""):
         assert key.type
-        assert key.description or key.name.endswith(".kind"), key.name
+        assert key.description, key.name
     assert set(all_keys()) >= {"penalties.r1_gamma", "source.noise_std", "kimg"}
     with pytest.raises(SpiderUsageError, match=r"did you mean penalties.r1_gamma"):
         explain("r1_gamma")
+
+
+def test_a_choice_is_explained_by_what_it_chooses():
+    kinds = {key.kind: key.description for key in explain("source.kind")}
+    assert kinds["gaussian"].startswith("Independent normal coordinates")
+    assert len(set(kinds.values())) == len(kinds) == 7
 
 
 def test_configuration_needs_no_torch():
