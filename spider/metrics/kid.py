@@ -33,12 +33,13 @@ class KernelDistance:
     Attributes:
         value: mean over the subsets.
         std: standard deviation over the subsets (population, as torch-fidelity): the spread of one subset's estimate,
-            not the error of the mean.
+            not the error of the mean. None where it would say nothing: a single subset, or every one the whole of both
+            sets.
         subset_size: images of each set in a subset; fewer than asked for if a set has fewer.
     """
 
     value: float
-    std: float
+    std: float | None
     subsets: int
     subset_size: int
 
@@ -67,7 +68,10 @@ def kid(
         return (within - 2 * _kernel(x, y).mean(),)
 
     (estimates,) = spread(world, subsets, unit, label="kid", progress=progress)
-    return KernelDistance(float(estimates.mean()), float(estimates.std(correction=0)), subsets, size)
+    differ = subsets > 1 and size < max(len(samples), len(reference))
+    return KernelDistance(
+        float(estimates.mean()), float(estimates.std(correction=0)) if differ else None, subsets, size
+    )
 
 
 def kid_full(samples: Features, reference: Features, world: World, *, progress: bool = False) -> float:

@@ -151,7 +151,7 @@ def _kid(c: Comparison) -> Score:
     return Score(
         estimate.value,
         std=estimate.std,
-        std_over=f"{estimate.subsets} subsets",
+        std_over=None if estimate.std is None else f"{estimate.subsets} subsets",
         protocol={"subsets": estimate.subsets, "subset_size": size},
         warnings=[f"subsets of {size} images instead of {asked}: a set has no more"] if size < asked else [],
     )

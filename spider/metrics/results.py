@@ -154,7 +154,7 @@ def table(results: Sequence[MetricResult]) -> str:
     for summary in summarise(results):
         alone = next(result for result in results if result.name == summary.name)
         spread, what = _spread(summary, alone)
-        rows.append((summary.label, _number(summary.mean), "" if spread is None else _number(spread), what))
+        rows.append((summary.label, _number(summary.mean), _number(spread), what))
     warnings = [f"! {summary.label}: {text}" for summary in summarise(results) for text in summary.warnings]
     return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings])
 

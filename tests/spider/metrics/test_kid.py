@@ -40,7 +40,13 @@ def test_one_subset_of_everything_is_the_direct_formula():
     x, y = features(2, 40), features(3, 40, shift=0.2)
     estimate = kid(x, y, WORLD, seed=0, subsets=1)
     assert estimate.value == pytest.approx(direct(x, y), rel=1e-12)
-    assert estimate.std == 0
+    assert estimate.std is None
+
+
+def test_subsets_that_are_both_sets_whole_have_no_spread():
+    x, y = features(2, 40), features(3, 40, shift=0.2)
+    assert kid(x, y, WORLD, seed=0, subsets=5).std is None
+    assert kid(x, features(3, 41), WORLD, seed=0, subsets=5).std > 0
 
 
 def test_subsets_shrink_to_the_smaller_set():

@@ -91,7 +91,7 @@ def test_the_table_shows_sets_values_spread_and_warnings():
     assert text.splitlines() == [
         "run (5,000 images) against digits (10,000 images), inception/tf",
         "metric   value     ±",
-        "FID     12.346",
+        "FID     12.346     -",
         "KID          -  0.25  over 100 subsets",
         "CSID        -3   0.5  standard error",
         "! FID: samples: few",
