@@ -9,8 +9,8 @@ that a comparison of sources compares nothing else. (The authors never published
 
 Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
   mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
-          discriminator  64 down, 64 down, 128 down, dense 50, dense 1
-  celeba  decoder        1024 -> 512 up -> 256 up -> ... -> C up, tanh
+          discriminator  64 down, 64 down, 128 down, dense 50, dense 1; normalised after the activation
+  celeba  decoder        1024 -> 512 up -> 256 up -> ... -> C up, tanh; no normalisation after the dense layer
           discriminator  64 down, 128 down, ..., dense 1
 """
 
@@ -61,7 +61,8 @@ class DcganGenerator(nn.Module):
             first, last_stride = channels(1024), 2
         self.frontend = frontend if frontend is not None else nn.Identity()
         if len(input_shape) == 1:
-            self.stem: nn.Module = _DenseStem(input_shape[0], first, base, blocks)
+            after: list[nn.Module] = blocks.activation(first) if layout == "mnist" else [nn.LeakyReLU(_SLOPE)]
+            self.stem: nn.Module = _DenseStem(input_shape[0], first, base, after, bias=not blocks.norm)
         else:
             self.stem = _encoder(input_shape[0], first, ups, blocks)
         decoder: list[nn.Module] = []
@@ -90,7 +91,8 @@ class DcganDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for full in plan:
             out = max(1, round(full * config.width))
-            layers += [blocks.down(current, out), *reversed(blocks.activation(out))]  # the authors normalise last here
+            after = blocks.activation(out)
+            layers += [blocks.down(current, out), *(reversed(after) if layout == "mnist" else after)]
             current, height, width = out, -(-height // 2), -(-width // 2)
         layers += [nn.Flatten()]
         flat = current * height * width
@@ -106,13 +108,13 @@ class DcganDiscriminator(nn.Module):
 
 
 class _DenseStem(nn.Module):
-    """[N, d] -> [N, c, b, b]."""
+    """[N, d] -> [N, c, b, b], and what comes `after`."""
 
-    def __init__(self, dim: int, channels: int, base: tuple[int, int], blocks: _Blocks) -> None:
+    def __init__(self, dim: int, channels: int, base: tuple[int, int], after: list[nn.Module], bias: bool) -> None:
         super().__init__()
         self.base = base
-        self.dense = nn.Linear(dim, channels * base[0] * base[1], bias=not blocks.norm)
-        self.after = nn.Sequential(*blocks.activation(channels))
+        self.dense = nn.Linear(dim, channels * base[0] * base[1], bias=bias)
+        self.after = nn.Sequential(*after)
 
     def forward(self, z: Tensor) -> Tensor:
         """See the class."""

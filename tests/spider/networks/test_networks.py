@@ -54,6 +54,18 @@ def test_mnist_layout_is_the_authors():
     assert sum(p.numel() for p in network.parameters()) == convolutions + (2048 * 50 + 50) + 51
 
 
+def test_celeba_layout_is_the_authors():
+    """Dense 100 -> 4 x 4 x 1024 without normalisation, then 512, 256, 128, 3; its discriminator normalises first."""
+    network = build_generator(DcganGeneratorConfig(), Gaussian(GaussianConfig()), (3, 64, 64), SINGLE, 0)
+    weights = 100 * 4 * 4 * 1024 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
+    assert sum(p.numel() for p in network.parameters()) == weights + 2 * (512 + 256 + 128)
+    network = build_discriminator(DcganDiscriminatorConfig(norm="batch"), (3, 64, 64), SINGLE, 0)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert kinds == ["Conv2d", "GlobalBatchNorm", "LeakyReLU"] * 4 + ["Flatten", "Linear"]
+    mnist = build_discriminator(DcganDiscriminatorConfig(norm="batch"), (1, 28, 28), SINGLE, 0)
+    assert [type(layer).__name__ for layer in mnist.layers][:3] == ["Conv2d", "LeakyReLU", "GlobalBatchNorm"]
+
+
 def test_a_side_that_does_not_halve_is_refused_by_name():
     with pytest.raises(SpiderUsageError, match=r"a side of 50 px must be a multiple of 8"):
         generator((3, 50, 50))
