@@ -19,8 +19,9 @@ from spider.embed.cache import FeatureCache
 from spider.embed.embedding import Embedding
 from spider.embed.images import DrawnImages, NumberedImages
 from spider.embed.load import load_embedding
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
+from spider.frozen import FrozenGenerator
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.results import MetricResult, document, table, write_result
@@ -94,12 +95,17 @@ def evaluate(
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
     chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
     network = open_embedding(embedding, protocol, weights, world)
+    given = open_images(reference, world=world, progress=progress) if reference is not None else None
     training = None
-    if run is not None and (reference is None or "nearest" in metrics):
-        training = ShardDataset(run.directory.config().data.path)
-    against = open_images(reference, world=world, progress=progress) if reference is not None else training
+    if run is None:
+        samples, provenance = _of_images(subject, chosen, count, world, progress)
+    else:
+        generator = open_generator(str(run), world.device)
+        samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
+        if given is None or "nearest" in metrics:
+            training = _training_images(run, generator)
+    against = training if given is None else given
     assert against is not None
-    samples, provenance = _samples(subject, run, chosen, count, world, progress)
 
     results: list[MetricResult] = []
     for number, (seed, images) in enumerate(zip(chosen, samples, strict=True)):
@@ -142,20 +148,35 @@ def open_embedding(name: str | None, protocol: str | None, weights: str | Path |
     )
 
 
-def _samples(
-    subject: str | Path, run: RunRef | None, seeds: Sequence[int], count: int | None, world: World, progress: bool
+def _of_images(
+    path: str | Path, seeds: Sequence[int], count: int | None, world: World, progress: bool
 ) -> tuple[list[NumberedImages], dict[str, Any]]:
     """What is measured under each seed, and what a result must say of it."""
-    if run is None:
-        images = open_images(subject, world=world, progress=progress)
-        # The first `count` of a set sorted by class would be a few classes
-        drawn: list[NumberedImages] = [images if count is None else DrawnImages(images, count, seed) for seed in seeds]
-        return drawn, {"subject": images.path}
-    generator = open_generator(str(subject), world.device)
+    images = open_images(path, world=world, progress=progress)
+    # The first `count` of a set sorted by class would be a few classes
+    drawn: list[NumberedImages] = [images if count is None else DrawnImages(images, count, seed) for seed in seeds]
+    return drawn, {"subject": images.path}
+
+
+def _of_generator(
+    run: RunRef, generator: FrozenGenerator, seeds: Sequence[int], count: int
+) -> tuple[list[NumberedImages], dict[str, Any]]:
     clock = images_of(run.checkpoint)
     name = f"{run.directory.path.name}@{clock / 1000:g}"
-    drawn = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
+    drawn: list[NumberedImages] = [generator.numbered(name, seed, count) for seed in seeds]
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
+
+
+def _training_images(run: RunRef, generator: FrozenGenerator) -> ShardDataset:
+    """The images that the run learnt. Raises SpiderError if others lie in their place now."""
+    path = run.directory.config().data.path
+    training = ShardDataset(path)
+    if training.fingerprint != generator.training:
+        raise SpiderError(
+            f"{run}: {path} holds other images now (fingerprint {training.fingerprint}) "
+            f"than the run was trained on ({generator.training})"
+        )
+    return training
 
 
 def _surroundings(world: World) -> dict[str, Any]:

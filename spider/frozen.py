@@ -27,15 +27,23 @@ class FrozenGenerator:
     Attributes:
         digest: identifies weights and source, sha256 in hex.
         image_shape: (C, H, W).
+        training: fingerprint of the images that it learnt.
     """
 
     def __init__(
-        self, module: nn.Module, source: Source, image_shape: tuple[int, int, int], device: torch.device
+        self,
+        module: nn.Module,
+        source: Source,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        *,
+        training: str,
     ) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
         self.source = source
         self.image_shape = image_shape
         self.device = device
+        self.training = training
         self.digest = _digest(module, source)
 
     @torch.no_grad()
@@ -59,7 +67,7 @@ class FrozenGenerator:
 
     def provenance(self) -> dict[str, Any]:
         """What a result must state."""
-        return {"generator": self.digest, "source": self.source.provenance()}
+        return {"generator": self.digest, "training": self.training, "source": self.source.provenance()}
 
 
 class GeneratedImages:

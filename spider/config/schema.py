@@ -116,7 +116,9 @@ class EvaluateConfig(Section):
     weights: str | None = runtime(None, description="weights file of the embedding; null = the cache")
     count: int = Field(5000, ge=2, description="samples to generate")
     seed: int = Field(0, ge=0, description="seed of the evaluation's samples, apart from the training's")
-    reference: str | None = Field(None, description="reference images; null = the training images")
+    reference: str | None = runtime(
+        None, description="reference images; null = the training images; may move, their content is compared"
+    )
 
 
 class EngineConfig(Section):

@@ -66,4 +66,4 @@ def open_generator(run: str, device: torch.device) -> FrozenGenerator:
     module = build_generator(config.generator, source, shape, World.single(device), config.seed)
     weights = snapshot.tensors["generator_ema"]
     module.to(next(iter(weights.values())).dtype).load_state_dict(weights)
-    return FrozenGenerator(module, source, shape, device)
+    return FrozenGenerator(module, source, shape, device, training=snapshot.state["inputs"]["data"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from shards.dataset import ShardDataset
 from spider.embed.cache import FeatureCache
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.evaluation import open_embedding
 from spider.files import cache_directory
 from spider.metrics.evaluate import evaluate_images
@@ -40,6 +40,7 @@ class Evaluator:
         self.directory = directory
         self.settings = settings = trainer.config.evaluate
         self.best: Best | None = None
+        self.reference: ShardDataset | None = None
         if settings.every_kimg is None:
             return
         # All is opened before the first step, so that what is missing or misspelt stops a run at its start
@@ -53,6 +54,7 @@ class Evaluator:
     def measure(self, record: Recorder) -> bool:
         """Evaluate the averaged generator; whether it is the best so far. All ranks."""
         trainer, settings = self.trainer, self.settings
+        assert self.reference is not None
         generator = trainer.frozen()
         name = checkpoint_name(trainer.images)
         results = evaluate_images(
@@ -76,9 +78,19 @@ class Evaluator:
         self.best = Best(name, first.label, first.value)
         return True
 
-    def load(self, best: dict[str, Any] | None) -> None:
-        """Take over what a checkpoint knows of the best one."""
-        self.best = Best(**best) if best else None
+    def state(self) -> dict[str, Any]:
+        """Which checkpoint is best, and by which reference, as JSON."""
+        return {
+            "best": self.best.as_json() if self.best else None,
+            "reference": self.reference.fingerprint if self.reference else None,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave. Raises SpiderError if other reference images have come in place of those."""
+        theirs, mine = state["reference"], self.state()["reference"]
+        if None not in (theirs, mine) and theirs != mine:
+            raise SpiderError(f"evaluate.reference: the run was measured against {theirs}, this one would be by {mine}")
+        self.best = Best(**state["best"]) if state["best"] else None
 
     def _improves(self, metric: str, value: float) -> bool:
         if self.best is None:

@@ -134,7 +134,7 @@ class Saver:
         newest = self.store.load_latest()
         if newest is not None:
             self.trainer.load(newest[1])
-            self.evaluator.load(newest[1].state["best"])
+            self.evaluator.load(newest[1].state["evaluator"])
             self._write_best()
         elif branch is not None:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
@@ -143,7 +143,7 @@ class Saver:
     def save(self) -> None:
         """Write the state, then let go of what need not be kept."""
         snapshot = self.trainer.snapshot()
-        snapshot.state["best"] = self.evaluator.best.as_json() if self.evaluator.best else None
+        snapshot.state["evaluator"] = self.evaluator.state()
         self.store.save(checkpoint_name(self.trainer.images), snapshot)
         self._write_best()
         self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())

@@ -284,7 +284,9 @@ class Trainer:
 
     def frozen(self) -> FrozenGenerator:
         """The averaged generator as it is now."""
-        return FrozenGenerator(self.ema.module, self.source, self.image_shape, self.world.device)
+        return FrozenGenerator(
+            self.ema.module, self.source, self.image_shape, self.world.device, training=self.dataset.fingerprint
+        )
 
     def _methods(self) -> dict[str, MethodState]:
         return {"overfit": self.overfit, "selection": self.selection, "stats": self.stats, "guard": self.guard}

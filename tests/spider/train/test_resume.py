@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
+from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.run import RunDirectory, resolve
@@ -200,6 +201,15 @@ def test_other_data_is_refused(digits, patches, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
         run(patches, tmp_path / "run", ["kimg=2"])
+
+
+def test_other_reference_images_are_refused_and_the_same_elsewhere_are_not(digits, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    shutil.copytree(digits, tmp_path / "moved")
+    pack("builtin:digits", tmp_path / "others", subset=200, seed=1, workers=1, progress=False)
+    with pytest.raises(SpiderError, match=r"evaluate\.reference: the run was measured against"):
+        run(digits, tmp_path / "run", ["kimg=1.3", f"evaluate.reference={tmp_path / 'others'}"])
+    assert run(digits, tmp_path / "run", ["kimg=1.3", f"evaluate.reference={tmp_path / 'moved'}"]) == "finished"
 
 
 def test_a_branch_goes_on_from_another_runs_checkpoint(digits, uninterrupted, tmp_path):
