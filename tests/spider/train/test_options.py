@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -83,6 +84,36 @@ def test_a_penalty_of_its_own_corrects_lr_and_betas():
     assert adam.defaults["lr"] == pytest.approx(0.01 * 16 / 17)
     assert adam.defaults["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
     assert make_optimizer(OptimizerConfig(lr=0.01), parameters, None).defaults["lr"] == 0.01
+
+
+def one_interval(data, overrides):
+    """The optimizer, its steps, and by name the weight of all penalties, of the steps that one penalty stands for."""
+    trainer = trainer_for(data, ["penalties.interval_steps=4", "d_steps=3", "penalties.gp_weight=10", *overrides])
+    penalise, step = trainer.losses.d_penalty, trainer.discriminator.optimizer.step
+    weights, steps = Counter(), []
+
+    def weigh(batch):
+        terms = penalise(batch)
+        weights.update({term.name: term.coefficient for term in terms})
+        return terms
+
+    trainer.losses.d_penalty = weigh
+    trainer.discriminator.optimizer.step = lambda: steps.append(step())
+    for _ in range(4):
+        trainer.iterate()
+    return trainer.discriminator.optimizer, len(steps), weights
+
+
+def test_a_penalty_of_its_own_weighs_what_merged_ones_do_together(digits):
+    """However many steps of the discriminator it stands for; lr and betas are those of one more step than these."""
+    adam, main_steps, merged = one_interval(digits, ["penalties.phase=merged"])
+    own_adam, all_steps, own = one_interval(digits, ["penalties.phase=own"])
+    assert own == merged
+    assert own == {"penalty/r1": 12 / 2, "penalty/r2": 12 / 2, "penalty/gp": 12 * 10}
+    assert (main_steps, all_steps) == (12, 13)
+    assert own_adam.defaults["lr"] * all_steps == pytest.approx(adam.defaults["lr"] * main_steps)
+    for beta, own_beta in zip(adam.defaults["betas"], own_adam.defaults["betas"], strict=True):
+        assert own_beta**all_steps == pytest.approx(beta**main_steps)
 
 
 def test_a_lazy_penalty_is_scaled_by_its_interval_and_only_when_due(digits):
