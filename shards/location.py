@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shards.errors import ShardsUsageError
 from shards.index import INDEX_NAME, MAX_INDEX_BYTES, DatasetIndex, parse_index
+from shards.missing import no_such
 from shards.remote import RemoteFolder, is_remote
 
 
@@ -55,4 +56,6 @@ class Location:
             with (self._folder / INDEX_NAME).open("rb") as file:
                 return file.read(MAX_INDEX_BYTES + 1)
         except OSError as error:
+            if not self._folder.exists():
+                raise ShardsUsageError(no_such(self.path)) from None
             raise ShardsUsageError(f"{self.path}: no packed dataset here: {INDEX_NAME}: {error.strerror}") from None

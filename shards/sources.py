@@ -31,6 +31,7 @@ from shards.errors import ShardsError, ShardsUsageError
 from shards.images import MAX_FILE_BYTES, BadImage
 from shards.index import INDEX_NAME
 from shards.listing import BadFile, Item, Listing, list_files, safe_name
+from shards.missing import no_such
 from shards.remote import is_remote
 
 Pixels = NDArray[np.uint8]
@@ -81,7 +82,7 @@ def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> So
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():
-        raise ShardsUsageError(f"{text}: no such file or folder; other sources: builtin:NAME, torchvision:NAME")
+        raise ShardsUsageError(f"{no_such(path, 'file or folder')} (or builtin:NAME, torchvision:NAME)")
     if zipfile.is_zipfile(path):
         return ZipSource(path)
     return TarSource(path)

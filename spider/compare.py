@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spider.config.load import flatten
 from spider.errors import SpiderUsageError
 from spider.metrics.results import MetricResult, read_results
-from spider.run import RunDirectory, images_of
+from spider.run import RunDirectory, images_of, no_run
 from spider.runs import describe_best
 from spider.tables import aligned
 
@@ -160,7 +160,7 @@ def _open(name: str) -> RunDirectory:
     directory = RunDirectory(Path(name))
     if not directory.exists:
         hint = "; a comparison is of whole runs, without @" if "@" in name else ""
-        raise SpiderUsageError(f"{name}: no run here (config.yaml is missing){hint}")
+        raise SpiderUsageError(f"{no_run(name)}{hint}")
     return directory
 
 

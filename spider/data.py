@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shards.errors import ShardsError, ShardsUsageError
 from shards.index import INDEX_NAME
+from shards.missing import no_such
 from spider.config.schema import Config
 from spider.files import cache_directory
 
@@ -81,6 +82,16 @@ def absolute(path: str | Path) -> str:
     """A file's or folder's name that holds in any folder; URLs, builtin:NAME and torchvision:NAME as they are."""
     text = str(path)
     return text if "://" in text or text.startswith(("builtin:", "torchvision:")) else os.path.abspath(text)
+
+
+def require_images(path: str | Path) -> None:
+    """Refuse a name under which nothing lies, before anything heavy is loaded. URLs and built-in names pass.
+
+    Raises ShardsUsageError.
+    """
+    text = absolute(path)
+    if text == os.path.abspath(path) and not Path(text).exists():
+        raise ShardsUsageError(no_such(path, "file or folder"))
 
 
 def with_images(config: Config, world: World, progress: bool = False) -> Config:

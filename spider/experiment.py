@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from shards.errors import ShardsError
+from shards.missing import no_such
+from spider import weights
 from spider.config.load import load_config, make_config, preset_names
 from spider.config.schema import Config
-from spider.data import absolute
-from spider.errors import SpiderUsageError
+from spider.data import absolute, require_images
+from spider.errors import SpiderError, SpiderUsageError
 from spider.run import RunDirectory, RunRef, images_of, is_run, resolve
 from spider.sources.config import PRIORS
 from spider.train.start import length
+
+_OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
 
 
 def compose(
@@ -63,6 +69,38 @@ def compose(
             raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
         more.append(_override("data.path", stored.data.path))
     return make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+
+
+def require_inputs(config: Config) -> None:
+    """Refuse what `config` names and is not there, by its key, before anything heavy is loaded.
+
+    Raises:
+        SpiderUsageError, ShardsUsageError: no such images, run or file.
+        SpiderError: evaluations need weights that the cache does not have.
+    """
+    _at("data.path", require_images, config.data.path)
+    if config.source.kind == "images":
+        _at("source.path", require_images, config.source.path)
+    if config.source.kind == "generator":
+        _at("source.run", resolve, config.source.run)
+    settings = config.evaluate
+    if settings.every_kimg is None:
+        return
+    if settings.reference is not None:
+        _at("evaluate.reference", require_images, settings.reference)
+    if settings.weights is not None:
+        if not Path(settings.weights).is_file():
+            raise SpiderUsageError(f"evaluate.weights: {no_such(settings.weights, 'file')}")
+    elif settings.embedding == "inception":
+        _at("evaluate.embedding=inception", partial(weights.verify, otherwise=_OTHER_WEIGHTS), "inception")
+
+
+def _at(key: str, check: Callable[[str], object], value: str) -> None:
+    """`check(value)`, whose refusal names the key."""
+    try:
+        check(value)
+    except (SpiderError, ShardsError) as error:
+        raise type(error)(f"{key}: {error}") from None
 
 
 def _flags(data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool) -> list[str]:

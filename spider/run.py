@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 
 _SUFFIX = "-kimg"
+_RUNS_NAMED = 5  # in an error
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class RunDirectory:
     def config(self) -> Config:
         """The run's configuration. Raises SpiderError if there is none or it does not parse."""
         if not self.exists:
-            raise SpiderError(f"{self.path}: no run here (config.yaml is missing)")
+            raise SpiderError(no_run(self.path))
         return make_config(
             parse_yaml(self.config_file.read_text("utf-8"), str(self.config_file)), (), str(self.config_file)
         )
@@ -131,7 +133,7 @@ def resolve(name: str) -> RunRef:
     path, _, which = name.partition("@")
     directory = RunDirectory(Path(path))
     if not directory.exists:
-        raise SpiderUsageError(f"{path}: no run here (config.yaml is missing)")
+        raise SpiderUsageError(no_run(path))
     names = directory.checkpoint_names()
     if not names:
         raise SpiderError(f"{path}: the run has no checkpoint yet")
@@ -147,6 +149,15 @@ def resolve(name: str) -> RunRef:
     except ValueError:
         raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg") from None
     return RunRef(directory, _present(checkpoint_name(images), names, name))
+
+
+def no_run(path: str | Path) -> str:
+    """Why `path` is no run's, in one line: nothing is there, or something else, which may hold runs."""
+    if not Path(path).exists():
+        return no_such(path)
+    below = [str(config.parent) for config in sorted(Path(path).glob("*/config.yaml"))]
+    held = f"; it holds runs: {', '.join(below[:_RUNS_NAMED])}{', ...' if len(below) > _RUNS_NAMED else ''}"
+    return f"{path}: no run here (config.yaml is missing){held if below else ''}"
 
 
 def is_run(name: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.missing import no_such
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.run import RunDirectory, images_of
@@ -53,7 +54,7 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
     """Every run in `folder` and below it, by name. Raises SpiderError if there is no such folder."""
     root = Path(folder)
     if not root.is_dir():
-        raise SpiderError(f"{root}: no such folder")
+        raise SpiderError(no_such(root))
     return [_summary(directory, root) for directory in _find(root)]
 
 

@@ -116,8 +116,11 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
     return path
 
 
-def verify(name: str) -> Path:
+def verify(name: str, *, otherwise: str = "or name a file: --weights FILE; --embedding offline needs none") -> Path:
     """The path of a weights file in the cache, after hashing it.
+
+    Args:
+        otherwise: the ways out besides fetching it, in the words of whoever asks.
 
     Raises:
         SpiderUsageError: no such entry.
@@ -125,7 +128,7 @@ def verify(name: str) -> Path:
     """
     weights = _find(name)
     path = cache_dir() / weights.filename
-    how = f"run `spider weights get {name}` where there is a network ({weights.size_mb} MB), or name a file: --weights"
+    how = f"run `spider weights get {name}` where there is a network ({weights.size_mb} MB), {otherwise}"
     if not path.exists():
         raise SpiderError(f"weights {name}: no {path}; {how}")
     if not _is(weights, digest := sha256_of_file(path)):

@@ -90,5 +90,5 @@ def test_checkpoints_are_named_by_kimg(stages):
     ):
         with pytest.raises(SpiderUsageError, match=says):
             resolve(path + wrong)
-    with pytest.raises(SpiderUsageError, match="no run here"):
+    with pytest.raises(SpiderUsageError, match="no such folder"):
         resolve("nowhere")

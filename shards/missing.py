@@ -1,0 +1,18 @@
+"""What to say of a path that leads nowhere."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+
+def no_such(path: str | Path, what: str = "folder") -> str:
+    """`runs/lettres: no such folder; did you mean runs/letters?`"""
+    place = Path(path)
+    try:
+        beside = {child.name.lower(): child for child in place.parent.iterdir()}
+    except OSError:
+        return f"{path}: no such {what}, nor {place.parent}"
+    close = [str(beside[name]) for name in difflib.get_close_matches(place.name.lower(), beside, n=3)]
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{path}: no such {what}{hint}"
