@@ -1,8 +1,10 @@
 """The verbs of the command line as functions of the same names.
 
-They return values and print nothing but progress, on stderr and only if asked to. What they raise for a user's mistake
-is one line: SpiderError, ShardsError or ClusterError. `train`, `dry_run` and `evaluate` are for every rank of a world;
-without a `world` they join the one that torchrun describes, or are alone.
+They return values and print nothing but progress, on stderr and only if asked to. Arguments are called as the options
+are (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as there: `metrics="fid,kid"`,
+`seeds="0-99"`. What they raise for a user's mistake is one line: SpiderError, ShardsError or ClusterError. `train`,
+`dry_run`, `evaluate` and `neighbors` are for every rank of a world; without a `world` they join the one that torchrun
+describes, or are alone.
 
 Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
 """
@@ -106,7 +108,7 @@ def neighbors(
     embedding: str = "inception",
     protocol: str | None = None,
     weights: str | Path | None = None,
-    orders: Sequence[float] = (-1.0,),
+    orders: str | Sequence[float] = (-1.0,),
     mode: str = "robust",
     images: int | None = None,
     seed: int = 0,
@@ -114,29 +116,37 @@ def neighbors(
     keep_gray: bool = False,
     picks: int = 3,
     progress: bool = False,
+    world: World | None = None,
 ) -> NeighborReport:
     """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`."""
+    from spider.data import require_images
     from spider.files import cache_directory
-    from sweeps.neighbors import neighbors
+    from spider.lists import real_numbers
 
-    return neighbors(
-        target,
-        sources,
-        out=out,
-        embedding=embedding,
-        protocol=protocol,
-        weights=Path(weights) if weights is not None else None,
-        orders=orders,
-        mode=mode,
-        images=images,
-        seed=seed,
-        keep_negative=keep_negative,
-        keep_gray=keep_gray,
-        picks=picks,
-        cache=cache_directory("features"),
-        device=str(_device()),
-        progress=progress,
-    )
+    orders = real_numbers("--orders", orders)
+    for place in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
+        require_images(place)
+    with _joined(world) as ranks:
+        from sweeps.neighbors import neighbors
+
+        return neighbors(
+            target,
+            sources,
+            out=out,
+            embedding=embedding,
+            protocol=protocol,
+            weights=Path(weights) if weights is not None else None,
+            orders=orders,
+            mode=mode,
+            images=images,
+            seed=seed,
+            keep_negative=keep_negative,
+            keep_gray=keep_gray,
+            picks=picks,
+            cache=cache_directory("features"),
+            world=ranks,
+            progress=progress,
+        )
 
 
 def train(
@@ -149,7 +159,7 @@ def train(
     seed: int | None = None,
     mirror: bool = False,
     overrides: Sequence[str] = (),
-    branch: str | None = None,
+    from_run: str | None = None,
     progress: bool = False,
     world: World | None = None,
 ) -> str:
@@ -163,7 +173,7 @@ def train(
         kimg: length in thousand images; "+N": so much beyond the newest checkpoint.
         seed, mirror: the keys `seed` and `data.mirror`.
         overrides: `key=value`; they win over the other arguments.
-        branch: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
+        from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
         world: the ranks, which all call this.
 
     Returns:
@@ -173,10 +183,10 @@ def train(
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
         SpiderError, ShardsError, ClusterError: what failed.
     """
-    from spider.experiment import compose
+    from spider.experiment import compose, require_inputs
     from spider.run import RunDirectory, resolve
 
-    directory, begin = RunDirectory(Path(run)), resolve(branch) if branch is not None else None
+    directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
     composed = compose(
         config,
         directory,
@@ -188,6 +198,7 @@ def train(
         overrides=overrides,
         branch=begin,
     )
+    require_inputs(composed)
     with _joined(world, composed.compute.device) as ranks:
         from spider.data import with_images
         from spider.train.loop import train
@@ -209,15 +220,15 @@ def dry_run(
     seed: int | None = None,
     mirror: bool = False,
     overrides: Sequence[str] = (),
-    branch: str | None = None,
+    from_run: str | None = None,
     progress: bool = False,
     world: World | None = None,
 ) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
-    from spider.experiment import compose
+    from spider.experiment import compose, require_inputs
     from spider.run import RunDirectory, resolve
 
-    directory, begin = RunDirectory(Path(run)), resolve(branch) if branch is not None else None
+    directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
     composed = compose(
         config,
         directory,
@@ -229,6 +240,7 @@ def dry_run(
         overrides=overrides,
         branch=begin,
     )
+    require_inputs(composed)
     with _joined(world, composed.compute.device) as ranks:
         from spider.data import with_images
         from spider.train.dry_run import dry_run
@@ -255,7 +267,7 @@ def evaluate(
     subject: str | Path,
     *,
     reference: str | Path | None = None,
-    metrics: Sequence[str] = ("fid", "kid"),
+    metrics: str | Sequence[str] = ("fid", "kid"),
     protocol: str | None = None,
     embedding: str | None = None,
     weights: str | Path | None = None,
@@ -266,6 +278,12 @@ def evaluate(
     world: World | None = None,
 ) -> Evaluation:
     """Measure a run or a set of images: see `spider.evaluation.evaluate`."""
+    from spider.data import require_images
+    from spider.lists import names
+
+    _require_subject(str(subject))
+    if reference is not None:
+        require_images(reference)
     with _joined(world) as ranks:
         from spider.evaluation import evaluate
 
@@ -273,7 +291,7 @@ def evaluate(
             subject,
             ranks,
             reference=reference,
-            metrics=metrics,
+            metrics=names(metrics),
             protocol=protocol,
             embedding=embedding,
             weights=weights,
@@ -286,13 +304,23 @@ def evaluate(
 
 def generate(
     run: str | Path,
-    numbers: Sequence[int] = range(100),
     *,
+    seeds: str | Sequence[int] | None = None,
     out: str | Path | None = None,
     source_images: Sequence[str | Path] = (),
     grid: str | Path | None = None,
 ) -> Generated:
-    """Write images of a run's averaged generator: see `spider.generate.generate`."""
+    """Write images of a run's averaged generator: see `spider.generate.generate`.
+
+    Args:
+        seeds: numbers of the images; None: 0-99, or 0 with `source_images`.
+    """
+    from spider.lists import whole_numbers
+    from spider.run import resolve
+
+    resolve(str(run))
+    numbers = whole_numbers("--seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
+
     from spider.generate import generate
     from spider.sources.build import open_generator
 
@@ -305,11 +333,17 @@ def interpolate(
     *,
     space: Space | None = None,
     stage: int | None = None,
-    numbers: Sequence[int] = (0, 1, 2, 3),
+    seeds: str | Sequence[int] = (0, 1, 2, 3),
     steps: int = 8,
     blend: Blend | None = None,
 ) -> Interpolation:
     """A grid or a loop between images of a run: see `spider.interpolate.interpolate`."""
+    from spider.lists import whole_numbers
+    from spider.run import resolve
+
+    resolve(str(run))
+    numbers = whole_numbers("--seeds", seeds)
+
     from spider.interpolate import interpolate
     from spider.sources.build import open_generator
 
@@ -336,6 +370,17 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
     from spider.demo import demo
 
     return demo(Path(out), seed=seed, progress=progress)
+
+
+def _require_subject(name: str) -> None:
+    """Refuse what is neither a run's checkpoint nor images, before torch is loaded."""
+    from spider.data import require_images
+    from spider.run import is_run, resolve
+
+    if is_run(name) or ("@" in name and not Path(name).exists()):
+        resolve(name)
+    else:
+        require_images(name)
 
 
 def _device() -> torch.device:

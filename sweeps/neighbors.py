@@ -52,10 +52,12 @@ def neighbors(
     keep_gray: bool = False,
     picks: int = 3,
     cache: Path | None = None,
-    device: str = "cpu",
+    world: World | None = None,
     progress: bool = True,
 ) -> NeighborReport:
-    """Rank sources by their signed distance to the target and write what the module shows to `out`.
+    """Rank sources by their signed distance to the target and write what the module shows to `out`. All ranks.
+
+    Ranks share the extraction of features and the kernel distance; curves are computed by each.
 
     Args:
         target: a dataset, or a place that `spider.data.open_images` opens.
@@ -72,7 +74,7 @@ def neighbors(
         keep_gray: let gray sources of a colour target be friendly.
         picks: how many are friendly, at most.
         cache: folder in which features are kept.
-        device: where features and products are computed.
+        world: the ranks, and where they compute; None: this process alone, on the CPU.
         progress: show bars.
 
     Raises:
@@ -86,22 +88,21 @@ def neighbors(
     if not orders:
         raise SpiderUsageError("no kernel order: name at least one, such as -1")
     kernels = [order if isinstance(order, Kernel) else Kernel(order) for order in orders]
-    network = load_embedding(embedding, protocol=protocol, weights=weights, device=device)
-    opened_target, opened = _open(target, progress), _open_sources(sources, progress)
+    world = World.single("cpu") if world is None else world
+    network = load_embedding(embedding, protocol=protocol, weights=weights, device=world.device)
+    opened_target, opened = _open(target, world, progress), _open_sources(sources, world, progress)
     drawn_target = _draw(opened_target, images, seed)
     drawn = {name: _draw(source, images, seed) for name, source in opened.items()}
 
-    with World.single(device) as world:
-        store = None if cache is None else FeatureCache(cache)
-        features = {
-            name: extract_features(dataset, network, world, cache=store, progress=progress)
-            for name, dataset in drawn.items()
-        }
-        target_features = extract_features(drawn_target, network, world, cache=store, progress=progress)
-        curves = curves_of_mode(
-            mode, target_features, features, kernels, seed=seed, device=world.device, progress=progress
-        )
-        distances = {} if mode == "screen" else _distances(target_features, features, world, seed, progress)
+    store = None if cache is None else FeatureCache(cache)
+    features = {
+        name: extract_features(dataset, network, world, cache=store, progress=progress)
+        for name, dataset in drawn.items()
+    }
+    target_features = extract_features(drawn_target, network, world, cache=store, progress=progress)
+    shown = progress and world.is_main
+    curves = curves_of_mode(mode, target_features, features, kernels, seed=seed, device=world.device, progress=shown)
+    distances = {} if mode == "screen" else _distances(target_features, features, world, seed, shown)
 
     places = select(
         _candidates(opened_target, opened, {name: of_source[0] for name, of_source in curves.items()}),
@@ -129,23 +130,26 @@ def neighbors(
         },
         warnings=_warnings({opened_target.name: drawn_target, **drawn}, network) if distances else [],
     )
-    report.write(Path(out))
+    if world.is_main:
+        report.write(Path(out))
     return report
 
 
-def _open(images: Images, progress: bool) -> NumberedImages:
-    return open_images(images, progress=progress) if isinstance(images, str | Path) else images
+def _open(images: Images, world: World, progress: bool) -> NumberedImages:
+    return open_images(images, world=world, progress=progress) if isinstance(images, str | Path) else images
 
 
-def _open_sources(sources: Sequence[Images] | Mapping[str, Images], progress: bool) -> dict[str, NumberedImages]:
+def _open_sources(
+    sources: Sequence[Images] | Mapping[str, Images], world: World, progress: bool
+) -> dict[str, NumberedImages]:
     """The sources by name, which must differ."""
     if not sources:
         raise SpiderUsageError("no sources: name at least one dataset to compare with the target")
     if isinstance(sources, Mapping):
-        return {name: _open(images, progress) for name, images in sources.items()}
+        return {name: _open(images, world, progress) for name, images in sources.items()}
     opened: dict[str, NumberedImages] = {}
     for images in sources:
-        dataset = _open(images, progress)
+        dataset = _open(images, world, progress)
         if dataset.name in opened:
             raise SpiderUsageError(f"two sources are named {dataset.name}; give names: NAME=PLACE")
         opened[dataset.name] = dataset

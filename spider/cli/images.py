@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, real_numbers, say, say_json
+from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
@@ -64,6 +64,7 @@ def pack(
     """
     if channels not in _CHANNELS:
         raise SpiderUsageError(f"--channels {channels}: 1 (grey) or 3 (RGB)")
+    require_one_process("pack")
     index = api.pack(
         source,
         out,
@@ -168,7 +169,7 @@ def neighbors(
         embedding=embedding,
         protocol=protocol,
         weights=weights,
-        orders=real_numbers("--orders", orders),
+        orders=orders,
         mode=mode,
         images=images,
         seed=seed,
@@ -187,11 +188,11 @@ def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
     """SOURCE words as they are; NAME=SOURCE words by name, and then the others by what they are called anyway."""
     if not any(_has_name(word) for word in words):
         return words
-    from spider.data import open_images
+    from shards.sources import open_source
 
     found: dict[str, str] = {}
     for word in words:
-        name, _, place = word.partition("=") if _has_name(word) else (open_images(word).name, "", word)
+        name, _, place = word.partition("=") if _has_name(word) else (open_source(word).name, "", word)
         if name in found:
             raise SpiderUsageError(f"two sources are named {name}; give names: NAME=PLACE")
         found[name] = place

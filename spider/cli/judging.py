@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, names, say, say_json, whole_numbers
+from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
@@ -75,7 +75,7 @@ def evaluate(
     found = api.evaluate(
         subject,
         reference=reference,
-        metrics=names(metrics),
+        metrics=metrics,
         protocol=protocol,
         embedding=embedding,
         weights=weights,
@@ -135,8 +135,8 @@ def generate(
         )
     if class_ is not None:
         raise SpiderUsageError(f"--class {class_}: the generator of {run} was not trained on labels")
-    numbers = whole_numbers("--seeds", seeds or ("0" if source_image else "0-99"))
-    written = api.generate(run, numbers, out=out, source_images=source_image or (), grid=grid)
+    require_one_process("generate")
+    written = api.generate(run, seeds=seeds, out=out, source_images=source_image or (), grid=grid)
     if as_json:
         say_json(written.as_json())
         return
@@ -185,8 +185,8 @@ def interpolate(
 
     Blends what is fed to a stage of it, and shows what the generator makes of the blends.
     """
-    numbers = whole_numbers("--seeds", seeds)
-    written = api.interpolate(run, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
+    require_one_process("interpolate")
+    written = api.interpolate(run, out, space=space, stage=stage, seeds=seeds, steps=steps, blend=blend)
     if as_json:
         say_json(written.as_json())
     else:

@@ -19,13 +19,19 @@ commands = typer.Typer()
 
 @commands.command(epilog="\b\nExample:\n  spider ls runs/")
 def ls(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Runs are looked for in it and below.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", show_default=False, help="Runs are looked for in it and below; default: runs/, or here."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List the runs below a folder.
 
     How far each is, what feeds it, what it minimises, its best metric, its size.
     """
+    folder = folder or _usual_folder()
     found = api.ls(folder)
     if as_json:
         say_json([summary.as_json() for summary in found])
@@ -60,6 +66,10 @@ def compare(
         say_json(found.as_json())
     else:
         say(found.table())
+
+
+def _usual_folder() -> Path:
+    return Path("runs") if Path("runs").is_dir() else Path(".")
 
 
 def _row(summary: RunSummary) -> list[str]:

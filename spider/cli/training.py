@@ -36,7 +36,7 @@ def train(
         Path,
         typer.Option(
             "--run",
-            "--run-dir",  # torchrun takes --run for a short form of options of its own
+            "--run-dir",  # torchrun's parser takes --run for a short form of its own --run-path
             metavar="DIR",
             help="The run's folder. One that holds a run is gone on with. (Under torchrun: --run-dir.)",
         ),
@@ -66,7 +66,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")] = False,
-    branch: Annotated[
+    from_run: Annotated[
         str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")
     ] = None,
     dry_run: Annotated[
@@ -90,7 +90,7 @@ def train(
             seed=seed,
             mirror=mirror,
             overrides=overrides,
-            branch=branch,
+            from_run=from_run,
             progress=is_main_process(),
         )
         if as_json:
@@ -107,7 +107,7 @@ def train(
         seed=seed,
         mirror=mirror,
         overrides=overrides,
-        branch=branch,
+        from_run=from_run,
         progress=is_main_process(),
     )
     if is_main_process():

@@ -159,6 +159,20 @@ def test_datasets_need_their_own_names(packed: Path, tmp_path: Path):
     assert [row.source for row in found.rows] == ["a", "b"]
 
 
+def search_on_ranks(world, packed, out):
+    """On a rank: what it found, and which files it wrote. Only rank 0 may write."""
+    found = search(packed, out / str(world.rank), sources=("letters", "patches"), orders=(-1, 1), world=world)
+    return found.to_json(), sorted(path.name for path in (out / str(world.rank)).glob("*"))
+
+
+def test_ranks_find_the_same_and_one_of_them_writes(ranks, packed: Path, tmp_path: Path):
+    [(alone, written)] = ranks(1).run(search_on_ranks, packed, tmp_path / "one")
+    first, second = ranks(2).run(search_on_ranks, packed, tmp_path / "two")
+    assert first == (alone, written)
+    assert second == (alone, [])
+    assert "neighbors.json" in written
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

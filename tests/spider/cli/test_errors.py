@@ -24,18 +24,34 @@ from spider import api
         ("train dcgan --data {digits} --source {new} --run {new}", 2, r"source\.path: {new}: no such file"),
         ("train spider-dcgan --data {digits} --run {new}", 2, r"source\.path: missing"),
         ("train dcgan --data {digits} --source {runs}/gaussian@7 --run {new}", 2, r"no checkpoint at 7 kimg"),
-        ("train dcgan --data {digits} --source {runs}/none@best --run {new}", 2, r"none: no run here"),
+        ("train dcgan --data {digits} --source {runs}/none@best --run {new}", 2, r"none: no such folder"),
         ("train --from {runs}/gaussian@first --run {new}", 2, r"after @ comes last, best or a number"),
         ("train dcgan --data {digits} --run {runs}/gaussian", 2, r"evaluate\.every_kimg: the run has 0\.08"),
         ("train dcgan", 2, r"--run"),
-        ("evaluate {runs}/gaussian", 1, r"weights inception: no .*spider weights get inception"),
+        (
+            "train dcgan --data {digits} --run {new} evaluate.every_kimg=1",
+            1,
+            r"evaluate\.embedding=inception: .*weights get .*evaluate\.weights=FILE; evaluate\.embedding=offline",
+        ),
+        (
+            "train dcgan --data {digits} --run {new} evaluate.every_kimg=1 evaluate.weights={new}",
+            2,
+            r"evaluate\.weights: {new}: no such file",
+        ),
+        (
+            "train dcgan --data {digits} --run {new} evaluate.every_kimg=1 evaluate.reference={new}",
+            2,
+            r"evaluate\.reference: {new}: no such",
+        ),
+        ("evaluate {runs}/gaussian", 1, r"weights inception: no .*get inception.*--weights FILE; --embedding offline"),
         ("evaluate {runs}/cascade@best --embedding offline", 2, r"never evaluated"),
         ("evaluate {digits} --embedding offline", 2, r"needs a --reference"),
         ("evaluate {runs}/gaussian --embedding offline --metrics fidd", 2, r"'fidd' is unknown"),
         ("evaluate {runs}/gaussian --embedding online", 2, r"no embedding named 'online'"),
         ("evaluate {runs}/gaussian --protocol mine", 2, r"protocol 'mine' is unknown"),
         ("evaluate {runs}/gaussian --embedding offline --seeds 0", 2, r"--seeds 0: at least one"),
-        ("generate {runs}/none --out {new}", 2, r"none: no run here"),
+        ("generate {runs}/none --out {new}", 2, r"none: no such folder$"),
+        ("generate {runs} --out {new}", 2, r"no run here .*; it holds runs: {runs}/cascade, {runs}/gaussian"),
         ("generate {runs}/gaussian", 2, r"--out or --grid"),
         ("generate {runs}/gaussian --out {new} --seeds x", 2, r"--seeds x: .*0-99"),
         ("generate {runs}/gaussian --out {new} --trunc 0.7", 2, r"--trunc 0\.7: .*no truncation"),
@@ -49,6 +65,24 @@ from spider import api
         ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"something else"),
         ("interpolate {runs}/patches --out a.png --blend spherical", 2, r"of vectors"),
         ("ls {new}", 1, r"{new}: no such folder"),
+        *(
+            (words, code, r"; did you mean {runs}/gaussian\?")
+            for words, code in (
+                ("evaluate {runs}/gausian --embedding offline", 2),
+                ("evaluate {runs}/gausian@best --embedding offline", 2),
+                ("evaluate {digits} --reference {runs}/gausian --embedding offline", 2),
+                ("generate {runs}/gausian --out {new}", 2),
+                ("interpolate {runs}/Gaussian1@last --out a.png", 2),
+                ("compare {runs}/gausian {runs}/patches", 2),
+                ("ls {runs}/gausian", 1),
+                ("verify {runs}/gausian", 2),
+                ("pack {runs}/gausian {new}", 2),
+                ("neighbors {digits} {runs}/gausian --out {new}", 2),
+                ("train dcgan --data {digits} --source {runs}/gausian --run {new}", 2),
+                ("train dcgan --data {runs}/gausian --run {new}", 2),
+                ("train --from {runs}/gausian@last --run {new}", 2),
+            )
+        ),
         ("compare {runs}/gaussian", 2, r"two runs or more"),
         ("compare {runs}/gaussian {runs}/patches@last", 2, r"whole runs, without @"),
         ("verify {runs}", 2, r"no packed dataset here"),
@@ -99,6 +133,16 @@ def test_a_bug_keeps_its_traceback(spider, monkeypatch):
     monkeypatch.setattr(api, "verify", fail)
     with pytest.raises(ZeroDivisionError):
         spider("verify", "shards")
+
+
+@pytest.mark.parametrize("words", ["pack {digits} {new}", "generate {runs}/gaussian", "interpolate {runs}/gaussian"])
+def test_the_work_of_one_process_is_not_done_by_every_rank(spider, digits, runs, tmp_path, monkeypatch, words):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = words.format(digits=digits, runs=runs, new=tmp_path / "new").split()
+    outcome = spider(*given, *(() if given[0] == "pack" else ("--out", tmp_path / "new.png")))
+    assert outcome.code == 2
+    assert "one process, and here are several (RANK=1 WORLD_SIZE=2)" in outcome.err
 
 
 def test_another_rank_says_which_it_is_and_answers_nothing(spider, digits, monkeypatch):

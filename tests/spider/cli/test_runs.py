@@ -24,6 +24,14 @@ def test_ls_says_what_every_run_is(spider, runs):
     assert len({line.index("wasserstein") for line in table[1:]}) == 1  # aligned
 
 
+def test_ls_lists_runs_or_here(spider, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert spider("ls").out == ".: no run here or below\n"
+    shutil.copytree(runs / "cascade", tmp_path / "runs" / "mine")
+    shutil.copytree(runs / "cascade", tmp_path / "other")
+    assert [each["name"] for each in spider("ls", "--json").json] == ["mine"]
+
+
 @pytest.fixture
 def run(runs, tmp_path):
     """A copy of a run, to do things to."""

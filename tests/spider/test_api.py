@@ -1,0 +1,47 @@
+"""The verbs as functions: called like the options, and as forgiving."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from spider import api
+from spider.errors import SpiderUsageError
+from spider.lists import names, real_numbers, whole_numbers
+
+
+def test_lists_are_read_as_on_the_command_line():
+    assert names("fid, kid") == names(["fid", "kid"]) == ["fid", "kid"]
+    assert whole_numbers("--seeds", "0-2,7") == whole_numbers("--seeds", (0, 1, 2, 7)) == [0, 1, 2, 7]
+    assert real_numbers("--orders", "-1,1") == real_numbers("--orders", (-1, 1)) == [-1, 1]
+    with pytest.raises(SpiderUsageError, match=r"--seeds a: 'a' is neither"):
+        whole_numbers("--seeds", "a")
+
+
+def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
+    found = api.evaluate(digits, reference=digits, metrics="fid,recall", embedding="offline")
+    assert [result.name for result in found.results] == ["fid", "recall"]
+    with pytest.raises(SpiderUsageError, match="'fd' is unknown"):
+        api.evaluate(digits, reference=digits, metrics="fd", embedding="offline")
+
+
+def test_arguments_are_called_as_the_options_are():
+    assert {"seeds", "out", "grid"} <= inspect.signature(api.generate).parameters.keys()
+    assert "seeds" in inspect.signature(api.interpolate).parameters
+    assert "from_run" in inspect.signature(api.train).parameters
+    train, dry_run = (list(inspect.signature(verb).parameters) for verb in (api.train, api.dry_run))
+    assert train == dry_run
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
+    exec(example, {"__name__": "example"})
+    assert "FD[offline]" in capsys.readouterr().out
+    assert (tmp_path / "samples.png").is_file()
