@@ -11,11 +11,13 @@ Imports stand in the functions, so that importing this module, and calling what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from spider.errors import SpiderUsageError
 
 if TYPE_CHECKING:
     import torch
@@ -121,9 +123,8 @@ def neighbors(
     """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`."""
     from spider.data import require_images
     from spider.files import cache_directory
-    from spider.lists import real_numbers
 
-    orders = real_numbers("--orders", orders)
+    orders = _real_numbers("--orders", orders)
     for place in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
         require_images(place)
     with _joined(world) as ranks:
@@ -279,7 +280,6 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run or a set of images: see `spider.evaluation.evaluate`."""
     from spider.data import require_images
-    from spider.lists import names
 
     _require_subject(str(subject))
     if reference is not None:
@@ -291,7 +291,7 @@ def evaluate(
             subject,
             ranks,
             reference=reference,
-            metrics=names(metrics),
+            metrics=_names(metrics),
             protocol=protocol,
             embedding=embedding,
             weights=weights,
@@ -315,11 +315,10 @@ def generate(
     Args:
         seeds: numbers of the images; None: 0-99, or 0 with `source_images`.
     """
-    from spider.lists import whole_numbers
     from spider.run import resolve
 
+    numbers = _whole_numbers("--seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
     resolve(str(run))
-    numbers = whole_numbers("--seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
 
     from spider.generate import generate
     from spider.sources.build import open_generator
@@ -338,11 +337,10 @@ def interpolate(
     blend: Blend | None = None,
 ) -> Interpolation:
     """A grid or a loop between images of a run: see `spider.interpolate.interpolate`."""
-    from spider.lists import whole_numbers
     from spider.run import resolve
 
+    numbers = _whole_numbers("--seeds", seeds)
     resolve(str(run))
-    numbers = whole_numbers("--seeds", seeds)
 
     from spider.interpolate import interpolate
     from spider.sources.build import open_generator
@@ -370,6 +368,42 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
     from spider.demo import demo
 
     return demo(Path(out), seed=seed, progress=progress)
+
+
+def _names(text: str | Iterable[str]) -> list[str]:
+    """`fid,kid` to ["fid", "kid"]; names that are a list already, as they are."""
+    if not isinstance(text, str):
+        return list(text)
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _whole_numbers(option: str, text: str | Sequence[int]) -> list[int]:
+    """`0-3,7` to [0, 1, 2, 3, 7]; numbers as they are. Raises SpiderUsageError that names the option."""
+    if not isinstance(text, str):
+        return list(text)
+    found: list[int] = []
+    for part in _names(text):
+        first, dash, last = part.partition("-")
+        try:
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+        except ValueError:
+            raise SpiderUsageError(f"{option} {text}: {part!r} is neither a number nor a range such as 0-99") from None
+    if not found:
+        raise SpiderUsageError(f"{option} {text!r}: no number in it")
+    return found
+
+
+def _real_numbers(option: str, text: str | Sequence[float]) -> list[float]:
+    """`-1,1` to [-1.0, 1.0]; numbers as they are. Raises SpiderUsageError that names the option."""
+    if not isinstance(text, str):
+        return list(text)
+    try:
+        found = [float(name) for name in _names(text)]
+    except ValueError:
+        raise SpiderUsageError(f"{option} {text}: numbers with commas between them, such as -1,1") from None
+    if not found:
+        raise SpiderUsageError(f"{option} {text!r}: no number in it")
+    return found
 
 
 def _require_subject(name: str) -> None:

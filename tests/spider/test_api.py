@@ -10,15 +10,13 @@ import pytest
 
 from spider import api
 from spider.errors import SpiderUsageError
-from spider.lists import names, real_numbers, whole_numbers
 
 
-def test_lists_are_read_as_on_the_command_line():
-    assert names("fid, kid") == names(["fid", "kid"]) == ["fid", "kid"]
-    assert whole_numbers("--seeds", "0-2,7") == whole_numbers("--seeds", (0, 1, 2, 7)) == [0, 1, 2, 7]
-    assert real_numbers("--orders", "-1,1") == real_numbers("--orders", (-1, 1)) == [-1, 1]
+def test_numbers_may_be_one_text():
+    assert api._whole_numbers("--seeds", "0-2,7") == api._whole_numbers("--seeds", (0, 1, 2, 7)) == [0, 1, 2, 7]
+    assert api._real_numbers("--orders", "-1,1") == api._real_numbers("--orders", (-1, 1)) == [-1, 1]
     with pytest.raises(SpiderUsageError, match=r"--seeds a: 'a' is neither"):
-        whole_numbers("--seeds", "a")
+        api.generate("runs/any", seeds="a")
 
 
 def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):
