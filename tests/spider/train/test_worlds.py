@@ -9,6 +9,8 @@ import torch
 
 from cluster.world import World
 from spider.config.load import make_config
+from spider.run import RunDirectory
+from spider.train.loop import train
 from spider.train.trainer import Trainer
 
 BASE = [
@@ -110,14 +112,32 @@ def test_batch_norm_sees_the_global_batch(ranks, digits, size):
             torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-9)
 
 
-def with_images(world, data, source):
-    """On a rank: a Spider GAN, twenty steps."""
-    overrides = ["source.kind=images", f"source.path={source}", "d_steps=2"]
-    return trained(world, data, overrides, 20)[0]
+@pytest.fixture(scope="module")
+def fed(patches, tmp_path_factory):
+    """Ways to feed a Spider GAN and to order its images, as overrides."""
+    stage = tmp_path_factory.mktemp("runs") / "stage"
+    settings = ["compute.precision=fp64", "batch=8", "kimg=0.04", "generator.width=0.05", "discriminator.width=0.05"]
+    config = make_config({"data": {"path": str(patches)}}, [*settings, "log.samples=4"])
+    train(config, RunDirectory(stage), World.single(), progress=False)
+    images = ["source.kind=images", f"source.path={patches}", "d_steps=2"]
+    return {
+        "images": images,
+        "generator": ["source.kind=generator", f"source.run={stage}", "source.noise_std=0.1", "d_steps=2"],
+        "shard-local": [*images, "source.order=shard_local", "data.order=shard_local"],
+    }
 
 
-def test_image_sources_are_the_same_on_two_ranks(ranks, digits, patches):
-    whole = with_images(World.single(), digits, patches)
-    for state in ranks(2).run(with_images, digits, patches):
+@pytest.mark.parametrize("feeding", ["images", "generator", "shard-local"])
+def test_feeding_is_the_same_on_two_ranks(ranks, digits, fed, feeding):
+    """In float64: the same inputs in the same slots, gradients to 1e-9, and so parameters after some epochs."""
+    overrides = fed[feeding]
+    gradients, [(real, source)] = first_gradients(World.single(), digits, overrides)
+    for rank, (there, [(real_there, source_there)]) in enumerate(ranks(2).run(first_gradients, digits, overrides)):
+        torch.testing.assert_close(real_there, real[rank::2], rtol=0, atol=0)
+        torch.testing.assert_close(source_there, source[rank::2], rtol=0, atol=1e-6)
+        for player, gradient in gradients.items():
+            assert (there[player] - gradient).norm() < 1e-9 * gradient.norm(), player
+    whole = trained(World.single(), digits, overrides, 20)[0]
+    for state, *_ in ranks(2).run(trained, digits, overrides, 20):
         for name, tensor in whole.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-9)
