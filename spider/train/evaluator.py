@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.evaluation import open_embedding
 from spider.files import cache_directory
 from spider.metrics.evaluate import evaluate_images
+from spider.metrics.protocols import protocol_named
 from spider.metrics.registry import METRICS, metrics_named
 from spider.metrics.results import write_result
 from spider.run import RunDirectory, checkpoint_name
@@ -44,8 +47,13 @@ class Evaluator:
         if settings.every_kimg is None:
             return
         # All is opened before the first step, so that what is missing or misspelt stops a run at its start
-        self.embedding = open_embedding(settings.embedding, settings.protocol, settings.weights, trainer.world)
-        first = metrics_named(list(settings.metrics), self.embedding)[0]
+        if settings.protocol is not None:
+            with _at("evaluate.protocol"):
+                protocol_named(settings.protocol)
+        with _at("evaluate.embedding"):
+            self.embedding = open_embedding(settings.embedding, settings.protocol, settings.weights, trainer.world)
+        with _at("evaluate.metrics"):
+            first = metrics_named(list(settings.metrics), self.embedding)[0]
         if first.better is None:
             raise SpiderUsageError(f"evaluate.metrics: {first.name} comes first, and no checkpoint is best by it")
         self.reference = trainer.dataset if settings.reference is None else ShardDataset(settings.reference)
@@ -96,3 +104,12 @@ class Evaluator:
         if self.best is None:
             return True
         return value > self.best.value if METRICS[metric].better == "higher" else value < self.best.value
+
+
+@contextmanager
+def _at(key: str) -> Iterator[None]:
+    """What is refused within is refused by its key."""
+    try:
+        yield
+    except SpiderError as error:
+        raise type(error)(f"{key}: {error}") from None

@@ -1,0 +1,105 @@
+"""What cannot be is refused before the first step, by its key, and leaves the run's folder as it was."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from shards.pack import pack
+from spider import api
+from spider.errors import SpiderError, SpiderUsageError
+from spider.train.trainer import Trainer
+
+SMALL = ["batch=8", "kimg=0.04", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4"]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    """No weights, whatever the user has."""
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def no_step(monkeypatch):
+    """From here on nothing may train."""
+
+    def refuse(trainer):
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr(Trainer, "iterate", refuse)
+
+
+def files(folder):
+    """Every file, with its bytes and when it was written."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["evaluate.metrics=[fid,fidd]"], r"^evaluate\.metrics: metric 'fidd' is unknown; known: fid,"),
+        (["evaluate.metrics=[is]"], r"^evaluate\.metrics: metric 'is' needs class logits"),
+        (["evaluate.metrics=[nearest]"], r"^evaluate\.metrics: nearest comes first"),
+        (["evaluate.embedding=online"], r"^evaluate\.embedding: no embedding named 'online'"),
+        (["evaluate.embedding=inception"], r"^evaluate\.embedding=inception: .*spider weights get inception"),
+        (["evaluate.protocol=tf"], r"^evaluate\.embedding: protocol 'tf' is not offline's"),
+        (["evaluate.protocol=mine"], r"^evaluate\.protocol: protocol 'mine' is unknown"),
+    ],
+    ids=["unknown", "no-logits", "no-order", "no-embedding", "no-weights", "not-its-protocol", "no-protocol"],
+)
+def test_what_cannot_be_measured_is_refused_at_the_start(digits, tmp_path, no_step, overrides, says):
+    keys = [*SMALL, "evaluate.every_kimg=0.04", "evaluate.embedding=offline", *overrides]
+    with pytest.raises(SpiderError, match=says):
+        api.train("dcgan", tmp_path / "run", data=digits, overrides=keys)
+    assert not (tmp_path / "run").exists()
+
+
+def on_a_rank(world, data, path):
+    """On a rank: how the start of a run with a batch of 9 ends."""
+    try:
+        return api.train("dcgan", path, data=data, overrides=[*SMALL, "batch=9"], world=world)
+    except SpiderUsageError as error:
+        return error.exit_code, str(error)
+
+
+def test_a_batch_that_does_not_divide_over_the_ranks_is_refused_on_every_rank(ranks, digits, tmp_path):
+    refused = (2, "batch=9 does not divide over 2 ranks x accumulation=1")
+    assert ranks(2).run(on_a_rank, digits, tmp_path / "run") == [refused] * 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(digits, patches, tmp_path_factory):
+    """A run that is through, and what it was fed."""
+    root = tmp_path_factory.mktemp("finished")
+    shutil.copytree(patches, root / "source")
+    source = ["source.noise_std=0.1", "evaluate.every_kimg=0.02", "evaluate.embedding=offline", "evaluate.count=8"]
+    api.train("dcgan", root / "run", data=digits, source=root / "source", overrides=[*SMALL, *source])
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": "other"}, "data: the checkpoint was trained on"),
+        ({"source": "other"}, "source: the checkpoint was trained on"),
+        ({"seed": 1}, "seed: the run has 0, now 1"),
+        ({"overrides": ["batch=12"]}, "batch: the run has 8, now 12"),
+        ({"overrides": ["evaluate.reference=other"]}, r"evaluate\.reference: the run was measured against"),
+        (
+            {"overrides": ["evaluate.weights=other/index.json"]},
+            r"evaluate\.embedding: embedding offline has no weights",
+        ),
+    ],
+    ids=["data", "source", "seed", "batch", "reference", "weights"],
+)
+def test_a_refused_resume_leaves_everything_as_it_was(finished, no_step, monkeypatch, change, says):
+    """Though it would have made the run longer."""
+    monkeypatch.chdir(finished)
+    pack("builtin:digits", "other", subset=64, workers=1, progress=False)
+    before = files(finished / "run")
+    assert finished / "run" / "_SUCCESS" in before
+    with pytest.raises(SpiderError, match=says):
+        api.train(None, finished / "run", kimg="0.08", **change)
+    assert files(finished / "run") == before
