@@ -178,7 +178,7 @@ def train(
         world: the ranks, which all call this.
 
     Returns:
-        "finished", or "stopped" if a signal ended it; the state is saved either way.
+        "finished"; "stopped" if a signal ended it, the state saved; "already finished" if there was nothing to do.
 
     Raises:
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.

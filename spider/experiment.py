@@ -68,7 +68,10 @@ def compose(
         if stored is None:
             raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
         more.append(_override("data.path", stored.data.path))
-    return make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+    composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+    if branch is not None and not directory.checkpoint_names() and images_of(branch.checkpoint) >= composed.kimg * 1000:
+        raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
+    return composed
 
 
 def require_inputs(config: Config) -> None:

@@ -30,6 +30,11 @@ SEED = 0  # the evaluation seed that numbered images are drawn under
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
 
 
+def caption(number: int, stem: str = "") -> str:
+    """What a grid calls image `number`: by the option that asks for it again."""
+    return f"{stem} seed {number}".strip()
+
+
 @dataclass(frozen=True)
 class Generated:
     """What was written.
@@ -55,6 +60,7 @@ class _Part:
     """Some images with what fed them: float [N, C, H, W]."""
 
     names: list[str]
+    captions: list[str]
     images: Tensor
     sources: Tensor | None
 
@@ -73,7 +79,7 @@ def generate(
         numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
         out: a folder, or a file that ends in .zip.
         source_images: files to feed instead of the source's own images, each with every number's noise.
-        grid: a PNG with all of them, each beside the source image that made it if there is one.
+        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one.
 
     Raises:
         SpiderUsageError: nothing to write, nowhere to write it, or source images for a generator that takes none.
@@ -91,13 +97,14 @@ def generate(
     with _writer(out) as write:
         for part in parts:
             for name, pixels in zip(part.names, to_uint8(part.images).cpu(), strict=True):
-                write(f"{name}.png", _png(pixels))
+                write(f"{name}.png", png_bytes(pixels))
             names += [f"{name}.png" for name in part.names]
             kept += [part] if grid is not None else []
     if grid is not None:
         sources = [part.sources for part in kept if part.sources is not None]
         shown = torch.cat([part.images for part in kept])
-        write_png(Path(grid), sample_grid(shown, torch.cat(sources) if sources else None))
+        captions = [caption for part in kept for caption in part.captions]
+        write_png(Path(grid), sample_grid(shown, torch.cat(sources) if sources else None, captions=captions))
     return Generated(
         out=None if out is None else str(out),
         files=names,
@@ -113,7 +120,10 @@ def _numbered(generator: FrozenGenerator, numbers: Sequence[int]) -> Iterator[_P
         wanted = [number for number in dict.fromkeys(numbers) if number // BLOCK == block]
         rows = [number % BLOCK for number in wanted]
         yield _Part(
-            [f"seed{number:06d}" for number in wanted], images[rows], None if sources is None else sources[rows]
+            [f"seed{number:06d}" for number in wanted],
+            [caption(number) for number in wanted],
+            images[rows],
+            None if sources is None else sources[rows],
         )
 
 
@@ -131,6 +141,7 @@ def _from_files(generator: FrozenGenerator, numbers: Sequence[int], files: Seque
         for stem, image in zip(stems, clean, strict=True):
             yield _Part(
                 [f"{stem}-seed{number:06d}" for number in chosen],
+                [caption(number, stem) for number in chosen],
                 generator(image + noise),
                 image.expand(len(chosen), -1, -1, -1),
             )
@@ -157,7 +168,7 @@ def _read(path: Path) -> Tensor:
     return torch.tensor(pixels)[None]
 
 
-def _png(pixels: Tensor) -> bytes:
+def png_bytes(pixels: Tensor) -> bytes:
     """uint8 [C, H, W] to the bytes of a PNG."""
     plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
     buffer = BytesIO()

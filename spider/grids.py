@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from spider.images import match_channels
 
 _LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
+_LEAST_TEXT = 10  # px; the height of captions under the smallest images
 
 
-def sample_grid(images: Tensor, sources: Tensor | None = None, columns: int = 8) -> npt.NDArray[np.uint8]:
+def sample_grid(
+    images: Tensor, sources: Tensor | None = None, columns: int = 8, captions: Sequence[str] | None = None
+) -> npt.NDArray[np.uint8]:
     """A grid of images, each with the source image that made it on its left if there are sources.
 
     Args:
         images, sources: float [N, C, H, W], -1 to 1 and clamped there.
         columns: images (or pairs) per row.
+        captions: what stands below each image; None: nothing, and no room for it.
 
     Returns:
         uint8 [height, width, 3].
@@ -31,6 +36,9 @@ def sample_grid(images: Tensor, sources: Tensor | None = None, columns: int = 8)
     if sources is not None:
         gap = torch.ones(len(shown), 3, shown.shape[2], scale)
         shown = torch.cat([_enlarge(sources, scale), gap, shown], dim=3)
+    if captions is not None:
+        strips = torch.stack([_strip(text, shown.shape[3]) for text in captions])
+        shown = torch.cat([shown, strips], dim=2)
     grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
     pixels: npt.NDArray[np.uint8] = (
         (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
@@ -44,6 +52,17 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     Image.fromarray(pixels).save(beside, format="PNG")
     beside.replace(path)
+
+
+def _strip(text: str, width: int) -> Tensor:
+    """A line of text in the middle of a white strip, cut where it does not fit: float [3, height, width], -1 to 1."""
+    size = max(_LEAST_TEXT, width // 12)
+    strip = Image.new("L", (width, round(1.4 * size)), 255)
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    while text and draw.textlength(text, font=font) > width:
+        text = f"{text[:-2]}…" if len(text) > 2 else ""
+    draw.text((width / 2, 0.7 * size), text, fill=60, font=font, anchor="mm")
+    return (torch.from_numpy(np.array(strip)) / 127.5 - 1).expand(3, -1, -1)
 
 
 def _enlarge(images: Tensor, scale: int) -> Tensor:

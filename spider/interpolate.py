@@ -1,6 +1,7 @@
 """The way from one image to another, at any stage of a cascade.
 
     OUT.png          a square grid: four inputs in the corners, bilinear between them
+    OUT/r2c5.png     the images of the same grid by themselves, by row and column as the grid's captions have them
     OUT.gif, .mp4    a loop through the inputs and back to the first
 
 Stages are counted from the innermost: in z -> G1 -> G2, stage 1 is G1, fed vectors, and stage 2 is G2, fed G1's images.
@@ -34,8 +35,9 @@ from torch import Tensor
 
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
-from spider.generate import SEED
+from spider.generate import SEED, caption, png_bytes
 from spider.grids import sample_grid, write_png
+from spider.images import to_uint8
 from spider.sources.gaussian import Gaussian
 from spider.sources.generator import Generator
 from spider.sources.gmm import Gmm
@@ -77,10 +79,10 @@ def interpolate(
     """Write a grid or a loop.
 
     Args:
-        out: a file that ends in .png, .gif or .mp4.
+        out: a file that ends in .png, .gif or .mp4, or a folder.
         space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
         stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
-        numbers: image numbers; four for a grid, two or more for a loop.
+        numbers: image numbers; four for a grid or a folder, two or more for a loop.
         steps: images on a side of the grid; frames from one input to the next.
         blend: of vectors; None: by the prior, see the module.
 
@@ -93,15 +95,12 @@ def interpolate(
     chain = stages(generator)
     space, stage = _place(chain, space, stage)
     blend = _blend(chain[stage - 1], space, blend)
-    weights = _grid_weights(steps) if path.suffix == ".png" else _loop_weights(len(numbers), steps)
+    weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
     parts = _run(chain[stage - 1 :], list(numbers), weights, blend)
-    if path.suffix == ".png":
-        blocks = list(parts)
-        sources = [fed for _, fed in blocks if fed is not None]
-        images = torch.cat([made for made, _ in blocks])
-        write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=steps))
-    else:
+    if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
+    else:
+        _write_still(path, parts, steps, numbers)
     return Interpolation(str(path), space, stage, blend, list(numbers), len(weights))
 
 
@@ -111,10 +110,30 @@ def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
     return [*(stages(source.stage) if isinstance(source, Generator) else []), generator]
 
 
+def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side: int, numbers: Sequence[int]) -> None:
+    """The grid as one picture, or its images by themselves in a folder."""
+    blocks = list(parts)
+    sources = [fed for _, fed in blocks if fed is not None]
+    images = torch.cat([made for made, _ in blocks])
+    places = [f"r{row}c{column}" for row in range(1, side + 1) for column in range(1, side + 1)]
+    if not path.suffix:
+        path.mkdir(parents=True, exist_ok=True)
+        for place, pixels in zip(places, to_uint8(images).cpu(), strict=True):
+            (path / f"{place}.png").write_bytes(png_bytes(pixels))
+        return
+    corners = (0, side - 1, side * (side - 1), side**2 - 1)
+    captions = list(places)
+    for corner, number in zip(corners, numbers, strict=True):
+        captions[corner] = caption(number)
+    write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
+
+
 def _check(path: Path, numbers: Sequence[int], steps: int) -> None:
-    if path.suffix not in (".png", *_MOVIES):
-        raise SpiderUsageError(f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops)")
-    if path.suffix == ".png" and len(numbers) != 4:
+    if path.suffix not in ("", ".png", *_MOVIES):
+        raise SpiderUsageError(
+            f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops); none is a folder for a grid's images"
+        )
+    if path.suffix not in _MOVIES and len(numbers) != 4:
         raise SpiderUsageError(f"--seeds: a grid has four corners, {len(numbers)} given; .gif and .mp4 take any number")
     if len(numbers) < 2:
         raise SpiderUsageError("--seeds: a loop needs two inputs or more")

@@ -5,7 +5,8 @@ RUN/
   environment.json       one entry per start: versions, device, world size, command
   metrics.jsonl          one row per `log.every_kimg`: the source of every curve
   tensorboard/           the same rows, and the grids
-  samples/000120-kimg.png
+  samples/reals.png      training images
+  samples/000120-kimg.png   each under its number, by which `spider generate RUN@120 --seeds N` makes it again
   topk_trace.jsonl       k of every iteration in the window that `selection.trace` names
   checkpoints/000120-kimg/{manifest.json,*.safetensors,state.json}
   evaluations/000120-kimg.json

@@ -115,7 +115,8 @@ def generate(
         typer.Option(metavar="FILE", help="Feed this image (may be repeated); for runs that are fed images."),
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="All of them side by side, each beside its source image.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="All of them under their numbers, each beside its source image."),
     ] = None,
     trunc: Annotated[
         float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
@@ -143,7 +144,7 @@ def generate(
     if written.out is not None:
         say(f"{written.out}: {len(written.files)} images, {written.files[0]} to {written.files[-1]}")
     if written.grid is not None:
-        say(f"{written.grid}: all of them side by side")
+        say(f"{written.grid}: all of them under their seeds")
 
 
 @commands.command(
@@ -154,7 +155,11 @@ def generate(
 def interpolate(
     run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.png|.gif|.mp4", help="A grid between four images, or a loop through them.")
+        Path,
+        typer.Option(
+            metavar="FILE.png|.gif|.mp4|DIR",
+            help="A grid between four images, a loop through them, or a folder for the images of the grid.",
+        ),
     ],
     space: Annotated[
         Literal["z", "image"] | None,

@@ -15,6 +15,7 @@ from spider.tables import aligned
 
 if TYPE_CHECKING:
     from spider.config.explain import Key
+    from spider.runs import RunSummary
 
 commands = typer.Typer()
 config_commands = typer.Typer(no_args_is_help=True)
@@ -118,8 +119,9 @@ def train(
             say_json({**summary.as_json(), "run": str(run), "outcome": outcome})
         else:
             best = f", best {describe_best(summary.best)}" if summary.best else ""
-            say(f"{run}: {outcome} at {summary.kimg:g} of {summary.length_kimg:g} kimg{best}")
-    if outcome != "finished":
+            more = "; --kimg +N makes it longer" if outcome == "already finished" else ""
+            say(f"{run}: {outcome} at {_how_far(summary, outcome)}{best}{more}")
+    if outcome == "stopped":
         raise typer.Exit(_STOPPED)
 
 
@@ -163,6 +165,14 @@ def explain(
         say_json([asdict(each) for each in found])
     else:
         say("\n".join(_paragraph(each) for each in found))
+
+
+def _how_far(summary: RunSummary, outcome: str) -> str:
+    """A run ends with a whole batch, at or beyond its length."""
+    if outcome == "stopped":
+        return f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
+    beyond = summary.kimg != summary.length_kimg
+    return f"{summary.kimg:g} kimg" + (f" (asked for {summary.length_kimg:g})" if beyond else "")
 
 
 def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -25,6 +25,7 @@ from cluster.world import World
 from spider.config.schema import Config
 from spider.files import write_text
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
+from spider.train.clock import crosses
 from spider.train.environment import record_environment
 from spider.train.evaluator import Evaluator
 from spider.train.record import Recorder
@@ -46,10 +47,10 @@ def train(
         directory: the run's.
         world: all ranks call this with the same arguments.
         branch: a checkpoint of another run to begin with, clock and all.
-        progress: show a bar.
+        progress: show a bar, or lines where stderr is no terminal.
 
     Returns:
-        "finished", or "stopped" if a signal ended it; the state is saved either way.
+        "finished"; "stopped" if a signal ended it, the state saved; "already finished" if there was nothing to do.
 
     Raises:
         SpiderError, ShardsError, ClusterError: what failed, in one line.
@@ -59,10 +60,12 @@ def train(
     evaluator = Evaluator(trainer, directory)
     saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
     saver.load(branch)
+    total = round(config.kimg * 1000)
+    if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
+        return "already finished"
     if world.is_main:  # not before all that may be refused has been
         directory.write_config(config)
     record_environment(directory, trainer, branch)
-    total = round(config.kimg * 1000)
     if world.is_main and trainer.images < total:
         directory.success_file.unlink(missing_ok=True)
 
@@ -73,18 +76,20 @@ def train(
         while trainer.images < total:
             trainer.iterate()
             record.iteration()
-            if _crossed(trainer, config.log.every_kimg):
+            if _due(trainer, config.log.every_kimg):
                 record.row()
-            if _crossed(trainer, config.log.samples_every_kimg):
+            if _due(trainer, config.log.samples_every_kimg):
                 record.samples()
-            improved = _crossed(trainer, config.evaluate.every_kimg) and evaluator.measure(record)
+            improved = _due(trainer, config.evaluate.every_kimg) and evaluator.measure(record)
             stopping, overdue = stop.agreed(), world.any(saver.overdue())
             finished = trainer.images >= total
-            if improved or stopping or overdue or finished or _crossed(trainer, config.checkpoint.every_kimg):
+            if improved or stopping or overdue or finished or _due(trainer, config.checkpoint.every_kimg):
                 saver.save()
             if stopping and not finished:
+                record.last()
                 record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
                 return "stopped"
+        record.last()
     if world.is_main:
         write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
     return "finished"
@@ -99,17 +104,8 @@ def set_numerics(config: Config) -> None:
     torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
 
 
-def _crossed(trainer: Trainer, every_kimg: float | None) -> bool:
-    """Whether the last iteration reached or passed a multiple of `every_kimg`."""
-    return _crosses(trainer.images, trainer.config.batch, every_kimg)
-
-
-def _crosses(images: int, batch: int, every_kimg: float | None) -> bool:
-    """Whether the iteration that ended at `images` reached or passed a multiple of `every_kimg`."""
-    if every_kimg is None:
-        return False
-    every = every_kimg * 1000
-    return int(images / every) > int((images - batch) / every)
+def _due(trainer: Trainer, every_kimg: float | None) -> bool:
+    return crosses(trainer.images, trainer.config.batch, every_kimg)
 
 
 @dataclass
@@ -161,6 +157,6 @@ class Saver:
     def _keep(self) -> set[str]:
         every = self.trainer.config.checkpoint.keep_every_kimg
         names = set(self.directory.checkpoint_names())
-        kept = {name for name in names if _crosses(images_of(name), self.trainer.config.batch, every)}
+        kept = {name for name in names if crosses(images_of(name), self.trainer.config.batch, every)}
         best = self.evaluator.best
         return kept | ({best.checkpoint} & names if best is not None else set())

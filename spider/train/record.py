@@ -3,6 +3,15 @@
 metrics.jsonl is the source of every curve: one JSON object per row, {"images", "kimg", ...means since the row
 before..., "timing": {...}}. All but `timing` is a function of the configuration alone. When a run resumes, everything
 that was written after its checkpoint is taken back first, so that no curve goes back in time or shows a row twice.
+
+Rows and grids are due by the clock (`log.every_kimg`, `log.samples_every_kimg`). When a run ends or is stopped and
+none is due, one of each is written out of turn, so that its last images are seen. They are for who looks at the run as
+it lies: written after the checkpoint, which knows nothing of them, and taken back by whoever goes on from it. So a run
+that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
+several at one clock, and gets only what is due.
+
+samples/reals.png is a draw of training images. In the other grids every image bears its number: the one called seed 7
+in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes.
 """
 
 from __future__ import annotations
@@ -11,18 +20,25 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from spider import draws
+from spider.config.schema import Config
 from spider.files import finite
+from spider.generate import SEED, caption
 from spider.grids import sample_grid, write_png
 from spider.images import to_float
 from spider.run import RunDirectory, checkpoint_name, images_of
+from spider.train.clock import crosses
 from spider.train.trainer import Trainer
 
 
@@ -38,15 +54,21 @@ class Recorder:
         self._bar: tqdm[Any] | None = None
         self._row_started = time.perf_counter()
         self._row_images = trainer.images
-        self._skipped = trainer.guard.skipped
+        self._progress = progress and self.is_main
         if not self.is_main:
             return
-        rewind(directory, trainer.images)
+        rewind(directory, trainer.images, self.config)
         if self.config.log.tensorboard:
             # purge_step makes TensorBoard drop what an interrupted run wrote after the checkpoint
             self._writer = SummaryWriter(str(directory.tensorboard), purge_step=trainer.images + 1)
+        self._total = total_images
         self._bar = tqdm(
-            total=total_images, initial=trainer.images, unit="img", unit_scale=True, disable=not progress, smoothing=0.1
+            total=total_images,
+            initial=trainer.images,
+            unit="img",
+            unit_scale=True,
+            disable=None if progress else True,  # None: where stderr is no terminal, whose lines `row` writes
+            smoothing=0.1,
         )
 
     def __enter__(self) -> Self:
@@ -62,7 +84,7 @@ class Recorder:
 
     def say(self, line: str) -> None:
         """A line for the person who watches."""
-        if self.is_main:
+        if self._progress:
             tqdm.write(line, file=sys.stderr)
 
     def iteration(self) -> None:
@@ -79,37 +101,35 @@ class Recorder:
             _append(self.directory.trace_file, row)
 
     def row(self) -> None:
-        """The means since the last row."""
-        trainer = self.trainer
-        means = trainer.stats.means()
-        row: dict[str, Any] = {"images": trainer.images, "kimg": trainer.images / 1000, **means}
-        if {"logits/real", "logits/fake"} <= means.keys():
-            row["score_gap"] = means["logits/real"] - means["logits/fake"]
-        row |= {"overfit/eta": trainer.overfit.eta, "overfit/p": trainer.overfit.p}
-        row |= {"selection/k_now": trainer.selection.k(trainer.images), "guard/skipped": trainer.guard.skipped}
-        row["timing"] = self._timing()
-        if not self.is_main:
-            return
-        _append(self.directory.metrics_file, row)
-        self._scalars({name: value for name, value in row.items() if name not in ("images", "kimg", "timing")})
-        self._scalars({f"timing/{name}": value for name, value in row["timing"].items()})
-        if self._bar is not None:
-            self._bar.set_postfix_str(_postfix(row, trainer.config.batch), refresh=False)
+        """The means since the last row, where one is due."""
+        row = self._write_row()
+        if self.is_main:
+            self._scalars({name: value for name, value in row.items() if name not in ("images", "kimg", "timing")})
+            self._scalars({f"timing/{name}": value for name, value in row["timing"].items()})
 
     def samples(self) -> None:
         """Samples of the averaged generator from fixed inputs, each beside the source image that made it."""
-        if not self.is_main:
-            return
-        generator, count = self.trainer.frozen(), self.config.log.samples
-        images, sources = generator.with_sources(self.config.seed, range(count))
-        self._image("samples", checkpoint_name(self.trainer.images).removesuffix("-kimg"), sample_grid(images, sources))
+        if self.is_main:
+            self._image("samples", self._write_samples())
 
     def reals(self) -> None:
-        """A grid of training images, once."""
-        if not self.is_main or (self.directory.samples / "reals-kimg.png").exists():
+        """A grid of training images, once: drawn, because the first ones of a set may be of one class."""
+        path = self.directory.samples / "reals.png"
+        if not self.is_main or path.exists():
             return
-        count = min(self.config.log.samples, len(self.trainer.dataset))
-        self._image("reals", "reals", sample_grid(to_float(self.trainer.dataset.batch(0, count))))
+        dataset = self.trainer.dataset
+        chosen = draws.generator(self.config.seed, "record.reals").permutation(len(dataset))[: self.config.log.samples]
+        pixels = sample_grid(to_float(torch.from_numpy(dataset.read_batch(chosen)[0])))
+        write_png(path, pixels)
+        self._image("reals", pixels)
+
+    def last(self) -> None:
+        """The row and the grid of the last images, if they were not due; after the checkpoint (see the module)."""
+        images, batch, log = self.trainer.images, self.config.batch, self.config.log
+        if not crosses(images, batch, log.every_kimg):
+            self._write_row()
+        if self.is_main and not crosses(images, batch, log.samples_every_kimg):
+            self._write_samples()
 
     def evaluation(self, rows: list[dict[str, Any]]) -> None:
         """Results of metrics, as JSON and as curves."""
@@ -118,14 +138,37 @@ class Recorder:
         self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
         self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(_result(row) for row in rows)]))
 
-    def _timing(self) -> dict[str, float]:
+    def _write_row(self) -> dict[str, Any]:
+        trainer = self.trainer
+        means = trainer.stats.means()
+        row: dict[str, Any] = {"images": trainer.images, "kimg": trainer.images / 1000, **means}
+        if {"logits/real", "logits/fake"} <= means.keys():
+            row["score_gap"] = means["logits/real"] - means["logits/fake"]
+        row |= {"overfit/eta": trainer.overfit.eta, "overfit/p": trainer.overfit.p}
+        row |= {"selection/k_now": trainer.selection.k(trainer.images), "guard/skipped": trainer.guard.skipped}
+        row["timing"] = self._timing()
+        if self._bar is not None:
+            _append(self.directory.metrics_file, row)
+            self._bar.set_postfix_str(_postfix(row, trainer.config.batch), refresh=False)
+            if self._bar.disable:
+                self.say(_line(row, self._total, trainer.config.batch))
+        return row
+
+    def _write_samples(self) -> npt.NDArray[np.uint8]:
+        generator, numbers = self.trainer.frozen(), range(self.config.log.samples)
+        images, sources = generator.with_sources(SEED, numbers)
+        pixels = sample_grid(images, sources, captions=[caption(number) for number in numbers])
+        write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
+        return pixels
+
+    def _timing(self) -> dict[str, float | None]:
         """img/s, data wait and memory since the last row."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, images = now - self._row_started, trainer.images - self._row_images
         self._row_started, self._row_images = now, trainer.images
-        timing = {
+        timing: dict[str, float | None] = {
             "img_per_s": images / seconds,
-            "sec_per_kimg": seconds / images * 1000,
+            "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
             "data_wait_percent": 100 * trainer.waits.take() / seconds,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
@@ -141,31 +184,45 @@ class Recorder:
                     self._writer.add_scalar(name, value, self.trainer.images)
             self._writer.flush()
 
-    def _image(self, tag: str, stem: str, pixels: Any) -> None:
-        write_png(self.directory.samples / f"{stem}-kimg.png", pixels)
+    def _image(self, tag: str, pixels: npt.NDArray[np.uint8]) -> None:
         if self._writer is not None:
             self._writer.add_image(tag, pixels, self.trainer.images, dataformats="HWC")
 
 
-def rewind(directory: RunDirectory, images: int) -> None:
-    """Take back everything that was written after `images`."""
-    for file in (directory.metrics_file, directory.trace_file):
-        if file.is_file():
-            kept = [line for line in file.read_text("utf-8").splitlines() if _at_most(line, images)]
-            beside = file.with_name(f".{file.name}.tmp")
-            beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-            beside.replace(file)
-    for folder, suffix in ((directory.samples, ".png"), (directory.evaluations, ".json")):
-        for file in folder.glob(f"[0-9]*-kimg{suffix}"):
-            if images_of(file.name.removesuffix(suffix)) > images:
-                file.unlink()
+def rewind(directory: RunDirectory, images: int, config: Config) -> None:
+    """Take back everything that was written after `images`, and what was written there out of turn."""
+
+    def stays(then: int, every_kimg: float) -> bool:
+        return then <= images and (then == 0 or crosses(then, config.batch, every_kimg))
+
+    _keep_rows(directory.metrics_file, lambda then: stays(then, config.log.every_kimg))
+    _keep_rows(directory.trace_file, lambda then: then <= images)
+    _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))
+    _keep_files(directory.evaluations, ".json", lambda then: then <= images)
 
 
-def _at_most(line: str, images: int) -> bool:
+def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:
+    """Leave the rows of a file of JSON lines whose `images` may stay."""
+    if not file.is_file():
+        return
+    kept = [line for line in file.read_text("utf-8").splitlines() if (then := _clock(line)) is not None and stays(then)]
+    beside = file.with_name(f".{file.name}.tmp")
+    beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+    beside.replace(file)
+
+
+def _keep_files(folder: Path, suffix: str, stays: Callable[[int], bool]) -> None:
+    """Leave the files called by a clock that may stay, and those that are not."""
+    for file in folder.glob(f"[0-9]*-kimg{suffix}"):
+        if not stays(images_of(file.name.removesuffix(suffix))):
+            file.unlink()
+
+
+def _clock(line: str) -> int | None:
     try:
-        return bool(json.loads(line)["images"] <= images)
+        return int(json.loads(line)["images"])
     except ValueError:  # the line that a kill cut short
-        return False
+        return None
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
@@ -176,6 +233,15 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 def _result(row: dict[str, Any]) -> str:
     return f"{row['label']} {'undefined' if row['value'] is None else format(row['value'], '.4g')}"
+
+
+def _line(row: dict[str, Any], total: int, batch: int) -> str:
+    """What the bar would show, as a line of its own."""
+    speed = row["timing"]["img_per_s"]
+    left_s = (total - row["images"]) / speed if speed else 0.0
+    parts = [f"{row['kimg']:g} of {total / 1000:g} kimg", f"{speed:,.0f} img/s"]
+    parts += [f"{tqdm.format_interval(left_s)} left"] if left_s > 0 else []
+    return ", ".join([*parts, _postfix(row, batch)])
 
 
 def _postfix(row: dict[str, Any], batch: int) -> str:

@@ -127,7 +127,7 @@ def test_a_given_source_image_takes_the_place_of_the_sources_own(spider, runs, p
     words = ["--source-image", tmp_path / "three.png", "--seeds", "3", "--grid", tmp_path / "grid.png", "--json"]
     made = spider("generate", runs / "patches", "--out", tmp_path / "made", *words).json
     assert made["files"] == ["three-seed000003.png"]
-    assert pixels(tmp_path / "grid.png").shape == (64, 64 + 8 + 64, 3)  # source, gap, output, every pixel 8 x 8
+    assert pixels(tmp_path / "grid.png").shape == (64 + 15, 64 + 8 + 64, 3)  # source, gap, output, every pixel 8 x 8
 
 
 # --------------------------------------------------------------------------------------------------------- interpolate
@@ -180,6 +180,20 @@ def test_where_to_interpolate_follows_from_the_cascade(spider, runs, tmp_path, w
     done = spider("interpolate", runs / run, "--out", tmp_path / "grid.png", "--steps", "3", *options, "--json")
     assert tuple(done.json[key] for key in ("space", "stage", "blend")) == found
     assert done.json["images"] == 9
+
+
+def test_the_images_of_a_grid_can_be_had_by_themselves(spider, runs, tmp_path):
+    words = ["interpolate", runs / "gaussian", "--steps", "3"]
+    assert spider(*words, "--out", tmp_path / "grid.png").code == 0
+    assert spider(*words, "--out", tmp_path / "folder").code == 0
+    assert len(list((tmp_path / "folder").iterdir())) == 9
+    grid = pixels(tmp_path / "grid.png")
+    top, left = 16 + (64 + 14 + 16), 16 + 2 * (64 + 16)  # the second row's third image
+    small = grid[top : top + 64 : 8, left : left + 64 : 8, 0]
+    assert np.array_equal(small, pixels(tmp_path / "folder" / "r2c3.png"))
+    spider("generate", runs / "gaussian", "--seeds", "1", "--out", tmp_path / "one")
+    corner = pixels(tmp_path / "folder" / "r1c3.png").astype(int)
+    assert abs(corner - pixels(tmp_path / "one" / "seed000001.png")).max() <= 1
 
 
 def test_a_gif_has_all_frames(spider, runs, tmp_path):

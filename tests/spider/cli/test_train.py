@@ -60,8 +60,9 @@ def test_a_run_goes_on_with_its_own_configuration(spider, digits, tiny, tmp_path
     first = spider("train", "dcgan", "--data", digits, "--run", run, "--kimg", "0.04", *tiny, "--json")
     assert first.json["outcome"] == "finished"
     again = spider("train", "dcgan", "--run", run, "--kimg", "0.04", *tiny)  # the data is known
-    assert (again.code, again.out) == (0, f"{run}: finished at 0.04 of 0.04 kimg\n")
-    assert "finished at 0.08 of 0.08 kimg" in spider("train", "--run", run, "--kimg", "+0.04").out
+    assert (again.code, again.out) == (0, f"{run}: already finished at 0.04 kimg; --kimg +N makes it longer\n")
+    assert spider("train", "--run", run, "--kimg", "+0.04").out == f"{run}: finished at 0.08 kimg\n"
+    assert spider("train", "--run", run, "--kimg", "0.1").out == f"{run}: finished at 0.104 kimg (asked for 0.1)\n"
 
 
 def test_a_branch_begins_at_a_checkpoint(spider, runs, tmp_path):
@@ -69,6 +70,13 @@ def test_a_branch_begins_at_a_checkpoint(spider, runs, tmp_path):
     done = spider("train", *words, "g_optimizer.lr=1e-5", "evaluate.every_kimg=null", "--json")
     assert (done.code, done.json["kimg"]) == (0, 0.12)
     assert RunDirectory(tmp_path / "branch").config().g_optimizer.lr == 1e-5
+
+
+def test_a_branch_that_would_be_over_before_it_begins_is_refused(spider, runs, tmp_path):
+    words = ["train", "--from", f"{runs}/gaussian@0.08", "--run", tmp_path / "branch", "--kimg"]
+    refused = spider(*words, "0.08")
+    assert (refused.code, (tmp_path / "branch").exists()) == (2, False)
+    assert refused.error.endswith("gaussian@000000.080 is as far already; --kimg +N goes N beyond it")
 
 
 def test_a_dry_run_answers_and_writes_nothing(spider, digits, tiny, tmp_path):
@@ -116,7 +124,7 @@ def test_two_ranks_under_torchrun_train_what_one_does(spider, digits, tiny, tmp_
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'two'}: finished at 0.016 of 0.016 kimg\n"  # once, from rank 0
+    assert done.stdout == f"{tmp_path / 'two'}: finished at 0.016 kimg\n"  # once, from rank 0
     assert spider(*words, "--run", tmp_path / "one").code == 0
     compared = spider("compare", tmp_path / "one", tmp_path / "two", "--json").json
     assert compared["differing"] == {}

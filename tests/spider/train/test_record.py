@@ -1,0 +1,157 @@
+"""What a run leaves for people to look at: its last images too, and nothing that a longer run would not have."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cluster.world import World
+from shards.pack import pack
+from spider.config.load import make_config
+from spider.run import RunDirectory
+from spider.sources.build import open_generator
+from spider.train.loop import train
+from spider.train.record import Recorder
+from spider.train.start import prepare
+
+OVERRIDES = [
+    "batch=20",
+    "generator.width=0.05",
+    "discriminator.width=0.05",
+    "log.every_kimg=0.1",
+    "log.samples_every_kimg=0.1",
+    "log.samples=8",
+    "evaluate.every_kimg=0.13",  # at 0.26 with neither row nor grid
+    "evaluate.embedding=offline",
+    "evaluate.count=64",
+    "compute.deterministic=true",
+]
+
+
+def run(data, path, kimg, progress=False, extra=()):
+    directory = RunDirectory(path)
+    config = make_config({"data": {"path": str(data)}, "kimg": kimg}, [*OVERRIDES, *extra])
+    return train(prepare(config, directory), directory, World.single(), progress=progress)
+
+
+def rows(path):
+    """The rows of metrics.jsonl, but for what time does to them."""
+    lines = RunDirectory(path).metrics_file.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
+
+
+def shown(path):
+    """All that people look at: rows, TensorBoard, grids."""
+    directory = RunDirectory(path)
+    board = EventAccumulator(str(directory.tensorboard)).Reload()
+    scalars = {
+        tag: [(event.step, event.value) for event in board.Scalars(tag)]
+        for tag in board.Tags()["scalars"]
+        if not tag.startswith("timing/")
+    }
+    images = {tag: [event.step for event in board.Images(tag)] for tag in board.Tags()["images"]}
+    return rows(path), scalars, images, {file.name: file.read_bytes() for file in directory.samples.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("record") / "whole"
+    assert run(digits, path, 0.44) == "finished"
+    return path
+
+
+def stop_at(images, monkeypatch):
+    """Ctrl-C after the iteration that reaches so many images."""
+    iteration = Recorder.iteration
+
+    def then_stop(self):
+        iteration(self)
+        if self.trainer.images == images:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Recorder, "iteration", then_stop)
+
+
+def test_the_last_images_are_seen(whole):
+    assert [row["images"] for row in rows(whole)] == [100, 200, 300, 400, 440]
+    assert rows(whole)[-1]["loss/g"] is not None
+    assert (whole / "samples" / "000000.440-kimg.png").is_file()
+
+
+def test_a_longer_run_shows_what_one_in_a_piece_does(digits, whole, tmp_path):
+    assert run(digits, tmp_path / "run", 0.26) == "finished"
+    assert rows(tmp_path / "run")[-1]["images"] == 260
+    assert run(digits, tmp_path / "run", 0.44) == "finished"
+    assert shown(tmp_path / "run") == shown(whole)
+
+
+def test_a_stopped_run_shows_what_one_in_a_piece_does(digits, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(260, patch)
+        assert run(digits, tmp_path / "run", 0.44) == "stopped"
+    assert rows(tmp_path / "run")[-1]["images"] == 260
+    assert (tmp_path / "run" / "samples" / "000000.260-kimg.png").is_file()
+    assert run(digits, tmp_path / "run", 0.44) == "finished"
+    assert shown(tmp_path / "run") == shown(whole)
+
+
+def test_a_run_killed_after_its_last_save_shows_its_last_images(digits, whole, tmp_path):
+    run(digits, tmp_path / "run", 0.44)
+    directory = RunDirectory(tmp_path / "run")
+    directory.success_file.unlink()
+    (directory.samples / "000000.440-kimg.png").unlink()
+    directory.metrics_file.write_text("".join(directory.metrics_file.read_text().splitlines(keepends=True)[:-1]))
+    assert run(digits, tmp_path / "run", 0.44) == "finished"
+    assert shown(tmp_path / "run") == shown(whole)
+    assert directory.success_file.is_file()
+
+
+def test_a_finished_run_is_left_as_it_is(digits, tmp_path):
+    run(digits, tmp_path / "run", 0.04)
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert run(digits, tmp_path / "run", 0.04) == "already finished"
+    assert run(digits, tmp_path / "run", 0.02) == "already finished"
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+def test_the_grid_of_training_images_is_drawn_from_all_of_them(tmp_path):
+    """Of two classes that lie one after the other, black and white."""
+    for number in range(60):
+        file = tmp_path / "images" / "ab"[number // 30] / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 255 * (number // 30)).save(file)
+    pack(tmp_path / "images", tmp_path / "packed", workers=1, progress=False)
+    run(tmp_path / "packed", tmp_path / "run", 0.02, extra=["evaluate.every_kimg=null"])
+    grid = np.asarray(Image.open(tmp_path / "run" / "samples" / "reals.png"))
+    centres = grid[48, [48 + 80 * column for column in range(8)], 0]  # 8 x 8 images are shown 64 px wide, 16 px apart
+    assert set(centres.tolist()) == {0, 255}
+
+
+def test_an_image_of_a_grid_bears_the_number_that_makes_it_again(whole):
+    grid = np.asarray(Image.open(whole / "samples" / "000000.440-kimg.png"))
+    made = open_generator(str(whole), World.single().device).numbered("", 0, 8).batch(0, 8)
+    for number in range(8):
+        left = 16 + number * (64 + 16)
+        small = grid[16 : 16 + 64 : 8, left : left + 64 : 8, 0].astype(int)
+        assert abs(small - made[number, 0].numpy().astype(int)).max() <= 1
+    strip = grid[16 + 64 : 16 + 64 + 14]
+    assert strip.min() < 128 < strip[:, :16].min()  # something is written below the images, nothing between
+
+
+def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
+    run(digits, tmp_path / "run", 0.24, progress=True)
+    text = capsys.readouterr().err
+    assert "\r" not in text
+    lines = [line for line in text.splitlines() if " img/s" in line]
+    assert [line.split(" kimg")[0] for line in lines] == ["0.1 of 0.24", "0.2 of 0.24", "0.24 of 0.24"]
+    assert "left" in lines[0]
+
+
+def test_nothing_is_said_unless_asked_for(digits, tmp_path, capsys):
+    run(digits, tmp_path / "run", 0.14)
+    assert capsys.readouterr() == ("", "")
