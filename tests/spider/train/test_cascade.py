@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from cluster.world import World
+from shards.dataset import ShardDataset
+from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.run import RunDirectory, images_of, resolve
@@ -75,6 +79,26 @@ def test_another_stage_is_refused_on_resume(stages, digits, tmp_path):
     path = run(digits, tmp_path / "run", ["source.kind=generator", f"source.run={second}"])
     with pytest.raises(SpiderError, match="source: the checkpoint was trained on generator"):
         run(digits, path, ["source.kind=generator", f"source.run={first}", "kimg=0.08"])
+
+
+def test_a_run_whose_source_has_changed_since_is_refused(digits, patches, tmp_path):
+    """It would make other images than those it is known for."""
+    source = shutil.copytree(patches, tmp_path / "source")
+    fed = run(digits, tmp_path / "run", ["source.kind=images", f"source.path={source}"])
+    images = open_generator(str(fed), CPU).numbered("a", seed=0, count=3).batch(0, 3)
+    shutil.move(source, tmp_path / "before")
+    pack("builtin:patches", source, resolution=16, subset=30, workers=1, progress=False)
+    then, now = ShardDataset(tmp_path / "before").fingerprint, ShardDataset(source).fingerprint
+    says = f"^{fed}: the run was fed images {then} .*, and its source now is images {now} "
+    for use in (
+        lambda: open_generator(str(fed), CPU),
+        lambda: run(digits, tmp_path / "next", ["source.kind=generator", f"source.run={fed}"]),
+    ):
+        with pytest.raises(SpiderError, match=says):
+            use()
+    shutil.rmtree(source)
+    shutil.move(tmp_path / "before", source)
+    assert torch.equal(open_generator(str(fed), CPU).numbered("a", seed=0, count=3).batch(0, 3), images)
 
 
 def test_checkpoints_are_named_by_kimg(stages):
