@@ -141,7 +141,12 @@ class _Job:
         """`function(shared, some numbers)`, a list with a result for each, over all numbers, in order, with a bar."""
         tasks = [numbers[start : start + _FILES_PER_TASK] for start in range(0, len(numbers), _FILES_PER_TASK)]
         with tqdm(
-            total=done + len(numbers), initial=done, desc=what, unit="img", disable=not self.progress, leave=False
+            total=done + len(numbers),
+            initial=done,
+            desc=what,
+            unit="img",
+            disable=None if self.progress else True,
+            leave=False,
         ) as bar:
             for results in map_ordered(function, shared, tasks, workers=self.workers):
                 yield from results

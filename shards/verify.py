@@ -71,7 +71,7 @@ def verify(
     location = Location(path, cache_dir)
     index = location.index
     findings: list[_Findings] = []
-    with tqdm(total=index.count, desc="verify", unit="img", disable=not progress, leave=False) as bar:
+    with tqdm(total=index.count, desc="verify", unit="img", disable=None if progress else True, leave=False) as bar:
         for found in map_ordered(_check_shard, location, index.shards, workers=workers or usable_cores()):
             bar.update(index.shards[len(findings)].count)
             findings.append(found)

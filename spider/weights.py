@@ -191,7 +191,7 @@ def _download(url: str, file: IO[bytes], label: str, progress: bool) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
+            with tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=None if progress else True) as bar:
                 while chunk := response.read(1 << 20):
                     file.write(chunk)
                     digest.update(chunk)

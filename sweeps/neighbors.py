@@ -170,7 +170,9 @@ def _distances(
             frechet_distance(moments_of(features, world), target_moments),
             kid(features, target, world, seed=seed, subsets=KID_SUBSETS).value,
         )
-        for name, features in tqdm(sources.items(), "other distances", unit="source", disable=not progress)
+        for name, features in tqdm(
+            sources.items(), "other distances", unit="source", disable=None if progress else True
+        )
     }
 
 

@@ -94,7 +94,9 @@ def _extract(
 
     arrays: list[Features] = []
     rounds = range(start // BLOCK, -(-stop // BLOCK), world.size)
-    for b in tqdm(rounds, f"features of {images.name}", unit="block", disable=not (progress and world.is_main)):
+    for b in tqdm(
+        rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
+    ):
         mine = embed(_block(images, b + world.rank, start, stop))
         # [W, BLOCK, dim] -> [W * BLOCK, dim]: images b * BLOCK and those that follow
         gathered = [world.all_gather(rows).flatten(0, 1).cpu().numpy() for rows in mine]

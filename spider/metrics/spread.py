@@ -28,7 +28,9 @@ def spread(
     """
     mine: list[tuple[Tensor, ...]] = []
     rounds = -(-count // world.size)
-    for r in trange(rounds, desc=label, unit="block", disable=not (progress and world.is_main), leave=False):
+    for r in trange(
+        rounds, desc=label, unit="block", disable=None if progress and world.is_main else True, leave=False
+    ):
         # The last round may have fewer units than ranks; a gather needs something from every rank.
         mine.append(compute(min(r * world.size + world.rank, count - 1)))
     return tuple(

@@ -59,7 +59,9 @@ def paper_curves(
     with exact_float32(), own_threads(device) as each:
         return {
             name: _curves(cube, kernels, target, features, seed, device, each)
-            for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress)
+            for name, features in tqdm(
+                sources.items(), "signed distance", unit="source", disable=None if progress else True
+            )
         }
 
 

@@ -125,7 +125,9 @@ def sid_curves(
         redrawn = estimator.redraw_target(at_target, target)
         return {
             name: estimator.curves(name, estimator.measure(features), at_target, redrawn)
-            for name, features in tqdm(sources.items(), "signed distance", unit="source", disable=not progress)
+            for name, features in tqdm(
+                sources.items(), "signed distance", unit="source", disable=None if progress else True
+            )
         }
 
 

@@ -80,3 +80,10 @@ def test_one_rank_packs_and_all_of_them_read(ranks, photos, tmp_path, caches):
     refusals = ranks(2).run(pack_on_ranks, tmp_path / "nothing")
     assert refusals[0] == refusals[1]
     assert "no such file or folder" in refusals[0]
+
+
+def test_bars_are_for_terminals(spider, digits, photos, patches, tmp_path):
+    near = ["neighbors", digits, patches, "--out", tmp_path / "near", "--embedding", "offline", "--images", "150"]
+    for words in (["pack", photos, tmp_path / "packed"], ["verify", tmp_path / "packed"], near):
+        done = spider(*words)
+        assert (done.code, done.err) == (0, "")
