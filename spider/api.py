@@ -357,7 +357,7 @@ def ls(folder: str | Path) -> list[RunSummary]:
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
-    """Runs side by side: see `spider.compare.compare_runs`. `.draw(FILE)` makes the figure."""
+    """Runs side by side: see `spider.compare.compare_runs`; `spider.compare_figure` draws it."""
     from spider.compare import compare_runs
 
     return compare_runs(runs)

@@ -1,16 +1,18 @@
 """Runs side by side: which keys differ, how large they are, and how their metrics went with the images shown.
 
 Values are compared at equal kimg, because images are the clock. Metrics come from the runs' own evaluations
-(RUN/evaluations); where two runs were not measured by the same protocol against the same reference, it says so.
+(RUN/evaluations); where two runs were not measured by the same protocol against the same reference, it says so. Runs
+that differ in their seed alone are one experiment: its values are the mean, and the lowest and the highest.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spider.config.load import flatten
 from spider.errors import SpiderUsageError
@@ -19,17 +21,24 @@ from spider.run import RunDirectory, images_of, no_run
 from spider.runs import describe_best
 from spider.tables import aligned
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+LOSSES = {"loss/d_real": "D's loss on real images", "loss/d_fake": "D's loss on samples", "loss/g": "G's loss"}
 
 _ROWS_PER_METRIC = 5
-_LOSSES = {"loss/d_real": "D's loss on real images", "loss/d_fake": "D's loss on samples", "loss/g": "G's loss"}
-# Okabe and Ito's palette, without yellow, which is too light on white; told apart by shape as well
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLES = ("-", "--", "-.", ":")
 
 Curve = list[tuple[float, float]]  # (kimg, value), by kimg
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that differ in their seed alone; most often one run.
+
+    Attributes:
+        name: of the run below the folder of all runs, or what the names of its runs have in common.
+        runs: which, as positions in `Comparison.runs`.
+    """
+
+    name: str
+    runs: list[int]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Comparison:
 
     Attributes:
         runs: as they were named.
+        experiments: the same by what they are.
         differing: by key, the values that the runs have; None where a run's other choices have no such key.
         parameters: by network, how many parameters train; None for a run that never started.
         metrics: by label, the curve of every run; a run that was not measured has an empty one.
@@ -47,6 +57,7 @@ class Comparison:
     """
 
     runs: list[str]
+    experiments: list[Experiment]
     differing: dict[str, list[Any]]
     parameters: dict[str, list[int | None]]
     metrics: dict[str, list[Curve]]
@@ -54,30 +65,37 @@ class Comparison:
     best: list[dict[str, Any] | None]
     warnings: list[str] = field(default_factory=list)
 
-    def at_common_kimg(self, label: str) -> dict[float, list[float]]:
-        """Values of a metric, or a loss, by kimg at which every run has one."""
-        curves = [dict(curve) for curve in {**self.metrics, **self.losses}[label]]
-        common = set.intersection(*(set(curve) for curve in curves))
-        return {kimg: [curve[kimg] for curve in curves] for kimg in sorted(common)}
+    def at_common_kimg(self, label: str) -> dict[float, list[float | None]]:
+        """Values of a metric, or a loss, by kimg at which every run has one that has any; the others have None."""
+        return _at_common_kimg({**self.metrics, **self.losses}[label])
 
     def table(self) -> str:
-        """For a terminal: a column per run."""
-        rows = [["", *self.runs]]
-        rows += [[key, *map(_shown, values)] for key, values in self.differing.items()]
-        rows += [[f"parameters of {name}", *map(_count, values)] for name, values in self.parameters.items()]
+        """For a terminal: a column per experiment."""
+        rows = [["", *(experiment.name for experiment in self.experiments)]]
+        rows += self._rows({key: [_shown(value) for value in values] for key, values in self.differing.items()})
+        rows += self._rows({f"parameters of {name}": list(map(_count, n)) for name, n in self.parameters.items()})
         for label in self.metrics or self.losses:
             found = self.at_common_kimg(label)
             rows += [
-                [f"{label} at {kimg:g} kimg", *(f"{value:.5g}" for value in found[kimg])] for kimg in _spread(found)
+                [
+                    f"{label} at {kimg:g} kimg",
+                    *(_mean_and_range([found[kimg][run] for run in each.runs]) for each in self.experiments),
+                ]
+                for kimg in _spread(found)
             ]
-        rows.append(["best", *map(describe_best, self.best)])
+        rows.append(["best", *(self._best([self.best[run] for run in each.runs]) for each in self.experiments)])
         notes = [f"! {warning}" for warning in self.warnings]
+        if len(self.experiments) < len(self.runs):
+            notes = ["several seeds: mean (lowest to highest)", *notes]
         return "\n".join([aligned(rows), *notes])
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "runs": self.runs,
+            "experiments": [
+                {"name": each.name, "runs": [self.runs[run] for run in each.runs]} for each in self.experiments
+            ],
             "differing": self.differing,
             "parameters": self.parameters,
             "at_common_kimg": {
@@ -88,44 +106,20 @@ class Comparison:
             "warnings": self.warnings,
         }
 
-    def draw(self, path: str | Path) -> None:
-        """A figure: every metric against kimg; the losses where nothing was measured."""
-        from matplotlib.figure import Figure
+    @staticmethod
+    def _best(found: Sequence[dict[str, Any] | None]) -> str:
+        if len(found) == 1:
+            return describe_best(found[0])
+        metrics = {best["metric"] for best in found if best is not None}
+        values = [None if best is None else best["value"] for best in found]
+        return f"{metrics.pop()} {_mean_and_range(values)}" if len(metrics) == 1 else "-"
 
-        panels = {label: curves for label, curves in (self.metrics or self.losses).items() if any(curves)}
-        if not panels:
-            raise SpiderUsageError("nothing to draw: none of the runs has an evaluation or a row in metrics.jsonl")
-        columns = min(len(panels), 3)
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(4.6 * columns + 0.4, 3.4 * rows + 0.7), layout="constrained", dpi=120)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, (label, curves) in zip(grid.flat, panels.items(), strict=False):
-            self._draw_panel(axes, label, curves)
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.set_axis_off()
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(self.runs), 3), frameon=False)
-        if self.warnings:
-            figure.suptitle("not all of these numbers may be compared: see the table", fontsize=9)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-
-    def _draw_panel(self, axes: Axes, label: str, curves: list[Curve]) -> None:
-        for number, (run, curve) in enumerate(zip(self.runs, curves, strict=True)):
-            axes.plot(
-                [kimg for kimg, _ in curve],
-                [value for _, value in curve],
-                color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
-                marker=_MARKERS[number % len(_MARKERS)] if len(curve) <= 50 else None,
-                markersize=4,
-                linewidth=1.5,
-                label=run,
-            )
-        axes.set_xlabel("images shown (kimg)")
-        axes.set_ylabel(_LOSSES.get(label, label))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    def _rows(self, values: dict[str, list[str]]) -> list[list[str]]:
+        """A row per entry, from the values of runs: those of one experiment beside each other, each once."""
+        return [
+            [name, *(", ".join(dict.fromkeys(each[run] for run in experiment.runs)) for experiment in self.experiments)]
+            for name, each in values.items()
+        ]
 
 
 def compare_runs(runs: Sequence[str | Path]) -> Comparison:
@@ -144,12 +138,13 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
     parameters = [_parameters(directory) for directory in directories]
     return Comparison(
         runs=names,
+        experiments=_experiments(names, directories),
         differing=_differing(directories),
         parameters={name: [each.get(name) for each in parameters] for name in _keys(parameters)},
         metrics={label: [each.get(label, []) for each in _curves(evaluations)] for label in _labels(evaluations)},
         losses={
             label: [[(row["kimg"], row[label]) for row in each if row.get(label) is not None] for each in rows]
-            for label in _LOSSES
+            for label in LOSSES
         },
         best=[directory.best() for directory in directories],
         warnings=_incomparable(names, evaluations),
@@ -162,6 +157,31 @@ def _open(name: str) -> RunDirectory:
         hint = "; a comparison is of whole runs, without @" if "@" in name else ""
         raise SpiderUsageError(f"{no_run(name)}{hint}")
     return directory
+
+
+def _experiments(names: Sequence[str], directories: Sequence[RunDirectory]) -> list[Experiment]:
+    """Runs by configuration without its seed; equal seeds are no several seeds, and stay apart."""
+    alike: dict[str, list[int]] = {}
+    seeds: dict[str, set[int]] = {}
+    for run, directory in enumerate(directories):
+        config = directory.config()
+        key = json.dumps(flatten(config.model_copy(update={"seed": 0})))
+        if config.seed in seeds.setdefault(key, set()):
+            key += f" {run}"
+        seeds.setdefault(key, set()).add(config.seed)
+        alike.setdefault(key, []).append(run)
+    folder = os.path.commonpath([os.path.dirname(name) for name in names]) if len(set(names)) > 1 else ""
+    short = [os.path.relpath(name, folder) if folder else name for name in names]
+    return [Experiment(_common_name([short[run] for run in runs]), runs) for runs in alike.values()]
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """letters-0, letters-1: letters-*, 2 seeds."""
+    if len(names) == 1:
+        return names[0]
+    start = os.path.commonprefix(names)  # noqa: RUF071 (characters, not folders)
+    end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
+    return f"{start}*{end}, {len(names)} seeds"
 
 
 def _differing(directories: Sequence[RunDirectory]) -> dict[str, list[Any]]:
@@ -239,7 +259,14 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
     return warnings
 
 
-def _spread(found: dict[float, list[float]]) -> list[float]:
+def _at_common_kimg(curves: Sequence[Curve]) -> dict[float, list[float | None]]:
+    values = [dict(curve) for curve in curves]
+    measured = [set(each) for each in values if each]
+    common = set.intersection(*measured) if measured else set()
+    return {kimg: [each.get(kimg) for each in values] for kimg in sorted(common)}
+
+
+def _spread(found: dict[float, list[float | None]]) -> list[float]:
     """A few of the kimg, evenly spread, the last among them."""
     every = list(found)
     if len(every) <= _ROWS_PER_METRIC:
@@ -253,3 +280,11 @@ def _shown(value: Any) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
+
+
+def _mean_and_range(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = f"{sum(known) / len(known):.4g}"
+    return mean if len(known) == 1 else f"{mean} ({min(known):.4g} to {max(known):.4g})"

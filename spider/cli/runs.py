@@ -57,11 +57,13 @@ def compare(
 ) -> None:
     """Show in what runs differ.
 
-    Keys, sizes, and metrics at equal numbers of images.
+    Keys, sizes, and metrics at equal numbers of images. Runs that differ in their seed alone share a column.
     """
     found = api.compare(runs)
     if out is not None:
-        found.draw(out)
+        from spider.compare_figure import draw_comparison
+
+        draw_comparison(found, out)
     if as_json:
         say_json(found.as_json())
     else:

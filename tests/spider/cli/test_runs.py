@@ -82,6 +82,29 @@ def test_compare_shows_keys_sizes_and_metrics_at_equal_kimg(spider, runs):
     assert "FD[offline] at 0.08 kimg" in spider("compare", runs / "gaussian", runs / "patches").out
 
 
+def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs, run, tmp_path):
+    other = tmp_path / "gaussian-1"
+    shutil.copytree(run.path, other)
+    config = (other / "config.yaml").read_text()
+    assert "\nseed: 0\n" in config
+    (other / "config.yaml").write_text(config.replace("\nseed: 0\n", "\nseed: 1\n"))
+    for file in RunDirectory(other).evaluations.iterdir():
+        content = json.loads(file.read_text())
+        content["results"][0]["value"] += 0.5
+        file.write_text(json.dumps(content))
+    compared = spider("compare", run.path, other, runs / "patches", runs / "cascade")
+    one, two = spider("compare", run.path, other, "--json").json["at_common_kimg"]["FD[offline]"][0]["values"]
+    assert two == one + 0.5
+    assert f"{one + 0.25:.4g} ({one:.4g} to {two:.4g})" in compared.out
+    assert ", 2 seeds" in compared.out
+    assert "several seeds: mean (lowest to highest)" in compared.out
+    [measured] = [line for line in compared.out.splitlines() if line.startswith("FD[offline] at 0.08 kimg")]
+    assert measured.split()[-1] == "-"  # the cascade was not measured
+    assert len(spider("compare", run.path, run.path, "--json").json["experiments"]) == 2  # one seed twice is no seeds
+    figure = tmp_path / "figure.png"
+    assert spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure).code == 0
+
+
 def test_compare_warns_of_numbers_that_cannot_be_compared(spider, runs, run):
     for file in run.evaluations.iterdir():
         text = file.read_text().replace('"count": 64', '"count": 63')
