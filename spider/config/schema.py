@@ -64,6 +64,7 @@ class ComputeConfig(Section):
     loss_scale: float = Field(
         1.0, gt=0, description="losses are multiplied and gradients divided by this (fp16: 256 or more)"
     )
+    tf32: bool = Field(False, description="let GPUs round the factors of float32 products to 11 bits, for speed")
     channels_last: bool = Field(False, description="memory format of the networks")
     compile: bool = Field(
         False, description="torch.compile for the first-order phases; penalties run the same modules eagerly"
@@ -88,7 +89,9 @@ class CheckpointConfig(Section):
         15.0, gt=0, description="and whenever so many minutes have passed; null = not by time"
     )
     keep_last: int = runtime(3, ge=1, description="how many to keep, besides the best")
-    keep_every_kimg: float | None = runtime(None, gt=0, description="also keep those at multiples of this; null = none")
+    keep_every_kimg: float | None = runtime(
+        None, gt=0, description="save at multiples of this as well, and keep those for good; null = none"
+    )
 
 
 class LogConfig(Section):

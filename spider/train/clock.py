@@ -7,5 +7,8 @@ def crosses(images: int, batch: int, every_kimg: float | None) -> bool:
     """Whether the iteration that ended at `images` reached or passed a multiple of `every_kimg`; None is never."""
     if every_kimg is None:
         return False
-    every = every_kimg * 1000
-    return int(images / every) > int((images - batch) / every)
+
+    def passed(clock: int) -> int:
+        return int(clock / (every_kimg * 1000) + 1e-9)  # 16.1 * 1000 is more than 16100
+
+    return passed(images) > passed(images - batch)

@@ -81,9 +81,9 @@ def train(
             if _due(trainer, config.log.samples_every_kimg):
                 record.samples()
             improved = _due(trainer, config.evaluate.every_kimg) and evaluator.measure(record)
-            stopping, overdue = stop.agreed(), world.any(saver.overdue())
+            stopping, due = stop.agreed(), world.any(saver.due())
             finished = trainer.images >= total
-            if improved or stopping or overdue or finished or _due(trainer, config.checkpoint.every_kimg):
+            if improved or stopping or due or finished:
                 saver.save()
             if stopping and not finished:
                 record.last()
@@ -120,10 +120,12 @@ class Saver:
     def __post_init__(self) -> None:
         self._saved_at = time.monotonic()
 
-    def overdue(self) -> bool:
-        """Whether more than `checkpoint.every_min` have passed since the last save (on this rank's clock)."""
-        minutes = self.trainer.config.checkpoint.every_min
-        return minutes is not None and time.monotonic() - self._saved_at > minutes * 60
+    def due(self) -> bool:
+        """Whether it is time: by the images, by what is to be kept, or by the wall clock of this rank."""
+        settings = self.trainer.config.checkpoint
+        minutes = settings.every_min
+        overdue = minutes is not None and time.monotonic() - self._saved_at > minutes * 60
+        return overdue or _due(self.trainer, settings.every_kimg) or _due(self.trainer, settings.keep_every_kimg)
 
     def load(self, branch: RunRef | None) -> None:
         """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch."""

@@ -1,0 +1,102 @@
+"""What the loop keeps and marks: checkpoints for good, _SUCCESS, and k of a run that branches."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.run import RunDirectory, images_of, resolve
+from spider.train.clock import crosses
+from spider.train.loop import train
+from spider.train.trainer import Trainer
+
+SMALL = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4", "log.tensorboard=false"]
+
+
+def run(data, path, overrides, branch=None):
+    """Train in this process; how it ended."""
+    config = make_config({"data": {"path": str(data)}}, [*SMALL, *overrides])
+    return train(config, RunDirectory(path), World.single(), branch=branch, progress=False)
+
+
+def kept(path):
+    """The clock of every checkpoint."""
+    return [images_of(name) for name in RunDirectory(path).checkpoint_names()]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Have something done after every iteration: meanwhile(lambda images: ...)."""
+    iterate = Trainer.iterate
+
+    def watch(act):
+        def iterate_and_act(trainer):
+            iterate(trainer)
+            act(trainer.images)
+
+        monkeypatch.setattr(Trainer, "iterate", iterate_and_act)
+
+    return watch
+
+
+def test_an_interval_is_crossed_where_it_ends():
+    """Though 16.1 x 1000 is more than 16,100 in floating point."""
+    for images in range(100, 70_000, 100):
+        assert crosses(images, 1, images / 1000), images
+        assert not crosses(images - 1, 1, images / 1000), images
+
+
+KEEP = ["kimg=0.16", "checkpoint.keep_every_kimg=0.05", "checkpoint.keep_last=1"]
+
+
+@pytest.mark.parametrize("every_kimg", [0.01, 0.04, 1])
+def test_checkpoints_kept_for_good_are_the_first_beyond_each_multiple(digits, tmp_path, every_kimg):
+    """Multiples that the batch does not divide, and whenever else the run saves."""
+    run(digits, tmp_path / "run", [*KEEP, f"checkpoint.every_kimg={every_kimg}"])
+    assert kept(tmp_path / "run") == [56, 104, 152, 160]
+
+
+@pytest.mark.parametrize("every_kimg", [0.01, 1])
+def test_a_resumed_run_keeps_the_same_checkpoints(digits, tmp_path, meanwhile, every_kimg):
+    """Stopped before, at and after the first one to keep."""
+    meanwhile(lambda images: signal.raise_signal(signal.SIGINT) if images in (48, 56, 64) else None)
+    settings = [*KEEP, f"checkpoint.every_kimg={every_kimg}"]
+    ends = [run(digits, tmp_path / "run", settings) for _ in range(4)]
+    assert ends == ["stopped"] * 3 + ["finished"]
+    assert kept(tmp_path / "run") == [56, 104, 152, 160]
+
+
+def test_success_is_marked_while_the_run_has_its_length(digits, tmp_path, meanwhile):
+    directory = RunDirectory(tmp_path / "run")
+    seen = []
+    meanwhile(lambda images: seen.append((images, directory.success_file.exists())))
+    run(digits, directory.path, ["kimg=0.016"])
+    assert directory.success_file.read_text() == "0.016 kimg\n"
+    run(digits, directory.path, ["kimg=0.016"])
+    assert directory.success_file.exists()
+    run(digits, directory.path, ["kimg=0.032"])
+    assert directory.success_file.read_text() == "0.032 kimg\n"
+    assert seen == [(8, False), (16, False), (24, False), (32, False)]
+
+
+@pytest.fixture(scope="module")
+def adaptive(digits, tmp_path_factory):
+    """A run whose k fell to half of its batch of 16, for good: p is 1."""
+    path = tmp_path_factory.mktemp("adaptive") / "run"
+    falling = ["selection.k_unit=2", "selection.k_min=8", "overfit.target=-0.99", "overfit.rise_kimg=0.01"]
+    run(digits, path, ["batch=16", "kimg=0.16", "selection.kind=adaptive", *falling])
+    return path
+
+
+@pytest.mark.parametrize(("batch", "k_unit", "k"), [(32, 1, 16), (32, 4, 16), (8, 1, 4), (12, 3, 6), (12, 4, 8)])
+def test_a_branch_with_another_batch_begins_at_the_same_share_of_it(digits, adaptive, tmp_path, batch, k_unit, k):
+    """To the nearest of its own strides."""
+    branch = ["selection.kind=adaptive", f"selection.k_unit={k_unit}", "selection.trace.first_step=0"]
+    overrides = [*branch, f"batch={batch}", "kimg=0.161", "overfit.rise_kimg=1000"]
+    run(digits, tmp_path / "run", overrides, resolve(str(adaptive)))
+    [row] = map(json.loads, RunDirectory(tmp_path / "run").trace_file.read_text().splitlines())
+    assert (row["images"], row["k"], row["p"]) == (160 + batch, k, 1.0)
