@@ -1,7 +1,8 @@
 """Two figures to judge copying by eye.
 
 nearest-histogram.png   distances to the nearest training image: of the samples, and of images that are no copies
-nearest-panel.png       samples beside their nearest training images: the closest ones, then some from all distances
+nearest-panel.png       samples beside their nearest training images: the closest ones, then some from all distances;
+                        the one called seed 7 is what `spider generate RUN --seeds 7` writes
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from spider.embed.images import NumberedImages
+from spider.frozen import GeneratedImages
+from spider.generate import SEED
 from spider.metrics.nearest import TAIL, NearestTraining
 
 HISTOGRAM, PANEL = "nearest-histogram.png", "nearest-panel.png"
@@ -24,6 +27,16 @@ _SAMPLES, _UNSEEN = "#c2410c", "#475569"
 
 def draw_histogram(path: Path, found: NearestTraining) -> None:
     """Distances of samples and of unseen images as shares, on one axis."""
+    _save(histogram(found), path)
+
+
+def draw_panel(path: Path, found: NearestTraining, samples: NumberedImages, training: NumberedImages) -> None:
+    """Pairs of sample (left) and nearest training image (right), with their numbers and distances."""
+    _save(panel(found, samples, training), path)
+
+
+def histogram(found: NearestTraining) -> Figure:
+    """What `draw_histogram` writes."""
     figure = Figure(figsize=(7, 3.6), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     both = np.concatenate([found.samples.distances, found.unseen])
@@ -44,7 +57,7 @@ def draw_histogram(path: Path, found: NearestTraining) -> None:
         axes.axvline(float(np.median(distances)), color=colour, linestyle="--", linewidth=1)
     axes.axvline(found.tail, color=_UNSEEN, linestyle=":", linewidth=1)
     axes.set_xlim(0, bins[-1])
-    axes.set_xlabel("distance to the nearest training image (dashed: medians)")
+    axes.set_xlabel("distance to the nearest training image, in the embedding's features (dashed: medians)")
     axes.set_ylabel("% of images")
     axes.set_title(
         f"samples are {found.ratio:.2f} times as far as {found.scale} (medians);\n"
@@ -52,21 +65,21 @@ def draw_histogram(path: Path, found: NearestTraining) -> None:
         fontsize=10,
     )
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    _save(figure, path)
+    return figure
 
 
-def draw_panel(path: Path, found: NearestTraining, samples: NumberedImages, training: NumberedImages) -> None:
-    """Pairs of sample (left) and nearest training image (right), with their distances."""
+def panel(found: NearestTraining, samples: NumberedImages, training: NumberedImages) -> Figure:
+    """What `draw_panel` writes."""
     order = np.argsort(found.samples.distances, kind="stable")
     closest = order[: _COLUMNS * _CLOSEST_ROWS]
     spread = order[np.unique(np.linspace(0, len(order) - 1, _COLUMNS * _SPREAD_ROWS).round().astype(int))]
     sections = [("the closest", closest), ("from the closest to the farthest", spread)]
     heights = [-(-len(chosen) // _COLUMNS) for _, chosen in sections]
-    layout = ConstrainedLayoutEngine(wspace=0.12, w_pad=0.02, h_pad=0.02)
-    figure = Figure(figsize=(_COLUMNS * 2.2, sum(heights) * 1.3 + 1.1), layout=layout, dpi=100)
+    layout = ConstrainedLayoutEngine(wspace=0.12, w_pad=0.06, h_pad=0.03)
+    figure = Figure(figsize=(_COLUMNS * 2.2, sum(heights) * 1.45 + 1.3), layout=layout, dpi=100)
     figure.suptitle(
         f"{samples.name}: each sample (left) beside its nearest image in {training.name} (right)\n"
-        f"below: the distance, and the share of {found.scale} that are nearer than that",
+        f"below: their numbers; the distance, and the share of {found.scale} that are nearer than that",
         fontsize=11,
     )
     grid = figure.add_gridspec(len(sections), 1, height_ratios=[height + 0.25 for height in heights])
@@ -74,7 +87,7 @@ def draw_panel(path: Path, found: NearestTraining, samples: NumberedImages, trai
         part = figure.add_subfigure(grid[row])
         part.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
         _draw_pairs(part, chosen, found, samples, training)
-    _save(figure, path)
+    return figure
 
 
 def _draw_pairs(
@@ -90,11 +103,15 @@ def _draw_pairs(
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     for axes, i in zip(grid.flat, chosen, strict=False):
-        distance = found.samples.distances[i]
-        sample, other = (_picture(*which) for which in ((samples, int(i)), (training, int(found.samples.indices[i]))))
-        axes.imshow(_side_by_side(sample, other), interpolation="nearest")
+        distance, twin = found.samples.distances[i], int(found.samples.indices[i])
+        axes.imshow(_side_by_side(_picture(samples, int(i)), _picture(training, twin)), interpolation="nearest")
         nearer = float((found.unseen < distance).mean())
-        axes.set_xlabel(f"{distance:.3g} · {nearer:.1%}", fontsize=8)
+        axes.set_xlabel(f"{_number(samples, int(i))} · image {twin}\n{distance:.3g} · {nearer:.1%}", fontsize=8)
+
+
+def _number(samples: NumberedImages, i: int) -> str:
+    """Sample `i` as `spider generate` takes it; otherwise as a sample."""
+    return f"seed {i}" if isinstance(samples, GeneratedImages) and samples.seed == SEED else f"sample {i}"
 
 
 def _picture(images: NumberedImages, i: int) -> NDArray[np.uint8]:
