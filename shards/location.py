@@ -32,7 +32,9 @@ class Location:
         self._remote = RemoteFolder(self.path) if is_remote(path) else None
         self.index = parse_index(self._read_index(), f"{self.path}/{INDEX_NAME}")
         if self._remote is not None:
-            self._folder = self._remote.cache_folder(cache_dir or default_cache_dir(), self.index.fingerprint)
+            # Not by the fingerprint, which is the same when the same images are packed in other shards
+            sha256s = [sha256 for shard in self.index.shards for sha256 in (shard.sha256, shard.offsets_sha256)]
+            self._folder = self._remote.cache_folder(cache_dir or default_cache_dir(), sha256s)
 
     @property
     def name(self) -> str:

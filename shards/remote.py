@@ -1,11 +1,12 @@
 """Shards behind a URL, through fsspec: each fetched whole when first used, checked, and kept.
 
-    CACHE/<name>-<hash of url and fingerprint>/
+    CACHE/<name>-<hash of url and content>/
         000000.tar, 000000.offsets    checked by sha256, then renamed into place
         000000.tar.lock               held by the process that fetches
 
-Every dataset has a folder of its own: two sets whose shards have the same names never meet. Files are never deleted
-here; the folder may be removed at any time that nobody reads it.
+Every dataset has a folder of its own: two sets whose shards have the same names never meet, nor do the shards of a set
+and of the same images packed anew. Files are never deleted here; the folder may be removed at any time that nobody
+reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ class RemoteFolder:
             raise ShardsError(f"{self.url}: cannot be listed: {error}") from None
         return {name: listed.get(name) or self._size(filesystem, f"{root}/{name}") for name in names}
 
-    def cache_folder(self, root: Path, fingerprint: str) -> Path:
-        """The private folder of this dataset under `root`, for this user only."""
-        private = hashlib.sha256(f"{self.url}\n{fingerprint}".encode()).hexdigest()[:16]
+    def cache_folder(self, root: Path, sha256s: Iterable[str]) -> Path:
+        """The private folder under `root`, for this user only, of the dataset whose files have these digests."""
+        private = hashlib.sha256("\n".join([self.url, *sha256s]).encode()).hexdigest()[:16]
         folder = root / f"{re.sub(r'[^A-Za-z0-9_-]', '_', self.name)}-{private}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder

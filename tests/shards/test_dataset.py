@@ -274,6 +274,17 @@ def test_two_sets_never_share_a_cached_file(files, packed, tmp_path):
     assert all(folder.stat().st_mode & 0o077 == 0 for folder in (tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize("options", [{"encoding": "raw"}, {"shard_mb": 0.01}])
+def test_a_set_packed_anew_at_its_url_is_fetched_anew(files, tmp_path, options):
+    """With the same fingerprint, and other files of the same names."""
+    url, cache = f"file://{tmp_path / 'noise'}", tmp_path / "cache"
+    pack(files, tmp_path / "noise", shard_mb=0.06, progress=False, workers=1)
+    before = read_all(ShardDataset(url, cache))[0]
+    shutil.rmtree(tmp_path / "noise")
+    pack(files, tmp_path / "noise", **{"shard_mb": 0.06, "progress": False, "workers": 1} | options)
+    assert (read_all(ShardDataset(url, cache))[0] == before).all()
+
+
 def test_a_remote_shard_with_another_digest_is_not_used(remote, tmp_path):
     memory = fsspec.filesystem("memory")
     path = f"{remote.removeprefix('memory:/')}/000000.tar"
