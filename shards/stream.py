@@ -111,11 +111,11 @@ class BatchStream:
             waiting: deque[tuple[_Plan, Future[_Loaded]]] = deque()
             while True:
                 start = time.perf_counter()
-                waiting.extend((plan, read(plan)) for plan in islice(plans, ahead + 1 - len(waiting)))
-                plan, load = waiting.popleft()
                 try:
+                    waiting.extend((plan, read(plan)) for plan in islice(plans, ahead + 1 - len(waiting)))
+                    plan, load = waiting.popleft()
                     images, labels = load.result()
-                except BrokenProcessPool:
+                except BrokenProcessPool:  # from `result` if the pool learns of the death there, from `read` afterwards
                     raise ShardsError(_death()) from None
                 yield Batch(images, labels, plan.indices, time.perf_counter() - start)
 

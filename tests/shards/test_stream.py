@@ -169,12 +169,32 @@ def reading_processes():
     return multiprocessing.active_children()
 
 
-def test_a_killed_worker_stops_the_stream(packed):
-    with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=2).batches(0)) as batches:
+def test_a_worker_killed_while_a_batch_is_awaited_stops_the_stream(packed):
+    with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=1).batches(0)) as batches:
         next(batches)
-        os.kill(reading_processes()[0].pid, signal.SIGKILL)
+        (reader,) = reading_processes()
+        os.kill(reader.pid, signal.SIGSTOP)  # so that what comes next is waited for
+        threading.Timer(0.5, reader.kill).start()
         with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
             list(islice(batches, 50))
+
+
+def test_a_worker_killed_between_two_batches_stops_the_stream(packed):
+    """Asked when the pool has noticed and takes no more work."""
+    threads = threading.active_count()
+    with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=2).batches(0)) as batches:
+        next(batches)
+        reading_processes()[0].kill()
+        wait_until(lambda: threading.active_count() <= threads)
+        with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
+            next(batches)
+
+
+def wait_until(condition, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
