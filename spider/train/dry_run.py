@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 
 from cluster.world import World
 from spider.config.schema import Config
+from spider.precision import set_numerics
 from spider.train.environment import device_name
+from spider.train.evaluation_cost import EvaluationCost, evaluation_cost
 from spider.train.trainer import Trainer
 
 _WARM_UP = 3  # iterations, compilation and allocation left out of the figures
@@ -20,7 +23,7 @@ _AT_LEAST_S = 3.0
 
 @dataclass(frozen=True)
 class DryRun:
-    """The figures. Memory is the peak of this rank, everything else is of the whole run."""
+    """The figures. Memory is the peak of this rank, everything else is of the whole run, with its evaluations."""
 
     device: str
     world_size: int
@@ -32,6 +35,7 @@ class DryRun:
     sec_per_kimg: float
     img_per_s: float
     data_wait_percent: float
+    evaluation: EvaluationCost | None
     hours: float
     host_memory_mb: float
     gpu_memory_mb: float | None
@@ -52,16 +56,31 @@ class DryRun:
             ("measured over", f"{self.iterations_measured} iterations"),
             ("data wait", f"{self.data_wait_percent:.1f} % of the time"),
             ("memory per rank", f"{self.host_memory_mb:,.0f} MB{gpu}"),
-            ("length", f"{self.kimg:g} kimg: {_duration(self.hours)}, without evaluation"),
+            ("evaluation", self._evaluation()),
+            ("length", f"{self.kimg:g} kimg: {_duration(self.hours)}"),
             ("disk", f"{self.disk_gb:.2g} GB, a checkpoint is {self.checkpoint_mb:.3g} MB"),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
+    def _evaluation(self) -> str:
+        cost = self.evaluation
+        if cost is None:
+            return "none (evaluate.every_kimg)"
+        scaled = f" (embedding scaled from {cost.images_measured:,} to {cost.images:,} images)"
+        one = f"{cost.sec_per_evaluation:.3g} s{scaled if cost.images_measured < cost.images else ''}"
+        whole = f"{_duration(cost.sec / 3600)} of the length"
+        return f"{cost.evaluations:,} x {one}, once {cost.reference_sec:.3g} s for the reference: {whole}"
+
 
 def dry_run(config: Config, world: World) -> DryRun:
     """Measure `config` on `world`; all ranks. At least three seconds, and every lazy phase at least twice."""
-    trainer = Trainer(config, world)
+    set_numerics(config.compute)
+    with closing(Trainer(config, world)) as trainer:
+        return _measure(config, world, trainer)
+
+
+def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
     for _ in range(_WARM_UP):
         trainer.iterate()
     trainer.waits.take()
@@ -76,6 +95,8 @@ def dry_run(config: Config, world: World) -> DryRun:
             break
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
+    data_wait_percent = 100 * trainer.waits.take() / seconds
+    evaluation = evaluation_cost(trainer)
     images = done * config.batch
     cuda = world.device.type == "cuda"
     return DryRun(
@@ -88,8 +109,9 @@ def dry_run(config: Config, world: World) -> DryRun:
         iterations_measured=done,
         sec_per_kimg=seconds / images * 1000,
         img_per_s=images / seconds,
-        data_wait_percent=100 * trainer.waits.take() / seconds,
-        hours=config.kimg * 1000 / images * seconds / 3600,
+        data_wait_percent=data_wait_percent,
+        evaluation=evaluation,
+        hours=(config.kimg * 1000 / images * seconds + (evaluation.sec if evaluation else 0.0)) / 3600,
         host_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         gpu_memory_mb=torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
         checkpoint_mb=checkpoint / 2**20,

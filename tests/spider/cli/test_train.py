@@ -87,6 +87,21 @@ def test_a_dry_run_answers_and_writes_nothing(spider, digits, tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_counts_evaluations(spider, digits, tiny, caches, tmp_path):
+    words = ["train", "dcgan", "--data", digits, "--run", tmp_path / "run", "--dry-run", "--kimg", "10", *tiny]
+    words += ["evaluate.every_kimg=3", "evaluate.embedding=offline", "evaluate.count=5000"]
+    kept = [path for path in caches.rglob("*") if path.is_file()]
+    figures = spider(*words, "--json").json
+    cost = figures["evaluation"]
+    assert (cost["evaluations"], cost["images_measured"], cost["images"]) == (3, 192, 5000)
+    assert cost["sec_per_evaluation"] > 0
+    evaluating = 3 * cost["sec_per_evaluation"] + cost["reference_sec"]
+    assert figures["hours"] * 3600 == pytest.approx(10 * figures["sec_per_kimg"] + evaluating)
+    assert [path for path in caches.rglob("*") if path.is_file()] == kept
+    assert "3 x " in (shown := spider(*words).out)
+    assert "embedding scaled from 192 to 5,000 images" in shown
+
+
 def test_folders_are_packed_once_for_all_runs(spider, photos, tiny, caches, tmp_path):
     for number in (1, 2):
         words = ["--data", photos / "a", "--source", photos, "--kimg", "0.008", *tiny]

@@ -1,0 +1,107 @@
+"""What the evaluations of a training will take. Writes nothing.
+
+Images are made and embedded a few, and the rest is by proportion, which holds: they go through the networks in blocks.
+Metrics are computed once on as many features as they will have (those of the few images over and over, a little off),
+because what they take is in no proportion: a matrix root does not grow with the images, neighbourhoods grow faster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spider.embed.cache import Features
+from spider.embed.features import BLOCK, extract_features, extract_features_and_logits
+from spider.embed.images import DrawnImages
+from spider.metrics.protocols import protocol_for
+from spider.metrics.registry import Comparison, metrics_named
+from spider.run import RunDirectory
+from spider.train.evaluator import Evaluator
+from spider.train.trainer import Trainer
+
+_BLOCKS = 3  # of images that each rank embeds
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """Seconds.
+
+    Attributes:
+        evaluations: how many there will be.
+        sec_per_evaluation: of one.
+        reference_sec: once, for the features of the reference images; nothing where the cache has them.
+        images_measured: samples whose embedding was timed, of `images`.
+    """
+
+    evaluations: int
+    sec_per_evaluation: float
+    reference_sec: float
+    images_measured: int
+    images: int
+
+    @property
+    def sec(self) -> float:
+        """Of all of them."""
+        return self.evaluations * self.sec_per_evaluation + (self.reference_sec if self.evaluations else 0.0)
+
+
+def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
+    """Time what `trainer`'s configuration evaluates; None if it evaluates nothing. All ranks."""
+    config, settings = trainer.config, trainer.config.evaluate
+    if settings.every_kimg is None:
+        return None
+    evaluator = Evaluator(trainer, RunDirectory(Path()))  # for what it opens; it is not asked to write
+    embedding, reference = evaluator.embedding, evaluator.reference
+    assert reference is not None
+    metrics = metrics_named(list(settings.metrics), embedding)
+    few = BLOCK * _BLOCKS * trainer.world.size
+    samples = trainer.frozen().numbered("samples", settings.seed, min(few, settings.count))
+    some = DrawnImages(reference, min(few, len(reference)), config.seed)
+    needs_logits = any(metric.needs_logits for metric in metrics)
+    extract = extract_features_and_logits if needs_logits else extract_features
+
+    extract(samples, embedding, trainer.world)  # warms up
+    embedded, samples_sec = _timed(trainer, lambda: extract(samples, embedding, trainer.world))
+    features, logits = embedded if needs_logits else (embedded, None)
+    known, some_sec = _timed(trainer, lambda: extract_features(some, embedding, trainer.world))
+    other = reference.fingerprint != trainer.dataset.fingerprint and any(metric.needs_training for metric in metrics)
+    comparison = Comparison(
+        samples=_as_many(features, settings.count),
+        logits=None if logits is None else _as_many(logits, settings.count),
+        reference=_as_many(known, len(reference)),
+        training=_as_many(known, len(trainer.dataset)) if other else None,
+        protocol=protocol_for(embedding, settings.protocol),
+        seed=settings.seed,
+        world=trainer.world,
+    )
+    _, metrics_sec = _timed(trainer, lambda: [metric.score(comparison) for metric in metrics])
+    iterations = -(-round(config.kimg * 1000) // config.batch)
+    return EvaluationCost(
+        evaluations=int(iterations * config.batch / (settings.every_kimg * 1000)),
+        sec_per_evaluation=samples_sec / len(samples) * settings.count + metrics_sec,
+        reference_sec=some_sec / len(some) * (len(reference) + (len(trainer.dataset) if other else 0)),
+        images_measured=len(samples),
+        images=settings.count,
+    )
+
+
+def _as_many(features: Features, count: int) -> Features:
+    """`count` rows like those of `features`, no two of which are the same."""
+    noise = np.random.default_rng(0).standard_normal((count, features.shape[1]), np.float32)
+    many: Features = np.resize(features, noise.shape) + 0.01 * features.std() * noise
+    return many
+
+
+def _timed(trainer: Trainer, work: Callable[[], Any]) -> tuple[Any, float]:
+    """What `work` gives, and its seconds."""
+    started = time.perf_counter()
+    done = work()
+    if trainer.world.device.type == "cuda":
+        torch.cuda.synchronize(trainer.world.device)
+    return done, time.perf_counter() - started
