@@ -15,11 +15,11 @@ class Guard:
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
         self.skipped = 0  # in the whole run
-        self._in_a_row = 0
+        self._in_a_row: dict[str, int] = {}  # by phase: one player may be dead while the other trains
 
-    def passed(self) -> None:
-        """A step went well."""
-        self._in_a_row = 0
+    def passed(self, phase: str) -> None:
+        """A step of this phase went well."""
+        self._in_a_row[phase] = 0
 
     def skip(self, phase: str, terms: list[str], gradients: dict[str, list[int]], images: int, world: World) -> str:
         """A step was skipped.
@@ -35,25 +35,25 @@ class Guard:
             One line that names phase, tensors and ranks.
 
         Raises:
-            SpiderError: that line, when more than `guard.max_skipped` steps in a row were skipped.
+            SpiderError: that line, when more than `guard.max_skipped` steps of the phase in a row were skipped.
         """
         self.skipped += 1
-        self._in_a_row += 1
+        in_a_row = self._in_a_row[phase] = self._in_a_row.get(phase, 0) + 1
         found = {r: names for r, names in enumerate(world.all_gather_json(terms)) if names}
         if not found:  # then it came about in a backward
             found = {r: [name for name, at in gradients.items() if r in at] for r in range(world.size)}
         where = "; ".join(f"{', '.join(names[:3])} on rank {r}" for r, names in found.items() if names)
         line = f"phase {phase} at {images / 1000:g} kimg: not finite: {where or 'a sum over ranks'}"
-        if self._in_a_row > self.config.max_skipped:
+        if in_a_row > self.config.max_skipped:
             raise SpiderError(
-                f"{line}; {self._in_a_row} steps in a row were skipped (guard.max_skipped={self.config.max_skipped})"
+                f"{line}; {in_a_row} steps of it in a row were skipped (guard.max_skipped={self.config.max_skipped})"
             )
         return line
 
     def state(self) -> dict[str, Any]:
         """See MethodState."""
-        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+        return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row)}
 
     def load(self, state: dict[str, Any]) -> None:
         """See MethodState."""
-        self.skipped, self._in_a_row = state["skipped"], state["in_a_row"]
+        self.skipped, self._in_a_row = state["skipped"], dict(state["in_a_row"])

@@ -79,15 +79,26 @@ def test_too_many_in_a_row_end_the_run(digits):
     trainer.losses.objective = poison = Poisoned(trainer.losses.objective, "value")
     poison.g_fake = lambda logits: logits * float("nan")
     trainer.iterate()
-    with pytest.raises(SpiderError, match=r"3 steps in a row were skipped \(guard.max_skipped=2\)"):
+    trainer.iterate()
+    with pytest.raises(SpiderError, match=r"3 steps of it in a row were skipped \(guard.max_skipped=2\)"):
         trainer.iterate()
 
 
-def test_a_good_step_between_bad_ones_resets_the_count(digits):
-    """Here every discriminator step is bad and every generator step good: never more than one in a row."""
+def test_a_player_that_never_steps_ends_the_run_though_the_other_trains(digits):
+    """Here every discriminator step is bad and every generator step good."""
     warnings, _, _, error, _, skipped = poisoned(World.single(), digits, "value", 0, 5)
-    assert len(warnings) == skipped == 5
-    assert error is None
+    assert len(warnings) == 2
+    assert skipped == 3
+    assert "phase d_main" in error
+
+
+def test_a_good_step_between_bad_ones_resets_the_count(digits):
+    trainer = Trainer(make_config({"data": {"path": str(digits)}}, BASE), World.single())
+    good = trainer.losses.objective
+    for bad in (True, True, False, True, True):
+        trainer.losses.objective = Poisoned(good, "value") if bad else good
+        trainer.iterate()
+    assert trainer.guard.skipped == 4
 
 
 FED = {
