@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.report import write_report
-from spider.embed.precision import exact_float32
+from spider.precision import exact_float32
 from spider.sid.cube import Cube, summarise
 from spider.sid.kernels import Kernel
 from spider.sid.oracle import closed_form

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spider.images import to_uint8
 from spider.networks.outputs import Condition, GOut
+from spider.precision import exact_float32
 from spider.sources.image_source import ImageSource
 from spider.sources.source import Source
 
@@ -50,7 +51,8 @@ class FrozenGenerator:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
         dtype = next(self.module.parameters()).dtype
-        return cast(GOut, self.module(inputs.to(self.device, dtype), Condition())).images
+        with exact_float32():  # whatever a training around it has switched on
+            return cast(GOut, self.module(inputs.to(self.device, dtype), Condition())).images
 
     def images(self, seed: int, indices: Sequence[int]) -> Tensor:
         """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1]."""

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torchvision.models import Inception3
 
 from spider import weights as weights_cache
-from spider.embed.precision import exact_float32
 from spider.embed.resize import filtered, tf1_bilinear
 from spider.errors import SpiderError, SpiderUsageError
+from spider.precision import exact_float32
 
 SIZE = 299
 CLASSES = 1008

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spider.embed.precision import exact_float32
 from spider.embed.resize import filtered
 from spider.errors import SpiderUsageError
+from spider.precision import exact_float32
 
 CANVAS = 64  # pixels; a power of two, so that every octave halves it exactly
 CHROMA_CANVAS = 16

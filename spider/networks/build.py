@@ -1,4 +1,4 @@
-"""From settings to networks. Weights are a function of (seed, role): no global generator is touched."""
+"""From settings to networks. Weights are a function of (seed, role), and no generator outside is touched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_generator(
 ) -> nn.Module:
     """A generator fed by `source`; (source [N, *source.shape], Condition) -> GOut."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.torch_seed(seed, "init.generator"))
+        torch.default_generator.manual_seed(draws.torch_seed(seed, "init.generator"))
         frontend = source.frontend()
         shape = source.shape if frontend is None else frontend.shape
         return DcganGenerator(config, shape, image_shape, world, frontend)
@@ -28,5 +28,5 @@ def build_discriminator(
 ) -> nn.Module:
     """A discriminator; (images [N, C, H, W], Condition) -> DOut."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.torch_seed(seed, "init.discriminator"))
+        torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         return DcganDiscriminator(config, image_shape, world)

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from spider import draws
 from spider.embed.cache import Features
-from spider.embed.precision import exact_float32
 from spider.errors import SpiderUsageError
+from spider.precision import exact_float32
 from spider.sid.cube import PAPER_RADII, Cube, summarise
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel

@@ -29,8 +29,13 @@ from spider.sources.nonparametric import Nonparametric
 from spider.sources.source import Source
 
 
-def build_source(config: SourceConfig, target_shape: tuple[int, int, int], device: torch.device) -> Source:
-    """The source that the settings name, for a target of (C, H, W)."""
+def build_source(
+    config: SourceConfig,
+    target_shape: tuple[int, int, int],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Source:
+    """The source that the settings name, for a target of (C, H, W); networks in it compute in `dtype` or finer."""
     match config:
         case GaussianConfig():
             return Gaussian(config)
@@ -43,13 +48,13 @@ def build_source(config: SourceConfig, target_shape: tuple[int, int, int], devic
         case ImagesConfig():
             return Images(config, target_shape, device)
         case GeneratorConfig():
-            return Generator(config, open_generator(config.run, device), target_shape)
+            return Generator(config, open_generator(config.run, device, dtype), target_shape)
         case _:
             return Nonparametric(config)
 
 
-def open_generator(run: str, device: torch.device) -> FrozenGenerator:
-    """The averaged generator of RUN, RUN@best, RUN@last or RUN@KIMG, with its source.
+def open_generator(run: str, device: torch.device, dtype: torch.dtype = torch.float32) -> FrozenGenerator:
+    """The averaged generator of RUN, RUN@best, RUN@last or RUN@KIMG, with its source; it computes in `dtype` or finer.
 
     Raises SpiderUsageError if there is no such run or checkpoint, ClusterError if the checkpoint is damaged.
     """
@@ -58,12 +63,16 @@ def open_generator(run: str, device: torch.device) -> FrozenGenerator:
     snapshot = CheckpointStore(ref.directory.checkpoints, World.single(device)).load(ref.checkpoint)
     channels, height, width = snapshot.state["image_shape"]
     shape = (channels, height, width)
-    source = build_source(config.source, shape, device)
+    weights = snapshot.tensors["generator_ema"]
+    stored = next(iter(weights.values())).dtype
+    dtype = torch.promote_types(stored, dtype)
+    source = build_source(config.source, shape, device, dtype)
     if source.identity != snapshot.state["inputs"]["source"]:
         raise SpiderError(
             f"{run}: the run was fed {snapshot.state['inputs']['source']}, and its source now is {source.identity}"
         )
     module = build_generator(config.generator, source, shape, World.single(device), config.seed)
-    weights = snapshot.tensors["generator_ema"]
-    module.to(next(iter(weights.values())).dtype).load_state_dict(weights)
-    return FrozenGenerator(module, source, shape, device, training=snapshot.state["inputs"]["data"])
+    module.to(stored).load_state_dict(weights)
+    generator = FrozenGenerator(module, source, shape, device, training=snapshot.state["inputs"]["data"])
+    module.to(dtype)  # after the digest, which is that of the weights as they were saved
+    return generator

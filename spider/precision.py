@@ -1,0 +1,33 @@
+"""How products are rounded: as a run asks for, and exactly where a number depends on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from spider.config.schema import ComputeConfig
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within it, float32 products and convolutions round as float32, and cuDNN picks the same algorithm each time."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def set_numerics(config: ComputeConfig) -> None:
+    """Set torch's global switches for a training."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change within a run
+    torch.backends.cudnn.allow_tf32 = config.tf32  # torch's own default is True here
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
