@@ -34,7 +34,6 @@ from cluster.snapshot import (
     check_name,
     encode,
     fsync_directory,
-    is_kept,
     is_name,
     read_directory,
     write_directory,
@@ -62,11 +61,8 @@ class CheckpointStore:
         names = (entry.name for entry in self.directory.iterdir() if entry.is_dir() and is_name(entry.name))
         return sorted((name for name in names if name != QUARANTINE), key=_natural)
 
-    def save(self, name: str, snapshot: Snapshot, *, keep: bool = False) -> None:
+    def save(self, name: str, snapshot: Snapshot) -> None:
         """Write a checkpoint, once it is sure that all ranks hold the same.
-
-        Args:
-            keep: `prune` leaves it.
 
         Raises:
             ClusterUsageError: the name is none, or JSON or safetensors cannot hold an entry, which is named.
@@ -80,9 +76,9 @@ class CheckpointStore:
             self._world.assert_same(_digests(encoded, self._world.device), f"checkpoint {name}")
         with self._world.together():
             if self._world.is_main:
-                self._write(name, encoded, keep)
+                self._write(name, encoded)
 
-    def _write(self, name: str, snapshot: EncodedSnapshot, keep: bool) -> None:
+    def _write(self, name: str, snapshot: EncodedSnapshot) -> None:
         final, temporary = self.directory / name, self._temporary(name)
         if final.exists():
             raise ClusterError(f"checkpoint {final} exists already")
@@ -90,7 +86,7 @@ class CheckpointStore:
             for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
                 shutil.rmtree(left_over)
             temporary.mkdir(parents=True)
-            write_directory(temporary, snapshot, keep=keep)
+            write_directory(temporary, snapshot)
             temporary.rename(final)
             fsync_directory(self.directory)
         except OSError as error:
@@ -140,13 +136,13 @@ class CheckpointStore:
         return None
 
     def prune(self, keep_last: int, names: Collection[str] = ()) -> None:
-        """Remove all but the newest `keep_last`, those saved with `keep`, and those of the given names."""
+        """Remove all but the newest `keep_last` and those of the given names."""
         if keep_last < 1:
             raise ClusterUsageError(f"keep_last={keep_last} must be at least 1")
         with self._world.together():
             if self._world.is_main:
                 for name in self.names()[:-keep_last]:
-                    if name not in names and not is_kept(self.directory / name):
+                    if name not in names:
                         self._remove(name)
 
     def _read(self, name: str) -> Snapshot:

@@ -1,7 +1,7 @@
 """One checkpoint on the disk: a directory of tensors and JSON, vouched for by a manifest.
 
     000120-kimg/
-        manifest.json               format version, keep, and the size and SHA-256 of every other file
+        manifest.json               format version, and the size and SHA-256 of every other file
         generator.safetensors       one file per group of tensors
         ...
         state.json                  everything that is not a tensor
@@ -92,16 +92,11 @@ def encode(snapshot: Snapshot) -> EncodedSnapshot:
     return EncodedSnapshot(files, json.dumps(snapshot.state, indent=1, allow_nan=False).encode())
 
 
-def write_directory(directory: Path, snapshot: EncodedSnapshot, *, keep: bool) -> None:
-    """Write all files and, last, the manifest; everything is on the disk when this returns.
-
-    Args:
-        directory: exists and is empty.
-        keep: a mark for whoever prunes.
-    """
+def write_directory(directory: Path, snapshot: EncodedSnapshot) -> None:
+    """Write all files into an empty directory and, last, the manifest; all is on the disk when this returns."""
     listed = {file: _write_file(directory / file, _safetensors(tensors)) for file, tensors in snapshot.files.items()}
     listed[STATE] = _write_file(directory / STATE, [snapshot.state])
-    manifest = {"format": FORMAT, "keep": keep, "files": listed}
+    manifest = {"format": FORMAT, "files": listed}
     _write_file(directory / MANIFEST, [json.dumps(manifest, indent=1).encode()])
     fsync_directory(directory)
 
@@ -125,14 +120,6 @@ def read_directory(directory: Path) -> Snapshot:
         for file, content in contents.items()
     }
     return Snapshot(tensors, state)
-
-
-def is_kept(directory: Path) -> bool:
-    """Whether a checkpoint is marked to stay. One that cannot be read stays too, for its reader to judge."""
-    try:
-        return bool(_read_manifest(directory)["keep"])
-    except (ClusterError, OSError):
-        return True
 
 
 def check_name(name: str) -> None:
@@ -230,7 +217,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if isinstance(version, int) and version != FORMAT:
         raise ClusterUsageError(f"checkpoint {directory} has format {version}; this version reads format {FORMAT}")
     files = manifest.get("files")
-    if set(manifest) != {"format", "keep", "files"} or version != FORMAT or not isinstance(files, dict):
+    if set(manifest) != {"format", "files"} or version != FORMAT or not isinstance(files, dict):
         raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is not one")
     for file, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:

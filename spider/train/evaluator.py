@@ -43,6 +43,7 @@ class Evaluator:
         self.directory = directory
         self.settings = settings = trainer.config.evaluate
         self.best: Best | None = None
+        self.before: Best | None = None  # the best one
         self.reference: ShardDataset | None = None
         if settings.every_kimg is None:
             return
@@ -83,13 +84,14 @@ class Evaluator:
         first = results[0]
         if first.value is None or not self._improves(first.name, first.value):
             return False
-        self.best = Best(name, first.label, first.value)
+        self.before, self.best = self.best, Best(name, first.label, first.value)
         return True
 
     def state(self) -> dict[str, Any]:
         """Which checkpoint is best, and by which reference, as JSON."""
         return {
             "best": self.best.as_json() if self.best else None,
+            "before": self.before.as_json() if self.before else None,
             "reference": self.reference.fingerprint if self.reference else None,
         }
 
@@ -98,7 +100,7 @@ class Evaluator:
         theirs, mine = state["reference"], self.state()["reference"]
         if None not in (theirs, mine) and theirs != mine:
             raise SpiderError(f"evaluate.reference: the run was measured against {theirs}, this one would be by {mine}")
-        self.best = Best(**state["best"]) if state["best"] else None
+        self.best, self.before = (Best(**state[key]) if state[key] else None for key in ("best", "before"))
 
     def _improves(self, metric: str, value: float) -> bool:
         if self.best is None:

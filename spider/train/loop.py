@@ -13,17 +13,18 @@ Everything that decides is decided by all ranks together.
 from __future__ import annotations
 
 import json
-import os
+import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
-import torch
-
 from cluster.checkpoint import CheckpointStore
+from cluster.lock import alone_in
 from cluster.stop import StopRequest
 from cluster.world import World
 from spider.config.schema import Config
 from spider.files import write_text
+from spider.precision import set_numerics
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.environment import record_environment
@@ -55,32 +56,42 @@ def train(
     Raises:
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
-    set_numerics(config)
-    trainer = Trainer(config, world)
-    evaluator = Evaluator(trainer, directory)
-    saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
-    saver.load(branch)
-    total = round(config.kimg * 1000)
-    if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
-        return "already finished"
-    if world.is_main:  # not before all that may be refused has been
-        directory.write_config(config)
-    record_environment(directory, trainer, branch)
-    if world.is_main and trainer.images < total:
-        directory.success_file.unlink(missing_ok=True)
+    set_numerics(config.compute)
+    with closing(Trainer(config, world)) as trainer:
+        evaluator = Evaluator(trainer, directory)
+        with alone_in(directory.path, world):
+            saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
+            saver.load(branch)
+            total = round(config.kimg * 1000)
+            if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
+                return "already finished"
+            if world.is_main:  # not before all that may be refused has been
+                directory.write_config(config)
+                if trainer.images < total:
+                    directory.success_file.unlink(missing_ok=True)
+            record_environment(directory, trainer, branch)
+            with Recorder(directory, trainer, total, progress) as record:
+                outcome = _loop(trainer, evaluator, saver, record, total)
+            if outcome == "finished" and world.is_main:
+                write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
+            return outcome
 
-    with Recorder(directory, trainer, total, progress) as record, StopRequest(world) as stop:
-        record.reals()
-        if trainer.images == 0:
-            record.samples()
+
+def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder, total: int) -> str:
+    """Iterate until `total` images, or until somebody asks for a stop."""
+    log, world = trainer.config.log, trainer.world
+    record.reals()
+    if trainer.images == 0:
+        record.samples()
+    with StopRequest(world) as stop:
         while trainer.images < total:
             trainer.iterate()
             record.iteration()
-            if _due(trainer, config.log.every_kimg):
+            if _due(trainer, log.every_kimg):
                 record.row()
-            if _due(trainer, config.log.samples_every_kimg):
+            if _due(trainer, log.samples_every_kimg):
                 record.samples()
-            improved = _due(trainer, config.evaluate.every_kimg) and evaluator.measure(record)
+            improved = _due(trainer, trainer.config.evaluate.every_kimg) and evaluator.measure(record)
             stopping, due = stop.agreed(), world.any(saver.due())
             finished = trainer.images >= total
             if improved or stopping or due or finished:
@@ -89,19 +100,8 @@ def train(
                 record.last()
                 record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
                 return "stopped"
-        record.last()
-    if world.is_main:
-        write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
+    record.last()
     return "finished"
-
-
-def set_numerics(config: Config) -> None:
-    """Global switches of torch that the configuration asks for."""
-    deterministic = config.compute.deterministic
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
 
 
 def _due(trainer: Trainer, every_kimg: float | None) -> bool:
@@ -133,6 +133,7 @@ class Saver:
         if newest is not None:
             self.trainer.load(newest[1])
             self.evaluator.load(newest[1].state["evaluator"])
+            self._forget_a_lost_best()
             self._write_best()
         elif branch is not None:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
@@ -160,5 +161,20 @@ class Saver:
         every = self.trainer.config.checkpoint.keep_every_kimg
         names = set(self.directory.checkpoint_names())
         kept = {name for name in names if crosses(images_of(name), self.trainer.config.batch, every)}
+        best, before = self.evaluator.best, self.evaluator.before
+        if best is not None:
+            kept.add(best.checkpoint)
+            # Should the newest turn out damaged, the run goes back to where the best was the one before
+            if before is not None and best.checkpoint == checkpoint_name(self.trainer.images):
+                kept.add(before.checkpoint)
+        return kept & names
+
+    def _forget_a_lost_best(self) -> None:
         best = self.evaluator.best
-        return kept | ({best.checkpoint} & names if best is not None else set())
+        if best is not None and best.checkpoint not in self.directory.checkpoint_names():
+            self.evaluator.best = None
+            if self.trainer.world.is_main:
+                print(
+                    f"warning: the best checkpoint, {best.checkpoint}, is no longer there; its value is forgotten",
+                    file=sys.stderr,
+                )

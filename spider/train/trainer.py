@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Trainer:
         self.image_shape = (index.channels, index.height, index.width)
         self.slots = Slots(config.batch, world.rank, world.size)
         self.dtype = DTYPES[config.compute.precision]
-        self.source = build_source(config.source, self.image_shape, world.device)
+        self.source = build_source(config.source, self.image_shape, world.device, self.dtype)
         self._build_players()
         self.stats = Stats(world)
         self.guard = Guard(config.guard)
@@ -89,7 +90,7 @@ class Trainer:
             build_objective(config.objective),
             config.penalties,
             config.penalties.interval_steps * (config.d_steps if config.penalties.phase == "own" else 1),
-            self._autocast,
+            partial(_autocast, config.compute.precision, world.device.type),
             self.stats,
         )
         self._feeds: tuple[Iterator[Batch], Iterator[Tensor]] | None = None
@@ -147,7 +148,7 @@ class Trainer:
         norm = player.gradient_norm(scale)
         if bool((norm + self.world.all_reduce_sum(total)).isfinite()):
             player.engine.step()
-            self.guard.passed()
+            self.guard.passed(phase.name)
             for name, value in values:
                 self.stats.add(name, value)
             self.stats.add(f"grad_norm/{phase.name}", norm)
@@ -220,6 +221,10 @@ class Trainer:
         source = self._to_device(source.to(self.world.device, self.dtype, non_blocking=True))
         return PhaseBatch(source, Condition(), real, mix=mix).split(self.config.accumulation)
 
+    def close(self) -> None:
+        """Let go of the threads and processes that read ahead."""
+        self._feeds = None
+
     def _open_feeds(self) -> tuple[Iterator[Batch], Iterator[Tensor]]:
         config, slots = self.config, self.slots
         real = BatchStream(
@@ -244,10 +249,6 @@ class Trainer:
         if self.config.compute.channels_last and images.dim() == 4:
             return images.contiguous(memory_format=torch.channels_last)
         return images
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = AUTOCAST.get(self.config.compute.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.world.device.type, dtype)
 
     # ------------------------------------------------------------------------------------------------------ building
 
@@ -335,6 +336,11 @@ class Trainer:
     def _buffers(self) -> Buffers:
         """The networks' buffers, each with a copy."""
         return [(buffer, buffer.clone()) for buffer in self._all_buffers]
+
+
+def _autocast(precision: str, device: str) -> AbstractContextManager[Any]:
+    dtype = AUTOCAST.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device, dtype)
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

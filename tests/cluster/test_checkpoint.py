@@ -204,12 +204,12 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     assert _same(_store(tmp_path).load("a"), _snapshot(1.0))
 
 
-def test_prune_keeps_the_last_the_marked_and_the_named(tmp_path: Path) -> None:
+def test_prune_keeps_the_last_and_the_named(tmp_path: Path) -> None:
     store = _store(tmp_path)
     for kimg in range(8):
-        store.save(f"{kimg}-kimg", _snapshot(), keep=kimg == 1)
+        store.save(f"{kimg}-kimg", _snapshot())
     store.prune(3, names=["3-kimg"])
-    assert store.names() == ["1-kimg", "3-kimg", "5-kimg", "6-kimg", "7-kimg"]
+    assert store.names() == ["3-kimg", "5-kimg", "6-kimg", "7-kimg"]
     assert sorted(path.name for path in tmp_path.iterdir()) == store.names()
     with pytest.raises(ClusterUsageError, match="keep_last=0"):
         store.prune(0)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from cluster.lock import LOCK
 from shards.pack import pack
 from spider import api
 from spider.errors import SpiderError, SpiderUsageError
@@ -31,8 +32,9 @@ def no_step(monkeypatch):
 
 
 def files(folder):
-    """Every file, with its bytes and when it was written."""
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    """Every file of a run, with its bytes and when it was written; not the lock, which says who tried last."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
 @pytest.mark.parametrize(

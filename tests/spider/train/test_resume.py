@@ -182,6 +182,29 @@ def distributed(world, data, path, kimg):
     return train(config, directory, world, progress=False)
 
 
+def test_a_damaged_best_checkpoint_gives_way_to_the_best_before(digits, tmp_path, capfd):
+    """Though only one checkpoint is kept besides the best."""
+    directory = RunDirectory(tmp_path / "run")
+    keys = ["checkpoint.keep_last=1", "checkpoint.every_kimg=9"]
+    run(digits, directory.path, [*keys, "kimg=0.4"])
+    run(digits, directory.path, [*keys, "kimg=0.8"])
+    assert directory.best()["checkpoint"] == "000000.800-kimg"
+    (directory.checkpoints / "000000.800-kimg" / "generator.safetensors").write_bytes(b"cut")
+    run(digits, directory.path, [*keys, "kimg=0.6"])
+    assert "quarantine" in capfd.readouterr().err
+    assert resolve(f"{directory.path}@best").checkpoint == "000000.400-kimg"
+
+
+def test_a_best_checkpoint_that_is_gone_is_forgotten(digits, tmp_path, capfd):
+    directory = RunDirectory(tmp_path / "run")
+    run(digits, directory.path, ["kimg=0.6"])
+    assert directory.best()["checkpoint"] == "000000.400-kimg"
+    shutil.rmtree(directory.checkpoints / "000000.400-kimg")
+    run(digits, directory.path, ["kimg=0.7"])
+    assert "the best checkpoint, 000000.400-kimg, is no longer there" in capfd.readouterr().err
+    assert directory.best() is None
+
+
 def test_resume_is_exact_on_two_ranks(ranks, digits, tmp_path):
     ranks(2).run(distributed, digits, tmp_path / "whole", 0.8)
     ranks(2).run(distributed, digits, tmp_path / "parts", 0.3)
@@ -239,10 +262,14 @@ def test_retention_keeps_the_last_the_best_and_the_multiples(digits, tmp_path):
     )
     directory = RunDirectory(tmp_path / "run")
     best = directory.best()["checkpoint"]
+    newest = "000001.200-kimg"
+    state = CheckpointStore(directory.checkpoints, World.single()).load(newest).state["evaluator"]
+    before = {state["before"]["checkpoint"]} if best == newest else set()  # where a damaged newest one leads back to
     assert set(directory.checkpoint_names()) == {
         best,
+        *before,
         "000000.500-kimg",
         "000001-kimg",
         "000001.100-kimg",
-        "000001.200-kimg",
+        newest,
     }
