@@ -12,5 +12,7 @@ reading    dataset              random access by image number
            location, remote     a folder, or a URL fetched into a private cache
            order                which image stands at which position: pure functions
            stream               endless batches from a position
-shared     errors, parallel
+shared     errors, missing      what goes wrong, in one line
+           files                written whole or not at all; where caches live
+           parallel             pools of processes
 """

@@ -39,7 +39,7 @@ class ShardDataset:
 
     Args:
         path: the folder that `pack` wrote, or its URL (any protocol that fsspec knows).
-        cache_dir: where remote shards are kept; default `shards.location.default_cache_dir()`. Unused for a folder.
+        cache_dir: where remote shards are kept; default `shards` in `shards.files.cache_root()`. Unused for a folder.
 
     Raises:
         ShardsUsageError: no dataset is there.
@@ -142,7 +142,7 @@ class ShardDataset:
         shard = self._open.get(number)
         if shard is None:
             record = self.index.shards[number]
-            path = self._location.file(record.name, record.sha256)
+            path = self._location.file(record.name, record.sha256, record.bytes)
             shard = self._open[number] = _OpenShard(path, self._offsets_of(number), self.index)
             if len(self._open) > _FILES_OPEN:
                 self._open.popitem(last=False)  # the oldest; its file closes when the last reader lets go of it

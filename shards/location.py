@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from shards.errors import ShardsUsageError
+from shards.files import cache_root
 from shards.index import INDEX_NAME, MAX_INDEX_BYTES, DatasetIndex, parse_index
 from shards.missing import no_such
 from shards.remote import RemoteFolder, is_remote
-
-
-def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/spider/shards, or ~/.cache/spider/shards."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spider" / "shards"
 
 
 class Location:
@@ -34,7 +29,7 @@ class Location:
         if self._remote is not None:
             # Not by the fingerprint, which is the same when the same images are packed in other shards
             sha256s = [sha256 for shard in self.index.shards for sha256 in (shard.sha256, shard.offsets_sha256)]
-            self._folder = self._remote.cache_folder(cache_dir or default_cache_dir(), sha256s)
+            self._folder = self._remote.cache_folder(cache_dir or cache_root() / "shards", sha256s)
 
     @property
     def name(self) -> str:
@@ -47,9 +42,12 @@ class Location:
             return self._remote.sizes(names)
         return {name: path.stat().st_size if (path := self._folder / name).exists() else None for name in names}
 
-    def file(self, name: str, sha256: str) -> Path:
-        """A file of the dataset on this machine. A remote one is fetched, and checked, unless that was done before."""
-        return self._folder / name if self._remote is None else self._remote.fetch(name, sha256, self._folder)
+    def file(self, name: str, sha256: str, size: int | None = None) -> Path:
+        """A file of the dataset on this machine. A remote one is fetched, and checked, unless that was done before.
+
+        `size`, in bytes, is enough to know a fetched file by; without it, all of the file is hashed.
+        """
+        return self._folder / name if self._remote is None else self._remote.fetch(name, sha256, size, self._folder)
 
     def _read_index(self) -> bytes:
         if self._remote is not None:

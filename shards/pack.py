@@ -27,13 +27,14 @@ from tqdm import tqdm
 from shards.contact_sheet import contact_sheet
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
+from shards.files import write_whole
 from shards.images import RULES, BadImage, Header, Target, normalise, read_header
 from shards.index import INDEX_NAME, Crop, DatasetIndex, Encoding, PackOptions, SourceRecord, write_index
 from shards.listing import BadFile
 from shards.order import subset_rank
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import Sample, build_sample, fingerprint
-from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series, write_whole
+from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series
 from shards.sources import FolderSource, Source, open_source
 
 SHEET_NAME = "contact-sheet.png"

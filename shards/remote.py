@@ -1,21 +1,19 @@
 """Shards behind a URL, through fsspec: each fetched whole when first used, checked, and kept.
 
     CACHE/<name>-<hash of url and content>/
-        000000.tar, 000000.offsets    checked by sha256, then renamed into place
+        000000.tar, 000000.offsets    checked by sha256, on disk, then renamed into place
         000000.tar.lock               held by the process that fetches
 
 Every dataset has a folder of its own: two sets whose shards have the same names never meet, nor do the shards of a set
-and of the same images packed anew. Files are never deleted here; the folder may be removed at any time that nobody
-reads it.
+and of the same images packed anew. A file that was cut, by a crash or a full disk, is fetched again. Files are never
+deleted here; the folder may be removed at any time that nobody reads it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 import fsspec
 
 from shards.errors import ShardsError
+from shards.files import open_whole
 
 _CHUNK_BYTES = 1 << 20
 
@@ -78,37 +77,34 @@ class RemoteFolder:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
-    def fetch(self, name: str, sha256: str, folder: Path) -> Path:
-        """The file `name` in `folder`, fetched unless it is there. Of several processes, one fetches.
+    def fetch(self, name: str, sha256: str, size: int | None, folder: Path) -> Path:
+        """The file `name` in `folder`, fetched unless it is there and whole. Of several processes, one fetches.
+
+        It is whole with this `size` in bytes, or, if that is None, with this digest.
 
         Raises:
             ShardsError: it cannot be had, or is not what the index says.
         """
         path = folder / name
-        if path.exists():
+        if _is_whole(path, sha256, size):
             return path
         with (folder / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise ShardsError(f"{folder}: its file system cannot lock files ({error}); cache elsewhere") from None
-            if not path.exists():
+            if not _is_whole(path, sha256, size):
                 self._download(name, sha256, path)
         return path
 
     def _download(self, name: str, sha256: str, path: Path) -> None:
         digest = hashlib.sha256()
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{name}.")
-        try:
-            with open(descriptor, "wb") as copy:
-                for chunk in self._chunks(name):
-                    digest.update(chunk)
-                    copy.write(chunk)
+        with open_whole(path) as copy:
+            for chunk in self._chunks(name):
+                digest.update(chunk)
+                copy.write(chunk)
             if digest.hexdigest() != sha256:
                 raise ShardsError(f"{self.url}/{name}: damaged: its sha256 is not the one in index.json")
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         filesystem, root = self._connect()
@@ -137,3 +133,13 @@ class RemoteFolder:
         except Exception as error:  # an unknown protocol, or a driver that is not installed
             raise ShardsError(f"{self.url}: {error}") from None
         return filesystem, str(root)
+
+
+def _is_whole(path: Path, sha256: str, size: int | None) -> bool:
+    try:
+        if size is not None:
+            return path.stat().st_size == size
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False

@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shards.errors import ShardsUsageError
+from shards.files import UNFINISHED, write_whole
 from shards.index import ShardRecord
 from shards.listing import BadFile
 from shards.samples import BLOCK_BYTES, END_OF_TAR, Sample, write_offsets
@@ -92,7 +92,8 @@ class ShardSeries:
             return
         stem = f"{len(self._sealed):06d}"
         self._write(END_OF_TAR)
-        _settle(self._file)
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._file.name, self._out / f"{stem}.tar")
         offsets = write_offsets(self._entries)
@@ -174,27 +175,10 @@ def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]
 
 
 def forget_journal(out: Path) -> None:
-    """Remove the journal of a dataset that is complete."""
+    """Remove the journal of a dataset that is complete, and what a killed pack left unfinished."""
+    for left in out.glob(f".*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
     shutil.rmtree(out / JOURNAL_NAME, ignore_errors=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there with all of `data`, on disk, or as it was before."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        _settle(file)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _settle(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

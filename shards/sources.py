@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from shards.builtin import SETS
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
+from shards.files import cache_root
 from shards.images import MAX_FILE_BYTES, BadImage
 from shards.index import INDEX_NAME
 from shards.listing import BadFile, Item, Listing, list_files, safe_name
@@ -76,7 +77,7 @@ def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> So
     if text.startswith("builtin:"):
         return BuiltinSource(text.removeprefix("builtin:"))
     if text.startswith("torchvision:"):
-        return TorchvisionSource(text.removeprefix("torchvision:"), torchvision_root or default_torchvision_root())
+        return TorchvisionSource(text.removeprefix("torchvision:"), torchvision_root or cache_root() / "torchvision")
     if is_remote(text) or (path / INDEX_NAME).is_file():
         return PackedSource(text)
     if path.is_dir():
@@ -86,11 +87,6 @@ def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> So
     if zipfile.is_zipfile(path):
         return ZipSource(path)
     return TarSource(path)
-
-
-def default_torchvision_root() -> Path:
-    """Where torchvision's datasets are kept: $XDG_CACHE_HOME/spider/torchvision."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spider" / "torchvision"
 
 
 class FolderSource(Source):

@@ -1,6 +1,6 @@
 """Pretrained networks that embeddings and metrics need: where they come from, where they are kept, how they are read.
 
-    CACHE/weights/                  $SPIDER_CACHE, or the user's cache directory; the user's own, mode 0700
+    CACHE/weights/                  see `shards.files.cache_root`; the user's own, mode 0700
         pt_inception-2015-12-05-6726825d.pth
 
 Nothing is fetched unless `get` is called, because a compute node has no network. A file is in the cache only if its
@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import pickle
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from tqdm import tqdm
 
+from shards.files import open_whole
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 
@@ -102,17 +102,10 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
     path = _private_dir(cache_dir()) / weights.filename
     if path.exists() and _is(weights, sha256_of_file(path)):
         return path
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            digest = _download(url, file, weights.filename, progress)
-            if not _is(weights, digest):
-                raise SpiderError(f"{url}: sha256 is {digest}; {name} has one that starts with {weights.sha256}")
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with open_whole(path) as file:
+        digest = _download(url, file, weights.filename, progress)
+        if not _is(weights, digest):
+            raise SpiderError(f"{url}: sha256 is {digest}; {name} has one that starts with {weights.sha256}")
     return path
 
 

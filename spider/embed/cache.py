@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from spider.files import write_bytes
+from shards.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class FeatureCache:
         """Write an entry, replacing what is there."""
         path = key.path(self.root)
         rows = np.ascontiguousarray(rows, dtype=np.float32)
-        write_bytes(path, save({"rows": rows}, metadata=key.header() | {"sha256": _sha256(rows)}))
+        write_whole(path, save({"rows": rows}, metadata=key.header() | {"sha256": _sha256(rows)}))
 
 
 def _sha256(rows: Features) -> str:

@@ -285,6 +285,23 @@ def test_a_set_packed_anew_at_its_url_is_fetched_anew(files, tmp_path, options):
     assert (read_all(ShardDataset(url, cache))[0] == before).all()
 
 
+@pytest.mark.parametrize("name", ["000000.tar", "000000.offsets"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_cut_file_in_the_cache_is_fetched_again(packed, remote, tmp_path, opened, name, left):
+    ShardDataset(remote, cache_dir=tmp_path).read(0)
+    (cached,) = tmp_path.glob(f"*/{name}")
+    os.truncate(cached, left)
+    opened.clear()
+    assert (ShardDataset(remote, cache_dir=tmp_path).read(0)[0] == ShardDataset(packed).read(0)[0]).all()
+    assert sorted(opened) == sorted([name, "index.json"])
+
+
+def test_remote_shards_are_kept_where_all_caches_are(remote, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
+    ShardDataset(remote).read(0)
+    assert len(list(tmp_path.glob("shards/noise-*/000000.tar"))) == 1
+
+
 def test_a_remote_shard_with_another_digest_is_not_used(remote, tmp_path):
     memory = fsspec.filesystem("memory")
     path = f"{remote.removeprefix('memory:/')}/000000.tar"
@@ -294,7 +311,7 @@ def test_a_remote_shard_with_another_digest_is_not_used(remote, tmp_path):
     with pytest.raises(ShardsError, match=r"000000\.tar: damaged: its sha256 is not the one in index\.json"):
         ShardDataset(remote, cache_dir=tmp_path).read(0)
     assert not list(tmp_path.glob("*/000000.tar"))
-    assert not [path for path in tmp_path.glob("*/000000.tar.*") if path.suffix != ".lock"]
+    assert [path.name for path in tmp_path.glob("*/*")] == ["000000.tar.lock"]
 
 
 def test_a_missing_remote_shard_is_named_on_opening(remote, tmp_path):

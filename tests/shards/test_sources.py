@@ -190,10 +190,11 @@ def test_torchvision_offline_says_where_it_looked(tmp_path, monkeypatch):
         raise urllib.request.URLError("no network here")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
     with pytest.raises(
-        ShardsError, match=f"torchvision:MNIST is not under {tmp_path} and cannot be downloaded"
+        ShardsError, match=f"torchvision:MNIST is not under {tmp_path}/torchvision and cannot be downloaded"
     ) as caught:
-        open_source("torchvision:MNIST", torchvision_root=tmp_path)
+        open_source("torchvision:MNIST")
     assert caught.value.exit_code == 1
 
 

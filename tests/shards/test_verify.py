@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.pack import pack
 from shards.verify import verify as verify_in_parallel
@@ -58,6 +59,18 @@ def test_an_unlabelled_set_is_whole(tmp_path, make_images):
 
 def test_a_remote_set_is_verified_too(packed, tmp_path):
     assert verify(f"file://{packed}", cache_dir=tmp_path).ok
+
+
+def test_a_copy_that_was_harmed_in_the_cache_is_fetched_again(packed, tmp_path):
+    """What is verified is the set, and reading it, which names the copy, works from then on."""
+    url, cache = f"file://{packed}", tmp_path / "cache"
+    ShardDataset(url, cache).read(0)
+    (cached,) = cache.glob("*/000000.tar")
+    cached.write_bytes(bytes(cached.stat().st_size))
+    with pytest.raises(ShardsError, match=f"^{cached}: damaged"):
+        ShardDataset(url, cache).read(0)
+    assert verify(url, cache_dir=cache).ok
+    ShardDataset(url, cache).read(0)
 
 
 def test_every_flipped_byte_is_found(packed, tmp_path):
