@@ -9,6 +9,8 @@ from pathlib import Path
 def no_such(path: str | Path, what: str = "folder") -> str:
     """`runs/lettres: no such folder; did you mean runs/letters?`"""
     place = Path(path)
+    if place.exists():
+        return f"{path}: not a {what}"
     try:
         beside = {child.name.lower(): child for child in place.parent.iterdir()}
     except OSError:

@@ -10,6 +10,7 @@ A traceback means a mistake in the program, never one of its user.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ from spider.errors import SpiderError
 from spider.version import VERSION
 
 INTERRUPTED = 130
+# What a disk refuses is no mistake of the program: a full one, another's folder, a file where a folder would go
+_REFUSED = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+}
 
 
 class _Commands(TyperGroup):
@@ -35,6 +41,11 @@ class _Commands(TyperGroup):
         except (SpiderError, ShardsError, ClusterError) as error:
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in _REFUSED or error.filename is None:
+                raise
+            complain(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(SpiderError.exit_code) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None

@@ -45,7 +45,8 @@ def explain(name: str) -> list[Key]:
     found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
     if not found:
         ends = [key for key in all_keys() if key.split(".")[-1] == name.split(".")[-1]]
-        close = ends or difflib.get_close_matches(name, all_keys(), n=3, cutoff=0.5)
+        sections = dict.fromkeys(key.rpartition(".")[0] for key in all_keys() if "." in key)
+        close = ends or difflib.get_close_matches(name, [*sections, *all_keys()], n=3, cutoff=0.5)
         raise SpiderUsageError(f"{name}: no such key{'; did you mean ' + ' or '.join(close) + '?' if close else ''}")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 import pytest
@@ -90,9 +91,13 @@ from spider import api
         ("pack {digits} {new} --channels 2", 2, r"--channels 2: 1 \(grey\) or 3"),
         ("neighbors {digits} {digits} {digits} --out {new} --embedding offline", 2, r"two sources are named digits"),
         ("neighbors {digits} a={digits} a={digits} --out {new}", 2, r"two sources are named a; give names: NAME=PLACE"),
-        ("neighbors {digits} {runs} --out {new} --embedding offline --orders=a,b", 2, r"--orders a,b: numbers"),
+        ("neighbors {digits} {digits} --out {new} --embedding offline --orders=a,b", 2, r"order 'a' .*`2 log`.*m/n"),
         ("neighbors {digits} {digits} --out {new}", 1, r"weights inception: no .*spider weights get inception"),
         ("config explain r1_gamma", 2, r"did you mean penalties\.r1_gamma"),
+        ("config explain sourc", 2, r"did you mean source"),
+        ("train dcgan --data {digits} --run {digits}/index.json/run", 1, r"index\.json.*: Not a directory"),
+        ("generate {runs}/gaussian --out {digits}/index.json/out", 1, r"index\.json.*: Not a directory"),
+        ("ls {digits}/index.json", 1, r"index\.json: not a folder"),
         ("presets dcgna", 2, r"presets: .*dcgan"),
         ("weights verify inception", 1, r"spider weights get inception"),
         ("weights get vgg", 2, r"no weights named 'vgg'"),
@@ -124,6 +129,15 @@ def test_an_interruption_is_one_line(spider, monkeypatch):
     monkeypatch.setattr(api, "verify", interrupt)
     outcome = spider("verify", "shards")
     assert (outcome.code, outcome.err) == (130, "interrupted\n")
+
+
+def test_a_full_disk_is_named(spider, monkeypatch):
+    def fill(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", "shards/000001.tar")
+
+    monkeypatch.setattr(api, "verify", fill)
+    outcome = spider("verify", "shards")
+    assert (outcome.code, outcome.error) == (1, "error: shards/000001.tar: No space left on device")
 
 
 def test_a_bug_keeps_its_traceback(spider, monkeypatch):

@@ -18,6 +18,13 @@ def test_pack_and_verify(spider, photos, tmp_path):
     assert spider("verify", tmp_path / "packed", "--json").json["ok"] is True
 
 
+def test_pack_writes_the_encoding_asked_for(spider, photos, tmp_path):
+    for encoding in ("png", "raw"):
+        spider("pack", photos, tmp_path / encoding, "--encoding", encoding)
+        assert open_images(tmp_path / encoding).index.encoding == encoding
+    assert spider("pack", photos, tmp_path / "jpg", "--encoding", "jpg").code == 2
+
+
 def test_verify_names_the_damaged_shard(spider, photos, tmp_path):
     spider("pack", photos, tmp_path / "packed")
     tar = tmp_path / "packed" / "000000.tar"
@@ -37,6 +44,13 @@ def test_neighbors_are_ranked_by_the_names_given(spider, digits, patches, photos
     assert list(found["rows"][0]["csid"]) == ["-1", "1"]
     assert "look at" in spider(*words, "--mode", "screen").out
     assert (tmp_path / "near" / "neighbors.csv").is_file()
+
+
+def test_kernels_are_named_as_tables_name_them(spider, digits, patches, tmp_path):
+    words = ["neighbors", digits, patches, "--out", tmp_path / "near", "--embedding", "offline", "--mode", "screen"]
+    csid = spider(*words, "--orders=0.5,2 log,5/4", "--json").json["rows"][0]["csid"]
+    assert list(csid) == ["0.5", "2 log", "6 log"]
+    assert spider(*words, f"--orders={','.join(csid)}", "--json").json["rows"][0]["csid"] == csid
 
 
 def test_packed_shards_are_taken_as_they_are(digits):
