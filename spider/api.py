@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spider.generate import Generated
     from spider.interpolate import Blend, Interpolation, Space
     from spider.runs import RunSummary
+    from spider.sid.kernels import Kernel
     from spider.train.dry_run import DryRun
     from sweeps.neighbor_report import NeighborReport
 
@@ -110,7 +111,7 @@ def neighbors(
     embedding: str = "inception",
     protocol: str | None = None,
     weights: str | Path | None = None,
-    orders: str | Sequence[float] = (-1.0,),
+    orders: str | Sequence[Kernel | float | str] = (-1.0,),
     mode: str = "robust",
     images: int | None = None,
     seed: int = 0,
@@ -120,11 +121,13 @@ def neighbors(
     progress: bool = False,
     world: World | None = None,
 ) -> NeighborReport:
-    """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`."""
+    """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`.
+
+    `orders` may be one text, `-1,0 log,1025/2048`.
+    """
     from spider.data import require_images
     from spider.files import cache_directory
 
-    orders = _real_numbers("--orders", orders)
     for place in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
         require_images(place)
     with _joined(world) as ranks:
@@ -137,7 +140,7 @@ def neighbors(
             embedding=embedding,
             protocol=protocol,
             weights=Path(weights) if weights is not None else None,
-            orders=orders,
+            orders=_names(orders) if isinstance(orders, str) else orders,
             mode=mode,
             images=images,
             seed=seed,
@@ -388,19 +391,6 @@ def _whole_numbers(option: str, text: str | Sequence[int]) -> list[int]:
             found += range(int(first), int(last) + 1) if dash else [int(first)]
         except ValueError:
             raise SpiderUsageError(f"{option} {text}: {part!r} is neither a number nor a range such as 0-99") from None
-    if not found:
-        raise SpiderUsageError(f"{option} {text!r}: no number in it")
-    return found
-
-
-def _real_numbers(option: str, text: str | Sequence[float]) -> list[float]:
-    """`-1,1` to [-1.0, 1.0]; numbers as they are. Raises SpiderUsageError that names the option."""
-    if not isinstance(text, str):
-        return list(text)
-    try:
-        found = [float(name) for name in _names(text)]
-    except ValueError:
-        raise SpiderUsageError(f"{option} {text}: numbers with commas between them, such as -1,1") from None
     if not found:
         raise SpiderUsageError(f"{option} {text!r}: no number in it")
     return found

@@ -26,7 +26,7 @@ from spider.metrics.moments import moments_of
 from spider.metrics.registry import METRICS
 from spider.sid.curve import SidCurve, difference_stderr
 from spider.sid.estimate import MODES, curves_of_mode
-from spider.sid.kernels import Kernel
+from spider.sid.kernels import Kernel, parse_kernel
 from spider.sid.selection import Candidate, select
 from sweeps.neighbor_report import NeighborReport, NeighborRow
 
@@ -44,7 +44,7 @@ def neighbors(
     embedding: str = "inception",
     protocol: str | None = None,
     weights: Path | None = None,
-    orders: Sequence[float | Kernel] = (-1.0,),
+    orders: Sequence[Kernel | float | str] = (-1.0,),
     mode: str = "robust",
     images: int | None = None,
     seed: int = 0,
@@ -66,7 +66,7 @@ def neighbors(
         embedding: `inception`, or `offline`, which needs no weights.
         protocol: the resize rule of `inception`.
         weights: a weights file for `inception`.
-        orders: kernel orders; the first one ranks.
+        orders: kernel orders, as `spider.sid.kernels.parse_kernel` takes them; the first one ranks.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
         images: at most this many of each dataset, drawn by `seed`; None: all.
         seed: of everything drawn.
@@ -87,7 +87,7 @@ def neighbors(
         raise SpiderUsageError(f"picks is {picks}; it must be at least 1")
     if not orders:
         raise SpiderUsageError("no kernel order: name at least one, such as -1")
-    kernels = [order if isinstance(order, Kernel) else Kernel(order) for order in orders]
+    kernels = [parse_kernel(order) for order in orders]
     world = World.single("cpu") if world is None else world
     network = load_embedding(embedding, protocol=protocol, weights=weights, device=world.device)
     opened_target, opened = _open(target, world, progress), _open_sources(sources, world, progress)

@@ -137,7 +137,10 @@ def neighbors(
         Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
     ] = None,
     orders: Annotated[
-        str, typer.Option(metavar="K,...", help="Orders of the kernel; the first one ranks. Write --orders=-1,1.")
+        str,
+        typer.Option(
+            metavar="K,...", help="Kernels: orders (--orders=-1,1), '2 log', or m/n for Delta^m in n; the first ranks."
+        ),
     ] = "-1",
     mode: Annotated[
         str,

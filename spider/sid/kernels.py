@@ -40,7 +40,7 @@ class Kernel:
         if not math.isfinite(self.order):
             raise SpiderUsageError(f"kernel order {self.order} is not a number")
         if self.order == 0 and not self.log:
-            raise SpiderUsageError("kernel order 0 is constant; with a logarithm (m = n / 2) it is not")
+            raise SpiderUsageError("kernel order 0 is constant; with a logarithm, `0 log`, it is not")
         if self.order < 0 and self.log:
             raise SpiderUsageError(f"kernel order {self.order:g} has no logarithm; only orders from 0 have")
 
@@ -51,7 +51,7 @@ class Kernel:
 
     @property
     def label(self) -> str:
-        """As tables, files and `--orders` have it: `-1`, `0.5`, `2 log`, `-2046 relative`."""
+        """As tables and files print it and `parse_kernel` reads it: `-1`, `0.5`, `2 log`, `-2046 relative`."""
         return f"{self.order:g}" + " log" * self.log + " relative" * self.relative
 
     def __call__(self, distance: Tensor, unit: Tensor | float = 1.0) -> Tensor:
@@ -106,6 +106,31 @@ def polyharmonic(m: float, n: int) -> Kernel:
         raise SpiderUsageError(f"kernel (m, n) = ({m:g}, {n}): m must be a positive multiple of 1/2, n at least 1")
     order = 2 * m - n
     return Kernel(order, log=order >= 0 and n % 2 == 0 and float(order).is_integer() and order % 2 == 0)
+
+
+def parse_kernel(order: Kernel | float | str) -> Kernel:
+    """The kernel of an order, of a label, or of `m/n`, the one of Delta^m in n dimensions. A kernel is itself.
+
+    Raises:
+        SpiderUsageError: none of these, or one that cannot be.
+    """
+    if isinstance(order, Kernel):
+        return order
+    number, *words = str(order).split() or [""]
+    m, slash, n = number.partition("/")
+    try:
+        if slash and not words:
+            return polyharmonic(float(m), int(n))
+        kernel = Kernel(float(number), log="log" in words)
+    except ValueError:
+        kernel = None
+    # `relative` is no choice but a consequence: it may be left out
+    if kernel is None or words not in (kernel.label.split()[1:], ["log"] * kernel.log):
+        raise SpiderUsageError(
+            f"kernel order {str(order)!r} is none; allowed: a number such as -1 or 0.5, one with a logarithm such as "
+            "`2 log`, or m/n such as 1023.5/2048, the kernel of Delta^m in n dimensions"
+        )
+    return kernel
 
 
 def _integer_power(base: Tensor, exponent: int, out: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from spider.errors import SpiderUsageError
 
 def test_numbers_may_be_one_text():
     assert api._whole_numbers("--seeds", "0-2,7") == api._whole_numbers("--seeds", (0, 1, 2, 7)) == [0, 1, 2, 7]
-    assert api._real_numbers("--orders", "-1,1") == api._real_numbers("--orders", (-1, 1)) == [-1, 1]
     with pytest.raises(SpiderUsageError, match=r"--seeds a: 'a' is neither"):
         api.generate("runs/any", seeds="a")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spider.errors import SpiderUsageError
-from spider.sid.kernels import Kernel, polyharmonic
+from spider.sid.kernels import Kernel, parse_kernel, polyharmonic
 
 DISTANCES = torch.tensor([0.03, 0.4, 1.0, 1.7, 9.0], dtype=torch.float64)
 
@@ -89,3 +89,37 @@ def test_slope_is_the_derivative(kernel: Kernel):
 def test_kernels_that_cannot_be_are_refused(make, words: str):
     with pytest.raises(SpiderUsageError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "kernel", [Kernel(k) for k in (-2046, -1, 0.5, 2, 17)] + [Kernel(k, log=True) for k in (0, 2, 40)]
+)
+def test_a_label_names_its_kernel(kernel: Kernel):
+    assert parse_kernel(kernel.label) == kernel
+    assert parse_kernel(kernel.label.removesuffix(" relative")) == kernel
+    assert parse_kernel(kernel) == kernel
+
+
+@pytest.mark.parametrize(("text", "m", "n"), [("1023.5/2048", 1023.5, 2048), ("3/4", 3, 4), ("1/2048", 1, 2048)])
+def test_m_over_n_is_the_exact_kernel(text: str, m: float, n: int):
+    assert parse_kernel(text) == polyharmonic(m, n)
+
+
+@pytest.mark.parametrize("text", ["a", "", "1 2", "log", "2 log log", "2 lg", "1 relative", "3/4 log", "3/4.5"])
+def test_what_is_no_kernel_is_told_what_is_one(text: str):
+    with pytest.raises(SpiderUsageError, match=rf"^kernel order '{text}' is none; allowed: .*-1 .*`2 log`.*m/n"):
+        parse_kernel(text)
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (0, "order 0 is constant; .* `0 log`"),
+        ("-1 log", "-1 has no logarithm"),
+        ("nan", "not a number"),
+        ("0.3/4", r"\(0.3, 4\): m must"),
+    ],
+)
+def test_what_is_wrong_with_a_kernel_is_said(order: float | str, words: str):
+    with pytest.raises(SpiderUsageError, match=words):
+        parse_kernel(order)
