@@ -170,7 +170,8 @@ def _experiments(names: Sequence[str], directories: Sequence[RunDirectory]) -> l
             key += f" {run}"
         seeds.setdefault(key, set()).add(config.seed)
         alike.setdefault(key, []).append(run)
-    folder = os.path.commonpath([os.path.dirname(name) for name in names]) if len(set(names)) > 1 else ""
+    alone = len(set(names)) == 1 or len({os.path.isabs(name) for name in names}) > 1
+    folder = "" if alone else os.path.commonpath([os.path.dirname(name) for name in names])
     short = [os.path.relpath(name, folder) if folder else name for name in names]
     return [Experiment(_common_name([short[run] for run in runs]), runs) for runs in alike.values()]
 

@@ -105,6 +105,12 @@ def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs,
     assert spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure).code == 0
 
 
+def test_compare_takes_absolute_and_relative_names_together(spider, runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    compared = spider("compare", "gaussian", runs / "patches", "--json").json
+    assert [each["name"] for each in compared["experiments"]] == ["gaussian", str(runs / "patches")]
+
+
 def test_compare_warns_of_numbers_that_cannot_be_compared(spider, runs, run):
     for file in run.evaluations.iterdir():
         text = file.read_text().replace('"count": 64', '"count": 63')
