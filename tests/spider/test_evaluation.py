@@ -11,6 +11,7 @@ from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.evaluation import evaluate
+from spider.metrics.registry import METRICS
 from spider.run import RunDirectory
 from spider.train.loop import train
 
@@ -42,3 +43,33 @@ def test_a_run_is_not_measured_against_what_has_come_in_place_of_its_training_im
         SpiderError, match=rf"{data} holds other images now .*{fingerprint}.*{measured.provenance['training']}"
     ):
         evaluate(tmp_path / "run", single, metrics=["fid"], embedding="offline", count=20, seeds=1)
+
+
+def measured_on(world, run, reference):
+    """On a rank: every metric that needs no logits."""
+    found = evaluate(
+        run,
+        world,
+        reference=reference,
+        metrics=[name for name in METRICS if name != "is"],
+        embedding="offline",
+        count=600,
+        seeds=1,
+    )
+    return {result.name: (result.value, result.std) for result in found.results}
+
+
+def test_a_checkpoint_is_measured_alike_on_one_two_four_ranks(ranks, digits, tmp_path):
+    """With more than 2d images, so that the Fréchet distance is well defined."""
+    pack("builtin:digits", tmp_path / "reference", subset=600, workers=1, progress=False)
+    small = ["batch=20", "kimg=0.4", "generator.width=0.1", "discriminator.width=0.1"]
+    config = make_config({"data": {"path": str(digits)}}, small)
+    train(config, RunDirectory(tmp_path / "run"), World.single(), progress=False)
+    alone = measured_on(World.single(), tmp_path / "run", tmp_path / "reference")
+    assert {"fid", "kid", "precision", "coverage", "csid", "nearest"} <= set(alone)
+    for size in (2, 4):
+        for found in ranks(size).run(measured_on, tmp_path / "run", tmp_path / "reference"):
+            assert found.keys() == alone.keys()
+            for name, (value, std) in alone.items():
+                assert found[name][0] == pytest.approx(value, rel=1e-9), (size, name)
+                assert (found[name][1] or 0) == pytest.approx(std or 0, rel=1e-9), (size, name)

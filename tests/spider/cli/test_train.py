@@ -9,7 +9,10 @@ import sys
 import time
 
 import pytest
+from torch.testing import assert_close
 
+from cluster.checkpoint import CheckpointStore
+from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.experiment import compose
 from spider.run import RunDirectory
@@ -130,7 +133,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(digits, tiny, tmp_path):
 
 
 def test_two_ranks_under_torchrun_train_what_one_does(spider, digits, tiny, tmp_path):
-    words = ["train", "dcgan", "--data", str(digits), "--kimg", "0.016", *tiny]
+    words = ["train", "dcgan", "--data", str(digits), "--kimg", "0.016", *tiny, "compute.precision=fp64"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spider"]
     done = subprocess.run(
         [*launcher, *words, "--run-dir", str(tmp_path / "two")],
@@ -143,3 +146,9 @@ def test_two_ranks_under_torchrun_train_what_one_does(spider, digits, tiny, tmp_
     assert spider(*words, "--run", tmp_path / "one").code == 0
     compared = spider("compare", tmp_path / "one", tmp_path / "two", "--json").json
     assert compared["differing"] == {}
+    one, two = (
+        CheckpointStore(tmp_path / name / "checkpoints", World.single()).load("000000.016-kimg").tensors
+        for name in ("one", "two")
+    )
+    for network in ("generator", "generator_ema", "discriminator"):
+        assert_close(two[network], one[network], rtol=1e-9, atol=1e-9)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
+import threading
+import time
 
 import pytest
+import torch
 
+from cluster.errors import ClusterError
+from cluster.lock import alone_in
 from cluster.world import World
 from spider.config.load import make_config
+from spider.config.schema import ComputeConfig
+from spider.errors import SpiderError
+from spider.precision import set_numerics
 from spider.run import RunDirectory, images_of, resolve
 from spider.train.clock import crosses
 from spider.train.loop import train
@@ -41,6 +50,40 @@ def meanwhile(monkeypatch):
         monkeypatch.setattr(Trainer, "iterate", iterate_and_act)
 
     return watch
+
+
+def test_nothing_is_left_behind(digits, patches, tmp_path):
+    """No thread and no process, whether the run ends or fails."""
+
+    def alive():
+        return {t.name for t in threading.enumerate()}, {p.pid for p in multiprocessing.active_children()}
+
+    reading = ["data.workers=1", "source.kind=images", f"source.path={patches}"]
+    before = alive()
+    assert run(digits, tmp_path / "run", ["kimg=0.04", *reading]) == "finished"
+    with pytest.raises(SpiderError, match="not finite"):
+        run(digits, tmp_path / "bad", ["kimg=0.04", *reading, "g_optimizer.lr=1e30", "guard.max_skipped=0"])
+    deadline = time.monotonic() + 10
+    while alive() != before and time.monotonic() < deadline:  # they are told to end, and not waited for
+        time.sleep(0.05)
+    assert alive() == before
+
+
+def test_a_run_belongs_to_one_process_at_a_time(digits, tmp_path):
+    with (
+        alone_in(tmp_path / "run", World.single()),
+        pytest.raises(ClusterError, match=r"run is in use by process \d+ on "),
+    ):
+        run(digits, tmp_path / "run", ["kimg=0.008"])
+    assert run(digits, tmp_path / "run", ["kimg=0.008"]) == "finished"
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_float32_is_rounded_as_the_run_says(digits, tmp_path, tf32):
+    run(digits, tmp_path / "run", ["kimg=0.008", f"compute.tf32={str(tf32).lower()}"])
+    assert torch.backends.cudnn.allow_tf32 is tf32
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    set_numerics(ComputeConfig())
 
 
 def test_an_interval_is_crossed_where_it_ends():
