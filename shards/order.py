@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -36,6 +37,31 @@ Order = Literal["full", "shard_local"]
 Indices = NDArray[np.int64]
 
 _EPOCHS_KEPT = 8  # a straddling batch needs two epochs; a source and a target stream, each with evaluation, need eight
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots of one rank in a batch of `batch` images: slot s belongs to rank s mod `world`.
+
+    Strided, not contiguous, so that groups of every k-th image hold the same images at any world size.
+
+    Raises:
+        ShardsUsageError: the batch does not divide by the world, or there is no such rank.
+    """
+
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.world < 1 or self.batch % self.world:
+            raise ShardsUsageError(f"global_batch={self.batch} does not divide by world={self.world}")
+        if not 0 <= self.rank < self.world:
+            raise ShardsUsageError(f"rank={self.rank} is not one of 0 .. {self.world - 1}")
+
+    def at(self, position: int) -> range:
+        """The positions of this rank's images in the batch that begins at `position`, in slot order."""
+        return range(position + self.rank, position + self.batch, self.world)
 
 
 def order(
@@ -75,19 +101,6 @@ def order(
         else:
             pieces.append(_walk_lanes(seed, epoch, shards, global_batch, positions - first))
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
-
-
-def slots(rank: int, world: int, global_batch: int) -> Indices:
-    """The slots of the global batch that belong to `rank`: rank, rank + world, ..., int64 [global_batch / world].
-
-    Raises:
-        ShardsUsageError: the batch does not divide by the world, or there is no such rank.
-    """
-    if world < 1 or global_batch % world:
-        raise ShardsUsageError(f"global_batch={global_batch} does not divide by world={world}")
-    if not 0 <= rank < world:
-        raise ShardsUsageError(f"rank={rank} is not one of 0 .. {world - 1}")
-    return np.arange(rank, global_batch, world)
 
 
 def mirrored(seed: int, start: int, stop: int) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
-from shards.order import Order, mirrored, order, slots
+from shards.order import Order, Slots, mirrored, order
 from shards.parallel import run, start_pool
 
 _Loaded = tuple[Tensor, Tensor]  # images, labels
@@ -90,7 +90,7 @@ class BatchStream:
         self.dataset = dataset
         self.seed, self.global_batch, self.order, self.mirror = seed, global_batch, order, mirror
         self.workers, self.prefetch, self.pin = workers, prefetch, pin
-        self._slots = slots(rank, world, global_batch)
+        self._slots = Slots(global_batch, rank, world).at(0)  # of every batch
 
     def batches(self, position: int) -> Generator[Batch, None, None]:
         """Batches without end, the first at `position`, a multiple of the global batch.

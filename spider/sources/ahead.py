@@ -8,7 +8,7 @@ from itertools import count
 
 from torch import Tensor
 
-from spider.slots import Slots
+from shards.order import Slots
 
 
 def drawn_ahead(

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from shards.order import Slots
 from spider.frozen import FrozenGenerator
-from spider.slots import Slots
 from spider.sources.config import GeneratorConfig
 from spider.sources.image_source import ImageSource
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from shards.order import Slots
 from spider import draws
 from spider.images import match_channels, resize
-from spider.slots import Slots
 from spider.sources.ahead import drawn_ahead
 from spider.sources.source import Frontend
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from shards.dataset import ShardDataset
-from shards.order import order
+from shards.order import Slots, order
 from shards.stream import BatchStream
 from spider import draws
 from spider.images import to_float
-from spider.slots import Slots
 from spider.sources.config import ImagesConfig
 from spider.sources.image_source import ImageSource
 

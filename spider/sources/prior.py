@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spider.slots import Slots
+from shards.order import Slots
 from spider.sources.ahead import drawn_ahead
 from spider.sources.config import SourceConfig
 from spider.sources.source import Frontend

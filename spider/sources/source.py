@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from spider.slots import Slots
+from shards.order import Slots
 
 
 class Frontend(nn.Module):

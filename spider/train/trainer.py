@@ -20,6 +20,7 @@ from cluster.checkpoint import Snapshot, pack_optimizer, unpack_optimizer
 from cluster.engines.engine import build_engine
 from cluster.world import World
 from shards.dataset import ShardDataset
+from shards.order import Slots
 from shards.stream import Batch, BatchStream
 from spider import draws
 from spider.config.schema import Config, OptimizerConfig
@@ -31,7 +32,6 @@ from spider.networks.outputs import Condition
 from spider.objectives.build import build_objective
 from spider.overfit.controller import OverfitController
 from spider.selection.select import Selected, Selection
-from spider.slots import Slots
 from spider.sources.build import build_source
 from spider.train.guard import Guard
 from spider.train.phases import Losses, Pass, Phase, PhaseBatch

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import ShardsUsageError
-from shards.order import mirrored, order, slots, subset_rank
+from shards.order import Slots, mirrored, order, subset_rank
 
 kinds = st.sampled_from(["full", "shard_local"])
 shard_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -36,9 +36,10 @@ def test_any_stretch_is_a_stretch_of_the_whole(kind, shards, batch, data):
 
 @given(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.integers(1, 8))
 def test_ranks_share_the_slots_of_a_batch(world, per_rank):
-    owned = [slots(rank, world, world * per_rank) for rank in range(world)]
-    assert sorted(np.concatenate(owned)) == list(range(world * per_rank))
-    assert all((own % world == rank).all() for rank, own in enumerate(owned))
+    batch = world * per_rank
+    owned = [Slots(batch, rank, world).at(3 * batch) for rank in range(world)]
+    assert sorted(np.concatenate(owned)) == list(range(3 * batch, 4 * batch))
+    assert all(slot % world == rank for rank, own in enumerate(owned) for slot in own)
 
 
 @pytest.mark.parametrize("kind", ["full", "shard_local"])
@@ -117,9 +118,18 @@ def test_what_cannot_be_is_refused(arguments, message):
     assert caught.value.exit_code == 2
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ShardsUsageError, match="global_batch=10 does not divide by world=4"):
-        slots(0, 4, 10)
+@pytest.mark.parametrize(
+    ("rank", "world", "message"),
+    [
+        (0, 4, "global_batch=10 does not divide by world=4"),
+        (0, 0, "global_batch=10 does not divide by world=0"),
+        (2, 2, "rank=2 is not one of 0 .. 1"),
+        (-1, 2, "rank=-1 is not one of 0 .. 1"),
+    ],
+)
+def test_slots_that_cannot_be_are_refused(rank, world, message):
+    with pytest.raises(ShardsUsageError, match=message):
+        Slots(10, rank, world)
 
 
 def test_the_order_is_the_same_for_good():

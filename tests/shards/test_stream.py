@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
-from shards.order import mirrored, order, slots
+from shards.order import Slots, mirrored, order
 from shards.pack import pack
 from shards.stream import BatchStream
 
@@ -121,7 +121,7 @@ def test_shard_local_ranks_read_their_part_of_the_bytes(shard_sizes, world):
 def test_a_batch_is_what_it_says(packed):
     dataset = ShardDataset(packed)
     (batch,) = take(dataset, 1, position=24, rank=1, world=3)
-    wanted = order("full", seed=0, count=150, global_batch=12, start=24, stop=36)[slots(1, 3, 12)]
+    wanted = order("full", seed=0, count=150, global_batch=12, start=24, stop=36)[Slots(12, 1, 3).at(0)]
     pixels, labels = dataset.read_batch(wanted)
     assert (batch.images.dtype, batch.labels.dtype) == (torch.uint8, torch.int64)
     assert (batch.images.numpy() == pixels).all()

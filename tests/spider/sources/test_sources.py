@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
+from shards.order import Slots
 from spider import draws
-from spider.slots import Slots
 from spider.sources import nonparametric
 from spider.sources.build import build_source
 from spider.sources.config import (
