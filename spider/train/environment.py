@@ -1,4 +1,8 @@
-"""environment.json: where and with what a run was started, one entry per start."""
+"""environment.json: where and with what a run was started, one entry per start.
+
+A resumed run has the bits of one that was never stopped only under the same world size, device, threads and versions;
+what is different is said.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "webdatas
 
 
 def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef | None) -> None:
-    """Append this start to environment.json (main rank only)."""
+    """Append this start to environment.json, and warn of what may cost a resumed run its bits (main rank only)."""
     if not trainer.world.is_main:
         return
     file = directory.path / "environment.json"
@@ -49,6 +53,19 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
         }
     )
     write_text(file, json.dumps({"starts": starts}, indent=2) + "\n")
+    if trainer.images and len(starts) > 1:
+        changed = _changed(*starts[-2:])
+        if changed:
+            print(
+                f"warning: going on under other {', '.join(changed)}: close to the run before, but not bit for bit",
+                file=sys.stderr,
+            )
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    old, new = ({**start, **start["versions"]} for start in (before, now))
+    keys = ("world_size", "device", "threads", "torch", "numpy", "spider")
+    return [f"{key} ({old.get(key)}, now {new[key]})" for key in keys if old.get(key) != new[key]]
 
 
 def versions() -> dict[str, str]:

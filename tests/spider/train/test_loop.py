@@ -78,6 +78,19 @@ def test_a_run_belongs_to_one_process_at_a_time(digits, tmp_path):
     assert run(digits, tmp_path / "run", ["kimg=0.008"]) == "finished"
 
 
+def test_another_machine_is_told_apart_on_resume(digits, tmp_path, capfd):
+    """Bits are promised for the same threads, world and device only."""
+    directory = RunDirectory(tmp_path / "run")
+    run(digits, directory.path, ["kimg=0.008"])
+    run(digits, directory.path, ["kimg=0.016"])
+    assert "warning" not in capfd.readouterr().err
+    file = directory.path / "environment.json"
+    file.write_text(file.read_text().replace('"threads": ', '"threads": 10'))
+    run(digits, directory.path, ["kimg=0.024"])
+    threads = torch.get_num_threads()
+    assert f"going on under other threads (10{threads}, now {threads}): close" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("tf32", [False, True])
 def test_float32_is_rounded_as_the_run_says(digits, tmp_path, tf32):
     run(digits, tmp_path / "run", ["kimg=0.008", f"compute.tf32={str(tf32).lower()}"])
