@@ -17,6 +17,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":")
 _MANY = 50  # points on a line, above which they bear no marks
+_KEY_IN, _LETTER_IN = 0.7, 0.085  # inches that an entry of the legend takes, besides and for its name
 _LOG_ABOVE = 10.0  # the largest value over the smallest, above which the scale is logarithmic
 
 
@@ -38,7 +39,9 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     shown = {label: line for axes in grid.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns + 1, frameon=False)
+    side_by_side = int(figure.get_figwidth() / (_KEY_IN + _LETTER_IN * max(map(len, shown))))
+    ncols = max(1, min(len(shown), side_by_side))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     about = "metrics of the averaged generator" if metrics else "losses, which compare nothing across objectives"
     if any(len(experiment.runs) > 1 for experiment in comparison.experiments):
         about += "; several seeds: mean, lowest to highest"

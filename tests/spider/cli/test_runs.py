@@ -8,7 +8,11 @@ import shutil
 import time
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from spider.compare import compare_runs
+from spider.compare_figure import draw_comparison
 from spider.run import RunDirectory
 
 
@@ -117,6 +121,19 @@ def test_compare_warns_of_numbers_that_cannot_be_compared(spider, runs, run):
         file.write_text(text)
     compared = spider("compare", runs / "gaussian", run.path)
     assert "! FD[offline]: the runs were measured with different samples" in compared.out
+
+
+def test_long_names_do_not_leave_the_figure(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    names = [f"{letter}{'x' * 40}" for letter in "ab"]
+    for name, source in zip(names, ("gaussian", "patches"), strict=True):
+        shutil.copytree(runs / source, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    draw_comparison(compare_runs(names), tmp_path / "figure.png")
+    FigureCanvasAgg(drawn[0]).draw()
+    legend = drawn[0].legends[0].get_window_extent()
+    assert drawn[0].bbox.x0 <= legend.x0 <= legend.x1 <= drawn[0].bbox.x1
 
 
 @pytest.mark.parametrize("other", ["patches", "cascade"])
