@@ -170,9 +170,10 @@ def reading_processes():
 
 
 def test_a_worker_killed_while_a_batch_is_awaited_stops_the_stream(packed):
+    others = reading_processes()
     with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=1).batches(0)) as batches:
         next(batches)
-        (reader,) = reading_processes()
+        (reader,) = set(reading_processes()).difference(others)
         os.kill(reader.pid, signal.SIGSTOP)  # so that what comes next is waited for
         threading.Timer(0.5, reader.kill).start()
         with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
@@ -181,11 +182,12 @@ def test_a_worker_killed_while_a_batch_is_awaited_stops_the_stream(packed):
 
 def test_a_worker_killed_between_two_batches_stops_the_stream(packed):
     """Asked when the pool has noticed and takes no more work."""
-    threads = threading.active_count()
+    others = reading_processes()
     with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=2).batches(0)) as batches:
         next(batches)
-        reading_processes()[0].kill()
-        wait_until(lambda: threading.active_count() <= threads)
+        first, second = set(reading_processes()).difference(others)
+        first.kill()
+        wait_until(lambda: not second.is_alive())  # the pool has ended it
         with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
             next(batches)
 
