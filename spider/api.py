@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spider import weights
     from spider.compare import Comparison
     from spider.config.explain import Key
-    from spider.demo import DemoResult
+    from spider.demo.story import DemoResult
     from spider.evaluation import Evaluation
     from spider.generate import Generated
     from spider.interpolate import Blend, Interpolation, Space
@@ -367,8 +367,8 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 
 
 def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False) -> DemoResult:
-    """The whole story on built-in data: see `spider.demo.demo`."""
-    from spider.demo import demo
+    """The whole story on built-in data: see `spider.demo.story.demo`."""
+    from spider.demo.story import demo
 
     return demo(Path(out), seed=seed, progress=progress)
 

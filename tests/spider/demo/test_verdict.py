@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spider.verdict import Arm, Measure, Verdict, judge
+from spider.demo.verdict import Arm, Measure, Verdict, judge
 
 LOW, MIDDLE, HIGH = [[0.10, 0.12], [0.11, 0.13]], [[0.20, 0.22], [0.21, 0.23]], [[0.30, 0.32], [0.31, 0.33]]
 

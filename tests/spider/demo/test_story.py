@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from spider.cli.main import app
-from spider.demo import MEASURED, DemoResult, Plan, tell
+from spider.demo.story import MEASURED, DemoResult, Plan, tell
 from spider.errors import SpiderUsageError
 from spider.metrics.results import read_results
 from spider.train.trainer import Trainer

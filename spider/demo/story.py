@@ -6,7 +6,7 @@
                                         evaluations/final.json and nearest-panel.png: what became of it
         floor.json                      how far the digits are from themselves
         timings.json                    what each step took
-        figures/, report.html           what to read (see spider.report)
+        figures/, report.html           what to read (see spider.demo.report)
 
 Whatever is there already is not done again: the same call goes on where the one before was stopped.
 """
@@ -30,17 +30,17 @@ from shards.index import INDEX_NAME
 from shards.pack import pack
 from shards.parallel import usable_cores
 from spider.config.schema import Config
+from spider.demo.report import Findings, Run, write_report
+from spider.demo.steps import Steps
+from spider.demo.verdict import Arm, Measure, Verdict, judge
 from spider.errors import SpiderUsageError
 from spider.evaluation import evaluate
 from spider.experiment import compose
 from spider.metrics.registry import METRICS
 from spider.metrics.results import read_results
-from spider.report import Findings, Run, write_report
 from spider.run import RunDirectory
-from spider.steps import Steps
 from spider.train.loop import train
 from spider.train.start import prepare
-from spider.verdict import Arm, Measure, Verdict, judge
 from sweeps.neighbors import neighbors
 
 PRESET = "demo"

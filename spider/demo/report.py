@@ -19,8 +19,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from spider import page
 from spider.config.schema import Config
+from spider.demo import page
+from spider.demo.steps import Timing
+from spider.demo.verdict import Arm, Curve, Verdict
 from spider.files import write_text
 from spider.grids import sample_grid, write_png
 from spider.metrics.nearest_figures import HISTOGRAM, PANEL
@@ -28,9 +30,7 @@ from spider.metrics.registry import METRICS
 from spider.metrics.results import MetricResult, read_results, summarise
 from spider.run import RunDirectory, images_of
 from spider.sources.build import open_generator
-from spider.steps import Timing
 from spider.train.environment import git_state, versions
-from spider.verdict import Arm, Curve, Verdict
 
 REPORT = "report.html"
 
