@@ -1,35 +1,20 @@
-"""Drawing one batch ahead, because drawing takes time on a processor that the training could use for its own."""
+"""Making one batch ahead, because decoding, resizing and drawing take time that the training's step can hide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 from torch import Tensor
 
-from shards.order import Slots
 
-
-def drawn_ahead(
-    draw: Callable[[Sequence[int]], Tensor], slots: Slots, position: int, *, pin: bool = False
-) -> Iterator[Tensor]:
-    """This rank's slots of the batch at `position`, then of the next, without end; a thread draws while one is used.
-
-    Args:
-        draw: a pure function of the stream positions.
-        pin: hand over in page-locked memory, for copies to an accelerator that do not wait.
-    """
-
-    def load(start: int) -> Tensor:
-        drawn = draw(slots.at(start))
-        return drawn.pin_memory() if pin else drawn
-
+def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same endless batches, each made by a thread while the one before is used."""
     thread = ThreadPoolExecutor(1, "source")
     try:
-        ahead = thread.submit(load, position)
-        for start in count(position + slots.batch, slots.batch):
-            ready, ahead = ahead, thread.submit(load, start)
+        coming = thread.submit(next, batches)
+        while True:
+            ready, coming = coming, thread.submit(next, batches)
             yield ready.result()
     finally:
         thread.shutdown(wait=False, cancel_futures=True)

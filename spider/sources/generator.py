@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shards.order import Slots
 from spider.frozen import FrozenGenerator
+from spider.sources.ahead import ahead
 from spider.sources.config import GeneratorConfig
 from spider.sources.image_source import ImageSource
 
@@ -28,8 +29,8 @@ class Generator(ImageSource):
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
-        images = (self.adapt(self.stage(inputs)) for inputs in self.stage.source.feed(seed, slots, position))
-        return self._noisy(images, seed, slots, position)
+        inputs, noises = self.stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
+        return (self.adapt(self.stage(each)) + noise for each, noise in zip(inputs, noises, strict=False))
 
     @property
     def identity(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -11,7 +12,6 @@ from torch import Tensor
 from shards.order import Slots
 from spider import draws
 from spider.images import match_channels, resize
-from spider.sources.ahead import drawn_ahead
 from spider.sources.source import Frontend
 
 
@@ -34,9 +34,7 @@ class ImageSource(ABC):
 
     def noise_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """What `at` adds to `images_at`, float32 [len(indices), *shape]."""
-        if self.noise_std == 0:
-            return torch.zeros(len(indices), *self.shape, device=self.device)
-        return self._scaled(self._draw_noise(seed, "eval", indices))
+        return self._noise(seed, "eval", indices)
 
     def frontend(self) -> Frontend | None:
         """See Source."""
@@ -49,21 +47,15 @@ class ImageSource(ABC):
         images = match_channels(images.to(torch.float32), min(channels, images.shape[1]))
         return match_channels(resize(images, height, width), channels).contiguous()
 
-    def _noisy(self, batches: Iterator[Tensor], seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
-        """Training batches with their noise, which is drawn while they are made."""
+    def _noises(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
+        """What training adds to this rank's slots of the batch at `position`, of the next, ..., without end."""
+        for start in count(position, slots.batch):
+            yield self._noise(seed, "train", slots.at(start))
+
+    def _noise(self, seed: int, use: str, indices: Sequence[int]) -> Tensor:
         if self.noise_std == 0:
-            return batches
-        noise = drawn_ahead(
-            lambda indices: self._draw_noise(seed, "train", indices),
-            slots,
-            position,
-            pin=self.device.type == "cuda",
-        )
-        return (images + self._scaled(drawn) for images, drawn in zip(batches, noise, strict=False))
-
-    def _draw_noise(self, seed: int, use: str, indices: Sequence[int]) -> Tensor:
-        """Standard normals on the CPU, [len(indices), *shape]."""
-        return draws.normal(seed, f"{use}.{self.stream}.noise", indices, self.shape)
-
-    def _scaled(self, noise: Tensor) -> Tensor:
+            return torch.zeros(len(indices), *self.shape, device=self.device)
+        noise = draws.normal(seed, f"{use}.{self.stream}.noise", indices, self.shape)
+        if self.device.type == "cuda":
+            noise = noise.pin_memory()
         return self.noise_std * noise.to(self.device, non_blocking=True)

@@ -14,6 +14,7 @@ from shards.order import Slots, order
 from shards.stream import BatchStream
 from spider import draws
 from spider.images import to_float
+from spider.sources.ahead import ahead
 from spider.sources.config import ImagesConfig
 from spider.sources.image_source import ImageSource
 
@@ -51,8 +52,8 @@ class Images(ImageSource):
             workers=self.config.workers,
             pin=self.device.type == "cuda",
         )
-        images = (self._prepare(batch.images) for batch in stream.batches(position))
-        return self._noisy(images, seed, slots, position)
+        batches, noises = stream.batches(position), self._noises(seed, slots, position)
+        return ahead(self._prepare(batch.images) + noise for batch, noise in zip(batches, noises, strict=False))
 
     @property
     def identity(self) -> str:

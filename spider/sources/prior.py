@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from torch import Tensor
 
 from shards.order import Slots
-from spider.sources.ahead import drawn_ahead
+from spider.sources.ahead import ahead
 from spider.sources.config import SourceConfig
 from spider.sources.source import Frontend
 
@@ -31,7 +32,7 @@ class Prior(ABC):
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source."""
-        return drawn_ahead(lambda indices: self.draw(seed, "train.source", indices), slots, position)
+        return ahead(self.draw(seed, "train.source", slots.at(start)) for start in count(position, slots.batch))
 
     def frontend(self) -> Frontend | None:
         """See Source."""
