@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
@@ -42,6 +42,15 @@ def start_pool(workers: int, shared: object) -> ProcessPoolExecutor:
     # Forking takes no time, and `shared` need not be sent. Where it is not safe (macOS) or not there, spawn
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     return ProcessPoolExecutor(workers, context, _start_worker, (shared, os.getpid()))
+
+
+def start_thread(name: str) -> ThreadPoolExecutor:
+    """One thread, on the accelerator that the caller is on: a new thread begins on the first one of the machine."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return ThreadPoolExecutor(1, name)
+    return ThreadPoolExecutor(1, name, torch.cuda.set_device, (torch.cuda.current_device(),))
 
 
 def run(function: Callable[[Any, Task], Result], task: Task) -> Result:

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from torch import Tensor
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.order import Order, Slots, mirrored, order
-from shards.parallel import run, start_pool
+from shards.parallel import run, start_pool, start_thread
 
 _Loaded = tuple[Tensor, Tensor]  # images, labels
 
@@ -122,7 +122,7 @@ class BatchStream:
     def _start_readers(self, stack: ExitStack) -> Callable[[_Plan], Future[_Loaded]]:
         """Start the thread or the processes, to be ended by `stack`. What is returned sets them to work on a plan."""
         pool = start_pool(self.workers, self.dataset) if self.workers else None
-        thread = ThreadPoolExecutor(1, "shards")
+        thread = start_thread("shards")
         for executor in (pool, thread):
             if executor is not None:
                 stack.callback(executor.shutdown, wait=False, cancel_futures=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
+
+from shards.parallel import start_thread
 
 
 def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
     """The same endless batches, each made by a thread while the one before is used."""
-    thread = ThreadPoolExecutor(1, "source")
+    thread = start_thread("source")
     try:
         coming = thread.submit(next, batches)
         while True:

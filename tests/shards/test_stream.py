@@ -24,6 +24,7 @@ from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.order import Slots, mirrored, order
 from shards.pack import pack
+from shards.parallel import start_thread
 from shards.stream import BatchStream
 
 KINDS = ["full", "shard_local"]
@@ -288,3 +289,14 @@ def test_pinning_needs_an_accelerator(packed, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ShardsUsageError, match="pin: there is no accelerator"):
         BatchStream(ShardDataset(packed), seed=0, global_batch=12, pin=True)
+
+
+def test_threads_stay_on_the_accelerator_of_who_starts_them(monkeypatch):
+    """As far as that can be told without one."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.append((threading.current_thread().name, device)))
+    with start_thread("reader") as thread:
+        thread.submit(lambda: None).result()
+    assert told == [("reader_0", 3)]

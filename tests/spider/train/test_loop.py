@@ -58,7 +58,7 @@ def test_nothing_is_left_behind(digits, patches, tmp_path):
     def alive():
         return {t.name for t in threading.enumerate()}, {p.pid for p in multiprocessing.active_children()}
 
-    reading = ["data.workers=1", "source.kind=images", f"source.path={patches}"]
+    reading = ["data.workers=1", "source.kind=images", f"source.path={patches}", "source.workers=1"]
     before = alive()
     assert run(digits, tmp_path / "run", ["kimg=0.04", *reading]) == "finished"
     with pytest.raises(SpiderError, match="not finite"):
