@@ -48,7 +48,7 @@ def start_thread(name: str) -> ThreadPoolExecutor:
     """One thread, on the accelerator that the caller is on: a new thread begins on the first one of the machine."""
     import torch
 
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return ThreadPoolExecutor(1, name)
     return ThreadPoolExecutor(1, name, torch.cuda.set_device, (torch.cuda.current_device(),))
 
