@@ -6,15 +6,20 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from cluster.errors import ClusterError
-from cluster.world import World
+
+if TYPE_CHECKING:
+    from cluster.world import World
 
 LOCK = ".lock"
+
+_ASKED_S = 0.1  # longer than `is_taken` keeps anybody out by asking
 
 
 @contextmanager
@@ -33,14 +38,34 @@ def alone_in(directory: Path, world: World) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
+            lock.truncate(0)  # who left in order is not taken for one on another machine
             lock.close()
+
+
+def is_taken(directory: Path) -> bool | None:
+    """Whether a process is in `directory`. Writes nothing, waits for nothing.
+
+    None: it cannot be known. Either the file system knows no locks, or the last process to enter was on another
+    machine, whose locks may not be seen from here, and did not leave in order.
+    """
+    try:
+        with (directory / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            last = lock.read()
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return None if last and not last.endswith(f" on {socket.gethostname()}\n") else False
 
 
 def _lock(directory: Path) -> IO[str]:
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / LOCK).open("a+")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lock)
     except BlockingIOError:
         lock.seek(0)
         holder = lock.read().strip() or "another process"
@@ -53,3 +78,12 @@ def _lock(directory: Path) -> IO[str]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
     return lock
+
+
+def _take(lock: IO[str]) -> None:
+    """Once more after a moment, because somebody may only have asked."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_ASKED_S)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

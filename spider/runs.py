@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.lock import is_taken
 from shards.missing import no_such
 from spider.config.schema import Config
 from spider.errors import SpiderError
@@ -26,8 +27,9 @@ class RunSummary:
 
     Attributes:
         name: its path below the folder that was listed.
-        state: `finished`; `running?`, which is a guess: it wrote within ten minutes and nothing was saved since;
-            `stopped`; `never started`; `unreadable`, see `problem`.
+        state: `running`, a training is in it; `finished`; `stopped`; `never started`; `unreadable`, see `problem`.
+            `running?` is a guess, where the run's lock cannot be asked: it wrote within ten minutes and nothing was
+            saved since.
         kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.
         last_checkpoint: in kimg.
         best: {"checkpoint", "metric", "value"}.
@@ -128,11 +130,14 @@ def _images_written(directory: RunDirectory) -> int | None:
 
 
 def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: bool) -> str:
+    taken = is_taken(directory.path)
+    if taken:
+        return "running"
     if saved and saved[-1] >= round(config.kimg * 1000):
         return "finished"
     if not (saved or has_rows):
         return "never started"
-    if has_rows:
+    if taken is None and has_rows:
         written = directory.metrics_file.stat().st_mtime
         checkpoints = [(directory.checkpoints / name).stat().st_mtime for name in directory.checkpoint_names()]
         if time.time() - written < _ALIVE_S and written > max(checkpoints, default=0.0):

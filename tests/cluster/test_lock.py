@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.lock import alone_in
+from cluster.lock import LOCK, alone_in, is_taken
 from cluster.world import World
 from tests.cluster.ranks import Ranks
 
@@ -22,6 +24,26 @@ def test_a_second_one_is_kept_out_until_the_first_has_left(tmp_path: Path) -> No
             pass
     with alone_in(run, World.single()):
         pass
+
+
+def test_who_is_in_can_be_asked(tmp_path: Path) -> None:
+    assert is_taken(tmp_path) is False
+    with alone_in(tmp_path, World.single()):
+        assert is_taken(tmp_path) is True
+    assert is_taken(tmp_path) is False
+    (tmp_path / LOCK).write_text(f"process 1 on {socket.gethostname()}\n")  # killed
+    assert is_taken(tmp_path) is False
+    (tmp_path / LOCK).write_text("process 1 on elsewhere\n")  # killed, or still at it
+    assert is_taken(tmp_path) is None
+
+
+def test_asking_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / LOCK).touch()
+    with (tmp_path / LOCK).open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: asking.close())
+        with alone_in(tmp_path, World.single()):
+            assert is_taken(tmp_path)
 
 
 def _enter(world: World, directory: Path) -> str:

@@ -11,6 +11,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cluster.lock import LOCK, alone_in
+from cluster.world import World
 from spider.compare import compare_runs
 from spider.compare_figure import draw_comparison
 from spider.run import RunDirectory
@@ -53,6 +55,10 @@ def test_ls_tells_states_apart(spider, run):
     assert state(spider, run) == "finished"
     shutil.rmtree(run.checkpoints / run.checkpoint_names()[-1])
     os.utime(run.metrics_file, (time.time() + 1,) * 2)
+    assert state(spider, run) == "stopped"
+    with alone_in(run.path, World.single()):
+        assert state(spider, run) == "running"
+    (run.path / LOCK).write_text("process 1 on elsewhere\n")
     assert state(spider, run) == "running?"
     os.utime(run.metrics_file, (time.time() - 3600,) * 2)
     assert state(spider, run) == "stopped"
