@@ -2,7 +2,7 @@
 
 Values are compared at equal kimg, because images are the clock. Metrics come from the runs' own evaluations
 (RUN/evaluations); where two runs were not measured by the same protocol against the same reference, it says so. Runs
-that differ in their seed alone are one experiment: its values are the mean, and the lowest and the highest.
+that differ in nothing but seed and length are one experiment: its values are the mean, and the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spider.config.load import flatten
 from spider.errors import SpiderUsageError
 from spider.metrics.results import MetricResult, read_results
 from spider.run import RunDirectory, images_of, no_run
-from spider.runs import describe_best
+from spider.runs import describe_best, find_runs
 from spider.tables import aligned
 
 LOSSES = {"loss/d_real": "D's loss on real images", "loss/d_fake": "D's loss on samples", "loss/g": "G's loss"}
@@ -30,7 +30,7 @@ Curve = list[tuple[float, float]]  # (kimg, value), by kimg
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that differ in their seed alone; most often one run.
+    """Runs that differ in nothing but seed and length; most often one run.
 
     Attributes:
         name: of the run below the folder of all runs, or what the names of its runs have in common.
@@ -46,14 +46,14 @@ class Comparison:
     """What is different between runs.
 
     Attributes:
-        runs: as they were named.
+        runs: as they were named, or found below the folder that was.
         experiments: the same by what they are.
         differing: by key, the values that the runs have; None where a run's other choices have no such key.
         parameters: by network, how many parameters train; None for a run that never started.
         metrics: by label, the curve of every run; a run that was not measured has an empty one.
         losses: the same for the losses of metrics.jsonl.
         best: by run, {"checkpoint", "metric", "value"} or None.
-        warnings: why numbers may not be compared.
+        warnings: what was left out, and why numbers may not be compared.
     """
 
     runs: list[str]
@@ -125,14 +125,18 @@ class Comparison:
 def compare_runs(runs: Sequence[str | Path]) -> Comparison:
     """Compare two runs or more.
 
+    Args:
+        runs: their folders; or one folder, for all runs in it and below. What holds no run among several, as
+            `runs/*` may name it, is left out, and `warnings` says so.
+
     Raises:
-        SpiderUsageError: fewer than two, or a name that is not a run's.
+        SpiderUsageError: fewer than two runs, or a name under which there is nothing.
         SpiderError: a run's configuration or evaluation cannot be read.
     """
-    names = [str(run) for run in runs]
-    if len(names) < 2:
-        raise SpiderUsageError("a comparison takes two runs or more")
-    directories = [_open(name) for name in names]
+    directories, left_out = _open([str(run) for run in runs])
+    if len(directories) < 2:
+        raise SpiderUsageError("; ".join(["a comparison takes two runs or more", *left_out]))
+    names = [str(directory.path) for directory in directories]
     evaluations = [_evaluations(directory) for directory in directories]
     rows = [_rows(directory) for directory in directories]
     parameters = [_parameters(directory) for directory in directories]
@@ -147,25 +151,31 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
             for label in LOSSES
         },
         best=[directory.best() for directory in directories],
-        warnings=_incomparable(names, evaluations),
+        warnings=[*left_out, *_incomparable(names, evaluations)],
     )
 
 
-def _open(name: str) -> RunDirectory:
-    directory = RunDirectory(Path(name))
-    if not directory.exists:
-        hint = "; a comparison is of whole runs, without @" if "@" in name else ""
-        raise SpiderUsageError(f"{no_run(name)}{hint}")
-    return directory
+def _open(names: Sequence[str]) -> tuple[list[RunDirectory], list[str]]:
+    """The runs of that name, and a line for each other name."""
+    for name in names:
+        if not Path(name).exists():
+            hint = "; a comparison is of whole runs, without @" if "@" in name else ""
+            raise SpiderUsageError(f"{no_run(name)}{hint}")
+    if len(names) == 1 and Path(names[0]).is_dir():
+        found = list(find_runs(Path(names[0])))
+        return found, [] if found else [no_run(names[0])]
+    directories = [RunDirectory(Path(name)) for name in names]
+    left_out = [f"left out: {no_run(each.path)}" for each in directories if not each.exists]
+    return [each for each in directories if each.exists], left_out
 
 
 def _experiments(names: Sequence[str], directories: Sequence[RunDirectory]) -> list[Experiment]:
-    """Runs by configuration without its seed; equal seeds are no several seeds, and stay apart."""
+    """Runs by configuration without seed and length; equal seeds are no several seeds, and stay apart."""
     alike: dict[str, list[int]] = {}
     seeds: dict[str, set[int]] = {}
     for run, directory in enumerate(directories):
         config = directory.config()
-        key = json.dumps(flatten(config.model_copy(update={"seed": 0})))
+        key = json.dumps(flatten(config.model_copy(update={"seed": 0, "kimg": 0.0})))
         if config.seed in seeds.setdefault(key, set()):
             key += f" {run}"
         seeds.setdefault(key, set()).add(config.seed)

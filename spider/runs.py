@@ -57,7 +57,17 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
     root = Path(folder)
     if not root.is_dir():
         raise SpiderError(no_such(root))
-    return [_summary(directory, root) for directory in _find(root)]
+    return [_summary(directory, root) for directory in find_runs(root)]
+
+
+def find_runs(folder: Path) -> Iterator[RunDirectory]:
+    """The runs in `folder` and below it, by name. Within a run there are none."""
+    directory = RunDirectory(folder)
+    if directory.exists:
+        yield directory
+        return
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
+        yield from find_runs(child)
 
 
 def describe_source(config: Config) -> str:
@@ -78,16 +88,6 @@ def describe_best(best: dict[str, Any] | None) -> str:
         if best is None
         else f"{best['metric']} {best['value']:.4g} at {images_of(best['checkpoint']) / 1000:g} kimg"
     )
-
-
-def _find(folder: Path) -> Iterator[RunDirectory]:
-    """Runs, parents before children; within a run there are none."""
-    directory = RunDirectory(folder)
-    if directory.exists:
-        yield directory
-        return
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
-        yield from _find(child)
 
 
 def _summary(directory: RunDirectory, root: Path) -> RunSummary:

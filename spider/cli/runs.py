@@ -48,7 +48,7 @@ def ls(
 
 @commands.command(epilog="\b\nExample:\n  spider compare runs/gaussian runs/letters --out metrics.png")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...|DIR", help="Two runs or more, or a folder of runs.")],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw metrics, or losses if none were measured, against kimg."),
@@ -57,7 +57,7 @@ def compare(
 ) -> None:
     """Show in what runs differ.
 
-    Keys, sizes, and metrics at equal numbers of images. Runs that differ in their seed alone share a column.
+    Keys, sizes, and metrics at equal numbers of images. Runs that differ in nothing but seed and length share a column.
     """
     found = api.compare(runs)
     if out is not None:

@@ -115,6 +115,37 @@ def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs,
     assert spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure).code == 0
 
 
+def test_compare_takes_a_longer_run_as_another_seed_all_the_same(spider, run, tmp_path):
+    other = tmp_path / "longer"
+    shutil.copytree(run.path, other)
+    config = (other / "config.yaml").read_text()
+    assert "\nkimg: 0.16\n" in config
+    config = config.replace("\nkimg: 0.16\n", "\nkimg: 0.32\n").replace("\nseed: 0\n", "\nseed: 1\n")
+    (other / "config.yaml").write_text(config)
+    assert len(spider("compare", run.path, other, "--json").json["experiments"]) == 1
+
+
+def test_compare_leaves_out_what_holds_no_run(spider, runs, tmp_path):
+    (tmp_path / "demo").mkdir()
+    shutil.copytree(runs / "cascade", tmp_path / "demo" / "x")
+    shutil.copytree(runs / "patches", tmp_path / "patches")
+    shutil.copytree(runs / "gaussian", tmp_path / "gaussian")
+    named = [tmp_path / name for name in ("demo", "gaussian", "patches")]
+    compared = spider("compare", *named)
+    assert compared.out.splitlines()[0].split() == ["gaussian", "patches"]
+    assert f"! left out: {tmp_path}/demo: no run here" in compared.out
+    assert f"two runs or more; left out: {tmp_path}/demo: no run here" in spider("compare", *named[:2]).error
+    assert [each["name"] for each in spider("compare", tmp_path, "--json").json["experiments"]] == [
+        "demo/x",
+        "gaussian",
+        "patches",
+    ]
+    assert (
+        f"two runs or more; {tmp_path}/demo/x/samples: no run here"
+        in spider("compare", tmp_path / "demo" / "x" / "samples").error
+    )
+
+
 def test_compare_takes_absolute_and_relative_names_together(spider, runs, monkeypatch):
     monkeypatch.chdir(runs)
     compared = spider("compare", "gaussian", runs / "patches", "--json").json
