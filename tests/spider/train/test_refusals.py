@@ -84,8 +84,8 @@ def finished(digits, patches, tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data": "other"}, "data: the checkpoint was trained on"),
-        ({"source": "other"}, "source: the checkpoint was trained on"),
+        ({"data": "other"}, r"data\.path: the run has .*digits, now .*other\); use another --run$"),
+        ({"source": "other"}, r"source\.path: the run has .*source, now .*other\); use another --run$"),
         ({"seed": 1}, "seed: the run has 0, now 1"),
         ({"overrides": ["batch=12"]}, "batch: the run has 8, now 12"),
         ({"overrides": ["evaluate.reference=other"]}, r"evaluate\.reference: the run was measured against"),
@@ -105,3 +105,18 @@ def test_a_refused_resume_leaves_everything_as_it_was(finished, no_step, monkeyp
     with pytest.raises(SpiderError, match=says):
         api.train(None, finished / "run", kimg="0.08", **change)
     assert files(finished / "run") == before
+
+
+def test_images_may_move_but_must_stay_what_they_are(digits, tmp_path):
+    run, here, there = tmp_path / "run", tmp_path / "here", tmp_path / "there"
+    shutil.copytree(digits, here)
+    api.train("dcgan", run, data=here, overrides=SMALL)
+    here.rename(there)
+    assert api.train(None, run, data=there) == "already finished"
+    pack("builtin:digits", tmp_path / "other", subset=64, workers=1, progress=False)
+    shutil.copytree(there, here)
+    with pytest.raises(SpiderUsageError, match=r"data\.path: the run has .*here, now .*other"):
+        api.train(None, run, data=tmp_path / "other")
+    shutil.rmtree(here)
+    with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
+        api.train(None, run, data=tmp_path / "other")
