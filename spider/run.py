@@ -13,7 +13,8 @@ RUN/
   best.json              which checkpoint is best, by which metric
   _SUCCESS               the run reached its length
 
-A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). This module needs no torch.
+A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). Checkpoints are saved after whole
+batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ def resolve(name: str) -> RunRef:
         images = round(float(which) * 1000)
     except ValueError:
         raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg") from None
-    return RunRef(directory, _present(checkpoint_name(images), names, name))
+    batch = directory.config().batch
+    due = [checkpoint for checkpoint in names if images <= images_of(checkpoint) < images + batch]
+    return RunRef(directory, _present(due[0] if due else checkpoint_name(images), names, name))
 
 
 def no_run(path: str | Path) -> str:

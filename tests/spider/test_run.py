@@ -1,0 +1,34 @@
+"""Checkpoints by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spider.config.load import load_config
+from spider.errors import SpiderUsageError
+from spider.run import RunDirectory, checkpoint_name, resolve
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("1", 1024), ("1.024", 1024), ("0.961", 1024), ("2", 2048), ("4.032", 4032), ("4.033", 4096), ("last", 4096)],
+)
+def test_a_checkpoint_is_found_by_the_kimg_at_which_it_was_due(tmp_path: Path, asked: str, found: int):
+    assert resolve(f"{saved(tmp_path)}@{asked}").checkpoint == checkpoint_name(found)
+
+
+@pytest.mark.parametrize("asked", ["0.96", "1.025", "3", "5"])
+def test_no_checkpoint_stands_for_one_that_is_a_batch_away(tmp_path: Path, asked: str):
+    with pytest.raises(SpiderUsageError, match=rf"no checkpoint at {asked} kimg; there are 1.024, 2.048, 4.032, 4.096"):
+        resolve(f"{saved(tmp_path)}@{asked}")
+
+
+def saved(folder: Path) -> Path:
+    """A run in batches of 64 with a few checkpoints, as far as names go."""
+    run = RunDirectory(folder)
+    run.write_config(load_config("dcgan", ["batch=64", "data.path=nowhere"]))
+    for images in (1024, 2048, 4032, 4096):
+        (run.checkpoints / checkpoint_name(images)).mkdir(parents=True)
+    return folder
