@@ -222,7 +222,7 @@ def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
     """An optimizer's `state_dict` as named tensors and JSON, for a `Snapshot`.
 
     Tensors are named "INDEX.KEY" by the parameter's index in the optimizer and the entry's key ("3.exp_avg"), or
-    "group.INDEX.KEY" if a group holds them.
+    "group.INDEX.KEY" if a group holds them; by key, so that a resumed optimizer's file has the bytes of the other's.
     """
     state_dict = optimizer.state_dict()
     entries = {str(index): entry for index, entry in state_dict["state"].items()}
@@ -230,8 +230,9 @@ def pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, A
     tensors: dict[str, Tensor] = {}
     rest: dict[str, Any] = {}
     for owner, entry in (entries | groups).items():
-        tensors |= {f"{owner}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)}
-        rest[owner] = {key: value for key, value in entry.items() if not isinstance(value, Tensor)}
+        ordered = sorted(entry.items())
+        tensors |= {f"{owner}.{key}": value for key, value in ordered if isinstance(value, Tensor)}
+        rest[owner] = {key: value for key, value in ordered if not isinstance(value, Tensor)}
     return tensors, rest
 
 

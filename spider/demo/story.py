@@ -170,6 +170,7 @@ class Story:
                 {name: self._data(name) for name in self.plan.candidates},
                 out=file.parent,
                 embedding=EMBEDDING,
+                picks=1,  # two candidates
                 progress=self.steps.progress,
             )
             self.steps.say(report.table())

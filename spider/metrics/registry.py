@@ -174,7 +174,7 @@ def _inception_score(c: Comparison) -> Score:
 
 
 def _precision(c: Comparison) -> Score:
-    return _manifold_score(c, c.protocol.precision_recall, "precision")
+    return _manifold_score(c, c.protocol.precision_recall, "precision", _few_balls(c))
 
 
 def _recall(c: Comparison) -> Score:
@@ -182,15 +182,25 @@ def _recall(c: Comparison) -> Score:
 
 
 def _density(c: Comparison) -> Score:
-    return _manifold_score(c, c.protocol.density_coverage, "density")
+    return _manifold_score(c, c.protocol.density_coverage, "density", _few_balls(c))
 
 
 def _coverage(c: Comparison) -> Score:
     return _manifold_score(c, c.protocol.density_coverage, "coverage")
 
 
-def _manifold_score(c: Comparison, rule: Neighbourhood, which: str) -> Score:
-    return Score(getattr(c.manifolds[rule], which), protocol={"neighbourhood": asdict(rule)})
+def _few_balls(c: Comparison) -> list[str]:
+    """A reference's outliers have balls so wide that noise falls into them: precision is then 1."""
+    precision = c.manifolds[c.protocol.precision_recall].precision
+    coverage = c.manifolds[c.protocol.density_coverage].coverage
+    if coverage >= _LOW_COVERAGE * precision:
+        return []
+    found = f"precision {precision:.3g} with coverage {coverage:.2g}"
+    return [f"{found}: near a few images of the reference only, perhaps its outliers; says little of quality"]
+
+
+def _manifold_score(c: Comparison, rule: Neighbourhood, which: str, warnings: list[str] | None = None) -> Score:
+    return Score(getattr(c.manifolds[rule], which), protocol={"neighbourhood": asdict(rule)}, warnings=warnings or [])
 
 
 def _csid(c: Comparison) -> Score:
@@ -213,6 +223,7 @@ def _sid(c: Comparison) -> Score:
     )
 
 
+_LOW_COVERAGE = 0.1  # of precision
 _NO_CUBE = "undefined: to the embedding, all reference images are the same"
 
 

@@ -8,7 +8,10 @@ from spider.config.section import Section
 
 
 class OverfitConfig(Section):
-    """eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts)."""
+    """p measures overfitting and steers selection.kind=adaptive, nothing else: no image is augmented.
+
+    eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts).
+    """
 
     target: float = Field(0.6, gt=-1, lt=1, description="eta at which p stays where it is")
     interval_steps: int = Field(4, ge=1, description="iterations between two adjustments of p")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from spider.train.evaluation_cost import EvaluationCost, evaluation_cost
 from spider.train.trainer import Trainer
 
 _WARM_UP = 3  # iterations, compilation and allocation left out of the figures
-_AT_LEAST_S = 3.0
+_AT_LEAST_S, _AT_MOST_S = 3.0, 60.0  # of measuring; one iteration is measured whatever it takes
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,20 @@ class DryRun:
 
 
 def dry_run(config: Config, world: World) -> DryRun:
-    """Measure `config` on `world`; all ranks. At least three seconds, and every lazy phase at least twice."""
+    """Measure `config` on `world`; all ranks. Three seconds at least, and every lazy phase twice, within a minute."""
     set_numerics(config.compute)
     with closing(Trainer(config, world)) as trainer:
         return _measure(config, world, trainer)
 
 
 def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
+    if world.is_main:
+        print(f"measuring a few iterations of {config.batch:,} images", file=sys.stderr)
+    began = time.perf_counter()
     for _ in range(_WARM_UP):
         trainer.iterate()
+        if world.any(time.perf_counter() - began > _AT_MOST_S):
+            break
     trainer.waits.take()
     at_least = 2 * config.penalties.interval_steps
     started, done = time.perf_counter(), 0
@@ -91,7 +97,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         done += 1
         _synchronise(world)
         seconds = time.perf_counter() - started
-        if not world.any(done < at_least or seconds < _AT_LEAST_S):
+        if world.any(seconds > _AT_MOST_S) or not world.any(done < at_least or seconds < _AT_LEAST_S):
             break
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())

@@ -60,6 +60,11 @@ class Evaluator:
         self.reference = trainer.dataset if settings.reference is None else ShardDataset(settings.reference)
         self.cache = FeatureCache(cache_directory("features"))
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is measured."""
+        return self.reference is not None
+
     def measure(self, record: Recorder) -> bool:
         """Evaluate the averaged generator; whether it is the best so far. All ranks."""
         trainer, settings = self.trainer, self.settings

@@ -65,6 +65,7 @@ def train(
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
                 return "already finished"
+            saver.write_best()
             if world.is_main:  # not before all that may be refused has been
                 directory.write_config(config)
                 if trainer.images < total:
@@ -80,9 +81,11 @@ def train(
 def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder, total: int) -> str:
     """Iterate until `total` images, or until somebody asks for a stop."""
     log, world = trainer.config.log, trainer.world
-    record.reals()
-    if trainer.images == 0:
+    if trainer.images:
+        record.say(f"going on from {trainer.images / 1000:g} kimg")
+    else:
         record.samples()
+    record.reals()
     with StopRequest(world) as stop:
         while trainer.images < total:
             trainer.iterate()
@@ -100,6 +103,9 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
                 record.last()
                 record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
                 return "stopped"
+    if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
+        evaluator.measure(record)
+        saver.write_best()
     record.last()
     return "finished"
 
@@ -134,7 +140,6 @@ class Saver:
             self.trainer.load(newest[1])
             self.evaluator.load(newest[1].state["evaluator"])
             self._forget_a_lost_best()
-            self._write_best()
         elif branch is not None:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
             self.trainer.load(store.load(branch.checkpoint))
@@ -144,12 +149,12 @@ class Saver:
         snapshot = self.trainer.snapshot()
         snapshot.state["evaluator"] = self.evaluator.state()
         self.store.save(checkpoint_name(self.trainer.images), snapshot)
-        self._write_best()
+        self.write_best()
         self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())
         self._saved_at = time.monotonic()
 
-    def _write_best(self) -> None:
-        """best.json says what the evaluator knows, also after the run was taken back."""
+    def write_best(self) -> None:
+        """best.json says what the evaluator knows, also after the run was taken back, or measured out of turn."""
         if not self.trainer.world.is_main:
             return
         if self.evaluator.best is None:
@@ -170,8 +175,11 @@ class Saver:
         return kept & names
 
     def _forget_a_lost_best(self) -> None:
-        best = self.evaluator.best
-        if best is not None and best.checkpoint not in self.directory.checkpoint_names():
+        best, there = self.evaluator.best, self.directory.checkpoint_names()
+        told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
+        if told is not None and told["checkpoint"] not in there:
+            self.write_best()
+        if best is not None and best.checkpoint not in there:
             self.evaluator.best = None
             if self.trainer.world.is_main:
                 print(

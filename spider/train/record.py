@@ -4,8 +4,9 @@ metrics.jsonl is the source of every curve: one JSON object per row, {"images", 
 before..., "timing": {...}}. All but `timing` is a function of the configuration alone. When a run resumes, everything
 that was written after its checkpoint is taken back first, so that no curve goes back in time or shows a row twice.
 
-Rows and grids are due by the clock (`log.every_kimg`, `log.samples_every_kimg`). When a run ends or is stopped and
-none is due, one of each is written out of turn, so that its last images are seen. They are for who looks at the run as
+Rows, grids and evaluations are due by the clock (`log.every_kimg`, `log.samples_every_kimg`, `evaluate.every_kimg`).
+When a run ends and none is due, one of each is written out of turn, so that its last images are seen; a row and a grid
+also when it is stopped. They are for who looks at the run as
 it lies: written after the checkpoint, which knows nothing of them, and taken back by whoever goes on from it. So a run
 that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
 several at one clock, and gets only what is due.
@@ -135,7 +136,8 @@ class Recorder:
         """Results of metrics, as JSON and as curves."""
         if not self.is_main:
             return
-        self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
+        if crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg):
+            self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
         self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(_result(row) for row in rows)]))
 
     def _write_row(self) -> dict[str, Any]:
@@ -149,9 +151,9 @@ class Recorder:
         row["timing"] = self._timing()
         if self._bar is not None:
             _append(self.directory.metrics_file, row)
-            self._bar.set_postfix_str(_postfix(row, trainer.config.batch), refresh=False)
+            self._bar.set_postfix_str(_postfix(row, self.config), refresh=False)
             if self._bar.disable:
-                self.say(_line(row, self._total, trainer.config.batch))
+                self.say(_line(row, self._total, self.config))
         return row
 
     def _write_samples(self) -> npt.NDArray[np.uint8]:
@@ -192,13 +194,13 @@ class Recorder:
 def rewind(directory: RunDirectory, images: int, config: Config) -> None:
     """Take back everything that was written after `images`, and what was written there out of turn."""
 
-    def stays(then: int, every_kimg: float) -> bool:
+    def stays(then: int, every_kimg: float | None) -> bool:
         return then <= images and (then == 0 or crosses(then, config.batch, every_kimg))
 
     _keep_rows(directory.metrics_file, lambda then: stays(then, config.log.every_kimg))
     _keep_rows(directory.trace_file, lambda then: then <= images)
     _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))
-    _keep_files(directory.evaluations, ".json", lambda then: then <= images)
+    _keep_files(directory.evaluations, ".json", lambda then: stays(then, config.evaluate.every_kimg))
 
 
 def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:
@@ -235,21 +237,23 @@ def _result(row: dict[str, Any]) -> str:
     return f"{row['label']} {'undefined' if row['value'] is None else format(row['value'], '.4g')}"
 
 
-def _line(row: dict[str, Any], total: int, batch: int) -> str:
+def _line(row: dict[str, Any], total: int, config: Config) -> str:
     """What the bar would show, as a line of its own."""
     speed = row["timing"]["img_per_s"]
     left_s = (total - row["images"]) / speed if speed else 0.0
     parts = [f"{row['kimg']:g} of {total / 1000:g} kimg", f"{speed:,.0f} img/s"]
     parts += [f"{tqdm.format_interval(left_s)} left"] if left_s > 0 else []
-    return ", ".join([*parts, _postfix(row, batch)])
+    return ", ".join([*parts, _postfix(row, config)])
 
 
-def _postfix(row: dict[str, Any], batch: int) -> str:
+def _postfix(row: dict[str, Any], config: Config) -> str:
     parts = [
         f"{short} {row[name]:.3g}"
         for short, name in (("Dr", "loss/d_real"), ("Df", "loss/d_fake"), ("G", "loss/g"))
         if name in row
     ]
     if "selection/k" in row:
-        parts.append(f"k {row['selection/k_now']}/{batch}")
-    return " ".join([*parts, f"p {row['overfit/p']:.3f}"])
+        parts.append(f"k {row['selection/k_now']}/{config.batch}")
+    if config.selection.kind == "adaptive":  # which alone heeds p
+        parts.append(f"p {row['overfit/p']:.3f}")
+    return " ".join(parts)

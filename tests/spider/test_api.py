@@ -41,4 +41,4 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
     exec(example, {"__name__": "example"})
     assert "FD[offline]" in capsys.readouterr().out
-    assert (tmp_path / "samples.png").is_file()
+    assert (tmp_path / "runs/quick.png").is_file()

@@ -135,6 +135,18 @@ def test_blocks_change_no_metric():
         assert result.value == pytest.approx(small[result.name], rel=1e-9), result.name
 
 
+def test_high_precision_near_a_few_images_is_warned_of():
+    """As of noise that falls into the wide ball of an outlier; here of copies of one image."""
+    copies = Images("reference", 120, seed=2)
+    copies.pixels = copies.pixels[:1].repeat(90, 1, 1, 1)
+    (precision,) = evaluate(["precision"], samples=copies)
+    assert precision.value == 1
+    [warning] = precision.warnings
+    assert "near a few images of the reference only" in warning
+    (spread_out,) = evaluate(["precision"])
+    assert spread_out.warnings == []
+
+
 def test_a_result_says_what_it_hangs_on():
     (fid,) = evaluate(["fid"], count=50, seed=4)
     assert fid.protocol == {
