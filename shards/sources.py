@@ -11,6 +11,7 @@ Keys, labels and order of files: shards.listing.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import stat
@@ -43,6 +44,14 @@ TORCHVISION: dict[str, dict[str, Any]] = {
     **{name: {"split": "train"} for name in ("SVHN", "STL10", "Flowers102", "Food101", "DTD")},
     "OxfordIIITPet": {"split": "trainval"},
     "EuroSAT": {},
+}
+# name: where torchvision looks for the published files, below the folder that it is given; others in that folder
+_PUBLISHED = {
+    **{name: f"{name}/raw" for name in ("MNIST", "FashionMNIST", "KMNIST")},
+    "Flowers102": "flowers-102",
+    "DTD": "dtd",
+    "OxfordIIITPet": "oxford-iiit-pet",
+    "EuroSAT": "eurosat",
 }
 
 
@@ -83,7 +92,7 @@ def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> So
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():
-        raise ShardsUsageError(f"{no_such(path, 'file or folder')} (or builtin:NAME, torchvision:NAME)")
+        raise ShardsUsageError(_unknown(text))
     if zipfile.is_zipfile(path):
         return ZipSource(path)
     return TarSource(path)
@@ -299,6 +308,18 @@ class PackedSource(Source):
         return self._dataset.fingerprint
 
 
+def _unknown(spec: str) -> str:
+    """What to say of a source that is no file, no folder and of no scheme."""
+    scheme, colon, name = spec.partition(":")
+    if not colon or "/" in scheme:
+        return f"{no_such(spec, 'file or folder')} (or builtin:NAME, torchvision:NAME)"
+    known = [f"{kind}:{each}" for kind, names in (("builtin", SETS), ("torchvision", TORCHVISION)) for each in names]
+    # A folder is named without more, though torchvision's class for one is called ImageFolder
+    close = [name] if Path(name).exists() else difflib.get_close_matches(spec, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{spec}: no such file, and {scheme} is no kind of source: builtin, torchvision, or a path alone{hint}"
+
+
 def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
     """Every file below `folder` with the reason to refuse it, or "". A folder that links lead back to is refused."""
     status = folder.stat()
@@ -363,4 +384,7 @@ def _load_torchvision(name: str, root: Path) -> Any:
     try:
         return dataset(root, download=True, **TORCHVISION[name])
     except (RuntimeError, OSError) as error:
-        raise ShardsError(f"torchvision:{name} is not under {root} and cannot be downloaded: {error}") from None
+        raise ShardsError(
+            f"torchvision:{name} is not under {root} and cannot be downloaded ({' '.join(str(error).split())}); "
+            f"fetch its files elsewhere and put them, as they are published, into {root / _PUBLISHED.get(name, '')}"
+        ) from None

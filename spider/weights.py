@@ -103,7 +103,7 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
     if path.exists() and _is(weights, sha256_of_file(path)):
         return path
     with open_whole(path) as file:
-        digest = _download(url, file, weights.filename, progress)
+        digest = _download(url, file, path, progress)
         if not _is(weights, digest):
             raise SpiderError(f"{url}: sha256 is {digest}; {name} has one that starts with {weights.sha256}")
     return path
@@ -178,18 +178,22 @@ def _private_dir(path: Path) -> Path:
     return path
 
 
-def _download(url: str, file: IO[bytes], label: str, progress: bool) -> str:
-    """Copy what is at `url` into `file` and return its sha256."""
+def _download(url: str, file: IO[bytes], path: Path, progress: bool) -> str:
+    """Copy what is at `url` into `file`, which will be at `path`, and return its sha256."""
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+            disable = None if progress else True  # None: if stderr is a terminal
+            with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, disable=disable) as bar:
                 while chunk := response.read(1 << 20):
                     file.write(chunk)
                     digest.update(chunk)
                     bar.update(len(chunk))
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise SpiderError(f"{url}: cannot be fetched ({reason})") from error
+        raise SpiderError(
+            f"{url}: cannot be fetched ({reason}); fetch it elsewhere and put it at {path}, or name it: "
+            "--weights FILE; --embedding offline needs none"
+        ) from error
     return digest.hexdigest()

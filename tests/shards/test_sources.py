@@ -185,17 +185,23 @@ def test_torchvision_reads_what_is_there(tmp_path):
     assert (source.read(2) == images[2]).all()
 
 
-def test_torchvision_offline_says_where_it_looked(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_offline_says_where_it_looked(name, tmp_path, monkeypatch):
     def offline(*_, **__):
         raise urllib.request.URLError("no network here")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
+    root = tmp_path / "torchvision"
     with pytest.raises(
-        ShardsError, match=f"torchvision:MNIST is not under {tmp_path}/torchvision and cannot be downloaded"
+        ShardsError, match=f"torchvision:{name} is not under {root} and cannot be downloaded .*no network here"
     ) as caught:
-        open_source("torchvision:MNIST")
+        open_source(f"torchvision:{name}")
     assert caught.value.exit_code == 1
+    message = str(caught.value)
+    assert "\n" not in message
+    looked = max(root.rglob("*/"), default=root)  # the folder that torchvision made ready for its download
+    assert message.endswith(f"into {looked}")
 
 
 def test_torchvision_names_exist():
@@ -216,6 +222,9 @@ def test_a_packed_set_can_be_packed_again(packed, tmp_path):
     ("builtin:cats", "builtin:cats is unknown; known: builtin:digits, builtin:letters, builtin:patches"),
     ("torchvision:Cats", "torchvision:Cats is unknown; known: MNIST, "),
     ("/no/such/folder", "/no/such/folder: no such file or folder"),
+    ("imagefolder:foo", "imagefolder is no kind of source: builtin, torchvision, or a path alone$"),
+    ("imagefolder:/", "imagefolder is no kind of source: .*; did you mean /"),
+    ("bultin:digits", r"did you mean builtin:digits\?$"),
 ])  # fmt: skip
 def test_unknown_sources_are_named(spec, message):
     with pytest.raises(ShardsUsageError, match=message) as caught:
