@@ -93,6 +93,8 @@ def assert_equal_runs(a, b):
         for name, tensor in tensors.items():
             assert torch.equal(tensor, right.tensors[group][name]), f"{group}: {name}"
     assert left.state == right.state
+    manifests = [resolve(str(path)).path / "manifest.json" for path in (a, b)]  # with the sha256 of every file
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
     for one, other in zip(rest_left, rest_right, strict=True):
         assert one == other
 
@@ -297,7 +299,7 @@ def test_another_configuration_is_refused_with_the_difference(digits, uninterrup
 
 def test_other_data_is_refused(digits, patches, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
-    with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
+    with pytest.raises(SpiderError, match="was trained on other images"):
         run(patches, tmp_path / "run", ["kimg=2"])
 
 
