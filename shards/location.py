@@ -10,6 +10,8 @@ from shards.index import INDEX_NAME, MAX_INDEX_BYTES, DatasetIndex, parse_index
 from shards.missing import no_such
 from shards.remote import RemoteFolder, is_remote
 
+_DATASETS_NAMED = 5  # in an error
+
 
 class Location:
     """The index of the dataset at `path`, and the way to its files. May be forked and pickled.
@@ -58,4 +60,9 @@ class Location:
         except OSError as error:
             if not self._folder.exists():
                 raise ShardsUsageError(no_such(self.path)) from None
-            raise ShardsUsageError(f"{self.path}: no packed dataset here: {INDEX_NAME}: {error.strerror}") from None
+            below = [str(index.parent) for index in sorted(self._folder.glob(f"*/{INDEX_NAME}"))]
+            named = ", ".join(below[:_DATASETS_NAMED]) + (", ..." if len(below) > _DATASETS_NAMED else "")
+            raise ShardsUsageError(
+                f"{self.path}: no packed dataset here: {INDEX_NAME}: {error.strerror}"
+                f"{f'; it holds datasets: {named}' if below else ''}"
+            ) from None

@@ -388,9 +388,12 @@ def _whole_numbers(option: str, text: str | Sequence[int]) -> list[int]:
     for part in _names(text):
         first, dash, last = part.partition("-")
         try:
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            ends = (int(first), int(last if dash else first))
         except ValueError:
             raise SpiderUsageError(f"{option} {text}: {part!r} is neither a number nor a range such as 0-99") from None
+        if ends[0] > ends[1]:
+            raise SpiderUsageError(f"{option} {text}: {part!r} is a range that goes down; write {ends[1]}-{ends[0]}")
+        found += range(ends[0], ends[1] + 1)
     if not found:
         raise SpiderUsageError(f"{option} {text!r}: no number in it")
     return found

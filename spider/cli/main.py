@@ -46,6 +46,9 @@ class _Commands(TyperGroup):
                 raise
             complain(f"{error.filename}: {error.strerror}")
             raise typer.Exit(SpiderError.exit_code) from None
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
+            raise
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None

@@ -40,13 +40,20 @@ def is_runtime(name: str) -> bool:
     return any(key.runtime for key in _table() if key.name == name)
 
 
+def similar_keys(name: str) -> list[str]:
+    """What may have been meant by a key that does not exist: those of the same last part, else those spelt alike."""
+    keys = all_keys()
+    last = name.rpartition(".")[2]
+    sections = dict.fromkeys(key.rpartition(".")[0] for key in keys if "." in key)
+    same = [key for key in keys if key.rpartition(".")[2] == last]
+    return same or difflib.get_close_matches(name, [*keys, *sections], n=3, cutoff=0.6)
+
+
 def explain(name: str) -> list[Key]:
     """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError."""
     found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
     if not found:
-        ends = [key for key in all_keys() if key.split(".")[-1] == name.split(".")[-1]]
-        sections = dict.fromkeys(key.rpartition(".")[0] for key in all_keys() if "." in key)
-        close = ends or difflib.get_close_matches(name, [*sections, *all_keys()], n=3, cutoff=0.5)
+        close = similar_keys(name)
         raise SpiderUsageError(f"{name}: no such key{'; did you mean ' + ' or '.join(close) + '?' if close else ''}")
     return found
 

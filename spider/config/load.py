@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from spider.config.explain import all_keys, is_runtime
+from spider.config.explain import is_runtime, similar_keys
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 
@@ -150,8 +150,7 @@ def _describe(detail: Mapping[str, Any]) -> str:
     key = ".".join(_without_tags(detail["loc"]))
     message, found = str(detail["msg"]).removeprefix("Value error, "), detail["input"]
     if detail["type"] == "extra_forbidden":
-        sections = dict.fromkeys(name.rpartition(".")[0] for name in all_keys() if "." in name)
-        return f"{key}: no such key{_hint(key, [*all_keys(), *sections])}"
+        return f"{key}: no such key{_suggest(similar_keys(key))}"
     if detail["type"] == "missing":
         return f"{key}: missing, and has no default (spider config explain {key})"
     if detail["type"] == "value_error":
@@ -172,5 +171,8 @@ def _without_tags(location: Iterable[Any]) -> Iterator[str]:
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return _suggest(difflib.get_close_matches(word, list(known), n=3, cutoff=0.6))
+
+
+def _suggest(close: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
