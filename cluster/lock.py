@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 
 _ASKED_S = 0.1  # longer than `is_taken` keeps anybody out by asking
+
+_held: set[IO[str]] = set()
+
+
+def _let_go_in_child() -> None:
+    """A forked process would hold its parent's locks beyond the parent's death."""
+    for lock in _held:
+        os.close(lock.fileno())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextmanager
@@ -39,6 +50,9 @@ def alone_in(directory: Path, world: World) -> Iterator[None]:
     finally:
         if lock is not None:
             lock.truncate(0)  # who left in order is not taken for one on another machine
+            _held.discard(lock)
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
             lock.close()
 
 
@@ -74,6 +88,7 @@ def _lock(directory: Path) -> IO[str]:
     except OSError as error:
         print(f"warning: {directory}: its file system cannot lock files ({error}): start one job only", file=sys.stderr)
     else:
+        _held.add(lock)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()

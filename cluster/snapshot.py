@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cluster.errors import ClusterError, ClusterUsageError
 
-FORMAT = 1
+FORMAT = 2  # 1 marked checkpoints to keep
 MANIFEST, STATE, TENSORS_SUFFIX = "manifest.json", "state.json", ".safetensors"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

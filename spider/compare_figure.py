@@ -27,9 +27,15 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     Raises SpiderUsageError if no run has anything to draw.
     """
     metrics, losses = comparison.metrics, {LOSSES[name]: curves for name, curves in comparison.losses.items()}
-    panels = {label: curves for label, curves in (metrics or losses).items() if any(curves)}
+    panels = {
+        label: curves
+        for label, curves in (metrics or losses).items()
+        if any(_points([curves[run] for run in experiment.runs]) for experiment in comparison.experiments)
+    }
     if not panels:
-        raise SpiderUsageError("nothing to draw: none of the runs has an evaluation or a row in metrics.jsonl")
+        raise SpiderUsageError(
+            "nothing to draw: no run has an evaluation or a row in metrics.jsonl, or its seeds have none in common"
+        )
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns + 0.8, 3.4 * rows + 1.1), layout="constrained", dpi=120)

@@ -148,7 +148,7 @@ def resolve(name: str) -> RunRef:
         return RunRef(directory, _present(best["checkpoint"], names, name))
     try:
         images = round(float(which) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg") from None
     batch = directory.config().batch
     due = [checkpoint for checkpoint in names if images <= images_of(checkpoint) < images + batch]

@@ -30,6 +30,7 @@ _REFUSED = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class _Commands(TyperGroup):
@@ -42,9 +43,10 @@ class _Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
-            if error.errno not in _REFUSED or error.filename is None:
+            # A write to a full disk does not say where; anything else without a name is a mistake of the program
+            if error.errno not in _REFUSED or (error.filename is None and error.errno not in _FULL):
                 raise
-            complain(f"{error.filename}: {error.strerror}")
+            complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
             raise typer.Exit(SpiderError.exit_code) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody

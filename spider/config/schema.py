@@ -90,7 +90,7 @@ class CheckpointConfig(Section):
     )
     keep_last: int = runtime(3, ge=1, description="how many to keep, besides the best")
     keep_every_kimg: float | None = runtime(
-        None, gt=0, description="save at multiples of this as well, and keep those for good; null = none"
+        None, gt=0, description="save at multiples of this as well, and keep those while this stays; null = none"
     )
 
 

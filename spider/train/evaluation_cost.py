@@ -22,6 +22,7 @@ from spider.embed.images import DrawnImages
 from spider.metrics.protocols import protocol_for
 from spider.metrics.registry import Comparison, metrics_named
 from spider.run import RunDirectory
+from spider.train.clock import crosses
 from spider.train.evaluator import Evaluator
 from spider.train.trainer import Trainer
 
@@ -81,9 +82,10 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
         world=trainer.world,
     )
     _, metrics_sec = _timed(trainer, lambda: [metric.score(comparison) for metric in metrics])
-    iterations = -(-round(config.kimg * 1000) // config.batch)
+    end = -(-round(config.kimg * 1000) // config.batch) * config.batch
+    in_turn = int(end / (settings.every_kimg * 1000) + 1e-9)
     return EvaluationCost(
-        evaluations=int(iterations * config.batch / (settings.every_kimg * 1000)),
+        evaluations=in_turn + (not crosses(end, config.batch, settings.every_kimg)),  # the last one always is
         sec_per_evaluation=samples_sec / len(samples) * settings.count + metrics_sec,
         reference_sec=some_sec / len(some) * (len(reference) + (len(trainer.dataset) if other else 0)),
         images_measured=len(samples),

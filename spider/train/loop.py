@@ -175,14 +175,15 @@ class Saver:
         return kept & names
 
     def _forget_a_lost_best(self) -> None:
-        best, there = self.evaluator.best, self.directory.checkpoint_names()
-        told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
-        if told is not None and told["checkpoint"] not in there:
-            self.write_best()
+        world, best = self.trainer.world, self.evaluator.best
+        there = world.broadcast_json(self.directory.checkpoint_names())
         if best is not None and best.checkpoint not in there:
             self.evaluator.best = None
-            if self.trainer.world.is_main:
+            if world.is_main:
                 print(
                     f"warning: the best checkpoint, {best.checkpoint}, is no longer there; its value is forgotten",
                     file=sys.stderr,
                 )
+        told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
+        if told is not None and told["checkpoint"] not in there:
+            self.write_best()

@@ -60,6 +60,7 @@ class Recorder:
             return
         rewind(directory, trainer.images, self.config)
         if self.config.log.tensorboard:
+            _wait_for_another_second(directory.tensorboard)
             # purge_step makes TensorBoard drop what an interrupted run wrote after the checkpoint
             self._writer = SummaryWriter(str(directory.tensorboard), purge_step=trainer.images + 1)
         self._total = total_images
@@ -201,6 +202,13 @@ def rewind(directory: RunDirectory, images: int, config: Config) -> None:
     _keep_rows(directory.trace_file, lambda then: then <= images)
     _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))
     _keep_files(directory.evaluations, ".json", lambda then: stays(then, config.evaluate.every_kimg))
+
+
+def _wait_for_another_second(folder: Path) -> None:
+    """TensorBoard reads event files by name, which begins with the second of their making, and must read these last."""
+    made = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+    while made and 0 <= time.time() - max(made) < 1:
+        time.sleep(0.05)
 
 
 def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:

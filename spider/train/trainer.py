@@ -206,11 +206,8 @@ class Trainer:
     def _draw(self, d_step: int | None) -> list[PhaseBatch]:
         """What the next phase needs, drawn once: images and source for the discriminator, source for the generator."""
         real_feed, source_feed = self._feeds = self._feeds or self._open_feeds()
-        started = time.perf_counter()
-        source = next(source_feed)
-        self.waits.seconds += time.perf_counter() - started
         real = mix = None
-        if d_step is not None:
+        if d_step is not None:  # before the source: reading processes are forked best while no thread works
             batch = next(real_feed)
             self.waits.seconds += batch.wait_s
             real = self._to_device(to_float(batch.images.to(self.world.device, non_blocking=True), self.dtype))
@@ -218,6 +215,9 @@ class Trainer:
                 position = (self.step * self.config.d_steps + d_step) * self.config.batch
                 drawn = draws.uniform(self.config.seed, "penalty.mix", self.slots.at(position), (1,))
                 mix = drawn[:, 0].to(self.world.device, self.dtype)
+        started = time.perf_counter()
+        source = next(source_feed)
+        self.waits.seconds += time.perf_counter() - started
         source = self._to_device(source.to(self.world.device, self.dtype, non_blocking=True))
         return PhaseBatch(source, Condition(), real, mix=mix).split(self.config.accumulation)
 

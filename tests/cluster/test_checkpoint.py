@@ -363,7 +363,7 @@ def test_an_unknown_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "2-kimg" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 7}))
     for load in (store.load_latest, lambda: store.load("2-kimg")):
-        with pytest.raises(ClusterUsageError, match="has format 7; this version reads format 1"):
+        with pytest.raises(ClusterUsageError, match="has format 7; this version reads format 2"):
             load()
     assert store.names() == ["1-kimg", "2-kimg"]
 

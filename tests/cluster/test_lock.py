@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -58,3 +59,21 @@ def test_ranks_enter_together_or_not_at_all(ranks: Ranks, tmp_path: Path) -> Non
     assert ranks(2).run(_enter, tmp_path) == ["in", "in"]
     with alone_in(tmp_path, World.single()):
         assert all("in use by" in answer for answer in ranks(2).run(_enter, tmp_path))
+
+
+def test_a_forked_process_holds_no_lock(tmp_path: Path) -> None:
+    """Neither when the block is left in order nor when its process is killed, though the child lives on."""
+    leave, told = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with alone_in(tmp_path, World.single()):
+            if os.fork() == 0:
+                os.read(leave, 1)  # a reading process that outlives its parent
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(parent, 0)
+    with alone_in(tmp_path, World.single()):
+        pass
+    os.write(told, b"x")
+    for end in (leave, told):
+        os.close(end)

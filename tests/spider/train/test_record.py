@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from spider.config.load import make_config
 from spider.run import RunDirectory
 from spider.sources.build import open_generator
 from spider.train.loop import train
-from spider.train.record import Recorder
+from spider.train.record import Recorder, _wait_for_another_second
 from spider.train.start import prepare
 
 OVERRIDES = [
@@ -155,3 +156,11 @@ def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
 def test_nothing_is_said_unless_asked_for(digits, tmp_path, capsys):
     run(digits, tmp_path / "run", 0.14)
     assert capsys.readouterr() == ("", "")
+
+
+def test_event_files_of_quick_restarts_are_read_in_the_order_of_their_making(tmp_path):
+    """Within a second their names are ordered by process and number, where 10 comes before 9."""
+    made = int(time.time())
+    (tmp_path / f"events.out.tfevents.{made}.host.1.9").touch()
+    _wait_for_another_second(tmp_path)
+    assert int(time.time()) > made

@@ -269,6 +269,16 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten(digits, tmp_path, capfd):
     assert directory.best()["checkpoint"] == "000000.700-kimg"  # measured as the last
 
 
+def test_a_lost_best_checkpoint_of_a_finished_run_is_forgotten_too(digits, tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9"])
+    best = directory.best()["checkpoint"]
+    directory.best_file.write_text(directory.best_file.read_text().replace(best, "000000.300-kimg"))
+    shutil.rmtree(directory.checkpoints / "000000.300-kimg")
+    assert run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9"]) == "already finished"
+    assert directory.best()["checkpoint"] == best
+
+
 def test_the_last_images_are_measured_though_it_is_not_their_turn(digits, tmp_path):
     """And whoever goes on knows nothing of it: see test_every_method_resumes_exactly."""
     directory = RunDirectory(tmp_path / "run")
