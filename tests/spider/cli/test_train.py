@@ -96,12 +96,12 @@ def test_a_dry_run_counts_evaluations(spider, digits, tiny, caches, tmp_path):
     kept = [path for path in caches.rglob("*") if path.is_file()]
     figures = spider(*words, "--json").json
     cost = figures["evaluation"]
-    assert (cost["evaluations"], cost["images_measured"], cost["images"]) == (3, 192, 5000)
+    assert (cost["evaluations"], cost["images_measured"], cost["images"]) == (4, 192, 5000)  # the last one out of turn
     assert cost["sec_per_evaluation"] > 0
-    evaluating = 3 * cost["sec_per_evaluation"] + cost["reference_sec"]
+    evaluating = 4 * cost["sec_per_evaluation"] + cost["reference_sec"]
     assert figures["hours"] * 3600 == pytest.approx(10 * figures["sec_per_kimg"] + evaluating)
     assert [path for path in caches.rglob("*") if path.is_file()] == kept
-    assert "3 x " in (shown := spider(*words).out)
+    assert "4 x " in (shown := spider(*words).out)
     assert "embedding scaled from 192 to 5,000 images" in shown
 
 
