@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,11 @@ Result = TypeVar("Result")
 _TASKS_AHEAD = 4  # per worker: enough to keep them busy, few enough to hold in memory
 _PARENT_CHECK_S = 2.0
 _KNOWS_SENDERS = hasattr(signal, "sigtimedwait")  # not on macOS, where any SIGTERM ends a worker
+
+# A forked worker must not finalise what its parent had dropped: a dead pool's finaliser would wait there for a lock
+# whose holder, a thread, was not forked (seen with Python 3.12)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 _shared: Any = None  # in a worker: what every task of its pool works with
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -24,7 +25,7 @@ from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.order import Slots, mirrored, order
 from shards.pack import pack
-from shards.parallel import start_thread
+from shards.parallel import run, start_pool, start_thread
 from shards.stream import BatchStream
 
 KINDS = ["full", "shard_local"]
@@ -300,3 +301,32 @@ def test_threads_stay_on_the_accelerator_of_who_starts_them(monkeypatch):
     with start_thread("reader") as thread:
         thread.submit(lambda: None).result()
     assert told == [("reader_0", 3)]
+
+
+class Dropped:
+    """In a cycle, so that only the garbage collector ends it; then it says in which process."""
+
+    def __init__(self, told):
+        self.told, self.itself = told, self
+
+    def __del__(self):
+        self.told.write_text(str(os.getpid()))
+
+
+def _collect(shared, task):
+    gc.collect()
+    return os.getpid()
+
+
+def test_a_worker_does_not_end_what_its_parent_dropped(tmp_path):
+    """As the finaliser of another pool, which waits for a lock that nobody holds in the worker."""
+    gc.disable()
+    try:
+        Dropped(tmp_path / "told")
+        with start_pool(1, None) as pool:
+            assert pool.submit(run, _collect, None).result() != os.getpid()
+        assert not (tmp_path / "told").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "told").read_text() == str(os.getpid())
