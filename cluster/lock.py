@@ -26,8 +26,8 @@ _held: set[IO[str]] = set()
 
 def _let_go_in_child() -> None:
     """A forked process would hold its parent's locks beyond the parent's death."""
-    for lock in _held:
-        os.close(lock.fileno())
+    while _held:
+        _held.pop().close()
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)

@@ -62,18 +62,21 @@ def test_ranks_enter_together_or_not_at_all(ranks: Ranks, tmp_path: Path) -> Non
 
 
 def test_a_forked_process_holds_no_lock(tmp_path: Path) -> None:
-    """Neither when the block is left in order nor when its process is killed, though the child lives on."""
-    leave, told = os.pipe()
-    parent = os.fork()
-    if parent == 0:
+    """When its parent is killed, though it lives on itself."""
+    (leave, told), (forked, tell) = os.pipe(), os.pipe()
+    holder = os.fork()
+    if holder == 0:
         with alone_in(tmp_path, World.single()):
             if os.fork() == 0:
-                os.read(leave, 1)  # a reading process that outlives its parent
+                os.write(tell, b"x")
+                os.read(leave, 1)
                 os._exit(0)
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(parent, 0)
-    with alone_in(tmp_path, World.single()):
-        pass
+            signal.pause()
+    os.read(forked, 1)
+    assert is_taken(tmp_path)
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    assert is_taken(tmp_path) is False
     os.write(told, b"x")
-    for end in (leave, told):
+    for end in (leave, told, forked, tell):
         os.close(end)

@@ -46,6 +46,7 @@ def test_all_ways_to_read_agree(packed):
 def test_what_is_read_may_be_written_to(packed):
     pixels, _, _ = ShardDataset(packed).read(0)
     pixels[:] = 0
+    assert not pixels.any()
 
 
 @pytest.mark.parametrize("number", [-1, 150])

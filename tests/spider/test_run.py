@@ -25,6 +25,12 @@ def test_no_checkpoint_stands_for_one_that_is_a_batch_away(tmp_path: Path, asked
         resolve(f"{saved(tmp_path)}@{asked}")
 
 
+@pytest.mark.parametrize("asked", ["inf", "nan", "newest"])
+def test_what_is_no_number_of_kimg_is_said(tmp_path: Path, asked: str):
+    with pytest.raises(SpiderUsageError, match="after @ comes last, best or a number of kimg"):
+        resolve(f"{saved(tmp_path)}@{asked}")
+
+
 def saved(folder: Path) -> Path:
     """A run in batches of 64 with a few checkpoints, as far as names go."""
     run = RunDirectory(folder)
