@@ -13,3 +13,9 @@ class ClusterUsageError(ClusterError):
     """A mistake of the caller that can be named before anything runs: an environment, a device, a checkpoint's name."""
 
     exit_code = 2
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, with its type unless it was written for a user."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if hasattr(error, "exit_code") and line else f"{type(error).__name__}: {line}"

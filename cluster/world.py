@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cluster.errors import ClusterError, ClusterUsageError
+from cluster.errors import ClusterError, ClusterUsageError, one_line
 
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -101,7 +101,7 @@ class World:
         except (RuntimeError, ValueError) as error:
             address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise ClusterError(
-                f"rank {self.rank} of {self.size} could not join the others at {address}: {_one_line(error)}"
+                f"rank {self.rank} of {self.size} could not join the others at {address}: {one_line(error)}"
             ) from error
         self._owns_process_group = True
 
@@ -227,7 +227,7 @@ class World:
             yield
         except Exception as error:
             failure = error
-        failures: list[str | None] = self._exchange_json(None if failure is None else _one_line(failure))
+        failures: list[str | None] = self._exchange_json(None if failure is None else one_line(failure))
         if failure is not None:
             raise failure
         for rank, text in enumerate(failures):
@@ -258,7 +258,7 @@ class World:
             what = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             raise ClusterError(
                 f"rank {self.rank} of {self.size} failed {doing} {what} with the other ranks, "
-                f"one of which has stopped or does something else: {_one_line(error)}"
+                f"one of which has stopped or does something else: {one_line(error)}"
             ) from error
 
 
@@ -312,9 +312,3 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def _ranks(ranks: list[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error's text, with its type unless it was written for a user."""
-    line = next(iter(str(error).splitlines()), "")
-    return line if hasattr(error, "exit_code") and line else f"{type(error).__name__}: {line}"

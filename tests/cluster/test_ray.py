@@ -1,0 +1,153 @@
+"""Workers on a Ray cluster do every piece once as far as anybody sees, whoever of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.ray import RayCluster, RayWorkers, connected
+from cluster.workers import OneWorker, Piece
+
+
+class Worker:
+    """Squares numbers, and notes every call beside its process in a file."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def square(self, number: int) -> int:
+        self._note(number)
+        return number**2
+
+    def slow_square(self, number: int) -> int:
+        self._note(number)
+        time.sleep(0.2)
+        return number**2
+
+    def fail(self, number: int) -> int:
+        self._note(number)
+        raise ClusterError(f"no square of {number}\nand more")
+
+    def die(self, number: int) -> int:
+        self._note(number)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    def die_once(self, number: int) -> int:
+        again = self.calls(self._log).get(number, 0)
+        return self.square(number) if again else self.die(number)
+
+    def _note(self, number: int) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{number} {os.getpid()}\n")
+
+    @staticmethod
+    def calls(log: Path) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for line in log.read_text().splitlines() if log.exists() else []:
+            number = int(line.split()[0])
+            found[number] = found.get(number, 0) + 1
+        return found
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with connected("local") as here:
+        import sys
+
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a module of tests
+        yield here
+
+
+def pieces(*methods: str) -> list[Piece]:
+    return [Piece(f"piece {i}", method, (i,)) for i, method in enumerate(methods)]
+
+
+def do(cluster: RayCluster, log: Path, *methods: str, count: int = 2) -> dict[int, int | str | None]:
+    """By number, what came of it: a value, or an error."""
+    with RayWorkers(lambda: Worker(log), cluster, count=count) as workers:
+        found = [(done.piece.arguments[0], done.error or done.value) for done in workers.run(pieces(*methods))]
+    assert len(found) == len(dict(found)) == len(methods)
+    return dict(found)
+
+
+def test_every_piece_comes_back_once(cluster: RayCluster, tmp_path: Path) -> None:
+    assert do(cluster, tmp_path / "log", *["square"] * 40) == {i: i**2 for i in range(40)}
+    assert set(Worker.calls(tmp_path / "log").values()) == {1}
+    with RayWorkers(lambda: Worker(tmp_path / "log"), cluster) as workers:
+        assert list(workers.run([])) == []
+        assert [done.value for done in workers.run(pieces("square"))] == [0]  # the same workers, again
+
+
+def test_both_workers_work(cluster: RayCluster, tmp_path: Path) -> None:
+    do(cluster, tmp_path / "log", *["slow_square"] * 12)
+    assert len({line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}) == 2
+
+
+def test_pieces_are_taken_as_they_are_needed(cluster: RayCluster, tmp_path: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Piece]:
+        for i in range(10**9):
+            taken.append(i)
+            yield Piece(f"piece {i}", "square", (i,))
+
+    with RayWorkers(lambda: Worker(tmp_path / "log"), cluster) as workers:
+        for _, _done in zip(range(10), workers.run(endless()), strict=False):
+            pass
+    assert len(taken) <= 10 + 2 * 2 + 1
+
+
+def test_a_worker_that_dies_costs_its_piece_one_more_call(cluster: RayCluster, tmp_path: Path) -> None:
+    found = do(cluster, tmp_path / "log", "square", "die_once", *["slow_square"] * 6)
+    assert found == {i: i**2 for i in range(8)}
+    assert Worker.calls(tmp_path / "log")[1] == 2
+
+
+def test_what_fails_three_times_is_named_and_the_rest_goes_on(cluster: RayCluster, tmp_path: Path) -> None:
+    found = do(cluster, tmp_path / "log", "square", "fail", "die", "square", "square")
+    assert (found[0], found[3], found[4]) == (0, 9, 16)
+    assert found[1] == "no square of 1"
+    assert str(found[2]).startswith("its worker died: ")
+    calls = Worker.calls(tmp_path / "log")
+    assert calls[1] == calls[2] == 3
+
+
+def test_one_worker_here_does_the_same(tmp_path: Path) -> None:
+    here = OneWorker(lambda: Worker(tmp_path / "log"))
+    assert [done.value for done in here.run(pieces("square", "square"))] == [0, 1]
+    with pytest.raises(ClusterError, match="no square of 0"):
+        list(here.run(pieces("fail")))
+
+
+def test_a_worker_that_cannot_be_made_ends_the_run_with_its_error(cluster: RayCluster, tmp_path: Path) -> None:
+    def refuse() -> Worker:
+        raise ClusterUsageError("no weights here")
+
+    with pytest.raises(ClusterUsageError, match="^no weights here$"), RayWorkers(refuse, cluster) as workers:
+        list(workers.run(pieces("square")))
+    with pytest.raises(ClusterError, match="workers die as they start"), RayWorkers(_die, cluster) as workers:
+        list(workers.run(pieces("square")))
+
+
+def _die() -> Worker:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_more_workers_than_there_is_room_for_are_refused(cluster: RayCluster) -> None:
+    with pytest.raises(ClusterUsageError, match=f"1000 workers.* has {cluster.cpus}"):
+        RayWorkers(lambda: None, cluster, count=1000)
+
+
+def test_there_is_one_connection(cluster: RayCluster) -> None:
+    with pytest.raises(ClusterUsageError, match="already"), connected("local"):
+        pass
