@@ -1,8 +1,10 @@
 """Features kept on disk, so that a dataset goes through an embedding once.
 
     ROOT/<hash of the dataset's fingerprint>/<start of the embedding's digest>/
-        features-00000000-00010000.safetensors      float32 [10000, dim], images 0 .. 9999
-        logits-00000000-00010000.safetensors
+        features-00000000-00001024.safetensors      rows: float32 [1024, dim], images 0 .. 1023
+        features-00001024-00002048.safetensors
+        logits-00000000-00001024.safetensors
+        summary-00000000-00010000.safetensors       what was computed from the features of all these images
 
 The full fingerprint and digest, the range and the sha256 of the numbers stand in the file's header and are checked
 on reading. Files appear whole or not at all. An entry that is damaged is reported and counts as absent.
@@ -12,6 +14,7 @@ import hashlib
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +26,18 @@ from shards.files import write_whole
 log = logging.getLogger(__name__)
 
 Features = NDArray[np.float32]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What an entry holds: images start .. stop - 1 of a dataset, through one output of an embedding."""
+    """What an entry holds: something of images start .. stop - 1 of a dataset under an embedding."""
 
     dataset: str  # fingerprint
     embedding: str  # digest
     start: int
     stop: int
-    output: str  # "features" or "logits"
+    output: str  # "features", "logits", or what is computed from features
 
     def path(self, root: Path) -> Path:
         """Where the entry lies under `root`."""
@@ -46,34 +50,40 @@ class FeatureKey:
 
 
 class FeatureCache:
-    """A directory of extracted features; several processes may read and write it at once."""
+    """A directory of extracted features; several processes, also on several machines, may read and write it at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
-    def load(self, key: FeatureKey) -> Features | None:
-        """The entry, float32 [stop - start, dim], or None if there is none that is whole."""
+    def load(self, key: FeatureKey) -> Arrays | None:
+        """The entry's arrays by name, or None if there is no entry that is whole."""
         path = key.path(self.root)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="np") as file:
                 header: dict[str, str] = file.metadata() or {}
-                rows: Features = file.get_tensor("rows")
+                arrays: Arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (SafetensorError, OSError) as error:
-            log.warning("%s: damaged (%s); extracting its features again", path, error)
+            log.warning("%s: damaged (%s); making it again", path, error)
             return None
-        if header != key.header() | {"sha256": _sha256(rows)} or len(rows) != key.stop - key.start:
-            log.warning("%s: its contents are not what its header says; extracting its features again", path)
+        if header != key.header() | {"sha256": _sha256(arrays)}:
+            log.warning("%s: its contents are not what its header says; making it again", path)
             return None
-        return rows
+        return arrays
 
-    def store(self, key: FeatureKey, rows: Features) -> None:
+    def has(self, key: FeatureKey) -> bool:
+        """Whether there is an entry, without reading it."""
+        return key.path(self.root).exists()
+
+    def store(self, key: FeatureKey, **arrays: NDArray[Any]) -> None:
         """Write an entry, replacing what is there."""
-        path = key.path(self.root)
-        rows = np.ascontiguousarray(rows, dtype=np.float32)
-        write_whole(path, save({"rows": rows}, metadata=key.header() | {"sha256": _sha256(rows)}))
+        whole = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+        write_whole(key.path(self.root), save(whole, metadata=key.header() | {"sha256": _sha256(whole)}))
 
 
-def _sha256(rows: Features) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
+def _sha256(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for array in arrays.values():
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -2,12 +2,15 @@
 
 Images go through the embedding in blocks of `BLOCK` consecutive indices: image i is always row i mod BLOCK of block
 i div BLOCK, and rows that are not wanted or do not exist are zeros. A convolution's rounding depends on the shape of
-its batch and on the row's place in it; so both are fixed. Block b is computed by rank b mod W and gathered in order.
+its batch and on the row's place in it; so both are fixed. Blocks are shared among the ranks and gathered in order.
+
+A cache keeps them in pieces of `PIECE` images, each written as soon as it is whole: what is stopped goes on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from cluster.world import World
 
 BLOCK = 64
+PIECE = 16 * BLOCK
+
+Span = tuple[int, int]  # images first .. last + 1
 
 
 def extract_features(
@@ -84,51 +90,78 @@ def _extract(
     cache: FeatureCache | None,
     progress: bool,
 ) -> list[Features]:
-    """One array [stop - start, dim of the output] per output, from the cache if it has them all."""
+    """One array [stop - start, dim of the output] per output, as far as possible from the cache."""
     stop = len(images) if stop is None else stop
     if not 0 <= start < stop <= len(images):
         raise SpiderUsageError(f"{images.name}: no images {start} to {stop}; it has {len(images)}")
-    keys = [FeatureKey(images.fingerprint, embedding.digest, start, stop, output) for output in outputs]
-    if cache is not None and (cached := _from_cache(cache, keys, world)) is not None:
-        return cached
+    spans = pieces_of(start, stop)
+    keys = {
+        span: [FeatureKey(images.fingerprint, embedding.digest, *span, output) for output in outputs] for span in spans
+    }
+    found = {} if cache is None else _from_cache(cache, keys, world)
+    missing = [span for span in spans if span not in found]
+    for span, arrays in _computed(images, world, embed, missing, progress):
+        found[span] = arrays
+        if cache is not None and world.is_main:
+            for key, rows in zip(keys[span], arrays, strict=True):
+                cache.store(key, rows=rows)
+    return [np.concatenate(column) for column in zip(*(found[span] for span in spans), strict=True)]
 
-    arrays: list[Features] = []
-    rounds = range(start // BLOCK, -(-stop // BLOCK), world.size)
-    for b in tqdm(
+
+def pieces_of(start: int, stop: int) -> list[Span]:
+    """The pieces in which images start .. stop - 1 are kept: cut where an image's number is a multiple of `PIECE`."""
+    cuts = [start, *range((start // PIECE + 1) * PIECE, stop, PIECE), stop]
+    return list(pairwise(cuts))
+
+
+def _computed(
+    images: NumberedImages,
+    world: World,
+    embed: Callable[[Tensor], tuple[Tensor, ...]],
+    spans: list[Span],
+    progress: bool,
+) -> Iterator[tuple[Span, list[Features]]]:
+    """Every piece with its arrays, one per output, as soon as its last block has been through the embedding."""
+    blocks = [(b, span) for span in spans for b in range(span[0] // BLOCK, -(-span[1] // BLOCK))]
+    parts: list[list[Features]] = []
+    rounds = range(0, len(blocks), world.size)
+    for r in tqdm(
         rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
     ):
-        mine = embed(_block(images, b + world.rank, start, stop))
-        # [W, BLOCK, dim] -> [W * BLOCK, dim]: images b * BLOCK and those that follow
-        gathered = [world.all_gather(rows).flatten(0, 1).cpu().numpy() for rows in mine]
-        arrays = arrays or [np.empty((stop - start, rows.shape[1]), np.float32) for rows in gathered]
-        lo, hi = max(start, b * BLOCK), min(stop, (b + world.size) * BLOCK)
-        for array, rows in zip(arrays, gathered, strict=True):
-            array[lo - start : hi - start] = rows[lo - b * BLOCK : hi - b * BLOCK]
-
-    if cache is not None and world.is_main:
-        for key, array in zip(keys, arrays, strict=True):
-            cache.store(key, array)
-    return arrays
+        # The last round may have fewer blocks than ranks; a gather needs something from every rank.
+        mine = embed(_block(images, *blocks[min(r + world.rank, len(blocks) - 1)]))
+        gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
+        for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
+            wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)
+            parts.append([rows[rank, wanted] for rows in gathered])
+            if (b + 1) * BLOCK >= stop:
+                yield (start, stop), [np.concatenate(column) for column in zip(*parts, strict=True)]
+                parts = []
 
 
-def _block(images: NumberedImages, b: int, start: int, stop: int) -> Tensor:
-    """Block b as uint8 [BLOCK, C, H, W], zeros where an image is not wanted or does not exist."""
-    lo, hi = max(start, b * BLOCK), min(stop, (b + 1) * BLOCK)
-    if lo >= hi:  # the last round has fewer blocks than ranks, but a gather needs something from every rank
-        return torch.zeros_like(images.batch(start, start + 1)).expand(BLOCK, -1, -1, -1)
+def _block(images: NumberedImages, b: int, span: Span) -> Tensor:
+    """Block b as uint8 [BLOCK, C, H, W], zeros where an image is not in the piece."""
+    lo, hi = max(span[0], b * BLOCK), min(span[1], (b + 1) * BLOCK)
     wanted = images.batch(lo, hi)
     block = wanted.new_zeros(BLOCK, *wanted.shape[1:])
     block[lo - b * BLOCK : hi - b * BLOCK] = wanted
     return block
 
 
-def _from_cache(cache: FeatureCache, keys: list[FeatureKey], world: World) -> list[Features] | None:
-    """The arrays of all the keys, read by rank 0 and the same on every rank; None if one is missing."""
-    found = [cache.load(key) for key in keys] if world.is_main else []
-    shapes = world.broadcast_json([None if array is None else list(array.shape) for array in found])
-    if None in shapes:
-        return None
-    return [
-        world.broadcast(torch.from_numpy(found[i]) if world.is_main else torch.empty(shape)).numpy()
-        for i, shape in enumerate(shapes)
-    ]
+def _from_cache(cache: FeatureCache, keys: dict[Span, list[FeatureKey]], world: World) -> dict[Span, list[Features]]:
+    """The pieces that are there whole, read by rank 0 and the same on every rank."""
+    loaded = {}
+    for span, of_span in keys.items() if world.is_main else ():
+        arrays = [cache.load(key) for key in of_span]
+        if all(array is not None and len(array["rows"]) == span[1] - span[0] for array in arrays):
+            loaded[span] = [array["rows"] for array in arrays if array is not None]
+    if world.size == 1:
+        return loaded
+    shapes = world.broadcast_json([[span, [rows.shape for rows in arrays]] for span, arrays in loaded.items()])
+    return {
+        (start, stop): [
+            world.broadcast(torch.from_numpy(loaded[start, stop][i]) if world.is_main else torch.empty(shape)).numpy()
+            for i, shape in enumerate(of_span)
+        ]
+        for (start, stop), of_span in shapes
+    }

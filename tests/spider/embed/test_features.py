@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.embed.cache import FeatureCache, FeatureKey
-from spider.embed.features import BLOCK, extract_features, extract_features_and_logits
+from spider.embed.features import BLOCK, PIECE, extract_features, extract_features_and_logits
 from spider.embed.images import DrawnImages, has_colour
 from spider.embed.offline import OfflineEmbedding
 from spider.errors import SpiderUsageError
@@ -103,6 +103,43 @@ def test_logits_come_with_features_and_are_kept_too(tmp_path):
         extract_features_and_logits(Noise(), OfflineEmbedding(), WORLD)
 
 
+class Many(Noise):
+    """More than two pieces of images, every one a piece of noise moved."""
+
+    fingerprint = "noise-2"
+
+    def __len__(self) -> int:
+        return 2 * PIECE + 37
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        return torch.stack([self._pixels[i % COUNT].roll(i // COUNT, 2) for i in range(start, stop)])
+
+
+def test_pieces_that_are_there_are_not_made_again(tmp_path):
+    embedding, cache = Counting(), FeatureCache(tmp_path)
+    whole = extract_features(Many(), embedding, WORLD)
+    extract_features(Many(), embedding, WORLD, cache=cache, start=PIECE, stop=2 * PIECE)  # as before a kill
+    embedding.calls = 0
+    np.testing.assert_array_equal(extract_features(Many(), embedding, WORLD, cache=cache), whole)
+    assert embedding.calls == 16 + 1
+    for path in tmp_path.rglob("features-00000000-*"):
+        path.unlink()
+    embedding.calls = 0
+    np.testing.assert_array_equal(extract_features(Many(), embedding, WORLD, cache=cache, stop=2 * PIECE), whole[:-37])
+    assert embedding.calls == 16
+
+
+def extract_many(world: World, root: Path) -> np.ndarray:
+    return extract_features(Many(), OfflineEmbedding(), world, cache=FeatureCache(root))
+
+
+def test_pieces_are_the_same_on_any_number_of_ranks(ranks, tmp_path):
+    whole = extract_features(Many(), OfflineEmbedding(), WORLD)
+    for found in ranks(4).run(extract_many, tmp_path):
+        np.testing.assert_array_equal(found, whole)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])
 def test_a_damaged_entry_is_reported_and_made_again(damage, tmp_path, caplog):
     cache = FeatureCache(tmp_path)
@@ -123,7 +160,7 @@ def test_a_damaged_entry_is_reported_and_made_again(damage, tmp_path, caplog):
 def test_an_entry_in_anothers_place_is_not_taken(tmp_path, caplog):
     cache = FeatureCache(tmp_path)
     mine = FeatureKey("a", "d" * 64, 0, 4, "features")
-    cache.store(mine, np.ones((4, 2), np.float32))
+    cache.store(mine, rows=np.ones((4, 2), np.float32))
     other = FeatureKey("a", "d" * 63 + "e", 0, 4, "features")
     assert mine.path(tmp_path) == other.path(tmp_path)
     assert cache.load(other) is None
