@@ -8,13 +8,16 @@ u does not depend on the radius or on the source, so that one product of points 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spider import draws
 from spider.embed.cache import Features
+from spider.embed.features import PIECE
 from spider.errors import SpiderError, SpiderUsageError
 
 Floats = NDArray[np.float64]
@@ -28,17 +31,32 @@ _BLOCK = 256  # images that are summed in float32, before float64 takes over
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """What signed distance needs to know of a set as a whole; adds up from sums, so no images are needed again.
+    """What signed distance needs to know of a set as a whole. Those of two parts add up to that of both.
 
     Attributes:
         count: number of images.
         mean: float64 [n].
-        variance: float64 [n], of each dimension, divided by count - 1.
+        scatter: float64 [n], sum of squared deviations from the mean, of each dimension.
     """
 
     count: int
     mean: Floats
-    variance: Floats
+    scatter: Floats
+
+    def __add__(self, other: FeatureSummary) -> FeatureSummary:
+        """Both sets together (Chan, Golub and LeVeque 1979); to the last bit, it depends on the order of adding."""
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        return FeatureSummary(
+            count,
+            self.mean + shift * (other.count / count),
+            self.scatter + other.scatter + np.square(shift) * (self.count * other.count / count),
+        )
+
+    @cached_property
+    def variance(self) -> Floats:
+        """float64 [n], of each dimension, divided by count - 1."""
+        return self.scatter / (self.count - 1)
 
     @cached_property
     def total_variance(self) -> float:
@@ -50,30 +68,36 @@ class FeatureSummary:
         """Standard deviation, averaged over dimensions."""
         return float(np.sqrt(self.variance).mean())
 
+    def checked(self, name: str) -> Self:
+        """Itself.
 
-def mean_of(features: Features, name: str) -> Floats:
-    """The mean of float32 [N, n], float64 [n].
+        Raises:
+            SpiderUsageError: fewer than two images.
+            SpiderError: a feature is not finite. Both say `name`.
+        """
+        if self.count < 2:
+            raise SpiderUsageError(f"{name}: {self.count} images; signed distance needs at least 2")
+        if not np.isfinite(self.scatter).all():
+            raise SpiderError(f"{name}: a feature is not finite")
+        return self
 
-    Raises:
-        SpiderUsageError: fewer than two images.
-        SpiderError: a feature is not finite. Both say `name`.
-    """
-    if features.ndim != 2 or len(features) < 2:
-        raise SpiderUsageError(f"{name}: features are {list(features.shape)}; signed distance needs at least 2 images")
+
+def summarise_part(features: Features) -> FeatureSummary:
+    """The summary of float32 [N, n], N from 1 up; of as many as `PIECE`, and sums of these, for any number."""
     mean: Floats = features.mean(0, dtype=np.float64)
-    if not np.isfinite(mean).all():
-        raise SpiderError(f"{name}: a feature is not finite")
-    return mean
+    scatter = np.zeros_like(mean)
+    centre = mean.astype(np.float32)  # any centre near the mean keeps the digits
+    for start in range(0, len(features), _BLOCK):
+        scatter += np.square(features[start : start + _BLOCK] - centre).sum(0)
+    return FeatureSummary(len(features), mean, scatter)
 
 
 def summarise(features: Features, name: str) -> FeatureSummary:
-    """The summary of float32 [N, n]. Raises as `mean_of`."""
-    mean = mean_of(features, name)
-    variance = np.zeros_like(mean)
-    centre = mean.astype(np.float32)  # any centre near the mean keeps the digits
-    for start in range(0, len(features), _BLOCK):
-        variance += np.square(features[start : start + _BLOCK] - centre).sum(0)
-    return FeatureSummary(len(features), mean, variance / (len(features) - 1))
+    """The summary of float32 [N, n], piece by piece as features are kept. Raises as `FeatureSummary.checked`."""
+    if features.ndim != 2 or len(features) < 2:
+        raise SpiderUsageError(f"{name}: features are {list(features.shape)}; signed distance needs at least 2 images")
+    parts = (summarise_part(features[start : start + PIECE]) for start in range(0, len(features), PIECE))
+    return reduce(add, parts).checked(name)
 
 
 @dataclass(frozen=True)

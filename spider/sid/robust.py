@@ -13,8 +13,9 @@ target, moves and stretches the cube. The first is exact, the second first-order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ from tqdm import tqdm
 
 from spider import draws
 from spider.embed.cache import Features
-from spider.errors import SpiderUsageError
+from spider.embed.features import PIECE
+from spider.errors import SpiderError, SpiderUsageError
 from spider.precision import exact_float32
-from spider.sid.cube import PAPER_RADII, Cube, mean_of, rows_of_subsets, summarise, unit_points
+from spider.sid.cube import PAPER_RADII, Cube, rows_of_subsets, summarise, unit_points
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.kernels import Kernel
 from spider.sid.radii import radii_to_measure
@@ -38,8 +40,10 @@ IMAGES = 500
 REPLICATES = 128
 # A slope is a mean over all pairs of these, and enters the uncertainty alone.
 _SLOPE_POINTS, _SLOPE_IMAGES = 32, 125
-_ROWS = 1024  # images of a block
-_REPLICATES_AT_ONCE, _WEIGHTS_AT_ONCE = 32, 1 << 24
+_REPLICATES_AT_ONCE = 32
+_TARGET_STREAM = "sid.redraw"
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,19 @@ class ImageMeans:
         slope: how the mean over images moves with the cube.
     """
 
-    rows: NDArray[np.int64]
+    rows: Rows
     uses: Tensor
     totals: Tensor
     slope: Slope
+
+    @classmethod
+    def of(cls, rows: Rows, means: Sequence[Tensor], slope: Slope) -> ImageMeans:
+        """From the subsets' images int64 [subsets, size], and what they contributed, [K, S, size] each, in order."""
+        used, inverse = np.unique(rows, return_inverse=True)
+        where = torch.from_numpy(inverse.reshape(-1))
+        together = torch.cat(list(means), dim=2)
+        totals = together.new_zeros(*together.shape[:2], len(used)).index_add_(2, where, together)
+        return cls(used, torch.bincount(where, minlength=len(used)).double(), totals, slope)
 
     def mean(self) -> Tensor:
         """float64 [K, S], over images."""
@@ -70,16 +83,14 @@ class ImageMeans:
 
 
 @dataclass(frozen=True)
-class RedrawnTarget:
-    """What drawing the target's images again changes, B times.
+class RedrawnCube:
+    """How drawing the target's images again moves the cube, B times.
 
     Attributes:
-        means: float64 [B, K, S], of psi at the unmoved cube.
         shift: float64 [B, n], move of the cube's centre.
         stretch: float64 [B], relative change of the cube's side.
     """
 
-    means: Tensor
     shift: Tensor
     stretch: Tensor
 
@@ -115,74 +126,107 @@ def sid_curves(
     """
     cube = Cube(summarise(target, "target"), radii)
     for name, features in sources.items():
-        if len(mean_of(features, name)) != cube.dim:
-            raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
+        _require_like(features, name, cube)
     device = torch.device(device)
     with exact_float32(), own_threads(device) as each:
-        estimator = _Estimator(cube, kernels, seed, subsets, replicates, device, each)
-        count = cube.target.count
-        at_target = estimator.measure(target, stretch=count / (count - 1))
-        redrawn = estimator.redraw_target(at_target, target)
+        measuring = Measuring(cube, kernels, seed, device, each)
+
+        def measured(features: Features, stretch: float = 1.0) -> ImageMeans:
+            rows = rows_of_subsets(seed, subsets, min(IMAGES, len(features)), len(features))
+            means = measuring.means(range(subsets), lambda subset: features[rows[subset]], stretch)
+            return ImageMeans.of(rows, means, measuring.slope(features[rows[0]], stretch))
+
+        at_target = measured(target, stretch_of_target(cube))
+        pieces = (target[start : start + PIECE] for start in range(0, len(target), PIECE))
+        redrawn_cube = redraw_cube(cube, pieces, seed, replicates, device, each)
+        combining = Combining(cube, kernels, seed, at_target, redrawn_cube, each)
         return {
-            name: estimator.curves(name, estimator.measure(features), at_target, redrawn)
+            name: combining.curves(name, measured(features))
             for name, features in tqdm(
                 sources.items(), "signed distance", unit="source", disable=None if progress else True
             )
         }
 
 
-class _Estimator:
-    """What all sets of one call share: the cubes around the target and the points in them."""
+def stretch_of_target(cube: Cube) -> float:
+    """What the target's own images are measured with: each from the mean of the others."""
+    return cube.target.count / (cube.target.count - 1)
+
+
+class Measuring:
+    """Images against the points in the cubes around one target: the work, which any number of processes may share.
+
+    A subset has the same points wherever it is measured, and what comes of it depends on its images alone.
+    """
+
+    def __init__(self, cube: Cube, kernels: Sequence[Kernel], seed: int, device: torch.device, each: Map) -> None:
+        """Within `exact_float32()` and the block of `each`, see `spider.sid.threads`."""
+        self._dtype = working_dtype(cube, kernels)
+        self._kernels, self._seed, self._device, self._each = kernels, seed, device, each
+        self._cube, _ = radii_to_measure(cube, kernels, self._dtype)
+        self._centre = torch.from_numpy(cube.target.mean).to(device, self._dtype)
+        self._points: dict[int, Tensor] = {}
+        self._scratch = Scratch()
+
+    def means(self, subsets: Sequence[int], images_of: Callable[[int], Features], stretch: float = 1.0) -> list[Tensor]:
+        """For each of these subsets, of float32 [M, n] images: their means over points, float64 [K, S, M] on the CPU.
+
+        Images are stretched about the cube's centre.
+        """
+
+        def measure(i: int) -> Tensor:
+            images = self._from_centre(images_of(subsets[i]), stretch)
+            return mean_over_points(self._cube, self._kernels, self._points_of(subsets[i]), images, self._scratch)
+
+        return self._each(measure, len(subsets))
+
+    def slope(self, images: Features, stretch: float = 1.0) -> Slope:
+        """How the mean over these images, of subset 0, moves with the cube."""
+        few = self._points_of(0)[:_SLOPE_POINTS], self._from_centre(images[:_SLOPE_IMAGES], stretch)
+        return slope_of_mean(self._cube, self._kernels, *few, self._scratch)
+
+    def _from_centre(self, images: Features, stretch: float) -> Tensor:
+        seen = torch.from_numpy(images).to(self._centre).sub_(self._centre)
+        return seen if stretch == 1 else seen.mul_(stretch)
+
+    def _points_of(self, subset: int) -> Tensor:
+        points = self._points.get(subset)
+        if points is None:
+            unit = unit_points(self._seed, subset, POINTS // len(MIRRORS), self._cube.dim)
+            points = self._points[subset] = torch.from_numpy(unit).to(self._device, self._dtype)
+        return points
+
+
+class Combining:
+    """From what was measured to curves with their uncertainty, for the sources of one target."""
 
     def __init__(
         self,
         cube: Cube,
         kernels: Sequence[Kernel],
         seed: int,
-        subsets: int,
-        replicates: int,
-        device: torch.device,
+        target: ImageMeans,
+        redrawn_cube: RedrawnCube,
         each: Map,
     ) -> None:
-        dtype = working_dtype(cube, kernels)
-        self._wanted, self._kernels, self._seed = cube, kernels, seed
-        self._cube, self._to_wanted = radii_to_measure(cube, kernels, dtype)
-        self._replicates, self._each, self._scratch = replicates, each, Scratch()
+        """Redraw the target's images, which all its sources share, as `redrawn_cube` was."""
+        self._wanted, self._kernels, self._seed, self._each = cube, kernels, seed, each
+        _, self._to_wanted = radii_to_measure(cube, kernels, working_dtype(cube, kernels))
+        self._target, self._cube = target, redrawn_cube
+        self._replicates = len(redrawn_cube.stretch)
+        rows = torch.from_numpy(target.rows)
+        self._redrawn_target = self._redraw(
+            _TARGET_STREAM, cube.target.count, lambda weights: target.redrawn(weights[:, rows])
+        )
 
-        def points_of(subset: int) -> Tensor:
-            return torch.from_numpy(unit_points(seed, subset, POINTS // len(MIRRORS), cube.dim)).to(device, dtype)
-
-        self._points = each(points_of, subsets)
-        self._centre = torch.from_numpy(cube.target.mean).to(device, dtype)
-
-    def measure(self, features: Features, stretch: float = 1.0) -> ImageMeans:
-        """Every subset of a set against its points, images stretched about the cube's centre."""
-        rows = rows_of_subsets(self._seed, len(self._points), min(IMAGES, len(features)), len(features))
-
-        def images_of(subset: int) -> Tensor:
-            images = torch.from_numpy(features[rows[subset]]).to(self._centre).sub_(self._centre)
-            return images if stretch == 1 else images.mul_(stretch)
-
-        def measure_subset(subset: int) -> Tensor:
-            return mean_over_points(self._cube, self._kernels, self._points[subset], images_of(subset), self._scratch)
-
-        means = torch.cat(self._each(measure_subset, len(rows)), dim=2)  # [K, S, subsets * size]
-        used, inverse = np.unique(rows, return_inverse=True)
-        where = torch.from_numpy(inverse.reshape(-1))
-        totals = means.new_zeros(*means.shape[:2], len(used)).index_add_(2, where, means)
-        uses = torch.bincount(where, minlength=len(used)).double()
-        few = self._points[0][:_SLOPE_POINTS], images_of(0)[:_SLOPE_IMAGES]
-        return ImageMeans(used, uses, totals, slope_of_mean(self._cube, self._kernels, *few, self._scratch))
-
-    def curves(
-        self, name: str, source: ImageMeans, target: ImageMeans, redrawn_target: RedrawnTarget
-    ) -> list[SidCurve]:
+    def curves(self, name: str, source: ImageMeans) -> list[SidCurve]:
         """Source less target, and the same for every replicate; one curve per kernel."""
-        (redrawn_source,) = self._redraw(f"sid.redraw.{name}", len(source.rows), lambda w: (source.redrawn(w),))
-        values = source.mean() - target.mean()  # [K, S], S measured radii
-        moved = torch.einsum("bn,ksn->bks", redrawn_target.shift, source.slope.shift - target.slope.shift)
-        stretched = redrawn_target.stretch[:, None, None] * (source.slope.stretch - target.slope.stretch)
-        replicates = redrawn_source - redrawn_target.means + moved + stretched  # [B, K, S]
+        redrawn_source = self._redraw(f"sid.redraw.{name}", len(source.rows), source.redrawn)
+        values = source.mean() - self._target.mean()  # [K, S], S measured radii
+        slope, other = source.slope, self._target.slope
+        moved = torch.einsum("bn,ksn->bks", self._cube.shift, slope.shift - other.shift)
+        stretched = self._cube.stretch[:, None, None] * (slope.stretch - other.stretch)
+        replicates = redrawn_source - self._redrawn_target + moved + stretched  # [B, K, S]
         values = POINTS * torch.einsum("krs,ks->kr", self._to_wanted, values)
         replicates = POINTS * torch.einsum("krs,bks->bkr", self._to_wanted, replicates)
         csids = replicates.sum(2)
@@ -199,45 +243,56 @@ class _Estimator:
             for k, kernel in enumerate(self._kernels)
         ]
 
-    def redraw_target(self, measured: ImageMeans, features: Features) -> RedrawnTarget:
-        """Redraw the target's images: those that were measured, and all of them in the cube's centre and side."""
-        images = torch.from_numpy(features).to(self._centre.device)
-        target = self._cube.target
-        deviation = np.sqrt(target.variance)
-        inverse = np.divide(1, 2 * self._cube.dim * deviation, out=np.zeros_like(deviation), where=deviation > 0)
-        weight, centre = (torch.from_numpy(values).to(images) for values in (inverse, target.mean))
+    def _redraw(self, stream: str, count: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+        """A statistic [b, ...] of weights float32 [b, count], for all B replicates: [B, ...]."""
+        blocks = range(0, self._replicates, _REPLICATES_AT_ONCE)
 
-        def side_of(block: int) -> Tensor:
-            """First-order weight of each image in the cube's side."""
-            return (images[block * _ROWS : (block + 1) * _ROWS] - centre).square_() @ weight
+        def of_block(block: int) -> Tensor:
+            replicates = range(blocks[block], min(blocks[block] + _REPLICATES_AT_ONCE, self._replicates))
+            weights = np.stack([_times_drawn(self._seed, stream, b, count) for b in replicates])
+            return statistic(torch.from_numpy(weights.astype(np.float32)))
 
-        side = torch.cat(self._each(side_of, -(-len(features) // _ROWS)))
-        rows = torch.from_numpy(measured.rows)
+        return torch.cat(self._each(of_block, len(blocks)))
 
-        def statistic(weights: Tensor) -> tuple[Tensor, ...]:
-            drawn = weights.to(images)
-            return measured.redrawn(weights[:, rows]), (drawn @ images).double().cpu(), (drawn @ side).double().cpu()
 
-        means, drawn_centre, drawn_side = self._redraw("sid.redraw", len(features), statistic)
-        return RedrawnTarget(
-            means=means,
-            shift=drawn_centre / len(features) - torch.from_numpy(target.mean),
-            stretch=drawn_side / len(features) / target.scale - 0.5,
-        )
+def redraw_cube(
+    cube: Cube, pieces: Iterable[Features], seed: int, replicates: int, device: torch.device, each: Map
+) -> RedrawnCube:
+    """Draw all the target's images again, and see where the cube's centre and side go, to first order.
 
-    def _redraw(self, stream: str, count: int, statistic: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Statistics of how often each of `count` images is drawn, when `count` are drawn with replacement.
+    Args:
+        pieces: the target's features in order, float32 [any, n] each; looked at once, so that they need not be in
+            memory together.
+    """
+    target = cube.target
+    deviation = np.sqrt(target.variance)
+    inverse = np.divide(1, 2 * cube.dim * deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    weight, centre = (torch.from_numpy(values).to(device, torch.float32) for values in (inverse, target.mean))
+    times = np.stack(each(partial(_times_drawn, seed, _TARGET_STREAM, count=target.count), replicates))  # [B, N]
+    shift = torch.zeros(replicates, cube.dim, dtype=torch.float64)
+    side = torch.zeros(replicates, dtype=torch.float64)
+    start = 0
+    for piece in pieces:
+        # Less the centre, so that float32 keeps the digits of what is left
+        images = torch.from_numpy(piece).to(device).sub(centre)
+        drawn = torch.from_numpy(times[:, start : start + len(piece)].astype(np.float32)).to(device)
+        shift += (drawn @ images).double().cpu()
+        side += (drawn @ (images.square_() @ weight)).double().cpu()
+        start += len(piece)
+    return RedrawnCube(shift / target.count, side / target.count / target.scale - 0.5)
 
-        `statistic` maps float32 [b, count] to tensors [b, ...]; the results are theirs for all B replicates.
-        """
-        block = max(1, min(_REPLICATES_AT_ONCE, _WEIGHTS_AT_ONCE // count))
 
-        def statistic_of(part: int) -> tuple[Tensor, ...]:
-            drawn = [
-                np.bincount(draws.generator(self._seed, stream, b).integers(count, size=count), minlength=count)
-                for b in range(part * block, min((part + 1) * block, self._replicates))
-            ]
-            return statistic(torch.from_numpy(np.stack(drawn).astype(np.float32)))
+def _times_drawn(seed: int, stream: str, replicate: int, count: int) -> NDArray[np.uint16]:
+    """How often each of `count` images is drawn, when `count` are drawn with replacement."""
+    drawn = draws.generator(seed, stream, replicate).integers(count, size=count)
+    return np.bincount(drawn, minlength=count).astype(np.uint16)
 
-        parts = self._each(statistic_of, -(-self._replicates // block))
-        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+def _require_like(features: Features, name: str, cube: Cube) -> None:
+    """Raise unless these are at least two finite vectors of the cube's dimension."""
+    if features.ndim != 2 or len(features) < 2:
+        raise SpiderUsageError(f"{name}: features are {list(features.shape)}; signed distance needs at least 2 images")
+    if features.shape[1] != cube.dim:
+        raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
+    if not np.isfinite(features.sum(0, dtype=np.float64)).all():
+        raise SpiderError(f"{name}: a feature is not finite")

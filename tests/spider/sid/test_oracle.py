@@ -17,7 +17,7 @@ INVERSE = Kernel(-1)
 
 def law(sigma: float, shift: float = 0.0) -> FeatureSummary:
     """N(delta, sigma^2 I) with |delta|^2 = shift, known without sampling error."""
-    return FeatureSummary(10**12, np.full(DIM, np.sqrt(shift / DIM)), np.full(DIM, sigma**2))
+    return FeatureSummary(10**12, np.full(DIM, np.sqrt(shift / DIM)), np.full(DIM, sigma**2 * 10**12))
 
 
 def draw(seed: int, count: int, sigma: float, shift: float = 0.0) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_many_radii_are_what_each_of_them_is():
 
 def test_a_point_beside_an_image_keeps_its_distance():
     """In two dimensions they come near, and the difference of squares would lose it in float32."""
-    cube = Cube(FeatureSummary(100, np.zeros(2), np.ones(2)), (20.0,))
+    cube = Cube(FeatureSummary(100, np.zeros(2), np.full(2, 99.0)), (20.0,))
     dtype = working_dtype(cube, [INVERSE])
     u = torch.tensor([[0.5, 0.7]], dtype=dtype)
     image = cube.half_widths[0] * u + 1e-4
@@ -145,7 +145,7 @@ def test_slopes_are_the_change_with_the_cube(kernel: Kernel):
         torch.testing.assert_close(slope.shift[..., i], (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-8)
     wider, narrower = (
         mean_over_points(
-            Cube(FeatureSummary(400, summary.mean, summary.variance * np.exp(2 * sign * step)), cube.radii),
+            Cube(FeatureSummary(400, summary.mean, summary.scatter * np.exp(2 * sign * step)), cube.radii),
             [kernel],
             u,
             images,
