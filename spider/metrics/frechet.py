@@ -7,25 +7,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from spider.metrics.moments import Moments
 
 
+@dataclass(frozen=True)
+class NormalLaw:
+    """A normal law by what its distances need.
+
+    Attributes:
+        mean: float64 [d].
+        factor: float64 [d, rank], R with R R^T the covariance.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, moments: Moments, ddof: int = 1) -> NormalLaw:
+        """With these moments; covariances are divided by N - ddof."""
+        return cls(moments.mean(), _factor(moments, ddof))
+
+
 def frechet_distance(a: Moments, b: Moments, *, ddof: int = 1) -> float:
     """Squared distance between the normal laws with these moments, at least 0.
-
-    Also exact with fewer images than dimensions, where SciPy's matrix square root turns complex: with factors
-    S = R R^T, the trace is the sum of the singular values of R_a^T R_b, and no square root is taken of a rounded zero.
 
     Args:
         ddof: covariances are divided by N - ddof: 1 in TTUR and pytorch-fid, 0 in NVIDIA's code.
     """
-    factor_a, factor_b = _factor(a, ddof), _factor(b, ddof)
-    trace_of_root = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
-    shift = (a.mean() - b.mean()).square().sum()
-    distance = shift + factor_a.square().sum() + factor_b.square().sum() - 2 * trace_of_root
+    return law_distance(NormalLaw.of(a, ddof), NormalLaw.of(b, ddof))
+
+
+def law_distance(a: NormalLaw, b: NormalLaw) -> float:
+    """Squared distance, at least 0.
+
+    Also exact with fewer images than dimensions, where SciPy's matrix square root turns complex: with factors
+    S = R R^T, the trace is the sum of the singular values of R_a^T R_b, and no square root is taken of a rounded zero.
+    """
+    trace_of_root = torch.linalg.svdvals(a.factor.T @ b.factor).sum()
+    shift = (a.mean - b.mean).square().sum()
+    distance = shift + a.factor.square().sum() + b.factor.square().sum() - 2 * trace_of_root
     return max(0.0, float(distance))
 
 

@@ -129,11 +129,11 @@ def sid_curves(
         _require_like(features, name, cube)
     device = torch.device(device)
     with exact_float32(), own_threads(device) as each:
-        measuring = Measuring(cube, kernels, seed, device, each)
+        measuring = Measuring(cube, kernels, seed, device)
 
         def measured(features: Features, stretch: float = 1.0) -> ImageMeans:
             rows = rows_of_subsets(seed, subsets, min(IMAGES, len(features)), len(features))
-            means = measuring.means(range(subsets), lambda subset: features[rows[subset]], stretch)
+            means = measuring.means(each, range(subsets), lambda subset: features[rows[subset]], stretch)
             return ImageMeans.of(rows, means, measuring.slope(features[rows[0]], stretch))
 
         at_target = measured(target, stretch_of_target(cube))
@@ -159,16 +159,18 @@ class Measuring:
     A subset has the same points wherever it is measured, and what comes of it depends on its images alone.
     """
 
-    def __init__(self, cube: Cube, kernels: Sequence[Kernel], seed: int, device: torch.device, each: Map) -> None:
-        """Within `exact_float32()` and the block of `each`, see `spider.sid.threads`."""
+    def __init__(self, cube: Cube, kernels: Sequence[Kernel], seed: int, device: torch.device) -> None:
+        """Use it within `exact_float32()`."""
         self._dtype = working_dtype(cube, kernels)
-        self._kernels, self._seed, self._device, self._each = kernels, seed, device, each
+        self._kernels, self._seed, self._device = kernels, seed, device
         self._cube, _ = radii_to_measure(cube, kernels, self._dtype)
         self._centre = torch.from_numpy(cube.target.mean).to(device, self._dtype)
         self._points: dict[int, Tensor] = {}
         self._scratch = Scratch()
 
-    def means(self, subsets: Sequence[int], images_of: Callable[[int], Features], stretch: float = 1.0) -> list[Tensor]:
+    def means(
+        self, each: Map, subsets: Sequence[int], images_of: Callable[[int], Features], stretch: float = 1.0
+    ) -> list[Tensor]:
         """For each of these subsets, of float32 [M, n] images: their means over points, float64 [K, S, M] on the CPU.
 
         Images are stretched about the cube's centre.
@@ -178,7 +180,7 @@ class Measuring:
             images = self._from_centre(images_of(subsets[i]), stretch)
             return mean_over_points(self._cube, self._kernels, self._points_of(subsets[i]), images, self._scratch)
 
-        return self._each(measure, len(subsets))
+        return each(measure, len(subsets))
 
     def slope(self, images: Features, stretch: float = 1.0) -> Slope:
         """How the mean over these images, of subset 0, moves with the cube."""
