@@ -1,0 +1,377 @@
+"""Slurm: what is asked of it, the script that asks, and what a process of a job knows about its place.
+
+    nodes=2,gpus_per_node=8,partition=gpu,time=2:00:00        a request in one line, or the same keys in a YAML file
+    FOLDER/7_submission.sh                                    what sbatch was given, for job 7
+    FOLDER/7_submitted.pkl                                    what its processes run (written and read by submitit)
+    FOLDER/7_0_log.out                                        output and errors of process 0
+
+A script can be written where there is no Slurm. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+)
+
+from cluster.errors import ClusterError, ClusterUsageError
+
+if TYPE_CHECKING:
+    from submitit.slurm.slurm import SlurmExecutor
+
+_TIME_FORMS = "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES[:SECONDS]"
+_MAX_YAML_BYTES = 1 << 16
+# The script says these already, from other keys or because jobs here depend on them
+_NOT_EXTRA = {
+    "account", "array", "constraint", "cpus-per-task", "error", "exclusive", "gpus-per-node", "job-name", "mem",
+    "no-kill", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "qos", "requeue", "signal",
+    "time",
+}  # fmt: skip
+
+
+def minutes(text: object) -> int:
+    """A time in one of Slurm's forms, in minutes; seconds are rounded up, as Slurm does.
+
+    Raises ValueError with the forms there are.
+    """
+    days, dash, clock = str(text).strip().rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isascii() and part.isdigit() for part in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        raise ValueError(f"a time is {_TIME_FORMS}")
+    numbers = [int(part) for part in parts]
+    if dash:
+        hours, mins, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 1:
+        hours, mins, seconds = 0, numbers[0], 0
+    else:
+        hours, mins, seconds = (0, 0, *numbers)[-3:]
+    return (int(days or 0) * 24 + hours) * 60 + mins + -(-seconds // 60)
+
+
+def _lines(value: object) -> object:
+    """`[module load cuda, source venv/bin/activate]` as in a request of one line, to a list."""
+    if not isinstance(value, str):
+        return value
+    inside = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else [value]
+    return [line.strip() for line in inside]
+
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class SlurmRequest(BaseModel):
+    """What is asked of Slurm for a job. What is None is left to the cluster."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time_min: Annotated[PositiveInt, BeforeValidator(minutes)] = Field(alias="time")
+    nodes: PositiveInt = 1
+    gpus_per_node: NonNegativeInt = 0
+    cpus_per_task: PositiveInt | None = None
+    mem_gb: NonNegativeFloat | None = None  # per node; 0: all that it has
+    partition: _Text | None = None
+    account: _Text | None = None
+    qos: _Text | None = None
+    constraint: _Text | None = None
+    exclusive: bool = False
+    job_name: _Text | None = None
+    setup: Annotated[tuple[_Text, ...], BeforeValidator(_lines)] = ()  # shell lines that come first on the first node
+    signal_delay_s: Annotated[int, Field(ge=60)] = 120  # between the warning and the end; Slurm may warn 60 s early
+    max_timeouts: NonNegativeInt = 30  # how often the job is put into the queue again when its time is over
+    extra: dict[str, _Text] = {}  # anything else that sbatch takes, by its long name; "true" for one without a value
+
+
+def read_request(text: str) -> SlurmRequest:
+    """A request from `KEY=VALUE,KEY=VALUE`, or from the YAML file that `text` names.
+
+    Raises:
+        ClusterUsageError: one line with the key, the value found and what would be valid.
+    """
+    path = Path(text)
+    if path.is_file():
+        return _validated(_yaml(path), text)
+    if "=" not in text:
+        raise ClusterUsageError(f"{text}: neither a file nor KEY=VALUE,KEY=VALUE; keys: {', '.join(_keys())}")
+    return _validated(_pairs(text), "slurm")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a job's script starts its processes.
+
+    Attributes:
+        name: of the job, if the request has none.
+        tasks_per_node: processes on every node.
+        srun_args: for the srun that starts them.
+        before: shell lines on the first node, after those of the request.
+        after: shell lines when all processes have ended; the job's exit code is the last one's.
+        sbatch: parameters that the kind of job needs.
+    """
+
+    name: str
+    tasks_per_node: int
+    srun_args: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    sbatch: tuple[str, ...] = ()
+
+
+def script(request: SlurmRequest, folder: Path, launch: Launch) -> str:
+    """The text that `submit` would give to sbatch."""
+    executor = _executor(request, folder, launch)
+    return executor._make_submission_file_text(executor._submitit_command_str, "")
+
+
+def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, launch: Launch) -> str:
+    """Put a job into the queue.
+
+    Args:
+        task: what each of its processes calls; found again by its import path, on code as it is then. If it has a
+            method `checkpoint` that returns a submitit DelayedSubmission, the job is put into the queue again when it
+            is preempted or its time is over.
+        request: what it needs.
+        folder: where its files go; on a file system that the nodes share.
+        launch: how its processes are started.
+
+    Returns:
+        The job's number.
+
+    Raises:
+        ClusterUsageError: there is no Slurm here.
+        ClusterError: Slurm refuses, with its reason.
+    """
+    import submitit
+
+    if shutil.which("sbatch") is None:
+        raise ClusterUsageError(
+            "there is no sbatch on the PATH: jobs are submitted from a login node of a Slurm cluster"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    there = set(_unsubmitted(folder))
+    try:
+        # From within a job, its own variables would be taken for options of the new one
+        with submitit.helpers.clean_env(), contextlib.redirect_stderr(io.StringIO()):
+            return _executor(request, folder, launch).submit(task).job_id
+    except submitit.core.utils.FailedJobError as error:
+        for left in set(_unsubmitted(folder)) - there:
+            left.unlink()
+        reason = str(error).strip().splitlines() or ["it did not say why"]
+        raise ClusterError(f"sbatch refuses the job: {reason[-1].removeprefix('sbatch: ')}") from None
+
+
+@dataclass(frozen=True)
+class SlurmTask:
+    """The place of this process in its job.
+
+    Attributes:
+        job_id: the job's number.
+        rank: of this process among all of the job.
+        nodes: the names of all nodes; rank 0 is on the first.
+        node: the name of this one.
+        cpus: cores that this process may use.
+        gpus: on this node.
+    """
+
+    job_id: int
+    rank: int
+    nodes: tuple[str, ...]
+    node: str
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Raises ClusterUsageError where srun did not start this process."""
+        from submitit.slurm.slurm import SlurmJobEnvironment
+
+        get = os.environ.get
+        try:
+            return cls(
+                job_id=int(os.environ["SLURM_JOB_ID"]),
+                rank=int(os.environ["SLURM_PROCID"]),
+                nodes=tuple(SlurmJobEnvironment().hostnames),
+                node=os.environ["SLURMD_NODENAME"],
+                cpus=int(get("SLURM_CPUS_PER_TASK") or os.environ["SLURM_CPUS_ON_NODE"]),
+                gpus=int(get("SLURM_GPUS_ON_NODE", "0")),
+            )
+        except KeyError as error:
+            raise ClusterUsageError(f"{error.args[0]} is not set: this is no process of a Slurm job") from None
+
+
+def discard_torn_files(task: SlurmTask) -> None:
+    """Remove what submitit was writing when an earlier start of this job was killed: it would not write it again."""
+    folder = os.environ.get("SUBMITIT_FOLDER")
+    if folder is not None:
+        names = [f"{task.rank}_result", "submitted"][: 2 if task.rank == 0 else 1]
+        for name in names:
+            Path(folder, f"{task.job_id}_{name}.pkl.save_tmp").unlink(missing_ok=True)
+
+
+class JobSignals:
+    """Notes what Slurm signals, instead of what submitit does at once, so that work can be ended in order first.
+
+    Attributes:
+        preempted: whether the job's time is nearly over, or its nodes are wanted: `requeue` when all is saved.
+        cancelled: whether the job is being ended; there are some seconds left (KillWait, by default 30).
+    """
+
+    def __init__(self) -> None:
+        self.preempted = False
+        self.cancelled = False
+        # The name is submitit's: it has the script ask for that signal
+        self.preemption = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, self.preemption):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def requeue(self) -> None:
+        """Put the job into the queue again: raises SystemExit if Slurm took it, and ClusterError if not."""
+        from submitit.core.utils import UncompletedJobError
+
+        handler = self._previous[self.preemption]
+        if not callable(handler):
+            raise ClusterError(f"stopped by {self.preemption.name}; nothing here puts the job into the queue again")
+        try:
+            handler(self.preemption, None)
+        except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
+            raise ClusterError(f"stopped by {self.preemption.name}: {error}") from error
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == self.preemption:
+            self.preempted = True
+        else:
+            self.cancelled = True
+
+
+def _unsubmitted(folder: Path) -> list[Path]:
+    """Files that submitit has not given a job's number yet."""
+    return [*folder.glob(".submission_file_*.sh"), *folder.glob("?" * 32 + ".pkl")]
+
+
+def _executor(request: SlurmRequest, folder: Path, launch: Launch) -> SlurmExecutor:
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:
+            return 1  # available, also for writing a script where there is no srun
+
+    executor = Executor(folder, max_num_timeout=request.max_timeouts)
+    executor.update_parameters(**_parameters(request, launch))
+    return executor
+
+
+def _parameters(request: SlurmRequest, launch: Launch) -> dict[str, Any]:
+    """The request in the words of submitit's SlurmExecutor."""
+    setup = [*request.setup]
+    if request.cpus_per_task is not None:
+        setup.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # srun of Slurm 22.05 to 23.02 forgets it
+    return {
+        "job_name": request.job_name or launch.name,
+        "time": request.time_min,
+        "nodes": request.nodes,
+        "ntasks_per_node": launch.tasks_per_node,
+        "gpus_per_node": request.gpus_per_node or None,
+        "cpus_per_task": request.cpus_per_task,
+        "mem": None if request.mem_gb is None else f"{round(request.mem_gb * 1024)}M",
+        "partition": request.partition,
+        "account": request.account,
+        "qos": request.qos,
+        "constraint": request.constraint,
+        "exclusive": request.exclusive or None,
+        "signal_delay_s": request.signal_delay_s,
+        "setup": [*setup, *launch.before],
+        "teardown": [*launch.after],
+        "srun_args": [*launch.srun_args],
+        "stderr_to_stdout": True,
+        "additional_parameters": {
+            "requeue": True,  # whatever the cluster's default is
+            **dict.fromkeys(launch.sbatch, True),
+            **{name: True if value == "true" else value for name, value in request.extra.items()},
+        },
+    }
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Split at commas, except within brackets."""
+    found: dict[str, str] = {}
+    for item in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
+        key, sign, value = (part.strip() for part in item.partition("="))
+        if not sign:
+            raise ClusterUsageError(f"slurm: {item.strip()}: not KEY=VALUE; keys: {', '.join(_keys())}")
+        if key in found:
+            raise ClusterUsageError(f"slurm: {key} is given twice: {found[key]} and {value}")
+        found[key] = value
+    return found
+
+
+def _yaml(path: Path) -> Mapping[str, object]:
+    if path.stat().st_size > _MAX_YAML_BYTES:
+        raise ClusterUsageError(f"{path}: larger than {_MAX_YAML_BYTES} bytes, which no request is")
+    try:
+        # Values stay text: YAML would read 2:00:00 as the number 7200, and we that as minutes
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ClusterUsageError(f"{path}: not plain YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ClusterUsageError(f"{path}: not a mapping of keys; keys: {', '.join(_keys())}")
+    return tree
+
+
+def _validated(tree: Mapping[str, object], where: str) -> SlurmRequest:
+    try:
+        request = SlurmRequest.model_validate(tree)
+    except ValidationError as error:
+        raise ClusterUsageError(f"{where}: {'; '.join(_describe(detail) for detail in error.errors())}") from None
+    for name in request.extra:
+        if name.replace("_", "-") in _NOT_EXTRA:
+            raise ClusterUsageError(f"{where}: extra.{name}: not here; keys beside extra: {', '.join(_keys())}")
+    return request
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, _keys(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"keys: {', '.join(_keys())}"
+        return f"{key}: no such key; {hint}; other options of sbatch go under extra: in a YAML file"
+    if detail["type"] == "missing":
+        return f"{key}: missing; {_TIME_FORMS}" if key == "time" else f"{key}: missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, found {detail['input']!r}"
+
+
+def _keys() -> list[str]:
+    return [field.alias or name for name, field in SlurmRequest.model_fields.items()]
