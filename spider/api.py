@@ -3,7 +3,7 @@
 They return values and print nothing but progress, on stderr and only if asked to. Arguments are called as the options
 are (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as there: `metrics="fid,kid"`,
 `seeds="0-99"`. What they raise for a user's mistake is one line: SpiderError, ShardsError or ClusterError. `train`,
-`dry_run`, `evaluate` and `neighbors` are for every rank of a world; without a `world` they join the one that torchrun
+`dry_run` and `evaluate` are for every rank of a world; without a `world` they join the one that torchrun
 describes, or are alone.
 
 Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spider.runs import RunSummary
     from spider.sid.kernels import Kernel
     from spider.train.dry_run import DryRun
+    from sweeps.neighbor_matrix import MatrixReport
     from sweeps.neighbor_report import NeighborReport
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "generate",
     "interpolate",
     "ls",
+    "neighbor_matrix",
     "neighbors",
     "pack",
     "presets",
@@ -108,49 +110,41 @@ def neighbors(
     sources: Sequence[str | Path] | Mapping[str, str | Path],
     *,
     out: str | Path,
-    embedding: str = "inception",
-    protocol: str | None = None,
-    weights: str | Path | None = None,
     orders: str | Sequence[Kernel | float | str] = (-1.0,),
-    mode: str = "robust",
-    images: int | None = None,
-    seed: int = 0,
-    keep_negative: bool = False,
-    keep_gray: bool = False,
-    picks: int = 3,
     progress: bool = False,
-    world: World | None = None,
+    **options: Any,
 ) -> NeighborReport:
     """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`.
 
-    `orders` may be one text, `-1,0 log,1025/2048`.
+    `orders` may be one text, `-1,0 log,1025/2048`; `options` are the other fields of `NeighborOptions` there.
     """
     from spider.data import require_images
-    from spider.files import cache_directory
 
     for place in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
         require_images(place)
-    with _joined(world) as ranks:
-        from sweeps.neighbors import neighbors
+    from sweeps.neighbors import NeighborOptions, neighbors
 
-        return neighbors(
-            target,
-            sources,
-            out=out,
-            embedding=embedding,
-            protocol=protocol,
-            weights=Path(weights) if weights is not None else None,
-            orders=_names(orders) if isinstance(orders, str) else orders,
-            mode=mode,
-            images=images,
-            seed=seed,
-            keep_negative=keep_negative,
-            keep_gray=keep_gray,
-            picks=picks,
-            cache=cache_directory("features"),
-            world=ranks,
-            progress=progress,
-        )
+    chosen = NeighborOptions(orders=_names(orders) if isinstance(orders, str) else orders, progress=progress, **options)
+    return neighbors(target, sources, out=out, options=chosen)
+
+
+def neighbor_matrix(
+    datasets: Sequence[str | Path] | Mapping[str, str | Path],
+    *,
+    out: str | Path,
+    orders: str | Sequence[Kernel | float | str] = (-1.0,),
+    progress: bool = False,
+    **options: Any,
+) -> MatrixReport:
+    """Every dataset as a target, all others as its sources: see `sweeps.neighbors.neighbor_matrix`. As `neighbors`."""
+    from spider.data import require_images
+
+    for place in datasets.values() if isinstance(datasets, Mapping) else datasets:
+        require_images(place)
+    from sweeps.neighbors import NeighborOptions, neighbor_matrix
+
+    chosen = NeighborOptions(orders=_names(orders) if isinstance(orders, str) else orders, progress=progress, **options)
+    return neighbor_matrix(datasets, out=out, options=chosen)
 
 
 def train(

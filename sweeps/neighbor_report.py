@@ -1,13 +1,15 @@
 """What a neighbour search found, as files, as a table and as figures.
 
     OUT/neighbors.json     {"target", "embedding": {...}, "rows": [{"source", "rank", "fid", "kid",
-                            "csid": {"-1": {"value", "stderr"}}, "friendly", "why"}], "protocol": {...}, ...}
+                            "csid": {"-1": {"value", "stderr", "screen"}}, "friendly", "why"}], "protocol": {...}, ...}
         neighbors.csv      the rows
         curves.png         signed distance against radius
         heatmap.png        sources against measures, the picks framed
 
-Rows are in order of rank, by the first kernel order. "fid" and "kid" are null under an embedding that is not the
-literature's Inception; "fd" and "kd" have the same distances under any, and "labels" says what tables call them.
+Rows are in order of rank, by the first kernel order; those that screening left out of the shortlist come last, with
+their screened values. "screening" says how well it agrees with the full measure. "fid" and "kid" are null under an
+embedding that is not the literature's Inception; "fd" and "kd" have the same distances under any, and "labels" says
+what tables call them.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spider.files import write_text
+import numpy as np
+
+from spider.files import finite, write_text
 from spider.sid.curve import SidCurve
 from spider.sid.figures import draw_curves, draw_heatmap, short
 from spider.sid.selection import Place
 from spider.tables import aligned
+from sweeps.rank_correlation import rank_correlation
 
 FORMAT = 1
 
@@ -36,17 +41,24 @@ class NeighborRow:
         source: its name.
         count: images that were measured.
         place: rank, pick and reason.
-        curves: one per order.
-        fd: Fréchet distance to the target; None in mode `screen`.
-        kd: kernel distance to the target; None in mode `screen`.
+        curves: one per order; those of `screen` if it was only screened.
+        screen: one per order, from moments alone.
+        fd: Fréchet distance to the target; None if it was only screened.
+        kd: kernel distance to the target; likewise.
     """
 
     source: str
     count: int
     place: Place
     curves: list[SidCurve]
+    screen: list[SidCurve]
     fd: float | None
     kd: float | None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it got the full measure."""
+        return self.curves[0].mode != "screen"
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,12 @@ class NeighborReport:
     def table(self) -> str:
         """The rows for a terminal, with the warnings below."""
         orders = [curve.kernel.label for curve in self.rows[0].curves]
+        screened = ["screened"] if self._is_measured else []
         header = [
             "",
             "source",
             "images",
+            *screened,
             *(cell for k in orders for cell in (f"CSID[{k}]", "±")),
             *self.labels.values(),
             "",
@@ -90,18 +104,56 @@ class NeighborReport:
                 f"{row.place.rank}{'*' if row.place.friendly else ' '}",
                 row.source,
                 f"{row.count:,}",
+                *([_cell(row.screen[0].csid)] if screened else []),
                 *(
                     cell
                     for curve in row.curves
-                    for cell in (_cell(curve.csid, curve.csid_stderr), _cell(curve.csid_stderr, curve.csid_stderr))
+                    for cell in (
+                        (_cell(curve.csid, curve.csid_stderr), _cell(curve.csid_stderr, curve.csid_stderr))
+                        if row.measured or not screened
+                        else ("-", "-")
+                    )
                 ),
                 *(_cell(value) for value in (row.fd, row.kd)),
                 row.place.why,
             ]
             for row in self.rows
         ]
+        notes = [f"! {warning}" for warning in self.warnings]
+        agreement = self.screening()
+        if agreement is not None:
+            notes.insert(0, agreement["words"])
         title = f"neighbours of {self.target}, {self.embedding['label']}, mode {self.protocol['mode']}; * friendly"
-        return "\n".join([title, aligned([header, *lines]), *(f"! {warning}" for warning in self.warnings)])
+        return "\n".join([title, aligned([header, *lines]), *notes])
+
+    def screening(self) -> dict[str, Any] | None:
+        """How well screening ranked what was measured; None if that is less than three sources.
+
+        "rank_correlation" is Spearman's, by order; "relative_error" the median of |screened - measured| / |measured|.
+        """
+        others = [row for row in self.rows if row.measured and row.fd is not None and not row.place.is_target]
+        if len(others) < 3:
+            return None
+        found: dict[str, Any] = {"sources": len(self.rows), "measured": len(others), "orders": {}}
+        for k, curve in enumerate(others[0].curves):
+            full = np.array([row.curves[k].csid for row in others])
+            screen = np.array([row.screen[k].csid for row in others])
+            found["orders"][curve.kernel.label] = {
+                "rank_correlation": rank_correlation(screen, full),
+                "relative_error": float(np.median(np.abs(screen - full) / np.abs(full))),
+            }
+        words = ", ".join(
+            f"order {label} {each['rank_correlation']:.3f} (off by {each['relative_error']:.1%})"
+            for label, each in found["orders"].items()
+        )
+        return {
+            **found,
+            "words": f"screening against the full measure of {len(others)} sources, rank correlation: {words}",
+        }
+
+    @property
+    def _is_measured(self) -> bool:
+        return bool(self.protocol["mode"] != "screen")
 
     def to_json(self) -> dict[str, Any]:
         """The document of neighbors.json."""
@@ -112,6 +164,7 @@ class NeighborReport:
             "labels": self.labels,
             "rows": [self._row_json(row) for row in self.rows],
             "protocol": self.protocol,
+            "screening": finite(self.screening()),
             "warnings": self.warnings,
             "curves": {
                 row.source: {curve.kernel.label: _curve_json(curve) for curve in row.curves} for row in self.rows
@@ -131,9 +184,11 @@ class NeighborReport:
                     "value": curve.csid,
                     "stderr": curve.csid_stderr,
                     "trapezoid": curve.csid_trapezoid,
+                    "screen": screen.csid,
                 }
-                for curve in row.curves
+                for curve, screen in zip(row.curves, row.screen, strict=True)
             },
+            "measured": row.measured,
             "friendly": row.place.friendly,
             "why": row.place.why,
             "ties": list(row.place.ties),
@@ -145,7 +200,8 @@ class NeighborReport:
         write_text(out / "neighbors.csv", self.to_csv())
         bands = "" if self.protocol["mode"] == "screen" else "; bands: 95 %"
         note = f"{self.embedding['label']}, mode {self.protocol['mode']}{bands}"
-        draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in self.rows}, self.picks, note)
+        shown = [row for row in self.rows if row.measured or not self._is_measured]
+        draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in shown}, self.picks, note)
         columns = [f"CSID\norder {curve.kernel.label}" for curve in self.rows[0].curves]
         values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in self.rows]
         if self.protocol["mode"] != "screen":
@@ -165,10 +221,14 @@ class NeighborReport:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         orders = [curve.kernel.label for curve in self.rows[0].curves]
-        columns = [name for k in orders for name in (f"csid[{k}]", f"csid_stderr[{k}]")]
+        columns = [name for k in orders for name in (f"csid[{k}]", f"csid_stderr[{k}]", f"csid_screened[{k}]")]
         writer.writerow(["rank", "source", "images", "friendly", *columns, *self.labels.values(), "why"])
         for row in self.rows:
-            csids = [value for curve in row.curves for value in (curve.csid, curve.csid_stderr)]
+            csids = [
+                value
+                for curve, screen in zip(row.curves, row.screen, strict=True)
+                for value in (curve.csid if row.measured else None, curve.csid_stderr, screen.csid)
+            ]
             place = row.place
             writer.writerow([place.rank, row.source, row.count, place.friendly, *csids, row.fd, row.kd, place.why])
         return out.getvalue()

@@ -1,39 +1,104 @@
-"""Which datasets are friendly neighbours of a target: signed distance of each, beside FID and KID, and a pick.
+"""Which datasets are friendly neighbours of a target, or each of each: signed distance beside FID and KID, and a pick.
 
-Features are extracted once per dataset (and kept, with a cache); every source is compared with the target under the
-same points and the same target images, so that differences between sources are known better than their values.
+Every dataset goes through the embedding once, and what comes out is kept. All sources of a target are compared under
+the same points and the same target images, so that differences between sources are known better than their values. With
+many candidates, screening from means and variances says which of them get the full measure.
+
+Here, or on a Ray cluster: the same work in the same pieces, so the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tqdm import tqdm
-
-from cluster.world import World
+from cluster.workers import OneWorker, Workers
 from spider.data import open_images
-from spider.embed.cache import FeatureCache, Features
 from spider.embed.embedding import Embedding
-from spider.embed.features import extract_features
-from spider.embed.images import DrawnImages, NumberedImages, has_colour
+from spider.embed.images import DrawnImages, NumberedImages
 from spider.embed.load import load_embedding
 from spider.errors import SpiderUsageError
-from spider.metrics.frechet import frechet_distance, too_few_images
-from spider.metrics.kid import kid
-from spider.metrics.moments import moments_of
+from spider.files import cache_directory
+from spider.metrics.frechet import too_few_images
 from spider.metrics.registry import METRICS
-from spider.sid.curve import SidCurve, difference_stderr
-from spider.sid.estimate import MODES, curves_of_mode
+from spider.sid.curve import Mode, SidCurve, difference_stderr
+from spider.sid.estimate import MODES
 from spider.sid.kernels import Kernel, parse_kernel
-from spider.sid.selection import Candidate, select
+from spider.sid.paper import IMAGES as PAPER_IMAGES
+from spider.sid.selection import Candidate, Place, select
+from sweeps.neighbor_matrix import MatrixReport
 from sweeps.neighbor_report import NeighborReport, NeighborRow
+from sweeps.neighbor_search import NeighborSearch, Pair
+from sweeps.neighbor_worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 
 Images = NumberedImages | str | Path
 
-# A tenth of the usual number: here it stands beside CSID for comparison, and would take most of the time.
-KID_SUBSETS = 10
+
+@dataclass(frozen=True)
+class NeighborOptions:
+    """How to search.
+
+    Attributes:
+        embedding: `inception`, or `offline`, which needs no weights.
+        protocol: the resize rule of `inception`.
+        weights: a weights file for `inception`.
+        orders: kernel orders, as `spider.sid.kernels.parse_kernel` takes them; the first one ranks.
+        mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
+        images: at most this many of each dataset, drawn by `seed`; None: all.
+        shortlist: at most this many sources of a target get the full measure, the nearest by screening.
+        seed: of everything drawn.
+        keep_negative: let sources less diverse than the target be friendly.
+        keep_gray: let gray sources of a colour target be friendly.
+        picks: how many are friendly, at most.
+        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
+        workers: how many of them; None: one for each GPU, or each core.
+        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
+        progress: show bars.
+    """
+
+    embedding: str = "inception"
+    protocol: str | None = None
+    weights: Path | str | None = None
+    orders: Sequence[Kernel | float | str] = (-1.0,)
+    mode: str = "robust"
+    images: int | None = None
+    shortlist: int = 20
+    seed: int = 0
+    keep_negative: bool = False
+    keep_gray: bool = False
+    picks: int = 3
+    ray: str | None = None
+    workers: int | None = None
+    cache: Path | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise SpiderUsageError(f"no SID mode {self.mode!r}; there are: {', '.join(MODES)}")
+        for key in ("picks", "shortlist", "images", "workers"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise SpiderUsageError(f"{key} is {value}; it must be at least 1")
+        if self.workers is not None and self.ray is None:
+            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+        if not self.orders:
+            raise SpiderUsageError("no kernel order: name at least one, such as -1")
+        _ = self.kernels
+
+    @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The orders as kernels."""
+        return tuple(parse_kernel(order) for order in self.orders)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the numbers and picks depend on, for the protocol."""
+        names = ("mode", "images", "shortlist", "picks", "keep_negative", "keep_gray", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 def neighbors(
@@ -41,154 +106,231 @@ def neighbors(
     sources: Sequence[Images] | Mapping[str, Images],
     *,
     out: Path | str,
-    embedding: str = "inception",
-    protocol: str | None = None,
-    weights: Path | None = None,
-    orders: Sequence[Kernel | float | str] = (-1.0,),
-    mode: str = "robust",
-    images: int | None = None,
-    seed: int = 0,
-    keep_negative: bool = False,
-    keep_gray: bool = False,
-    picks: int = 3,
-    cache: Path | None = None,
-    world: World | None = None,
-    progress: bool = True,
+    options: NeighborOptions | None = None,
 ) -> NeighborReport:
-    """Rank sources by their signed distance to the target and write what the module shows to `out`. All ranks.
-
-    Ranks share the extraction of features and the kernel distance; curves are computed by each.
+    """Rank sources by their signed distance to the target and write what `sweeps.neighbor_report` shows to `out`.
 
     Args:
         target: a dataset, or a place that `spider.data.open_images` opens.
         sources: the same, several; as a mapping, by the names to use for them.
         out: the folder to write.
-        embedding: `inception`, or `offline`, which needs no weights.
-        protocol: the resize rule of `inception`.
-        weights: a weights file for `inception`.
-        orders: kernel orders, as `spider.sid.kernels.parse_kernel` takes them; the first one ranks.
-        mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
-        images: at most this many of each dataset, drawn by `seed`; None: all.
-        seed: of everything drawn.
-        keep_negative: let sources less diverse than the target be friendly.
-        keep_gray: let gray sources of a colour target be friendly.
-        picks: how many are friendly, at most.
-        cache: folder in which features are kept.
-        world: the ranks, and where they compute; None: this process alone, on the CPU.
-        progress: show bars.
+        options: how.
 
     Raises:
-        SpiderUsageError: a value that cannot be; two datasets of one name; too few images.
-        SpiderError, ShardsError: weights, images or features that are missing or damaged.
+        SpiderUsageError: two datasets of one name; too few images.
+        SpiderError, ShardsError: weights, images or features that are missing or damaged; workers failed.
+        ClusterError: no Ray cluster there.
     """
-    if mode not in MODES:
-        raise SpiderUsageError(f"no SID mode {mode!r}; there are: {', '.join(MODES)}")
-    if picks < 1:
-        raise SpiderUsageError(f"picks is {picks}; it must be at least 1")
-    if not orders:
-        raise SpiderUsageError("no kernel order: name at least one, such as -1")
-    kernels = [parse_kernel(order) for order in orders]
-    world = World.single("cpu") if world is None else world
-    network = load_embedding(embedding, protocol=protocol, weights=weights, device=world.device)
-    opened_target, opened = _open(target, world, progress), _open_sources(sources, world, progress)
-    drawn_target = _draw(opened_target, images, seed)
-    drawn = {name: _draw(source, images, seed) for name, source in opened.items()}
-
-    store = None if cache is None else FeatureCache(cache)
-    features = {
-        name: extract_features(dataset, network, world, cache=store, progress=progress)
-        for name, dataset in drawn.items()
-    }
-    target_features = extract_features(drawn_target, network, world, cache=store, progress=progress)
-    shown = progress and world.is_main
-    curves = curves_of_mode(mode, target_features, features, kernels, seed=seed, device=world.device, progress=shown)
-    distances = {} if mode == "screen" else _distances(target_features, features, world, seed, shown)
-
-    places = select(
-        _candidates(opened_target, opened, {name: of_source[0] for name, of_source in curves.items()}),
-        target_is_gray=not has_colour(opened_target),
-        picks=picks,
-        keep_negative=keep_negative,
-        keep_gray=keep_gray,
-        difference_stderr=lambda a, b: difference_stderr(curves[a][0], curves[b][0]),
-    )
-    choices = {"images": images, "picks": picks, "keep_negative": keep_negative, "keep_gray": keep_gray, "seed": seed}
-    report = NeighborReport(
-        target=opened_target.name,
-        embedding=_embedding_json(network),
-        rows=[
-            NeighborRow(name, len(drawn[name]), place, curves[name], *distances.get(name, (None, None)))
-            for name, place in places.items()
-        ],
-        labels={"fd": METRICS["fid"].label_under(network), "kd": METRICS["kid"].label_under(network)},
-        protocol={
-            "mode": mode,
-            **choices,
-            "kid_subsets": KID_SUBSETS if distances else None,
-            "target": _dataset_json(opened_target, drawn_target),
-            "sources": {name: _dataset_json(opened[name], drawn[name]) for name in opened},
-        },
-        warnings=_warnings({opened_target.name: drawn_target, **drawn}, network) if distances else [],
-    )
-    if world.is_main:
-        report.write(Path(out))
+    options = options or NeighborOptions()
+    network = _load(options)
+    opened = _open(target, options)
+    named = _name_and_open(sources, options, "two sources are")
+    searcher = _Searcher(options, network, {"target": opened}, named)
+    (report,) = searcher.reports({"target": list(named)})
+    report.write(Path(out))
     return report
 
 
-def _open(images: Images, world: World, progress: bool) -> NumberedImages:
-    return open_images(images, world=world, progress=progress) if isinstance(images, str | Path) else images
+def neighbor_matrix(
+    datasets: Sequence[Images] | Mapping[str, Images], *, out: Path | str, options: NeighborOptions | None = None
+) -> MatrixReport:
+    """Every dataset as a target, all others as its sources: each ordered pair once. As `neighbors` for the rest.
+
+    Writes what `sweeps.neighbor_matrix` shows.
+    """
+    options = options or NeighborOptions()
+    network = _load(options)
+    named = _name_and_open(datasets, options, "two datasets are")
+    if len(named) < 2:
+        raise SpiderUsageError(f"{len(named)} datasets have no pairs: name at least two")
+    searcher = _Searcher(options, network, named, named)
+    report = MatrixReport(searcher.reports({name: [other for other in named if other != name] for name in named}))
+    report.write(Path(out))
+    return report
 
 
-def _open_sources(
-    sources: Sequence[Images] | Mapping[str, Images], world: World, progress: bool
+class _Searcher:
+    """Targets and sources by name, and what one search finds about them."""
+
+    def __init__(
+        self,
+        options: NeighborOptions,
+        network: Embedding,
+        targets: Mapping[str, NumberedImages],
+        sources: Mapping[str, NumberedImages],
+    ) -> None:
+        self._options, self._network, self._opened_targets, self._opened = options, network, targets, sources
+        self._targets = {name: _draw(images, options) for name, images in targets.items()}
+        self._sources = {name: _draw(images, options) for name, images in sources.items()}
+        drawn = {images.fingerprint: images for images in (*self._targets.values(), *self._sources.values())}
+        if options.mode == "paper":
+            _require_paper_images(self._targets, self._sources)
+        self._plan = NeighborPlan(
+            drawn,
+            (options.embedding, options.protocol, _path(options.weights)),
+            network.digest,
+            options.cache or cache_directory("features"),
+            options.kernels,
+            options.seed,
+        )
+
+    def reports(self, sources_of: Mapping[str, Sequence[str]]) -> list[NeighborReport]:
+        """A report for each target and its sources."""
+        options = self._options
+        pairs = {
+            target: [Pair(self._targets[target].fingerprint, self._sources[name].fingerprint, name) for name in sources]
+            for target, sources in sources_of.items()
+        }
+        every = [pair for of_target in pairs.values() for pair in of_target]
+        curves: dict[Pair, list[SidCurve]] = {}
+        distances: dict[Pair, tuple[float, float]] = {}
+        with _workers(self._plan, options) as workers:
+            search = NeighborSearch(self._plan, workers, cast(Mode, options.mode), progress=options.progress)
+            summaries = search.summaries()
+            screened = search.screened(every, summaries)
+            if options.mode != "screen":
+                chosen = [
+                    pair for of_target in pairs.values() for pair in self._shortlist(of_target, summaries, screened)
+                ]
+                curves, distances = search.curves(chosen, summaries), search.distances(chosen)
+        return [
+            self._report(target, of_target, summaries, screened, curves, distances)
+            for target, of_target in pairs.items()
+        ]
+
+    def _shortlist(
+        self,
+        pairs: Sequence[Pair],
+        summaries: Mapping[str, DatasetSummary],
+        screened: Mapping[Pair, list[SidCurve]],
+    ) -> list[Pair]:
+        """The nearest by screening, those first that the rule lets take part; in the order given."""
+        places = self._places(pairs, summaries, screened)
+        return [pair for pair in pairs if places[pair.name].rank <= self._options.shortlist]
+
+    def _places(
+        self, pairs: Sequence[Pair], summaries: Mapping[str, DatasetSummary], curves: Mapping[Pair, list[SidCurve]]
+    ) -> dict[str, Place]:
+        by_name = {pair.name: curves[pair][0] for pair in pairs}
+        return select(
+            [
+                Candidate(
+                    name=pair.name,
+                    csid=curves[pair][0].csid,
+                    stderr=curves[pair][0].csid_stderr,
+                    is_target=pair.source == pair.target,
+                    is_gray=not summaries[pair.source].colour,
+                )
+                for pair in pairs
+            ],
+            target_is_gray=not summaries[pairs[0].target].colour,
+            picks=self._options.picks,
+            keep_negative=self._options.keep_negative,
+            keep_gray=self._options.keep_gray,
+            difference_stderr=lambda a, b: difference_stderr(by_name[a], by_name[b]),
+        )
+
+    def _report(
+        self,
+        target: str,
+        pairs: Sequence[Pair],
+        summaries: Mapping[str, DatasetSummary],
+        screened: Mapping[Pair, list[SidCurve]],
+        curves: Mapping[Pair, list[SidCurve]],
+        distances: Mapping[Pair, tuple[float, float]],
+    ) -> NeighborReport:
+        options, drawn_target = self._options, self._targets[target]
+        measured = [pair for pair in pairs if pair in curves] or list(pairs)
+        places = self._places(measured, summaries, {pair: curves.get(pair, screened[pair]) for pair in pairs})
+        left_out = [pair for pair in pairs if pair not in measured]
+        if left_out:
+            by_screening = self._places(pairs, summaries, screened)
+            for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
+                why = f"not in the shortlist of {options.shortlist}: {by_screening[pair.name].why}"
+                places[pair.name] = Place(len(places) + 1, False, why)
+        by_name = {pair.name: pair for pair in pairs}
+        rows = [
+            NeighborRow(
+                name,
+                len(self._sources[name]),
+                place,
+                curves.get(by_name[name], screened[by_name[name]]),
+                screened[by_name[name]],
+                *distances.get(by_name[name], (None, None)),
+            )
+            for name, place in places.items()
+        ]
+        sources = {pair.name: _dataset_json(self._opened[pair.name], self._sources[pair.name]) for pair in pairs}
+        named = {drawn_target.name: drawn_target, **{pair.name: self._sources[pair.name] for pair in measured}}
+        return NeighborReport(
+            target=drawn_target.name,
+            embedding=_embedding_json(self._network),
+            rows=rows,
+            labels={"fd": METRICS["fid"].label_under(self._network), "kd": METRICS["kid"].label_under(self._network)},
+            protocol={
+                **options.choices,
+                "kid_subsets": KID_SUBSETS if distances else None,
+                "target": _dataset_json(self._opened_targets[target], drawn_target),
+                "sources": sources,
+            },
+            warnings=_warnings(named, self._network) if distances else [],
+        )
+
+
+@contextmanager
+def _workers(plan: NeighborPlan, options: NeighborOptions) -> Iterator[Workers]:
+    """Those of a Ray cluster, or this process."""
+    make = partial(NeighborWorker, plan)
+    if options.ray is None:
+        yield OneWorker(make)
+        return
+    from cluster.ray import RayWorkers, connected
+
+    with connected(options.ray) as cluster, RayWorkers(make, cluster, count=options.workers) as workers:
+        yield workers
+
+
+def _load(options: NeighborOptions) -> Embedding:
+    return load_embedding(options.embedding, protocol=options.protocol, weights=_path(options.weights))
+
+
+def _path(place: Path | str | None) -> Path | None:
+    return None if place is None else Path(place)
+
+
+def _open(images: Images, options: NeighborOptions) -> NumberedImages:
+    return open_images(images, progress=options.progress) if isinstance(images, str | Path) else images
+
+
+def _name_and_open(
+    datasets: Sequence[Images] | Mapping[str, Images], options: NeighborOptions, two_are: str
 ) -> dict[str, NumberedImages]:
-    """The sources by name, which must differ."""
-    if not sources:
+    """The datasets by name, which must differ."""
+    if not datasets:
         raise SpiderUsageError("no sources: name at least one dataset to compare with the target")
-    if isinstance(sources, Mapping):
-        return {name: _open(images, world, progress) for name, images in sources.items()}
+    if isinstance(datasets, Mapping):
+        return {name: _open(images, options) for name, images in datasets.items()}
     opened: dict[str, NumberedImages] = {}
-    for images in sources:
-        dataset = _open(images, world, progress)
+    for images in datasets:
+        dataset = _open(images, options)
         if dataset.name in opened:
-            raise SpiderUsageError(f"two sources are named {dataset.name}; give names: NAME=PLACE")
+            raise SpiderUsageError(f"{two_are} named {dataset.name}; give names: NAME=PLACE")
         opened[dataset.name] = dataset
     return opened
 
 
-def _draw(dataset: NumberedImages, count: int | None, seed: int) -> NumberedImages:
-    return dataset if count is None or count >= len(dataset) else DrawnImages(dataset, count, seed)
+def _draw(dataset: NumberedImages, options: NeighborOptions) -> NumberedImages:
+    count = options.images
+    return dataset if count is None or count >= len(dataset) else DrawnImages(dataset, count, options.seed)
 
 
-def _distances(
-    target: Features, sources: Mapping[str, Features], world: World, seed: int, progress: bool
-) -> dict[str, tuple[float, float]]:
-    """Fréchet and kernel distance of every source to the target."""
-    target_moments = moments_of(target, world)
-    return {
-        name: (
-            frechet_distance(moments_of(features, world), target_moments),
-            kid(features, target, world, seed=seed, subsets=KID_SUBSETS).value,
-        )
-        for name, features in tqdm(
-            sources.items(), "other distances", unit="source", disable=None if progress else True
-        )
-    }
-
-
-def _candidates(
-    target: NumberedImages, sources: Mapping[str, NumberedImages], curves: Mapping[str, SidCurve]
-) -> list[Candidate]:
-    return [
-        Candidate(
-            name=name,
-            csid=curves[name].csid,
-            stderr=curves[name].csid_stderr,
-            is_target=source.fingerprint == target.fingerprint,
-            is_gray=not has_colour(source),
-        )
-        for name, source in sources.items()
-    ]
+def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
+    """Refuse before any work is done what the published algorithm would refuse after it."""
+    for name, images in ((name, images) for of_kind in datasets for name, images in of_kind.items()):
+        if len(images) < PAPER_IMAGES:
+            raise SpiderUsageError(
+                f"{name}: {len(images)} images; mode paper needs {PAPER_IMAGES}, mode robust does not"
+            )
 
 
 def _warnings(datasets: Mapping[str, NumberedImages], network: Embedding) -> list[str]:

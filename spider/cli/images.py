@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -152,6 +152,9 @@ def neighbors(
         int | None, typer.Option(metavar="N", help="Measure at most N images of each, drawn by the seed.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of everything drawn.")] = 0,
+    shortlist: Annotated[
+        int, typer.Option(metavar="N", help="At most N sources get the full measure, the nearest by screening.")
+    ] = 20,
     keep_negative: Annotated[
         bool, typer.Option("--keep-negative", help="Let sources less diverse than the target be friendly.")
     ] = False,
@@ -159,32 +162,53 @@ def neighbors(
         bool, typer.Option("--keep-gray", help="Let grey sources of a colour target be friendly.")
     ] = False,
     picks: Annotated[int, typer.Option(metavar="N", help="How many are friendly, at most.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that are named, each about each of the others: matrix.json, heatmap.png.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ADDRESS",
+            help="Share the work among workers on a Ray cluster: this machine's cores or GPUs, or that at ADDRESS "
+            "(auto: where RAY_ADDRESS says).",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json, or matrix.json.")] = False,
 ) -> None:
     """Rank datasets as neighbours of a target.
 
-    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN.
+    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN. Whatever
+    stops it, the same command goes on from there.
     """
-    found = api.neighbors(
-        target,
-        _named(sources),
-        out=out,
-        embedding=embedding,
-        protocol=protocol,
-        weights=weights,
-        orders=orders,
-        mode=mode,
-        images=images,
-        seed=seed,
-        keep_negative=keep_negative,
-        keep_gray=keep_gray,
-        picks=picks,
-        progress=is_main_process(),
-    )
-    if as_json:
-        say_json(found.to_json())
+    require_one_process("neighbors")
+    options: dict[str, Any] = {
+        "embedding": embedding,
+        "protocol": protocol,
+        "weights": weights,
+        "orders": orders,
+        "mode": mode,
+        "images": images,
+        "shortlist": shortlist,
+        "seed": seed,
+        "keep_negative": keep_negative,
+        "keep_gray": keep_gray,
+        "picks": picks,
+        "ray": ray,
+        "workers": workers,
+    }
+    if every:
+        matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)
+        look, found_json, table = [out / "heatmap.png"], matrix.to_json(), matrix.table()
     else:
-        say(f"{found.table()}\nlook at {out / 'curves.png'}, {out / 'heatmap.png'}")
+        found = api.neighbors(target, _named(sources), out=out, progress=True, **options)
+        look, found_json, table = [out / "curves.png", out / "heatmap.png"], found.to_json(), found.table()
+    if as_json:
+        say_json(found_json)
+    else:
+        say(f"{table}\nlook at {', '.join(map(str, look))}")
 
 
 def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:

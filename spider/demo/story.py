@@ -41,7 +41,7 @@ from spider.metrics.results import read_results
 from spider.run import RunDirectory
 from spider.train.loop import train
 from spider.train.start import prepare
-from sweeps.neighbors import neighbors
+from sweeps.neighbors import NeighborOptions, neighbors
 
 PRESET = "demo"
 EMBEDDING = "offline"
@@ -169,9 +169,11 @@ class Story:
                 self._data(self.plan.target),
                 {name: self._data(name) for name in self.plan.candidates},
                 out=file.parent,
-                embedding=EMBEDDING,
-                picks=1,  # two candidates
-                progress=self.steps.progress,
+                options=NeighborOptions(
+                    embedding=EMBEDDING,
+                    picks=1,  # two candidates
+                    progress=self.steps.progress,
+                ),
             )
             self.steps.say(report.table())
 

@@ -7,7 +7,7 @@
         summary-00000000-00010000.safetensors       what was computed from the features of all these images
 
 The full fingerprint and digest, the range and the sha256 of the numbers stand in the file's header and are checked
-on reading. Files appear whole or not at all. An entry that is damaged is reported and counts as absent.
+on reading. Files appear whole or not at all. An entry that is damaged is reported and deleted.
 """
 
 import hashlib
@@ -66,11 +66,14 @@ class FeatureCache:
                 arrays: Arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (SafetensorError, OSError) as error:
             log.warning("%s: damaged (%s); making it again", path, error)
+            path.unlink(missing_ok=True)
             return None
-        if header != key.header() | {"sha256": _sha256(arrays)}:
-            log.warning("%s: its contents are not what its header says; making it again", path)
-            return None
-        return arrays
+        if header == key.header() | {"sha256": _sha256(arrays)}:
+            return arrays
+        log.warning("%s: its contents are not what its header says; making it again", path)
+        if header.items() >= key.header().items():  # otherwise it is another's, whose name begins alike
+            path.unlink(missing_ok=True)
+        return None
 
     def has(self, key: FeatureKey) -> bool:
         """Whether there is an entry, without reading it."""
@@ -78,12 +81,12 @@ class FeatureCache:
 
     def store(self, key: FeatureKey, **arrays: NDArray[Any]) -> None:
         """Write an entry, replacing what is there."""
-        whole = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+        whole = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
         write_whole(key.path(self.root), save(whole, metadata=key.header() | {"sha256": _sha256(whole)}))
 
 
 def _sha256(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for array in arrays.values():
-        digest.update(array.data)
+        digest.update(array.tobytes() if array.ndim == 0 else array.data)
     return digest.hexdigest()

@@ -141,7 +141,7 @@ def sid_curves(
         redrawn_cube = redraw_cube(cube, pieces, seed, replicates, device, each)
         combining = Combining(cube, kernels, seed, at_target, redrawn_cube, each)
         return {
-            name: combining.curves(name, measured(features))
+            name: combining.curves(each, name, measured(features))
             for name, features in tqdm(
                 sources.items(), "signed distance", unit="source", disable=None if progress else True
             )
@@ -212,18 +212,18 @@ class Combining:
         each: Map,
     ) -> None:
         """Redraw the target's images, which all its sources share, as `redrawn_cube` was."""
-        self._wanted, self._kernels, self._seed, self._each = cube, kernels, seed, each
+        self._wanted, self._kernels, self._seed = cube, kernels, seed
         _, self._to_wanted = radii_to_measure(cube, kernels, working_dtype(cube, kernels))
         self._target, self._cube = target, redrawn_cube
         self._replicates = len(redrawn_cube.stretch)
         rows = torch.from_numpy(target.rows)
         self._redrawn_target = self._redraw(
-            _TARGET_STREAM, cube.target.count, lambda weights: target.redrawn(weights[:, rows])
+            each, _TARGET_STREAM, cube.target.count, lambda weights: target.redrawn(weights[:, rows])
         )
 
-    def curves(self, name: str, source: ImageMeans) -> list[SidCurve]:
+    def curves(self, each: Map, name: str, source: ImageMeans) -> list[SidCurve]:
         """Source less target, and the same for every replicate; one curve per kernel."""
-        redrawn_source = self._redraw(f"sid.redraw.{name}", len(source.rows), source.redrawn)
+        redrawn_source = self._redraw(each, f"{_TARGET_STREAM}.{name}", len(source.rows), source.redrawn)
         values = source.mean() - self._target.mean()  # [K, S], S measured radii
         slope, other = source.slope, self._target.slope
         moved = torch.einsum("bn,ksn->bks", self._cube.shift, slope.shift - other.shift)
@@ -245,7 +245,7 @@ class Combining:
             for k, kernel in enumerate(self._kernels)
         ]
 
-    def _redraw(self, stream: str, count: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    def _redraw(self, each: Map, stream: str, count: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
         """A statistic [b, ...] of weights float32 [b, count], for all B replicates: [B, ...]."""
         blocks = range(0, self._replicates, _REPLICATES_AT_ONCE)
 
@@ -254,7 +254,7 @@ class Combining:
             weights = np.stack([_times_drawn(self._seed, stream, b, count) for b in replicates])
             return statistic(torch.from_numpy(weights.astype(np.float32)))
 
-        return torch.cat(self._each(of_block, len(blocks)))
+        return torch.cat(each(of_block, len(blocks)))
 
 
 def redraw_cube(

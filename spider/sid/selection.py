@@ -44,12 +44,14 @@ class Place:
         friendly: whether it is among the picks.
         why: the reason, in words.
         ties: other sources that may as well have its place.
+        is_target: whether it has the target's images.
     """
 
     rank: int
     friendly: bool
     why: str
     ties: tuple[str, ...] = ()
+    is_target: bool = False
 
 
 def select(
@@ -93,7 +95,7 @@ def select(
             notes.append("sign uncertain")
         if ties:
             notes.append(f"tied with {', '.join(ties)}")
-        places[candidate.name] = Place(rank, friendly, "; ".join(notes), ties)
+        places[candidate.name] = Place(rank, friendly, "; ".join(notes), ties, candidate.is_target)
     return places
 
 

@@ -15,7 +15,7 @@ from shards.errors import ShardsUsageError
 from shards.pack import pack
 from spider.errors import SpiderError, SpiderUsageError
 from sweeps.neighbor_report import NeighborReport
-from sweeps.neighbors import neighbors
+from sweeps.neighbors import NeighborOptions, neighbors
 
 NAMES = ("letters", "patches", "digits2")
 
@@ -39,8 +39,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def search(
     packed: Path, out: Path, target: str = "digits1", sources: tuple[str, ...] = NAMES, **options
 ) -> NeighborReport:
-    options = {"embedding": "offline", "progress": False} | options
-    return neighbors(packed / target, [packed / name for name in sources], out=out, **options)
+    options = {"embedding": "offline", "cache": packed / "cache", "progress": False} | options
+    options = NeighborOptions(**options)
+    return neighbors(packed / target, [packed / name for name in sources], out=out, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +107,8 @@ def test_shards_threads_and_the_cache_do_not_matter(packed: Path, report, tmp_pa
     assert len(ShardDataset(tmp_path / "letters").index.shards) > len(ShardDataset(packed / "letters").index.shards)
     sources = {name: tmp_path / name for name in NAMES}
     for _ in range(2):  # the second time from the cache
-        again = neighbors(
-            packed / "digits1",
-            sources,
-            out=tmp_path / "out",
-            embedding="offline",
-            orders=(-1, 1),
-            cache=tmp_path / "cache",
-            progress=False,
-        )
+        options = NeighborOptions(embedding="offline", orders=(-1, 1), cache=tmp_path / "cache", progress=False)
+        again = neighbors(packed / "digits1", sources, out=tmp_path / "out", options=options)
         for row, expected in zip(again.rows, report[0].rows, strict=True):
             assert row.source == expected.source
             assert row.fd == pytest.approx(expected.fd, rel=1e-9)
@@ -155,22 +149,9 @@ def test_datasets_need_their_own_names(packed: Path, tmp_path: Path):
     with pytest.raises(SpiderUsageError, match="two sources are named letters"):
         search(packed, tmp_path, sources=("letters", "letters"))
     two = {"a": packed / "letters", "b": packed / "letters"}
-    found = neighbors(packed / "digits1", two, out=tmp_path, embedding="offline", mode="screen", progress=False)
+    options = NeighborOptions(embedding="offline", mode="screen", cache=tmp_path / "cache", progress=False)
+    found = neighbors(packed / "digits1", two, out=tmp_path, options=options)
     assert [row.source for row in found.rows] == ["a", "b"]
-
-
-def search_on_ranks(world, packed, out):
-    """On a rank: what it found, and which files it wrote. Only rank 0 may write."""
-    found = search(packed, out / str(world.rank), sources=("letters", "patches"), orders=(-1, 1), world=world)
-    return found.to_json(), sorted(path.name for path in (out / str(world.rank)).glob("*"))
-
-
-def test_ranks_find_the_same_and_one_of_them_writes(ranks, packed: Path, tmp_path: Path):
-    [(alone, written)] = ranks(1).run(search_on_ranks, packed, tmp_path / "one")
-    first, second = ranks(2).run(search_on_ranks, packed, tmp_path / "two")
-    assert first == (alone, written)
-    assert second == (alone, [])
-    assert "neighbors.json" in written
 
 
 @pytest.mark.parametrize(

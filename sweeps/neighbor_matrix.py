@@ -1,0 +1,150 @@
+"""What a search of every dataset about every other found.
+
+OUT/matrix.json                 {"datasets", "embedding", "csid": {"-1": {SOURCE: {TARGET: {"value", "stderr"}}}},
+                                 "fd": {SOURCE: {TARGET: ...}}, "kd", "picks": {TARGET: [SOURCE, ...]}, "protocol"}
+    matrix.csv                  a row for each ordered pair
+    heatmap.png                 CSID of the first order, sources against targets, the picks framed
+    heatmap-ORDER.png           of each further order
+    heatmap-fid.png             Fréchet distance, or heatmap-fd.png
+    TARGET/neighbors.json ...   each target's own report, see `sweeps.neighbor_report`
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spider.files import write_text
+from spider.sid.figures import draw_heatmap, short
+from spider.tables import aligned
+from sweeps.neighbor_report import NeighborReport, NeighborRow
+
+FORMAT = 1
+
+
+class MatrixReport:
+    """One report for each target, over the same datasets.
+
+    Attributes:
+        reports: by target, in the order in which the datasets were named.
+    """
+
+    def __init__(self, reports: Sequence[NeighborReport]) -> None:
+        """From the targets' reports."""
+        self.reports = {report.target: report for report in reports}
+        self._rows = {(row.source, target): row for target, report in self.reports.items() for row in report.rows}
+
+    @property
+    def datasets(self) -> list[str]:
+        """Their names."""
+        return list(self.reports)
+
+    @property
+    def picks(self) -> dict[str, list[str]]:
+        """Each target's friendly neighbours, the nearest first."""
+        return {target: report.picks for target, report in self.reports.items()}
+
+    @property
+    def _any(self) -> NeighborReport:
+        return next(iter(self.reports.values()))
+
+    @property
+    def _orders(self) -> list[str]:
+        return [curve.kernel.label for curve in self._any.rows[0].curves]
+
+    def row(self, source: str, target: str) -> NeighborRow | None:
+        """What was found of a source about a target; None for a dataset about itself."""
+        return self._rows.get((source, target))
+
+    def table(self) -> str:
+        """CSID of the first order for a terminal: sources down, targets across."""
+        header = ["source \\ target", *self.datasets]
+        lines = [[source, *(self._cell(source, target) for target in self.datasets)] for source in self.datasets]
+        title = (
+            f"CSID[{self._orders[0]}], {self._any.embedding['label']}, mode {self._any.protocol['mode']}; * friendly"
+        )
+        warnings = dict.fromkeys(warning for report in self.reports.values() for warning in report.warnings)
+        return "\n".join([title, aligned([header, *lines]), *(f"! {warning}" for warning in warnings)])
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of matrix.json."""
+        return {
+            "format": FORMAT,
+            "datasets": self.datasets,
+            "embedding": self._any.embedding,
+            "labels": self._any.labels,
+            "csid": {order: self._by_pair(partial(_csid_json, k=k)) for k, order in enumerate(self._orders)},
+            "fd": self._by_pair(lambda row: row.fd),
+            "kd": self._by_pair(lambda row: row.kd),
+            "picks": self.picks,
+            "screening": {target: report.screening() for target, report in self.reports.items()},
+            "protocol": {key: value for key, value in self._any.protocol.items() if key not in ("target", "sources")}
+            | {"datasets": {target: report.protocol["target"] for target, report in self.reports.items()}},
+        }
+
+    def to_csv(self) -> str:
+        """A row for each ordered pair, the pairs of a target in order of rank."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        for number, (target, report) in enumerate(self.reports.items()):
+            header, *rows = csv.reader(io.StringIO(report.to_csv()))
+            writer.writerows([["target", *header]] if number == 0 else [])
+            writer.writerows([target, *row] for row in rows)
+        return out.getvalue()
+
+    def write(self, out: Path) -> None:
+        """Write all the files."""
+        write_text(out / "matrix.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(out / "matrix.csv", self.to_csv())
+        for target, report in self.reports.items():
+            report.write(out / target)
+        for k, order in enumerate(self._orders):
+            name = "heatmap.png" if k == 0 else f"heatmap-{order.replace(' ', '-').replace('/', '-')}.png"
+            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), framed=k == 0)
+        if self._any.rows[0].fd is not None:
+            label = self._any.labels["fd"]
+            self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd, framed=False)
+
+    def _draw(self, path: Path, measure: str, value: Callable[[NeighborRow], float | None], *, framed: bool) -> None:
+        rows = [[self.row(source, target) for target in self.datasets] for source in self.datasets]
+        draw_heatmap(
+            path,
+            f"{measure} of sources (down) about targets (across)\n{self._any.embedding['label']}, "
+            f"mode {self._any.protocol['mode']}",
+            self.datasets,
+            self.datasets,
+            [[None if row is None else value(row) for row in line] for line in rows],
+            framed=[
+                (i, j)
+                for i, line in enumerate(rows)
+                for j, row in enumerate(line)
+                if framed and row is not None and row.place.friendly
+            ],
+        )
+
+    def _by_pair(self, value: Callable[[NeighborRow], Any]) -> dict[str, dict[str, Any]]:
+        return {
+            source: {target: value(row) for target in self.datasets if (row := self.row(source, target)) is not None}
+            for source in self.datasets
+        }
+
+    def _cell(self, source: str, target: str) -> str:
+        row = self.row(source, target)
+        if row is None:
+            return "-"
+        curve = row.curves[0]
+        error = "" if curve.csid_stderr is None else f"±{short(curve.csid_stderr, curve.csid_stderr)}"
+        return f"{short(curve.csid, curve.csid_stderr)}{error}{'*' if row.place.friendly else ''}"
+
+
+def _csid(row: NeighborRow, k: int) -> float:
+    return row.curves[k].csid
+
+
+def _csid_json(row: NeighborRow, k: int) -> dict[str, float | None]:
+    return {"value": row.curves[k].csid, "stderr": row.curves[k].csid_stderr}
