@@ -100,6 +100,7 @@ def _launch(command: Sequence[str], folder: Path) -> Launch:
         before=(f"rm -f {success} {failed}",),
         after=(
             "code=$?",
+            "rm -rf /tmp/r$SLURM_JOB_ID-*  # of a head that was killed",
             f"if [ $code -eq {_REQUEUED} ]; then exit $code; fi  # back in the queue",
             f"if [ -e {success} ]; then exit 0; fi",
             f"if [ ! -e {failed} ]; then echo {shlex.quote(lost)} > {failed}; fi",

@@ -164,22 +164,25 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
         ClusterError: Slurm refuses, with its reason.
     """
     import submitit
+    from submitit.core.utils import FailedJobError, environment_variables
 
     if shutil.which("sbatch") is None:
         raise ClusterUsageError(
             "there is no sbatch on the PATH: jobs are submitted from a login node of a Slurm cluster"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    there = set(_unsubmitted(folder))
+    conf = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     try:
-        # From within a job, its own variables would be taken for options of the new one
-        with submitit.helpers.clean_env(), contextlib.redirect_stderr(io.StringIO()):
+        # From within a job, its own variables would be taken for options of the new one; where Slurm is stays true
+        with submitit.helpers.clean_env(), environment_variables(**conf), contextlib.redirect_stderr(io.StringIO()):
             return _executor(request, folder, launch).submit(task).job_id
-    except submitit.core.utils.FailedJobError as error:
-        for left in set(_unsubmitted(folder)) - there:
-            left.unlink()
+    except FailedJobError as error:
         reason = str(error).strip().splitlines() or ["it did not say why"]
         raise ClusterError(f"sbatch refuses the job: {reason[-1].removeprefix('sbatch: ')}") from None
+    finally:
+        # Names without a job's number: what was not submitted, and links to what was
+        for left in [*folder.glob(".submission_file_*.sh"), *folder.glob("?" * 32 + ".pkl")]:
+            left.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,8 @@ class JobSignals:
         handler = self._previous[self.preemption]
         if not callable(handler):
             raise ClusterError(f"stopped by {self.preemption.name}; nothing here puts the job into the queue again")
+        # A requeue ends every process of the job, also the scontrol that asks for it and has not been answered yet
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             handler(self.preemption, None)
         except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
@@ -273,11 +278,6 @@ class JobSignals:
             self.preempted = True
         else:
             self.cancelled = True
-
-
-def _unsubmitted(folder: Path) -> list[Path]:
-    """Files that submitit has not given a job's number yet."""
-    return [*folder.glob(".submission_file_*.sh"), *folder.glob("?" * 32 + ".pkl")]
 
 
 def _executor(request: SlurmRequest, folder: Path, launch: Launch) -> SlurmExecutor:

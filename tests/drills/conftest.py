@@ -1,0 +1,93 @@
+"""Fixtures of the drills: what only a real Slurm can show. `make drills` runs them; `make test` does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+_CLUSTER = Path(__file__).parent / "slurm_cluster.py"
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A running cluster.
+
+    Attributes:
+        folder: of its configuration and logs.
+    """
+
+    folder: Path
+
+    def says(self, *command: str) -> str:
+        """What one of Slurm's programs answers."""
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def state(self, job: str) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED, ..."""
+        about = self.says("scontrol", "show", "job", job)
+        return next(word.removeprefix("JobState=") for word in about.split() if word.startswith("JobState="))
+
+    def wait_for_end(self, job: str, timeout_s: float = 90.0) -> str:
+        """Its last state."""
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+        self.wait_until(lambda: self.state(job) in ended, f"the end of job {job}", timeout_s)
+        return self.state(job)
+
+    @staticmethod
+    def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+        """Raises AssertionError that names what did not happen."""
+        deadline = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < deadline, f"{what}: not in {timeout_s:g} s"
+            time.sleep(0.2)
+
+    def pids(self, job: str, node: str, word: str = "") -> list[int]:
+        """Processes of a job on a node whose command line has `word`."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                settings = (process / "environ").read_bytes().split(b"\0")
+                wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURMD_NODENAME={node}".encode()}
+                if wanted <= set(settings) and word.encode() in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
+
+    def lose(self, job: str, node: str) -> None:
+        """A node's power goes: its daemon, those of its job, and all processes."""
+        tasks = self.pids(job, node)
+        steps = {_parent(pid) for pid in tasks} - set(tasks)
+        daemon = int((self.folder / f"{node}.pid").read_text())
+        for pid in (daemon, *steps, *tasks):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """Two idle nodes, n1 and n2, with two cores each; gone after the test with all that ran on them."""
+    lacking = [program for program in _PROGRAMS if not shutil.which(program)]
+    if lacking or os.geteuid() != 0:
+        pytest.skip(f"needs root and Slurm; not on the PATH: {', '.join(lacking) or 'nothing'}")
+    folder = tmp_path / "slurm"
+    with subprocess.Popen([sys.executable, str(_CLUSTER), str(folder)], stdout=subprocess.PIPE, text=True) as cluster:
+        assert cluster.stdout is not None
+        ready = cluster.stdout.readline()
+        assert ready, "the cluster did not start"
+        monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        yield Slurm(folder)
+        cluster.terminate()
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])

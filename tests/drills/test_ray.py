@@ -1,0 +1,112 @@
+"""A command on Ray in a real Slurm job: on all nodes, whatever dies but the head, and once more when time is over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.ray_slurm import FAILED, SUCCESS, submit_with_ray
+from cluster.slurm import read_request
+
+if TYPE_CHECKING:
+    from tests.drills.conftest import Slurm
+
+COUNT = 60
+
+
+def start(folder: Path, *, seconds: float = 0.5) -> str:
+    """A job that squares numbers on four workers, and takes `seconds` for each."""
+    program = str(Path(__file__).parent / "squares.py")
+    command = [sys.executable, program, str(COUNT), str(seconds), str(folder / "done")]
+    return submit_with_ray(command, read_request("nodes=2,cpus_per_task=2,time=10"), folder)
+
+
+def done(folder: Path) -> dict[int, str]:
+    """By number, the node that squared it; rightly, and no number twice."""
+    file = folder / "done"
+    lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+    assert all(int(square) == int(number) ** 2 for number, square, _ in lines)
+    found = {int(number): node for number, _, node in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def marker(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Which of them a job left, and what it says."""
+    [name] = [name for name in (SUCCESS, FAILED) if (folder / name).exists()]
+    return name, json.loads((folder / name).read_text())
+
+
+def half_way(slurm: Slurm, folder: Path) -> None:
+    slurm.wait_until(lambda: len(done(folder)) >= COUNT // 4, "a quarter of the numbers")
+
+
+def nothing_left(slurm: Slurm, job: str) -> bool:
+    return not slurm.pids(job, "n1") and not slurm.pids(job, "n2") and not list(Path("/tmp").glob(f"r{job}-*"))
+
+
+def test_a_command_has_workers_on_both_nodes(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job", seconds=0.2)
+    assert slurm.wait_for_end(job) == "COMPLETED"
+    assert marker(tmp_path / "job")[0] == SUCCESS
+    found = done(tmp_path / "job")
+    assert set(found) == set(range(COUNT))
+    assert set(found.values()) == {"n1", "n2"}
+    assert nothing_left(slurm, job)
+
+
+def test_a_node_whose_ray_dies_joins_again(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job")
+    half_way(slurm, tmp_path / "job")
+    [raylet] = slurm.pids(job, "n2", "raylet/raylet")
+    os.kill(raylet, signal.SIGKILL)
+    slurm.wait_until(lambda: set(slurm.pids(job, "n2", "raylet/raylet")) - {raylet}, "another raylet")
+    assert slurm.wait_for_end(job) == "COMPLETED"
+    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    assert nothing_left(slurm, job)
+
+
+def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job")
+    half_way(slurm, tmp_path / "job")
+    slurm.lose(job, "n2")
+    assert slurm.wait_for_end(job) == "COMPLETED"
+    assert marker(tmp_path / "job")[0] == SUCCESS
+    found = done(tmp_path / "job")
+    assert set(found) == set(range(COUNT))
+    assert set(found.values()) == {"n1", "n2"}
+
+
+def test_a_preempted_job_goes_on_where_it_was(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job")
+    half_way(slurm, tmp_path / "job")
+    slurm.says("scancel", "--signal=USR2", job)
+    slurm.wait_until(lambda: slurm.state(job) == "PENDING", "a place in the queue")
+    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 8)  # before it starts again
+    assert len(done(tmp_path / "job")) < COUNT
+    assert slurm.wait_for_end(job) == "COMPLETED"
+    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    assert marker(tmp_path / "job")[0] == SUCCESS
+
+
+def test_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job")
+    half_way(slurm, tmp_path / "job")
+    slurm.says("scancel", job)
+    assert slurm.wait_for_end(job) == "CANCELLED"
+    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 15)
+    assert marker(tmp_path / "job")[1]["reason"] == "stopped by SIGTERM"
+
+
+def test_a_head_that_dies_is_a_failure(slurm: Slurm, tmp_path: Path) -> None:
+    job = start(tmp_path / "job")
+    half_way(slurm, tmp_path / "job")
+    head = slurm.pids(job, "n1", "submitit.core._submit")
+    os.kill(max(head), signal.SIGKILL)
+    assert slurm.wait_for_end(job) == "FAILED"
+    assert marker(tmp_path / "job")[0] == FAILED
+    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 15)
