@@ -1,0 +1,163 @@
+"""Does a near neighbour make a good GAN? The ranking of a neighbour search beside what its sources made of trainings.
+
+A source is judged by the best of its configurations, at the largest number of images at which every source has one
+that all its seeds reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spider.tables import aligned
+from sweeps.rank_correlation import rank_correlation, rank_correlation_interval
+from sweeps.sweep_config import SOURCE
+from sweeps.sweep_neighbors import Ranking
+
+if TYPE_CHECKING:
+    from sweeps.sweep_report import Row
+    from sweeps.trials import Measure
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What trainings on one source came to.
+
+    Attributes:
+        source: its name.
+        values: the metric of every seed of its best configuration.
+        number: of that configuration.
+    """
+
+    source: str
+    values: list[float]
+    number: int
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(np.mean(self.values))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one order's ranking agrees with the trainings.
+
+    Attributes:
+        order: of the kernel.
+        correlation: Spearman's, of CSID with how bad the GANs are: 1 if low CSID always made the better GAN.
+        interval: 95 %, by bootstrap over the sources; None for fewer than four.
+        sources: how many were trained on.
+    """
+
+    order: str
+    correlation: float | None
+    interval: tuple[float, float] | None
+    sources: int
+
+    @property
+    def words(self) -> str:
+        """For tables and figures."""
+        if self.correlation is None:
+            return f"{self.sources} sources: no rank correlation"
+        told = f"rank correlation {self.correlation:+.2f}, {self.sources} sources"
+        if self.interval is None:
+            return f"{told}: too few for an interval"
+        return f"{told}, 95 % interval {self.interval[0]:+.2f} to {self.interval[1]:+.2f}"
+
+
+@dataclass(frozen=True)
+class NeighborOutcome:
+    """Rankings beside trainings.
+
+    Attributes:
+        label: what tables call the metric.
+        better: which way.
+        kimg: where the trainings are compared.
+        rankings: one per order.
+        trained: by source, best first.
+        agreements: one per order.
+    """
+
+    label: str
+    better: str
+    kimg: float
+    rankings: list[Ranking]
+    trained: list[Trained]
+    agreements: list[Agreement]
+
+    def table(self) -> str:
+        """For a terminal."""
+        orders = [cell for ranking in self.rankings for cell in (f"CSID[{ranking.order}]", "rank")]
+        rows = [["source", "picked under order", *orders, f"{self.label} at {self.kimg:g} kimg", "±", "seeds"]]
+        trained = {each.source: each for each in self.trained}
+        names = [each.source for each in self.rankings[0].sources]
+        for name in sorted(names, key=lambda name: list(trained).index(name) if name in trained else len(trained)):
+            rows.append([name, self._picked(name), *self._places(name), *_came_to(trained.get(name))])
+        words = [f"does low CSID[{each.order}] make a better GAN? {each.words}" for each in self.agreements]
+        return "\n".join([f"neighbours, {self.rankings[0].embedding}", aligned(rows), *words])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "kimg": self.kimg,
+            "rankings": [asdict(ranking) for ranking in self.rankings],
+            "trained": [{**asdict(each), "mean": each.mean} for each in self.trained],
+            "agreements": [asdict(each) for each in self.agreements],
+        }
+
+    def _picked(self, name: str) -> str:
+        return ", ".join(ranking.order for ranking in self.rankings if name in ranking.picks) or "-"
+
+    def _places(self, name: str) -> list[str]:
+        cells = []
+        for ranking in self.rankings:
+            [found] = [each for each in ranking.sources if each.source == name]
+            cells += [f"{found.csid:.4g}", str(found.rank)]
+        return cells
+
+
+def neighbor_outcome(rankings: Sequence[Ranking], rows: Sequence[Row], measure: Measure, label: str) -> NeighborOutcome:
+    """What the rows say of the sources."""
+    sources = dict.fromkeys(row.labels[SOURCE] for row in rows)
+    reached = [
+        {each.kimg for row in rows if row.labels[SOURCE] == source for each in row.curves[0] if row.at(each.kimg)}
+        if any(row.labels[SOURCE] == source and row.is_whole for row in rows)
+        else set()
+        for source in sources
+    ]
+    shared = set.intersection(*(kimgs for kimgs in reached if kimgs)) if any(reached) else set()
+    kimg = max(shared, default=0.0)
+    sign = 1.0 if measure.better == "lower" else -1.0
+    found = [_best(source, [row for row in rows if row.labels[SOURCE] == source], kimg, sign) for source in sources]
+    trained = sorted((each for each in found if each is not None), key=lambda each: sign * each.mean)
+    agreements = [_agreement(ranking, trained, sign) for ranking in rankings]
+    return NeighborOutcome(label, measure.better, kimg, list(rankings), trained, agreements)
+
+
+def _best(source: str, rows: Sequence[Row], kimg: float, sign: float) -> Trained | None:
+    there = [(row.at(kimg), row.configuration.number) for row in rows if row.at(kimg)]
+    if not there:
+        return None
+    values, number = min(there, key=lambda each: sign * float(np.mean(each[0])))
+    return Trained(source, values, number)
+
+
+def _agreement(ranking: Ranking, trained: Sequence[Trained], sign: float) -> Agreement:
+    csid = {each.source: each.csid for each in ranking.sources}
+    distance = np.array([csid[each.source] for each in trained])
+    badness = np.array([sign * each.mean for each in trained])
+    correlation = rank_correlation(distance, badness)
+    if not np.isfinite(correlation):
+        return Agreement(ranking.order, None, None, len(trained))
+    return Agreement(ranking.order, correlation, rank_correlation_interval(distance, badness), len(trained))
+
+
+def _came_to(trained: Trained | None) -> list[str]:
+    if trained is None:
+        return ["-", "-", "-"]
+    spread = f"{np.std(trained.values, ddof=1):.2g}" if len(trained.values) > 1 else "-"
+    return [f"{trained.mean:.4g}", spread, str(len(trained.values))]

@@ -1,0 +1,91 @@
+"""How a sweep is getting on, for who watches: a bar on a terminal, and a line for whatever ends or fails."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from sweeps.ledger import Ledger
+
+
+class Progress:
+    """Counts images over all trials. What ASHA stops is taken out of the total, so that the time left stays true."""
+
+    def __init__(self, ledger: Ledger, seeds: int, shown: bool) -> None:
+        self._ledger, self._shown = ledger, shown
+        self._trials = ledger.configuration_count * seeds
+        self._length = ledger.measure.length_kimg
+        self._trained: dict[str, float] = {trial.name: trial.kimg for trial in ledger.trials if trial.is_over}
+        self._running: set[str] = set()
+        self._best: tuple[float, str] | None = None
+        for trial in ledger.trials:
+            self._improve(trial.name, *[each.value for each in ledger.curve(trial)][-1:])
+        self._bar: tqdm[Any] = tqdm(
+            total=self._total(),
+            initial=sum(self._trained.values()),
+            unit="kimg",
+            bar_format="{l_bar}{bar}| {n:.5g}/{total:.5g} kimg [{elapsed}<{remaining}{postfix}]",
+            smoothing=0.02,
+            disable=None if shown else True,
+        )
+        self._refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def say(self, line: str) -> None:
+        """A line for the person who watches."""
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
+
+    def started(self, name: str) -> None:
+        """A trial begins, or begins again."""
+        self._running.add(name)
+        self._refresh()
+
+    def reported(self, name: str, trained_kimg: float, value: float | None) -> None:
+        """A trial says how far it is, and what it was measured at if it was."""
+        trained_kimg = max(trained_kimg, self._trained.get(name, 0.0))
+        self._bar.update(trained_kimg - self._trained.get(name, 0.0))
+        self._trained[name] = trained_kimg
+        if value is not None:
+            self._improve(name, value)
+        self._refresh()
+
+    def retried(self, name: str, error: str) -> None:
+        """A trial failed, and is started again."""
+        self.say(f"{name}: {error}; once more, from its last checkpoint")
+
+    def ended(self, name: str) -> None:
+        """A trial is over."""
+        self._running.discard(name)
+        self._bar.total = self._total()
+        self._refresh()
+        [trial] = [trial for trial in self._ledger.trials if trial.name == name]
+        last = self._ledger.curve(trial)[-1:]
+        measured = "".join(f", {each.label} {each.value:.4g}" for each in last if each.value is not None)
+        why = f": {trial.error} (logs/{name}.txt)" if trial.error else ""
+        done = sum(each.is_over for each in self._ledger.trials)
+        self.say(f"{done}/{self._trials}  {name}: {trial.outcome} at {trial.kimg:g} kimg{measured}{why}")
+
+    def _improve(self, name: str, value: float | None = None) -> None:
+        measure = self._ledger.measure
+        if value is None or value == measure.penalty:
+            return
+        if self._best is None or (value < self._best[0]) == (measure.better == "lower"):
+            self._best = (value, name)
+
+    def _total(self) -> float:
+        over = [trial for trial in self._ledger.trials if trial.is_over]
+        return sum(self._trained.get(trial.name, 0.0) for trial in over) + (self._trials - len(over)) * self._length
+
+    def _refresh(self) -> None:
+        over = [trial.outcome for trial in self._ledger.trials if trial.is_over]
+        parts = [f"{len(over)}/{self._trials} trials", f"{len(self._running)} running"]
+        parts += [f"{over.count('stopped')} stopped"] if "stopped" in over else []
+        if self._best is not None:
+            parts.append(f"best {self._best[0]:.4g} ({self._best[1].partition('_')[0]})")
+        self._bar.set_postfix_str(", ".join(parts), refresh=True)

@@ -1,0 +1,130 @@
+"""The neighbours that a sweep trains on: what the search picks under any of its orders, each once.
+
+    OUT/neighbors/order_-1/neighbors.json, ...      one search for each order, which ranks by that order
+
+What is there already is not searched again: the sweep's settings cannot have changed (see `sweeps.sweep`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spider.errors import SpiderError, SpiderUsageError
+from spider.sid.kernels import parse_kernel
+from sweeps.space import Axis, source_axis, source_names
+from sweeps.sweep_config import NeighborsConfig
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A source as one order sees it."""
+
+    source: str
+    rank: int
+    csid: float
+    stderr: float | None
+    picked: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All sources by one order.
+
+    Attributes:
+        order: as `spider.sid.kernels` writes it.
+        embedding: what the distances are under.
+        sources: by rank.
+    """
+
+    order: str
+    embedding: str
+    sources: list[Ranked]
+
+    @property
+    def picks(self) -> list[str]:
+        """Names of those that are trained on because of this order."""
+        return [each.source for each in self.sources if each.picked]
+
+
+def named_sources(search: NeighborsConfig) -> dict[str, str]:
+    """The candidates by the names that tables use."""
+    if isinstance(search.sources, Mapping):
+        return dict(search.sources)
+    return dict(zip(source_names(search.sources), search.sources, strict=True))
+
+
+def search_neighbors(
+    search: NeighborsConfig, target: str, out: Path, *, ray: str | None, progress: bool
+) -> list[Ranking]:
+    """The ranking under every order, from the files of a search that was made, or from one made now.
+
+    Args:
+        search: which sources, and how.
+        target: the images to learn.
+        out: the folder of the searches.
+        ray: the cluster to search on; None: this process.
+        progress: show bars.
+
+    Raises:
+        SpiderUsageError: an order that cannot be, two sources of one name, too few images.
+        SpiderError, ShardsError: what is missing or damaged.
+    """
+    return [_ranking(search, order, target, out, ray, progress) for order in search.orders]
+
+
+def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
+    """The sources that any order picked, in the order of their first pick. Raises SpiderError if none did."""
+    places = named_sources(search)
+    picked = dict.fromkeys(name for ranking in rankings for name in ranking.picks)
+    if not picked:
+        orders = ", ".join(ranking.order for ranking in rankings)
+        raise SpiderError(
+            f"space.source.neighbors: no source is a friendly neighbour under order {orders} (see neighbors/); "
+            "keep_negative: true or keep_gray: true lets more take part, picks: all trains on every source"
+        )
+    return source_axis({name: places[name] for name in picked})
+
+
+def _ranking(
+    search: NeighborsConfig, order: float | str, target: str, out: Path, ray: str | None, progress: bool
+) -> Ranking:
+    label = parse_kernel(order).label
+    folder = out / f"order_{label.replace(' ', '_')}"
+    file = folder / "neighbors.json"
+    places = named_sources(search)
+    if not file.is_file():
+        from sweeps.neighbors import NeighborOptions, neighbors
+
+        everything = search.picks == "all"
+        options = NeighborOptions(
+            **search.model_dump(exclude={"sources", "orders", "picks", "shortlist"}),
+            orders=[order],
+            picks=len(places) if search.picks == "all" else search.picks,
+            shortlist=len(places) if everything else search.shortlist,
+            ray=ray,
+            progress=progress,
+        )
+        neighbors(target, places, out=folder, options=options)
+    return _read(file, label, everything=search.picks == "all")
+
+
+def _read(file: Path, label: str, *, everything: bool) -> Ranking:
+    try:
+        tree: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        rows = [
+            Ranked(
+                source=row["source"],
+                rank=row["rank"],
+                csid=row["csid"][label]["value"],
+                stderr=row["csid"][label]["stderr"],
+                picked=everything or row["friendly"],
+            )
+            for row in tree["rows"]
+        ]
+        return Ranking(label, tree["embedding"]["label"], rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpiderUsageError(f"{file}: not what a neighbour search writes: {error!r}") from error

@@ -1,0 +1,117 @@
+"""What one trial does on a Ray cluster: it starts its training, and reports what the run measures, as it does.
+
+The run's own files say everything: an actor that takes over from one that died reports from the first evaluation on,
+and its training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from cluster.lock import is_taken
+from spider.errors import SpiderError
+from spider.run import RunDirectory
+from spider.runs import list_runs
+from sweeps.training import Training
+from sweeps.trials import Evaluated, Task, evaluations
+
+TIME = "kimg"
+VALUE = "value"
+
+_POLL_S = 0.2
+_TELL_S = 5.0  # between two reports, also where nothing was measured: a trial can be stopped only between them
+_GUARD = "guard.max_skipped="  # in the error of a run that is no longer finite (spider/train/guard.py)
+
+
+class TrialFailed(Exception):
+    """A training ended that should not have."""
+
+
+class SweepTrial(tune.Trainable):
+    """A training, watched. Every step reports one evaluation, in order; or, after a while, only how far it is."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Nothing is started before the first step."""
+        self._task = Task.from_config(config)
+        self._measure = self._task.measure
+        self._run = RunDirectory(Path(self._task.run))
+        self._training: Training | None = None
+        self._last: dict[str, Any] = {}
+
+    def step(self) -> dict[str, Any]:
+        """The next evaluation. Raises TrialFailed for a training that failed, which Ray then starts again."""
+        told = time.monotonic()
+        while time.monotonic() - told < _TELL_S:
+            # Whoever had the run before may still be saving it
+            if self._training is None and not is_taken(self._run.path):
+                self._start()
+            code = None if self._training is None else self._training.exit_code()
+            following = self._next(finished=code == 0)
+            if following is not None:
+                return self._report(following)
+            if code is not None:
+                return self._end(code)
+            time.sleep(_POLL_S)
+        return {**self._last, "trained_kimg": self._trained_kimg()}
+
+    def cleanup(self) -> None:
+        """The training saves and ends."""
+        if self._training is not None:
+            self._training.stop()
+
+    def _start(self) -> None:
+        task = self._task
+        if task.hyperparameters:
+            write_hyperparameters(self._run.tensorboard, task.name, task.hyperparameters)
+        self._training = Training(
+            task.words, Path(task.log), processes=task.processes, threads=task.threads, gpus=task.gpus
+        )
+
+    def _next(self, *, finished: bool) -> Evaluated | None:
+        """The evaluation after the one reported last; that of the length only when the training has finished."""
+        for each in evaluations(self._run, self._measure):
+            if each.kimg > self._last.get(TIME, 0.0) and (finished or each.kimg < self._measure.length_kimg):
+                return each
+        return None
+
+    def _report(self, found: Evaluated) -> dict[str, Any]:
+        self._last = {TIME: found.kimg, VALUE: found.value, "timesteps_total": found.images}
+        if found.value is None:
+            return self._not_finite(f"{found.label} is undefined at {found.kimg:g} kimg")
+        if found.kimg >= self._measure.length_kimg:
+            return {**self._last, "trained_kimg": found.kimg, "outcome": "finished", "done": True}
+        return {**self._last, "trained_kimg": found.kimg}
+
+    def _end(self, code: int) -> dict[str, Any]:
+        assert self._training is not None
+        error = self._training.error()
+        if code and _GUARD in error:
+            return self._not_finite(error)
+        raise TrialFailed(error if code else "the training finished without its last evaluation")
+
+    def _not_finite(self, error: str) -> dict[str, Any]:
+        """The report of a trial that is over: to train it again would end the same."""
+        last = {TIME: self._last.get(TIME, 0.0), VALUE: self._measure.penalty}
+        return {**last, "trained_kimg": self._trained_kimg(), "outcome": "not finite", "error": error, "done": True}
+
+    def _trained_kimg(self) -> float:
+        try:
+            return max((run.kimg for run in list_runs(self._run.path)), default=0.0)
+        except SpiderError:  # not begun
+            return 0.0
+
+
+def write_hyperparameters(folder: Path, name: str, hyperparameters: dict[str, Any]) -> None:
+    """What was chosen for a run, beside the curves that it will write, for TensorBoard's table; once."""
+    if any(folder.glob("events.out.tfevents.*")):
+        return
+    writer = EventFileWriter(str(folder))
+    writer.add_event(Event(wall_time=time.time(), step=0, summary=hparams_pb(hyperparameters, trial_id=name)))
+    writer.close()

@@ -1,0 +1,228 @@
+"""From a point of the space to the runs that try it, one per seed, and from a run's evaluations to its results.
+
+A trial is one configuration under one seed, and is an ordinary run: what starts it is a `spider train` command that
+anybody may give again, and what it came to stands in its own evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from spider.config.schema import Config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.experiment import compose, require_inputs
+from spider.metrics.results import read_results
+from spider.run import RunDirectory, images_of
+from sweeps.space import Axis, Better, Point
+from sweeps.sweep_config import SOURCE, AshaConfig, SweepConfig
+
+PENALTY = 1e6  # the value of a trial that is no longer finite: worse than any metric is, and a number to search by
+
+_NAME_LETTERS = 120  # of a folder, whose name may have 255
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What trials are compared by.
+
+    Attributes:
+        metric: its name in the registry.
+        better: which way.
+        every_kimg: between two evaluations of a trial.
+        length_kimg: of a trial.
+    """
+
+    metric: str
+    better: Better
+    every_kimg: float
+    length_kimg: float
+
+    @property
+    def penalty(self) -> float:
+        """The value of a trial that is no longer finite."""
+        return PENALTY if self.better == "lower" else -PENALTY
+
+    def due_kimg(self, images: int) -> float:
+        """At how many kimg an evaluation was due that was made after the batch that ended at `images`."""
+        if images >= round(self.length_kimg * 1000):
+            return self.length_kimg
+        return round(int(images / (self.every_kimg * 1000) + 1e-9) * self.every_kimg, 6)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process of a trial needs to know; as plain data it is Ray's `config`.
+
+    Attributes:
+        name: of the trial.
+        words: what stands after `spider train`.
+        run: its folder.
+        log: where the training prints.
+        measure: what is reported.
+        hyperparameters: for TensorBoard; empty where the run writes no events.
+        processes, threads: ranks, and threads of each.
+        gpus: whether the training may use those that Ray gave the trial.
+    """
+
+    name: str
+    words: list[str]
+    run: str
+    log: str
+    measure: Measure
+    hyperparameters: dict[str, Any]
+    processes: int
+    threads: int
+    gpus: bool
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"name": self.name, "task": asdict(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The inverse of `to_config`."""
+        return cls(**{**config["task"], "measure": Measure(**config["task"]["measure"])})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a run.
+
+    Attributes:
+        images: the clock.
+        kimg: at which it was due: the same for all trials, whatever their batch.
+        value: the metric, None where it is undefined.
+        label: what tables call it.
+    """
+
+    images: int
+    kimg: float
+    value: float | None
+    label: str
+
+
+def evaluations(run: RunDirectory, measure: Measure) -> list[Evaluated]:
+    """The run's evaluations up to the length of a trial, by kimg."""
+    found: dict[float, Evaluated] = {}
+    for file in sorted(run.evaluations.glob("[0-9]*-kimg.json")):
+        images = images_of(file.name.removesuffix(".json"))
+        kimg = measure.due_kimg(images)
+        if kimg in found:  # of a run that was made longer afterwards
+            continue
+        try:
+            results = read_results(file)
+        except SpiderError:
+            if file.exists():
+                raise
+            continue  # a run that goes on from a checkpoint takes later evaluations back
+        for result in results:
+            if result.name == measure.metric:
+                found[kimg] = Evaluated(images, kimg, result.value, result.label)
+    return list(found.values())
+
+
+def compose_trial(sweep: SweepConfig, file: str | Path, point: Point, seed: int, run: Path) -> Config:
+    """The configuration of a trial. Raises SpiderUsageError that names the key."""
+    return compose(
+        file,
+        RunDirectory(run),
+        data=sweep.data,
+        source=point.get(SOURCE),
+        kimg=sweep.kimg,
+        seed=seed,
+        overrides=overrides(sweep, point),
+    )
+
+
+def train_words(
+    sweep: SweepConfig, point: Point, source: str | None, *, config: str | Path, seed: int, run: Path, kimg: float
+) -> list[str]:
+    """What stands after `spider train`."""
+    flags = {"--data": sweep.data, "--source": source, "--kimg": f"{kimg:g}", "--seed": f"{seed}", "--run": f"{run}"}
+    given = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
+    return [str(config), *given, *overrides(sweep, point)]
+
+
+def overrides(sweep: SweepConfig, point: Point) -> list[str]:
+    """`key=value` of everything that the sweep sets and the point chooses, but the source."""
+    keys = {**sweep.overrides, **{key: value for key, value in point.items() if key != SOURCE}}
+    return [f"{key}={_yaml(value)}" for key, value in keys.items()]
+
+
+def settled_source(point: Point, composed: Config) -> str | None:
+    """What `--source` is given for good: a run's best and last checkpoint may become others while a sweep goes on."""
+    if SOURCE not in point:
+        return None
+    return composed.source.run if composed.source.kind == "generator" else str(point[SOURCE])
+
+
+def run_name(number: int, axes: Sequence[Axis], point: Point, seed: int) -> str:
+    """`0003_source-letters_r1_gamma-0.1_seed-0`: what a folder may be called and tells one trial from another."""
+    parts = [f"{axis.key.rpartition('.')[2]}-{axis.label(point[axis.key])}" for axis in axes]
+    text = re.sub(r"[^A-Za-z0-9._+-]+", "-", "_".join(parts))[:_NAME_LETTERS].rstrip("-_.")
+    return f"{number:04d}_{text}_seed-{seed}"
+
+
+def check_trial(sweep: SweepConfig, config: Config) -> None:
+    """Refuse a configuration that cannot be a trial, by the name of the key, before anything runs.
+
+    Raises:
+        SpiderUsageError: it is not measured, or does not go with the resources.
+        SpiderError, ShardsError: what it names is not there.
+    """
+    require_inputs(config)
+    config.for_world(sweep.resources.processes)
+    settings = config.evaluate
+    if settings.every_kimg is None:
+        raise SpiderUsageError(
+            f"overrides: evaluate.every_kimg is not set, so that there is no {sweep.metric} to compare trials by"
+        )
+    if sweep.metric not in settings.metrics:
+        raise SpiderUsageError(f"metric={sweep.metric} is not among evaluate.metrics={list(settings.metrics)}")
+    if isinstance(sweep.scheduler, AshaConfig) and sweep.scheduler.grace_kimg < settings.every_kimg:
+        raise SpiderUsageError(
+            f"scheduler.grace_kimg={sweep.scheduler.grace_kimg:g} is before the first evaluation, "
+            f"at evaluate.every_kimg={settings.every_kimg:g}"
+        )
+    if config.compute.device == "cuda" and sweep.resources.gpus == 0:
+        raise SpiderUsageError("compute.device=cuda needs a GPU, and resources.gpus is 0")
+
+
+def make_measure(sweep: SweepConfig, config: Config) -> Measure:
+    """What the trials are compared by. Raises SpiderUsageError for a metric that does not say which is better."""
+    from spider.metrics.registry import METRICS
+
+    unknown = [name for name in (sweep.metric, *config.evaluate.metrics) if name not in METRICS]
+    if unknown:
+        raise SpiderUsageError(f"metric: {unknown[0]!r} is unknown; known: {', '.join(METRICS)}")
+    better = METRICS[sweep.metric].better
+    if better is None:
+        able = ", ".join(name for name, metric in METRICS.items() if metric.better is not None)
+        raise SpiderUsageError(f"metric={sweep.metric}: neither low nor high is better; one of {able}")
+    assert config.evaluate.every_kimg is not None
+    return Measure(sweep.metric, better, config.evaluate.every_kimg, sweep.kimg)
+
+
+def hyperparameters(axes: Sequence[Axis], point: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What TensorBoard's table of hyperparameters shows of a trial: numbers as numbers, anything else by its label."""
+    shown = {}
+    for axis in axes:
+        value = point[axis.key]
+        is_plain = isinstance(value, int | float | bool) or (isinstance(value, str) and axis.key != SOURCE)
+        shown[axis.key] = value if is_plain else axis.label(value)
+    return {**shown, "seed": seed}
+
+
+def _yaml(value: Any) -> str:
+    """A value as an override says it."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value):
+        return value if value.lower() not in _WORDS else json.dumps(value)
+    return json.dumps(value)
+
+
+_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf", "infinity"}

@@ -1,0 +1,260 @@
+"""The trials of a sweep on Ray Tune, which has the resources, the retries, ASHA's rule and the waiting.
+
+What Ray Tune does not have is the memory: its own files come a while after what they tell, leave out what its scheduler
+knew, and run as code when they are read. So every start gets a new Tuner, which is handed the trials that the ledger
+says have not ended, and a scheduler that has been told what the others were measured at.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.errors import ClusterUsageError
+from cluster.lock import is_taken
+from cluster.ray import RayCluster
+from sweeps.ledger import Configuration, Ledger, Outcome, Trial
+from sweeps.progress import Progress
+from sweeps.sweep_config import AshaConfig, ResourcesConfig, SweepConfig
+from sweeps.trial import TIME, VALUE, SweepTrial, TrialFailed
+from sweeps.trials import Task
+
+_LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.training`
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run writes its own curves
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report may say only how far a training is
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_trials(
+    sweep: SweepConfig,
+    ledger: Ledger,
+    cluster: RayCluster,
+    task: Callable[[Configuration, Trial], Task],
+    progress: Progress,
+) -> None:
+    """Run what has not ended until it has, or until somebody asks for a stop; trainings are then saved.
+
+    Raises:
+        ClusterUsageError: no machine of the cluster has what a trial needs.
+    """
+    resources = sweep.resources
+    gpus = gpus_per_trial(resources, cluster)
+    require_room(resources.cpus, gpus, cluster.address)
+    scratch = ledger.out / "tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    mode = "min" if ledger.measure.better == "lower" else "max"
+    with _quiet(), _stoppable():
+        tune.Tuner(
+            tune.with_resources(SweepTrial, tune.PlacementGroupFactory([_bundle(resources.cpus, gpus)])),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,  # as many as the queue has
+                search_alg=_Queue(ledger, task),
+                scheduler=_scheduler(sweep, ledger, mode),
+                max_concurrent_trials=sweep.at_once or room_for(resources.cpus, gpus),
+                trial_dirname_creator=lambda trial: str(trial.config["name"]),
+                trial_name_creator=lambda trial: str(trial.config["name"]),
+            ),
+            run_config=tune.RunConfig(
+                name=scratch.name,
+                storage_path=str(ledger.out),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run has its own
+                failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                callbacks=[_Watch(ledger, progress)],
+                verbose=0,
+            ),
+        ).fit()
+        _wait_for_trainings(ledger)
+
+
+def gpus_per_trial(resources: ResourcesConfig, cluster: RayCluster) -> float:
+    """As asked; or one for each process, where the cluster has any."""
+    if resources.gpus is not None:
+        return resources.gpus
+    return float(resources.processes) if cluster.gpus else 0.0
+
+
+def room_for(cpus: float, gpus: float) -> int:
+    """How many trials the cluster has room for."""
+    return sum(_fitting(node, cpus, gpus) for node in _nodes())
+
+
+def require_room(cpus: float, gpus: float, address: str) -> None:
+    """Refuse what would wait for ever."""
+    if room_for(cpus, gpus) == 0:
+        largest = max(_nodes(), key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)), default={})
+        raise ClusterUsageError(
+            f"resources: a trial needs cpus={cpus:g} and gpus={gpus:g} on one machine, and the largest of the cluster "
+            f"at {address} has {largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}"
+        )
+
+
+class _Queue(Searcher):
+    """Hands out the ledger's trials, and tells it how they ended."""
+
+    def __init__(self, ledger: Ledger, task: Callable[[Configuration, Trial], Task]) -> None:
+        super().__init__()
+        self._ledger, self._task = ledger, task
+        self._names: dict[str, str] = {}  # by Ray's own identifier
+        self._errors: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        following = self._ledger.next_trial()
+        if following is None:
+            return Searcher.FINISHED
+        self._names[trial_id] = following[1].name
+        return self._task(*following).to_config()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        name, result = self._names[trial_id], result or {}
+        outcome: Outcome = "failed" if error else result.get("outcome", "stopped")
+        self._ledger.settle(name, outcome, result.get(TIME, 0.0), result.get("error"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """The ledger is on disk already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is restored: every start has a queue of its own."""
+
+
+class _Asha(ASHAScheduler):
+    """ASHA that knows trials by their names, and so those of earlier starts."""
+
+    def __init__(self, config: AshaConfig, ledger: Ledger, mode: str) -> None:
+        # Nothing in there needs whole numbers, whatever it says
+        kimg: dict[str, Any] = {"max_t": ledger.measure.length_kimg, "grace_period": config.grace_kimg}
+        super().__init__(time_attr=TIME, metric=VALUE, mode=mode, reduction_factor=config.reduction_factor, **kimg)
+        for trial in ledger.trials:
+            self._recall(trial.name, ledger.curve(trial), trial.is_over)
+
+    def _recall(self, name: str, curve: Any, is_over: bool) -> None:
+        """What was decided stays decided; of a trial that goes on, all but what it was last measured at."""
+        named, nobody = _named(name), cast(Any, None)
+        super().on_trial_add(nobody, named)
+        for each in curve if is_over else curve[:-1]:
+            if each.value is not None:
+                super().on_trial_result(nobody, named, {TIME: each.kimg, VALUE: each.value})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, _named(trial.config["name"]))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(super().on_trial_result(tune_controller, _named(trial.config["name"]), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, _named(trial.config["name"]), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, _named(trial.config["name"]))
+
+
+class _Watch(tune.Callback):
+    """Passes what happens to whoever watches."""
+
+    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+        self._ledger, self._progress = ledger, progress
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._progress.started(trial.config["name"])
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self._progress.reported(trial.config["name"], result.get("trained_kimg", 0.0), result.get(VALUE))
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._progress.retried(trial.config["name"], _cause(trial))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._progress.ended(trial.config["name"])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._ledger.settle(trial.config["name"], "failed", error=_cause(trial))
+        self._progress.ended(trial.config["name"])
+
+
+def _scheduler(sweep: SweepConfig, ledger: Ledger, mode: str) -> TrialScheduler:
+    if isinstance(sweep.scheduler, AshaConfig):
+        return _Asha(sweep.scheduler, ledger, mode)
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+def _named(name: str) -> Any:
+    """A trial as far as ASHA looks at it."""
+    return SimpleNamespace(trial_id=name)
+
+
+def _cause(trial: Any) -> str:
+    """Why the trial's last attempt failed, in one line: its training's error, or what became of its process."""
+    told = str(trial.get_error() or "").rpartition("Failure # ")[2].strip().splitlines()[1:]
+    if not told:
+        return "it died"
+    raised = "Trainable" in told[0]  # else the first line says it, and where the process was comes after
+    return told[-1].partition(f"{TrialFailed.__name__}: ")[2] or told[-1] if raised else told[0]
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    """One bundle, which is on one machine."""
+    return {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0.0) / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    return min(by_cpu, int(node.get("GPU", 0.0) / gpus + 1e-9))
+
+
+def _wait_for_trainings(ledger: Ledger) -> None:
+    """Until those that were asked to stop have saved, as far as their locks can be asked."""
+    deadline = time.monotonic() + _LEAVE_MIN * 60
+    while time.monotonic() < deadline and any(is_taken(ledger.run(trial).path) for trial in ledger.trials):
+        time.sleep(0.2)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Tune prints nothing, and keeps no curves of its own."""
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which Slurm sends, does what Ctrl-C does; Ray Tune heeds one of those, outside of other threads."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
