@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from spider.train.dry_run import DryRun
     from sweeps.neighbor_matrix import MatrixReport
     from sweeps.neighbor_report import NeighborReport
+    from sweeps.sweep_cost import SweepCost
+    from sweeps.sweep_report import SweepReport
 
 __all__ = [
     "compare",
@@ -51,6 +53,8 @@ __all__ = [
     "neighbors",
     "pack",
     "presets",
+    "sweep",
+    "sweep_cost",
     "train",
     "verify",
     "weights",
@@ -358,6 +362,29 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     from spider.compare import compare_runs
 
     return compare_runs(runs)
+
+
+def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bool = False) -> SweepReport:
+    """Run many trainings that differ in a few keys, or go on with them: see `sweeps.sweep.sweep`.
+
+    `sweeps.sweep_config` shows what `file` holds.
+    """
+    from sweeps.sweep_config import read_sweep
+
+    read_sweep(file)  # mistakes in it show before torch is loaded
+    from sweeps.sweep import sweep
+
+    return sweep(file, out, ray=ray, progress=progress)
+
+
+def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
+    """What `sweep` with the same arguments would do and cost, from a few measured steps. Writes nothing into `out`."""
+    from sweeps.sweep_config import read_sweep
+
+    read_sweep(file)
+    from sweeps.sweep_cost import sweep_cost
+
+    return sweep_cost(file, out)
 
 
 def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False) -> DemoResult:

@@ -66,6 +66,13 @@ class Axis:
         """What tables call a value."""
         return self.labels[self.values.index(value)] if self.values else f"{value:g}"
 
+    def words(self) -> str:
+        """All of it in a line."""
+        if self.values:
+            return ", ".join(self.labels)
+        kind = " (logarithmic)" if self.log else " (whole)" if self.whole else ""
+        return f"{self.low:g} to {self.high:g}{kind}"
+
     def samples(self) -> list[Any]:
         """Values that stand for all when a configuration is tried: every one, or the bounds and one in between."""
         return list(self.values) or [self.at(0.0), self.at(0.382), int(self.high) if self.whole else self.high]

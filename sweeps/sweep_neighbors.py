@@ -76,6 +76,17 @@ def search_neighbors(
     return [_ranking(search, order, target, out, ray, progress) for order in search.orders]
 
 
+def read_rankings(search: NeighborsConfig, out: Path) -> list[Ranking] | None:
+    """The ranking under every order of a search that was made; None if it was not, or not to its end."""
+    files = [_file(order, out) for order in search.orders]
+    if not all(file.is_file() for file in files):
+        return None
+    return [
+        _read(file, parse_kernel(order).label, everything=search.picks == "all")
+        for file, order in zip(files, search.orders, strict=True)
+    ]
+
+
 def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
     """The sources that any order picked, in the order of their first pick. Raises SpiderError if none did."""
     places = named_sources(search)
@@ -92,9 +103,7 @@ def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
 def _ranking(
     search: NeighborsConfig, order: float | str, target: str, out: Path, ray: str | None, progress: bool
 ) -> Ranking:
-    label = parse_kernel(order).label
-    folder = out / f"order_{label.replace(' ', '_')}"
-    file = folder / "neighbors.json"
+    label, file = parse_kernel(order).label, _file(order, out)
     places = named_sources(search)
     if not file.is_file():
         from sweeps.neighbors import NeighborOptions, neighbors
@@ -108,8 +117,12 @@ def _ranking(
             ray=ray,
             progress=progress,
         )
-        neighbors(target, places, out=folder, options=options)
+        neighbors(target, places, out=file.parent, options=options)
     return _read(file, label, everything=search.picks == "all")
+
+
+def _file(order: float | str, out: Path) -> Path:
+    return out / f"order_{parse_kernel(order).label.replace(' ', '_')}" / "neighbors.json"
 
 
 def _read(file: Path, label: str, *, everything: bool) -> Ranking:

@@ -1,0 +1,78 @@
+"""sweep: many trainings that differ in a few keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, require_one_process, say, say_json
+
+commands = typer.Typer()
+
+_INTERRUPTED, _FAILED = 130, 1
+
+
+@commands.command(
+    epilog="\b\nSWEEP.yaml:\n"
+    "  config: spider-dcgan               # a preset or a YAML file\n"
+    "  data: shards/digits\n"
+    "  kimg: 200                          # of every trial\n"
+    "  overrides: {evaluate.every_kimg: 20, evaluate.embedding: offline}\n"
+    "  seeds: 2                           # of every configuration\n"
+    "  metric: fid\n"
+    "  space:                             # grid, choice, uniform, loguniform, randint, neighbors\n"
+    "    source: {neighbors: {sources: [shards/letters, shards/faces], orders: [-1, 1], picks: 1}}\n"
+    "    penalties.r1_gamma: {grid: [0.1, 1, 10]}\n"
+    "  search: grid                       # or {kind: random, trials: 20}, {kind: optuna, trials: 40}\n"
+    "  scheduler: fifo                    # or {kind: asha, grace_kimg: 20, reduction_factor: 3}\n"
+    "  resources: {cpus: 1, gpus: 0.5}    # of every trial; processes: 4 for one training on 4 GPUs\n"
+    "  retries: 2\n\n"
+    "\b\nExamples:\n"
+    "  spider sweep sweep.yaml --out sweeps/neighbours --dry-run\n"
+    "  spider sweep sweep.yaml --out sweeps/neighbours\n"
+    "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto\n"
+    "  spider compare sweeps/neighbours/runs"
+)
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What differs, and how it is searched.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The sweep's folder. One that holds it is gone on with.")],
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="local|auto|ADDRESS",
+            help="local: this machine; auto: the Ray cluster that RAY_ADDRESS names or that runs here; HOST:PORT.",
+        ),
+    ] = "local",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every key, print the trials and what they would cost.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json, or with --dry-run the figures.")] = False,
+) -> None:
+    """Train many runs that differ in a few keys, on Ray.
+
+    Every trial is an ordinary run in DIR/runs. The same command goes on where a killed or stopped sweep was; Ctrl-C
+    saves the trainings and ends with exit code 130. DIR gets sweep.json, sweep.csv, parallel.png and, where the sources
+    come from a neighbour search, outcome.png.
+    """
+    require_one_process("sweep")
+    if dry_run:
+        cost = api.sweep_cost(file, out)
+        if as_json:
+            say_json(cost.as_json())
+        else:
+            say(cost.table())
+        return
+    report = api.sweep(file, out, ray=ray, progress=is_main_process())
+    if as_json:
+        say_json(report.to_json())
+    else:
+        say(report.table())
+    if not report.is_complete:
+        if not as_json:
+            say(f"stopped; the same command goes on in {out}")
+        raise typer.Exit(_INTERRUPTED)
+    if report.counts.get("failed"):
+        raise typer.Exit(_FAILED)

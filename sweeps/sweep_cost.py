@@ -1,0 +1,154 @@
+"""What a sweep would do and cost: its trials, what each gets, and one measured for a few steps. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.world import World
+from spider.data import with_images
+from spider.run import RunDirectory
+from spider.tables import aligned
+from spider.train.dry_run import DryRun, dry_run
+from spider.train.start import prepare
+from sweeps.space import make_search
+from sweeps.sweep_neighbors import read_rankings
+from sweeps.sweep_plan import SweepPlan
+from sweeps.trials import run_name
+
+_LISTED = 20  # trials on the screen
+
+
+@dataclass(frozen=True)
+class SweepCost:
+    """The figures.
+
+    Attributes:
+        configurations: how many; at most, where neighbours are still to be picked.
+        seeds: of each.
+        space: by axis, its values or bounds in words.
+        trials: their names, those already over among them; empty where the search finds out as it goes.
+        already: trials that are over.
+        resources: of each trial.
+        at_once: trials at a time on this machine, or as the sweep says.
+        one: a trial, measured here.
+        hours: of all trials that are not over, one after the other.
+        notes: what the figures leave open.
+    """
+
+    configurations: int
+    seeds: int
+    space: dict[str, str]
+    trials: list[str]
+    already: int
+    resources: dict[str, Any]
+    at_once: int
+    one: DryRun
+    hours: float
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """For a person."""
+        total = self.configurations * self.seeds
+        seeds = f" x {self.seeds} seeds" if self.seeds > 1 else ""
+        together = _duration(self.hours / self.at_once)
+        rows = [
+            ["trials", f"{total:,}: {self.configurations:,} configurations{seeds}, {self.already:,} of them over"],
+            *([f"  {key}", values] for key, values in self.space.items()),
+            ["each gets", self._resources()],
+            ["one trial", f"{self.one.kimg:g} kimg: {_duration(self.one.hours)}, measured here on {self.one.device}"],
+            ["all of them", f"{_duration(self.hours)} of trials; {together} with {self.at_once} at a time"],
+            ["disk", f"{self.one.disk_gb * total:.2g} GB"],
+        ]
+        parts = [aligned(rows), *(f"! {note}" for note in self.notes), *self.trials[:_LISTED]]
+        if len(self.trials) > _LISTED:
+            parts.append(f"and {len(self.trials) - _LISTED:,} more (--json names them all)")
+        return "\n".join(parts)
+
+    def _resources(self) -> str:
+        cpus, gpus, processes = (self.resources[key] for key in ("cpus", "gpus", "processes"))
+        shared = "a GPU for each process if there is one" if gpus is None else f"{gpus:g} GPUs"
+        return f"{cpus:g} CPUs, {shared}; {'one process' if processes == 1 else f'{processes} processes'}"
+
+
+def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
+    """Measure one trial of the sweep on this machine, and count the rest.
+
+    Raises:
+        SpiderUsageError: a key or value that cannot be; another sweep's folder.
+        SpiderError, ShardsError: what is missing.
+    """
+    plan = SweepPlan(file, out)
+    rankings = None if plan.neighbors is None else read_rankings(plan.neighbors, plan.out / "neighbors")
+    axes = plan.axes(rankings)
+    ledger = plan.ledger(axes)
+    notes = _notes(plan, open_axis=plan.neighbors is not None and rankings is None)
+    search = make_search(plan.sweep, axes, plan.measure.better)
+    trials = []
+    if plan.sweep.search.kind != "optuna" and not (plan.neighbors is not None and rankings is None):
+        points = [search.point(number, ()) for number in range(search.count)]
+        trials = [run_name(n, axes, point, seed) for n, point in enumerate(points) for seed in plan.sweep.seeds]
+    already = sum(trial.is_over for trial in ledger.trials)
+    one = _measured(plan)
+    return SweepCost(
+        configurations=search.count,
+        seeds=len(plan.sweep.seeds),
+        space={axis.key: axis.words() for axis in axes},
+        trials=trials,
+        already=already,
+        resources=plan.sweep.resources.model_dump(),
+        at_once=plan.sweep.at_once or _room(plan.sweep.resources.cpus, plan.sweep.resources.gpus),
+        one=one,
+        hours=one.hours * (search.count * len(plan.sweep.seeds) - already),
+        notes=notes,
+    )
+
+
+def _notes(plan: SweepPlan, *, open_axis: bool) -> list[str]:
+    notes = []
+    if open_axis:
+        assert plan.neighbors is not None
+        notes.append(
+            f"the neighbours are not searched yet: of {len(plan.neighbors.sources)} sources at most "
+            f"{plan.neighbors.picks} for each of {len(plan.neighbors.orders)} orders will be trained on"
+        )
+    if plan.sweep.scheduler.kind == "asha":
+        notes.append("asha stops trials early: this is the most that they can take")
+    if len(plan.sweep.space) > 0 and plan.sweep.resources.processes > 1:
+        notes.append(f"measured with one process, not {plan.sweep.resources.processes}")
+    return notes
+
+
+def _measured(plan: SweepPlan) -> DryRun:
+    """One trial, on as many cores as it will have."""
+    resources = plan.sweep.resources
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(resources.cpus / resources.processes)))
+    try:
+        device = "cpu" if resources.gpus == 0 or not torch.cuda.is_available() else "cuda"
+        world = World.single(device if plan.example.compute.device == "auto" else plan.example.compute.device)
+        return dry_run(prepare(with_images(plan.example, world), RunDirectory(plan.out / "runs" / "none")), world)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _room(cpus: float, gpus: float | None) -> int:
+    """Trials at a time on this machine; one, if it has not even room for that."""
+    there = torch.cuda.device_count()
+    needed = gpus if gpus is not None else float(there > 0)
+    by_cpu = int(len(os.sched_getaffinity(0)) / cpus)
+    return max(1, min(by_cpu, int(there / needed)) if needed else by_cpu)
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
