@@ -52,6 +52,7 @@ _OBJECT_STORE_BYTES = 512 << 20  # pieces of work and what they return are small
 _SAVE_S = 45.0  # for the command, of the 60 s or more that a preempted job has
 _LEAVE_S = 15.0  # the same, of the 30 s that a cancelled job has
 _DRAIN_S = 5.0  # for the last of its output
+_HEAD_START_S = 180.0  # of Ray itself, on a slow file system
 _REJOINS = 5
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
@@ -182,12 +183,10 @@ class RayJob:
 
     def _gather(self, task: SlurmTask, ray: _Ray, signals: JobSignals, env: Mapping[str, str]) -> None:
         """Wait until all nodes have joined."""
-        deadline = time.monotonic() + self.wait_s
+        deadline = time.monotonic() + _HEAD_START_S
         while not _answers(env["RAY_ADDRESS"]):
             if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"Ray's head on {task.node} does not answer at {env['RAY_ADDRESS']}: {ray.last_line()}"
-                )
+                raise ClusterError(f"Ray's head does not answer at {env['RAY_ADDRESS']}: {ray.last_line()}")
             _check(ray, signals)
             time.sleep(_POLL_S)
         command = [sys.executable, "-m", "cluster.ray_nodes", str(self.wait_s), *task.nodes]
@@ -204,7 +203,7 @@ class RayJob:
             if signals.cancelled:
                 return
             if time.monotonic() > deadline:
-                raise ClusterError(f"{task.node}: no answer from Ray's head at {address} in {self.wait_s:g} s")
+                raise ClusterError(f"no answer from Ray's head at {address} in {self.wait_s:g} s")
             time.sleep(_LOOK_S)
         for _ in range(1 + _REJOINS):
             with _scratch_folder(task) as scratch:
@@ -216,7 +215,7 @@ class RayJob:
                     return
                 last_line = ray.last_line()
             _say(task, f"Ray died here, and starts again: {last_line}")
-        raise ClusterError(f"{task.node}: Ray died {1 + _REJOINS} times: {last_line}")
+        raise ClusterError(f"Ray died {1 + _REJOINS} times: {last_line}")
 
     def _write_marker(self, name: str, task: SlurmTask, output: _Output, reason: str | None = None) -> None:
         about = {
@@ -347,9 +346,7 @@ def _require_free(port: int, task: SlurmTask) -> None:
         try:
             there.bind(("", port))
         except OSError as error:
-            raise ClusterError(
-                f"{task.node}: port {port}, which job {task.job_id} would use, is taken: {error.strerror}"
-            ) from None
+            raise ClusterError(f"port {port}, which job {task.job_id} would use, is taken: {error.strerror}") from None
 
 
 def _free_port() -> int:
@@ -365,7 +362,7 @@ def _own_ip(other_node: str) -> str:
         try:
             towards.connect((other_node, 9))  # sends nothing
         except OSError as error:
-            raise ClusterError(f"{socket.gethostname()}: no way to node {other_node}: {error.strerror}") from None
+            raise ClusterError(f"no way to node {other_node}: {error.strerror}") from None
         ip: str = towards.getsockname()[0]
         return ip
 

@@ -56,6 +56,8 @@ KillWait=10
 # A node that does not answer is lost after that many seconds
 SlurmdTimeout=20
 JobRequeue=1
+# Jobs of another such cluster on this machine have other numbers, and so other ports and folders
+FirstJobId={first_job}
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -119,7 +121,8 @@ def _write_configuration(folder: Path) -> None:
     key = folder / "munge.key"
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
-    (folder / "slurm.conf").write_text(_CONF.format(folder=folder, ports=_free_ports(1 + len(NODES))))
+    ports, first_job = _free_ports(1 + len(NODES)), 1 + secrets.randbelow(1_000_000)
+    (folder / "slurm.conf").write_text(_CONF.format(folder=folder, ports=ports, first_job=first_job))
 
 
 def _free_ports(count: int) -> list[int]:
