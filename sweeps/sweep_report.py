@@ -268,16 +268,15 @@ def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
 
 
 def _tie(first: Row, second: Row) -> list[str]:
-    """A line if the first place is not surely the first's."""
-    assert first.mean is not None
-    assert second.mean is not None
-    if first.std is None or second.std is None:
+    """A line if the first place is not surely the first's. Seed by seed: runs of one seed have much in common."""
+    if len(first.values) < 2:
         return ["one seed each: how far the first and the second are apart by chance is not known (seeds: 3)"]
-    difference = abs(first.mean - second.mean)
-    stderr = float(np.sqrt(first.std**2 / len(first.values) + second.std**2 / len(second.values)))
-    if difference > 2 * stderr:
+    differences = np.subtract(first.values, second.values)
+    stderr = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
+    if abs(differences.mean()) > 2 * stderr:
         return []
-    return [f"the first two differ by {difference:.3g}, with a standard error of {stderr:.2g}: chance, perhaps"]
+    difference = f"{abs(differences.mean()):.2g}, seed by seed, with a standard error of {stderr:.2g}"
+    return [f"the first two differ by {difference}: chance, perhaps"]
 
 
 def _number(value: float | None) -> str:
