@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,11 +26,13 @@ from cluster.errors import ClusterError, ClusterUsageError, one_line
 from cluster.workers import Done, Piece
 
 LOCAL = "local"
+AUTO = "auto"
 
 _ATTEMPTS = 3
 _IN_FLIGHT = 2  # pieces that a worker has: one that it does, and the next
 _OBJECT_STORE_BYTES = 512 << 20  # pieces and what they return are small; Ray would take a third of the memory
 _POLL_S = 10.0
+_CONNECT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def connected(address: str) -> Iterator[RayCluster]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will, and warns that it does not yet
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what it says before `init`, which sets the level again
     import ray
 
     if ray.is_initialized():
@@ -79,6 +83,8 @@ def connected(address: str) -> Iterator[RayCluster]:
                 **quiet,
             )
         else:
+            _require_listener(os.environ.get("RAY_ADDRESS", address) if address == AUTO else address)
+            _show_token()
             context = ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -107,6 +113,26 @@ class _Hand:
     actor: Any
     starting: Any
     given: deque[tuple[Any, Piece]] = field(default_factory=deque)
+
+
+def _show_token() -> None:
+    """Show the user's token, if there is one, to a cluster that may ask for it: Ray does so for `auto` alone."""
+    try:
+        from ray._private.authentication import authentication_token_setup as authentication
+    except ImportError:  # a version without tokens
+        return
+    authentication.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _require_listener(address: str) -> None:
+    """Refuse a place where nothing listens, for which Ray would wait many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error}") from None
 
 
 class RayWorkers:

@@ -1,0 +1,173 @@
+"""A neighbour search finds the same with any number of workers, whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ClusterError
+from shards.pack import pack
+from spider.errors import SpiderError
+from sweeps.neighbor_report import NeighborReport
+from sweeps.neighbors import NeighborOptions, neighbors
+
+COUNTS = {"digits": 1797, "letters": 2500, "patches": 2200}
+PIECES = 2 + 3 + 3
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three datasets of two and three pieces of features each."""
+    root = tmp_path_factory.mktemp("packed")
+    for name, count in COUNTS.items():
+        pack(f"builtin:{name}", root / name, resolution=16, subset=count, encoding="raw", workers=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A Ray cluster with room for four workers, whatever this machine has."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--port=0",
+        "--num-cpus=4",
+        "--num-gpus=0",
+    ]
+    options = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as head:
+        assert head.stdout is not None
+        found = None
+        for line in head.stdout:
+            found = re.search(r"--address='([\d.:]+)'", line)
+            if found:
+                break
+        assert found is not None
+        yield found[1]
+        os.killpg(head.pid, signal.SIGKILL)  # its SIGTERM takes half a minute
+        head.stdout.read()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def search(packed: Path, cache: Path, out: Path, **options: Any) -> NeighborReport:
+    chosen = NeighborOptions(embedding="offline", orders=(-1, 1), cache=cache, progress=False, **options)
+    return neighbors(packed / "digits", [packed / "letters", packed / "patches"], out=out, options=chosen)
+
+
+def command(packed: Path, out: Path, *words: str) -> list[str]:
+    places = [str(packed / name) for name in COUNTS]
+    spider = [sys.executable, "-m", "spider", "neighbors", *places, "--embedding", "offline", "--orders=-1,1"]
+    return [*spider, "--out", str(out), *words]
+
+
+@pytest.fixture(scope="module")
+def alone(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What one process finds."""
+    root = tmp_path_factory.mktemp("alone")
+    search(packed, root / "cache", root / "out")
+    return (root / "out" / "neighbors.json").read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_finds_the_same(workers: int, address: str, packed: Path, alone: str, tmp_path: Path):
+    search(packed, tmp_path / "cache", tmp_path / "out", ray=address, workers=workers)
+    assert (tmp_path / "out" / "neighbors.json").read_text() == alone
+
+
+def test_shards_of_any_size_give_the_same(packed: Path, alone: str, tmp_path: Path):
+    for name in COUNTS:
+        pack(packed / name, tmp_path / name, shard_mb=0.1, encoding="raw", workers=1, progress=False)
+    search(tmp_path, tmp_path / "cache", tmp_path / "out")
+    found, expected = (json.loads(text) for text in ((tmp_path / "out" / "neighbors.json").read_text(), alone))
+    assert found["rows"] == expected["rows"]
+    assert found["curves"] == expected["curves"]
+
+
+def test_a_killed_worker_costs_nothing_but_time(address: str, packed: Path, alone: str, tmp_path: Path):
+    environment = os.environ | {"SPIDER_CACHE": str(tmp_path / "cache")}
+    words = ["--ray", address, "--workers", "2"]
+    with subprocess.Popen(command(packed, tmp_path / "out", *words), env=environment, stdout=subprocess.DEVNULL) as run:
+        pieces_kept(tmp_path / "cache", 1)
+        (victim, *_) = workers_now()
+        os.kill(victim, signal.SIGKILL)
+        assert run.wait(120) == 0
+    assert (tmp_path / "out" / "neighbors.json").read_text() == alone
+
+
+def test_a_killed_search_goes_on_where_it_was(address: str, packed: Path, alone: str, tmp_path: Path):
+    environment = os.environ | {"SPIDER_CACHE": str(tmp_path / "cache")}
+    words = ["--ray", address, "--workers", "1"]
+    with subprocess.Popen(command(packed, tmp_path / "out", *words), env=environment, stdout=subprocess.DEVNULL) as run:
+        kept = pieces_kept(tmp_path / "cache", 2)
+        run.kill()
+    assert len(kept) < PIECES
+    assert not (tmp_path / "out").exists()
+    subprocess.run(command(packed, tmp_path / "out", *words), env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "out" / "neighbors.json").read_text() == alone
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing was made twice
+
+
+def test_pieces_that_cannot_be_made_are_named_and_the_rest_is_kept(
+    address: str, packed: Path, alone: str, tmp_path: Path
+):
+    shutil.copytree(packed, tmp_path / "packed")
+    shard = sorted((tmp_path / "packed" / "letters").glob("*.tar"))[0]
+    blob = bytearray(shard.read_bytes())
+    whole = bytes(blob)
+    blob[len(blob) // 2] ^= 0xFF  # in one image of the second of three pieces
+    shard.write_bytes(blob)
+    with pytest.raises(SpiderError, match="1 of the pieces of work failed three times") as raised:
+        search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=address, workers=2)
+    assert "features of letters, images 1024 to 2047: " in str(raised.value)
+    assert f"{shard.name}: damaged" in str(raised.value)
+    kept = pieces_kept(tmp_path / "cache", PIECES - 1)
+    shard.write_bytes(whole)
+    search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=address, workers=2)
+    found, expected = (json.loads(text) for text in ((tmp_path / "out" / "neighbors.json").read_text(), alone))
+    assert found["rows"] == expected["rows"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_cluster_that_is_not_there_is_said(packed: Path, tmp_path: Path):
+    with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1: "):
+        search(packed, tmp_path / "cache", tmp_path / "out", ray="127.0.0.1:1")
+
+
+def pieces_kept(cache: Path, at_least: int) -> dict[Path, int]:
+    """The pieces of features in a cache, as soon as there are so many, with the times of their writing."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        found = {path: path.stat().st_mtime_ns for path in cache.rglob("features-*.safetensors")}
+        if len(found) >= at_least:
+            return found
+        time.sleep(0.01)
+    raise AssertionError("no features were written")
+
+
+def workers_now() -> list[int]:
+    """Processes of workers that are doing something."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = line.read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::_Actor"):
+            found.append(int(line.parent.name))
+    return found
