@@ -105,6 +105,7 @@ class Ledger:
         self._search, self._make = search, make
         self.configurations = [_read(file) for file in sorted((out / "configurations").glob("[0-9]*.json"))]
         self._given: set[str] = set()
+        self._scores: dict[int, float] = {}  # of configurations whose trials are over
         for configuration in self.configurations:
             for trial in configuration.trials:
                 if trial.outcome == "failed":
@@ -160,6 +161,14 @@ class Ledger:
 
         A seed that is no longer finite counts with the penalty. None as long as a trial has not ended.
         """
+        if configuration.number not in self._scores:
+            score = self._score(configuration)
+            if score is None:
+                return None
+            self._scores[configuration.number] = score
+        return self._scores[configuration.number]
+
+    def _score(self, configuration: Configuration) -> float | None:
         if configuration.refused is not None:
             return self.measure.penalty
         ended = [trial for trial in configuration.trials if trial.outcome not in (None, "failed")]

@@ -104,7 +104,7 @@ class MatrixReport:
         for target, report in self.reports.items():
             report.write(out / target)
         for k, order in enumerate(self._orders):
-            name = "heatmap.png" if k == 0 else f"heatmap-{order.replace(' ', '-').replace('/', '-')}.png"
+            name = "heatmap.png" if k == 0 else f"heatmap-order{order.replace(' ', '-')}.png"
             self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), framed=k == 0)
         if self._any.rows[0].fd is not None:
             label = self._any.labels["fd"]

@@ -66,10 +66,8 @@ def draw_parallel(report: SweepReport, path: Path) -> None:
     kimg = {row.kimg for row in rows if row.mean is not None}
     where = f"at {kimg.pop():g} kimg" if len(kimg) == 1 else "where each configuration came to"
     seeds = f", mean of {report.seeds} seeds" if report.seeds > 1 else ""
-    figure.suptitle(
-        f"{report.label} {where}{seeds}; {report.measure.better} is better\nlines through one listed value lie side by side",
-        fontsize=10,
-    )
+    about = f"{report.label} {where}{seeds}; {report.measure.better} is better"
+    figure.suptitle(f"{about}\nlines through one listed value lie side by side", fontsize=10)
     _save(figure, path)
 
 
