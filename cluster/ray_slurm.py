@@ -3,7 +3,7 @@
     job = submit_with_ray(["spider", "neighbors", ..., "--ray", "auto"], read_request("nodes=4,time=8:00:00"), folder)
 
     FOLDER/_SUCCESS         the command ended well
-    FOLDER/_FAILED          it did not, or never began; either is JSON: job, command, exit_code, reason, last_lines
+    FOLDER/_FAILED          it did not, or never began. JSON: job, restarts, command, exit_code, reason, last_lines
     FOLDER/ray-token        without it nobody gets a word out of the cluster, which runs what it is told
     FOLDER/7_0_log.out      what the command printed, in job 7
 
@@ -200,7 +200,7 @@ class RayJob:
         address = f"{task.nodes[0]}:{_port(task)}"
         deadline = time.monotonic() + self.wait_s
         while not _answers(address):
-            if signals.cancelled:
+            if signals.cancelled or self._has_failed(task):
                 return
             if time.monotonic() > deadline:
                 raise ClusterError(f"no answer from Ray's head at {address} in {self.wait_s:g} s")
@@ -217,9 +217,18 @@ class RayJob:
             _say(task, f"Ray died here, and starts again: {last_line}")
         raise ClusterError(f"Ray died {1 + _REJOINS} times: {last_line}")
 
+    def _has_failed(self, task: SlurmTask) -> bool:
+        """Whether the head has given up in this start of the job; another node may still see the marker of the last."""
+        try:
+            about = json.loads((self.folder / FAILED).read_text())
+        except (OSError, ValueError):
+            return False
+        return (about.get("job"), about.get("restarts")) == (task.job_id, task.restarts)
+
     def _write_marker(self, name: str, task: SlurmTask, output: _Output, reason: str | None = None) -> None:
         about = {
             "job": task.job_id,
+            "restarts": task.restarts,
             "command": self.command,
             "exit_code": output.exit_code,
             "reason": reason,

@@ -191,6 +191,7 @@ class SlurmTask:
 
     Attributes:
         job_id: the job's number.
+        restarts: how often it has been put into the queue again.
         rank: of this process among all of the job.
         nodes: the names of all nodes; rank 0 is on the first.
         node: the name of this one.
@@ -199,6 +200,7 @@ class SlurmTask:
     """
 
     job_id: int
+    restarts: int
     rank: int
     nodes: tuple[str, ...]
     node: str
@@ -214,6 +216,7 @@ class SlurmTask:
         try:
             return cls(
                 job_id=int(os.environ["SLURM_JOB_ID"]),
+                restarts=int(get("SLURM_RESTART_COUNT", "0")),
                 rank=int(os.environ["SLURM_PROCID"]),
                 nodes=tuple(SlurmJobEnvironment().hostnames),
                 node=os.environ["SLURMD_NODENAME"],

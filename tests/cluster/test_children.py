@@ -16,7 +16,9 @@ from cluster import children
 children.adopt_orphans()
 subprocess.Popen(["sh", "-c", "setsid sleep 100 & exec sleep 100"])
 subprocess.run(["sh", "-c", "sleep 100 &"])
-while len(children.descendants(os.getpid())) < 3: time.sleep(0.02)
+for _ in range(100):
+    if len(children.descendants(os.getpid())) == 3: break
+    time.sleep(0.02)
 print(*children.descendants(os.getpid()))
 children.kill_all()
 print(*children.descendants(os.getpid()))
@@ -29,7 +31,7 @@ child = children.start(["sh", "-c", "echo ready; exec sleep 100"], env=dict(os.e
                        deaf_to=[signal.SIGUSR2])
 child.stdout.readline()
 print(child.pid, flush=True)
-time.sleep(100)
+time.sleep(10)
 """
 
 STUBBORN = """

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ REQUESTS = {
         "setup=[module load cuda/12.4, source /shared/venv/bin/activate]"
     ),
 }
+Start = Callable[..., subprocess.Popen[str]]
 # What the nodes of the cluster are called, and how one gets in
 LOOK = """
 import os, ray
@@ -47,21 +48,30 @@ def job() -> int:
     return 1 + secrets.randbelow(10**6)
 
 
-def start(
-    folder: Path, job: int, command: Sequence[str], *, rank: int = 0, nodes: int = 1, wait_s: float = 60.0
-) -> subprocess.Popen[str]:
-    """The process of a job on one of its nodes, which all are this machine."""
-    (folder / "ray-token").write_text("secret")
-    place = {
-        "SLURM_JOB_ID": str(job),
-        "SLURM_PROCID": str(rank),
-        "SLURM_JOB_NODELIST": ",".join(f"127.0.0.{1 + i}" for i in range(nodes)),
-        "SLURMD_NODENAME": f"127.0.0.{1 + rank}",
-        "SLURM_CPUS_ON_NODE": "1",
-    }
-    run = f"from cluster.ray_slurm import *; RayJob({tuple(command)!r}, Path({str(folder)!r}), {wait_s})()"
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, "-c", run], env={**os.environ, **place}, **pipes)
+@pytest.fixture
+def start(tmp_path: Path, job: int) -> Iterator[Start]:
+    """`start(command, rank=0, nodes=1, wait_s=60)`: the process of a job on one of its nodes, which all are here."""
+    (tmp_path / "ray-token").write_text("secret")
+    started = []
+
+    def run(command: Sequence[str], *, rank: int = 0, nodes: int = 1, wait_s: float = 60.0) -> subprocess.Popen[str]:
+        place = {
+            "SLURM_JOB_ID": str(job),
+            "SLURM_PROCID": str(rank),
+            "SLURM_JOB_NODELIST": ",".join(f"127.0.0.{1 + i}" for i in range(nodes)),
+            "SLURMD_NODENAME": f"127.0.0.{1 + rank}",
+            "SLURM_CPUS_ON_NODE": "1",
+        }
+        task = f"RayJob({tuple(command)!r}, Path({str(tmp_path)!r}), {wait_s})"
+        program = [sys.executable, "-c", f"from cluster.ray_slurm import *; {task}()"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(program, env={**os.environ, **place}, **pipes))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def marker(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -140,8 +150,8 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, monkeypatch: pytes
     assert task.checkpoint().function == task  # after a requeue the same again
 
 
-def test_a_command_finds_all_nodes(tmp_path: Path, job: int) -> None:
-    nodes = [start(tmp_path, job, [sys.executable, "-c", LOOK], rank=rank, nodes=2) for rank in (1, 0)]
+def test_a_command_finds_all_nodes(tmp_path: Path, job: int, start: Start) -> None:
+    nodes = [start([sys.executable, "-c", LOOK], rank=rank, nodes=2) for rank in (1, 0)]
     printed = [node.communicate(timeout=60)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     name, about = marker(tmp_path)
@@ -151,50 +161,56 @@ def test_a_command_finds_all_nodes(tmp_path: Path, job: int) -> None:
     assert left_of(job) == []
 
 
-def test_a_command_that_fails_says_how(tmp_path: Path, job: int) -> None:
+def test_a_command_that_fails_says_how(tmp_path: Path, job: int, start: Start) -> None:
     (tmp_path / SUCCESS).touch()
-    with start(tmp_path, job, ["sh", "-c", "echo one; echo two >&2; sleep 100 & exit 3"]) as head:
-        printed = head.communicate(timeout=60)[0]
+    head = start(["sh", "-c", "echo one; echo two >&2; sleep 100 & exit 3"])
+    printed = head.communicate(timeout=60)[0]
     assert head.returncode == 1
     assert printed.endswith("127.0.0.1: the command ended with exit code 3\n")
     name, about = marker(tmp_path)
     assert (name, about["exit_code"], about["last_lines"]) == (FAILED, 3, ["one", "two"])
-    assert about["job"] == job
+    assert (about["job"], about["restarts"]) == (job, 0)
     assert left_of(job) == []
 
 
-def test_a_command_may_save_when_time_is_over(tmp_path: Path, job: int) -> None:
+def test_a_command_may_save_when_time_is_over(tmp_path: Path, job: int, start: Start) -> None:
     save = f"trap 'sleep 0.5; touch {tmp_path}/saved; exit' TERM; touch {tmp_path}/began; while :; do sleep 0.1; done"
-    with start(tmp_path, job, ["sh", "-c", save]) as head:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "began").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        head.send_signal(signal.SIGUSR2)
-        head.communicate(timeout=30)
+    head = start(["sh", "-c", save])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    head.send_signal(signal.SIGUSR2)
+    head.communicate(timeout=30)
     assert head.returncode == 1
     assert (tmp_path / "saved").exists()
     assert marker(tmp_path)[1]["reason"].startswith("stopped by SIGUSR2")
     assert left_of(job) == []
 
 
-def test_a_node_that_does_not_come_is_named(tmp_path: Path, job: int) -> None:
-    with start(tmp_path, job, ["touch", str(tmp_path / "began")], nodes=2, wait_s=1.0) as head:
-        head.communicate(timeout=60)
+def test_a_node_that_does_not_come_is_named(tmp_path: Path, start: Start) -> None:
+    head = start(["touch", str(tmp_path / "began")], nodes=2, wait_s=1.0)
+    head.communicate(timeout=60)
     assert head.returncode == 1
     assert marker(tmp_path)[1]["reason"] == "1 of 2 nodes have not joined Ray in 1 s: 127.0.0.2"
     assert not (tmp_path / "began").exists()
 
 
-def test_a_head_that_does_not_come_is_named(tmp_path: Path, job: int) -> None:
-    with start(tmp_path, job, ["true"], rank=1, nodes=2, wait_s=1.0) as node:
-        printed = node.communicate(timeout=30)[0]
+def test_a_head_that_does_not_come_is_named(tmp_path: Path, job: int, start: Start) -> None:
+    (tmp_path / FAILED).write_text(json.dumps({"job": job, "restarts": 7}))  # an earlier start says nothing about this
+    node = start(["true"], rank=1, nodes=2, wait_s=1.0)
+    printed = node.communicate(timeout=30)[0]
     assert node.returncode == 1
     port = 20_000 + job % 12_000
     assert printed == f"127.0.0.2: no answer from Ray's head at 127.0.0.1:{port} in 1 s\n"
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path, job: int) -> None:
-    with socket.create_server(("", 20_000 + job % 12_000)), start(tmp_path, job, ["true"]) as head:
+def test_a_head_that_cannot_start_says_why_and_nobody_waits_for_it(tmp_path: Path, job: int, start: Start) -> None:
+    port = 20_000 + job % 12_000
+    with socket.socket() as taken:
+        taken.bind(("", port))
+        node, head = (start(["true"], rank=rank, nodes=2) for rank in (1, 0))
         head.communicate(timeout=30)
-    assert f"port {20_000 + job % 12_000}, which job {job} would use, is taken" in marker(tmp_path)[1]["reason"]
+        node.communicate(timeout=30)  # less than it would wait
+    assert (head.returncode, node.returncode) == (1, 0)
+    assert f"port {port}, which job {job} would use, is taken" in marker(tmp_path)[1]["reason"]

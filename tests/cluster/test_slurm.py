@@ -143,9 +143,10 @@ def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClusterUsageError, match="SLURMD_NODENAME is not set"):
         SlurmTask.from_env()
     monkeypatch.setenv("SLURMD_NODENAME", "b")
-    assert SlurmTask.from_env() == SlurmTask(7, 3, ("a1", "a2", "a05", "b"), "b", 64, 8)
+    assert SlurmTask.from_env() == SlurmTask(7, 0, 3, ("a1", "a2", "a05", "b"), "b", 64, 8)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
-    assert SlurmTask.from_env().cpus == 12
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert (SlurmTask.from_env().cpus, SlurmTask.from_env().restarts) == (12, 2)
 
 
 def test_signals_are_noted_and_handed_on_when_asked() -> None:
