@@ -61,13 +61,16 @@ _LOOK_S = 2.0  # how often a node asks whether the head is still there
 _REQUEUED = 255  # exit code of a process whose job submitit has put into the queue again
 
 
-def submit_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path, *, wait_s: float = 600.0) -> str:
+def submit_with_ray(
+    command: Sequence[str], request: SlurmRequest, folder: Path, *, name: str = "ray", wait_s: float = 600.0
+) -> str:
     """Put a job into the queue that runs `command` on Ray.
 
     Args:
         command: program and arguments, run on the first node in the present directory.
         request: nodes, GPUs, time.
         folder: for the marker and all else; shared by the nodes, and by no other job.
+        name: of the job, if the request has none.
         wait_s: how long the nodes of the job wait for each other.
 
     Returns:
@@ -81,24 +84,27 @@ def submit_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path,
     folder.mkdir(parents=True, exist_ok=True)
     _forget(folder)
     _write_token(folder / _TOKEN)
-    return submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder))
+    return submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder, name))
 
 
-def script_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path) -> str:
-    """The script that `submit_with_ray` would give to sbatch. Needs no Slurm and writes nothing."""
+def script_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path, *, name: str = "ray") -> str:
+    """The script that `submit_with_ray` would give to sbatch. Needs no Slurm, and writes nothing."""
     folder = folder.expanduser().absolute()
-    return script(request, folder, _launch(command, folder))
+    return script(request, folder, _launch(command, folder, name))
 
 
-def _launch(command: Sequence[str], folder: Path) -> Launch:
+def _launch(command: Sequence[str], folder: Path, name: str) -> Launch:
     success, failed = (shlex.quote(str(folder / name)) for name in (SUCCESS, FAILED))
     lost = json.dumps({"reason": "the head was killed before it could tell"})
     return Launch(
-        name=Path(command[0]).name,
+        name=name,
         tasks_per_node=1,
         # A node may be lost without the job; one process starts all others, on all cores
         srun_args=("--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpu-bind=none"),
-        before=(f"rm -f {success} {failed}",),
+        before=(
+            f"# the command: {' '.join(shlex.join(command).splitlines())}",  # for who reads; a line break would run it
+            f"rm -f {success} {failed}",
+        ),
         after=(
             "code=$?",
             "rm -rf /tmp/r$SLURM_JOB_ID-*  # of a head that was killed",

@@ -93,7 +93,7 @@ def left_of(job: int) -> list[str]:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_script_is_as_it_was(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "neighbors of a"
-    text = script_with_ray(COMMAND, read_request(REQUESTS[name]), folder)
+    text = script_with_ray(COMMAND, read_request(REQUESTS[name]), folder, name="neighbors")
     told = text.replace(shlex.quote(sys.executable), "PYTHON").replace(str(folder), "FOLDER")
     assert told + "\n" == (GOLDEN / name).read_text()
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
@@ -113,7 +113,7 @@ def test_a_script_needs_no_torch_no_ray_and_no_slurm(tmp_path: Path) -> None:
 def test_the_exit_code_of_the_script_is_the_markers(tmp_path: Path) -> None:
     (tmp_path / "srun").write_text('#!/bin/sh\n[ -z "$MARKER" ] || echo "{}" > "$MARKER"; exit $CODE\n')
     (tmp_path / "srun").chmod(stat.S_IRWXU)
-    text = script_with_ray(["a"], read_request("time=5"), tmp_path / "a b")
+    text = script_with_ray(["a", "\nexit 77\n"], read_request("time=5"), tmp_path / "a b")
 
     def code(marker: str, of_srun: int) -> int:
         for old in (SUCCESS, FAILED):
@@ -139,7 +139,8 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, monkeypatch: pytes
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / SUCCESS).touch()
-    assert submit_with_ray(COMMAND, read_request("time=5"), folder) == "7"
+    assert submit_with_ray(COMMAND, read_request("time=5"), folder, name="neighbors") == "7"
+    assert "--job-name=neighbors\n" in (folder / "7_submission.sh").read_text()
     assert {file.name for file in folder.iterdir()} == {"7_submission.sh", "7_submitted.pkl", "ray-token"}
     assert stat.S_IMODE((folder / "ray-token").stat().st_mode) == 0o600
     token = (folder / "ray-token").read_text()
