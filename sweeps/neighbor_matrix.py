@@ -1,7 +1,8 @@
 """What a search of every dataset about every other found.
 
 OUT/matrix.json                 {"datasets", "embedding", "csid": {"-1": {SOURCE: {TARGET: {"value", "stderr"}}}},
-                                 "fd": {SOURCE: {TARGET: ...}}, "kd", "picks": {TARGET: [SOURCE, ...]}, "protocol"}
+                                 "fd": {SOURCE: {TARGET: ...}}, "kd", "picks": {"-1": {TARGET: [SOURCE, ...]}},
+                                     "separation": {"-1": {"z", "told_apart"}}, "protocol"}
     matrix.csv                  a row for each ordered pair
     heatmap.png                 CSID of the first order, sources against targets, the picks framed
     heatmap-ORDER.png           of each further order
@@ -16,11 +17,16 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spider.files import write_text
+from spider.sid.curve import difference_stderr
 from spider.sid.figures import draw_heatmap, short
+from spider.sid.selection import SURE
 from spider.tables import aligned
 from sweeps.neighbor_report import NeighborReport, NeighborRow
 
@@ -68,8 +74,32 @@ class MatrixReport:
         title = (
             f"CSID[{self._orders[0]}], {self._any.embedding['label']}, mode {self._any.protocol['mode']}; * friendly"
         )
+        separation = [
+            f"order {order}: sources differ by {each['z']:.1f} standard errors (median), "
+            f"{each['told_apart']:.0%} of their pairs by more than {SURE}"
+            for order, each in self.separation().items()
+        ]
         warnings = dict.fromkeys(warning for report in self.reports.values() for warning in report.warnings)
-        return "\n".join([title, aligned([header, *lines]), *(f"! {warning}" for warning in warnings)])
+        return "\n".join([title, aligned([header, *lines]), *separation, *(f"! {warning}" for warning in warnings)])
+
+    def separation(self) -> dict[str, dict[str, float]]:
+        """How well each order tells sources of one target apart; nothing where differences have no standard error.
+
+        "z": the median, over all pairs of sources of all targets, of |difference of CSID| / its standard error;
+        "told_apart": the share of these pairs that differ by more than that at 95 %.
+        """
+        found = {}
+        for k, order in enumerate(self._orders):
+            ratios = [
+                abs(a.csid - b.csid) / stderr
+                for report in self.reports.values()
+                for a, b in combinations([row.curves[k] for row in report.rows if row.measured], 2)
+                if (stderr := difference_stderr(a, b))
+            ]
+            if ratios:
+                z = np.array(ratios)
+                found[order] = {"z": float(np.median(z)), "told_apart": float((z > SURE).mean())}
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The document of matrix.json."""
@@ -81,7 +111,14 @@ class MatrixReport:
             "csid": {order: self._by_pair(partial(_csid_json, k=k)) for k, order in enumerate(self._orders)},
             "fd": self._by_pair(lambda row: row.fd),
             "kd": self._by_pair(lambda row: row.kd),
-            "picks": self.picks,
+            "picks": {
+                order: {
+                    target: [row.source for row in sorted(report.rows, key=partial(_csid, k=k)) if row.friendly[k]]
+                    for target, report in self.reports.items()
+                }
+                for k, order in enumerate(self._orders)
+            },
+            "separation": self.separation(),
             "screening": {target: report.screening() for target, report in self.reports.items()},
             "protocol": {key: value for key, value in self._any.protocol.items() if key not in ("target", "sources")}
             | {"datasets": {target: report.protocol["target"] for target, report in self.reports.items()}},
@@ -105,12 +142,18 @@ class MatrixReport:
             report.write(out / target)
         for k, order in enumerate(self._orders):
             name = "heatmap.png" if k == 0 else f"heatmap-order{order.replace(' ', '-')}.png"
-            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), framed=k == 0)
+            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), partial(_is_pick, k=k))
         if self._any.rows[0].fd is not None:
             label = self._any.labels["fd"]
-            self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd, framed=False)
+            self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd)
 
-    def _draw(self, path: Path, measure: str, value: Callable[[NeighborRow], float | None], *, framed: bool) -> None:
+    def _draw(
+        self,
+        path: Path,
+        measure: str,
+        value: Callable[[NeighborRow], float | None],
+        framed: Callable[[NeighborRow], bool] = lambda row: False,
+    ) -> None:
         rows = [[self.row(source, target) for target in self.datasets] for source in self.datasets]
         draw_heatmap(
             path,
@@ -120,10 +163,7 @@ class MatrixReport:
             self.datasets,
             [[None if row is None else value(row) for row in line] for line in rows],
             framed=[
-                (i, j)
-                for i, line in enumerate(rows)
-                for j, row in enumerate(line)
-                if framed and row is not None and row.place.friendly
+                (i, j) for i, line in enumerate(rows) for j, row in enumerate(line) if row is not None and framed(row)
             ],
         )
 
@@ -144,6 +184,10 @@ class MatrixReport:
 
 def _csid(row: NeighborRow, k: int) -> float:
     return row.curves[k].csid
+
+
+def _is_pick(row: NeighborRow, k: int) -> bool:
+    return row.friendly[k]
 
 
 def _csid_json(row: NeighborRow, k: int) -> dict[str, float | None]:

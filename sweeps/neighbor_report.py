@@ -1,7 +1,8 @@
 """What a neighbour search found, as files, as a table and as figures.
 
     OUT/neighbors.json     {"target", "embedding": {...}, "rows": [{"source", "rank", "fid", "kid",
-                            "csid": {"-1": {"value", "stderr", "screen"}}, "friendly", "why"}], "protocol": {...}, ...}
+                            "csid": {"-1": {"value", "stderr", "screen", "friendly"}}, "friendly", "why"}],
+                            "protocol": {...}, ...}
         neighbors.csv      the rows
         curves.png         signed distance against radius
         heatmap.png        sources against measures, the picks framed
@@ -40,7 +41,8 @@ class NeighborRow:
     Attributes:
         source: its name.
         count: images that were measured.
-        place: rank, pick and reason.
+        place: rank, pick and reason, by the first order.
+        friendly: whether it is a pick, by each order.
         curves: one per order; those of `screen` if it was only screened.
         screen: one per order, from moments alone.
         fd: Fréchet distance to the target; None if it was only screened.
@@ -50,6 +52,7 @@ class NeighborRow:
     source: str
     count: int
     place: Place
+    friendly: list[bool]
     curves: list[SidCurve]
     screen: list[SidCurve]
     fd: float | None
@@ -185,8 +188,9 @@ class NeighborReport:
                     "stderr": curve.csid_stderr,
                     "trapezoid": curve.csid_trapezoid,
                     "screen": screen.csid,
+                    "friendly": friendly,
                 }
-                for curve, screen in zip(row.curves, row.screen, strict=True)
+                for curve, screen, friendly in zip(row.curves, row.screen, row.friendly, strict=True)
             },
             "measured": row.measured,
             "friendly": row.place.friendly,
@@ -213,7 +217,7 @@ class NeighborReport:
             [row.source for row in self.rows],
             columns,
             values,
-            framed=[(i, 0) for i, row in enumerate(self.rows) if row.place.friendly],
+            framed=[(i, k) for i, row in enumerate(self.rows) for k, friendly in enumerate(row.friendly) if friendly],
         )
 
     def to_csv(self) -> str:

@@ -160,13 +160,7 @@ class NeighborWorker:
 
     def extract(self, dataset: str, start: int, stop: int) -> FeatureSummary:
         """Extract features if they are not there; summarise them."""
-        known = self._cache.load(self._plan.key(dataset, "features", (start, stop)))
-        if known is not None and len(known["rows"]) == stop - start:
-            return summarise_part(known["rows"])
-        images = self._plan.images[dataset]
-        return summarise_part(
-            extract_features(images, self._network, self._world, start=start, stop=stop, cache=self._cache)
-        )
+        return summarise_part(self._features_of(dataset, (start, stop)))
 
     def gather(self, dataset: str) -> None:
         """Keep the features that subsets use apart from the others."""
@@ -226,8 +220,17 @@ class NeighborWorker:
     def _pieces(self, dataset: str, span: Span | None = None) -> Iterator[tuple[Span, Features]]:
         """The features of a dataset, or of some of its images, in order."""
         for piece in pieces_of(*(span or (0, len(self._plan.images[dataset])))):
-            rows: Features = self._kept(dataset, "features", piece)["rows"]
-            yield piece, rows
+            yield piece, self._features_of(dataset, piece)
+
+    def _features_of(self, dataset: str, piece: Span) -> Features:
+        """As they are kept; extracted if they are not, or not whole."""
+        kept = self._cache.load(self._plan.key(dataset, "features", piece))
+        if kept is not None and len(kept["rows"]) == piece[1] - piece[0]:
+            rows: Features = kept["rows"]
+            return rows
+        start, stop = piece
+        images = self._plan.images[dataset]
+        return extract_features(images, self._network, self._world, start=start, stop=stop, cache=self._cache)
 
     def _all_features(self, dataset: str) -> Features:
         features: Features = np.concatenate([piece for _, piece in self._pieces(dataset)])
@@ -267,6 +270,6 @@ class NeighborWorker:
 def _gone(plan: NeighborPlan, dataset: str, output: str) -> SpiderError:
     name = plan.images[dataset].name
     return SpiderError(
-        f"{name}: its {output} are damaged or gone from {plan.cache}, which must be storage that all workers share; "
-        "the same command makes them again"
+        f"{name}: its {output} is damaged or gone from {plan.cache}, which must be storage that all workers share; "
+        "the same command makes it again"
     )

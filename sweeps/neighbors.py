@@ -209,15 +209,20 @@ class _Searcher:
         return [pair for pair in pairs if places[pair.name].rank <= self._options.shortlist]
 
     def _places(
-        self, pairs: Sequence[Pair], summaries: Mapping[str, DatasetSummary], curves: Mapping[Pair, list[SidCurve]]
+        self,
+        pairs: Sequence[Pair],
+        summaries: Mapping[str, DatasetSummary],
+        curves: Mapping[Pair, list[SidCurve]],
+        order: int = 0,
     ) -> dict[str, Place]:
-        by_name = {pair.name: curves[pair][0] for pair in pairs}
+        """What the rule says of these sources of a target, by the curves of one order."""
+        by_name = {pair.name: curves[pair][order] for pair in pairs}
         return select(
             [
                 Candidate(
                     name=pair.name,
-                    csid=curves[pair][0].csid,
-                    stderr=curves[pair][0].csid_stderr,
+                    csid=by_name[pair.name].csid,
+                    stderr=by_name[pair.name].csid_stderr,
                     is_target=pair.source == pair.target,
                     is_gray=not summaries[pair.source].colour,
                 )
@@ -241,7 +246,9 @@ class _Searcher:
     ) -> NeighborReport:
         options, drawn_target = self._options, self._targets[target]
         measured = [pair for pair in pairs if pair in curves] or list(pairs)
-        places = self._places(measured, summaries, {pair: curves.get(pair, screened[pair]) for pair in pairs})
+        known = {pair: curves.get(pair, screened[pair]) for pair in pairs}
+        by_order = [self._places(measured, summaries, known, order) for order in range(len(options.kernels))]
+        places = dict(by_order[0])
         left_out = [pair for pair in pairs if pair not in measured]
         if left_out:
             by_screening = self._places(pairs, summaries, screened)
@@ -254,7 +261,8 @@ class _Searcher:
                 name,
                 len(self._sources[name]),
                 place,
-                curves.get(by_name[name], screened[by_name[name]]),
+                [name in of_order and of_order[name].friendly for of_order in by_order],
+                known[by_name[name]],
                 screened[by_name[name]],
                 *distances.get(by_name[name], (None, None)),
             )

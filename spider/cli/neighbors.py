@@ -1,0 +1,131 @@
+"""neighbors: which datasets to borrow from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spider import api
+from spider.cli.output import require_one_process, say, say_json
+from spider.errors import SpiderUsageError
+
+commands = typer.Typer()
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider neighbors shards/photos shards/faces shards/places --out near/ --orders=-1,1\n"
+    "  spider neighbors builtin:digits builtin:letters abc=other/letters --out near/ --embedding offline"
+)
+def neighbors(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The images to learn: packed shards, or as in pack.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="What could be borrowed from, the same way.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where neighbors.json, neighbors.csv, curves.png and heatmap.png go.")
+    ],
+    embedding: Annotated[
+        str, typer.Option(metavar="NAME", help="inception (see spider weights), or offline, which needs no download.")
+    ] = "inception",
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="inception's resize rule: tf (default), pytorch_fid, clean.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
+    ] = None,
+    orders: Annotated[
+        str,
+        typer.Option(
+            metavar="K,...", help="Kernels: orders (--orders=-1,1), '2 log', or m/n for Delta^m in n; the first ranks."
+        ),
+    ] = "-1",
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="robust|paper|screen", help="paper: the published algorithm; screen: from moments, in seconds."
+        ),
+    ] = "robust",
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Measure at most N images of each, drawn by the seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of everything drawn.")] = 0,
+    shortlist: Annotated[
+        int, typer.Option(metavar="N", help="At most N sources get the full measure, the nearest by screening.")
+    ] = 20,
+    keep_negative: Annotated[
+        bool, typer.Option("--keep-negative", help="Let sources less diverse than the target be friendly.")
+    ] = False,
+    keep_gray: Annotated[
+        bool, typer.Option("--keep-gray", help="Let grey sources of a colour target be friendly.")
+    ] = False,
+    picks: Annotated[int, typer.Option(metavar="N", help="How many are friendly, at most.")] = 3,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that are named, each about each of the others: matrix.json, heatmap.png.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ADDRESS",
+            help="Share the work among workers on a Ray cluster: this machine's cores or GPUs, or that at ADDRESS "
+            "(auto: where RAY_ADDRESS says).",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json, or matrix.json.")] = False,
+) -> None:
+    """Rank datasets as neighbours of a target.
+
+    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN. Whatever
+    stops it, the same command goes on from there.
+    """
+    require_one_process("neighbors")
+    options: dict[str, Any] = {
+        "embedding": embedding,
+        "protocol": protocol,
+        "weights": weights,
+        "orders": orders,
+        "mode": mode,
+        "images": images,
+        "shortlist": shortlist,
+        "seed": seed,
+        "keep_negative": keep_negative,
+        "keep_gray": keep_gray,
+        "picks": picks,
+        "ray": ray,
+        "workers": workers,
+    }
+    if every:
+        matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)
+        look, found_json, table = [out / "heatmap.png"], matrix.to_json(), matrix.table()
+    else:
+        found = api.neighbors(target, _named(sources), out=out, progress=True, **options)
+        look, found_json, table = [out / "curves.png", out / "heatmap.png"], found.to_json(), found.table()
+    if as_json:
+        say_json(found_json)
+    else:
+        say(f"{table}\nlook at {', '.join(map(str, look))}")
+
+
+def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
+    """SOURCE words as they are; NAME=SOURCE words by name, and then the others by what they are called anyway."""
+    if not any(_has_name(word) for word in words):
+        return words
+    from shards.sources import open_source
+
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, place = word.partition("=") if _has_name(word) else (open_source(word).name, "", word)
+        if name in found:
+            raise SpiderUsageError(f"two sources are named {name}; give names: NAME=PLACE")
+        found[name] = place
+    return found
+
+
+def _has_name(word: str) -> bool:
+    return "=" in word and not Path(word).exists() and "://" not in word.partition("=")[0]

@@ -1,0 +1,162 @@
+"""Searches of many: a shortlist by screening, every ordered pair, datasets that are larger than subsets can use."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards.pack import pack
+from spider.embed.features import PIECE
+from spider.errors import SpiderError, SpiderUsageError
+from sweeps import neighbor_search
+from sweeps.neighbor_report import NeighborReport
+from sweeps.neighbor_worker import NeighborPlan
+from sweeps.neighbors import NeighborOptions, neighbor_matrix, neighbors
+
+COUNTS = {"digits": 1200, "letters": 1100, "patches": 700}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("packed")
+    for name, count in COUNTS.items():
+        pack(f"builtin:{name}", root / name, resolution=16, subset=count, encoding="raw", workers=1, progress=False)
+    return root
+
+
+def options(cache: Path, **chosen: object) -> NeighborOptions:
+    return NeighborOptions(**({"embedding": "offline", "cache": cache, "progress": False} | chosen))
+
+
+def search(packed: Path, cache: Path, out: Path, **chosen: object) -> NeighborReport:
+    sources = [packed / "letters", packed / "patches"]
+    return neighbors(packed / "digits", sources, out=out, options=options(cache, **chosen))
+
+
+def numbers(report: NeighborReport) -> dict[str, tuple[object, ...]]:
+    return {row.source: (row.curves[0].values, row.curves[0].csid_stderr, row.fd, row.kd) for row in report.rows}
+
+
+def assert_same(one: NeighborReport, other: NeighborReport) -> None:
+    for name, found in numbers(one).items():
+        for a, b in zip(found, numbers(other)[name], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def plain(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> NeighborReport:
+    root = tmp_path_factory.mktemp("plain")
+    return search(packed, root / "cache", root / "out")
+
+
+def test_a_sample_of_the_features_is_as_good_as_all(packed, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(NeighborPlan, "uses_all", lambda self, dataset: False)
+    assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
+    assert len(list((tmp_path / "cache").rglob("sample-0-*.safetensors"))) == 3
+
+
+def test_moments_in_parts_are_those_of_the_whole(packed, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbor_search, "_IMAGES_OF_MOMENTS", PIECE)
+    assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
+    assert len(list((tmp_path / "cache").rglob("moments-*.safetensors"))) == 2 + 2 + 1
+
+
+def test_paper_mode_is_found_again(packed: Path, tmp_path: Path):
+    first, again = (search(packed, tmp_path / "cache", tmp_path / "out", mode="paper") for _ in range(2))
+    assert_same(again, first)
+    assert {row.curves[0].mode for row in again.rows} == {"paper"}
+
+
+def test_the_shortlist_is_the_nearest_by_screening(packed: Path, tmp_path: Path):
+    many = {f"letters{i}": packed / "letters" for i in range(3)} | {"patches": packed / "patches"}
+    screened = neighbors(
+        packed / "digits", many, out=tmp_path / "s", options=options(tmp_path / "cache", mode="screen")
+    )
+    found = neighbors(packed / "digits", many, out=tmp_path / "r", options=options(tmp_path / "cache", shortlist=3))
+    assert [row.measured for row in found.rows] == [True, True, True, False]
+    last = found.rows[-1]
+    assert last.source == screened.rows[-1].source
+    assert (last.place.rank, last.place.friendly, last.fd) == (4, False, None)
+    assert last.place.why.startswith("not in the shortlist of 3: ")
+    line = next(line for line in found.table().splitlines() if last.source in line)
+    assert line.split()[4:8] == ["-", "-", "-", "-"]  # no measure that was not made
+    row = list(csv.DictReader((tmp_path / "r" / "neighbors.csv").open()))[-1]
+    assert row["csid[-1]"] == ""
+    assert float(row["csid_screened[-1]"]) == last.screen[0].csid
+
+
+def test_screening_is_judged_by_what_was_measured(packed: Path, tmp_path: Path):
+    many = {name: packed / name for name in COUNTS} | {"half": packed / "letters"}
+    found = neighbors(packed / "digits", many, out=tmp_path / "out", options=options(tmp_path / "cache"))
+    agreement = json.loads((tmp_path / "out" / "neighbors.json").read_text())["screening"]
+    assert (agreement["sources"], agreement["measured"]) == (4, 3)  # the target itself says nothing
+    assert 0 < agreement["orders"]["-1"]["relative_error"] < 0.2
+    assert "rank correlation" in found.table()
+
+
+def test_the_matrix_is_each_targets_own_search(packed: Path, tmp_path: Path):
+    chosen = options(tmp_path / "cache", orders=(-1, 1), keep_gray=True)
+    matrix = neighbor_matrix([packed / name for name in COUNTS], out=tmp_path / "matrix", options=chosen)
+    alone = neighbors(packed / "digits", [packed / "letters", packed / "patches"], out=tmp_path / "one", options=chosen)
+    assert_same(matrix.reports["digits"], alone)
+    document = json.loads((tmp_path / "matrix" / "matrix.json").read_text())
+    pairs = [(s, t) for s, of_source in document["csid"]["-1"].items() for t in of_source]
+    assert len(pairs) == len(set(pairs)) == 6
+    assert all(source != target for source, target in pairs)
+    assert document["picks"]["-1"]["digits"] == alone.picks
+    assert document["picks"]["1"].keys() == COUNTS.keys()
+    assert document["csid"]["1"]["letters"]["digits"]["value"] == alone.rows[0].curves[1].csid
+    rows = list(csv.DictReader((tmp_path / "matrix" / "matrix.csv").open()))
+    assert [(row["target"], row["source"]) for row in rows] == [
+        (target, row.source) for target, report in matrix.reports.items() for row in report.rows
+    ]
+    for name in ("heatmap.png", "heatmap-order1.png", "heatmap-fd.png", "digits/curves.png"):
+        with Image.open(tmp_path / "matrix" / name) as figure:
+            assert min(figure.size) > 200
+    assert matrix.separation()["-1"]["z"] > 2
+    assert "*" in matrix.table()
+
+
+def test_kept_features_that_are_damaged_are_made_again(packed: Path, plain: NeighborReport, tmp_path: Path):
+    search(packed, tmp_path / "cache", tmp_path / "out")
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
+        if path.name.startswith("features"):
+            path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
+        elif path.name.startswith(("curves", "distances", "moments", "law")):
+            path.unlink()
+    assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
+
+
+def test_what_is_computed_from_features_and_damaged_is_named(packed: Path, tmp_path: Path):
+    search(packed, tmp_path / "cache", tmp_path / "out")
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
+        if path.name.startswith("law"):
+            path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
+        elif path.name.startswith("distances"):
+            path.unlink()
+    with pytest.raises(SpiderError, match="its law is damaged or gone .* the same command makes it again"):
+        search(packed, tmp_path / "cache", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"shortlist": 0}, "shortlist is 0"),
+        ({"images": 0}, "images is 0"),
+        ({"workers": 2}, "workers are those of a Ray cluster"),
+        ({"orders": ("nonsense",)}, "kernel order 'nonsense'"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(chosen: dict[str, object], words: str, tmp_path: Path):
+    with pytest.raises(SpiderUsageError, match=words):
+        options(tmp_path, **chosen)
+
+
+def test_one_dataset_has_no_pairs(packed: Path, tmp_path: Path):
+    with pytest.raises(SpiderUsageError, match="at least two"):
+        neighbor_matrix([packed / "digits"], out=tmp_path, options=options(tmp_path / "cache"))
