@@ -21,7 +21,7 @@ from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory
 from sweeps.space import Known, Point, Search
-from sweeps.trials import Evaluated, Measure, evaluations
+from sweeps.task import Evaluated, Measure, evaluations
 
 FORMAT = 1
 

@@ -19,7 +19,7 @@ from sweeps.sweep_neighbors import Ranking
 
 if TYPE_CHECKING:
     from sweeps.sweep_report import Row
-    from sweeps.trials import Measure
+    from sweeps.task import Measure
 
 
 @dataclass(frozen=True)

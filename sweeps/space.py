@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from spider import draws
 from spider.sources.config import PRIORS
 from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig
+from sweeps.task import Better
 
 Point = dict[str, Any]  # by axis, its value
-Better = Literal["lower", "higher"]
 
 _DIGITS = 4  # of a number that is drawn: as many as a table shows, so that what it shows is what was trained
 

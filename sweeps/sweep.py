@@ -1,7 +1,7 @@
 """A sweep: many ordinary runs that differ in a few keys, on Ray, and what came of them.
 
     OUT/sweep.yaml             what it is, every default written out
-        config.yaml            what every trial begins with: the preset or file, as it was
+        base.yaml              what every trial begins with: the preset or file, as it was
         neighbors/             the neighbour search, if the sources come from one
         configurations/*.json  which points of the space there are, and how their trials ended
         runs/NAME/             the trials, each a run that can be resumed, measured and looked at alone

@@ -18,9 +18,8 @@ from sweeps.ledger import Configuration, Ledger, Trial
 from sweeps.space import Axis, Point, make_axis, make_search, source_axis
 from sweeps.sweep_config import SOURCE, NeighborsConfig, make_sweep, plain, read_sweep, sweep_differences
 from sweeps.sweep_neighbors import Ranking, named_sources, neighbor_axis
+from sweeps.task import Measure, Task
 from sweeps.trials import (
-    Measure,
-    Task,
     check_trial,
     compose_trial,
     hyperparameters,
@@ -69,8 +68,8 @@ class SweepPlan:
         return max(float(asked), self.sweep.kimg)
 
     def write(self) -> None:
-        """sweep.yaml and config.yaml."""
-        write_text(self.out / "config.yaml", self.base)
+        """sweep.yaml and base.yaml."""
+        write_text(self.out / "base.yaml", self.base)
         text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True, width=120)
         write_text(self.out / "sweep.yaml", text)
 
@@ -104,7 +103,7 @@ class SweepPlan:
                 self.sweep,
                 configuration.point,
                 configuration.source,
-                config=self.out / "config.yaml",
+                config=self.out / "base.yaml",
                 seed=trial.seed,
                 run=run,
                 kimg=self.sweep.kimg,
@@ -131,7 +130,7 @@ class SweepPlan:
         return [self._compose(point) for point in points][0]  # noqa: RUF015 (all of them are tried)
 
     def _compose(self, point: Point) -> Config:
-        copy = self.out / "config.yaml"
+        copy = self.out / "base.yaml"
         file = copy if copy.is_file() else self.sweep.config
         try:
             config = compose_trial(self.sweep, file, point, self.sweep.seeds[0], self.out / "runs" / "none")
@@ -149,7 +148,7 @@ class SweepPlan:
             return
         before = make_sweep(parse_yaml(stored.read_text("utf-8"), str(stored)), str(stored))
         found = sweep_differences(before, self.sweep)
-        kept = self.out / "config.yaml"
+        kept = self.out / "base.yaml"
         old, new = (flatten(parse_yaml(text, self.sweep.config)) for text in (kept.read_text("utf-8"), self.base))
         found += [
             f"{self.sweep.config}: {key} was {old.get(key)!r}, now {new.get(key)!r}"

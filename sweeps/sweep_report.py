@@ -31,7 +31,8 @@ from sweeps.space import Axis
 from sweeps.sweep_figures import draw_outcome, draw_parallel
 from sweeps.sweep_neighbors import Ranking
 from sweeps.sweep_plan import SweepPlan
-from sweeps.trials import Evaluated, Measure, train_words
+from sweeps.task import Evaluated, Measure
+from sweeps.trials import train_words
 
 FORMAT = 1
 

@@ -19,8 +19,8 @@ from cluster.lock import is_taken
 from spider.errors import SpiderError
 from spider.run import RunDirectory
 from spider.runs import list_runs
+from sweeps.task import Evaluated, Task, evaluations
 from sweeps.training import Training
-from sweeps.trials import Evaluated, Task, evaluations
 
 TIME = "kimg"
 VALUE = "value"

@@ -1,7 +1,7 @@
-"""From a point of the space to the runs that try it, one per seed, and from a run's evaluations to its results.
+"""From a point of the space to the runs that try it, one per seed: their configuration, command and name.
 
 A trial is one configuration under one seed, and is an ordinary run: what starts it is a `spider train` command that
-anybody may give again, and what it came to stands in its own evaluations.
+anybody may give again.
 """
 
 from __future__ import annotations
@@ -9,121 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from spider.config.schema import Config
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderUsageError
 from spider.experiment import compose, require_inputs
-from spider.metrics.results import read_results
-from spider.run import RunDirectory, images_of
-from sweeps.space import Axis, Better, Point
+from spider.run import RunDirectory
+from sweeps.space import Axis, Point
 from sweeps.sweep_config import SOURCE, AshaConfig, SweepConfig
-
-PENALTY = 1e6  # the value of a trial that is no longer finite: worse than any metric is, and a number to search by
+from sweeps.task import Measure
 
 _NAME_LETTERS = 120  # of a folder, whose name may have 255
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What trials are compared by.
-
-    Attributes:
-        metric: its name in the registry.
-        better: which way.
-        every_kimg: between two evaluations of a trial.
-        length_kimg: of a trial.
-    """
-
-    metric: str
-    better: Better
-    every_kimg: float
-    length_kimg: float
-
-    @property
-    def penalty(self) -> float:
-        """The value of a trial that is no longer finite."""
-        return PENALTY if self.better == "lower" else -PENALTY
-
-    def due_kimg(self, images: int) -> float:
-        """At how many kimg an evaluation was due that was made after the batch that ended at `images`."""
-        if images >= round(self.length_kimg * 1000):
-            return self.length_kimg
-        return round(int(images / (self.every_kimg * 1000) + 1e-9) * self.every_kimg, 6)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the process of a trial needs to know; as plain data it is Ray's `config`.
-
-    Attributes:
-        name: of the trial.
-        words: what stands after `spider train`.
-        run: its folder.
-        log: where the training prints.
-        measure: what is reported.
-        hyperparameters: for TensorBoard; empty where the run writes no events.
-        processes, threads: ranks, and threads of each.
-        gpus: whether the training may use those that Ray gave the trial.
-    """
-
-    name: str
-    words: list[str]
-    run: str
-    log: str
-    measure: Measure
-    hyperparameters: dict[str, Any]
-    processes: int
-    threads: int
-    gpus: bool
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"name": self.name, "task": asdict(self)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The inverse of `to_config`."""
-        return cls(**{**config["task"], "measure": Measure(**config["task"]["measure"])})
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation of a run.
-
-    Attributes:
-        images: the clock.
-        kimg: at which it was due: the same for all trials, whatever their batch.
-        value: the metric, None where it is undefined.
-        label: what tables call it.
-    """
-
-    images: int
-    kimg: float
-    value: float | None
-    label: str
-
-
-def evaluations(run: RunDirectory, measure: Measure) -> list[Evaluated]:
-    """The run's evaluations up to the length of a trial, by kimg."""
-    found: dict[float, Evaluated] = {}
-    for file in sorted(run.evaluations.glob("[0-9]*-kimg.json")):
-        images = images_of(file.name.removesuffix(".json"))
-        kimg = measure.due_kimg(images)
-        if kimg in found:  # of a run that was made longer afterwards
-            continue
-        try:
-            results = read_results(file)
-        except SpiderError:
-            if file.exists():
-                raise
-            continue  # a run that goes on from a checkpoint takes later evaluations back
-        for result in results:
-            if result.name == measure.metric:
-                found[kimg] = Evaluated(images, kimg, result.value, result.label)
-    return list(found.values())
 
 
 def compose_trial(sweep: SweepConfig, file: str | Path, point: Point, seed: int, run: Path) -> Config:

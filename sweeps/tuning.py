@@ -29,8 +29,8 @@ from cluster.ray import RayCluster
 from sweeps.ledger import Configuration, Ledger, Outcome, Trial
 from sweeps.progress import Progress
 from sweeps.sweep_config import AshaConfig, ResourcesConfig, SweepConfig
+from sweeps.task import Task
 from sweeps.trial import TIME, VALUE, SweepTrial, TrialFailed
-from sweeps.trials import Task
 
 _LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.training`
 _SETTINGS = {

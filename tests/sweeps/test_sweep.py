@@ -1,0 +1,282 @@
+"""A sweep on Ray ends with the same numbers whatever is killed on the way, and leaves ordinary runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from spider import api
+from spider.metrics.results import read_results
+from sweeps.sweep import sweep
+from sweeps.sweep_report import SweepReport
+
+TINY = {
+    "batch": 8,
+    "generator.width": 0.05,
+    "discriminator.width": 0.05,
+    "log.every_kimg": 0.08,
+    "log.samples": 4,
+    "checkpoint.every_kimg": 0.08,
+    "evaluate.every_kimg": 0.08,
+    "evaluate.embedding": "offline",
+    "evaluate.count": 64,
+}
+DEADLINE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A Ray cluster of two cores, whatever this machine has."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--port=0", "--num-cpus=2"]
+    options = ["--num-gpus=0", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as head:
+        assert head.stdout is not None
+        lines = (re.search(r"--address='([\d.:]+)'", line) for line in head.stdout)
+        yield next(found[1] for found in lines if found)
+        os.killpg(head.pid, signal.SIGKILL)  # asked to end, it takes half a minute
+        head.stdout.read()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write(file: Path, data: Path, space: dict[str, Any], overrides: dict[str, Any] | None = None, **keys: Any) -> Path:
+    sweep = {
+        "config": "dcgan",
+        "data": str(data),
+        "kimg": 0.16,
+        "overrides": {**TINY, **(overrides or {})},
+        "space": space,
+        **keys,
+    }
+    file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return file
+
+
+def values(run: Path) -> dict[str, float | None]:
+    """By evaluation, the metric."""
+    return {file.name: read_results(file)[0].value for file in sorted((run / "evaluations").iterdir())}
+
+
+def weights(run: Path) -> dict[str, Any]:
+    """Digests of the tensors in a run's last checkpoint."""
+    manifest = json.loads((max((run / "checkpoints").iterdir()) / "manifest.json").read_text())
+    return {name: about for name, about in manifest["files"].items() if name.endswith(".safetensors")}
+
+
+def starts(out: Path) -> dict[str, int]:
+    """By run, how often it was started and had something to do."""
+    runs = sorted((out / "runs").iterdir())
+    return {run.name: len(json.loads((run / "environment.json").read_text())["starts"]) for run in runs}
+
+
+def trainings(out: Path) -> list[int]:
+    """Processes that train below `out`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"train" in words and any(word.startswith(str(out).encode()) for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory, digits: Path, patches: Path) -> Path:
+    """Two sources, one of them images, under two seeds."""
+    space = {"source": {"grid": ["gaussian", str(patches)]}}
+    return write(tmp_path_factory.mktemp("grid") / "sweep.yaml", digits, space, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def by_hand(grid: Path, digits: Path, patches: Path) -> dict[str, Path]:
+    """The same four trainings, one after the other, in peace."""
+    overrides = [f"{key}={value}" for key, value in TINY.items()]
+    runs = {}
+    for number, (name, source) in enumerate((("gaussian", "gaussian"), ("patches", patches))):
+        for seed in (0, 1):
+            run = grid.parent / "by_hand" / f"{number:04d}_source-{name}_seed-{seed}"
+            api.train("dcgan", run, data=digits, source=source, kimg=0.16, seed=seed, overrides=overrides)
+            runs[run.name] = run
+    return runs
+
+
+@pytest.fixture(scope="module")
+def killed(address: str, grid: Path) -> tuple[Path, SweepReport]:
+    """A sweep after kill -9 of its driver, which has a Ray of its own, and in the second start of one training."""
+    out = grid.parent / "killed"
+    command = [sys.executable, "-m", "spider", "sweep", str(grid), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
+        wait_for(lambda: list(out.glob("runs/*/evaluations/*.json")))
+        assert trainings(out)
+        driver.kill()
+        driver.communicate()
+    wait_for(lambda: not trainings(out))  # no orphans
+    victims = []
+
+    def kill_one() -> None:
+        begun = set(out.glob("runs/*/metrics.jsonl"))
+        [fresh, *_] = wait_for(lambda: set(out.glob("runs/*/metrics.jsonl")) - begun)
+        victims.extend(trainings(fresh.parent))
+        os.kill(victims[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = sweep(grid, out, ray=address)
+    killer.join()
+    assert len(victims) == 1
+    return out, report
+
+
+def test_what_was_killed_and_what_was_not_end_the_same(
+    killed: tuple[Path, SweepReport], by_hand: dict[str, Path]
+) -> None:
+    out, report = killed
+    assert report.is_complete
+    assert report.counts == {"finished": 4}
+    assert {run.name for run in (out / "runs").iterdir()} == by_hand.keys()
+    for name, peaceful in by_hand.items():
+        assert values(out / "runs" / name) == values(peaceful)
+        assert weights(out / "runs" / name) == weights(peaceful)
+    assert sum(starts(out).values()) > 4  # one was killed while it trained
+    assert not trainings(out)
+
+
+def test_seeds_give_mean_and_spread(killed: tuple[Path, SweepReport]) -> None:
+    out, report = killed
+    for row in report.rows:
+        runs = [out / "runs" / trial.name for trial in row.configuration.trials]
+        found = [values(run)["000000.160-kimg.json"] for run in runs]
+        assert row.values == found
+        assert row.mean == pytest.approx(sum(found) / 2)
+        assert row.std == pytest.approx(abs(found[0] - found[1]) / 2**0.5)
+        assert row.kimg == 0.16
+    means = [row.mean for row in report.rows]
+    assert means == sorted(means)
+
+
+def test_a_finished_sweep_only_reports(killed: tuple[Path, SweepReport], grid: Path) -> None:
+    out, report = killed
+    before = starts(out)
+    assert sweep(grid, out, ray="nowhere:1").to_json() == report.to_json()
+    assert starts(out) == before
+
+
+def test_every_trial_is_an_ordinary_run(killed: tuple[Path, SweepReport], tmp_path: Path) -> None:
+    out, _ = killed
+    run = tmp_path / "alone"
+    shutil.copytree(min((out / "runs").iterdir()), run)
+    assert api.train(None, run) == "already finished"
+    assert api.train(None, run, kimg="+0.08") == "finished"
+    assert [summary.state for summary in api.ls(out)] == ["finished"] * 4
+    assert len(api.compare([out / "runs"]).experiments) == 2
+
+
+def test_tensorboard_shows_all_trials_by_images_and_with_what_was_chosen(killed: tuple[Path, SweepReport]) -> None:
+    for run in (killed[0] / "runs").iterdir():
+        events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+        events.Reload()
+        assert [event.step for event in events.Scalars("metrics/FD[offline]")] == [80, 160]
+        assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_under_asha_no_trial_is_lost_or_run_twice_and_what_is_not_finite_is_over(
+    address: str, tmp_path: Path, digits: Path
+) -> None:
+    space = {"g_optimizer.lr": {"grid": [2e-4, 1e30, 1e-9, 1e-10]}}
+    file = write(
+        tmp_path / "sweep.yaml",
+        digits,
+        space,
+        {"guard.max_skipped": 0, "ema.half_life_kimg": 0},
+        kimg=0.4,
+        scheduler={"kind": "asha", "grace_kimg": 0.08, "reduction_factor": 2},
+        at_once=2,
+    )
+    out = tmp_path / "out"
+    report = sweep(file, out, ray=address)
+    trials = {row.labels["g_optimizer.lr"]: row.configuration.trials[0] for row in report.rows}
+    assert trials["1e+30"].outcome == "not finite"
+    assert "not finite" in trials["1e+30"].error
+    assert report.rows[-1].mean is None
+    outcomes = [trial.outcome for trial in trials.values()]
+    assert "finished" in outcomes
+    assert "stopped" in outcomes
+    assert all(trial.kimg < 0.4 for trial in trials.values() if trial.outcome == "stopped")
+    assert starts(out) == dict.fromkeys(starts(out), 1)  # none twice, the one that is not finite neither
+    assert len(starts(out)) == 4
+
+    # As if the driver had died before it wrote down how a trial ended
+    finished = next(out / "configurations" / f"{row.configuration.number:04d}.json" for row in report.rows[:1])
+    tree = json.loads(finished.read_text())
+    tree["trials"][0] |= {"outcome": None, "kimg": 0.0}
+    finished.write_text(json.dumps(tree))
+    assert sweep(file, out, ray=address).to_json() == report.to_json()
+    assert starts(out) == dict.fromkeys(starts(out), 1)
+
+
+def test_a_stop_saves_the_trainings_and_the_same_command_goes_on(address: str, tmp_path: Path, digits: Path) -> None:
+    file = write(
+        tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, {"checkpoint.every_kimg": 9}, kimg=1.6
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "spider", "sweep", str(file), "--out", str(out), "--ray", address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        wait_for(lambda: list(out.glob("runs/*/metrics.jsonl")))
+        driver.send_signal(signal.SIGTERM)
+        told, error = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == 130, error
+    assert "the same command goes on" in told
+    assert not trainings(out)
+    [run] = (out / "runs").iterdir()
+    assert list((run / "checkpoints").iterdir())  # none was due
+
+
+def test_a_trial_that_always_fails_is_tried_again_and_then_named(address: str, tmp_path: Path, digits: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(digits, bad)
+    for shard in bad.glob("*.tar"):
+        shard.write_bytes(b"")
+    space = {"source": {"grid": [str(bad)]}}
+    file = write(tmp_path / "sweep.yaml", digits, space, kimg=0.08, retries=1)
+    report = sweep(file, tmp_path / "out", ray=address)
+    assert report.counts == {"failed": 1}
+    [warning] = [line for line in report.warnings if "failed" in line]
+    assert "source.path" in warning or ".tar" in warning
+    [log] = (tmp_path / "out" / "logs").glob("*bad*.txt")
+    assert log.read_text().count("error: ") == 2  # and a second try of the whole sweep would be two more
+
+
+def test_more_than_any_machine_has_is_refused(address: str, tmp_path: Path, digits: Path) -> None:
+    file = write(tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, resources={"cpus": 64})
+    with pytest.raises(Exception, match=r"resources: a trial needs cpus=64 .* has 2 and 0"):
+        sweep(file, tmp_path / "out", ray=address)

@@ -1,0 +1,316 @@
+"""What a sweep remembers is what stands on disk: whoever comes after a kill goes on with the same points and results.
+
+No training runs here: a run is played by the evaluations that it would have written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from spider.config.load import make_config
+from spider.experiment import compose
+from spider.metrics.results import MetricResult, write_result
+from spider.run import RunDirectory, checkpoint_name
+from sweeps.ledger import Configuration, Ledger, Trial
+from sweeps.sweep_config import AshaConfig
+from sweeps.sweep_neighbors import search_neighbors
+from sweeps.sweep_plan import SweepPlan
+from sweeps.sweep_report import SweepReport, make_report
+from sweeps.task import PENALTY
+
+EVERY, LENGTH = 10, 40
+Value = Callable[[dict[str, Any], int], float | None]
+
+DRAWN = {
+    "penalties.r1_gamma": {"loguniform": [0.01, 100]},
+    "d_steps": {"randint": [1, 3]},
+    "source": {"choice": ["gaussian", "gamma"]},
+}
+
+
+@pytest.fixture
+def make(tmp_path: Path, digits: Path) -> Callable[..., SweepPlan]:
+    """The plan of a sweep in a folder of its own."""
+
+    def make(**keys: Any) -> SweepPlan:
+        sweep = {
+            "config": "dcgan",
+            "data": str(digits),
+            "kimg": LENGTH,
+            "overrides": {"evaluate.every_kimg": EVERY, "evaluate.embedding": "offline"},
+            "seeds": 2,
+            **keys,
+        }
+        file = tmp_path / "sweep.yaml"
+        file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+        plan = SweepPlan(file, tmp_path / "out")
+        plan.write()
+        return plan
+
+    return make
+
+
+def play(ledger: Ledger, trial: Trial, value: float | None, upto: int = LENGTH) -> None:
+    """The run's evaluations, and its end. They fall to `value` at the length."""
+    for kimg in range(EVERY, upto + 1, EVERY):
+        now = None if value is None else value + (LENGTH - kimg) / 100
+        result = MetricResult("fid", "FD[offline]", now, {"seed": 0}, {"reference": {"fingerprint": "x"}})
+        write_result(ledger.run(trial).evaluations / f"{checkpoint_name(kimg * 1000)}.json", [result], {})
+    outcome = "not finite" if value is None else "finished" if upto == LENGTH else "stopped"
+    ledger.settle(trial.name, outcome, upto)
+
+
+def bowl(point: dict[str, Any], seed: int) -> float:
+    """Best at r1_gamma 1, a little worse for the second seed."""
+    return 1 + abs(math.log10(point["penalties.r1_gamma"])) + 0.1 * seed
+
+
+def run(plan: SweepPlan, value: Value = bowl, stop_after: int | None = None) -> list[tuple[dict[str, Any], int]]:
+    """Play trials one at a time; what was run, in order."""
+    ledger, done = plan.ledger(plan.axes([])), []
+    while stop_after is None or len(done) < stop_after:
+        following = ledger.next_trial()
+        if following is None:
+            break
+        configuration, trial = following
+        play(ledger, trial, value(configuration.point, trial.seed))
+        done.append((configuration.point, trial.seed))
+    return done
+
+
+def report(plan: SweepPlan) -> SweepReport:
+    axes = plan.axes([])
+    return make_report(plan, axes, plan.ledger(axes), [])
+
+
+@pytest.mark.parametrize("kind", ["random", "optuna"])
+def test_a_search_killed_after_any_trial_goes_on_as_if_it_had_not_been(
+    kind: str, make: Callable[..., SweepPlan], tmp_path: Path
+) -> None:
+    """Optuna's random numbers, and the seeds that a configuration still lacks, are a matter of files as well."""
+    search = {"kind": kind, "trials": 14, "seed": 5}
+    plan = make(space=DRAWN, search=search)
+    whole = run(plan)
+    assert len(whole) == 28
+    (tmp_path / "out").rename(tmp_path / "whole")
+    pieces, plan = [], make(space=DRAWN, search=search)
+    for size in (1, 2, 10, 11, 99):
+        pieces += run(plan, stop_after=size)
+    assert pieces == whole
+
+
+def test_every_configuration_is_tried_once_under_each_seed(make: Callable[..., SweepPlan]) -> None:
+    done = run(make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}, "batch": {"grid": [8, 16]}}, seeds=[3, 7]))
+    assert [seed for _, seed in done] == [3, 7] * 4
+    assert [point for point, _ in done[::2]] == [
+        {"penalties.r1_gamma": gamma, "batch": batch} for gamma in (0.1, 1) for batch in (8, 16)
+    ]
+
+
+def test_a_grid_under_random_search_meets_every_draw(make: Callable[..., SweepPlan]) -> None:
+    space = {"batch": {"grid": [8, 16]}, "penalties.r1_gamma": {"uniform": [0, 1]}}
+    points = [
+        point for point, _ in run(make(space=space, search={"kind": "random", "trials": 3}, seeds=1), lambda p, s: 1)
+    ]
+    draws = [point["penalties.r1_gamma"] for point in points]
+    assert [point["batch"] for point in points] == [8, 16] * 3
+    assert draws[::2] == draws[1::2]
+    assert len(set(draws)) == 3
+
+
+def test_draws_stay_within_their_bounds(make: Callable[..., SweepPlan]) -> None:
+    points = [point for point, _ in run(make(space=DRAWN, search={"kind": "random", "trials": 200}, seeds=1))]
+    gammas = sorted(point["penalties.r1_gamma"] for point in points)
+    assert gammas[0] >= 0.01
+    assert gammas[-1] <= 100
+    assert 0.3 < gammas[100] < 3  # the middle of the logarithm
+    assert {point["d_steps"] for point in points} == {1, 2, 3}
+
+
+def test_optuna_is_told_the_mean_over_the_seeds_and_heeds_it(make: Callable[..., SweepPlan], tmp_path: Path) -> None:
+    """The same search goes down where low is good, and up where high is."""
+
+    def height(point: dict[str, Any], seed: int) -> float:
+        return math.log10(point["penalties.r1_gamma"]) + 0.1 * seed
+
+    ends = []
+    for sign in (1, -1):
+        plan = make(space=DRAWN, search={"kind": "optuna", "trials": 40})
+        points = [point for point, _ in run(plan, lambda point, seed, sign=sign: 9 + sign * height(point, seed))][::2]
+        ends.append(sum(height(point, 0) for point in points[-20:]) / 20)
+        ledger = plan.ledger(plan.axes([]))
+        told = ledger.score(ledger.configurations[0])
+        assert told == pytest.approx(9 + sign * (height(points[0], 0) + 0.05))
+        (tmp_path / "out").rename(tmp_path / f"went {sign}")
+    assert ends[0] < ends[1] - 0.8
+
+
+def test_a_seed_that_is_not_finite_is_penalised_and_shown_as_that(make: Callable[..., SweepPlan]) -> None:
+    plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}})
+    run(plan, lambda point, seed: None if point["penalties.r1_gamma"] == 1 and seed == 1 else 5.0)
+    ledger = plan.ledger(plan.axes([]))
+    assert ledger.score(ledger.configurations[1]) == pytest.approx((5.3 + PENALTY) / 2, rel=0.1)
+    first, second = report(plan).rows
+    assert (first.labels["penalties.r1_gamma"], second.labels["penalties.r1_gamma"]) == ("0.1", "1")
+    assert second.state() == "1 finished, 1 not finite"
+    assert second.values == [5.0]
+
+
+def test_a_configuration_is_judged_where_all_its_seeds_came_to(make: Callable[..., SweepPlan]) -> None:
+    plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}})
+    ledger = plan.ledger(plan.axes([]))
+    for upto, value in ((LENGTH, 3.0), (LENGTH, 4.0), (LENGTH, 1.0), (20, 2.0)):
+        _, trial = ledger.next_trial()
+        play(ledger, trial, value, upto)
+    first, second = report(plan).rows
+    assert (first.kimg, first.mean, first.std) == (LENGTH, 3.5, pytest.approx(0.5**0.5))
+    assert (second.kimg, second.mean) == (20, pytest.approx((1.2 + 2.2) / 2))  # not 1.0, that of the lucky seed
+
+
+def test_the_report_has_every_configuration_and_the_command_of_the_winner(
+    make: Callable[..., SweepPlan], tmp_path: Path, digits: Path
+) -> None:
+    plan = make(space=DRAWN, search={"kind": "random", "trials": 5})
+    run(plan, lambda point, seed: None if point["d_steps"] == 3 else bowl(point, seed))
+    found = report(plan)
+    found.write(plan.out)
+    document = json.loads((plan.out / "sweep.json").read_text())
+    assert document["complete"]
+    best = min(document["configurations"], key=lambda each: each["mean"] if each["mean"] is not None else math.inf)
+    assert best == document["configurations"][0]
+    assert best["std"] == pytest.approx(0.1 / 2**0.5)
+    lines = list(csv.DictReader((plan.out / "sweep.csv").open()))
+    assert [int(line["configuration"]) for line in lines] == [e["number"] for e in document["configurations"]]
+    with Image.open(plan.out / "parallel.png") as figure:
+        assert figure.width > 600
+    spider, train, config, *words = document["winner"].split()
+    assert (spider, train, config) == ("spider", "train", "dcgan")
+    flags = dict(zip(words[:10:2], words[1:10:2], strict=True))
+    assert flags["--kimg"] == "2000"  # the preset's own length, not the sweep's
+    composed = compose(
+        config, RunDirectory(tmp_path / "w"), data=flags["--data"], source=flags["--source"], overrides=words[10:]
+    )
+    assert composed.penalties.r1_gamma == best["point"]["penalties.r1_gamma"]
+    assert composed.source.kind == best["point"]["source"]
+
+
+def test_what_optuna_suggests_and_no_run_can_be_is_refused_and_passed_over(make: Callable[..., SweepPlan]) -> None:
+    """Bounds can be tried beforehand, and all that lies between them cannot."""
+    fixed = [{"kind": "fixed", "k": k} for k in (8, 60)]
+    plan = make(
+        space={"selection": {"choice": fixed}, "batch": {"randint": [64, 64 + 1]}},
+        search={"kind": "optuna", "trials": 6},
+        seeds=1,
+    )
+    ledger = plan.ledger(plan.axes([]))
+    ledger._make = _refusing(ledger._make)
+    for _ in range(3):
+        following = ledger.next_trial()
+        assert following is not None
+        play(ledger, following[1], 1.0)
+    refused = [each for each in plan.ledger(plan.axes([])).configurations if each.refused]
+    assert len(refused) == 2
+    assert "refused: no" in report(plan).table()
+
+
+def _refusing(make: Callable[..., Configuration]) -> Callable[..., Configuration]:
+    return lambda n, point: Configuration(n, point, refused="no") if n in (0, 2) else make(n, point)
+
+
+def test_asha_remembers_what_was_measured_before_a_restart(make: Callable[..., SweepPlan]) -> None:
+    """Ray Tune's own restore begins with empty rungs, which let the next trial through whatever it is worth."""
+    from sweeps.tuning import _Asha
+
+    asha = AshaConfig(grace_kimg=EVERY, reduction_factor=2)
+    plan = make(space={"penalties.r1_gamma": {"grid": [1, 2, 3, 4]}}, seeds=1, scheduler=asha.model_dump())
+    ledger = plan.ledger(plan.axes([]))
+    given = [ledger.next_trial()[1] for _ in range(4)]
+    play(ledger, given[0], 1.0)
+    play(ledger, given[1], 9.0, upto=EVERY)
+    play(ledger, given[2], 2.0, upto=20)
+    given[2].outcome = None  # killed while it went on, after it had passed the first rung
+    scheduler = _Asha(asha, ledger, "min")
+
+    def decide(trial: Trial, kimg: float, value: float) -> str:
+        handle = type("Handle", (), {"config": {"name": trial.name}})
+        scheduler.on_trial_add(None, handle)
+        return scheduler.on_trial_result(None, handle, {"kimg": kimg, "value": value})
+
+    assert decide(given[3], EVERY, 5.0) == "STOP"  # two of three were better
+    assert decide(given[2], EVERY, 2.3) == "CONTINUE"  # decided once, however it compares by now
+    assert decide(given[2], 20, 9.0) == "STOP"  # that was not decided yet
+
+
+def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result(
+    make: Callable[..., SweepPlan], patches: Path
+) -> None:
+    search = {
+        "sources": {"letters": "builtin:letters", "patches": str(patches), "digits": "builtin:digits"},
+        "orders": [-1, 1],
+        "picks": 1,
+        "embedding": "offline",
+        "images": 150,
+        "mode": "screen",
+    }
+    plan = make(config="spider-dcgan", space={"source": {"neighbors": search}}, seeds=2)
+    rankings = search_neighbors(
+        plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False
+    )
+    assert [ranking.order for ranking in rankings] == ["-1", "1"]
+    axes = plan.axes(rankings)
+    picked = {name for ranking in rankings for name in ranking.picks}
+    assert axes[0].labels == tuple(dict.fromkeys(name for ranking in rankings for name in ranking.picks))
+    assert len(picked) == len(axes[0].values) < 3
+    ledger = plan.ledger(axes)
+    while (following := ledger.next_trial()) is not None:
+        play(ledger, following[1], 2.0 + following[0].number + 0.1 * following[1].seed)
+    found = make_report(plan, axes, ledger, rankings)
+    found.write(plan.out)
+    table = found.table()
+    assert "picked under order" in table
+    assert "does low CSID[-1] make a better GAN? 1 sources" in table or "rank correlation" in table
+    assert (plan.out / "outcome.png").is_file()
+    (plan.out / "neighbors" / "order_1" / "neighbors.csv").unlink()
+    search_neighbors(plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False)
+    assert not (plan.out / "neighbors" / "order_1" / "neighbors.csv").exists()  # what is there is not searched again
+
+
+def test_rank_correlation_says_when_the_nearest_makes_the_best(make: Callable[..., SweepPlan], patches: Path) -> None:
+    search = {"sources": {"a": "builtin:letters", "b": str(patches)}, "embedding": "offline", "images": 150}
+    search |= {"picks": "all", "mode": "screen"}
+    plan = make(config="spider-dcgan", space={"source": {"neighbors": search}}, seeds=1)
+    rankings = search_neighbors(
+        plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False
+    )
+    csid = {each.source: each.csid for each in rankings[0].sources}
+    axes = plan.axes(rankings)
+    ledger = plan.ledger(axes)
+    while (following := ledger.next_trial()) is not None:
+        play(ledger, following[1], 10 + csid[axes[0].label(following[0].point["source"])])
+    (agreement,) = make_report(plan, axes, ledger, rankings).outcome.agreements
+    assert agreement.correlation == pytest.approx(1)
+    assert agreement.interval is None
+    assert agreement.words == "rank correlation +1.00, 2 sources: too few for an interval"
+
+
+def test_a_run_as_source_is_one_checkpoint_for_the_whole_sweep(make: Callable[..., SweepPlan], tmp_path: Path) -> None:
+    fed = RunDirectory(tmp_path / "fed")
+    fed.write_config(make_config({"data": {"path": "x"}}))
+    for name in ("000001-kimg", "000002-kimg"):
+        (fed.checkpoints / name).mkdir(parents=True)
+    plan = make(space={"source": {"grid": ["gaussian", f"{fed.path}"]}}, seeds=1)
+    ledger = plan.ledger(plan.axes([]))
+    given = [ledger.next_trial() for _ in range(2)]
+    (fed.checkpoints / "000003-kimg").mkdir()
+    again = plan.ledger(plan.axes([]))
+    assert again.configurations[1].source == f"{fed.path}@2"
+    assert f"{fed.path}@2" in plan.task(plan.axes([]), 0, again.configurations[1], given[1][1]).words
