@@ -95,7 +95,7 @@ def script_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path,
 
 def _launch(command: Sequence[str], folder: Path, name: str) -> Launch:
     success, failed = (shlex.quote(str(folder / name)) for name in (SUCCESS, FAILED))
-    lost = json.dumps({"reason": "the head was killed before it could tell"})
+    lost = json.dumps({"reason": "the head ended without a word; the log may have one"})
     return Launch(
         name=name,
         tasks_per_node=1,
@@ -167,6 +167,8 @@ class RayJob:
 
     def _run_command(self, task: SlurmTask, signals: JobSignals, output: _Output) -> None:
         """Raises ClusterError unless it ends well."""
+        if shutil.which(self.command[0]) is None:
+            raise ClusterError(f"{self.command[0]}: no such program on {task.node}")
         port = _port(task)
         _require_free(port, task)
         own_ip = _own_ip(task.nodes[-1])
@@ -249,7 +251,6 @@ class _Ray:
     """Ray's processes on this node: `ray start`, which ends when any of those that it started does."""
 
     def __init__(self, task: SlurmTask, folder: Path, scratch: Path, *arguments: str) -> None:
-        self._node = task.node
         self._log = scratch / "start.log"
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),

@@ -127,7 +127,7 @@ def test_the_exit_code_of_the_script_is_the_markers(tmp_path: Path) -> None:
     assert code(SUCCESS, 137) == 0  # a node was lost
     assert code(FAILED, 0) == 1
     assert code("", 0) == 1
-    assert "killed" in marker(tmp_path / "a b")[1]["reason"]
+    assert "without a word" in marker(tmp_path / "a b")[1]["reason"]
     assert code("", 255) == 255  # back in the queue: nothing is decided
     assert not (tmp_path / "a b" / FAILED).exists()
 
@@ -215,3 +215,8 @@ def test_a_head_that_cannot_start_says_why_and_nobody_waits_for_it(tmp_path: Pat
         node.communicate(timeout=30)  # less than it would wait
     assert (head.returncode, node.returncode) == (1, 0)
     assert f"port {port}, which job {job} would use, is taken" in marker(tmp_path)[1]["reason"]
+
+
+def test_a_command_that_is_not_there_is_named_before_ray_starts(tmp_path: Path, start: Start) -> None:
+    start(["spyder", "neighbors"]).communicate(timeout=30)
+    assert marker(tmp_path)[1]["reason"] == "spyder: no such program on 127.0.0.1"
