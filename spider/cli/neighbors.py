@@ -10,6 +10,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json
+from spider.cli.slurm import submit_this
 from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
@@ -18,9 +19,12 @@ commands = typer.Typer()
 @commands.command(
     epilog="\b\nExamples:\n"
     "  spider neighbors shards/photos shards/faces shards/places --out near/ --orders=-1,1\n"
-    "  spider neighbors builtin:digits builtin:letters abc=other/letters --out near/ --embedding offline"
+    "  spider neighbors builtin:digits builtin:letters abc=other/letters --out near/ --embedding offline\n"
+    "  spider neighbors --all shards/photos shards/faces shards/places --out near/ --ray local\n"
+    "  spider neighbors shards/photos shards/* --out near/ --slurm nodes=4,gpus_per_node=8,time=4:00:00 --dry-run"
 )
 def neighbors(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The images to learn: packed shards, or as in pack.")],
     sources: Annotated[
         list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="What could be borrowed from, the same way.")
@@ -77,6 +81,16 @@ def neighbors(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
     ] = None,
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nodes=N,...|FILE.yaml",
+            help="As a Slurm job, on Ray on all its nodes: nodes, time, gpus_per_node, partition, ...",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --slurm: print the script and submit nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print neighbors.json, or matrix.json.")] = False,
 ) -> None:
     """Rank datasets as neighbours of a target.
@@ -85,6 +99,11 @@ def neighbors(
     stops it, the same command goes on from there.
     """
     require_one_process("neighbors")
+    if dry_run and slurm is None:
+        raise SpiderUsageError("--dry-run prints the script of a Slurm job: say which, --slurm nodes=2,time=1:00:00")
+    if slurm is not None:
+        submit_this(context, slurm, out, dry_run=dry_run)
+        return
     options: dict[str, Any] = {
         "embedding": embedding,
         "protocol": protocol,

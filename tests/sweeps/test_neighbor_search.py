@@ -67,7 +67,9 @@ def test_moments_in_parts_are_those_of_the_whole(packed, plain, tmp_path, monkey
 
 
 def test_paper_mode_is_found_again(packed: Path, tmp_path: Path):
-    first, again = (search(packed, tmp_path / "cache", tmp_path / "out", mode="paper") for _ in range(2))
+    chosen = options(tmp_path / "cache", mode="paper")
+    places = packed / "patches", [packed / "letters"]
+    first, again = (neighbors(*places, out=tmp_path / "out", options=chosen) for _ in range(2))
     assert_same(again, first)
     assert {row.curves[0].mode for row in again.rows} == {"paper"}
 
@@ -139,7 +141,7 @@ def test_what_is_computed_from_features_and_damaged_is_named(packed: Path, tmp_p
             path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
         elif path.name.startswith("distances"):
             path.unlink()
-    with pytest.raises(SpiderError, match="its law is damaged or gone .* the same command makes it again"):
+    with pytest.raises(SpiderError, match=r"its law is damaged or gone .* the same command makes it again"):
         search(packed, tmp_path / "cache", tmp_path / "out")
 
 
