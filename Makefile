@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test lint types imports ci bench clean
+.PHONY: help demo test drills lint types imports ci bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +25,9 @@ demo: $(VENV)/.installed  ## install and tell the whole story on built-in data, 
 test: $(VENV)/.installed-dev  ## the laws (under 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+drills: $(VENV)/.installed-dev  ## what needs Slurm, on a real one of two nodes on this machine (as root, with slurm-wlm and munge)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/drills
+
 lint: $(VENV)/.installed-dev  ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +38,7 @@ types: $(VENV)/.installed-dev  ## mypy, strict, on the packages
 imports: $(VENV)/.installed-dev  ## the import contracts
 	$(BIN)/lint-imports
 
-ci: lint types imports test demo  ## everything that must pass before a change lands
+ci: lint types imports test drills demo  ## everything that must pass before a change lands
 
 bench: $(VENV)/.installed-dev  ## every benchmark; tables on the screen, JSON under runs/bench
 	$(BIN)/python -m benchmarks.run --out runs/bench

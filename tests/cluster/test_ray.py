@@ -132,7 +132,7 @@ def test_a_worker_that_cannot_be_made_ends_the_run_with_its_error(cluster: RayCl
     def refuse() -> Worker:
         raise ClusterUsageError("no weights here")
 
-    with pytest.raises(ClusterUsageError, match="^no weights here$"), RayWorkers(refuse, cluster) as workers:
+    with pytest.raises(ClusterUsageError, match=r"^no weights here$"), RayWorkers(refuse, cluster) as workers:
         list(workers.run(pieces("square")))
     with pytest.raises(ClusterError, match="workers die as they start"), RayWorkers(_die, cluster) as workers:
         list(workers.run(pieces("square")))

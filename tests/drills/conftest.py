@@ -1,4 +1,7 @@
-"""Fixtures of the drills: what only a real Slurm can show. `make drills` runs them; `make test` does not."""
+"""Fixtures of the drills: what only a real Slurm can show. `make drills` runs them; `make test` does not.
+
+Without Slurm they are skipped, with the reason; where DRILLS_REQUIRED is set, as in continuous integration, they fail.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """Two idle nodes, n1 and n2, with two cores each; gone after the test with all that ran on them."""
     lacking = [program for program in _PROGRAMS if not shutil.which(program)]
     if lacking or os.geteuid() != 0:
-        pytest.skip(f"needs root and Slurm; not on the PATH: {', '.join(lacking) or 'nothing'}")
+        give_up = pytest.fail if "DRILLS_REQUIRED" in os.environ else pytest.skip
+        give_up(f"needs root and Slurm; not on the PATH: {', '.join(lacking) or 'nothing'}")
     folder = tmp_path / "slurm"
     with subprocess.Popen([sys.executable, str(_CLUSTER), str(folder)], stdout=subprocess.PIPE, text=True) as cluster:
         assert cluster.stdout is not None
