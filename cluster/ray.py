@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +43,14 @@ class RayCluster:
         address: where it is, as `connected` takes it.
         nodes: machines that are there now.
         cpus, gpus: what they have together.
+        cpus_per_gpu: cores for each GPU, on every machine that has any; at least 1.
     """
 
     address: str
     nodes: int
     cpus: int
     gpus: int
+    cpus_per_gpu: int = 1
 
 
 @contextmanager
@@ -91,9 +93,8 @@ def connected(address: str) -> Iterator[RayCluster]:
         raise ClusterError(f"no Ray cluster at {address}: {reason}") from error
     session = context.address_info["session_dir"]
     try:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        alive = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
-        yield RayCluster(address, alive, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield _describe(address, nodes)
     finally:
         ray.shutdown()
         if address == LOCAL:
@@ -113,6 +114,12 @@ class _Hand:
     actor: Any
     starting: Any
     given: deque[tuple[Any, Piece]] = field(default_factory=deque)
+
+
+def _describe(address: str, nodes: Sequence[Mapping[str, float]]) -> RayCluster:
+    cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
+    each = [cores // devices for cores, devices in zip(cpus, gpus, strict=True) if devices]
+    return RayCluster(address, len(nodes), sum(cpus), sum(gpus), max(1, min(each, default=1)))
 
 
 def _show_token() -> None:
@@ -136,7 +143,10 @@ def _require_listener(address: str) -> None:
 
 
 class RayWorkers:
-    """One worker for every GPU of the cluster, or for every core if it has none. A `cluster.workers.Workers`."""
+    """One worker for every GPU of the cluster with its share of cores, or for every core if it has none.
+
+    A `cluster.workers.Workers`.
+    """
 
     def __init__(self, make: Callable[[], Any], cluster: RayCluster, *, count: int | None = None) -> None:
         """Begin to start them.
@@ -155,7 +165,8 @@ class RayWorkers:
 
         self._ray = ray
         self._make = ray.put(make)
-        self._actor_class = ray.remote(_Actor).options(num_cpus=1, num_gpus=1 if cluster.gpus else 0)
+        cpus, gpus = (cluster.cpus_per_gpu, 1) if cluster.gpus else (1, 0)
+        self._actor_class = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
         self._deaths_at_start = 0
         self._hands = [self._start() for _ in range(count)]
 

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from cluster.world import World
+from shards.dataset import ShardDataset
 from spider.embed.cache import Arrays, FeatureCache, FeatureKey, Features
 from spider.embed.embedding import Embedding
 from spider.embed.features import Span, extract_features, pieces_of
-from spider.embed.images import NumberedImages
+from spider.embed.images import DrawnImages, NumberedImages
 from spider.embed.load import load_embedding
 from spider.errors import SpiderError
 from spider.metrics.frechet import NormalLaw, law_distance
@@ -228,9 +229,13 @@ class NeighborWorker:
         if kept is not None and len(kept["rows"]) == piece[1] - piece[0]:
             rows: Features = kept["rows"]
             return rows
-        start, stop = piece
-        images = self._plan.images[dataset]
-        return extract_features(images, self._network, self._world, start=start, stop=stop, cache=self._cache)
+        images, (start, stop) = self._plan.images[dataset], piece
+        # A GPU waits for nobody's decoding; on a CPU there is no core to spare. What makes images is not disturbed.
+        from_files = isinstance(images, ShardDataset | DrawnImages)
+        readers = torch.get_num_threads() if from_files and self._world.device.type == "cuda" else 0
+        return extract_features(
+            images, self._network, self._world, start=start, stop=stop, cache=self._cache, readers=readers
+        )
 
     def _all_features(self, dataset: str) -> Features:
         features: Features = np.concatenate([piece for _, piece in self._pieces(dataset)])

@@ -9,7 +9,9 @@ A cache keeps them in pieces of `PIECE` images, each written as soon as it is wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -40,11 +42,13 @@ def extract_features(
     start: int = 0,
     stop: int | None = None,
     cache: FeatureCache | None = None,
+    readers: int = 0,
     progress: bool = False,
 ) -> Features:
     """Features of images start .. stop - 1 (all of them by default), float32 [stop - start, dim].
 
     Every rank gets the same array, and every world size the same one. With a cache, rank 0 reads and writes it.
+    `readers` threads read blocks ahead, for images that are files; 0: images are read or made when it is their turn.
     """
     (features,) = _extract(
         images,
@@ -56,6 +60,7 @@ def extract_features(
         stop,
         cache,
         progress,
+        readers,
     )
     return features
 
@@ -89,6 +94,7 @@ def _extract(
     stop: int | None,
     cache: FeatureCache | None,
     progress: bool,
+    readers: int = 0,
 ) -> list[Features]:
     """One array [stop - start, dim of the output] per output, as far as possible from the cache."""
     stop = len(images) if stop is None else stop
@@ -100,7 +106,7 @@ def _extract(
     }
     found = {} if cache is None else _from_cache(cache, keys, world)
     missing = [span for span in spans if span not in found]
-    for span, arrays in _computed(images, world, embed, missing, progress):
+    for span, arrays in _computed(images, world, embed, missing, readers, progress):
         found[span] = arrays
         if cache is not None and world.is_main:
             for key, rows in zip(keys[span], arrays, strict=True):
@@ -119,17 +125,19 @@ def _computed(
     world: World,
     embed: Callable[[Tensor], tuple[Tensor, ...]],
     spans: list[Span],
+    readers: int,
     progress: bool,
 ) -> Iterator[tuple[Span, list[Features]]]:
     """Every piece with its arrays, one per output, as soon as its last block has been through the embedding."""
     blocks = [(b, span) for span in spans for b in range(span[0] // BLOCK, -(-span[1] // BLOCK))]
     parts: list[list[Features]] = []
     rounds = range(0, len(blocks), world.size)
+    # The last round may have fewer blocks than ranks; a gather needs something from every rank.
+    read = _read(images, [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds], readers)
     for r in tqdm(
         rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
     ):
-        # The last round may have fewer blocks than ranks; a gather needs something from every rank.
-        mine = embed(_block(images, *blocks[min(r + world.rank, len(blocks) - 1)]))
+        mine = embed(next(read))
         gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
         for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
             wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)
@@ -137,6 +145,26 @@ def _computed(
             if (b + 1) * BLOCK >= stop:
                 yield (start, stop), [np.concatenate(column) for column in zip(*parts, strict=True)]
                 parts = []
+
+
+def _read(images: NumberedImages, blocks: Sequence[tuple[int, Span]], readers: int) -> Iterator[Tensor]:
+    """The blocks in order, each reader a block ahead."""
+    if readers == 0:
+        for block in blocks:
+            yield _block(images, *block)
+        return
+    with ThreadPoolExecutor(readers) as pool:
+        ahead: deque[Future[Tensor]] = deque()
+        try:
+            for block in blocks:
+                ahead.append(pool.submit(_block, images, *block))
+                if len(ahead) > readers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def _block(images: NumberedImages, b: int, span: Span) -> Tensor:

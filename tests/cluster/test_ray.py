@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.ray import RayCluster, RayWorkers, connected
+from cluster.ray import RayCluster, RayWorkers, _describe, connected
 from cluster.workers import OneWorker, Piece
 
 
@@ -146,6 +146,13 @@ def _die() -> Worker:
 def test_more_workers_than_there_is_room_for_are_refused(cluster: RayCluster) -> None:
     with pytest.raises(ClusterUsageError, match=f"1000 workers.* has {cluster.cpus}"):
         RayWorkers(lambda: None, cluster, count=1000)
+
+
+def test_a_gpu_comes_with_its_share_of_cores_on_any_machine() -> None:
+    nodes = [{"CPU": 64.0}, {"CPU": 16.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 8.0}]
+    assert _describe("there", nodes) == RayCluster("there", nodes=3, cpus=112, gpus=16, cpus_per_gpu=2)
+    assert _describe("there", [{"CPU": 4.0, "GPU": 8.0}]).cpus_per_gpu == 1
+    assert _describe("there", [{"CPU": 4.0}]) == RayCluster("there", nodes=1, cpus=4, gpus=0)
 
 
 def test_there_is_one_connection(cluster: RayCluster) -> None:

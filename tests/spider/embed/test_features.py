@@ -129,6 +129,21 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path):
     assert embedding.calls == 16
 
 
+def test_reading_ahead_changes_nothing_but_the_time():
+    whole = extract_features(Many(), OfflineEmbedding(), WORLD, stop=PIECE + 100)
+    ahead = extract_features(Many(), OfflineEmbedding(), WORLD, stop=PIECE + 100, readers=3)
+    np.testing.assert_array_equal(ahead, whole)
+
+    class Torn(Many):
+        def batch(self, start: int, stop: int) -> Tensor:
+            if start >= 5 * BLOCK:
+                raise ValueError("torn")
+            return super().batch(start, stop)
+
+    with pytest.raises(ValueError, match="torn"):
+        extract_features(Torn(), OfflineEmbedding(), WORLD, readers=3)
+
+
 def extract_many(world: World, root: Path) -> np.ndarray:
     return extract_features(Many(), OfflineEmbedding(), world, cache=FeatureCache(root))
 
