@@ -105,7 +105,6 @@ class SweepPlan:
                 configuration.source,
                 config=self.out / "base.yaml",
                 seed=trial.seed,
-                run=run,
                 kimg=self.sweep.kimg,
             ),
             run=str(run),

@@ -253,10 +253,9 @@ def _winner(plan: SweepPlan, best: Configuration) -> str:
         best.source,
         config=plan.sweep.config,
         seed=plan.sweep.seeds[0],
-        run=plan.out / "winner",
         kimg=plan.full_kimg,
     )
-    return shlex.join(["spider", "train", *words])
+    return shlex.join(["spider", "train", words[0], "--run", str(plan.out / "winner"), *words[1:]])
 
 
 def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:

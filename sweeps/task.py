@@ -52,8 +52,8 @@ class Task:
 
     Attributes:
         name: of the trial.
-        words: what stands after `spider train`.
         run: its folder.
+        words: what stands after `spider train --run RUN`.
         log: where the training prints.
         measure: what is reported.
         hyperparameters: for TensorBoard; empty where the run writes no events.
@@ -62,8 +62,8 @@ class Task:
     """
 
     name: str
-    words: list[str]
     run: str
+    words: list[str]
     log: str
     measure: Measure
     hyperparameters: dict[str, Any]

@@ -71,7 +71,7 @@ class SweepTrial(tune.Trainable):
         if task.hyperparameters:
             write_hyperparameters(self._run.tensorboard, task.name, task.hyperparameters)
         self._training = Training(
-            task.words, Path(task.log), processes=task.processes, threads=task.threads, gpus=task.gpus
+            self._run.path, task.words, Path(task.log), processes=task.processes, threads=task.threads, gpus=task.gpus
         )
 
     def _next(self, *, finished: bool) -> Evaluated | None:
