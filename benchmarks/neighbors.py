@@ -6,6 +6,8 @@ Features of 20,000 images of 32 px under the offline embedding, kept as a search
 the moment both have done a piece to the last one; and by two plain processes in a loop over the same pieces, likewise.
 They take turns. To reach: under 15 % more time. Prediction: a call takes 1 ms where a piece takes 0.3 s: under 2 %.
 
+Pieces of work, one core, 2,048 dimensions: what the cost model in docs/neighbours.md is made of.
+
 Screening: 300 candidates in 2,048 dimensions whose summaries are kept, one order, from the files to the ranks. To
 reach: under 1 s. Prediction: 300 files of 33 KB, read and hashed at 0.2 ms each, and 0.05 s of closed forms: 0.11 s.
 """
@@ -19,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from multiprocessing.synchronize import Barrier
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,7 @@ from cluster.workers import OneWorker, Piece
 from spider.embed.cache import FeatureCache
 from spider.embed.features import PIECE, pieces_of
 from spider.embed.load import load_embedding
-from spider.sid.cube import FeatureSummary
+from spider.sid.cube import FeatureSummary, summarise_part
 from spider.sid.kernels import Kernel
 from sweeps.neighbor_search import NeighborSearch, Pair
 from sweeps.neighbor_worker import DatasetSummary, NeighborPlan, NeighborWorker
@@ -139,6 +142,48 @@ def _loop(plan: NeighborPlan, rank: int, together: Barrier) -> None:
     together.wait()
     list(worker.run(rest))
     together.wait()
+
+
+def piece_seconds(repeats: int) -> list[dict[str, object]]:
+    """Each kind of piece, of two datasets of 16,384 images whose features are kept."""
+    rng = np.random.default_rng(0)
+    images = {name: RandomImages(16 * PIECE, name) for name in ("target", "source")}
+    with tempfile.TemporaryDirectory() as folder:
+        plan = NeighborPlan(images, ("inception", None, None), "digest", Path(folder), (Kernel(-1),), 0)
+        cache, spans = FeatureCache(plan.cache), pieces_of(0, 16 * PIECE)
+        for name, spread in (("target", 0.2), ("source", 0.3)):
+            parts = []
+            for span in spans:
+                features = (0.4 + spread * rng.standard_normal((PIECE, DIM))).astype(np.float32)
+                cache.store(plan.key(name, "features", span), rows=features)
+                parts.append(summarise_part(features))
+            DatasetSummary(reduce(add, parts), colour=True).store(cache, plan, name)
+        whole = (0, 16 * PIECE)
+        work = {
+            "summary of 1,024 kept features": ("extract", ("source", *spans[0])),
+            "sample of a dataset, per 1,024 images": ("gather", ("source",)),
+            "redrawn cube of a target of 16,384": ("redraw", ("target",)),
+            "20 subsets of one set about a target": ("measure", ("target", "source", range(20))),
+            "moments of 16,384 images": ("moments", ("source", *whole)),
+            "covariance's factor of a dataset": ("law", ("source", [whole])),
+            "FD and KD of a pair": ("distances", ("target", "source")),
+        }
+        worker = NeighborWorker(plan)
+        for name in images:
+            worker.gather(name)
+            worker.moments(name, *whole)
+            worker.law(name, [whole])
+        rows: list[dict[str, object]] = []
+        for what, (method, arguments) in work.items():
+            getattr(worker, method)(*arguments)
+            taken = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                getattr(worker, method)(*arguments)
+                taken.append(time.perf_counter() - start)
+            share = len(spans) if method == "gather" else 1
+            rows.append({"what": what, "seconds": statistics.median(taken) / share})
+        return rows
 
 
 def screening_seconds(repeats: int) -> float:
