@@ -16,21 +16,7 @@ _INTERRUPTED, _FAILED = 130, 1
 
 
 @commands.command(
-    epilog="\b\nSWEEP.yaml:\n"
-    "  config: spider-dcgan               # a preset or a YAML file\n"
-    "  data: shards/digits\n"
-    "  kimg: 200                          # of every trial\n"
-    "  overrides: {evaluate.every_kimg: 20, evaluate.embedding: offline}\n"
-    "  seeds: 2                           # of every configuration\n"
-    "  metric: fid\n"
-    "  space:                             # grid, choice, uniform, loguniform, randint, neighbors\n"
-    "    source: {neighbors: {sources: [shards/letters, shards/faces], orders: [-1, 1], picks: 1}}\n"
-    "    penalties.r1_gamma: {grid: [0.1, 1, 10]}\n"
-    "  search: grid                       # or {kind: random, trials: 20}, {kind: optuna, trials: 40}\n"
-    "  scheduler: fifo                    # or {kind: asha, grace_kimg: 20, reduction_factor: 3}\n"
-    "  resources: {cpus: 1, gpus: 0.5}    # of every trial; processes: 4 for one training on 4 GPUs\n"
-    "  retries: 2\n\n"
-    "\b\nExamples:\n"
+    epilog="\b\nExamples:\n"
     "  spider sweep sweep.yaml --out sweeps/neighbours --dry-run\n"
     "  spider sweep sweep.yaml --out sweeps/neighbours\n"
     "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto\n"
