@@ -19,8 +19,7 @@ _INTERRUPTED, _FAILED = 130, 1
     epilog="\b\nExamples:\n"
     "  spider sweep sweep.yaml --out sweeps/neighbours --dry-run\n"
     "  spider sweep sweep.yaml --out sweeps/neighbours\n"
-    "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto\n"
-    "  spider compare sweeps/neighbours/runs"
+    "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto"
 )
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What differs, and how it is searched.")],
@@ -41,7 +40,23 @@ def sweep(
 
     Every trial is an ordinary run in DIR/runs. The same command goes on where a killed or stopped sweep was; Ctrl-C
     saves the trainings and ends with exit code 130. DIR gets sweep.json, sweep.csv, parallel.png and, where the sources
-    come from a neighbour search, outcome.png.
+    come from a neighbour search, outcome.png. `spider compare DIR/runs` shows the trials side by side.
+
+    \b
+    SWEEP.yaml:
+      config: spider-dcgan               # a preset or a YAML file
+      data: shards/digits
+      kimg: 200                          # of every trial
+      overrides: {evaluate.every_kimg: 20, evaluate.embedding: offline}
+      seeds: 2                           # of every configuration
+      metric: fid
+      space:                             # grid, choice, uniform, loguniform, randint; neighbors
+        source: {neighbors: {sources: [shards/letters, shards/faces], orders: [-1, 1], picks: 1}}
+        penalties.r1_gamma: {grid: [0.1, 1, 10]}
+      search: grid                       # or {kind: random, trials: 20}, {kind: optuna, trials: 40}
+      scheduler: fifo                    # or {kind: asha, grace_kimg: 20, reduction_factor: 3}
+      resources: {cpus: 1, gpus: 0.5}    # of every trial; processes: 4 for one training on 4 GPUs
+      retries: 2                         # of a trial that fails, from its last checkpoint
     """
     require_one_process("sweep")
     if dry_run:
