@@ -28,6 +28,7 @@ from spider.tables import aligned
 from sweeps.ledger import Configuration, Ledger, common
 from sweeps.neighbor_outcome import NeighborOutcome, neighbor_outcome
 from sweeps.space import Axis
+from sweeps.sweep_config import SOURCE
 from sweeps.sweep_figures import draw_outcome, draw_parallel
 from sweeps.sweep_neighbors import Ranking
 from sweeps.sweep_plan import SweepPlan
@@ -261,6 +262,11 @@ def _winner(plan: SweepPlan, best: Configuration) -> str:
 def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
     failed = [trial for row in rows for trial in row.configuration.trials if trial.outcome == "failed"]
     found = [f"{trial.name} failed: {trial.error} ({plan.out / 'logs' / f'{trial.name}.txt'})" for trial in failed]
+    others = [key for key, axis in plan.sweep.space.items() if key != SOURCE and axis.domain != "grid"]
+    if plan.neighbors is not None and others:
+        found.append(
+            f"the sources were tried with different {', '.join(others)}: only a grid compares them with all alike"
+        )
     best = [row for row in rows if row.mean is not None and row.is_whole][:2]
     if len(best) == 2 and best[0].kimg == best[1].kimg:
         found += _tie(best[0], best[1])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import yaml
+
+from sweeps.sweep_config import make_sweep
 
 
 @pytest.fixture
@@ -61,6 +64,11 @@ def test_a_dry_run_of_a_search_shows_the_space_and_what_is_open(spider, write, t
     assert "1e-05 to 0.001 (logarithmic)" in shown.out
     assert "of 2 sources at most 1 for each of 2 orders" in shown.out
     assert "asha stops trials early" in shown.out
+
+
+def test_the_file_in_the_help_is_a_sweep(spider):
+    text = spider("sweep", "--help").out.partition("SWEEP.yaml:\n")[2].partition("\n\n")[0]
+    assert make_sweep(yaml.safe_load(textwrap.dedent(text))).search.kind == "grid"
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(spider, write, tmp_path):
