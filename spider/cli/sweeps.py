@@ -9,6 +9,7 @@ import typer
 
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.slurm import submit_this
 
 commands = typer.Typer()
 
@@ -22,6 +23,7 @@ _INTERRUPTED, _FAILED = 130, 1
     "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto"
 )
 def sweep(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What differs, and how it is searched.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The sweep's folder. One that holds it is gone on with.")],
     ray: Annotated[
@@ -31,8 +33,19 @@ def sweep(
             help="local: this machine; auto: the Ray cluster that RAY_ADDRESS names or that runs here; HOST:PORT.",
         ),
     ] = "local",
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nodes=N,...|FILE.yaml",
+            help="As a Slurm job, on Ray on all its nodes: nodes, time, gpus_per_node, partition, ...",
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every key, print the trials and what they would cost.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check every key, print the trials and what they would cost; with --slurm, the job's script.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json, or with --dry-run the figures.")] = False,
 ) -> None:
@@ -59,6 +72,9 @@ def sweep(
       retries: 2                         # of a trial that fails, from its last checkpoint
     """
     require_one_process("sweep")
+    if slurm is not None:
+        submit_this(context, slurm, out, dry_run=dry_run)
+        return
     if dry_run:
         cost = api.sweep_cost(file, out)
         if as_json:
