@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -198,7 +199,10 @@ def _named(name: str) -> Any:
 
 def _cause(trial: Any) -> str:
     """Why the trial's last attempt failed, in one line: its training's error, or what became of its process."""
-    told = str(trial.get_error() or "").rpartition("Failure # ")[2].strip().splitlines()[1:]
+    file = trial.error_file  # written at once; `get_error` reads a copy, which comes later
+    if file is None or not Path(file).is_file():
+        return "it died"
+    told = Path(file).read_text("utf-8").rpartition("Failure # ")[2].strip().splitlines()[1:]
     if not told:
         return "it died"
     raised = "Trainable" in told[0]  # else the first line says it, and where the process was comes after
