@@ -113,7 +113,9 @@ class MatrixReport:
             "kd": self._by_pair(lambda row: row.kd),
             "picks": {
                 order: {
-                    target: [row.source for row in sorted(report.rows, key=partial(_csid, k=k)) if row.friendly[k]]
+                    target: [
+                        row.source for row in sorted(report.rows, key=partial(_rank, k=k)) if row.places[k].friendly
+                    ]
                     for target, report in self.reports.items()
                 }
                 for k, order in enumerate(self._orders)
@@ -186,8 +188,12 @@ def _csid(row: NeighborRow, k: int) -> float:
     return row.curves[k].csid
 
 
+def _rank(row: NeighborRow, k: int) -> int:
+    return row.places[k].rank
+
+
 def _is_pick(row: NeighborRow, k: int) -> bool:
-    return row.friendly[k]
+    return row.places[k].friendly
 
 
 def _csid_json(row: NeighborRow, k: int) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """What a neighbour search found, as files, as a table and as figures.
 
     OUT/neighbors.json     {"target", "embedding": {...}, "rows": [{"source", "rank", "fid", "kid",
-                            "csid": {"-1": {"value", "stderr", "screen", "friendly"}}, "friendly", "why"}],
+                            "csid": {"-1": {"value", "stderr", "screen", "rank", "friendly"}}, "friendly", "why"}],
                             "protocol": {...}, ...}
         neighbors.csv      the rows
         curves.png         signed distance against radius
@@ -41,8 +41,7 @@ class NeighborRow:
     Attributes:
         source: its name.
         count: images that were measured.
-        place: rank, pick and reason, by the first order.
-        friendly: whether it is a pick, by each order.
+        places: rank, pick and reason, by each order.
         curves: one per order; those of `screen` if it was only screened.
         screen: one per order, from moments alone.
         fd: Fréchet distance to the target; None if it was only screened.
@@ -51,12 +50,16 @@ class NeighborRow:
 
     source: str
     count: int
-    place: Place
-    friendly: list[bool]
+    places: list[Place]
     curves: list[SidCurve]
     screen: list[SidCurve]
     fd: float | None
     kd: float | None
+
+    @property
+    def place(self) -> Place:
+        """By the first order."""
+        return self.places[0]
 
     @property
     def measured(self) -> bool:
@@ -188,9 +191,10 @@ class NeighborReport:
                     "stderr": curve.csid_stderr,
                     "trapezoid": curve.csid_trapezoid,
                     "screen": screen.csid,
-                    "friendly": friendly,
+                    "rank": place.rank,
+                    "friendly": place.friendly,
                 }
-                for curve, screen, friendly in zip(row.curves, row.screen, row.friendly, strict=True)
+                for curve, screen, place in zip(row.curves, row.screen, row.places, strict=True)
             },
             "measured": row.measured,
             "friendly": row.place.friendly,
@@ -217,7 +221,7 @@ class NeighborReport:
             [row.source for row in self.rows],
             columns,
             values,
-            framed=[(i, k) for i, row in enumerate(self.rows) for k, friendly in enumerate(row.friendly) if friendly],
+            framed=[(i, k) for i, row in enumerate(self.rows) for k, place in enumerate(row.places) if place.friendly],
         )
 
     def to_csv(self) -> str:

@@ -248,25 +248,24 @@ class _Searcher:
         measured = [pair for pair in pairs if pair in curves] or list(pairs)
         known = {pair: curves.get(pair, screened[pair]) for pair in pairs}
         by_order = [self._places(measured, summaries, known, order) for order in range(len(options.kernels))]
-        places = dict(by_order[0])
+        places = {name: [of_order[name] for of_order in by_order] for name in by_order[0]}
         left_out = [pair for pair in pairs if pair not in measured]
         if left_out:
             by_screening = self._places(pairs, summaries, screened)
             for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
                 why = f"not in the shortlist of {options.shortlist}: {by_screening[pair.name].why}"
-                places[pair.name] = Place(len(places) + 1, False, why)
+                places[pair.name] = [Place(len(places) + 1, False, why)] * len(by_order)
         by_name = {pair.name: pair for pair in pairs}
         rows = [
             NeighborRow(
                 name,
                 len(self._sources[name]),
-                place,
-                [name in of_order and of_order[name].friendly for of_order in by_order],
+                of_source,
                 known[by_name[name]],
                 screened[by_name[name]],
                 *distances.get(by_name[name], (None, None)),
             )
-            for name, place in places.items()
+            for name, of_source in places.items()
         ]
         sources = {pair.name: _dataset_json(self._opened[pair.name], self._sources[pair.name]) for pair in pairs}
         named = {drawn_target.name: drawn_target, **{pair.name: self._sources[pair.name] for pair in measured}}

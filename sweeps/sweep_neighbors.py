@@ -1,6 +1,6 @@
 """The neighbours that a sweep trains on: what the search picks under any of its orders, each once.
 
-    OUT/neighbors/order_-1/neighbors.json, ...      one search for each order, which ranks by that order
+    OUT/neighbors/neighbors.json, ...      the search, see `sweeps.neighbor_report`
 
 What is there already is not searched again: the sweep's settings cannot have changed (see `sweeps.sweep`).
 """
@@ -17,6 +17,8 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.sid.kernels import parse_kernel
 from sweeps.space import Axis, source_axis, source_names
 from sweeps.sweep_config import NeighborsConfig
+
+_FILE = "neighbors.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def search_neighbors(
     Args:
         search: which sources, and how.
         target: the images to learn.
-        out: the folder of the searches.
+        out: the folder of the search.
         ray: the cluster to search on; None: this process.
         progress: show bars.
 
@@ -73,18 +75,24 @@ def search_neighbors(
         SpiderUsageError: an order that cannot be, two sources of one name, too few images.
         SpiderError, ShardsError: what is missing or damaged.
     """
-    return [_ranking(search, order, target, out, ray, progress) for order in search.orders]
+    if not (out / _FILE).is_file():
+        from sweeps.neighbors import NeighborOptions, neighbors
+
+        places, everything = named_sources(search), search.picks == "all"
+        options = NeighborOptions(
+            **search.model_dump(exclude={"sources", "picks", "shortlist"}),
+            picks=len(places) if search.picks == "all" else search.picks,
+            shortlist=len(places) if everything else search.shortlist,
+            ray=ray,
+            progress=progress,
+        )
+        neighbors(target, places, out=out, options=options)
+    return _read(search, out / _FILE)
 
 
 def read_rankings(search: NeighborsConfig, out: Path) -> list[Ranking] | None:
     """The ranking under every order of a search that was made; None if it was not, or not to its end."""
-    files = [_file(order, out) for order in search.orders]
-    if not all(file.is_file() for file in files):
-        return None
-    return [
-        _read(file, parse_kernel(order).label, everything=search.picks == "all")
-        for file, order in zip(files, search.orders, strict=True)
-    ]
+    return _read(search, out / _FILE) if (out / _FILE).is_file() else None
 
 
 def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
@@ -100,44 +108,18 @@ def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
     return source_axis({name: places[name] for name in picked})
 
 
-def _ranking(
-    search: NeighborsConfig, order: float | str, target: str, out: Path, ray: str | None, progress: bool
-) -> Ranking:
-    label, file = parse_kernel(order).label, _file(order, out)
-    places = named_sources(search)
-    if not file.is_file():
-        from sweeps.neighbors import NeighborOptions, neighbors
-
-        everything = search.picks == "all"
-        options = NeighborOptions(
-            **search.model_dump(exclude={"sources", "orders", "picks", "shortlist"}),
-            orders=[order],
-            picks=len(places) if search.picks == "all" else search.picks,
-            shortlist=len(places) if everything else search.shortlist,
-            ray=ray,
-            progress=progress,
-        )
-        neighbors(target, places, out=file.parent, options=options)
-    return _read(file, label, everything=search.picks == "all")
-
-
-def _file(order: float | str, out: Path) -> Path:
-    return out / f"order_{parse_kernel(order).label.replace(' ', '_')}" / "neighbors.json"
-
-
-def _read(file: Path, label: str, *, everything: bool) -> Ranking:
+def _read(search: NeighborsConfig, file: Path) -> list[Ranking]:
     try:
         tree: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        rows = [
-            Ranked(
-                source=row["source"],
-                rank=row["rank"],
-                csid=row["csid"][label]["value"],
-                stderr=row["csid"][label]["stderr"],
-                picked=everything or row["friendly"],
-            )
-            for row in tree["rows"]
-        ]
-        return Ranking(label, tree["embedding"]["label"], rows)
+        return [_ranking(tree, parse_kernel(order).label, everything=search.picks == "all") for order in search.orders]
     except (ValueError, KeyError, TypeError) as error:
         raise SpiderUsageError(f"{file}: not what a neighbour search writes: {error!r}") from error
+
+
+def _ranking(tree: Mapping[str, Any], label: str, *, everything: bool) -> Ranking:
+    found = [(row["source"], row["csid"][label]) for row in tree["rows"]]
+    sources = [
+        Ranked(source, each["rank"], each["value"], each["stderr"], everything or each["friendly"])
+        for source, each in sorted(found, key=lambda of_source: of_source[1]["rank"])
+    ]
+    return Ranking(label, tree["embedding"]["label"], sources)

@@ -279,9 +279,9 @@ def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result
     assert "picked under order" in table
     assert "does low CSID[-1] make a better GAN? 1 sources" in table or "rank correlation" in table
     assert (plan.out / "outcome.png").is_file()
-    (plan.out / "neighbors" / "order_1" / "neighbors.csv").unlink()
+    (plan.out / "neighbors" / "neighbors.csv").unlink()
     search_neighbors(plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False)
-    assert not (plan.out / "neighbors" / "order_1" / "neighbors.csv").exists()  # what is there is not searched again
+    assert not (plan.out / "neighbors" / "neighbors.csv").exists()  # what is there is not searched again
 
 
 def test_rank_correlation_says_when_the_nearest_makes_the_best(make: Callable[..., SweepPlan], patches: Path) -> None:
