@@ -3,9 +3,10 @@
     with connected("local") as cluster, RayWorkers(make, cluster) as workers:
         for done in workers.run(pieces): ...
 
-A piece of work whose worker dies, with its machine or alone, is done again by another; one that fails for the third
-time is given up, by name, and the others go on. Pieces are sent to a worker two at a time, so that it never waits and a
-death costs little. Nothing here needs torch.
+A piece of work whose worker dies, with its machine or alone, is done again; so is one that fails, when no new ones are
+left, by another worker if there is one. After the third time it is given up, by name, while the others go on. A process
+on which one piece after the other fails is replaced. Pieces are sent to a worker two at a time, so that it never waits
+and a death costs little. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +30,14 @@ from cluster.workers import Done, Piece
 LOCAL = "local"
 AUTO = "auto"
 
+log = logging.getLogger(__name__)
+
 _ATTEMPTS = 3
 _IN_FLIGHT = 2  # pieces that a worker has: one that it does, and the next
 _OBJECT_STORE_BYTES = 512 << 20  # pieces and what they return are small; Ray would take a third of the memory
 _POLL_S = 10.0
+_QUIET_S = 300.0  # after which it is said what is waited for
+_DEADLINE_S = 3600.0  # of a piece: a mount that is gone answers never
 _CONNECT_S = 20.0
 
 
@@ -106,14 +112,61 @@ class _Hand:
     """A process on the cluster, and what it was given and has not answered yet, in order.
 
     Attributes:
+        slot: its place among the workers, which whoever replaces it keeps.
         actor: its handle.
         starting: what it answers when its worker is made; None once it has.
         given: answers to come, with their pieces.
+        since: when it was last heard of, or given something after it had nothing, by the monotonic clock.
+        errors: pieces in a row that failed on it.
     """
 
+    slot: int
     actor: Any
     starting: Any
     given: deque[tuple[Any, Piece]] = field(default_factory=deque)
+    since: float = field(default_factory=time.monotonic)
+    errors: int = 0
+
+
+class _Queue:
+    """Pieces that wait: new ones first, then those that failed, each for a worker that has not failed it yet."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self._new = iter(pieces)
+        self._untouched, self._again = deque[Piece](), deque[Piece]()
+        self._failed_on: dict[Piece, list[int]] = {}
+
+    def next_for(self, slot: int, slots: Set[int]) -> Piece | None:
+        """The next piece for a worker, one of these, if there is one.
+
+        Not one that failed on it, as long as there are others: it may be the worker that is sick.
+        """
+        piece = self._untouched.popleft() if self._untouched else next(self._new, None)
+        if piece is None:
+            suits = (p for p in self._again if slot not in self._failed_on[p] or slots <= set(self._failed_on[p]))
+            piece = next(suits, None)
+            if piece is not None:
+                self._again.remove(piece)
+        return piece
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        if not self._untouched and (piece := next(self._new, None)) is not None:
+            self._untouched.append(piece)
+        return not self._untouched and not self._again
+
+    def give_back(self, pieces: Iterable[Piece]) -> None:
+        """Pieces that were given and not begun."""
+        self._untouched.extend(pieces)
+
+    def has_failed(self, piece: Piece, slot: int) -> bool:
+        """Note a failure; the piece waits again unless that was its last attempt, which the result says."""
+        failures = self._failed_on.setdefault(piece, [])
+        failures.append(slot)
+        if len(failures) == _ATTEMPTS:
+            return True
+        self._again.append(piece)
+        return False
 
 
 def _describe(address: str, nodes: Sequence[Mapping[str, float]]) -> RayCluster:
@@ -167,8 +220,8 @@ class RayWorkers:
         self._make = ray.put(make)
         cpus, gpus = (cluster.cpus_per_gpu, 1) if cluster.gpus else (1, 0)
         self._actor_class = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
-        self._deaths_at_start = 0
-        self._hands = [self._start() for _ in range(count)]
+        self._deaths_at_start = [0] * count
+        self._hands = [self._start(slot) for slot in range(count)]
 
     def __enter__(self) -> Self:
         return self
@@ -190,52 +243,71 @@ class RayWorkers:
         Raises:
             ClusterError: workers die as they start.
         """
-        waiting, again = iter(pieces), deque[Piece]()
-        failures: dict[Piece, int] = {}
+        queue, quiet_since = _Queue(pieces), time.monotonic()
         while True:
-            self._give(waiting, again)
-            if not any(hand.given for hand in self._hands) and not again and self._is_over(waiting, again):
+            self._give(queue)
+            if not any(hand.given for hand in self._hands) and queue.is_empty():
                 return
             expected = {hand.starting or hand.given[0][0]: hand for hand in self._hands if hand.starting or hand.given}
-            for ref in self._ray.wait(list(expected), timeout=_POLL_S)[0]:
+            ready = self._ray.wait(list(expected), timeout=_POLL_S)[0]
+            if ready:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_S:
+                quiet_since = time.monotonic()
+                self._say_what_is_waited_for()
+            for ref in ready:
                 hand = expected[ref]
                 if hand.starting is not None:
                     self._take_start(hand)
                 else:
-                    yield from self._answers(hand, again, failures)
+                    yield from self._answers(hand, queue)
+            for hand in list(self._hands):
+                if hand.given and time.monotonic() - hand.since > _DEADLINE_S:
+                    yield from self._lost(hand, f"no answer in {_DEADLINE_S / 60:g} minutes", queue)
 
-    def _is_over(self, waiting: Iterator[Piece], again: deque[Piece]) -> bool:
-        """Whether no piece is left; one that is found goes to `again`."""
-        again.extend([piece for piece in [next(waiting, None)] if piece is not None])
-        return not again
-
-    def _give(self, waiting: Iterator[Piece], again: deque[Piece]) -> None:
+    def _give(self, queue: _Queue) -> None:
         """Pieces to whoever has started and has fewer than two, those with fewer first."""
+        started = {hand.slot for hand in self._hands if hand.starting is None}
         for has in range(_IN_FLIGHT):
             for hand in self._hands:
                 if hand.starting is None and len(hand.given) == has:
-                    piece = again.popleft() if again else next(waiting, None)
+                    piece = queue.next_for(hand.slot, started)
                     if piece is None:
-                        return
+                        continue
+                    hand.since = hand.since if hand.given else time.monotonic()
                     hand.given.append((hand.actor.do.remote(piece.method, piece.arguments), piece))
 
-    def _answers(self, hand: _Hand, again: deque[Piece], failures: dict[Piece, int]) -> Iterator[Done]:
+    def _answers(self, hand: _Hand, queue: _Queue) -> Iterator[Done]:
         """Take what has come of a process, in the order of what it was given: values, errors, or that it is gone."""
         while hand.given and self._has_come(hand.given[0][0]):
             ref, piece = hand.given[0]
             try:
                 value = self._ray.get(ref)
             except self._ray.exceptions.RayTaskError as error:
-                yield from _failed(piece, one_line(_cause(error)), again, failures)
-            except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
-                self._replace(hand)
-                # The first was being done; the others did not do anything to deserve blame
-                again.extendleft(other for _, other in reversed(list(hand.given)[1:]))
-                yield from _failed(piece, f"its worker died: {one_line(error)}", again, failures)
+                hand.given.popleft()
+                hand.errors += 1
+                if queue.has_failed(piece, hand.slot):
+                    yield Done(piece, error=one_line(_cause(error)))
+                if hand.errors == _ATTEMPTS:  # it may be the process: a GPU does not recover from some errors
+                    queue.give_back(other for _, other in hand.given)
+                    self._replace(hand)
+                    return
+            except self._ray.exceptions.RayError as error:
+                yield from self._lost(hand, f"its worker died: {one_line(error)}", queue)
                 return
             else:
+                hand.given.popleft()
+                hand.errors = 0
                 yield Done(piece, value)
-            hand.given.popleft()
+            hand.since = time.monotonic()
+
+    def _lost(self, hand: _Hand, why: str, queue: _Queue) -> Iterator[Done]:
+        """A process is gone. What it was doing is to blame; the next in its queue did nothing to deserve it."""
+        (_, piece), *others = hand.given
+        queue.give_back(other for _, other in others)
+        self._replace(hand)
+        if queue.has_failed(piece, hand.slot):
+            yield Done(piece, error=why)
 
     def _has_come(self, ref: Any) -> bool:
         return bool(self._ray.wait([ref], timeout=0)[0])
@@ -245,22 +317,37 @@ class RayWorkers:
             self._ray.get(hand.starting)
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
-        except self._ray.exceptions.RayActorError as error:
-            self._deaths_at_start += 1
-            if self._deaths_at_start == _ATTEMPTS:
+        except self._ray.exceptions.RayError as error:
+            self._deaths_at_start[hand.slot] += 1
+            if self._deaths_at_start[hand.slot] < _ATTEMPTS:
+                self._replace(hand)
+            elif len(self._hands) > 1:
+                log.warning("a worker has died %d times as it started; going on without it: %s", _ATTEMPTS, error)
+                self._hands.remove(hand)
+            else:
                 raise ClusterError(f"workers die as they start: {one_line(error)}") from error
-            self._replace(hand)
         else:
-            hand.starting, self._deaths_at_start = None, 0
+            hand.starting, hand.since = None, time.monotonic()
+            self._deaths_at_start[hand.slot] = 0
+
+    def _say_what_is_waited_for(self) -> None:
+        doing = [hand.given[0][1].name for hand in self._hands if hand.given]
+        starting = sum(hand.starting is not None for hand in self._hands)
+        log.warning(
+            "nothing came for %g minutes; being done: %s; workers for which the cluster has no room: %d",
+            _QUIET_S / 60,
+            "; ".join(doing) or "nothing",
+            starting,
+        )
 
     def _replace(self, hand: _Hand) -> None:
         """Another process in the place of one that died, wherever the cluster has room now."""
         self._ray.kill(hand.actor)
-        self._hands[self._hands.index(hand)] = self._start()
+        self._hands[self._hands.index(hand)] = self._start(hand.slot)
 
-    def _start(self) -> _Hand:
+    def _start(self, slot: int) -> _Hand:
         actor: Any = self._actor_class.remote(self._make)
-        return _Hand(actor, actor.start.remote())
+        return _Hand(slot, actor, actor.start.remote())
 
 
 class _Actor:
@@ -271,19 +358,14 @@ class _Actor:
 
     def start(self) -> None:
         """Make the worker; here and not in `__init__`, whose errors arrive without their type."""
+        import ray
+
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a worker on a core takes no GPU, also where it could see one
         self._worker = self._make()
 
     def do(self, method: str, arguments: tuple[Any, ...]) -> Any:
         return getattr(self._worker, method)(*arguments)
-
-
-def _failed(piece: Piece, error: str, again: deque[Piece], failures: dict[Piece, int]) -> Iterator[Done]:
-    """The piece once more, at the end of the queue, unless this was its last attempt."""
-    failures[piece] = failures.get(piece, 0) + 1
-    if failures[piece] == _ATTEMPTS:
-        yield Done(piece, error=error)
-    else:
-        again.append(piece)
 
 
 def _cause(error: Any) -> BaseException:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from cluster import ray as ray_module
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.ray import RayCluster, RayWorkers, _describe, connected
 from cluster.workers import OneWorker, Piece
@@ -42,6 +45,12 @@ class Worker:
     def die_once(self, number: int) -> int:
         again = self.calls(self._log).get(number, 0)
         return self.square(number) if again else self.die(number)
+
+    def hang_once(self, number: int) -> int:
+        if not self.calls(self._log).get(number, 0):
+            self._note(number)
+            time.sleep(1000)
+        return self.square(number)
 
     def _note(self, number: int) -> None:
         with self._log.open("a") as log:
@@ -119,6 +128,51 @@ def test_what_fails_three_times_is_named_and_the_rest_goes_on(cluster: RayCluste
     assert str(found[2]).startswith("its worker died: ")
     calls = Worker.calls(tmp_path / "log")
     assert calls[1] == calls[2] == 3
+
+
+class Sick(Worker):
+    """Fails everything, on one of two workers."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        with contextlib.suppress(FileExistsError):
+            (log.parent / "sick").mkdir()
+            self.square = self.fail  # type: ignore[method-assign]
+
+
+def test_a_sick_worker_does_not_cost_what_others_can_do(cluster: RayCluster, tmp_path: Path) -> None:
+    with RayWorkers(lambda: Sick(tmp_path / "log"), cluster, count=2) as workers:
+        found = list(workers.run(pieces(*["square"] * 60)))
+    assert sorted(done.value for done in found) == [i**2 for i in range(60)]
+    assert max(Worker.calls(tmp_path / "log").values()) > 1
+
+
+def test_what_is_killed_for_its_memory_is_done_again(cluster: RayCluster, tmp_path: Path) -> None:
+    """Ray's name for that is no death of an actor."""
+    with RayWorkers(lambda: Worker(tmp_path / "log"), cluster, count=2) as workers:
+        real, raised = workers._ray.get, []
+
+        def get(ref: object) -> object:
+            if not raised and workers._hands[0].given and ref is workers._hands[0].given[0][0]:
+                raised.append(ref)
+                raise workers._ray.exceptions.OutOfMemoryError("memory")
+            return real(ref)
+
+        with mock.patch.object(workers._ray, "get", get):
+            found = [done.value for done in workers.run(pieces(*["square"] * 6))]
+    assert raised
+    assert sorted(found) == [i**2 for i in range(6)]
+
+
+def test_a_worker_that_never_answers_is_replaced(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, seconds in (("_DEADLINE_S", 1.0), ("_POLL_S", 0.2), ("_QUIET_S", 0.5)):
+        monkeypatch.setattr(ray_module, name, seconds)
+    found = do(cluster, tmp_path / "log", "square", "hang_once", count=1)
+    assert found == {0: 0, 1: 1}
+    assert "nothing came for" in caplog.text
+    assert "being done: piece 1" in caplog.text
 
 
 def test_one_worker_here_does_the_same(tmp_path: Path) -> None:
