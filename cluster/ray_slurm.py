@@ -4,6 +4,7 @@
 
     FOLDER/_SUCCESS         the command ended well
     FOLDER/_FAILED          it did not, or never began. JSON: job, restarts, command, exit_code, reason, last_lines
+    FOLDER/job              the number of the last job
     FOLDER/ray-token        without it nobody gets a word out of the cluster, which runs what it is told
     FOLDER/7_0_log.out      what the command printed, in job 7
 
@@ -37,8 +38,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster import children
-from cluster.errors import ClusterError
-from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, discard_torn_files, script, submit
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, discard_torn_files, is_queued, script, submit
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -47,6 +48,7 @@ SUCCESS = "_SUCCESS"
 FAILED = "_FAILED"
 
 _TOKEN = "ray-token"
+_JOB = "job"
 _FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _OBJECT_STORE_BYTES = 512 << 20  # pieces of work and what they return are small; Ray would take a third of the memory
 _SAVE_S = 45.0  # for the command, of the 60 s or more that a preempted job has
@@ -77,14 +79,19 @@ def submit_with_ray(
         The job's number.
 
     Raises:
-        ClusterUsageError: there is no Slurm here.
+        ClusterUsageError: there is no Slurm here, or the folder's last job is still in its queue.
         ClusterError: Slurm refuses, with its reason.
     """
     folder = folder.expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    last = folder / _JOB
+    if last.is_file() and is_queued(last.read_text().strip()):
+        raise ClusterUsageError(f"{folder}: its job {last.read_text().strip()} is still in the queue or running")
     _forget(folder)
     _write_token(folder / _TOKEN)
-    return submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder, name))
+    job = submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder, name))
+    last.write_text(f"{job}\n")
+    return job
 
 
 def script_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path, *, name: str = "ray") -> str:

@@ -185,6 +185,14 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
             left.unlink(missing_ok=True)
 
 
+def is_queued(job: str) -> bool:
+    """Whether a job waits or runs, as far as this machine's Slurm knows."""
+    if shutil.which("squeue") is None:
+        return False
+    asked = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
+    return asked.returncode == 0 and bool(asked.stdout.strip())
+
+
 @dataclass(frozen=True)
 class SlurmTask:
     """The place of this process in its job.

@@ -117,6 +117,11 @@ class ShardDataset:
         offsets = [self._offsets_of(number)["label"] for number in range(len(self.index.shards))]
         return np.concatenate(offsets).astype(np.int64)
 
+    def close(self) -> None:
+        """Close all files, and forget where images lie in them. Reading opens them again."""
+        self._open.clear()
+        self._offsets.clear()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict(), "_offsets": {}}
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from cluster.workers import Done, Piece, Workers
 from spider.embed.cache import FeatureCache
 from spider.embed.features import PIECE, Span, pieces_of
-from spider.embed.images import has_colour
+from spider.embed.images import close_files, has_colour
 from spider.errors import SpiderError
 from spider.precision import exact_float32
 from spider.sid.cube import PAPER_RADII, Cube, FeatureSummary
@@ -42,6 +42,7 @@ from sweeps.neighbor_worker import DatasetSummary, Measured, NeighborPlan
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception
 _FAILURES_SHOWN = 20
+_SEEN_AFTER_S = 120.0  # what a worker has written, on storage that is shared
 _REVISION = 1  # counts changes of what is kept of pairs that their names do not tell
 
 
@@ -70,9 +71,10 @@ class NeighborSearch:
         for dataset, span, part in self._extract(missing):
             parts[dataset][span] = part
             if len(parts[dataset]) == len(missing[dataset]):
-                whole = reduce(add, (parts[dataset][span] for span in missing[dataset]))
-                colour = has_colour(self._plan.images[dataset])
-                found[dataset] = DatasetSummary(whole.checked(self._plan.images[dataset].name), colour)
+                of_dataset, images = parts.pop(dataset), self._plan.images[dataset]
+                whole = reduce(add, (of_dataset[span] for span in missing[dataset])).checked(images.name)
+                found[dataset] = DatasetSummary(whole, has_colour(images))
+                close_files(images)
                 found[dataset].store(self._cache, self._plan, dataset)
         return {dataset: found[dataset] for dataset in self._plan.images}
 
@@ -127,7 +129,7 @@ class NeighborSearch:
         images = {piece: stop - start for piece, (_, (start, stop)) in pieces.items()}
         for done in self._do(pieces, "features", "image", images):
             dataset, span = pieces[done.piece]
-            if not self._cache.has(self._plan.key(dataset, "features", span)):
+            if not self._cache.has(self._plan.key(dataset, "features", span), wait_s=_SEEN_AFTER_S):
                 raise SpiderError(
                     f"workers keep features where this process does not see them: {self._plan.cache} must be on "
                     "storage that all machines share; SPIDER_CACHE=DIR says where else"
@@ -192,6 +194,8 @@ class NeighborSearch:
             about = targets[done.piece.arguments[0]]
             about.take(done)
             yield from about.finished(self._plan)
+            if not about.waiting:
+                about.forget()
 
     def _paper_curves(
         self, pairs: Sequence[Pair], summaries: Mapping[str, DatasetSummary]
@@ -333,6 +337,13 @@ class _Target:
                 self.waiting.remove(pair)
         for dataset in {pair.source for pair in ready} - {pair.source for pair in self.waiting} - {ready[0].target}:
             self.means[dataset].clear()
+            del self.slopes[dataset]
+
+    def forget(self) -> None:
+        """Let go of what no pair waits for."""
+        self.means.clear()
+        self.slopes.clear()
+        self.redrawn = self.combining = None
 
     def _is_whole(self, dataset: str) -> bool:
         return len(self.means.get(dataset, ())) == SUBSETS

@@ -6,7 +6,7 @@
     measure    some subsets of a dataset against the cubes of a target -> means per image: sums, never features
     paper      a whole pair by the published algorithm -> its curves
     moments    images start .. stop - 1 of a dataset -> first and second moments, kept
-    law        a dataset's moments, merged in order -> mean and factor of the covariance, kept
+    law        a dataset's moments, merged in order -> mean and factor of the covariance, kept in their place
     distances  a pair -> Fréchet and kernel distance
 
 Everything that is kept is kept in the feature cache, which all processes share, under names that say all that it
@@ -30,7 +30,7 @@ from shards.dataset import ShardDataset
 from spider.embed.cache import Arrays, FeatureCache, FeatureKey, Features
 from spider.embed.embedding import Embedding
 from spider.embed.features import Span, extract_features, pieces_of
-from spider.embed.images import DrawnImages, NumberedImages
+from spider.embed.images import DrawnImages, NumberedImages, close_files
 from spider.embed.load import load_embedding
 from spider.errors import SpiderError
 from spider.metrics.frechet import NormalLaw, law_distance
@@ -144,6 +144,7 @@ class NeighborWorker:
         self._plan = plan
         self._cache = FeatureCache(plan.cache)
         self._world = World.single("cuda" if torch.cuda.is_available() else "cpu")
+        self._reading: str | None = None
         # Caches of this worker's own, rather than of the class
         self._features = lru_cache(_DATASETS_IN_MEMORY)(self._load_features)
         self._measuring = lru_cache(_TARGETS_IN_MEMORY)(self._make_measuring)
@@ -203,20 +204,25 @@ class NeighborWorker:
     def moments(self, dataset: str, start: int, stop: int) -> None:
         """Sum first and second moments."""
         features = np.concatenate([piece for _, piece in self._pieces(dataset, (start, stop))])
-        found = moments_of(features, self._world)
+        with own_threads(self._world.device):
+            found = moments_of(features, self._world)
         key = self._plan.key(dataset, "moments", (start, stop))
         self._cache.store(key, sum=found.sum.numpy(), outer=found.outer.numpy())
 
     def law(self, dataset: str, spans: Sequence[Span]) -> None:
         """Merge what `moments` kept, in this order."""
-        law = NormalLaw.of(reduce(add, (self._moments_of(dataset, span) for span in spans)))
+        with own_threads(self._world.device):
+            law = NormalLaw.of(reduce(add, (self._moments_of(dataset, span) for span in spans)))
         self._cache.store(self._plan.key(dataset, "law"), mean=law.mean.numpy(), factor=law.factor.numpy())
+        for span in spans:
+            self._cache.discard(self._plan.key(dataset, "moments", span))
 
     def distances(self, target: str, dataset: str) -> tuple[float, float]:
         """Fréchet and kernel distance."""
         (_, source), (_, reference) = self._features(dataset), self._features(target)
-        kernel = kid(source, reference, self._world, seed=self._plan.seed, subsets=KID_SUBSETS)
-        return law_distance(self._law(dataset), self._law(target)), kernel.value
+        with own_threads(self._world.device):  # the sums of torch's own threads depend on how many there are
+            kernel = kid(source, reference, self._world, seed=self._plan.seed, subsets=KID_SUBSETS)
+            return law_distance(self._law(dataset), self._law(target)), kernel.value
 
     def _pieces(self, dataset: str, span: Span | None = None) -> Iterator[tuple[Span, Features]]:
         """The features of a dataset, or of some of its images, in order."""
@@ -230,6 +236,9 @@ class NeighborWorker:
             rows: Features = kept["rows"]
             return rows
         images, (start, stop) = self._plan.images[dataset], piece
+        if self._reading is not None and self._reading != dataset:
+            close_files(self._plan.images[self._reading])  # hundreds of datasets have more files than may be open
+        self._reading = dataset
         # A GPU waits for nobody's decoding; on a CPU there is no core to spare. What makes images is not disturbed.
         from_files = isinstance(images, ShardDataset | DrawnImages)
         readers = torch.get_num_threads() if from_files and self._world.device.type == "cuda" else 0

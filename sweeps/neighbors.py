@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from cluster.workers import OneWorker, Workers
+from spider import weights
 from spider.data import open_images
 from spider.embed.embedding import Embedding
 from spider.embed.images import DrawnImages, NumberedImages
@@ -49,7 +52,7 @@ class NeighborOptions:
         orders: kernel orders, as `spider.sid.kernels.parse_kernel` takes them; the first one ranks.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
         images: at most this many of each dataset, drawn by `seed`; None: all.
-        shortlist: at most this many sources of a target get the full measure, the nearest by screening.
+        shortlist: so many sources of a target get the full measure, the nearest to 0 by screening, by each order.
         seed: of everything drawn.
         keep_negative: let sources less diverse than the target be friendly.
         keep_gray: let gray sources of a colour target be friendly.
@@ -125,8 +128,8 @@ def neighbors(
     network = _load(options)
     opened = _open(target, options)
     named = _name_and_open(sources, options, "two sources are")
-    searcher = _Searcher(options, network, {"target": opened}, named)
-    (report,) = searcher.reports({"target": list(named)})
+    searcher = _Searcher(options, network, {opened.name: opened}, named)
+    (report,) = searcher.reports({opened.name: list(named)})
     report.write(Path(out))
     return report
 
@@ -167,9 +170,9 @@ class _Searcher:
             _require_paper_images(self._targets, self._sources)
         self._plan = NeighborPlan(
             drawn,
-            (options.embedding, options.protocol, _path(options.weights)),
+            (options.embedding, options.protocol, _weights_file(options)),
             network.digest,
-            options.cache or cache_directory("features"),
+            (options.cache or cache_directory("features")).absolute(),
             options.kernels,
             options.seed,
         )
@@ -204,9 +207,14 @@ class _Searcher:
         summaries: Mapping[str, DatasetSummary],
         screened: Mapping[Pair, list[SidCurve]],
     ) -> list[Pair]:
-        """The nearest by screening, those first that the rule lets take part; in the order given."""
-        places = self._places(pairs, summaries, screened)
-        return [pair for pair in pairs if places[pair.name].rank <= self._options.shortlist]
+        """By each order the nearest to 0 by screening, which is not sure of the sign of what is near.
+
+        Those that the rule drops for another reason than their sign come last.
+        """
+        near = {pair: [_unsigned(curve) for curve in screened[pair]] for pair in pairs}
+        orders = range(len(self._options.kernels))
+        ranks = [self._places(pairs, summaries, near, order) for order in orders]
+        return [pair for pair in pairs if any(r[pair.name].rank <= self._options.shortlist for r in ranks)]
 
     def _places(
         self,
@@ -253,7 +261,7 @@ class _Searcher:
         if left_out:
             by_screening = self._places(pairs, summaries, screened)
             for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
-                why = f"not in the shortlist of {options.shortlist}: {by_screening[pair.name].why}"
+                why = f"not in the shortlist of {options.shortlist}: by screening {by_screening[pair.name].why}"
                 places[pair.name] = [Place(len(places) + 1, False, why)] * len(by_order)
         by_name = {pair.name: pair for pair in pairs}
         rows = [
@@ -268,9 +276,9 @@ class _Searcher:
             for name, of_source in places.items()
         ]
         sources = {pair.name: _dataset_json(self._opened[pair.name], self._sources[pair.name]) for pair in pairs}
-        named = {drawn_target.name: drawn_target, **{pair.name: self._sources[pair.name] for pair in measured}}
+        few = {f"target {target}": drawn_target, **{pair.name: self._sources[pair.name] for pair in measured}}
         return NeighborReport(
-            target=drawn_target.name,
+            target=target,
             embedding=_embedding_json(self._network),
             rows=rows,
             labels={"fd": METRICS["fid"].label_under(self._network), "kd": METRICS["kid"].label_under(self._network)},
@@ -280,7 +288,7 @@ class _Searcher:
                 "target": _dataset_json(self._opened_targets[target], drawn_target),
                 "sources": sources,
             },
-            warnings=_warnings(named, self._network) if distances else [],
+            warnings=_warnings(few, self._network) if distances else [],
         )
 
 
@@ -303,6 +311,13 @@ def _load(options: NeighborOptions) -> Embedding:
 
 def _path(place: Path | str | None) -> Path | None:
     return None if place is None else Path(place)
+
+
+def _weights_file(options: NeighborOptions) -> Path | None:
+    """Where the weights are, whatever the present directory and the caches of other machines are."""
+    if options.weights is not None:
+        return Path(options.weights).absolute()
+    return weights.verify("inception").absolute() if options.embedding == "inception" else None
 
 
 def _open(images: Images, options: NeighborOptions) -> NumberedImages:
@@ -338,6 +353,10 @@ def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
             raise SpiderUsageError(
                 f"{name}: {len(images)} images; mode paper needs {PAPER_IMAGES}, mode robust does not"
             )
+
+
+def _unsigned(curve: SidCurve) -> SidCurve:
+    return replace(curve, values=curve.values * np.sign(curve.csid))
 
 
 def _warnings(datasets: Mapping[str, NumberedImages], network: Embedding) -> list[str]:

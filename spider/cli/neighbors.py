@@ -101,9 +101,6 @@ def neighbors(
     require_one_process("neighbors")
     if dry_run and slurm is None:
         raise SpiderUsageError("--dry-run prints the script of a Slurm job: say which, --slurm nodes=2,time=1:00:00")
-    if slurm is not None:
-        submit_this(context, slurm, out, dry_run=dry_run)
-        return
     options: dict[str, Any] = {
         "embedding": embedding,
         "protocol": protocol,
@@ -119,6 +116,10 @@ def neighbors(
         "ray": ray,
         "workers": workers,
     }
+    if slurm is not None:
+        _check([target, *sources], {**options, "orders": orders.split(","), "ray": "auto"}, dry_run=dry_run)
+        submit_this(context, slurm, out, dry_run=dry_run)
+        return
     if every:
         matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)
         look, found_json, table = [out / "heatmap.png"], matrix.to_json(), matrix.table()
@@ -129,6 +130,19 @@ def neighbors(
         say_json(found_json)
     else:
         say(f"{table}\nlook at {', '.join(map(str, look))}")
+
+
+def _check(words: Sequence[str], options: Mapping[str, Any], *, dry_run: bool) -> None:
+    """Refuse now what the job would refuse when its turn has come. A dry run checks what it can without torch."""
+    from spider.data import require_images
+
+    named = _named(words)
+    for place in named.values() if isinstance(named, Mapping) else named:
+        require_images(place)
+    if not dry_run:
+        from sweeps.neighbors import NeighborOptions
+
+        NeighborOptions(**options)
 
 
 def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:

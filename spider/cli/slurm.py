@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from spider.cli.output import say
+from spider.errors import SpiderUsageError
 
 _NOT_IN_THE_JOB = ("slurm", "dry_run", "ray", "help")
 
@@ -21,6 +22,9 @@ def submit_this(context: typer.Context, slurm: str, out: Path, *, dry_run: bool)
     from cluster.ray_slurm import FAILED, SUCCESS, script_with_ray, submit_with_ray
     from cluster.slurm import read_request
 
+    source = context.get_parameter_source("ray")
+    if source is not None and source.name == "COMMANDLINE":
+        raise SpiderUsageError("--ray and --slurm: the job's nodes are the Ray cluster; give one of them")
     request = read_request(slurm)
     verb = str(context.info_name)
     command = [sys.executable, "-m", "spider", verb, "--ray=auto", *_words(context)]

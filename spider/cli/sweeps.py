@@ -73,6 +73,9 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
+        from sweeps.sweep_config import read_sweep
+
+        read_sweep(file)
         submit_this(context, slurm, out, dry_run=dry_run)
         return
     if dry_run:

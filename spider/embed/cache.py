@@ -11,15 +11,18 @@ on reading. Files appear whole or not at all. An entry that is damaged is report
 """
 
 import hashlib
+import json
 import logging
+import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from shards.files import write_whole
 
@@ -56,18 +59,22 @@ class FeatureCache:
         self.root = Path(root)
 
     def load(self, key: FeatureKey) -> Arrays | None:
-        """The entry's arrays by name, or None if there is no entry that is whole."""
+        """The entry's arrays by name, or None if there is no entry that is whole.
+
+        Raises OSError where it cannot be read, which says nothing about whether it is whole.
+        """
         path = key.path(self.root)
-        if not path.exists():
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
             return None
         try:
-            with safe_open(path, framework="np") as file:
-                header: dict[str, str] = file.metadata() or {}
-                arrays: Arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        except (SafetensorError, OSError) as error:
+            header, arrays = _metadata(data), load(data)
+        except (SafetensorError, ValueError) as error:
             log.warning("%s: damaged (%s); making it again", path, error)
             path.unlink(missing_ok=True)
             return None
+        arrays = {name: arrays[name] for name in sorted(arrays)}
         if header == key.header() | {"sha256": _sha256(arrays)}:
             return arrays
         log.warning("%s: its contents are not what its header says; making it again", path)
@@ -75,14 +82,39 @@ class FeatureCache:
             path.unlink(missing_ok=True)
         return None
 
-    def has(self, key: FeatureKey) -> bool:
-        """Whether there is an entry, without reading it."""
-        return key.path(self.root).exists()
+    def has(self, key: FeatureKey, wait_s: float = 0.0) -> bool:
+        """Whether there is an entry, without reading it.
+
+        Args:
+            wait_s: how long it may take to be seen; NFS remembers for a minute that a file was not there.
+        """
+        path, deadline = key.path(self.root), time.monotonic() + wait_s
+        while not path.exists():
+            if time.monotonic() > deadline:
+                return False
+            for folder in (self.root, path.parent.parent, path.parent):  # to look makes NFS ask again
+                if folder.is_dir():
+                    os.listdir(folder)
+            time.sleep(min(1.0, wait_s))
+        return True
+
+    def discard(self, key: FeatureKey) -> None:
+        """Delete an entry, if there is one."""
+        key.path(self.root).unlink(missing_ok=True)
 
     def store(self, key: FeatureKey, **arrays: NDArray[Any]) -> None:
         """Write an entry, replacing what is there."""
         whole = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
         write_whole(key.path(self.root), save(whole, metadata=key.header() | {"sha256": _sha256(whole)}))
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a file says of itself. Raises ValueError if it is none."""
+    size = int.from_bytes(data[:8], "little")
+    found = json.loads(data[8 : 8 + size]).get("__metadata__")
+    if not isinstance(found, dict):
+        raise ValueError("no header")
+    return found
 
 
 def _sha256(arrays: Arrays) -> str:

@@ -7,10 +7,12 @@ same image. Metrics, neighbour search and the feature cache know nothing else ab
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spider import draws
@@ -40,18 +42,35 @@ class DrawnImages:
     def __init__(self, images: NumberedImages, count: int, seed: int) -> None:
         if not 0 < count <= len(images):
             raise SpiderUsageError(f"{images.name}: cannot draw {count} of {len(images)} images")
-        self._images = images
-        rng = draws.generator(seed, "embed.drawn")
-        self._numbers = np.sort(rng.permutation(len(images))[:count])
+        self._images, self._count, self._seed = images, count, seed
         self.name = images.name
         self.fingerprint = hashlib.sha256(f"{images.fingerprint} drawn {count} seed {seed}".encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return self._count
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_numbers"}  # which are drawn again
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64]:
+        rng = draws.generator(self._seed, "embed.drawn")
+        return np.sort(rng.permutation(len(self._images))[: self._count])
+
+    def close(self) -> None:
+        """Close the files of the images that these are drawn from, if they have any."""
+        close_files(self._images)
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Drawn images start .. stop - 1 as uint8 [stop - start, C, H, W]."""
         return torch.cat([self._images.batch(i, i + 1) for i in map(int, self._numbers[start:stop])])
+
+
+def close_files(images: NumberedImages) -> None:
+    """Close what reading images has opened; reading again opens it again. Images without files stay as they are."""
+    close = getattr(images, "close", None)
+    if close is not None:
+        close()
 
 
 def has_colour(images: NumberedImages, sample: int = 64) -> bool:

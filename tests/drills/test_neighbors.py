@@ -35,6 +35,15 @@ def test_a_search_on_two_nodes_finds_what_one_process_finds(slurm: Slurm, tmp_pa
     said = search(tmp_path, "job", "--slurm=nodes=2,cpus_per_task=2,time=10")
     job = re.search(r"^job (\d+) on 2 nodes", said)
     assert job is not None, said
+    again = subprocess.run(
+        [sys.executable, "-m", "spider", "neighbors", *NAMES, "--out=job", "--slurm=nodes=1,time=10"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 2
+    assert f"its job {job[1]} is still in the queue or running" in again.stderr
     state = slurm.wait_for_end(job[1], 150)
     log = (tmp_path / "job" / "slurm" / f"{job[1]}_0_log.out").read_text()
     assert state == "COMPLETED", log

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.embed.features import PIECE
+from spider.embed.images import DrawnImages
 from spider.errors import SpiderError, SpiderUsageError
 from sweeps import neighbor_search
 from sweeps.neighbor_report import NeighborReport
@@ -63,7 +69,7 @@ def test_a_sample_of_the_features_is_as_good_as_all(packed, plain, tmp_path, mon
 def test_moments_in_parts_are_those_of_the_whole(packed, plain, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbor_search, "_IMAGES_OF_MOMENTS", PIECE)
     assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
-    assert len(list((tmp_path / "cache").rglob("moments-*.safetensors"))) == 2 + 2 + 1
+    assert not list((tmp_path / "cache").rglob("moments-*.safetensors"))  # merged, and not kept twice
 
 
 def test_paper_mode_is_found_again(packed: Path, tmp_path: Path):
@@ -122,6 +128,50 @@ def test_the_matrix_is_each_targets_own_search(packed: Path, tmp_path: Path):
             assert min(figure.size) > 200
     assert matrix.separation()["-1"]["z"] > 2
     assert "*" in matrix.table()
+
+
+def test_the_matrix_has_the_names_that_were_given(packed: Path, tmp_path: Path):
+    named = {"x": packed / "digits", "y": packed / "letters"}
+    matrix = neighbor_matrix(named, out=tmp_path / "m", options=options(tmp_path / "cache", mode="screen"))
+    assert json.loads((tmp_path / "m" / "matrix.json").read_text())["csid"]["-1"].keys() == {"x", "y"}
+    assert matrix.row("y", "x").source == "y"
+    assert (tmp_path / "m" / "x" / "neighbors.json").is_file()
+
+
+def test_what_screening_has_on_the_wrong_side_of_0_gets_its_measure(packed: Path, tmp_path: Path, monkeypatch):
+    """The nearest are near 0, where screening cannot tell the sign."""
+    real = neighbor_search.closed_form
+
+    def less(cube, source, kernels):
+        return [
+            replace(curve, values=-0.01 * np.abs(curve.values)) if source.count == COUNTS["letters"] else curve
+            for curve in real(cube, source, kernels)
+        ]
+
+    monkeypatch.setattr(neighbor_search, "closed_form", less)
+    found = search(packed, tmp_path / "cache", tmp_path / "out", shortlist=1)
+    assert [(row.source, row.measured) for row in found.rows] == [("letters", True), ("patches", False)]
+    assert found.picks == ["letters"]
+
+
+def test_a_cache_that_cannot_be_read_is_not_a_damaged_one(packed: Path, tmp_path: Path, monkeypatch):
+    search(packed, tmp_path / "cache", tmp_path / "out", mode="screen")
+    kept = list((tmp_path / "cache").rglob("*.safetensors"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", mock.Mock(side_effect=OSError(24, "Too many open files")))
+        with pytest.raises(OSError, match="Too many open files"):
+            search(packed, tmp_path / "cache", tmp_path / "out", mode="screen")
+    assert all(path.exists() for path in kept)
+
+
+def test_drawn_images_travel_light_and_are_the_same_on_arrival(packed: Path):
+    drawn = DrawnImages(ShardDataset(packed / "digits"), 1000, seed=4)
+    expected = drawn.batch(0, 50)
+    arrived = pickle.loads(pickle.dumps(drawn))
+    assert len(pickle.dumps(drawn)) < len(pickle.dumps(ShardDataset(packed / "digits"))) + 500
+    assert torch.equal(arrived.batch(0, 50), expected)
+    drawn.close()
+    assert torch.equal(drawn.batch(0, 50), expected)
 
 
 def test_kept_features_that_are_damaged_are_made_again(packed: Path, plain: NeighborReport, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 
+from cluster.children import descendants
 from cluster.errors import ClusterError
 from shards.pack import pack
 from spider.errors import SpiderError
@@ -36,8 +39,15 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+class Head(NamedTuple):
+    """A Ray cluster: where it is, and the process that all of it descends from."""
+
+    address: str
+    pid: int
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def head() -> Iterator[Head]:
     """A Ray cluster with room for four workers, whatever this machine has."""
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
     command = [
@@ -51,17 +61,17 @@ def address() -> Iterator[str]:
     options = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as head:
-        assert head.stdout is not None
+    ) as process:
+        assert process.stdout is not None
         found = None
-        for line in head.stdout:
+        for line in process.stdout:
             found = re.search(r"--address='([\d.:]+)'", line)
             if found:
                 break
         assert found is not None
-        yield found[1]
-        os.killpg(head.pid, signal.SIGKILL)  # its SIGTERM takes half a minute
-        head.stdout.read()
+        yield Head(found[1], process.pid)
+        os.killpg(process.pid, signal.SIGKILL)  # its SIGTERM takes half a minute
+        process.stdout.read()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -85,8 +95,18 @@ def alone(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_any_number_of_workers_finds_the_same(workers: int, address: str, packed: Path, alone: str, tmp_path: Path):
-    search(packed, tmp_path / "cache", tmp_path / "out", ray=address, workers=workers)
+def test_any_number_of_workers_finds_the_same(workers: int, head: Head, packed: Path, alone: str, tmp_path: Path):
+    search(packed, tmp_path / "cache", tmp_path / "out", ray=head.address, workers=workers)
+    assert (tmp_path / "out" / "neighbors.json").read_text() == alone
+
+
+def test_threads_do_not_matter(packed: Path, alone: str, tmp_path: Path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        search(packed, tmp_path / "cache", tmp_path / "out")
+    finally:
+        torch.set_num_threads(threads)
     assert (tmp_path / "out" / "neighbors.json").read_text() == alone
 
 
@@ -99,20 +119,21 @@ def test_shards_of_any_size_give_the_same(packed: Path, alone: str, tmp_path: Pa
     assert found["curves"] == expected["curves"]
 
 
-def test_a_killed_worker_costs_nothing_but_time(address: str, packed: Path, alone: str, tmp_path: Path):
+def test_a_killed_worker_costs_nothing_but_time(head: Head, packed: Path, alone: str, tmp_path: Path):
     environment = os.environ | {"SPIDER_CACHE": str(tmp_path / "cache")}
-    words = ["--ray", address, "--workers", "2"]
+    words = ["--ray", head.address, "--workers", "2"]
     with subprocess.Popen(command(packed, tmp_path / "out", *words), env=environment, stdout=subprocess.DEVNULL) as run:
         pieces_kept(tmp_path / "cache", 1)
-        (victim, *_) = workers_now()
+        victim = workers_of(head)[0]
         os.kill(victim, signal.SIGKILL)
+        assert len(pieces_kept(tmp_path / "cache", 1)) < PIECES  # it was not over
         assert run.wait(120) == 0
     assert (tmp_path / "out" / "neighbors.json").read_text() == alone
 
 
-def test_a_killed_search_goes_on_where_it_was(address: str, packed: Path, alone: str, tmp_path: Path):
+def test_a_killed_search_goes_on_where_it_was(head: Head, packed: Path, alone: str, tmp_path: Path):
     environment = os.environ | {"SPIDER_CACHE": str(tmp_path / "cache")}
-    words = ["--ray", address, "--workers", "1"]
+    words = ["--ray", head.address, "--workers", "1"]
     with subprocess.Popen(command(packed, tmp_path / "out", *words), env=environment, stdout=subprocess.DEVNULL) as run:
         kept = pieces_kept(tmp_path / "cache", 2)
         run.kill()
@@ -124,7 +145,7 @@ def test_a_killed_search_goes_on_where_it_was(address: str, packed: Path, alone:
 
 
 def test_pieces_that_cannot_be_made_are_named_and_the_rest_is_kept(
-    address: str, packed: Path, alone: str, tmp_path: Path
+    head: Head, packed: Path, alone: str, tmp_path: Path
 ):
     shutil.copytree(packed, tmp_path / "packed")
     shard = sorted((tmp_path / "packed" / "letters").glob("*.tar"))[0]
@@ -133,12 +154,12 @@ def test_pieces_that_cannot_be_made_are_named_and_the_rest_is_kept(
     blob[len(blob) // 2] ^= 0xFF  # in one image of the second of three pieces
     shard.write_bytes(blob)
     with pytest.raises(SpiderError, match="1 of the pieces of work failed three times") as raised:
-        search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=address, workers=2)
+        search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=head.address, workers=2)
     assert "features of letters, images 1024 to 2047: " in str(raised.value)
     assert f"{shard.name}: damaged" in str(raised.value)
     kept = pieces_kept(tmp_path / "cache", PIECES - 1)
     shard.write_bytes(whole)
-    search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=address, workers=2)
+    search(tmp_path / "packed", tmp_path / "cache", tmp_path / "out", ray=head.address, workers=2)
     found, expected = (json.loads(text) for text in ((tmp_path / "out" / "neighbors.json").read_text(), alone))
     assert found["rows"] == expected["rows"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -160,14 +181,11 @@ def pieces_kept(cache: Path, at_least: int) -> dict[Path, int]:
     raise AssertionError("no features were written")
 
 
-def workers_now() -> list[int]:
-    """Processes of workers that are doing something."""
+def workers_of(head: Head) -> list[int]:
+    """Processes of workers on this cluster."""
     found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = line.read_bytes()
-        except OSError:
-            continue
-        if title.startswith(b"ray::_Actor"):
-            found.append(int(line.parent.name))
+    for pid in descendants(head.pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_Actor"):
+                found.append(pid)
     return found

@@ -54,6 +54,9 @@ def test_a_dry_run_on_a_login_node_loads_neither_torch_nor_ray(places, tmp_path)
     [
         (["--dry-run"], "--slurm nodes=2,time=1:00:00"),
         (["--slurm", "nodes=2,tim=60", "--dry-run"], "tim"),
+        (["--ray", "local", "--slurm", "nodes=2,time=60", "--dry-run"], "--ray and --slurm"),
+        (["nowhere", "--slurm", "nodes=2,time=60", "--dry-run"], "nowhere"),
+        (["--mode", "fast", "--slurm", "nodes=2,time=60"], "robust, paper, screen"),
         (["--workers", "2"], "workers are those of a Ray cluster"),
         (["--ray", "nowhere:1x"], "no Ray cluster at nowhere:1x"),
     ],
