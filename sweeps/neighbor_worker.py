@@ -211,9 +211,11 @@ class NeighborWorker:
 
     def law(self, dataset: str, spans: Sequence[Span]) -> None:
         """Merge what `moments` kept, in this order."""
-        with own_threads(self._world.device):
-            law = NormalLaw.of(reduce(add, (self._moments_of(dataset, span) for span in spans)))
-        self._cache.store(self._plan.key(dataset, "law"), mean=law.mean.numpy(), factor=law.factor.numpy())
+        key = self._plan.key(dataset, "law")
+        if self._cache.load(key) is None:  # else who did this died before it could say so
+            with own_threads(self._world.device):
+                law = NormalLaw.of(reduce(add, (self._moments_of(dataset, span) for span in spans)))
+            self._cache.store(key, mean=law.mean.numpy(), factor=law.factor.numpy())
         for span in spans:
             self._cache.discard(self._plan.key(dataset, "moments", span))
 

@@ -74,11 +74,15 @@ def draw_parallel(report: SweepReport, path: Path) -> None:
 def draw_outcome(outcome: NeighborOutcome, path: Path) -> None:
     """Write outcome.png."""
     panels = len(outcome.rankings)
-    figure = Figure(figsize=(1.0 + 4.8 * panels, 4.8), layout="constrained", dpi=120)
-    grid = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
-    for number, axes in enumerate(grid):
+    columns = min(panels, 2)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(1.0 + 4.8 * columns, 1.0 + 3.9 * rows), layout="constrained", dpi=120)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for number, axes in enumerate(grid[:panels]):
         _draw_order(axes, outcome, number)
-    grid[0].set_ylabel(f"{outcome.label} at {outcome.kimg:g} kimg ({outcome.better} is better)")
+    for axes in grid[panels:]:
+        axes.set_axis_off()
+    figure.supylabel(f"{outcome.label} at {outcome.kimg:g} kimg ({outcome.better} is better)", fontsize=10)
     figure.suptitle(
         f"Does a near neighbour make a better GAN? Distances under {outcome.rankings[0].embedding}", fontsize=11
     )
@@ -108,11 +112,19 @@ def _draw_order(axes: Axes, outcome: NeighborOutcome, number: int) -> None:
             elinewidth=1,
             capsize=2,
         )
-        axes.annotate(
-            _short(trained.source), (at.csid, trained.mean), xytext=(6, 5), textcoords="offset points", fontsize=9
+        axes.annotate(  # slanted, above everything of its own: names of near neighbours lie side by side
+            _short(trained.source),
+            (at.csid, high),
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=9,
+            rotation=70,
+            rotation_mode="anchor",
         )
-    axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    axes.margins(0.18)
+    everywhere = [place[trained.source].csid for trained in outcome.trained]
+    if min(everywhere) < max(everywhere) - min(everywhere):  # otherwise all are on one side of 0, and far from it
+        axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.margins(0.18, 0.3)
     axes.set_xlabel(f"CSID of order {ranking.order}: farther and more diverse to the right")
     axes.set_title(agreement.words, fontsize=9)
     axes.grid(alpha=0.25)

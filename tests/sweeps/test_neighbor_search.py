@@ -21,7 +21,7 @@ from spider.embed.images import DrawnImages
 from spider.errors import SpiderError, SpiderUsageError
 from sweeps import neighbor_search
 from sweeps.neighbor_report import NeighborReport
-from sweeps.neighbor_worker import NeighborPlan
+from sweeps.neighbor_worker import NeighborPlan, NeighborWorker
 from sweeps.neighbors import NeighborOptions, neighbor_matrix, neighbors
 
 COUNTS = {"digits": 1200, "letters": 1100, "patches": 700}
@@ -64,6 +64,22 @@ def test_a_sample_of_the_features_is_as_good_as_all(packed, plain, tmp_path, mon
     monkeypatch.setattr(NeighborPlan, "uses_all", lambda self, dataset: False)
     assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
     assert len(list((tmp_path / "cache").rglob("sample-0-*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize("method", ["extract", "gather", "redraw", "measure", "moments", "law", "distances"])
+def test_a_piece_may_be_done_twice(method: str, packed, plain, tmp_path, monkeypatch):
+    """By a worker that dies before it can say that it did it, and then by another."""
+    done, real = [], getattr(NeighborWorker, method)
+
+    def twice(self, *arguments):
+        real(self, *arguments)
+        done.append(arguments)
+        return real(NeighborWorker(self._plan), *arguments)
+
+    monkeypatch.setattr(NeighborPlan, "uses_all", lambda self, dataset: False)
+    monkeypatch.setattr(NeighborWorker, method, twice)
+    assert_same(search(packed, tmp_path / "cache", tmp_path / "out"), plain)
+    assert done
 
 
 def test_moments_in_parts_are_those_of_the_whole(packed, plain, tmp_path, monkeypatch):
