@@ -29,7 +29,12 @@ def adopt_orphans() -> None:
 
 
 def start(
-    command: Sequence[str], *, env: Mapping[str, str], stdout: IO[bytes] | int, deaf_to: Sequence[signal.Signals] = ()
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdout: IO[bytes] | int,
+    cwd: Path | None = None,
+    deaf_to: Sequence[signal.Signals] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process that gets SIGTERM when this one dies. Call it from the main thread: the thread's end counts.
 
@@ -37,6 +42,7 @@ def start(
         command: program and arguments.
         env: its whole environment.
         stdout: where its output and its errors go.
+        cwd: its folder; None: that of this process.
         deaf_to: signals that it ignores, with its children, unless it says otherwise. A scheduler sends its own to
             every process of a job.
     """
@@ -50,7 +56,7 @@ def start(
             os.kill(os.getpid(), signal.SIGTERM)
 
     return subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT, preexec_fn=tie
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT, preexec_fn=tie
     )
 
 

@@ -98,7 +98,7 @@ def _summary(directory: RunDirectory, root: Path) -> RunSummary:
     except (SpiderError, ValueError, OSError) as error:
         return RunSummary(name, "unreadable", size_bytes=size_bytes, problem=str(error))
     saved = [images_of(checkpoint) for checkpoint in directory.checkpoint_names()]
-    written = _images_written(directory)
+    written = images_written(directory)
     images = max([*saved[-1:], written or 0])
     return RunSummary(
         name=name,
@@ -114,7 +114,7 @@ def _summary(directory: RunDirectory, root: Path) -> RunSummary:
     )
 
 
-def _images_written(directory: RunDirectory) -> int | None:
+def images_written(directory: RunDirectory) -> int | None:
     """The clock of the newest whole row of metrics.jsonl; None without one."""
     if not directory.metrics_file.is_file():
         return None

@@ -2,7 +2,8 @@
 
     OUT/configurations/0003.json    {"number": 3, "point": {"source": "/data/letters", "penalties.r1_gamma": 1},
                                      "source": "/data/letters", "refused": null, "trials": [{"seed": 0,
-                                     "name": "0003_...", "outcome": "finished", "kimg": 200, "error": null}, ...]}
+                                     "name": "0003_...", "outcome": "finished", "kimg": 200, "error": null,
+                                     "judged_kimg": 100, "last": {"images": 200000, ...}}, ...]}
 
 A configuration is written before its first trial begins, and again when one ends, whole or not at all. Whoever starts
 the sweep again, after a kill at any point, goes on from these files and from the runs themselves; nothing of Ray's is
@@ -38,6 +39,8 @@ class Trial:
         outcome: None as long as it has not ended.
         kimg: how far it was measured.
         error: why it failed.
+        judged_kimg: the evaluation up to which a scheduler has let it go on, or ended it.
+        last: the evaluation at `kimg`, for good: the run may be made longer, and drops one that was out of turn.
     """
 
     seed: int
@@ -45,6 +48,14 @@ class Trial:
     outcome: Outcome | None = None
     kimg: float = 0.0
     error: str | None = None
+    judged_kimg: float = 0.0
+    last: Evaluated | None = None
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Self:
+        """From plain data."""
+        last = tree.get("last")
+        return cls(**{**tree, "last": None if last is None else Evaluated(**last)})
 
     @property
     def is_over(self) -> bool:
@@ -76,7 +87,7 @@ class Configuration:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        trials = [Trial(**trial) for trial in tree["trials"]]
+        trials = [Trial.from_json(trial) for trial in tree["trials"]]
         return cls(tree["number"], tree["point"], tree["source"], tree["refused"], trials)
 
 
@@ -140,13 +151,16 @@ class Ledger:
 
     def settle(self, name: str, outcome: Outcome, kimg: float = 0.0, error: str | None = None) -> None:
         """Write down how a trial ended."""
-        for configuration in self.configurations:
-            for trial in configuration.trials:
-                if trial.name == name:
-                    trial.outcome, trial.kimg, trial.error = outcome, kimg, error
-                    self._write(configuration)
-                    return
-        raise KeyError(name)
+        configuration, trial = self._find(name)
+        trial.last = next((each for each in self.curve(trial) if each.kimg == kimg), None)
+        trial.outcome, trial.kimg, trial.error = outcome, kimg, error
+        self._write(configuration)
+
+    def judge(self, name: str, kimg: float) -> None:
+        """Write down that a scheduler has decided about a trial's evaluation at `kimg`."""
+        configuration, trial = self._find(name)
+        trial.judged_kimg = kimg
+        self._write(configuration)
 
     def run(self, trial: Trial) -> RunDirectory:
         """The folder of a trial."""
@@ -154,7 +168,10 @@ class Ledger:
 
     def curve(self, trial: Trial) -> list[Evaluated]:
         """What a trial was measured at, by kimg."""
-        return evaluations(self.run(trial), self.measure)
+        found = evaluations(self.run(trial), self.measure)
+        if trial.last is None:
+            return found
+        return [*(each for each in found if each.kimg < trial.last.kimg), trial.last]
 
     def score(self, configuration: Configuration) -> float | None:
         """What a search is told of a configuration: the mean over its seeds, where the last of them has come to.
@@ -177,6 +194,14 @@ class Ledger:
         found = common([self.curve(trial) for trial in ended if trial.outcome != "not finite"])
         values = [*found[1], *[self.measure.penalty for trial in ended if trial.outcome == "not finite"]]
         return sum(values) / len(values)
+
+    def _find(self, name: str) -> tuple[Configuration, Trial]:
+        return next(
+            (configuration, trial)
+            for configuration in self.configurations
+            for trial in configuration.trials
+            if trial.name == name
+        )
 
     def _begin(self) -> None:
         number = len(self.configurations)

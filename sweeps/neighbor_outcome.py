@@ -48,9 +48,10 @@ class Agreement:
 
     Attributes:
         order: of the kernel.
-        correlation: Spearman's, of CSID with how bad the GANs are: 1 if low CSID always made the better GAN.
-        interval: 95 %, by bootstrap over the sources; None for fewer than four.
-        sources: how many were trained on.
+        correlation: Spearman's, of the place in the ranking with how bad the GANs are: 1 if the nearer always made the
+            better GAN.
+        interval: 95 %; None for fewer than five.
+        sources: how many were compared.
     """
 
     order: str
@@ -79,6 +80,8 @@ class NeighborOutcome:
         kimg: where the trainings are compared.
         rankings: one per order.
         trained: by source, best first.
+        diverged: sources of which every configuration has a seed that was not finite; they count as the worst.
+        left_out: sources that were not trained far enough to be compared.
         agreements: one per order.
     """
 
@@ -87,6 +90,8 @@ class NeighborOutcome:
     kimg: float
     rankings: list[Ranking]
     trained: list[Trained]
+    diverged: list[str]
+    left_out: list[str]
     agreements: list[Agreement]
 
     def table(self) -> str:
@@ -97,7 +102,11 @@ class NeighborOutcome:
         names = [each.source for each in self.rankings[0].sources]
         for name in sorted(names, key=lambda name: list(trained).index(name) if name in trained else len(trained)):
             rows.append([name, self._picked(name), *self._places(name), *_came_to(trained.get(name))])
-        words = [f"does low CSID[{each.order}] make a better GAN? {each.words}" for each in self.agreements]
+        words = [f"does a near place by CSID[{each.order}] make a better GAN? {each.words}" for each in self.agreements]
+        if self.diverged:
+            words.append(f"! not finite under some seed, and counted as the worst: {', '.join(self.diverged)}")
+        if self.left_out:
+            words.append(f"! not trained far enough under every seed, and left out: {', '.join(self.left_out)}")
         return "\n".join([f"neighbours, {self.rankings[0].embedding}", aligned(rows), *words])
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +115,8 @@ class NeighborOutcome:
             "kimg": self.kimg,
             "rankings": [asdict(ranking) for ranking in self.rankings],
             "trained": [{**asdict(each), "mean": each.mean} for each in self.trained],
+            "diverged": self.diverged,
+            "left_out": self.left_out,
             "agreements": [asdict(each) for each in self.agreements],
         }
 
@@ -132,10 +143,17 @@ def neighbor_outcome(rankings: Sequence[Ranking], rows: Sequence[Row], measure: 
     shared = set.intersection(*(kimgs for kimgs in reached if kimgs)) if any(reached) else set()
     kimg = max(shared, default=0.0)
     sign = 1.0 if measure.better == "lower" else -1.0
-    found = [_best(source, [row for row in rows if row.labels[SOURCE] == source], kimg, sign) for source in sources]
-    trained = sorted((each for each in found if each is not None), key=lambda each: sign * each.mean)
-    agreements = [_agreement(ranking, trained, sign) for ranking in rankings]
-    return NeighborOutcome(label, measure.better, kimg, list(rankings), trained, agreements)
+    of_source = {source: [row for row in rows if row.labels[SOURCE] == source] for source in sources}
+    best = {source: _best(source, of_source[source], kimg, sign) for source in sources}
+    trained = sorted((each for each in best.values() if each is not None), key=lambda each: sign * each.mean)
+    diverged = [source for source in sources if best[source] is None and _has_diverged(of_source[source])]
+    left_out = [source for source in sources if best[source] is None and source not in diverged]
+    agreements = [_agreement(ranking, trained, diverged, sign) for ranking in rankings]
+    return NeighborOutcome(label, measure.better, kimg, list(rankings), trained, diverged, left_out, agreements)
+
+
+def _has_diverged(rows: Sequence[Row]) -> bool:
+    return all(any(trial.outcome == "not finite" for trial in row.configuration.trials) for row in rows)
 
 
 def _best(source: str, rows: Sequence[Row], kimg: float, sign: float) -> Trained | None:
@@ -146,14 +164,14 @@ def _best(source: str, rows: Sequence[Row], kimg: float, sign: float) -> Trained
     return Trained(source, values, number)
 
 
-def _agreement(ranking: Ranking, trained: Sequence[Trained], sign: float) -> Agreement:
-    csid = {each.source: each.csid for each in ranking.sources}
-    distance = np.array([csid[each.source] for each in trained])
-    badness = np.array([sign * each.mean for each in trained])
-    correlation = rank_correlation(distance, badness)
+def _agreement(ranking: Ranking, trained: Sequence[Trained], diverged: Sequence[str], sign: float) -> Agreement:
+    places = {each.source: float(each.rank) for each in ranking.sources}
+    badness = {each.source: sign * each.mean for each in trained} | dict.fromkeys(diverged, np.inf)
+    place = np.array([places[source] for source in badness])
+    correlation = rank_correlation(place, np.array(list(badness.values())))
     if not np.isfinite(correlation):
-        return Agreement(ranking.order, None, None, len(trained))
-    return Agreement(ranking.order, correlation, rank_correlation_interval(distance, badness), len(trained))
+        return Agreement(ranking.order, None, None, len(badness))
+    return Agreement(ranking.order, correlation, rank_correlation_interval(correlation, len(badness)), len(badness))
 
 
 def _came_to(trained: Trained | None) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from spider import draws
 from spider.sources.config import PRIORS
-from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig
+from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig, number_of
 from sweeps.task import Better
 
 Point = dict[str, Any]  # by axis, its value
@@ -64,7 +64,11 @@ class Axis:
 
     def label(self, value: Any) -> str:
         """What tables call a value."""
-        return self.labels[self.values.index(value)] if self.values else f"{value:g}"
+        if not self.values:
+            return f"{value:g}"
+        is_bool = isinstance(value, bool)  # which Python takes for 0 and 1
+        same = (each == value and isinstance(each, bool) == is_bool for each in self.values)
+        return next(label for label, found in zip(self.labels, same, strict=True) if found)
 
     def words(self) -> str:
         """All of it in a line."""
@@ -103,7 +107,7 @@ def make_axis(key: str, config: AxisConfig) -> Axis:
     """The axis of one entry of `space`; that of neighbours is for `neighbor_axis`, after the search."""
     domain = config.domain
     if domain in ("grid", "choice"):
-        values = tuple(value if key == SOURCE else _number(value) for value in getattr(config, domain))
+        values = tuple(value if key == SOURCE else number_of(value) for value in getattr(config, domain))
         return Axis(key, values, _labels(key, values), crossed=domain == "grid")
     low, high = getattr(config, domain)
     return Axis(key, low=low, high=high, log=domain == "loguniform", whole=domain == "randint")
@@ -206,16 +210,6 @@ class _Optuna:
         return int(suggested) if axis.whole else axis.rounded(suggested)
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; everybody who writes it means the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _labels(key: str, values: Sequence[Any]) -> tuple[str, ...]:
     if key != SOURCE:
         return tuple(_text(value) for value in values)
@@ -224,12 +218,18 @@ def _labels(key: str, values: Sequence[Any]) -> tuple[str, ...]:
 
 def source_names(places: Sequence[str]) -> list[str]:
     """Short names of sources that tell them apart: the last folder of each, with those above where need be."""
-    parts = [[place] if place in PRIORS or ":" in place else list(Path(place).parts) for place in places]
+    parts = [_parts(place) for place in places]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-depth:]) for each in parts]
+        names = ["/".join(each[-depth:]).replace(":/", ":") for each in parts]
         if len(set(names)) == len(names):
-            return [name.partition(":")[2] if name.startswith("builtin:") else name for name in names]
+            return names
     return list(places)
+
+
+def _parts(place: str) -> list[str]:
+    if place.startswith("builtin:"):
+        return ["builtin:", place.removeprefix("builtin:")]
+    return [place] if place in PRIORS or ":" in place else list(Path(place).parts)
 
 
 def _text(value: Any) -> str:

@@ -67,10 +67,10 @@ def _run(plan: SweepPlan, axes: list[Axis], ledger: Ledger, address: str, progre
     """The part that takes long, and Ray."""
     from cluster.ray import connected
     from sweeps.progress import Progress
-    from sweeps.tuning import gpus_per_trial, run_trials
+    from sweeps.tuning import run_trials
 
     with connected(address) as cluster:
-        gpus = gpus_per_trial(plan.sweep.resources, cluster)
+        gpus = plan.sweep.resources.gpus_where(has_any=cluster.gpus > 0)
         shown = Progress(ledger, len(plan.sweep.seeds), progress)
         try:
             run_trials(plan.sweep, ledger, cluster, partial(plan.task, axes, gpus), shown)

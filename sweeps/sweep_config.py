@@ -33,6 +33,7 @@ Places are relative to where the command is given, as on the command line.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,8 +52,9 @@ SOURCE = "source"  # the axis that names what `--source` takes
 
 _PLACES = ("evaluate.reference", "evaluate.weights")  # overrides that name files
 _DOMAINS = ("grid", "choice", "uniform", "loguniform", "randint", "neighbors")
-_SAID_ELSEWHERE = {"data.path": "data", "kimg": "kimg", "seed": "seeds"}
-_SAME_FOR_ALL = ("evaluate.", "log.", "checkpoint.", "guard.", "engine.")
+_SAID_ELSEWHERE = {"data": "data", "data.path": "data", "kimg": "kimg", "seed": "seeds"}
+_SAID_BY_SOURCE = ("source.kind", "source.path", "source.run")
+_SAME_FOR_ALL = ("evaluate", "log", "checkpoint", "guard", "engine")
 
 
 def _named(value: Any) -> Any:
@@ -101,14 +103,12 @@ class AxisConfig(Section):
         for name in ("uniform", "loguniform", "randint"):
             bounds = getattr(self, name)
             if bounds is not None and not bounds[0] < bounds[1]:
-                raise ValueError(f"{name}: [{bounds[0]:g}, {bounds[1]:g}] goes down; write the lower bound first")
+                wrong = (
+                    "is one value; write grid" if bounds[0] == bounds[1] else "goes down; write the lower bound first"
+                )
+                raise ValueError(f"{name}: [{bounds[0]:g}, {bounds[1]:g}] {wrong}")
         if self.loguniform is not None and self.loguniform[0] <= 0:
             raise ValueError(f"loguniform: the lower bound is {self.loguniform[0]:g}, and must be above 0")
-        for name in ("grid", "choice"):
-            values = [repr(value) for value in getattr(self, name) or ()]
-            again = [value for value in values if values.count(value) > 1]
-            if again:
-                raise ValueError(f"{name}: {again[0]} stands there twice")
         return self
 
     @property
@@ -169,6 +169,22 @@ class ResourcesConfig(Section):
             raise ValueError(f"gpus={gpus:g}: processes={self.processes} take a GPU each, or none")
         return self
 
+    def gpus_where(self, *, has_any: bool) -> float:
+        """GPUs of a trial: as asked; or one for each process, where there are any."""
+        if self.gpus is not None:
+            return self.gpus
+        return float(self.processes) if has_any else 0.0
+
+
+def trials_on(machine_cpus: float, machine_gpus: float, cpus: float, gpus: float) -> int:
+    """How many trials one machine has room for. A part of a GPU is of one GPU."""
+    by_cpu = int(machine_cpus / cpus + 1e-9)
+    if not gpus:
+        return by_cpu
+    if gpus < 1:
+        return min(by_cpu, int(machine_gpus) * int(1 / gpus + 1e-9))
+    return min(by_cpu, int(machine_gpus / gpus + 1e-9))
+
 
 class SweepConfig(Section):
     """A sweep."""
@@ -215,9 +231,21 @@ class SweepConfig(Section):
         for key in self.space:
             if key in self.overrides:
                 raise ValueError(f"space.{key}: stands in overrides as well")
-            if key.startswith(_SAME_FOR_ALL):
+            if key.partition(".")[0] in _SAME_FOR_ALL:
                 raise ValueError(f"space.{key}: must be the same for all trials, or their numbers compare nothing")
+            for section, keys in (("overrides", self.overrides), ("space", self.space)):
+                for other in keys:
+                    self._require_apart(key, f"{section}.{other}", other)
         return self
+
+    def _require_apart(self, key: str, where: str, other: str) -> None:
+        """Refuse a value that another one would replace, in whole or in part."""
+        if key == SOURCE or other == SOURCE:  # the one word of `--source`, beside which other keys of it may stand
+            said = {key, other} & set(_SAID_BY_SOURCE)
+            if said:
+                raise ValueError(f"{where}: {said.pop()} is what space.{SOURCE} says")
+        elif other.startswith(f"{key}.") or key.startswith(f"{other}."):
+            raise ValueError(f"space.{key}: {where} says a part of the same")
 
     @model_validator(mode="after")
     def _search_can_do_it(self) -> SweepConfig:
@@ -257,7 +285,39 @@ def make_sweep(tree: Mapping[str, Any], where: str = "sweep") -> SweepConfig:
     except ValidationError as error:
         described = "; ".join(_describe(detail) for detail in error.errors())
         raise SpiderUsageError(f"{where}: {described}") from None
-    return _with_absolute_places(sweep)
+    placed = _with_absolute_places(sweep)
+    for key, value in placed.overrides.items():
+        _require_plain(value, f"{where}: overrides.{key}")
+    for key, axis in placed.space.items():
+        values = list(getattr(axis, axis.domain)) if axis.domain in ("grid", "choice") else []
+        for number, value in enumerate(values):
+            _require_plain(value, f"{where}: space.{key}.{axis.domain}")
+            if any(_are_same(value, other, is_source=key == SOURCE) for other in values[:number]):
+                raise SpiderUsageError(f"{where}: space.{key}: {axis.domain}: {value!r} stands there twice")
+    return placed
+
+
+def number_of(value: Any) -> Any:
+    """A number that YAML 1.1 reads as text, as it does 1e-4, which everybody who writes it means; else the value."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _are_same(one: Any, other: Any, *, is_source: bool) -> bool:
+    if not is_source:
+        one, other = number_of(one), number_of(other)
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _require_plain(value: Any, where: str) -> None:
+    try:
+        json.dumps(value)
+    except TypeError:
+        raise SpiderUsageError(f"{where}: {value} is read as a {type(value).__name__}; write it in quotes") from None
 
 
 def plain(sweep: SweepConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from spider.tables import aligned
 from spider.train.dry_run import DryRun, dry_run
 from spider.train.start import prepare
 from sweeps.space import make_search
+from sweeps.sweep_config import ResourcesConfig, trials_on
 from sweeps.sweep_neighbors import read_rankings
 from sweeps.sweep_plan import SweepPlan
 from sweeps.trials import run_name
@@ -97,6 +98,7 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
         points = [search.point(number, ()) for number in range(search.count)]
         trials = [run_name(n, axes, point, seed) for n, point in enumerate(points) for seed in plan.sweep.seeds]
     already = sum(trial.is_over for trial in ledger.trials)
+    refused = sum(each.refused is not None for each in ledger.configurations)
     one = _measured(plan)
     return SweepCost(
         configurations=search.count,
@@ -105,9 +107,9 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
         trials=trials,
         already=already,
         resources=plan.sweep.resources.model_dump(),
-        at_once=plan.sweep.at_once or _room(plan.sweep.resources.cpus, plan.sweep.resources.gpus),
+        at_once=plan.sweep.at_once or _room(plan.sweep.resources),
         one=one,
-        hours=one.hours * (search.count * len(plan.sweep.seeds) - already),
+        hours=one.hours * ((search.count - refused) * len(plan.sweep.seeds) - already),
         notes=notes,
     )
 
@@ -122,8 +124,9 @@ def _notes(plan: SweepPlan, *, open_axis: bool) -> list[str]:
         )
     if plan.sweep.scheduler.kind == "asha":
         notes.append("asha stops trials early: this is the most that they can take")
-    if len(plan.sweep.space) > 0 and plan.sweep.resources.processes > 1:
+    if plan.sweep.resources.processes > 1:
         notes.append(f"measured with one process, not {plan.sweep.resources.processes}")
+    notes.append("the first configuration was measured, and stands for all")
     return notes
 
 
@@ -140,12 +143,11 @@ def _measured(plan: SweepPlan) -> DryRun:
         torch.set_num_threads(threads)
 
 
-def _room(cpus: float, gpus: float | None) -> int:
+def _room(resources: ResourcesConfig) -> int:
     """Trials at a time on this machine; one, if it has not even room for that."""
     there = torch.cuda.device_count()
-    needed = gpus if gpus is not None else float(there > 0)
-    by_cpu = int(len(os.sched_getaffinity(0)) / cpus)
-    return max(1, min(by_cpu, int(there / needed)) if needed else by_cpu)
+    cores = len(os.sched_getaffinity(0))
+    return max(1, trials_on(cores, there, resources.cpus, resources.gpus_where(has_any=there > 0)))
 
 
 def _duration(hours: float) -> str:

@@ -1,7 +1,7 @@
 """Two figures of a sweep.
 
 parallel.png    an upright scale for every axis of the space and one for the metric; a line for every configuration,
-                coloured by the metric, the best one thick, what a scheduler stopped dotted, what was not finite grey
+                coloured by its place, the best one thick, what a scheduler stopped dotted, what was not finite grey
 outcome.png     what trainings on each source came to against its distance, a panel per kernel order
 """
 

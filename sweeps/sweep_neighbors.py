@@ -23,7 +23,7 @@ _FILE = "neighbors.json"
 
 @dataclass(frozen=True)
 class Ranked:
-    """A source as one order sees it."""
+    """A source as one order sees it; `picked` if the selection rule has it among the nearest friendly ones."""
 
     source: str
     rank: int
@@ -48,7 +48,7 @@ class Ranking:
 
     @property
     def picks(self) -> list[str]:
-        """Names of those that are trained on because of this order."""
+        """Names of those that the selection rule picks by this order."""
         return [each.source for each in self.sources if each.picked]
 
 
@@ -80,8 +80,7 @@ def search_neighbors(
 
         places, everything = named_sources(search), search.picks == "all"
         options = NeighborOptions(
-            **search.model_dump(exclude={"sources", "picks", "shortlist"}),
-            picks=len(places) if search.picks == "all" else search.picks,
+            **search.model_dump(exclude={"sources", "shortlist", *(["picks"] if everything else [])}),
             shortlist=len(places) if everything else search.shortlist,
             ray=ray,
             progress=progress,
@@ -96,8 +95,10 @@ def read_rankings(search: NeighborsConfig, out: Path) -> list[Ranking] | None:
 
 
 def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
-    """The sources that any order picked, in the order of their first pick. Raises SpiderError if none did."""
+    """The sources that any order picked, in the order of their first pick, or all; SpiderError if none was picked."""
     places = named_sources(search)
+    if search.picks == "all":
+        return source_axis({each.source: places[each.source] for each in rankings[0].sources})
     picked = dict.fromkeys(name for ranking in rankings for name in ranking.picks)
     if not picked:
         orders = ", ".join(ranking.order for ranking in rankings)
@@ -111,15 +112,15 @@ def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
 def _read(search: NeighborsConfig, file: Path) -> list[Ranking]:
     try:
         tree: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return [_ranking(tree, parse_kernel(order).label, everything=search.picks == "all") for order in search.orders]
+        return [_ranking(tree, parse_kernel(order).label) for order in search.orders]
     except (ValueError, KeyError, TypeError) as error:
         raise SpiderUsageError(f"{file}: not what a neighbour search writes: {error!r}") from error
 
 
-def _ranking(tree: Mapping[str, Any], label: str, *, everything: bool) -> Ranking:
+def _ranking(tree: Mapping[str, Any], label: str) -> Ranking:
     found = [(row["source"], row["csid"][label]) for row in tree["rows"]]
     sources = [
-        Ranked(source, each["rank"], each["value"], each["stderr"], everything or each["friendly"])
+        Ranked(source, each["rank"], each["value"], each["stderr"], each["friendly"])
         for source, each in sorted(found, key=lambda of_source: of_source[1]["rank"])
     ]
     return Ranking(label, tree["embedding"]["label"], sources)

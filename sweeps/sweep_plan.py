@@ -107,6 +107,7 @@ class SweepPlan:
                 seed=trial.seed,
                 kimg=self.sweep.kimg,
             ),
+            cwd=str(Path.cwd()),
             run=str(run),
             log=str(self.out / "logs" / f"{trial.name}.txt"),
             measure=self.measure,

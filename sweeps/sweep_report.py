@@ -132,7 +132,8 @@ class SweepReport:
         if self.outcome is not None:
             parts += ["", self.outcome.table()]
         if self.winner is not None:
-            parts += ["", "the winner at full length:", f"  {self.winner}"]
+            best = "the winner" if self.is_complete else "the best so far"
+            parts += ["", f"{best} at full length:", f"  {self.winner}"]
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -267,6 +268,8 @@ def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
         found.append(
             f"the sources were tried with different {', '.join(others)}: only a grid compares them with all alike"
         )
+    if rows and rows[0].mean is not None and not rows[0].is_whole:
+        found.append(f"no configuration has a value under every seed; the first is {rows[0].state()}")
     best = [row for row in rows if row.mean is not None and row.is_whole][:2]
     if len(best) == 2 and best[0].kimg == best[1].kimg:
         found += _tie(best[0], best[1])
@@ -274,12 +277,17 @@ def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
 
 
 def _tie(first: Row, second: Row) -> list[str]:
-    """A line if the first place is not surely the first's. Seed by seed: runs of one seed have much in common."""
+    """A line if the first place is not surely the first's, by Student's t at 95 %.
+
+    Seed by seed: runs of one seed have much in common.
+    """
+    from scipy.stats import t
+
     if len(first.values) < 2:
         return ["one seed each: how far the first and the second are apart by chance is not known (seeds: 3)"]
     differences = np.subtract(first.values, second.values)
     stderr = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
-    if abs(differences.mean()) > 2 * stderr:
+    if abs(differences.mean()) > float(t.ppf(0.975, len(differences) - 1)) * stderr:
         return []
     difference = f"{abs(differences.mean()):.2g}, seed by seed, with a standard error of {stderr:.2g}"
     return [f"the first two differ by {difference}: chance, perhaps"]

@@ -54,6 +54,7 @@ class Task:
         name: of the trial.
         run: its folder.
         words: what stands after `spider train --run RUN`.
+        cwd: the folder that the places in them are relative to.
         log: where the training prints.
         measure: what is reported.
         hyperparameters: for TensorBoard; empty where the run writes no events.
@@ -64,6 +65,7 @@ class Task:
     name: str
     run: str
     words: list[str]
+    cwd: str
     log: str
     measure: Measure
     hyperparameters: dict[str, Any]

@@ -31,12 +31,15 @@ _OTHERS_JOB = re.compile(
 class Training:
     """A running `spider train`, the only thing that this process has started."""
 
-    def __init__(self, run: Path, words: Sequence[str], log: Path, *, processes: int, threads: int, gpus: bool) -> None:
+    def __init__(
+        self, run: Path, words: Sequence[str], cwd: Path, log: Path, *, processes: int, threads: int, gpus: bool
+    ) -> None:
         """Start it. Call it from the main thread, with which it ends.
 
         Args:
             run: its folder.
             words: what stands after `spider train --run RUN`.
+            cwd: the folder that the places in them are relative to.
             log: what it prints is added to this file.
             processes: ranks, all on this machine.
             threads: of torch, in each of them.
@@ -49,7 +52,7 @@ class Training:
         environment = _environment(os.environ, threads, gpus)
         with log.open("ab") as out:
             self._ranks = [
-                children.start(command, env={**environment, **rank}, stdout=out) for rank in _ranks(processes)
+                children.start(command, cwd=cwd, env={**environment, **rank}, stdout=out) for rank in _ranks(processes)
             ]
 
     def exit_code(self) -> int | None:

@@ -16,9 +16,8 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from cluster.lock import is_taken
-from spider.errors import SpiderError
 from spider.run import RunDirectory
-from spider.runs import list_runs
+from spider.runs import images_written
 from sweeps.task import Evaluated, Task, evaluations
 from sweeps.training import Training
 
@@ -59,7 +58,7 @@ class SweepTrial(tune.Trainable):
             if code is not None:
                 return self._end(code)
             time.sleep(_POLL_S)
-        return {**self._last, "trained_kimg": self._trained_kimg()}
+        return {"trained_kimg": self._trained_kimg()}  # without a value, of which nothing is decided twice
 
     def cleanup(self) -> None:
         """The training saves and ends."""
@@ -71,7 +70,13 @@ class SweepTrial(tune.Trainable):
         if task.hyperparameters:
             write_hyperparameters(self._run.tensorboard, task.name, task.hyperparameters)
         self._training = Training(
-            self._run.path, task.words, Path(task.log), processes=task.processes, threads=task.threads, gpus=task.gpus
+            self._run.path,
+            task.words,
+            Path(task.cwd),
+            Path(task.log),
+            processes=task.processes,
+            threads=task.threads,
+            gpus=task.gpus,
         )
 
     def _next(self, *, finished: bool) -> Evaluated | None:
@@ -102,10 +107,7 @@ class SweepTrial(tune.Trainable):
         return {**last, "trained_kimg": self._trained_kimg(), "outcome": "not finite", "error": error, "done": True}
 
     def _trained_kimg(self) -> float:
-        try:
-            return max((run.kimg for run in list_runs(self._run.path)), default=0.0)
-        except SpiderError:  # not begun
-            return 0.0
+        return (images_written(self._run) or 0) / 1000
 
 
 def write_hyperparameters(folder: Path, name: str, hyperparameters: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from cluster.lock import is_taken
 from cluster.ray import RayCluster
 from sweeps.ledger import Configuration, Ledger, Outcome, Trial
 from sweeps.progress import Progress
-from sweeps.sweep_config import AshaConfig, ResourcesConfig, SweepConfig
+from sweeps.sweep_config import AshaConfig, SweepConfig, trials_on
 from sweeps.task import Task
 from sweeps.trial import TIME, VALUE, SweepTrial, TrialFailed
 
@@ -54,7 +54,7 @@ def run_trials(
         ClusterUsageError: no machine of the cluster has what a trial needs.
     """
     resources = sweep.resources
-    gpus = gpus_per_trial(resources, cluster)
+    gpus = resources.gpus_where(has_any=cluster.gpus > 0)
     require_room(resources.cpus, gpus, cluster.address)
     scratch = ledger.out / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -82,16 +82,9 @@ def run_trials(
         _wait_for_trainings(ledger)
 
 
-def gpus_per_trial(resources: ResourcesConfig, cluster: RayCluster) -> float:
-    """As asked; or one for each process, where the cluster has any."""
-    if resources.gpus is not None:
-        return resources.gpus
-    return float(resources.processes) if cluster.gpus else 0.0
-
-
 def room_for(cpus: float, gpus: float) -> int:
     """How many trials the cluster has room for."""
-    return sum(_fitting(node, cpus, gpus) for node in _nodes())
+    return sum(trials_on(node.get("CPU", 0.0), node.get("GPU", 0.0), cpus, gpus) for node in _nodes())
 
 
 def require_room(cpus: float, gpus: float, address: str) -> None:
@@ -139,22 +132,35 @@ class _Asha(ASHAScheduler):
         # Nothing in there needs whole numbers, whatever it says
         kimg: dict[str, Any] = {"max_t": ledger.measure.length_kimg, "grace_period": config.grace_kimg}
         super().__init__(time_attr=TIME, metric=VALUE, mode=mode, reduction_factor=config.reduction_factor, **kimg)
+        self._ledger = ledger
+        self._judged = {trial.name: trial.judged_kimg for trial in ledger.trials}
         for trial in ledger.trials:
-            self._recall(trial.name, ledger.curve(trial), trial.is_over)
+            self._recall(trial)
 
-    def _recall(self, name: str, curve: Any, is_over: bool) -> None:
-        """What was decided stays decided; of a trial that goes on, all but what it was last measured at."""
-        named, nobody = _named(name), cast(Any, None)
+    def _recall(self, trial: Trial) -> None:
+        """What was decided stays decided, and nothing else counts as if it had been."""
+        named, nobody = _named(trial.name), cast(Any, None)
         super().on_trial_add(nobody, named)
-        for each in curve if is_over else curve[:-1]:
-            if each.value is not None:
+        upto = max(trial.judged_kimg, trial.kimg if trial.is_over else 0.0)
+        for each in self._ledger.curve(trial):
+            if each.value is not None and each.kimg <= upto:
                 super().on_trial_result(nobody, named, {TIME: each.kimg, VALUE: each.value})
+        if trial.outcome == "not finite":
+            penalty = self._ledger.measure.penalty
+            super().on_trial_complete(nobody, named, {TIME: trial.kimg, VALUE: penalty})
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, _named(trial.config["name"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return str(super().on_trial_result(tune_controller, _named(trial.config["name"]), result))
+        name = trial.config["name"]
+        if VALUE not in result or result[TIME] <= self._judged.get(name, 0.0):
+            return TrialScheduler.CONTINUE  # an actor that takes over tells again what was told before
+        decision = str(super().on_trial_result(tune_controller, _named(name), result))
+        self._judged[name] = result[TIME]
+        if decision != TrialScheduler.STOP:  # which is written down as the trial's end
+            self._ledger.judge(name, result[TIME])
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         super().on_trial_complete(tune_controller, _named(trial.config["name"]), result)
@@ -216,13 +222,6 @@ def _bundle(cpus: float, gpus: float) -> dict[str, float]:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _fitting(node: dict[str, float], cpus: float, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0.0) / cpus + 1e-9)
-    if not gpus:
-        return by_cpu
-    return min(by_cpu, int(node.get("GPU", 0.0) / gpus + 1e-9))
 
 
 def _wait_for_trainings(ledger: Ledger) -> None:

@@ -40,6 +40,7 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
             "branched_from": str(branch) if branch else None,
             "world_size": trainer.world.size,
             "device": device_name(trainer.world.device),
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "git": git_state(),

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from spider import api
 from spider.metrics.results import read_results
+from spider.run import images_of
 from sweeps.sweep import sweep
 from sweeps.sweep_report import SweepReport
 
@@ -41,10 +42,10 @@ DEADLINE_S = 120.0
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A Ray cluster of two cores, whatever this machine has."""
+    """A Ray cluster of two cores and two GPUs, whatever this machine has."""
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--port=0", "--num-cpus=2"]
-    options = ["--num-gpus=0", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
+    options = ["--num-gpus=2", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as head:
@@ -56,13 +57,16 @@ def address() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def write(file: Path, data: Path, space: dict[str, Any], overrides: dict[str, Any] | None = None, **keys: Any) -> Path:
+def write(
+    file: Path, data: Path | None, space: dict[str, Any], overrides: dict[str, Any] | None = None, **keys: Any
+) -> Path:
     sweep = {
         "config": "dcgan",
-        "data": str(data),
+        "data": None if data is None else str(data),
         "kimg": 0.16,
         "overrides": {**TINY, **(overrides or {})},
         "space": space,
+        "resources": {"gpus": 0},
         **keys,
     }
     file.write_text(yaml.safe_dump(sweep, sort_keys=False))
@@ -80,10 +84,15 @@ def weights(run: Path) -> dict[str, Any]:
     return {name: about for name, about in manifest["files"].items() if name.endswith(".safetensors")}
 
 
+def environments(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """By run, its starts that had something to do."""
+    runs = sorted((out / "runs").iterdir())
+    return {run.name: json.loads((run / "environment.json").read_text())["starts"] for run in runs}
+
+
 def starts(out: Path) -> dict[str, int]:
     """By run, how often it was started and had something to do."""
-    runs = sorted((out / "runs").iterdir())
-    return {run.name: len(json.loads((run / "environment.json").read_text())["starts"]) for run in runs}
+    return {name: len(found) for name, found in environments(out).items()}
 
 
 def trainings(out: Path) -> list[int]:
@@ -244,7 +253,9 @@ def test_under_asha_no_trial_is_lost_or_run_twice_and_what_is_not_finite_is_over
     assert starts(out) == dict.fromkeys(starts(out), 1)
 
 
-def test_a_stop_saves_the_trainings_and_the_same_command_goes_on(address: str, tmp_path: Path, digits: Path) -> None:
+def test_trainings_go_on_from_what_was_saved_after_a_stop_and_after_a_kill(
+    address: str, tmp_path: Path, digits: Path
+) -> None:
     file = write(
         tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, {"checkpoint.every_kimg": 9}, kimg=1.6
     )
@@ -257,8 +268,22 @@ def test_a_stop_saves_the_trainings_and_the_same_command_goes_on(address: str, t
     assert driver.returncode == 130, error
     assert "the same command goes on" in told
     assert not trainings(out)
-    [run] = (out / "runs").iterdir()
-    assert list((run / "checkpoints").iterdir())  # none was due
+    *_, saved = sorted((out / "runs").glob("*/checkpoints/*"))  # none was due by the clock
+
+    def kill_it() -> None:
+        [log] = (out / "logs").iterdir()
+        wait_for(lambda: "going on from" in log.read_text())
+        os.kill(trainings(out)[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    report = sweep(file, out, ray=address)
+    killer.join()
+    assert report.counts == {"finished": 1}
+    ((first, stopped, killed),) = environments(out).values()
+    assert first["from_images"] == 0
+    assert stopped["from_images"] == images_of(saved.name)
+    assert killed["from_images"] >= images_of(saved.name)
 
 
 def test_a_trial_that_always_fails_is_tried_again_and_then_named(address: str, tmp_path: Path, digits: Path) -> None:
@@ -276,7 +301,25 @@ def test_a_trial_that_always_fails_is_tried_again_and_then_named(address: str, t
     assert log.read_text().count("error: ") == 2  # and a second try of the whole sweep would be two more
 
 
+def test_a_trial_gets_its_gpus_and_finds_its_images_where_the_command_was_given(
+    address: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").symlink_to(digits)
+    (tmp_path / "base.yaml").write_text("data: {path: digits}\n")
+    monkeypatch.chdir(tmp_path)
+    space = {"penalties.r1_gamma": {"grid": [1, 2]}}
+    settings = {"kimg": 0.08, "config": "base.yaml"}
+    sweep(write(Path("parts.yaml"), None, space, resources={"gpus": 0.6}, **settings), "parts", ray=address)
+    found = [start for [start] in environments(tmp_path / "parts").values()]
+    assert [start["cuda_visible_devices"] for start in found] == ["0", "1"]  # not both on what is left of the first
+    assert [start["world_size"] for start in found] == [1, 1]
+    space = {"penalties.r1_gamma": {"grid": [1]}}
+    sweep(write(Path("two.yaml"), None, space, resources={"processes": 2, "cpus": 2}, **settings), "two", ray=address)
+    ((start,),) = environments(tmp_path / "two").values()
+    assert (start["cuda_visible_devices"], start["world_size"]) == ("0,1", 2)
+
+
 def test_more_than_any_machine_has_is_refused(address: str, tmp_path: Path, digits: Path) -> None:
     file = write(tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, resources={"cpus": 64})
-    with pytest.raises(Exception, match=r"resources: a trial needs cpus=64 .* has 2 and 0"):
+    with pytest.raises(Exception, match=r"resources: a trial needs cpus=64 .* has 2 and 2"):
         sweep(file, tmp_path / "out", ray=address)

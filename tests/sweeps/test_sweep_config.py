@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,25 @@ def plan(tmp_path: Path, **keys: Any) -> SweepPlan:
         ({"space": {"batch": {"gird": [1]}}}, r"space\.batch\.gird: no such key; did you mean grid\?"),
         ({"space": {"batch": {}}}, r"space\.batch: an axis is one of grid"),
         ({"space": {"batch": {"grid": [8, 8]}}}, r"space\.batch: grid: 8 stands there twice"),
+        ({"space": {"ema.rampup": {"grid": [0.001, "1e-3"]}}}, r"space\.ema\.rampup: grid: '1e-3' stands there twice"),
+        ({"space": {"source": {"grid": ["a", "./a"]}}}, r"space\.source: grid: '.*/a' stands there twice"),
+        ({"space": {"batch": {"grid": [datetime.date(2026, 1, 2)]}}}, r"space\.batch\.grid: .*read as a date"),
+        ({"overrides": {"batch": datetime.date(2026, 1, 2)}}, r"overrides\.batch: 2026-01-02 is read as a date"),
+        (
+            {"space": {"penalties": {"grid": [{"r2_gamma": 1}]}}, "overrides": {"penalties.r1_gamma": 1}},
+            r"space\.penalties: overrides\.penalties\.r1_gamma says a part of the same",
+        ),
+        (
+            {"space": {"penalties.r1_gamma": {"grid": [1]}}, "overrides": {"penalties": {"r1_gamma": 1}}},
+            r"space\.penalties\.r1_gamma: overrides\.penalties says a part of the same",
+        ),
+        (
+            {"space": {"source": {"grid": ["gaussian"]}, "source.kind": {"grid": ["gamma"]}}},
+            r"space\.source\.kind: source\.kind is what space\.source says",
+        ),
+        ({"space": {"evaluate": {"grid": [{"count": 9}]}}}, r"space\.evaluate: must be the same for all"),
+        ({"space": {"data": {"grid": [{"path": "a"}]}}}, r"space\.data: .*`data`"),
+        ({"space": {"batch": {"randint": [3, 3]}}, "search": RANDOM}, r"randint: \[3, 3\] is one value"),
         ({"space": {"batch": {"choice": [8]}}}, r"space\.batch: choice .*search=grid"),
         (
             {"space": {"batch": {"grid": [8]}}, "search": {"kind": "optuna", "trials": 2}},

@@ -6,12 +6,14 @@ No training runs here: a run is played by the evaluations that it would have wri
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -20,7 +22,8 @@ from spider.config.load import make_config
 from spider.experiment import compose
 from spider.metrics.results import MetricResult, write_result
 from spider.run import RunDirectory, checkpoint_name
-from sweeps.ledger import Configuration, Ledger, Trial
+from sweeps.ledger import Ledger, Trial
+from sweeps.rank_correlation import rank_correlation, rank_correlation_interval
 from sweeps.sweep_config import AshaConfig
 from sweeps.sweep_neighbors import search_neighbors
 from sweeps.sweep_plan import SweepPlan
@@ -62,11 +65,15 @@ def make(tmp_path: Path, digits: Path) -> Callable[..., SweepPlan]:
 def play(ledger: Ledger, trial: Trial, value: float | None, upto: int = LENGTH) -> None:
     """The run's evaluations, and its end. They fall to `value` at the length."""
     for kimg in range(EVERY, upto + 1, EVERY):
-        now = None if value is None else value + (LENGTH - kimg) / 100
-        result = MetricResult("fid", "FD[offline]", now, {"seed": 0}, {"reference": {"fingerprint": "x"}})
-        write_result(ledger.run(trial).evaluations / f"{checkpoint_name(kimg * 1000)}.json", [result], {})
+        write_evaluation(ledger, trial.name, kimg, None if value is None else value + (LENGTH - kimg) / 100)
     outcome = "not finite" if value is None else "finished" if upto == LENGTH else "stopped"
     ledger.settle(trial.name, outcome, upto)
+
+
+def write_evaluation(ledger: Ledger, name: str, kimg: float, value: float | None) -> None:
+    result = MetricResult("fid", "FD[offline]", value, {"seed": 0}, {"reference": {"fingerprint": "x"}})
+    folder = ledger.out / "runs" / name / "evaluations"
+    write_result(folder / f"{checkpoint_name(round(kimg * 1000))}.json", [result], {})
 
 
 def bowl(point: dict[str, Any], seed: int) -> float:
@@ -204,50 +211,157 @@ def test_the_report_has_every_configuration_and_the_command_of_the_winner(
 
 
 def test_what_optuna_suggests_and_no_run_can_be_is_refused_and_passed_over(make: Callable[..., SweepPlan]) -> None:
-    """Bounds can be tried beforehand, and all that lies between them cannot."""
-    fixed = [{"kind": "fixed", "k": k} for k in (8, 60)]
+    """Each value can be tried beforehand, and every combination of them cannot."""
     plan = make(
-        space={"selection": {"choice": fixed}, "batch": {"randint": [64, 64 + 1]}},
-        search={"kind": "optuna", "trials": 6},
+        space={
+            "batch": {"choice": [64, 16]},
+            "selection": {"choice": [{"kind": "fixed", "k": k} for k in (8, 32)]},
+        },
+        search={"kind": "optuna", "trials": 12},
         seeds=1,
     )
-    ledger = plan.ledger(plan.axes([]))
-    ledger._make = _refusing(ledger._make)
-    for _ in range(3):
-        following = ledger.next_trial()
-        assert following is not None
-        play(ledger, following[1], 1.0)
+    tried = run(plan, lambda point, seed: 1.0)
     refused = [each for each in plan.ledger(plan.axes([])).configurations if each.refused]
-    assert len(refused) == 2
-    assert "refused: no" in report(plan).table()
+    assert len(tried) + len(refused) == 12
+    assert refused
+    assert {(each.point["batch"], each.point["selection"]["k"]) for each in refused} == {(16, 32)}
+    assert all((point["batch"], point["selection"]["k"]) != (16, 32) for point, _ in tried)
+    assert "refused: " in report(plan).table()
+    assert "selection.k=32 exceeds batch=16" in report(plan).table()
 
 
-def _refusing(make: Callable[..., Configuration]) -> Callable[..., Configuration]:
-    return lambda n, point: Configuration(n, point, refused="no") if n in (0, 2) else make(n, point)
+def asha_of(make: Callable[..., SweepPlan], **keys: Any) -> tuple[SweepPlan, Callable[[], tuple[Any, Ledger]]]:
+    """A plan of four trials, and what makes a scheduler that knows no more than the files."""
+    from sweeps.tuning import _Asha
+
+    asha = AshaConfig(**{"grace_kimg": EVERY, "reduction_factor": 2, **keys})
+    plan = make(space={"penalties.r1_gamma": {"grid": [1, 2, 3, 4]}}, seeds=1, scheduler=asha.model_dump())
+
+    def start() -> tuple[Any, Ledger]:
+        ledger = plan.ledger(plan.axes([]))
+        return _Asha(asha, ledger, "min"), ledger
+
+    return plan, start
+
+
+def judge(scheduler: Any, ledger: Ledger, name: str, kimg: float, value: float) -> str:
+    """What the scheduler says of an evaluation, which is written beforehand, as a training does."""
+    write_evaluation(ledger, name, kimg, value)
+    handle = type("Handle", (), {"config": {"name": name}})
+    scheduler.on_trial_add(None, handle)
+    return scheduler.on_trial_result(None, handle, {"kimg": kimg, "value": value})
 
 
 def test_asha_remembers_what_was_measured_before_a_restart(make: Callable[..., SweepPlan]) -> None:
     """Ray Tune's own restore begins with empty rungs, which let the next trial through whatever it is worth."""
-    from sweeps.tuning import _Asha
+    _, start = asha_of(make)
+    scheduler, ledger = start()
+    a, b, c, d = [ledger.next_trial()[1].name for _ in range(4)]
+    assert judge(scheduler, ledger, a, EVERY, 1.0) == "CONTINUE"
+    assert judge(scheduler, ledger, b, EVERY, 9.0) == "STOP"
+    ledger.settle(b, "stopped", EVERY)
+    assert judge(scheduler, ledger, c, EVERY, 0.5) == "CONTINUE"
 
-    asha = AshaConfig(grace_kimg=EVERY, reduction_factor=2)
-    plan = make(space={"penalties.r1_gamma": {"grid": [1, 2, 3, 4]}}, seeds=1, scheduler=asha.model_dump())
+    scheduler, ledger = start()
+    [ledger.next_trial() for _ in range(4)]
+    assert judge(scheduler, ledger, d, EVERY, 5.0) == "STOP"  # two of three were better
+    ledger.settle(d, "stopped", EVERY)
+    assert judge(scheduler, ledger, a, EVERY, 99.0) == "CONTINUE"  # decided once, however it compares by now
+    assert judge(scheduler, ledger, c, 20, 0.4) == "CONTINUE"
+    assert judge(scheduler, ledger, a, 20, 9.0) == "STOP"  # that was not decided yet
+
+
+def test_asha_decides_of_no_evaluation_that_nobody_has_told_it(make: Callable[..., SweepPlan]) -> None:
+    """A training that was killed with its driver may have measured what no scheduler has seen."""
+    _, start = asha_of(make)
+    scheduler, ledger = start()
+    a, b, c = [ledger.next_trial()[1].name for _ in range(3)]
+    judge(scheduler, ledger, b, EVERY, 1.0)
+    judge(scheduler, ledger, c, EVERY, 2.0)
+    write_evaluation(ledger, a, EVERY, 50.0)
+    write_evaluation(ledger, a, 20, 40.0)
+    scheduler, ledger = start()
+    assert judge(scheduler, ledger, a, EVERY, 50.0) == "STOP"
+
+
+def test_asha_counts_what_was_not_finite_after_a_restart_as_before(make: Callable[..., SweepPlan]) -> None:
+    _, start = asha_of(make)
+    scheduler, ledger = start()
+    a = ledger.next_trial()[1].name
+    handle = type("Handle", (), {"config": {"name": a}})
+    scheduler.on_trial_add(None, handle)
+    scheduler.on_trial_complete(None, handle, {"kimg": EVERY, "value": PENALTY})
+    write_evaluation(ledger, a, EVERY, None)
+    ledger.settle(a, "not finite", EVERY)
+    rungs = scheduler._brackets[0]._rungs
+    again, _ = start()
+    assert again._brackets[0]._rungs == rungs
+    assert any(recorded for _, recorded in rungs)
+
+
+def test_asha_decides_once_of_an_evaluation(make: Callable[..., SweepPlan]) -> None:
+    """Between two evaluations there may be two rungs, and an actor that takes over tells all of them again."""
+    _, start = asha_of(make, grace_kimg=11, reduction_factor=1.2)
+    scheduler, ledger = start()
+    a, b, c = [ledger.next_trial()[1].name for _ in range(3)]
+    for name, value in ((a, 3.0), (b, 1.0), (c, 2.0)):
+        judge(scheduler, ledger, name, 20, value)
+    before = [dict(recorded) for _, recorded in scheduler._brackets[0]._rungs]
+    assert judge(scheduler, ledger, a, 20, 3.0) == "CONTINUE"
+    assert judge(scheduler, ledger, a, 10, 9.0) == "CONTINUE"
+    assert [recorded for _, recorded in scheduler._brackets[0]._rungs] == before
+
+
+def test_a_trial_made_longer_afterwards_is_the_trial_that_it_was(make: Callable[..., SweepPlan]) -> None:
+    """An evaluation at a length that is no multiple is taken back, and others come after it."""
+    plan = make(space={"penalties.r1_gamma": {"grid": [1]}}, seeds=1, kimg=35)
     ledger = plan.ledger(plan.axes([]))
-    given = [ledger.next_trial()[1] for _ in range(4)]
-    play(ledger, given[0], 1.0)
-    play(ledger, given[1], 9.0, upto=EVERY)
-    play(ledger, given[2], 2.0, upto=20)
-    given[2].outcome = None  # killed while it went on, after it had passed the first rung
-    scheduler = _Asha(asha, ledger, "min")
+    name = ledger.next_trial()[1].name
+    for kimg in (10, 20, 30, 35):
+        write_evaluation(ledger, name, kimg, float(kimg))
+    ledger.settle(name, "finished", 35)
+    before = report(plan).to_json()
+    assert before["configurations"][0]["mean"] == 35
+    (plan.out / "runs" / name / "evaluations" / f"{checkpoint_name(35_000)}.json").unlink()
+    for kimg in (40, 50):
+        write_evaluation(plan.ledger(plan.axes([])), name, kimg, float(kimg))
+    assert report(plan).to_json() == before
 
-    def decide(trial: Trial, kimg: float, value: float) -> str:
-        handle = type("Handle", (), {"config": {"name": trial.name}})
-        scheduler.on_trial_add(None, handle)
-        return scheduler.on_trial_result(None, handle, {"kimg": kimg, "value": value})
 
-    assert decide(given[3], EVERY, 5.0) == "STOP"  # two of three were better
-    assert decide(given[2], EVERY, 2.3) == "CONTINUE"  # decided once, however it compares by now
-    assert decide(given[2], 20, 9.0) == "STOP"  # that was not decided yet
+def test_chance_is_told_by_how_few_seeds_there_are(make: Callable[..., SweepPlan]) -> None:
+    """Two seeds that agree about a difference prove little; ten that do are enough."""
+    for seeds, is_chance in ((2, True), (10, False)):
+        plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}}, seeds=seeds)
+        run(plan, lambda point, seed: 5 + point["penalties.r1_gamma"] * (1 + 0.4 * (seed % 2)))
+        assert any("chance, perhaps" in line for line in report(plan).warnings) == is_chance
+        plan.out.rename(plan.out.with_name(f"{seeds} seeds"))
+
+
+def test_a_winner_that_lost_a_seed_is_told(make: Callable[..., SweepPlan]) -> None:
+    plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}})
+    run(plan, lambda point, seed: None if seed else point["penalties.r1_gamma"])
+    assert "no configuration has a value under every seed; the first is 1 finished, 1 not finite" in (
+        report(plan).warnings
+    )
+    plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}})
+    assert "the winner at full length" in report(plan).table()
+    ledger = plan.ledger(plan.axes([]))
+    ledger.settle(ledger.configurations[1].trials[0].name, None)
+    assert "the best so far at full length" in report(plan).table()
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_the_interval_of_a_rank_correlation_has_its_confidence(count: int) -> None:
+    """Over every order of things that have nothing to do with each other."""
+    correlations = [
+        rank_correlation(np.arange(count, dtype=float), np.array(order, dtype=float))
+        for order in itertools.permutations(range(count))
+    ]
+    intervals = {found: rank_correlation_interval(found, count) for found in set(correlations)}
+    sure = sum(intervals[found][0] > 0 or intervals[found][1] < 0 for found in correlations) / len(correlations)
+    assert 0.01 < sure < 0.05
+    assert all(-1 <= low <= found <= high <= 1 for found, (low, high) in intervals.items())
+    assert rank_correlation_interval(1.0, 4) is None
 
 
 def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result(
@@ -277,7 +391,7 @@ def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result
     found.write(plan.out)
     table = found.table()
     assert "picked under order" in table
-    assert "does low CSID[-1] make a better GAN? 1 sources" in table or "rank correlation" in table
+    assert "does a near place by CSID[-1] make a better GAN? " in table
     assert (plan.out / "outcome.png").is_file()
     (plan.out / "neighbors" / "neighbors.csv").unlink()
     search_neighbors(plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False)
@@ -287,19 +401,27 @@ def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result
 def test_rank_correlation_says_when_the_nearest_makes_the_best(make: Callable[..., SweepPlan], patches: Path) -> None:
     search = {"sources": {"a": "builtin:letters", "b": str(patches)}, "embedding": "offline", "images": 150}
     search |= {"picks": "all", "mode": "screen"}
+    search["sources"] |= {"c": "builtin:digits"}  # the target itself, which the rule never picks
     plan = make(config="spider-dcgan", space={"source": {"neighbors": search}}, seeds=1)
     rankings = search_neighbors(
         plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False
     )
-    csid = {each.source: each.csid for each in rankings[0].sources}
+    rank = {each.source: each.rank for each in rankings[0].sources}
+    assert "c" not in rankings[0].picks
     axes = plan.axes(rankings)
     ledger = plan.ledger(axes)
     while (following := ledger.next_trial()) is not None:
-        play(ledger, following[1], 10 + csid[axes[0].label(following[0].point["source"])])
+        play(ledger, following[1], 10 + rank[axes[0].label(following[0].point["source"])])
     (agreement,) = make_report(plan, axes, ledger, rankings).outcome.agreements
     assert agreement.correlation == pytest.approx(1)
     assert agreement.interval is None
-    assert agreement.words == "rank correlation +1.00, 2 sources: too few for an interval"
+    assert agreement.words == "rank correlation +1.00, 3 sources: too few for an interval"
+    nearest = ledger.configurations[0].trials[0]
+    ledger.settle(nearest.name, "not finite", 10)
+    outcome = make_report(plan, axes, ledger, rankings).outcome
+    assert outcome.diverged == [axes[0].labels[0]]
+    assert outcome.agreements[0].correlation == pytest.approx(-0.5)  # the nearest counts as the worst
+    assert "counted as the worst" in outcome.table()
 
 
 def test_a_run_as_source_is_one_checkpoint_for_the_whole_sweep(make: Callable[..., SweepPlan], tmp_path: Path) -> None:
