@@ -11,6 +11,7 @@ and a death costs little. Nothing here needs torch.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ _POLL_S = 10.0
 _QUIET_S = 300.0  # after which it is said what is waited for
 _DEADLINE_S = 3600.0  # of a piece: a mount that is gone answers never
 _CONNECT_S = 20.0
+_OLD_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,14 @@ def connected(address: str) -> Iterator[RayCluster]:
     context: Any
     try:
         if address == LOCAL:
+            root = Path(f"/tmp/spider-ray-{os.getuid()}")  # /tmp/ray may be somebody else's; sockets need short names
+            _remove_old_sessions(root)
             context = ray.init(
                 "local",
                 num_cpus=len(os.sched_getaffinity(0)),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=f"/tmp/spider-ray-{os.getuid()}",  # /tmp/ray may be somebody else's; sockets need short names
+                _temp_dir=str(root),
                 **quiet,
             )
         else:
@@ -175,6 +179,17 @@ def _describe(address: str, nodes: Sequence[Mapping[str, float]]) -> RayCluster:
     return RayCluster(address, len(nodes), sum(cpus), sum(gpus), max(1, min(each, default=1)))
 
 
+def _remove_old_sessions(root: Path) -> None:
+    """Files of clusters whose process was killed, and which have had an hour to end."""
+    for session in root.glob("session_*_*"):
+        process = session.name.rpartition("_")[2]
+        if not process.isdigit() or Path("/proc", process).exists():
+            continue
+        with suppress(OSError):
+            if time.time() - session.stat().st_mtime > _OLD_S:
+                shutil.rmtree(session)
+
+
 def _show_token() -> None:
     """Show the user's token, if there is one, to a cluster that may ask for it: Ray does so for `auto` alone."""
     try:
@@ -187,8 +202,14 @@ def _show_token() -> None:
 def _require_listener(address: str) -> None:
     """Refuse a place where nothing listens, for which Ray would wait many minutes."""
     host, colon, port = address.rpartition(":")
-    if not colon or "://" in address:
+    if "://" in address or address == AUTO:
         return
+    if not colon:
+        close = difflib.get_close_matches(address, [LOCAL, AUTO], n=1)
+        raise ClusterUsageError(
+            f"no Ray cluster at {address}: {LOCAL}, {AUTO} or HOST:PORT"
+            + (f"; did you mean {close[0]}?" if close else "")
+        )
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, ValueError, OverflowError) as error:

@@ -88,8 +88,14 @@ def submit_with_ray(
     if last.is_file() and is_queued(last.read_text().strip()):
         raise ClusterUsageError(f"{folder}: its job {last.read_text().strip()} is still in the queue or running")
     _forget(folder)
+    has_token = (folder / _TOKEN).exists()
     _write_token(folder / _TOKEN)
-    job = submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder, name))
+    try:
+        job = submit(RayJob(tuple(command), folder, wait_s), request, folder, _launch(command, folder, name))
+    except ClusterError:
+        if not has_token:
+            (folder / _TOKEN).unlink()
+        raise
     last.write_text(f"{job}\n")
     return job
 

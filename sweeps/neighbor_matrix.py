@@ -16,6 +16,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +29,7 @@ from spider.sid.curve import difference_stderr
 from spider.sid.figures import draw_heatmap, short
 from spider.sid.selection import SURE
 from spider.tables import aligned
-from sweeps.neighbor_report import NeighborReport, NeighborRow
+from sweeps.neighbor_report import FILES, NeighborReport, NeighborRow
 
 FORMAT = 1
 
@@ -137,7 +138,8 @@ class MatrixReport:
         return out.getvalue()
 
     def write(self, out: Path) -> None:
-        """Write all the files."""
+        """Write all the files, and remove those of an earlier search that would stand beside them."""
+        self._remove_old(out)
         write_text(out / "matrix.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         write_text(out / "matrix.csv", self.to_csv())
         for target, report in self.reports.items():
@@ -148,6 +150,16 @@ class MatrixReport:
         if self._any.rows[0].fd is not None:
             label = self._any.labels["fd"]
             self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd)
+
+    def _remove_old(self, out: Path) -> None:
+        for figure in out.glob("heatmap*.png"):
+            figure.unlink()
+        for document in out.glob("*/neighbors.json"):
+            if document.parent.name not in self.reports:
+                for name in FILES:
+                    (document.parent / name).unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in there
+                    document.parent.rmdir()
 
     def _draw(
         self,

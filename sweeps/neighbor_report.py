@@ -32,6 +32,7 @@ from spider.tables import aligned
 from sweeps.rank_correlation import rank_correlation
 
 FORMAT = 1
+FILES = ("neighbors.json", "neighbors.csv", "curves.png", "heatmap.png")
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ class NeighborReport:
         bands = "" if self.protocol["mode"] == "screen" else "; bands: 95 %"
         note = f"{self.embedding['label']}, mode {self.protocol['mode']}{bands}"
         shown = [row for row in self.rows if row.measured or not self._is_measured]
-        draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in shown}, self.picks, note)
+        picks = [[row.source for row in shown if row.places[k].friendly] for k in range(len(self.rows[0].curves))]
+        draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in shown}, picks, note)
         columns = [f"CSID\norder {curve.kernel.label}" for curve in self.rows[0].curves]
         values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in self.rows]
         if self.protocol["mode"] != "screen":
@@ -222,6 +224,12 @@ class NeighborReport:
             columns,
             values,
             framed=[(i, k) for i, row in enumerate(self.rows) for k, place in enumerate(row.places) if place.friendly],
+            screened=[
+                (i, k)
+                for i, row in enumerate(self.rows)
+                for k in range(len(row.curves))
+                if self._is_measured and not row.measured
+            ],
         )
 
     def to_csv(self) -> str:

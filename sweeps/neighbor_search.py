@@ -23,7 +23,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cluster.workers import Done, Piece, Workers
 from spider.embed.cache import FeatureCache
@@ -31,6 +30,7 @@ from spider.embed.features import PIECE, Span, pieces_of
 from spider.embed.images import close_files, has_colour
 from spider.errors import SpiderError
 from spider.precision import exact_float32
+from spider.progress import Bar
 from spider.sid.cube import PAPER_RADII, Cube, FeatureSummary
 from spider.sid.curve import Mode, SidCurve
 from spider.sid.oracle import closed_form
@@ -224,8 +224,7 @@ class NeighborSearch:
         if total == 0:
             return
         failed: list[Done] = []
-        disable = None if self._progress else True
-        with tqdm(total=total, desc=title, unit=unit, unit_scale=sizes is not None, disable=disable) as bar:
+        with Bar(total=total, desc=title, unit=unit, unit_scale=sizes is not None, shown=self._progress) as bar:
             for done in self._workers.run(pieces):
                 if done.error is None:
                     yield done

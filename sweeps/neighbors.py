@@ -28,7 +28,7 @@ from spider.errors import SpiderUsageError
 from spider.files import cache_directory
 from spider.metrics.frechet import too_few_images
 from spider.metrics.registry import METRICS
-from spider.sid.curve import Mode, SidCurve, difference_stderr
+from spider.sid.curve import POINTS, Mode, SidCurve, difference_stderr
 from spider.sid.estimate import MODES
 from spider.sid.kernels import Kernel, parse_kernel
 from spider.sid.paper import IMAGES as PAPER_IMAGES
@@ -90,7 +90,10 @@ class NeighborOptions:
             raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
         if not self.orders:
             raise SpiderUsageError("no kernel order: name at least one, such as -1")
-        _ = self.kernels
+        labels = [kernel.label for kernel in self.kernels]
+        again = [str(order) for order, label in zip(self.orders, labels, strict=True) if labels.count(label) > 1]
+        if again:
+            raise SpiderUsageError(f"orders: {' and '.join(again)} are the same kernel")
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -288,7 +291,7 @@ class _Searcher:
                 "target": _dataset_json(self._opened_targets[target], drawn_target),
                 "sources": sources,
             },
-            warnings=_warnings(few, self._network) if distances else [],
+            warnings=[*_few(few), *(_warnings(few, self._network) if distances else [])],
         )
 
 
@@ -357,6 +360,16 @@ def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
 
 def _unsigned(curve: SidCurve) -> SidCurve:
     return replace(curve, values=curve.values * np.sign(curve.csid))
+
+
+def _few(datasets: Mapping[str, NumberedImages]) -> list[str]:
+    """Which signed distances are from fewer images than one subset has."""
+    counts = {name: len(images) for name, images in datasets.items()}
+    return [
+        f"CSID, {name}: {count} images, and a subset has {POINTS}: uncertain, whatever its rank"
+        for name, count in counts.items()
+        if count < POINTS
+    ]
 
 
 def _warnings(datasets: Mapping[str, NumberedImages], network: Embedding) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from tqdm import tqdm
 
+from spider.progress import Bar
 from sweeps.ledger import Ledger
 
 
@@ -22,13 +22,13 @@ class Progress:
         self._best: tuple[float, str] | None = None
         for trial in ledger.trials:
             self._improve(trial.name, *[each.value for each in ledger.curve(trial)][-1:])
-        self._bar: tqdm[Any] = tqdm(
+        self._bar = Bar(
             total=self._total(),
             initial=sum(self._trained.values()),
             unit="kimg",
-            bar_format="{l_bar}{bar}| {n:.5g}/{total:.5g} kimg [{elapsed}<{remaining}{postfix}]",
+            bar_format="{l_bar}{bar:20}| {n:.5g}/{total:.5g} kimg [{elapsed}<{remaining}{postfix}]",
             smoothing=0.02,
-            disable=None if shown else True,
+            shown=shown,
         )
         self._refresh()
 

@@ -384,6 +384,10 @@ def _describe(detail: Mapping[str, Any]) -> str:
     if len(location) > 1 and location[0] in ("search", "scheduler"):
         del location[1]  # the choice's name, which pydantic puts into the path
     key, message = ".".join(location), str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "model_type" and location[:1] == ["space"]:
+        return f"{key}: found {detail['input']!r}; an axis is {{grid: [...]}}, or {', '.join(_DOMAINS[1:])}"
+    if detail["type"] == "too_short":
+        return f"{key}: is empty"
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key{_suggestion(location)}"
     if detail["type"] == "missing":

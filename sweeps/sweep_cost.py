@@ -119,14 +119,21 @@ def _notes(plan: SweepPlan, *, open_axis: bool) -> list[str]:
     if open_axis:
         assert plan.neighbors is not None
         notes.append(
-            f"the neighbours are not searched yet: of {len(plan.neighbors.sources)} sources at most "
+            f"the neighbours are not searched yet: all {len(plan.neighbors.sources)} sources will be trained on"
+            if plan.neighbors.picks == "all"
+            else f"the neighbours are not searched yet: of {len(plan.neighbors.sources)} sources at most "
             f"{plan.neighbors.picks} for each of {len(plan.neighbors.orders)} orders will be trained on"
         )
     if plan.sweep.scheduler.kind == "asha":
         notes.append("asha stops trials early: this is the most that they can take")
     if plan.sweep.resources.processes > 1:
         notes.append(f"measured with one process, not {plan.sweep.resources.processes}")
-    notes.append("the first configuration was measured, and stands for all")
+    notes.append(
+        "the first configuration was measured, and stands for all; the seconds in which each starts come on top"
+    )
+    cpus, gpus = plan.sweep.resources.cpus, plan.sweep.resources.gpus or 0
+    if _fitting(plan.sweep.resources) == 0:
+        notes.append(f"this machine has no room for a trial with cpus={cpus:g} and gpus={gpus:g}")
     return notes
 
 
@@ -145,9 +152,13 @@ def _measured(plan: SweepPlan) -> DryRun:
 
 def _room(resources: ResourcesConfig) -> int:
     """Trials at a time on this machine; one, if it has not even room for that."""
+    return max(1, _fitting(resources))
+
+
+def _fitting(resources: ResourcesConfig) -> int:
     there = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0))
-    return max(1, trials_on(cores, there, resources.cpus, resources.gpus_where(has_any=there > 0)))
+    return trials_on(cores, there, resources.cpus, resources.gpus_where(has_any=there > 0))
 
 
 def _duration(hours: float) -> str:

@@ -67,6 +67,14 @@ class SweepPlan:
         asked = parse_yaml(self.base, self.sweep.config).get("kimg", Config.model_fields["kimg"].default)
         return max(float(asked), self.sweep.kimg)
 
+    @property
+    def label(self) -> str:
+        """What tables call the metric, as long as nothing was measured."""
+        from spider.metrics.registry import METRICS
+
+        metric, embedding = METRICS[self.sweep.metric], self.example.evaluate.embedding
+        return metric.label if embedding == "inception" else f"{metric.elsewhere or metric.label}[{embedding}]"
+
     def write(self) -> None:
         """sweep.yaml and base.yaml."""
         write_text(self.out / "base.yaml", self.base)

@@ -48,15 +48,20 @@ class Row:
         configuration: it.
         labels: its values, as tables call them, by axis.
         kimg: where its seeds are compared; 0 if they have no evaluation in common.
-        values: the metric there, of every seed that is finite.
+        by_seed: the metric there, of every seed that is finite.
         curves: all evaluations of those seeds.
     """
 
     configuration: Configuration
     labels: dict[str, str]
     kimg: float
-    values: list[float]
+    by_seed: dict[int, float]
     curves: list[list[Evaluated]]
+
+    @property
+    def values(self) -> list[float]:
+        """The metric of every seed that is finite."""
+        return list(self.by_seed.values())
 
     @property
     def mean(self) -> float | None:
@@ -154,10 +159,12 @@ class SweepReport:
         """The configurations, a column per number."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["configuration", *self._keys, "kimg", self.label, "std", "seeds", "state"])
+        seeds = dict.fromkeys(trial.seed for row in self.rows for trial in row.configuration.trials)
+        each = [f"seed {seed}" for seed in seeds]
+        writer.writerow(["configuration", *self._keys, "kimg", self.label, "std", "seeds", *each, "state"])
         for row in self.rows:
             labels = [row.labels[key] for key in self._keys]
-            spread = [row.kimg or None, row.mean, row.std, len(row.values)]
+            spread = [row.kimg or None, row.mean, row.std, len(row.values), *(row.by_seed.get(seed) for seed in seeds)]
             writer.writerow([row.configuration.number, *labels, *spread, row.state()])
         return out.getvalue()
 
@@ -215,7 +222,7 @@ def make_report(plan: SweepPlan, axes: list[Axis], ledger: Ledger, rankings: Seq
     """The report of what the ledger has by now."""
     rows = sorted((_row(each, axes, ledger) for each in ledger.configurations), key=lambda row: _key(row, plan.measure))
     labels = [each.label for row in rows for curve in row.curves for each in curve]
-    label = labels[0] if labels else plan.measure.metric
+    label = labels[0] if labels else plan.label
     outcomes = [trial.outcome or "not over" for trial in ledger.trials]
     best = rows[0] if rows and rows[0].mean is not None else None
     return SweepReport(
@@ -228,7 +235,7 @@ def make_report(plan: SweepPlan, axes: list[Axis], ledger: Ledger, rankings: Seq
         winner=None if best is None else _winner(plan, best.configuration),
         is_complete=ledger.is_complete,
         counts={outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)},
-        warnings=list(_warnings(rows, plan)),
+        warnings=[*_warnings(rows, plan), *_gone(ledger), *_unequal(rows, ledger)],
     )
 
 
@@ -237,7 +244,8 @@ def _row(configuration: Configuration, axes: Sequence[Axis], ledger: Ledger) -> 
     curves = [ledger.curve(trial) for trial in finite]
     kimg, values = common(curves)
     labels = {axis.key: axis.label(configuration.point[axis.key]) for axis in axes}
-    return Row(configuration, labels, kimg, values, curves)
+    by_seed = {trial.seed: value for trial, value in zip(finite, values, strict=False)}  # all of them, or none
+    return Row(configuration, labels, kimg, by_seed, curves)
 
 
 def _key(row: Row, measure: Measure) -> tuple[Any, ...]:
@@ -274,6 +282,20 @@ def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
     if len(best) == 2 and best[0].kimg == best[1].kimg:
         found += _tie(best[0], best[1])
     return found
+
+
+def _gone(ledger: Ledger) -> list[str]:
+    return [
+        f"{trial.name}: its run is gone from runs/; the value is the one that was written down"
+        for trial in ledger.trials
+        if trial.last is not None and not ledger.run(trial).path.is_dir()
+    ]
+
+
+def _unequal(rows: Sequence[Row], ledger: Ledger) -> list[str]:
+    if ledger.is_complete or len({row.kimg for row in rows}) < 2:
+        return []
+    return ["not all trials are over: configurations stand by how far they came, and compare only where that is equal"]
 
 
 def _tie(first: Row, second: Row) -> list[str]:

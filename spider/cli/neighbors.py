@@ -21,7 +21,7 @@ commands = typer.Typer()
     "  spider neighbors shards/photos shards/faces shards/places --out near/ --orders=-1,1\n"
     "  spider neighbors builtin:digits builtin:letters abc=other/letters --out near/ --embedding offline\n"
     "  spider neighbors --all shards/photos shards/faces shards/places --out near/ --ray local\n"
-    "  spider neighbors shards/photos shards/* --out near/ --slurm nodes=4,gpus_per_node=8,time=4:00:00 --dry-run"
+    "  spider neighbors shards/photos shards/* --out near/ --slurm nodes=4,time=4:00:00 --dry-run"
 )
 def neighbors(
     context: typer.Context,
@@ -122,7 +122,7 @@ def neighbors(
         return
     if every:
         matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)
-        look, found_json, table = [out / "heatmap.png"], matrix.to_json(), matrix.table()
+        look, found_json, table = [out / "heatmap*.png", out / "*" / "curves.png"], matrix.to_json(), matrix.table()
     else:
         found = api.neighbors(target, _named(sources), out=out, progress=True, **options)
         look, found_json, table = [out / "curves.png", out / "heatmap.png"], found.to_json(), found.table()
@@ -134,11 +134,14 @@ def neighbors(
 
 def _check(words: Sequence[str], options: Mapping[str, Any], *, dry_run: bool) -> None:
     """Refuse now what the job would refuse when its turn has come. A dry run checks what it can without torch."""
+    from spider import weights
     from spider.data import require_images
 
     named = _named(words)
     for place in named.values() if isinstance(named, Mapping) else named:
         require_images(place)
+    if options["embedding"] == "inception" and options["weights"] is None:
+        weights.verify("inception")
     if not dry_run:
         from sweeps.neighbors import NeighborOptions
 
@@ -154,6 +157,8 @@ def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
     found: dict[str, str] = {}
     for word in words:
         name, _, place = word.partition("=") if _has_name(word) else (open_source(word).name, "", word)
+        if not name or not place:
+            raise SpiderUsageError(f"{word}: NAME=PLACE, and {'NAME' if place else 'PLACE'} is empty")
         if name in found:
             raise SpiderUsageError(f"two sources are named {name}; give names: NAME=PLACE")
         found[name] = place

@@ -35,6 +35,12 @@ def say_json(answer: Any) -> None:
     say(json.dumps(answer, indent=2, allow_nan=False))
 
 
+def warn(text: str) -> None:
+    """What may not be meant, on stderr."""
+    if is_main_process():
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def complain(text: str) -> None:
     """An error, on stderr; also of other ranks, because rank 0 may not have it."""
     rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from spider.cli.output import say
+from spider.cli.output import say, warn
 from spider.errors import SpiderUsageError
 
 _NOT_IN_THE_JOB = ("slurm", "dry_run", "ray", "help")
@@ -26,6 +26,8 @@ def submit_this(context: typer.Context, slurm: str, out: Path, *, dry_run: bool)
     if source is not None and source.name == "COMMANDLINE":
         raise SpiderUsageError("--ray and --slurm: the job's nodes are the Ray cluster; give one of them")
     request = read_request(slurm)
+    if request.gpus_per_node and request.cpus_per_task is None and not request.exclusive:
+        warn("cpus_per_task is not given: on most clusters each node then gives one core, for all its GPUs")
     verb = str(context.info_name)
     command = [sys.executable, "-m", "spider", verb, "--ray=auto", *_words(context)]
     folder = out / "slurm"

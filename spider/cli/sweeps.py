@@ -73,9 +73,9 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
-        from sweeps.sweep_config import read_sweep
+        from sweeps.sweep_plan import SweepPlan
 
-        read_sweep(file)
+        SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
         submit_this(context, slurm, out, dry_run=dry_run)
         return
     if dry_run:

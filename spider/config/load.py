@@ -61,10 +61,23 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: s
         raise SpiderUsageError(f"{where}: {_one_line(error)}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain data, each key of a mapping once: YAML would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Plain data from YAML; tags that would build objects are refused."""
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SpiderUsageError(f"{where}: not plain YAML: {' '.join(str(error).split())}") from None
     if tree is None:

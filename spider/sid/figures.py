@@ -7,6 +7,7 @@ heatmap.png    sources against measures, each measure on its own scale, the pick
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -22,10 +23,16 @@ from spider.sid.selection import SURE
 # Okabe and Ito's colours, which stay apart for colour-blind eyes; line styles tell apart what comes after them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
+_PANELS_ACROSS = 3
+_CAPTION_PER_INCH = 17  # letters of the caption's size
 
 
 def draw_curves(
-    path: Path, target: str, curves: Mapping[str, Sequence[SidCurve]], picks: Collection[str] = (), note: str = ""
+    path: Path,
+    target: str,
+    curves: Mapping[str, Sequence[SidCurve]],
+    picks: Sequence[Collection[str]],
+    note: str = "",
 ) -> None:
     """One panel for each order; `curves` has the sources in the order in which they are listed.
 
@@ -33,16 +40,20 @@ def draw_curves(
         path: the PNG to write.
         target: the target's name.
         curves: for each source, a curve per order.
-        picks: sources drawn with thicker lines.
+        picks: for each order, sources drawn with thicker lines.
         note: how the numbers were made, below the title.
     """
     orders = len(next(iter(curves.values())))
-    figure = Figure(figsize=(1.5 + 5.2 * orders, 4.6), layout="constrained", dpi=130)
-    panels = figure.subplots(1, orders, squeeze=False)[0]
-    for order, axes in enumerate(panels):
+    across = min(orders, _PANELS_ACROSS)
+    down = -(-orders // across)
+    figure = Figure(figsize=(1.5 + 5.2 * across, 0.4 + 4.2 * down), layout="constrained", dpi=130)
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels[orders:]:
+        axes.set_axis_off()
+    for order, axes in enumerate(panels[:orders]):
         styles = cycle((colour, style) for style in _STYLES for colour in _COLOURS)
         for (source, of_source), (colour, style) in zip(curves.items(), styles, strict=False):
-            _draw_curve(axes, source, of_source[order], colour, style, picked=source in picks)
+            _draw_curve(axes, source, of_source[order], colour, style, picked=source in picks[order])
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_xlabel(f"side of the cube around {target}, in its standard deviations")
         axes.set_ylabel(f"SID of order {next(iter(curves.values()))[order].kernel.label}, sum over {POINTS} points")
@@ -70,6 +81,7 @@ def draw_heatmap(
     columns: Sequence[str],
     values: Sequence[Sequence[float | None]],
     framed: Collection[tuple[int, int]] = (),
+    screened: Collection[tuple[int, int]] = (),
 ) -> None:
     """Numbers as colours, each column on its own scale about 0.
 
@@ -80,6 +92,7 @@ def draw_heatmap(
         columns: names, such as measures or targets.
         values: a number for each row and column; None is left blank.
         framed: (row, column) of the cells to frame.
+        screened: of those whose number is only an estimate from moments.
     """
     numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
     largest = np.nanmax(np.abs(numbers), axis=0, initial=0)
@@ -92,7 +105,8 @@ def draw_heatmap(
     for (i, j), number in np.ndenumerate(numbers):
         if not np.isnan(number):
             ink = "white" if abs(shares[i, j]) > 0.8 else "black"
-            axes.text(j, i, short(number), ha="center", va="center", fontsize=9, color=ink)
+            text = f"({short(number)})" if (i, j) in screened else short(number)
+            axes.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
     for i, j in framed:
         axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, edgecolor="black", linewidth=2))
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
@@ -101,9 +115,9 @@ def draw_heatmap(
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel(
-        "colour: share of the column's largest; purple: below 0, less diverse; framed: picks", fontsize=8, color="0.3"
-    )
+    caption = "colour: share of the column's largest; purple: below 0, less diverse; framed: picks"
+    caption += "; in brackets: only screened" if screened else ""
+    figure.supxlabel(textwrap.fill(caption, int(size[0] * _CAPTION_PER_INCH)), fontsize=8, color="0.3")
     _save(figure, path)
 
 

@@ -211,6 +211,18 @@ def test_a_gpu_comes_with_its_share_of_cores_on_any_machine() -> None:
     assert _describe("there", [{"CPU": 4.0}]) == RayCluster("there", nodes=1, cpus=4, gpus=0)
 
 
+def test_files_of_clusters_that_were_killed_go_after_an_hour(tmp_path: Path) -> None:
+    old, young, alive = (
+        tmp_path / f"session_2026-01-02_{n}_{pid}" for n, pid in ((1, 4194999), (2, 4194998), (3, os.getpid()))
+    )
+    for folder in (old, young, alive):
+        folder.mkdir()
+    for folder in (old, alive):
+        os.utime(folder, (0, 0))
+    ray_module._remove_old_sessions(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {young.name, alive.name}
+
+
 def test_there_is_one_connection(cluster: RayCluster) -> None:
     with pytest.raises(ClusterUsageError, match="already"), connected("local"):
         pass

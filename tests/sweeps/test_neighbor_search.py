@@ -19,7 +19,7 @@ from shards.pack import pack
 from spider.embed.features import PIECE
 from spider.embed.images import DrawnImages
 from spider.errors import SpiderError, SpiderUsageError
-from sweeps import neighbor_search
+from sweeps import neighbor_report, neighbor_search
 from sweeps.neighbor_report import NeighborReport
 from sweeps.neighbor_worker import NeighborPlan, NeighborWorker
 from sweeps.neighbors import NeighborOptions, neighbor_matrix, neighbors
@@ -152,6 +152,37 @@ def test_the_matrix_has_the_names_that_were_given(packed: Path, tmp_path: Path):
     assert json.loads((tmp_path / "m" / "matrix.json").read_text())["csid"]["-1"].keys() == {"x", "y"}
     assert matrix.row("y", "x").source == "y"
     assert (tmp_path / "m" / "x" / "neighbors.json").is_file()
+
+
+def test_the_matrix_stands_alone_in_its_folder(packed: Path, tmp_path: Path):
+    chosen = options(tmp_path / "cache", mode="screen", orders=(-1, 1))
+    every = [packed / name for name in ("digits", "letters", "patches")]
+    neighbor_matrix(every, out=tmp_path / "m", options=chosen)
+    (tmp_path / "m" / "letters" / "mine.txt").touch()
+    assert (tmp_path / "m" / "heatmap-order1.png").is_file()
+    neighbor_matrix(every[::2], out=tmp_path / "m", options=replace(chosen, orders=(-1,)))
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {
+        "matrix.json", "matrix.csv", "heatmap.png", "digits", "patches", "letters"
+    }  # fmt: skip
+    assert [path.name for path in (tmp_path / "m" / "letters").iterdir()] == ["mine.txt"]
+
+
+def test_figures_mark_the_picks_of_each_order_and_what_was_only_screened(packed: Path, tmp_path: Path, monkeypatch):
+    drawn: dict[str, mock.Mock] = {name: mock.Mock() for name in ("draw_curves", "draw_heatmap")}
+    for name, draw in drawn.items():
+        monkeypatch.setattr(neighbor_report, name, draw)
+    found = search(packed, tmp_path / "cache", tmp_path / "out", shortlist=1, orders=(-1, 1))
+    rows = list(found.rows)
+    rows[0] = replace(rows[0], places=[rows[0].places[0], replace(rows[0].places[1], friendly=False)])
+    replace(found, rows=rows).write(tmp_path / "out")
+    assert drawn["draw_curves"].call_args.args[3] == [[rows[0].source], []]
+    assert drawn["draw_heatmap"].call_args.kwargs["framed"] == [(0, 0)]
+    assert drawn["draw_heatmap"].call_args.kwargs["screened"] == [(1, 0), (1, 1)]
+
+
+def test_a_set_that_is_smaller_than_a_subset_is_told(packed: Path, tmp_path: Path):
+    warnings = search(packed, tmp_path / "cache", tmp_path / "out", mode="screen", images=400).warnings
+    assert sum("400 images, and a subset has 500" in line for line in warnings) == 3
 
 
 def test_what_screening_has_on_the_wrong_side_of_0_gets_its_measure(packed: Path, tmp_path: Path, monkeypatch):

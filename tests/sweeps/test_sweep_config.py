@@ -50,6 +50,8 @@ def plan(tmp_path: Path, **keys: Any) -> SweepPlan:
         ({"scheduler": {**ASHA, "grace_kimg": 100}}, r"scheduler\.grace_kimg=100 is not below kimg=100"),
         ({"space": {"batch": {"gird": [1]}}}, r"space\.batch\.gird: no such key; did you mean grid\?"),
         ({"space": {"batch": {}}}, r"space\.batch: an axis is one of grid"),
+        ({"space": {"batch": [8, 16]}}, r"space\.batch: found \[8, 16\]; an axis is \{grid: "),
+        ({"space": {}}, r"space: is empty"),
         ({"space": {"batch": {"grid": [8, 8]}}}, r"space\.batch: grid: 8 stands there twice"),
         ({"space": {"ema.rampup": {"grid": [0.001, "1e-3"]}}}, r"space\.ema\.rampup: grid: '1e-3' stands there twice"),
         ({"space": {"source": {"grid": ["a", "./a"]}}}, r"space\.source: grid: '.*/a' stands there twice"),

@@ -9,6 +9,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ def test_the_report_has_every_configuration_and_the_command_of_the_winner(
     assert best == document["configurations"][0]
     assert best["std"] == pytest.approx(0.1 / 2**0.5)
     lines = list(csv.DictReader((plan.out / "sweep.csv").open()))
+    assert [float(lines[0][f"seed {seed}"]) for seed in (0, 1)] == best["values"]
     assert [int(line["configuration"]) for line in lines] == [e["number"] for e in document["configurations"]]
     with Image.open(plan.out / "parallel.png") as figure:
         assert figure.width > 600
@@ -326,6 +328,9 @@ def test_a_trial_made_longer_afterwards_is_the_trial_that_it_was(make: Callable[
     for kimg in (40, 50):
         write_evaluation(plan.ledger(plan.axes([])), name, kimg, float(kimg))
     assert report(plan).to_json() == before
+    shutil.rmtree(plan.out / "runs" / name)
+    assert report(plan).rows[0].mean == 35
+    assert any("its run is gone from runs/" in line for line in report(plan).warnings)
 
 
 def test_chance_is_told_by_how_few_seeds_there_are(make: Callable[..., SweepPlan]) -> None:

@@ -21,7 +21,7 @@ def places(spider, tmp_path, monkeypatch):
 def test_all_of_them_about_each_other(spider, places, tmp_path):
     found = spider("neighbors", "--all", *places, "--embedding", "offline", "--out", "all")
     assert found.code == 0, found.err
-    assert "look at all/heatmap.png" in found.out
+    assert "look at all/heatmap*.png, all/*/curves.png" in found.out
     assert (tmp_path / "all" / "patches" / "curves.png").is_file()
     document = json.loads((tmp_path / "all" / "matrix.json").read_text())
     again = spider("neighbors", "--all", *places, "--embedding", "offline", "--out", "all", "--json")
@@ -56,6 +56,10 @@ def test_a_dry_run_on_a_login_node_loads_neither_torch_nor_ray(places, tmp_path)
         (["--slurm", "nodes=2,tim=60", "--dry-run"], "tim"),
         (["--ray", "local", "--slurm", "nodes=2,time=60", "--dry-run"], "--ray and --slurm"),
         (["nowhere", "--slurm", "nodes=2,time=60", "--dry-run"], "nowhere"),
+        (["a=builtin:digits", "b=", "--slurm", "nodes=2,time=60", "--dry-run"], "b=: NAME=PLACE, and PLACE is empty"),
+        (["=builtin:digits"], "=builtin:digits: NAME=PLACE, and NAME is empty"),
+        (["--orders=-1,-1"], "orders: -1 and -1 are the same kernel"),
+        (["--ray", "lokal"], "did you mean local?"),
         (["--mode", "fast", "--slurm", "nodes=2,time=60"], "robust, paper, screen"),
         (["--workers", "2"], "workers are those of a Ray cluster"),
         (["--ray", "nowhere:1x"], "no Ray cluster at nowhere:1x"),

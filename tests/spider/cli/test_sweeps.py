@@ -51,6 +51,15 @@ def test_a_dry_run_lists_the_trials_and_their_cost_and_writes_nothing(spider, wr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("extra", [["--dry-run"], []])
+def test_a_job_is_not_asked_for_what_cannot_be(extra, spider, write, tmp_path):
+    file = write(space={"penalties.r1_gama": {"grid": [1]}})
+    refused = spider("sweep", file, "--out", tmp_path / "out", "--slurm", "nodes=2,time=60", *extra)
+    assert refused.code == 2
+    assert "penalties.r1_gama: no such key" in refused.error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_of_a_search_shows_the_space_and_what_is_open(spider, write, tmp_path):
     neighbors = {"sources": {"a": "builtin:letters", "b": "builtin:patches"}, "orders": [-1, 1], "picks": 1}
     file = write(

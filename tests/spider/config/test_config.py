@@ -73,6 +73,12 @@ def test_yaml_cannot_build_objects():
         parse_yaml("seed: !!python/object/apply:os.system ['true']", "x.yaml")
 
 
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2", "penalties: {r1_gamma: 1, r1_gamma: 2}"])
+def test_a_key_stands_once(text: str):
+    with pytest.raises(SpiderUsageError, match=r"x\.yaml: .*(seed|r1_gamma) stands there twice"):
+        parse_yaml(text, "x.yaml")
+
+
 def test_changing_the_kind_of_a_choice_forgets_the_settings_of_the_other():
     config = make_config({"source": {"kind": "gaussian", "dim": 7, "std": 2.0}}, ["source.kind=cauchy"])
     assert config.source.model_dump() == {"kind": "cauchy", "dim": 100}
