@@ -146,7 +146,7 @@ class MatrixReport:
             report.write(out / target)
         for k, order in enumerate(self._orders):
             name = "heatmap.png" if k == 0 else f"heatmap-order{order.replace(' ', '-')}.png"
-            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), partial(_is_pick, k=k))
+            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), partial(_is_pick, k=k), self._is_screened)
         if self._any.rows[0].fd is not None:
             label = self._any.labels["fd"]
             self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd)
@@ -167,8 +167,14 @@ class MatrixReport:
         measure: str,
         value: Callable[[NeighborRow], float | None],
         framed: Callable[[NeighborRow], bool] = lambda row: False,
+        screened: Callable[[NeighborRow], bool] = lambda row: False,
     ) -> None:
         rows = [[self.row(source, target) for target in self.datasets] for source in self.datasets]
+
+        def cells(holds: Callable[[NeighborRow], bool]) -> list[tuple[int, int]]:
+            found = ((i, j, row) for i, line in enumerate(rows) for j, row in enumerate(line))
+            return [(i, j) for i, j, row in found if row is not None and holds(row)]
+
         draw_heatmap(
             path,
             f"{measure} of sources (down) about targets (across)\n{self._any.embedding['label']}, "
@@ -176,10 +182,12 @@ class MatrixReport:
             self.datasets,
             self.datasets,
             [[None if row is None else value(row) for row in line] for line in rows],
-            framed=[
-                (i, j) for i, line in enumerate(rows) for j, row in enumerate(line) if row is not None and framed(row)
-            ],
+            framed=cells(framed),
+            screened=cells(screened),
         )
+
+    def _is_screened(self, row: NeighborRow) -> bool:
+        return self._any.protocol["mode"] != "screen" and not row.measured
 
     def _by_pair(self, value: Callable[[NeighborRow], Any]) -> dict[str, dict[str, Any]]:
         return {
