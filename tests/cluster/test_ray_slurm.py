@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import ClusterError, ClusterUsageError
 from cluster.ray_slurm import FAILED, SUCCESS, RayJob, script_with_ray, submit_with_ray
 from cluster.slurm import read_request
 
@@ -141,7 +142,7 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, monkeypatch: pytes
     (folder / SUCCESS).touch()
     assert submit_with_ray(COMMAND, read_request("time=5"), folder, name="neighbors") == "7"
     assert "--job-name=neighbors\n" in (folder / "7_submission.sh").read_text()
-    assert {file.name for file in folder.iterdir()} == {"7_submission.sh", "7_submitted.pkl", "ray-token"}
+    assert {file.name for file in folder.iterdir()} == {"7_submission.sh", "7_submitted.pkl", "ray-token", "job"}
     assert stat.S_IMODE((folder / "ray-token").stat().st_mode) == 0o600
     token = (folder / "ray-token").read_text()
     assert submit_with_ray(COMMAND, read_request("time=5"), folder) == "7"
@@ -149,6 +150,31 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, monkeypatch: pytes
     task = pickle.loads((folder / "7_submitted.pkl").read_bytes()).function
     assert task == RayJob(tuple(COMMAND), folder, 600.0)
     assert task.checkpoint().function == task  # after a requeue the same again
+
+
+def test_a_job_that_is_in_the_queue_is_not_submitted_twice_and_a_refused_one_leaves_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def play(name: str, does: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(stat.S_IRWXU)
+
+    def submit() -> str:
+        return submit_with_ray(COMMAND, read_request("time=5"), tmp_path / "job")
+
+    play("squeue", 'echo "$@"')
+    play("sbatch", "echo no such partition >&2; exit 1")
+    with pytest.raises(ClusterError, match="no such partition"):
+        submit()
+    assert list((tmp_path / "job").iterdir()) == []
+    play("sbatch", "echo Submitted batch job 7")
+    assert submit() == "7"
+    with pytest.raises(ClusterUsageError, match="its job 7 is still in the queue or running"):
+        submit()
+    play("squeue", "exit 1")
+    assert submit() == "7"
 
 
 def test_a_command_finds_all_nodes(tmp_path: Path, job: int, start: Start) -> None:
