@@ -210,6 +210,8 @@ def checksum(tensor: Tensor) -> Tensor:
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if raw.numel() % 8:
         raw = torch.nn.functional.pad(raw, (0, -raw.numel() % 8))
+    elif raw.storage_offset() % 8:  # a part of a larger buffer, which begins between two words
+        raw = raw.clone()
     words = raw.view(torch.int64)
     weights = torch.arange(1, 2 * min(len(words), _CHECKSUM_WORDS) + 1, 2, device=tensor.device)
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)

@@ -35,8 +35,7 @@ class DdpEngine(LocalEngine):
         self._world = world
         self._buckets = bucket_layout(self._parameters, BUCKET_BYTES)
         self._finite_here = torch.ones(len(self._parameters), dtype=torch.bool)
-        world.assert_same(_description(self._names, self._parameters), f"parameters of {type(module).__name__}")
-        _take_from_rank_0(module, world)
+        agree(module, self._names, self._parameters, world)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         super().backward(loss, last=last)
@@ -84,16 +83,17 @@ def bucket_layout(parameters: Sequence[Tensor], max_bytes: int) -> list[list[int
     return buckets
 
 
-def _description(names: Sequence[str], parameters: Sequence[Tensor]) -> dict[str, str]:
-    """Position, dtype and shape by name: what must agree between ranks for the buckets to agree."""
-    return {
+@torch.no_grad()
+def agree(module: nn.Module, names: Sequence[str], parameters: Sequence[Tensor], world: World) -> None:
+    """Let every rank have rank 0's parameters and buffers.
+
+    Raises ClusterError where position, dtype or shape of one differ between ranks.
+    """
+    described = {
         name: f"{i} {str(parameter.dtype).removeprefix('torch.')} {list(parameter.shape)}"
         for i, (name, parameter) in enumerate(zip(names, parameters, strict=True))
     }
-
-
-@torch.no_grad()
-def _take_from_rank_0(module: nn.Module, world: World) -> None:
+    world.assert_same(described, f"parameters of {type(module).__name__}")
     if world.size > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.copy_(world.broadcast(tensor))

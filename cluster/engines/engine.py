@@ -16,8 +16,8 @@ global count first. So gradients are summed, over micro-batches and over ranks, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,7 +27,7 @@ from cluster.engines.local import LocalEngine
 from cluster.errors import ClusterUsageError
 from cluster.world import World
 
-EngineName = Literal["local", "ddp"]
+EngineName = Literal["local", "ddp", "deepspeed"]
 
 
 class Engine(Protocol):
@@ -43,24 +43,43 @@ class Engine(Protocol):
         """Add the gradient of this share of the loss, of this player's parameters only; at the last share, reduce.
 
         Any number of calls, once with `last`. After that every parameter's `grad` is the gradient of the sum of all
-        shares on all ranks, the same bits on every rank, and zero where no share depends on the parameter. The loss
-        may hold gradients of gradients (`create_graph=True`). What it passes through on its way, such as the other
-        player, gets no gradient.
+        shares on all ranks, the same bits on every rank, and zero where no share depends on the parameter; `deepspeed`
+        splits it over the ranks. The loss may hold gradients of gradients (`create_graph=True`). What it passes
+        through on its way, such as the other player, is frozen meanwhile.
         """
+
+    def gradient_norm(self, scale: float = 1.0) -> Tensor:
+        """After the last backward: divide all gradients by `scale`, and their Euclidean norm. Scalar."""
 
     def non_finite(self) -> dict[str, list[int]]:
         """After the last backward: the parameters whose gradient is not finite, each with the ranks it comes from.
 
-        Empty when all is well, and then nothing is communicated. No ranks are named for a parameter when its gradient
-        was finite everywhere and only the sum overflowed.
+        Empty when all is well. No ranks are named for a parameter when its gradient was finite everywhere and only the
+        sum overflowed.
         """
 
     def step(self) -> None:
         """Let the optimizer move the parameters."""
 
+    def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimizer has gathered, whole on every rank, as `cluster.checkpoint.pack_optimizer` names it."""
+
+    def load_optimizer_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Take over a state of any engine, and the parameters that the module has by now.
+
+        Learning rate and betas stay what they are here. Raises ClusterError if the groups hold other numbers of
+        parameters.
+        """
+
 
 def build_engine(
-    name: EngineName, module: nn.Module, parameters: Sequence[nn.Parameter], optimizer: Optimizer, world: World
+    name: EngineName,
+    module: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    optimizer: Optimizer,
+    world: World,
+    *,
+    zero_stage: int = 0,
 ) -> Engine:
     """The engine of that name for one player.
 
@@ -68,6 +87,7 @@ def build_engine(
         module: forwards go through it. On more than one rank its parameters and buffers take rank 0's values.
         parameters: those that train, in an order that is the same on all ranks and in every run.
         optimizer: of the same parameters.
+        zero_stage: of `deepspeed`: 0, 1 or 2.
 
     Raises:
         ClusterUsageError: the engine cannot serve this world.
@@ -79,3 +99,7 @@ def build_engine(
             return LocalEngine(module, parameters, optimizer)
         case "ddp":
             return DdpEngine(module, parameters, optimizer, world)
+        case "deepspeed":
+            from cluster.engines.deepspeed import DeepSpeedEngine
+
+            return DeepSpeedEngine(module, parameters, optimizer, world, zero_stage)

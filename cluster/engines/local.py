@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cluster.checkpoint import pack_optimizer, unpack_optimizer
 from cluster.errors import ClusterUsageError
 
 
@@ -36,8 +38,25 @@ class LocalEngine:
     def non_finite(self) -> dict[str, list[int]]:
         return {name: [0] for name, finite in zip(self._names, self._finite().tolist(), strict=True) if not finite}
 
+    def gradient_norm(self, scale: float = 1.0) -> Tensor:
+        gradients = self._gradients()
+        if scale != 1:
+            torch._foreach_div_(gradients, scale)
+        return torch.nn.utils.get_total_norm(gradients)
+
     def step(self) -> None:
         self._optimizer.step()
+
+    def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return pack_optimizer(self._optimizer)
+
+    def load_optimizer_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        own = [
+            {key: value for key, value in group.items() if key != "params"} for group in self._optimizer.param_groups
+        ]
+        unpack_optimizer(self._optimizer, tensors, rest)
+        for group, settings in zip(self._optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     def _gradients(self) -> list[Tensor]:
         """The gradients in the order of the parameters, after the last backward."""

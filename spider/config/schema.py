@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spider.config.section import Section, runtime
 from spider.errors import SpiderUsageError
@@ -127,7 +127,19 @@ class EvaluateConfig(Section):
 class EngineConfig(Section):
     """How gradients of several processes become one."""
 
-    kind: Literal["auto", "local", "ddp"] = runtime("auto", description="auto = ddp under torchrun, local otherwise")
+    kind: Literal["auto", "local", "ddp", "deepspeed"] = runtime(
+        "auto", description="auto = ddp on several processes, local otherwise"
+    )
+    zero_stage: int = runtime(0, description="of deepspeed: 1 splits the optimizer's state, 2 the gradients too")
+
+    @field_validator("zero_stage")
+    @classmethod
+    def _keeps_parameters_whole(cls, stage: int) -> int:
+        if stage == 3:
+            raise ValueError("engine.zero_stage=3 splits parameters, through which no gradient penalty can be taken")
+        if stage not in (0, 1, 2):
+            raise ValueError(f"engine.zero_stage={stage}: 0, 1 or 2")
+        return stage
 
 
 class Config(Section):
@@ -179,6 +191,8 @@ class Config(Section):
                 raise ValueError(f"selection.k_min={selection.k_min} exceeds batch={self.batch}")
         if self.compute.loss_scale != 1 and self.compute.precision != "fp16":
             raise ValueError("compute.loss_scale goes with compute.precision=fp16")
+        if self.engine.kind == "deepspeed" and self.compute.precision == "fp64":
+            raise ValueError("engine.kind=deepspeed sums float32 only; compute.precision=fp64 goes with ddp")
         return self
 
     def for_world(self, world_size: int) -> None:
@@ -189,3 +203,7 @@ class Config(Section):
             )
         if world_size > 1 and self.engine.kind == "local":
             raise SpiderUsageError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")
+        if world_size == 1 and self.engine.kind == "deepspeed":
+            raise SpiderUsageError(
+                "engine.kind=deepspeed serves several processes, and there is one: use local or auto"
+            )

@@ -39,6 +39,7 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
             "from_images": trainer.images,
             "branched_from": str(branch) if branch else None,
             "world_size": trainer.world.size,
+            "engine": trainer.generator.engine.name,
             "device": device_name(trainer.world.device),
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": torch.get_num_threads(),
@@ -65,8 +66,8 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = ({**start, **start["versions"]} for start in (before, now))
-    keys = ("world_size", "device", "threads", "torch", "numpy", "spider")
-    return [f"{key} ({old.get(key)}, now {new[key]})" for key in keys if old.get(key) != new[key]]
+    keys = ("world_size", "engine", "device", "threads", "torch", "numpy", "spider")
+    return [f"{key} ({old[key]}, now {new[key]})" for key in keys if key in old and old[key] != new[key]]
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cluster.engines.engine import Engine
 from spider.config.schema import EmaConfig, OptimizerConfig
@@ -39,13 +39,6 @@ class Player:
         finally:
             for _, parameter in self.trainable:
                 parameter.requires_grad_(False)
-
-    def gradient_norm(self, loss_scale: float) -> Tensor:
-        """Divide the loss scale out of the gradients, and return their Euclidean norm over all parameters. Scalar."""
-        gradients = [parameter.grad for _, parameter in self.trainable if parameter.grad is not None]
-        if loss_scale != 1:
-            torch._foreach_div_(gradients, loss_scale)
-        return torch.nn.utils.get_total_norm(gradients)
 
 
 def make_optimizer(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cluster.checkpoint import Snapshot, pack_optimizer, unpack_optimizer
+from cluster.checkpoint import Snapshot
 from cluster.engines.engine import build_engine
 from cluster.world import World
 from shards.dataset import ShardDataset
@@ -145,7 +145,7 @@ class Trainer:
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
                     total += loss.detach()
                     values += [(term.name, term.values.detach()) for term in terms]
-        norm = player.gradient_norm(scale)
+        norm = player.engine.gradient_norm(scale)
         if bool((norm + self.world.all_reduce_sum(total)).isfinite()):
             player.engine.step()
             self.guard.passed(phase.name)
@@ -276,7 +276,8 @@ class Trainer:
             if self.config.engine.kind != "auto"
             else ("ddp" if self.world.size > 1 else "local")
         )
-        engine = build_engine(kind, module, parameters, adam, self.world)
+        stage = self.config.engine.zero_stage
+        engine = build_engine(kind, module, parameters, adam, self.world, zero_stage=stage)
         module.requires_grad_(False)
         first_order: Callable[..., object] = torch.compile(module) if self.config.compute.compile else module
         return Player(name, module, first_order, trainable, adam, engine)
@@ -297,9 +298,9 @@ class Trainer:
         return {"data": self.dataset.fingerprint, "source": self.source.identity}
 
     def snapshot(self) -> Snapshot:
-        """The whole state. Between iterations only."""
-        g_moments, g_state = pack_optimizer(self.generator.optimizer)
-        d_moments, d_state = pack_optimizer(self.discriminator.optimizer)
+        """The whole state. Between iterations only. Collective."""
+        g_moments, g_state = self.generator.engine.optimizer_state()
+        d_moments, d_state = self.discriminator.engine.optimizer_state()
         return Snapshot(
             tensors={
                 "generator": self.generator.module.state_dict(),
@@ -327,7 +328,7 @@ class Trainer:
         self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
         self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
         for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
-            _load_moments(player.optimizer, snapshot.tensors[key], snapshot.state[key])
+            player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
         for name, method in self._methods().items():
             method.load(snapshot.state[name])
         self.images = snapshot.state["images"]
@@ -341,11 +342,3 @@ class Trainer:
 def _autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     dtype = AUTOCAST.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device, dtype)
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """What the optimizer has gathered; learning rate and betas stay the configuration's, as a branch asks for."""
-    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    unpack_optimizer(optimizer, tensors, state)
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)

@@ -596,3 +596,11 @@ def test_checksum_sees_every_change() -> None:
         assert checksum(changed).item() != whole
     assert checksum(tensor.flip(0)).item() != whole
     assert checksum(torch.zeros(0)).item() == 0
+
+
+@pytest.mark.parametrize("start", range(9))
+def test_checksum_is_of_the_values_wherever_they_lie(start: int) -> None:
+    """An engine may keep all parameters in one buffer."""
+    buffer = torch.arange(40, dtype=torch.float32)
+    for stop in (start + 6, start + 7):
+        assert checksum(buffer[start:stop]) == checksum(buffer[start:stop].clone())
