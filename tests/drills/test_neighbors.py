@@ -36,7 +36,16 @@ def test_a_search_on_two_nodes_finds_what_one_process_finds(slurm: Slurm, tmp_pa
     job = re.search(r"^job (\d+) on 2 nodes", said)
     assert job is not None, said
     again = subprocess.run(
-        [sys.executable, "-m", "spider", "neighbors", *NAMES, "--out=job", "--slurm=nodes=1,time=10"],
+        [
+            sys.executable,
+            "-m",
+            "spider",
+            "neighbors",
+            *NAMES,
+            "--embedding=offline",
+            "--out=job",
+            "--slurm=nodes=1,time=10",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
