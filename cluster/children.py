@@ -10,6 +10,8 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +20,9 @@ from typing import IO, Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_TAIL_BYTES = 4096
+_TAIL_LINES = 20
+_DRAIN_S = 5.0  # for the last of an output
 _KILL_S = 10.0  # a process that is not gone after that long sits in the kernel, and is not waited for
 
 _libc = ctypes.CDLL(None)
@@ -82,6 +87,14 @@ def kill_all() -> None:
         time.sleep(0.02)
 
 
+def is_running(pid: int, word: str) -> bool:
+    """Whether a process of this machine runs, and has `word` among those of its command: a number may be used again."""
+    try:
+        return word.encode() in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def descendants(ancestor: int) -> list[int]:
     """The processes that `ancestor` started, and those that they started; parents before children."""
     children: dict[int, list[int]] = {}
@@ -95,3 +108,40 @@ def descendants(ancestor: int) -> list[int]:
     for pid in found:
         found += children.get(pid, [])
     return found[1:]
+
+
+class Output:
+    """What a child prints: goes on to this process's output; its end is kept."""
+
+    def __init__(self) -> None:
+        self._command: subprocess.Popen[bytes] | None = None
+        self._end = b""
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the command; None if it never began. A signal is negative."""
+        return self._command.returncode if self._command else None
+
+    def follow(self, command: subprocess.Popen[bytes]) -> None:
+        self._command = command
+        self._thread.start()
+
+    def last_lines(self) -> list[str]:
+        if self._command is not None:
+            self._thread.join(_DRAIN_S)
+        return last_lines(self._end)
+
+    def _copy(self) -> None:
+        assert self._command is not None
+        assert self._command.stdout is not None
+        while chunk := os.read(self._command.stdout.fileno(), 1 << 16):
+            self._end = (self._end + chunk)[-_TAIL_BYTES:]
+            with suppress(OSError):  # a full disk must not hold up who writes to it
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+
+
+def last_lines(output: bytes) -> list[str]:
+    """The end of what a process printed, for a report."""
+    return output[-_TAIL_BYTES:].decode(errors="replace").splitlines()[-_TAIL_LINES:]

@@ -29,7 +29,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -53,11 +52,8 @@ _FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outg
 _OBJECT_STORE_BYTES = 512 << 20  # pieces of work and what they return are small; Ray would take a third of the memory
 _SAVE_S = 45.0  # for the command, of the 60 s or more that a preempted job has
 _LEAVE_S = 15.0  # the same, of the 30 s that a cancelled job has
-_DRAIN_S = 5.0  # for the last of its output
 _HEAD_START_S = 180.0  # of Ray itself, on a slow file system
 _REJOINS = 5
-_TAIL_BYTES = 4096
-_TAIL_LINES = 20
 _POLL_S = 0.2
 _LOOK_S = 2.0  # how often a node asks whether the head is still there
 _REQUEUED = 255  # exit code of a process whose job submitit has put into the queue again
@@ -82,6 +78,7 @@ def submit_with_ray(
         ClusterUsageError: there is no Slurm here, or the folder's last job is still in its queue.
         ClusterError: Slurm refuses, with its reason.
     """
+    _refuse_ranks(request)
     folder = folder.expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / _JOB
@@ -102,8 +99,14 @@ def submit_with_ray(
 
 def script_with_ray(command: Sequence[str], request: SlurmRequest, folder: Path, *, name: str = "ray") -> str:
     """The script that `submit_with_ray` would give to sbatch. Needs no Slurm, and writes nothing."""
+    _refuse_ranks(request)
     folder = folder.expanduser().absolute()
     return script(request, folder, _launch(command, folder, name))
+
+
+def _refuse_ranks(request: SlurmRequest) -> None:
+    if request.tasks_per_node is not None:
+        raise ClusterUsageError("tasks_per_node: one Ray on every node has all that it gives; leave it out")
 
 
 def _launch(command: Sequence[str], folder: Path, name: str) -> Launch:
@@ -165,7 +168,7 @@ class RayJob:
 
     def _lead(self, task: SlurmTask, signals: JobSignals) -> None:
         _forget(self.folder)
-        output = _Output()
+        output = children.Output()
         try:
             try:
                 self._run_command(task, signals, output)
@@ -178,7 +181,7 @@ class RayJob:
             raise
         self._write_marker(SUCCESS, task, output)
 
-    def _run_command(self, task: SlurmTask, signals: JobSignals, output: _Output) -> None:
+    def _run_command(self, task: SlurmTask, signals: JobSignals, output: children.Output) -> None:
         """Raises ClusterError unless it ends well."""
         if shutil.which(self.command[0]) is None:
             raise ClusterError(f"{self.command[0]}: no such program on {task.node}")
@@ -246,7 +249,7 @@ class RayJob:
             return False
         return (about.get("job"), about.get("restarts")) == (task.job_id, task.restarts)
 
-    def _write_marker(self, name: str, task: SlurmTask, output: _Output, reason: str | None = None) -> None:
+    def _write_marker(self, name: str, task: SlurmTask, output: children.Output, reason: str | None = None) -> None:
         about = {
             "job": task.job_id,
             "restarts": task.restarts,
@@ -286,40 +289,9 @@ class _Ray:
 
     def last_line(self) -> str:
         """Of what it printed; all of the end of that goes to the job's log."""
-        lines = _last_lines(self._log.read_bytes())
+        lines = children.last_lines(self._log.read_bytes())
         print("\n".join(lines), flush=True)
         return lines[-1] if lines else "it printed nothing"
-
-
-class _Output:
-    """What the command prints: goes on to this process's output; its end is kept."""
-
-    def __init__(self) -> None:
-        self._command: subprocess.Popen[bytes] | None = None
-        self._end = b""
-        self._thread = threading.Thread(target=self._copy, daemon=True)
-
-    @property
-    def exit_code(self) -> int | None:
-        """Of the command; None if it never began. A signal is negative."""
-        return self._command.returncode if self._command else None
-
-    def follow(self, command: subprocess.Popen[bytes]) -> None:
-        self._command = command
-        self._thread.start()
-
-    def last_lines(self) -> list[str]:
-        if self._command is not None:
-            self._thread.join(_DRAIN_S)
-        return _last_lines(self._end)
-
-    def _copy(self) -> None:
-        assert self._command is not None
-        assert self._command.stdout is not None
-        while chunk := os.read(self._command.stdout.fileno(), 1 << 16):
-            self._end = (self._end + chunk)[-_TAIL_BYTES:]
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
 
 
 def _attend(child: subprocess.Popen[bytes], ray: _Ray, signals: JobSignals) -> int:
@@ -414,10 +386,6 @@ def _is_gone(address: str) -> bool:
         return False
     time.sleep(_POLL_S)
     return _answers(address) is False
-
-
-def _last_lines(output: bytes) -> list[str]:
-    return output[-_TAIL_BYTES:].decode(errors="replace").splitlines()[-_TAIL_LINES:]
 
 
 def _forget(folder: Path) -> None:

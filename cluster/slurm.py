@@ -18,6 +18,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class SlurmRequest(BaseModel):
 
     time_min: Annotated[PositiveInt, BeforeValidator(minutes)] = Field(alias="time")
     nodes: PositiveInt = 1
+    tasks_per_node: PositiveInt | None = None  # ranks of a training on every node; None: one for each GPU, or one
     gpus_per_node: NonNegativeInt = 0
     cpus_per_task: PositiveInt | None = None
     mem_gb: NonNegativeFloat | None = None  # per node; 0: all that it has
@@ -101,7 +103,13 @@ class SlurmRequest(BaseModel):
     setup: Annotated[tuple[_Text, ...], BeforeValidator(_lines)] = ()  # shell lines that come first on the first node
     signal_delay_s: Annotated[int, Field(ge=60)] = 120  # between the warning and the end; Slurm may warn 60 s early
     max_timeouts: NonNegativeInt = 30  # how often the job is put into the queue again when its time is over
+    max_failures: NonNegativeInt = 3  # how often a training is, that was lost and has saved nothing since the last time
     extra: dict[str, _Text] = {}  # anything else that sbatch takes, by its long name; "true" for one without a value
+
+    @property
+    def tasks(self) -> int:
+        """Ranks on every node."""
+        return self.tasks_per_node or self.gpus_per_node or 1
 
 
 def read_request(text: str) -> SlurmRequest:
@@ -129,6 +137,7 @@ class Launch:
         before: shell lines on the first node, after those of the request.
         after: shell lines when all processes have ended; the job's exit code is the last one's.
         sbatch: parameters that the kind of job needs.
+        behind: numbers of jobs that must have ended well before this one starts.
     """
 
     name: str
@@ -137,6 +146,7 @@ class Launch:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     sbatch: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
 
 
 def script(request: SlurmRequest, folder: Path, launch: Launch) -> str:
@@ -187,10 +197,46 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
 
 def is_queued(job: str) -> bool:
     """Whether a job waits or runs, as far as this machine's Slurm knows."""
+    return job_state(job) is not None
+
+
+def job_state(job: str) -> tuple[str, str] | None:
+    """The state of a job that waits or runs, and its nodes, or why it waits; None if Slurm knows of none."""
     if shutil.which("squeue") is None:
-        return False
-    asked = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
-    return asked.returncode == 0 and bool(asked.stdout.strip())
+        return None
+    command = ["squeue", "--noheader", "--jobs", job, "--format=%T|%R"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode != 0 or not asked.stdout.strip():
+        return None
+    state, _, where = asked.stdout.strip().splitlines()[0].partition("|")
+    return state, where.strip("()")
+
+
+def time_left_s(job: str) -> float | None:
+    """Of a running job, as far as Slurm says."""
+    command = ["squeue", "--noheader", "--jobs", job, "--format=%L"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        days, _, clock = asked.stdout.strip().rpartition("-")
+        seconds = 0.0
+        for part in clock.split(":"):
+            seconds = 60 * seconds + int(part)
+        return seconds + 86400 * int(days or 0)
+    except ValueError:  # UNLIMITED, or no answer
+        return None
+
+
+def end_job(job: str) -> None:
+    """Ask all processes of a job to end, without a limit of time; one that does not run yet leaves the queue.
+
+    Raises ClusterError if Slurm refuses, with its reason.
+    """
+    state = job_state(job)
+    # An scancel without a signal would kill them half a minute later, in the middle of a large save
+    options = ["--signal=TERM"] if state is not None and state[0] == "RUNNING" else []
+    asked = subprocess.run(["scancel", *options, job], capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise ClusterError(f"scancel {job}: {asked.stderr.strip()}")
 
 
 @dataclass(frozen=True)
@@ -201,6 +247,8 @@ class SlurmTask:
         job_id: the job's number.
         restarts: how often it has been put into the queue again.
         rank: of this process among all of the job.
+        size: how many there are.
+        local_rank: of this process among those of its node.
         nodes: the names of all nodes; rank 0 is on the first.
         node: the name of this one.
         cpus: cores that this process may use.
@@ -210,6 +258,8 @@ class SlurmTask:
     job_id: int
     restarts: int
     rank: int
+    size: int
+    local_rank: int
     nodes: tuple[str, ...]
     node: str
     cpus: int
@@ -226,6 +276,8 @@ class SlurmTask:
                 job_id=int(os.environ["SLURM_JOB_ID"]),
                 restarts=int(get("SLURM_RESTART_COUNT", "0")),
                 rank=int(os.environ["SLURM_PROCID"]),
+                size=int(os.environ["SLURM_NTASKS"]),
+                local_rank=int(os.environ["SLURM_LOCALID"]),
                 nodes=tuple(SlurmJobEnvironment().hostnames),
                 node=os.environ["SLURMD_NODENAME"],
                 cpus=int(get("SLURM_CPUS_PER_TASK") or os.environ["SLURM_CPUS_ON_NODE"]),
@@ -249,15 +301,20 @@ class JobSignals:
 
     Attributes:
         preempted: whether the job's time is nearly over, or its nodes are wanted: `requeue` when all is saved.
+        preempted_at: when it was told so, by `time.monotonic`; None: it was not.
         cancelled: whether the job is being ended; there are some seconds left (KillWait, by default 30).
     """
 
     def __init__(self) -> None:
-        self.preempted = False
+        self.preempted_at: float | None = None
         self.cancelled = False
         # The name is submitit's: it has the script ask for that signal
         self.preemption = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
         self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def preempted(self) -> bool:
+        return self.preempted_at is not None
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, self.preemption):
@@ -286,7 +343,7 @@ class JobSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == self.preemption:
-            self.preempted = True
+            self.preempted_at = self.preempted_at or time.monotonic()
         else:
             self.cancelled = True
 
@@ -327,8 +384,10 @@ def _parameters(request: SlurmRequest, launch: Launch) -> dict[str, Any]:
         "teardown": [*launch.after],
         "srun_args": [*launch.srun_args],
         "stderr_to_stdout": True,
+        "dependency": f"afterok:{':'.join(launch.behind)}" if launch.behind else None,
         "additional_parameters": {
             "requeue": True,  # whatever the cluster's default is
+            **({"kill-on-invalid-dep": "yes"} if launch.behind else {}),
             **dict.fromkeys(launch.sbatch, True),
             **{name: True if value == "true" else value for name, value in request.extra.items()},
         },

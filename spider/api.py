@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from spider import weights
     from spider.compare import Comparison
     from spider.config.explain import Key
+    from spider.config.schema import Config
     from spider.demo.story import DemoResult
     from spider.evaluation import Evaluation
     from spider.generate import Generated
     from spider.interpolate import Blend, Interpolation, Space
+    from spider.launch import Launch
     from spider.runs import RunSummary
     from spider.sid.kernels import Kernel
+    from spider.status import RunStatus
     from spider.train.dry_run import DryRun
     from sweeps.neighbor_matrix import MatrixReport
     from sweeps.neighbor_report import NeighborReport
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from sweeps.sweep_report import SweepReport
 
 __all__ = [
+    "cancel",
+    "checkpoint_bytes",
     "compare",
     "demo",
     "dry_run",
@@ -48,11 +53,14 @@ __all__ = [
     "explain",
     "generate",
     "interpolate",
+    "log_file",
     "ls",
     "neighbor_matrix",
     "neighbors",
     "pack",
+    "prepare_launch",
     "presets",
+    "status",
     "sweep",
     "sweep_cost",
     "train",
@@ -249,6 +257,41 @@ def dry_run(
         from spider.train.start import prepare
 
         return dry_run(prepare(with_images(composed, ranks, progress), directory), ranks)
+
+
+def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
+    """A training as a job, checked, and ready for its `submit()`: see `spider.launch.prepare_launch`."""
+    from spider.launch import prepare_launch
+
+    return prepare_launch(config, run, slurm, **arguments)
+
+
+def checkpoint_bytes(config: Config) -> int | None:
+    """The size of a checkpoint, from the networks; None where they cannot be built yet, for want of inputs."""
+    from spider.train.dry_run import checkpoint_bytes
+
+    return checkpoint_bytes(config)
+
+
+def status(path: str | Path) -> list[RunStatus]:
+    """How a run is, and its job; or every run in a folder and below it: see `spider.status`."""
+    from spider.status import status
+
+    return status(path)
+
+
+def log_file(run: str | Path, rank: int = 0) -> Path:
+    """What a rank of a run's last job prints. Raises SpiderError if there is none."""
+    from spider.launch import log_file
+
+    return log_file(Path(run), rank)
+
+
+def cancel(run: str | Path) -> str:
+    """Ask a run's job to save and end. Its number. Raises SpiderError if none waits or runs."""
+    from spider.launch import cancel_run
+
+    return cancel_run(Path(run))
 
 
 def presets() -> dict[str, str]:

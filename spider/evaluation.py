@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.world import World
 from shards.dataset import ShardDataset
+from spider.checkout import git_state
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
 from spider.embed.embedding import Embedding
@@ -27,7 +28,7 @@ from spider.metrics.protocols import protocol_named
 from spider.metrics.results import MetricResult, document, table, write_result
 from spider.run import RunRef, images_of, is_run, resolve
 from spider.sources.build import open_generator
-from spider.train.environment import device_name, git_state, versions
+from spider.train.environment import device_name, versions
 
 DEFAULT_METRICS = ("fid", "kid")
 DEFAULT_COUNT = 5000  # samples of a generator

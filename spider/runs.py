@@ -57,7 +57,7 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
     root = Path(folder)
     if not root.is_dir():
         raise SpiderError(no_such(root))
-    return [_summary(directory, root) for directory in find_runs(root)]
+    return [summarise(directory, root) for directory in find_runs(root)]
 
 
 def find_runs(folder: Path) -> Iterator[RunDirectory]:
@@ -90,8 +90,9 @@ def describe_best(best: dict[str, Any] | None) -> str:
     )
 
 
-def _summary(directory: RunDirectory, root: Path) -> RunSummary:
-    name = str(directory.path.relative_to(root)) if directory.path != root else directory.path.name or "."
+def summarise(directory: RunDirectory, root: Path) -> RunSummary:
+    """One run, named by its path below `root`."""
+    name = name_of(directory, root)
     size_bytes = _size(directory.path)
     try:
         config, best = directory.config(), directory.best()
@@ -114,8 +115,19 @@ def _summary(directory: RunDirectory, root: Path) -> RunSummary:
     )
 
 
+def name_of(directory: RunDirectory, root: Path) -> str:
+    """Its path below `root`, or its own name."""
+    return str(directory.path.relative_to(root)) if directory.path != root else directory.path.name or "."
+
+
 def images_written(directory: RunDirectory) -> int | None:
     """The clock of the newest whole row of metrics.jsonl; None without one."""
+    row = last_row(directory)
+    return None if row is None else int(row["images"])
+
+
+def last_row(directory: RunDirectory) -> dict[str, Any] | None:
+    """The newest whole row of metrics.jsonl; None without one."""
     if not directory.metrics_file.is_file():
         return None
     with directory.metrics_file.open("rb") as file:
@@ -123,8 +135,10 @@ def images_written(directory: RunDirectory) -> int | None:
         lines = file.read().splitlines()
     for line in reversed(lines):
         try:
-            return int(json.loads(line)["images"])
-        except (ValueError, KeyError):  # the line that a kill cut short
+            row: dict[str, Any] = json.loads(line)
+            if "images" in row:
+                return row
+        except (ValueError, TypeError):  # the line that a kill cut short
             continue
     return None
 

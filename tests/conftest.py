@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,12 +18,24 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[Ranks]:
     """Processes that stand for the ranks of a run: `ranks(4).run(function, *args)`, see tests/cluster/ranks.py."""
-    # By path, because pytest's importlib mode puts no folder of tests on sys.path.
-    spec = importlib.util.spec_from_file_location("tests.cluster.ranks", Path(__file__).parent / "cluster" / "ranks.py")
+    with _loaded("cluster/ranks.py").Ranks() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def equal_runs() -> Callable[[Path, Path], None]:
+    """Asserts that two runs are the same, bit for bit: see tests/equal_runs.py."""
+    compare: Callable[[Path, Path], None] = _loaded("equal_runs.py").assert_equal_runs
+    return compare
+
+
+def _loaded(path: str) -> ModuleType:
+    """A module of tests. By path, because pytest's importlib mode puts no folder of tests on sys.path."""
+    name = f"tests.{path.removesuffix('.py').replace('/', '.')}"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    with module.Ranks() as pool:
-        yield pool
+    return module

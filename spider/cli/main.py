@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from cluster.errors import ClusterError
 from shards.errors import ShardsError
-from spider.cli import images, judging, neighbors, runs, story, sweeps, training, weights
+from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
 from spider.errors import SpiderError
 from spider.version import VERSION
@@ -82,7 +82,7 @@ def _options(
 ) -> None: ...
 
 
-for group in (images, neighbors, training, judging, runs, sweeps, weights, story):
+for group in (images, neighbors, training, launch, judging, runs, sweeps, weights, story):
     app.add_typer(group.commands)
 
 

@@ -80,7 +80,7 @@ def train(
     The same command goes on where a stopped run was. A run whose configuration differs is refused with the difference;
     --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130.
     """
-    config, overrides = _split(words or [])
+    config, overrides = split_words(words or [])
     if dry_run:
         estimate = api.dry_run(
             config,
@@ -175,7 +175,7 @@ def _how_far(summary: RunSummary, outcome: str) -> str:
     return f"{summary.kimg:g} kimg" + (f" (asked for {summary.length_kimg:g})" if beyond else "")
 
 
-def _split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The configuration, if the first word is one, and the overrides."""
     if words and ("=" not in words[0] or Path(words[0]).is_file()):
         return words[0], list(words[1:])

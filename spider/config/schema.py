@@ -130,6 +130,9 @@ class EngineConfig(Section):
     kind: Literal["auto", "local", "ddp", "deepspeed"] = runtime(
         "auto", description="auto = ddp on several processes, local otherwise"
     )
+    timeout_min: float | None = runtime(
+        10.0, gt=0, description="a rank without a step for so long writes down where it is and ends; null = never"
+    )
     zero_stage: int = runtime(0, description="of deepspeed: 1 splits the optimizer's state, 2 the gradients too")
 
     @field_validator("zero_stage")
@@ -194,6 +197,13 @@ class Config(Section):
         if self.engine.kind == "deepspeed" and self.compute.precision == "fp64":
             raise ValueError("engine.kind=deepspeed sums float32 only; compute.precision=fp64 goes with ddp")
         return self
+
+    @property
+    def checkpoints_kept(self) -> int:
+        """How many lie on disk at once: the last few, the one being written, the best, and those kept for good."""
+        settings = self.checkpoint
+        kept = 0 if settings.keep_every_kimg is None else int(self.kimg / settings.keep_every_kimg)
+        return settings.keep_last + 1 + (self.evaluate.every_kimg is not None) + kept
 
     def for_world(self, world_size: int) -> None:
         """Refuse a batch that does not divide over `world_size` ranks. Raises SpiderUsageError naming the keys."""

@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from spider.checkout import git_state
 from spider.config.schema import Config
 from spider.demo import page
 from spider.demo.steps import Timing
@@ -30,7 +31,7 @@ from spider.metrics.registry import METRICS
 from spider.metrics.results import MetricResult, read_results, summarise
 from spider.run import RunDirectory, images_of
 from spider.sources.build import open_generator
-from spider.train.environment import git_state, versions
+from spider.train.environment import versions
 
 REPORT = "report.html"
 

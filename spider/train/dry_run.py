@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from cluster.world import World
-from spider.config.schema import Config
+from shards.errors import ShardsError
+from spider.config.schema import Config, EngineConfig
+from spider.errors import SpiderError
 from spider.precision import set_numerics
 from spider.train.environment import device_name
 from spider.train.evaluation_cost import EvaluationCost, evaluation_cost
@@ -121,15 +123,21 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         host_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         gpu_memory_mb=torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
         checkpoint_mb=checkpoint / 2**20,
-        disk_gb=checkpoint * _checkpoints(config) / 2**30,
+        disk_gb=checkpoint * config.checkpoints_kept / 2**30,
     )
 
 
-def _checkpoints(config: Config) -> int:
-    """How many lie on disk at once: the last few, the one being written, the best, and those kept for good."""
-    settings = config.checkpoint
-    kept = 0 if settings.keep_every_kimg is None else int(config.kimg / settings.keep_every_kimg)
-    return settings.keep_last + 1 + (config.evaluate.every_kimg is not None) + kept
+def checkpoint_bytes(config: Config) -> int | None:
+    """The size of a checkpoint, from the networks alone; None where what they need is not there yet."""
+    try:
+        with closing(Trainer(config.model_copy(update={"engine": EngineConfig()}), World.single())) as trainer:
+            total = 0
+            for player, copies in ((trainer.generator, 2), (trainer.discriminator, 1)):  # one more for the average
+                total += copies * sum(t.nbytes for t in player.module.state_dict().values())
+                total += 2 * sum(parameter.nbytes for _, parameter in player.trainable)  # Adam's two means
+            return total
+    except (SpiderError, ShardsError):
+        return None
 
 
 def _synchronise(world: World) -> None:

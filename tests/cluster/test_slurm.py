@@ -136,14 +136,15 @@ def test_without_slurm_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"JOB_ID": "7", "PROCID": "3", "JOB_NODELIST": "a[1-2,05],b", "CPUS_ON_NODE": "64", "GPUS_ON_NODE": "8"}
+    given = {"JOB_ID": "7", "PROCID": "3", "NTASKS": "8", "LOCALID": "1"}
+    given |= {"JOB_NODELIST": "a[1-2,05],b", "CPUS_ON_NODE": "64", "GPUS_ON_NODE": "8"}
     for name, value in given.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("SLURMD_NODENAME", raising=False)
     with pytest.raises(ClusterUsageError, match="SLURMD_NODENAME is not set"):
         SlurmTask.from_env()
     monkeypatch.setenv("SLURMD_NODENAME", "b")
-    assert SlurmTask.from_env() == SlurmTask(7, 0, 3, ("a1", "a2", "a05", "b"), "b", 64, 8)
+    assert SlurmTask.from_env() == SlurmTask(7, 0, 3, 8, 1, ("a1", "a2", "a05", "b"), "b", 64, 8)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     assert (SlurmTask.from_env().cpus, SlurmTask.from_env().restarts) == (12, 2)

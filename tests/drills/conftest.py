@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ class Slurm:
     """
 
     folder: Path
+    _daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def says(self, *command: str) -> str:
         """What one of Slurm's programs answers."""
@@ -75,6 +76,17 @@ class Slurm:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def bring_back(self, node: str) -> None:
+        """A lost node's daemon starts again."""
+        command = ["slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf")]
+        self._daemons.append(subprocess.Popen([*command, "-L", str(self.folder / f"{node}.log")]))
+
+    def end_daemons(self) -> None:
+        """Of those that were brought back."""
+        for daemon in self._daemons:
+            daemon.terminate()
+            daemon.wait()
+
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
@@ -89,7 +101,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
         ready = cluster.stdout.readline()
         assert ready, "the cluster did not start"
         monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        yield Slurm(folder)
+        there = Slurm(folder)
+        yield there
+        there.end_daemons()
         cluster.terminate()
 
 

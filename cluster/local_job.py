@@ -1,0 +1,207 @@
+"""A job of ranks on this machine, behind the back of the shell that asked for it, where there is no Slurm.
+
+    FOLDER/local.json         what it runs
+    FOLDER/4711_job.out       what the process 4711 says that starts the ranks, which is the job
+    all else                  as of a job of Slurm: cluster/rank_job.py
+
+It starts again what Slurm would, and hears the same signals: SIGTERM, save and end; SIGUSR2, save, and start again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from cluster import children
+from cluster.code_copy import copy_code
+from cluster.errors import ClusterUsageError
+from cluster.history import History
+from cluster.rank_job import CODE, LOCAL_JOB, Rank, RankCommand, Submission, newest_in, record_submission, require_free
+from cluster.rank_job import settle as settle_start
+from cluster.slurm import JobSignals, SlurmRequest, SlurmTask
+
+_SPEC = "local.json"
+_NODE = "localhost"
+_REQUEUED = 255
+_POLL_S = 0.1
+_LOOK_S = 1.0
+_OTHERS_S = 30.0  # ranks that are left when one has failed have so long to notice
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """What the process of a job needs to know.
+
+    Attributes:
+        command, cwd, saves, stacks: see `RankCommand`.
+        ranks: how many.
+        gpus: whether they may see this machine's.
+        max_failures: see `SlurmRequest`.
+        behind: folders of jobs that must have finished before.
+    """
+
+    command: list[str]
+    cwd: str
+    saves: str | None
+    stacks: str | None
+    ranks: int
+    gpus: bool
+    max_failures: int
+    behind: list[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """From its file."""
+        return cls(**json.loads((folder / _SPEC).read_text("utf-8")))
+
+    @property
+    def run(self) -> RankCommand:
+        """What its ranks run."""
+        saves, stacks = (None if place is None else Path(place) for place in (self.saves, self.stacks))
+        return RankCommand(tuple(self.command), Path(self.cwd), saves, stacks)
+
+
+def submit_local(
+    run: RankCommand,
+    request: SlurmRequest,
+    folder: Path,
+    *,
+    packages: Sequence[str],
+    origin: dict[str, Any] | None = None,
+    behind: Sequence[Path] = (),
+) -> Submission:
+    """Start a job here; it goes on when this process has ended. See `cluster.rank_job.submit_ranks`.
+
+    Args:
+        behind: folders of jobs that must have finished before.
+
+    Raises:
+        ClusterUsageError: more than one node, or the folder's last job is still running.
+    """
+    if request.nodes != 1:
+        raise ClusterUsageError(
+            f"nodes={request.nodes}: a local job is on this machine alone; tasks_per_node=N has N ranks"
+        )
+    folder = folder.expanduser().absolute()
+    require_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    code = copy_code(packages, folder / CODE, origin)
+    spec = LocalJob(
+        command=list(run.command),
+        cwd=str(run.cwd),
+        saves=None if run.saves is None else str(run.saves),
+        stacks=None if run.stacks is None else str(run.stacks),
+        ranks=request.tasks,
+        gpus=request.gpus_per_node > 0,
+        max_failures=request.max_failures,
+        behind=[str(each) for each in behind],
+    )
+    (folder / _SPEC).write_text(json.dumps(asdict(spec), indent=2) + "\n")
+    python_path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
+    job = subprocess.Popen(
+        [sys.executable, "-m", LOCAL_JOB, str(folder)],
+        env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
+    )
+    return record_submission(str(job.pid), run, request, folder, code, local=True)
+
+
+class _Supervisor:
+    """The job's own process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec = LocalJob.read(folder)
+        self.history = History(folder)
+        self.job = os.getpid()
+        self._ranks: list[subprocess.Popen[bytes]] = []
+        self._cancelled = False
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._pass_on)
+
+    def work(self) -> int:
+        """Until the command has finished, or is not to be started again. The exit code."""
+        children.adopt_orphans()
+        if not self._wait_for_others():
+            return 1
+        start = 0
+        while self._start(start):
+            start += 1
+        children.kill_all()
+        last = self.history.read()[-1]
+        return 0 if last.event == "finished" else 1
+
+    def _start(self, start: int) -> bool:
+        """Run all ranks to their end; whether there is another start."""
+        self._ranks = [self._rank(rank, start) for rank in range(self.spec.ranks)]
+        failed_at: float | None = None
+        while any(rank.poll() is None for rank in self._ranks):
+            if failed_at is None and any(rank.returncode for rank in self._ranks):
+                failed_at = time.monotonic()
+                self._tell(signal.SIGTERM)
+            if failed_at is not None and time.monotonic() - failed_at > _OTHERS_S:
+                self._tell(signal.SIGKILL)
+            time.sleep(_POLL_S)
+        codes = [rank.returncode for rank in self._ranks]
+        self._ranks = []
+        if _REQUEUED in codes and not self._cancelled:
+            return True
+        saves = self.spec.run.saves
+        return settle_start(self.history, str(self.job), start, self.spec.max_failures, newest_in(saves))
+
+    def _rank(self, rank: int, start: int) -> subprocess.Popen[bytes]:
+        env = dict(os.environ) if self.spec.gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", LOCAL_JOB, str(self.folder), str(self.job), str(rank), str(start)]
+        with (self.folder / f"{self.job}_{rank}_log.out").open("ab") as log:
+            return children.start(command, env=env, stdout=log)
+
+    def _wait_for_others(self) -> bool:
+        for folder in map(Path, self.spec.behind):
+            while True:
+                submission, events = Submission.read(folder), History(folder).read()
+                if events and events[-1].event == "finished":
+                    break
+                if self._cancelled or submission is None or not submission.is_alive():
+                    reason = "cancelled" if self._cancelled else f"{folder}, which comes before, has not finished"
+                    self.history.add("stopped", job=str(self.job), start=0, reason=reason)
+                    return False
+                time.sleep(_LOOK_S)
+        return True
+
+    def _pass_on(self, number: int, frame: object) -> None:
+        self._cancelled = self._cancelled or number == signal.SIGTERM
+        self._tell(signal.Signals(number))
+
+    def _tell(self, number: signal.Signals) -> None:
+        for rank in self._ranks:
+            if rank.poll() is None:
+                rank.send_signal(number)
+
+
+def _be_rank(folder: Path, job: int, rank: int, start: int) -> None:
+    spec = LocalJob.read(folder)
+    cores = len(os.sched_getaffinity(0))
+    place = SlurmTask(job, start, rank, spec.ranks, rank, (_NODE,), _NODE, max(1, cores // spec.ranks), 0)
+    with JobSignals() as signals:
+        Rank(spec.run, folder, place, signals).work(lambda: "asked to by SIGUSR2", _requeue)
+
+
+def _requeue() -> NoReturn:
+    sys.exit(_REQUEUED)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        sys.exit(_Supervisor(Path(sys.argv[1])).work())
+    _be_rank(Path(sys.argv[1]), *map(int, sys.argv[2:]))

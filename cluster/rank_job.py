@@ -1,0 +1,542 @@
+"""Ranks that run one command on the nodes of a Slurm job, and start again after what is no fault of theirs.
+
+    submit_ranks(RankCommand(("python", "train.py"), Path.cwd()), read_request("nodes=2,gpus_per_node=8,..."), ...)
+
+    FOLDER/job.json             the last submission: number, request, command
+    FOLDER/history.jsonl        what has happened (cluster/history.py)
+    FOLDER/code/0a1b2c3d4e5f/   what runs (cluster/code_copy.py)
+    FOLDER/1234_3_log.out       what rank 3 printed in job 1234, all starts of it
+    FOLDER/1234.2/rank-3.json   how rank 3 ended in start 2 of job 1234: `Ending`
+
+One process of the job is one rank. It tells its child, the command, who it is (RANK, WORLD_SIZE, LOCAL_RANK,
+MASTER_ADDR, MASTER_PORT), and hears Slurm's signals, which reach every process of a job:
+
+    USR2   time is nearly over, or nodes are wanted   the command is asked to save and end (SIGTERM, exit code 130);
+                                                      then rank 0 puts the job back into the queue
+    TERM   the job is cancelled, or requeued          the command saves and ends
+    none   a rank dies, or ends badly                 the others end, and the script's last lines decide (`settle`)
+
+The command must go on by itself from what is on the disk: what is told to a start is the same for each.
+After a failure that was said in a line, `error: ...`, with exit code 1 or 2, nothing starts again: the next start would
+fail as well. After a death, a hang, a lost node, a traceback or exit code 3 the job goes back into the queue, until
+`max_failures` starts in a row have saved nothing new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster import children
+from cluster.code_copy import copy_code, shell_lines
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.history import History, in_vain
+from cluster.slurm import (
+    JobSignals,
+    Launch,
+    SlurmRequest,
+    SlurmTask,
+    discard_torn_files,
+    end_job,
+    is_queued,
+    script,
+    submit,
+    time_left_s,
+)
+from cluster.watchdog import hung_at, waits_for_others
+
+if TYPE_CHECKING:
+    from submitit.core.utils import DelayedSubmission
+
+JOB = "job.json"
+LOCAL_JOB = "cluster.local_job"  # in the command line of a job that is a process of this machine
+CODE = "code"
+
+STOPPED = 130  # exit code of a command that was asked to stop, and saved
+_REQUEUED = 255  # exit code of a process whose job is in the queue again
+_FAULTS_OF_THE_REQUEST = (1, 2)  # exit codes of what would fail the same the next time, if it says so in a line
+_ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
+_FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
+_POLL_S = 0.1
+_OTHERS_S = 10.0  # for the files of other ranks to be seen here
+_EARLY_S = 90.0  # so much before its time a signal may come that tells of the end of the job's time
+
+
+@dataclass(frozen=True)
+class RankCommand:
+    """What the ranks run.
+
+    Attributes:
+        command: program and arguments.
+        cwd: the folder that the places in them are relative to.
+        saves: a folder in which each save is an entry whose name sorts after those before; None: nothing is saved.
+        stacks: a folder in which a rank that hangs leaves its stacks, `rank-0.txt`.
+    """
+
+    command: tuple[str, ...]
+    cwd: Path
+    saves: Path | None = None
+    stacks: Path | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What stands in job.json.
+
+    Attributes:
+        job: its number.
+        nodes, tasks_per_node: how many ranks it has, and where.
+        command: what they run.
+        code: the copy of the code that they run.
+        request: as it was made.
+        local: whether the job is a process of this machine, with the job's number, and Slurm knows nothing of it.
+    """
+
+    job: str
+    nodes: int
+    tasks_per_node: int
+    command: list[str]
+    code: str
+    request: dict[str, Any]
+    local: bool = False
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The last one of a folder; None if there was none."""
+        try:
+            return cls(**json.loads((folder / JOB).read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Replace it."""
+        beside = folder / f".{JOB}"
+        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        beside.replace(folder / JOB)
+
+    def log(self, folder: Path, rank: int) -> Path:
+        """What a rank prints."""
+        return folder / f"{self.job}_{rank}_log.out"
+
+    def is_alive(self) -> bool:
+        """Whether the job waits or runs."""
+        return children.is_running(int(self.job), LOCAL_JOB) if self.local else is_queued(self.job)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the command of one rank ended.
+
+    Attributes:
+        rank, node: which one.
+        code: its exit code; that of a signal is negative.
+        error: the last error that it told, in one line; else its last line; else how it ended.
+        told: whether it told it, `error: ...`.
+        preempted: whether this rank was told that time is nearly over, or its nodes are wanted.
+        cancelled: whether it was told to end.
+        hung: where it was, if it made no step and was ended for that.
+        waited: whether that was in a collective, for other ranks.
+    """
+
+    rank: int
+    node: str
+    code: int
+    error: str
+    told: bool
+    preempted: bool
+    cancelled: bool
+    hung: str | None
+    waited: bool
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended because it was asked to; before it could answer, a signal ends it."""
+        asked = self.preempted or self.cancelled
+        return self.code == STOPPED or (asked and self.code in (-signal.SIGTERM, -signal.SIGINT))
+
+
+def submit_ranks(
+    run: RankCommand,
+    request: SlurmRequest,
+    folder: Path,
+    *,
+    name: str,
+    packages: Sequence[str],
+    origin: dict[str, Any] | None = None,
+    behind: Sequence[str] = (),
+) -> Submission:
+    """Put a job into the queue whose ranks run a command.
+
+    Args:
+        run: the command.
+        request: nodes, ranks and GPUs of each, time.
+        folder: for all that the module names; shared by the nodes, and by no other job.
+        name: of the job, if the request has none.
+        packages: what is copied, so that every start runs the code of now.
+        origin: what is known of where that comes from.
+        behind: numbers of jobs that must have ended well before.
+
+    Raises:
+        ClusterUsageError: there is no Slurm here, or the folder's last job is still in its queue.
+        ClusterError: Slurm refuses, with its reason.
+    """
+    folder = folder.expanduser().absolute()
+    require_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    code = copy_code(packages, folder / CODE, origin)
+    job = submit(
+        RankJob(run, folder, request.signal_delay_s), request, folder, _launch(run, request, folder, code, name, behind)
+    )
+    return record_submission(job, run, request, folder, code)
+
+
+def ranks_script(
+    run: RankCommand, request: SlurmRequest, folder: Path, *, name: str, behind: Sequence[str] = ()
+) -> str:
+    """The script that `submit_ranks` would give to sbatch. Needs no Slurm, and writes nothing."""
+    folder = folder.expanduser().absolute()
+    return script(request, folder, _launch(run, request, folder, folder / CODE / "DIGEST", name, behind))
+
+
+def require_free(folder: Path) -> None:
+    """Raises ClusterUsageError if the folder's last job has not ended."""
+    last = Submission.read(folder)
+    if last is not None and last.is_alive():
+        raise ClusterUsageError(f"{folder}: its job {last.job} is still in the queue or running")
+
+
+def record_submission(
+    job: str, run: RankCommand, request: SlurmRequest, folder: Path, code: Path, *, local: bool = False
+) -> Submission:
+    """Note that a job was submitted."""
+    told = request.model_dump(mode="json", exclude_defaults=True)
+    made = Submission(job, request.nodes, request.tasks, list(run.command), str(code), told, local)
+    made.write(folder)
+    History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * request.tasks)
+    return made
+
+
+def _launch(
+    run: RankCommand, request: SlurmRequest, folder: Path, code: Path, name: str, behind: Sequence[str]
+) -> Launch:
+    saves = [] if run.saves is None else [str(run.saves)]
+    settle = shlex.join([sys.executable, "-m", "cluster.rank_job", str(folder), str(request.max_failures), *saves])
+    return Launch(
+        name=name,
+        tasks_per_node=request.tasks,
+        # Where one rank has ended badly, the others wait for it in vain
+        srun_args=("--kill-on-bad-exit=1",),
+        before=(
+            f"# the command: {' '.join(shlex.join(run.command).splitlines())}",  # for who reads; a break would run it
+            *shell_lines(code),
+            "trap : TERM  # when the job is cancelled, the last lines still say so",
+        ),
+        after=(
+            "code=$?",
+            f"if [ $code -eq {_REQUEUED} ]; then exit $code; fi  # back in the queue",
+            "trap '' TERM  # which a requeue sends also to who asks for it",
+            f"exec {settle}",
+        ),
+        behind=tuple(behind),
+    )
+
+
+@dataclass(frozen=True)
+class RankJob:
+    """What every process of the job runs."""
+
+    run: RankCommand
+    folder: Path
+    signal_delay_s: int
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What the job runs after a requeue: the same, since what is there already is found on disk."""
+        from submitit.core.utils import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        """Ends with SystemExit unless the command ended well."""
+        place = SlurmTask.from_env()
+        discard_torn_files(place)
+        with JobSignals() as signals:
+            Rank(self.run, self.folder, place, signals).work(
+                lambda: _why_preempted(self.signal_delay_s), signals.requeue
+            )
+
+
+class Rank:
+    """One rank of one start of a job."""
+
+    def __init__(self, run: RankCommand, folder: Path, place: SlurmTask, signals: JobSignals) -> None:
+        self.run = run
+        self.folder = folder
+        self.place = place
+        self.signals = signals
+        self.history = History(folder)
+
+    def work(self, why: Callable[[], str], requeue: Callable[[], None]) -> None:
+        """Run the command to its end; SystemExit with its exit code if that is not 0.
+
+        Args:
+            why: asked for the reason when the job is preempted.
+            requeue: called by rank 0 when all is saved, to put the job into the queue again; ends this process.
+        """
+        if self.place.rank == 0:
+            self._begin()
+        ending = self._attend()
+        with suppress(OSError):  # a disk that takes nothing any more; the exit code still tells
+            self._write(ending)
+        if self.place.rank == 0 and ending.stopped and self._was_preempted(ending):
+            self._requeue(why, requeue)
+        children.kill_all()
+        if not ending.stopped and ending.code != 0:
+            sys.exit(ending.code if ending.code > 0 else 1)
+
+    def _begin(self) -> None:
+        """Note the start, and the one before if it had no end."""
+        place, events = self.place, self.history.read()
+        if events and events[-1].event == "started":
+            before = events[-1].about
+            reason = "it ended without a word: a lost node, or killed from without"
+            lost = {key: before.get(key) for key in ("job", "start", "nodes", "newest")}
+            self.history.add("lost", reason=reason, **lost)
+        newest = newest_in(self.run.saves)
+        self.history.add("started", **self._here(), nodes=place.nodes, ranks=place.size, newest=newest)
+
+    def _attend(self) -> Ending:
+        """Start the command, pass on what Slurm wants, wait for its end."""
+        children.adopt_orphans()
+        output = children.Output()
+        command = children.start(
+            self.run.command,
+            env=rank_env(self.place),
+            stdout=subprocess.PIPE,
+            cwd=self.run.cwd,
+            deaf_to=[signal.SIGUSR2],
+        )
+        output.follow(command)
+        asked = False
+        while command.poll() is None:
+            if not asked and (self.signals.preempted or self.signals.cancelled):
+                command.terminate()
+                asked = True
+            time.sleep(_POLL_S)
+        told, error = _error(output.last_lines(), command.returncode)
+        stacks = None if self.run.stacks is None else self.run.stacks / f"rank-{self.place.rank}.txt"
+        hung = None if stacks is None or command.returncode != 1 else hung_at(stacks)
+        return Ending(
+            rank=self.place.rank,
+            node=self.place.node,
+            code=command.returncode,
+            error=error,
+            told=told,
+            preempted=self.signals.preempted,
+            cancelled=self.signals.cancelled,
+            hung=hung,
+            waited=hung is not None and stacks is not None and waits_for_others(stacks),
+        )
+
+    def _write(self, ending: Ending) -> None:
+        folder = start_folder(self.folder, self.place.job_id, self.place.restarts)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".rank-{ending.rank}.json"
+        beside.write_text(json.dumps(asdict(ending), indent=2) + "\n")
+        beside.replace(folder / f"rank-{ending.rank}.json")
+
+    def _requeue(self, why: Callable[[], str], requeue: Callable[[], None]) -> None:
+        """All is saved: ask to be started again."""
+        here, reason, told_at = self._here(), why(), self.signals.preempted_at
+        try:
+            requeue()
+        except SystemExit:
+            since = None if told_at is None else round(time.monotonic() - told_at, 2)
+            with suppress(OSError):
+                self.history.add("requeued", **here, reason=reason, seconds=since)
+            raise
+        except ClusterError as error:
+            self.history.add("stopped", **here, reason=f"{reason}, and not started again: {error}")
+            sys.exit(1)
+
+    def _was_preempted(self, ending: Ending) -> bool:
+        """Whether any rank was; the signal may have reached other nodes alone."""
+        if ending.preempted or ending.cancelled:
+            return ending.preempted
+        deadline = time.monotonic() + _OTHERS_S
+        while True:
+            endings = read_endings(self.folder, self.place.job_id, self.place.restarts)
+            if len(endings) == self.place.size or time.monotonic() > deadline:
+                return any(ending.preempted for ending in endings)
+            time.sleep(_POLL_S)
+
+    def _here(self) -> dict[str, Any]:
+        return {"job": str(self.place.job_id), "start": self.place.restarts}
+
+
+def rank_env(place: SlurmTask) -> dict[str, str]:
+    """What tells torch.distributed of a rank, beside all that this process was told."""
+    env = dict(os.environ)
+    env.setdefault("OMP_NUM_THREADS", str(place.cpus))
+    if place.size == 1:
+        return {**env, "PYTHONUNBUFFERED": "1"}
+    return {
+        **env,
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.size // len(place.nodes)),
+        "MASTER_ADDR": place.nodes[0],
+        # Another one for every start: who is left of the last one may still listen
+        "MASTER_PORT": str(_FIRST_PORT + (place.job_id + 97 * place.restarts) % _PORTS),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def start_folder(folder: Path, job: int | str, start: int) -> Path:
+    """Where the ranks of a start say how they ended."""
+    return folder / f"{job}.{start}"
+
+
+def read_endings(folder: Path, job: int | str, start: int) -> list[Ending]:
+    """Of the ranks that have said, by rank."""
+    found = []
+    for file in start_folder(folder, job, start).glob("rank-*.json"):
+        with suppress(ValueError, TypeError, OSError):
+            found.append(Ending(**json.loads(file.read_text("utf-8"))))
+    return sorted(found, key=lambda ending: ending.rank)
+
+
+def cancel(folder: Path) -> str | None:
+    """Ask the folder's job to save and end; one that waits for nodes goes out of the queue.
+
+    Returns:
+        The job's number; None if there is none that waits or runs.
+
+    Raises:
+        ClusterError: Slurm refuses, with its reason.
+    """
+    last = Submission.read(folder)
+    if last is None or not last.is_alive():
+        return None
+    events = History(folder).read()
+    start = next((event["start"] for event in reversed(events) if event.event == "started"), 0)
+    History(folder).add("cancelled", job=last.job, start=start)
+    if last.local:
+        os.kill(int(last.job), signal.SIGTERM)
+    else:
+        end_job(last.job)
+    return last.job
+
+
+def newest_in(saves: Path | None) -> str | None:
+    """The name of the last save in a folder of them; they begin with digits."""
+    if saves is None or not saves.is_dir():
+        return None
+    return max((entry.name for entry in saves.iterdir() if entry.name[0].isdigit()), default=None)
+
+
+def settle(history: History, job: str, start: int, max_failures: int, newest: str | None) -> bool:
+    """Note how a start ended; whether the job is to be started again. Called once all of its ranks have ended.
+
+    Args:
+        history: of the job.
+        job, start: which one.
+        max_failures: so many starts in a row may fail that save nothing new.
+        newest: what has been saved last.
+    """
+    events = history.read()
+    here = {"job": job, "start": start}
+    mine = [event for event in events if (event["job"], event["start"]) == (job, start)]
+    if mine and mine[-1].event in ("requeued", "stopped"):
+        return False  # rank 0 has said it
+    ranks = next((event["ranks"] for event in mine if event.event == "started"), None)
+    endings = read_endings(history.file.parent, job, start)
+    if ranks == len(endings) and all(ending.code == 0 for ending in endings):
+        history.add("finished", **here)
+        return False
+    cancelled = any(event.event == "cancelled" for event in mine)
+    if cancelled or (ranks == len(endings) and all(ending.stopped or ending.code == 0 for ending in endings)):
+        by_slurm = any(ending.cancelled for ending in endings)
+        reason = "cancelled" if cancelled else "told to end, by Slurm or by hand" if by_slurm else "stopped by a signal"
+        history.add("stopped", **here, reason=reason)
+        return False
+    cause, reason, lasting = judge(endings, ranks)
+    vain = in_vain(events, newest)
+    again = not lasting and vain < max_failures
+    if not lasting and not again and max_failures:
+        reason += f"; {vain + 1} starts in a row saved nothing (max_failures={max_failures})"
+    rank, node = (cause.rank, cause.node) if cause else (None, None)
+    history.add("failed", **here, reason=reason, rank=rank, node=node, newest=newest, again=again)
+    return again
+
+
+def judge(endings: Sequence[Ending], ranks: int | None) -> tuple[Ending | None, str, bool]:
+    """Which rank failed first, as far as that can be told; why; and whether it would fail again."""
+    failed = [ending for ending in endings if ending.code != 0 and not ending.stopped]
+    for ending in failed:  # what a rank says of itself, save that it has lost another one
+        if ending.told and ending.code in _FAULTS_OF_THE_REQUEST:
+            return ending, ending.error, True
+    stuck = [ending for ending in failed if ending.hung is not None]
+    for ending in (*(ending for ending in stuck if not ending.waited), *stuck):
+        others = sum(other.waited for other in stuck if other is not ending)
+        return (
+            ending,
+            f"rank {ending.rank} on {ending.node} hung in {ending.hung}; {others} others waited for it",
+            False,
+        )
+    for ending in failed:  # dead ones, then tracebacks: those that lost a rank end with exit code 3, and come last
+        if ending.code < 0 and not ending.cancelled:
+            return ending, f"rank {ending.rank} on {ending.node} was {ending.error}", False
+    for ending in sorted(failed, key=lambda ending: ending.code == 3):
+        return ending, f"rank {ending.rank} on {ending.node}: {ending.error}", False
+    there = {ending.rank for ending in endings}
+    missing = [str(rank) for rank in range(ranks or 0) if rank not in there]
+    return None, f"rank {', '.join(missing) or '?'} ended without a word: killed, or its node was lost", False
+
+
+def _error(lines: Sequence[str], code: int) -> tuple[bool, str]:
+    """The last error that a command told, and whether it did; else its last line, or the signal that ended it."""
+    for line in reversed(lines):
+        if told := _ERROR_LINE.fullmatch(line.strip()):
+            return True, told["text"]
+    if code < 0:
+        return False, f"killed by {signal.Signals(-code).name}"
+    return False, next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+
+
+def _why_preempted(signal_delay_s: int) -> str:
+    """The limit of time, or not: as far as Slurm says how much is left."""
+    left = time_left_s(os.environ["SLURM_JOB_ID"])
+    if left is None:
+        return "time limit or preemption"
+    return "time limit" if left < signal_delay_s + _EARLY_S else "preemption"
+
+
+def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
+    """The last lines of the script: what becomes of a job whose ranks have ended. The job's exit code."""
+    job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    history = History(Path(folder))
+    if settle(history, job, start, int(max_failures), newest_in(None if saves is None else Path(saves))):
+        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return _REQUEUED
+        history.add("stopped", job=job, start=start, reason=f"not started again: {asked.stderr.strip()}")
+        return 1
+    last = history.read()[-1]
+    print(f"{last.event}: {last['reason']}" if last["reason"] else last.event, flush=True)
+    return 0 if last.event == "finished" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

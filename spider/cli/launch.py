@@ -1,0 +1,170 @@
+"""launch, status, logs, cancel: trainings as jobs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import require_one_process, say, say_json, warn
+from spider.cli.training import split_words
+
+if TYPE_CHECKING:
+    from spider.launch import Forecast, Launch, Place
+    from spider.status import RunStatus
+
+commands = typer.Typer()
+
+_WATCH_S = 5.0
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider launch spider-dcgan --data data/flowers --source data/birds --run runs/birds \\\n"
+    "      --slurm nodes=2,gpus_per_node=8,cpus_per_task=8,partition=gpu,time=8:00:00 --dry-run\n"
+    "  spider launch dcgan --data data/flowers --run runs/gaussian --slurm cluster.yaml kimg=2000\n"
+    "  spider launch dcgan --data data/flowers --run runs/here --slurm local,tasks_per_node=2\n"
+    "  spider launch cascade.yaml --run runs/cascade --slurm cluster.yaml"
+)
+def launch(
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The run's folder, or the pipeline's; on shared storage.")],
+    slurm: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY=VALUE,...|FILE|local",
+            help="What the job needs (docs/slurm.md); local: run it here, behind the shell's back.",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG|PRESET|PIPELINE] [KEY=VALUE]...",
+            show_default=False,
+            help="As of spider train; or a file of stages (docs/slurm.md).",
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="SHARDS|RUN|PRIOR", help="What feeds the generator.")] = None,
+    kimg: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")] = False,
+    from_run: Annotated[
+        str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the script; needs neither torch nor Slurm.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was submitted as JSON.")] = False,
+) -> None:
+    """Train on a cluster: one rank for each GPU, on any number of nodes.
+
+    The job saves before its time is over or when it is preempted, and goes on by itself; it starts again when a rank
+    or a node is lost. It runs the code and configuration of now. The same command goes on with a run that has ended.
+    """
+    require_one_process("launch")
+    config, overrides = split_words(words or [])
+    ready = api.prepare_launch(
+        config, run, slurm, data=data, source=source, kimg=kimg, seed=seed, mirror=mirror, overrides=overrides,
+        from_run=from_run,
+    )  # fmt: skip
+    _warn_of_cores(ready.place)
+    if dry_run:
+        say(ready.script().rstrip())
+        return
+    forecast = ready.forecast(api.checkpoint_bytes(ready.config))
+    submission = ready.submit()
+    if as_json:
+        say_json({"run": str(ready.directory.path), "job": submission.job, "log": str(submission.log(ready.folder, 0))})
+        return
+    say(_forecast(forecast, ready))
+    say(f"job {submission.job}: {ready.place.ranks} ranks; spider status {run}, spider logs {run}, spider cancel {run}")
+
+
+@commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
+def status(
+    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, or a folder of runs.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show how far a run is, and all that has happened to its job; or a line for each of many runs."""
+    while True:
+        found = api.status(path)
+        if as_json:
+            say_json([each.as_json() for each in found])
+        else:
+            say((_CLEAR if watch and sys.stdout.isatty() else "") + _described(path, found))
+        if not watch or all(each.is_over for each in found):
+            return
+        time.sleep(_WATCH_S)
+
+
+@commands.command(epilog="\b\nExamples:\n  spider logs runs/birds\n  spider logs runs/birds --rank 3 --follow")
+def logs(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run that was launched.")],
+    rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of which rank.")] = 0,
+    lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes, until Ctrl-C.")] = False,
+) -> None:
+    """Print what a rank of a run's job has printed, in all of its starts."""
+    log = api.log_file(run, rank)
+    say(f"{log}:")
+    sys.stdout.flush()
+    subprocess.run(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(log)], check=False)
+
+
+@commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
+def cancel(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run whose job waits or runs.")],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
+) -> None:
+    """End a run's job, once it has saved. The launch command goes on with it."""
+    job = api.cancel(run)
+    say(f"job {job} was asked to save and end")
+    while wait:
+        [found] = api.status(run)
+        if found.job is None or found.job.is_over:
+            say(f"{run}: {found.state} at {found.summary.kimg:g} kimg")
+            return
+        time.sleep(1.0)
+
+
+def _warn_of_cores(place: Place) -> None:
+    request = place.request
+    if not place.local and request.gpus_per_node and request.cpus_per_task is None and not request.exclusive:
+        warn("cpus_per_task is not given: on most clusters each rank then has one core to read images with")
+
+
+def _described(path: Path, found: list[RunStatus]) -> str:
+    from spider.status import describe_run, table
+
+    if len(found) == 1 and found[0].summary.name in (path.name, "."):
+        return describe_run(found[0])
+    return table(found) if found else f"{path}: no run here or below"
+
+
+def _forecast(forecast: Forecast, ready: Launch) -> str:
+    from spider.status import duration
+
+    left = forecast.kimg - forecast.done_kimg
+    length = f"{left:g} of {forecast.kimg:g} kimg are left" if forecast.done_kimg else f"{forecast.kimg:g} kimg"
+    if forecast.hours is not None:
+        length += f": {duration(forecast.hours * 3600)} at the {forecast.img_per_s:,.0f} img/s of its last rows"
+    request = ready.place.request
+    if forecast.slowest_img_per_s is not None:
+        times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
+        length += f"; {times} are enough from {forecast.slowest_img_per_s:,.1f} img/s on"
+    free = f"{forecast.free_bytes / 2**30:,.1f} GB are free"
+    if forecast.disk_bytes is None:
+        return f"{length}\n{forecast.checkpoints} checkpoints at most; {free}"
+    if forecast.disk_bytes > forecast.free_bytes:
+        warn(f"{forecast.checkpoints} checkpoints need {forecast.disk_bytes / 2**30:,.1f} GB, and {free}")
+    each = f"{forecast.disk_bytes / forecast.checkpoints / 2**20:,.0f} MB"
+    return f"{length}\n{forecast.disk_bytes / 2**30:.2g} GB for {forecast.checkpoints} checkpoints of {each}; {free}"

@@ -1,0 +1,240 @@
+"""A training as a job of ranks, on Slurm or on this machine. Needs no torch, but for a forecast of the disk.
+
+    RUN/slurm/submitted.yaml   the configuration; every start of the job reads this one
+    RUN/slurm/...              the job's own files: cluster/rank_job.py
+
+`RUN/config.yaml`, as of any run, is what the newest start has made of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.local_job import submit_local
+from cluster.rank_job import RankCommand, Submission, cancel, ranks_script, require_free, submit_ranks
+from cluster.slurm import SlurmRequest, read_request
+from spider.checkout import git_state
+from spider.config.load import differences, to_yaml
+from spider.config.schema import Config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.experiment import compose, require_inputs
+from spider.files import write_text
+from spider.run import RunDirectory, RunRef, resolve
+from spider.runs import last_row
+
+PACKAGES = ("cluster", "shards", "spider", "sweeps")
+FOLDER = "slurm"  # of a run, for its jobs
+SUBMITTED = "submitted.yaml"
+STACKS = "stacks"  # of a run, for ranks that hang
+LOCAL = "local"
+
+_ENOUGH_MIN = 60 * 24 * 365  # the time of a local job, which nobody limits
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs run.
+
+    Attributes:
+        request: nodes, ranks, time, and what else Slurm is asked.
+        local: on this machine, without Slurm.
+    """
+
+    request: SlurmRequest
+    local: bool
+
+    @property
+    def ranks(self) -> int:
+        """All together."""
+        return self.request.nodes * self.request.tasks
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training will take, as far as that is known before it starts.
+
+    Attributes:
+        kimg, done_kimg: its length, and how much of it there is.
+        img_per_s: of the run's last rows; None for a new one.
+        hours: from here to the end, at that speed.
+        slowest_img_per_s: the speed at which it would just end before the job has had its time so often as is allowed.
+        checkpoint_bytes: of one; None where that needs torch, and there is none.
+        checkpoints: how many lie on disk at once, at most.
+        free_bytes: of the disk.
+    """
+
+    kimg: float
+    done_kimg: float
+    img_per_s: float | None
+    hours: float | None
+    slowest_img_per_s: float | None
+    checkpoint_bytes: int | None
+    checkpoints: int
+    free_bytes: int
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Of all checkpoints."""
+        return None if self.checkpoint_bytes is None else self.checkpoint_bytes * self.checkpoints
+
+
+def read_place(text: str) -> Place:
+    """`KEY=VALUE,KEY=VALUE` or a YAML file, for Slurm; `local` or `local,KEY=VALUE`, for this machine.
+
+    Raises ClusterUsageError: one line with the key, the value found and what would be valid.
+    """
+    first, _, rest = text.partition(",")
+    if first != LOCAL:
+        return Place(read_request(text), local=False)
+    return Place(read_request(",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))), local=True)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A training that is ready to be submitted."""
+
+    config: Config
+    directory: RunDirectory
+    place: Place
+    branch: RunRef | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the job's files."""
+        return self.directory.path / FOLDER
+
+    @property
+    def name(self) -> str:
+        """Of the job, where the request has none."""
+        return f"spider-{self.directory.path.name}"
+
+    @property
+    def command(self) -> RankCommand:
+        """What every rank runs."""
+        run = self.directory.path
+        words = ["train", str(self.folder / SUBMITTED), "--run", str(run)]
+        words += [] if self.branch is None else ["--from", str(self.branch)]
+        return RankCommand(
+            (sys.executable, "-m", "spider", *words), Path.cwd(), self.directory.checkpoints, run / STACKS
+        )
+
+    def script(self) -> str:
+        """What sbatch would be given. Writes nothing, and needs no Slurm."""
+        if self.place.local:
+            raise SpiderUsageError("--dry-run: a local job has no script; `spider train --dry-run` measures")
+        return ranks_script(self.command, self.place.request, self.folder, name=self.name)
+
+    def submit(self) -> Submission:
+        """Write the configuration, and put the job into the queue, or start it here."""
+        require_free(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / SUBMITTED, to_yaml(self.config))
+        return submit_command(self.command, self.place, self.folder, name=self.name)
+
+    def forecast(self, checkpoint_bytes: int | None) -> Forecast:
+        """What it will take.
+
+        Args:
+            checkpoint_bytes: the size of a checkpoint, if known; one that is there already says it itself.
+        """
+        config, directory, request = self.config, self.directory, self.place.request
+        row = last_row(directory)
+        speed = None if row is None else row["timing"]["img_per_s"]
+        done = 0.0 if row is None else row["kimg"]
+        left = max(0.0, config.kimg - done)
+        seconds = request.time_min * 60 * (1 + request.max_timeouts)
+        there = directory.checkpoint_names()
+        if there:
+            newest = directory.checkpoints / there[-1]
+            checkpoint_bytes = sum(file.stat().st_size for file in newest.iterdir())
+        return Forecast(
+            kimg=config.kimg,
+            done_kimg=done,
+            img_per_s=speed,
+            hours=left * 1000 / speed / 3600 if speed else None,
+            slowest_img_per_s=None if self.place.local else left * 1000 / seconds,
+            checkpoint_bytes=checkpoint_bytes,
+            checkpoints=config.checkpoints_kept,
+            free_bytes=shutil.disk_usage(_existing(directory.path)).free,
+        )
+
+
+def prepare_launch(
+    config: str | Path | None,
+    run: str | Path,
+    slurm: str,
+    *,
+    from_run: str | None = None,
+    **chosen: Any,
+) -> Launch:
+    """Check all that can be checked where there is no GPU and no torch.
+
+    Args:
+        config, run, from_run: as of `spider.api.train`, and so are `chosen`.
+        slurm: see `read_place`.
+
+    Raises:
+        SpiderUsageError, ShardsUsageError, ClusterUsageError: the key, the value found and what would be valid.
+    """
+    place = read_place(slurm)
+    directory, branch = RunDirectory(Path(run).absolute()), None if from_run is None else resolve(from_run)
+    if branch is not None:
+        branch = RunRef(RunDirectory(branch.directory.path.absolute()), branch.checkpoint)
+    composed = compose(config, directory, branch=branch, **chosen)
+    require_inputs(composed)
+    composed.for_world(place.ranks)
+    if directory.checkpoint_names():
+        _require_same(directory, composed)
+    return Launch(composed, directory, place, branch)
+
+
+def submit_command(
+    command: RankCommand, place: Place, folder: Path, *, name: str, behind: Sequence[tuple[Path, Submission]] = ()
+) -> Submission:
+    """Put a command into the queue, or start it here, behind other jobs, each given with its folder."""
+    origin = git_state()
+    if place.local:
+        folders = [before for before, _ in behind]
+        return submit_local(command, place.request, folder, packages=PACKAGES, origin=origin, behind=folders)
+    jobs = [submission.job for _, submission in behind]
+    return submit_ranks(command, place.request, folder, name=name, packages=PACKAGES, origin=origin, behind=jobs)
+
+
+def log_file(run: Path, rank: int) -> Path:
+    """What a rank of a run's last job prints. Raises SpiderError if there is none."""
+    submission = Submission.read(run / FOLDER)
+    if submission is None:
+        raise SpiderError(f"{run}: no job was submitted for it (spider launch)")
+    log = submission.log(run / FOLDER, rank)
+    if not log.exists():
+        ranks = submission.nodes * submission.tasks_per_node
+        about = "it has not begun" if rank < ranks else f"its ranks are 0 to {ranks - 1}"
+        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: {about}")
+    return log
+
+
+def cancel_run(run: Path) -> str:
+    """Ask a run's job to save and end. Its number. Raises SpiderError if none waits or runs."""
+    job = cancel(run / FOLDER)
+    if job is None:
+        raise SpiderError(f"{run}: no job of it waits or runs")
+    return job
+
+
+def _require_same(directory: RunDirectory, config: Config) -> None:
+    """Refuse another configuration than the run's, as its start would, but now. Images are compared by the start."""
+    filled_later = ("data.path", "source.path", "evaluate.reference", "selection.over_kimg", "selection.every_kimg")
+    changed = [each for each in differences(directory.config(), config) if each[0] not in filled_later]
+    if changed:
+        listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)
+        raise SpiderUsageError(f"{directory.path} holds a run with another configuration ({listed}); use another --run")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    return next(each for each in (path, *path.parents) if each.exists())

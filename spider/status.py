@@ -1,0 +1,315 @@
+"""How runs and their jobs are: for who comes back on Monday. Reads small files, asks squeue, and needs no torch.
+
+A run may have been started by `spider launch`, with a job and a history beside it, or by hand, with neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.history import Event, History, blamed
+from cluster.rank_job import Submission
+from cluster.slurm import job_state
+from shards.missing import no_such
+from spider.config.load import make_config, parse_yaml
+from spider.errors import SpiderError
+from spider.launch import FOLDER, STACKS, SUBMITTED
+from spider.run import RunDirectory, images_of
+from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
+from spider.tables import aligned
+
+_RESTARTS = ("requeued", "failed", "lost")
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """The job of a run, or of a stage of a pipeline.
+
+    Attributes:
+        job: its number.
+        state: `waiting` (`why` says for what), `running`, `finished`, `stopped`, `failed`, or `ended without a word`.
+        why: of a state that needs a reason.
+        nodes: on which it runs, or ran last.
+        since: when that state began, in UTC.
+        restarts: how often it went on, by the reason.
+        waited_s: in the queue, all together.
+        blamed: a node on which failures begin again and again.
+        history: all that happened, oldest first.
+    """
+
+    job: str
+    state: str
+    why: str | None
+    nodes: list[str]
+    since: str | None
+    restarts: dict[str, int]
+    waited_s: float
+    blamed: str | None
+    history: list[dict[str, Any]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it neither waits nor runs."""
+        return self.state not in ("waiting", "running")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run.
+
+    Attributes:
+        summary: see `spider.runs`.
+        img_per_s, eta_s: of its last row; None where it does not run, or has none.
+        slowest: the rank that is clearly slower than the others, in words.
+        checkpoint_age_s: of the newest one.
+        stacks: files of ranks that hung.
+        job: None for one that was started by hand.
+    """
+
+    summary: RunSummary
+    img_per_s: float | None
+    eta_s: float | None
+    slowest: str | None
+    checkpoint_age_s: float | None
+    stacks: list[str]
+    job: JobStatus | None
+
+    @property
+    def state(self) -> str:
+        """Of the job where there is one and the run is not over."""
+        if self.job is None or self.summary.state in ("finished", "unreadable"):
+            return self.summary.state
+        if self.job.state == "running" and self.summary.state != "running":
+            return "starting"
+        return self.job.state if self.summary.state != "running" else "running"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will change by itself."""
+        return self.state not in ("running", "running?", "starting", "waiting")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "state": self.state}
+
+
+def status(path: str | Path) -> list[RunStatus]:
+    """Of a run, or of every run in a folder and below it, by name; also of those that only have been submitted.
+
+    Raises SpiderError if there is no such folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise SpiderError(no_such(root))
+    begun = {directory.path for directory in find_runs(root)}
+    submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
+    return [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
+
+
+def job_status(folder: Path) -> JobStatus | None:
+    """Of the job whose files are in `folder`; None if there never was one."""
+    submission = Submission.read(folder)
+    if submission is None:
+        return None
+    events = History(folder).read()
+    state, why, nodes = _state(submission, events)
+    last = events[-1] if events else None
+    return JobStatus(
+        job=submission.job,
+        state=state,
+        why=why,
+        nodes=nodes,
+        since=None if last is None else last.time.isoformat(timespec="seconds"),
+        restarts=dict(Counter(_restart_reason(event) for event in events if _is_restart(event))),
+        waited_s=_waited_s(events, state),
+        blamed=blamed(events),
+        history=[{"time": event.time.isoformat(), "event": event.event, **event.about} for event in events],
+    )
+
+
+def describe_run(status: RunStatus) -> str:
+    """For a person: several lines."""
+    summary, job = status.summary, status.job
+    rows = [("state", status.state + _because(job))]
+    done = f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
+    if status.img_per_s is not None:
+        done += f", {status.img_per_s:,.0f} img/s"
+    if status.eta_s is not None:
+        done += f", {duration(status.eta_s)} left"
+    rows.append(("progress", done))
+    if status.slowest is not None:
+        rows.append(("slowest", status.slowest))
+    rows.append(("checkpoint", _checkpoint(status)))
+    if summary.best is not None:
+        rows.append(("best", describe_best(summary.best)))
+    if job is not None:
+        rows.append(
+            ("job", f"{job.job} on {', '.join(job.nodes) or '-'}; {duration(job.waited_s)} in the queue so far")
+        )
+        again = ", ".join(f"{count} x {reason}" for reason, count in job.restarts.items())
+        rows.append(("restarts", again or "none"))
+        if job.blamed is not None:
+            rows.append(("node", job.blamed))
+    if status.stacks:
+        rows.append(("hung", ", ".join(status.stacks)))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    if job is not None:
+        lines += ["", *_told(job.history)]
+    return "\n".join(lines)
+
+
+def table(found: Sequence[RunStatus]) -> str:
+    """For a person: one line for each run."""
+    header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
+    return aligned([header, *map(_row, found)])
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
+    summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
+    row = last_row(directory)
+    running = summary.state in ("running", "running?")
+    speed = row["timing"]["img_per_s"] if running and row is not None else None
+    left = (summary.length_kimg - summary.kimg) * 1000
+    names = directory.checkpoint_names()
+    saved = (directory.checkpoints / names[-1]).stat().st_mtime if names else None
+    return RunStatus(
+        summary=summary,
+        img_per_s=speed,
+        eta_s=left / speed if speed else None,
+        slowest=_slowest(row) if running and row is not None else None,
+        checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
+        stacks=[str(file) for file in sorted((directory.path / STACKS).glob("*.txt")) if file.stat().st_size],
+        job=job,
+    )
+
+
+def _not_begun(directory: RunDirectory, root: Path) -> RunSummary:
+    """A run that was submitted, and has written nothing yet."""
+    file = directory.path / FOLDER / SUBMITTED
+    length = make_config(parse_yaml(file.read_text("utf-8"), str(file)), (), str(file)).kimg if file.exists() else 0.0
+    return RunSummary(name_of(directory, root), "never started", length_kimg=length)
+
+
+def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | None, list[str]]:
+    """State, reason, nodes."""
+    last = events[-1] if events else None
+    began = next((event for event in reversed(events) if event.event == "started"), None)
+    nodes = list(began["nodes"]) if began is not None and began["job"] == submission.job else []
+    if submission.is_alive():
+        asked = None if submission.local else job_state(submission.job)
+        if asked is not None and asked[0] == "PENDING":
+            return "waiting", asked[1], nodes
+        return "running", "asked to save and end" if last is not None and last.event == "cancelled" else None, nodes
+    if last is None or last.event in ("submitted", "started", "requeued", "cancelled"):
+        # A job that was cancelled while it waited has nothing to tell
+        if last is not None and last.event == "cancelled" and not nodes:
+            return "stopped", "cancelled", nodes
+        return "ended without a word", "neither in the queue nor running", nodes
+    if last.event == "lost" or (last.event == "failed" and last["again"]):
+        return "ended without a word", last["reason"], nodes
+    return last.event, last["reason"], nodes
+
+
+def _is_restart(event: Event) -> bool:
+    return event.event in ("requeued", "lost") or (event.event == "failed" and bool(event["again"]))
+
+
+def _restart_reason(event: Event) -> str:
+    if event.event == "requeued":
+        return str(event["reason"])
+    return "lost start" if event.event == "lost" else "failure"
+
+
+def _waited_s(events: Sequence[Event], state: str) -> float:
+    """From each submission, and each return to the queue, to the start that came of it."""
+    total, since = 0.0, None
+    for event in events:
+        if event.event in ("submitted", *_RESTARTS):
+            since = event.time
+        elif event.event == "started" and since is not None:
+            total, since = total + (event.time - since).total_seconds(), None
+    if since is not None and state == "waiting":
+        total += (datetime.now(UTC) - since).total_seconds()
+    return total
+
+
+def _told(history: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each event, in local time."""
+    for event in history:
+        at = datetime.fromisoformat(event["time"]).astimezone()
+        yield f"{at:%Y-%m-%d %H:%M:%S}  {_sentence(event)}"
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    what = event["event"]
+    if what == "submitted":
+        return f"submitted as job {event['job']}: {event['ranks']} ranks on {_count(event['nodes'], 'node')}"
+    if what == "started":
+        nodes = ", ".join(event["nodes"])
+        newest = event["newest"]
+        return f"started on {nodes}, from {'the beginning' if newest is None else f'{images_of(newest) / 1000:g} kimg'}"
+    if what == "requeued":
+        took = "" if event["seconds"] is None else f", {event['seconds']:.1f} s after the signal"
+        return f"{event['reason']}: saved, and back in the queue{took}"
+    if what == "failed":
+        return f"failed: {event['reason']}{'; back in the queue' if event['again'] else ''}"
+    if what == "lost":
+        return f"lost on {', '.join(event['nodes'] or ['?'])}: {event['reason']}"
+    if what == "cancelled":
+        return "asked to save and end"
+    if what == "stopped":
+        return f"stopped: {event['reason']}"
+    return str(what)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _because(job: JobStatus | None) -> str:
+    return f": {job.why}" if job is not None and job.why is not None else ""
+
+
+def _checkpoint(status: RunStatus) -> str:
+    if status.summary.last_checkpoint is None:
+        return "none yet"
+    assert status.checkpoint_age_s is not None
+    return f"{status.summary.last_checkpoint:g} kimg, saved {duration(status.checkpoint_age_s)} ago"
+
+
+def _slowest(row: dict[str, Any]) -> str | None:
+    timing = row["timing"]
+    if timing.get("slowest_rank") is None:
+        return None
+    waits = f"; most data wait: rank {timing['data_wait_rank']}, {timing['data_wait_percent']:.1f} %"
+    return f"rank {timing['slowest_rank']}, {timing['slowest_rank_percent']:+.0f} % on the mean{waits}"
+
+
+def _row(status: RunStatus) -> list[str]:
+    summary, job = status.summary, status.job
+    return [
+        summary.name,
+        status.state,
+        f"{summary.kimg:g}/{summary.length_kimg:g}",
+        "-" if status.img_per_s is None else f"{status.img_per_s:,.0f}",
+        "-" if status.eta_s is None else duration(status.eta_s),
+        "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
+        "-" if job is None else str(sum(job.restarts.values())),
+        "-" if job is None else job.job,
+        "-" if job is None or not job.nodes else ",".join(job.nodes),
+    ]

@@ -1,0 +1,114 @@
+"""What goes wrong in a drill, in the processes of a training that find this folder on their path.
+
+SABOTAGE, a JSON object, says what; `once` names a file that is made when it has happened, and then it does not again:
+
+    {"sleep_s": 0.5}                          every iteration takes longer
+    {"order": FOLDER}                         every rank writes the images of each iteration to FOLDER/rank-N.txt
+    {"nan": {"rank": 1, "images": 336}}       its real images are not numbers, from that clock on
+    {"hang": {"rank": 2, "images": 336}}      it makes no further step
+    {"kill_in_save": {"images": 320}, "once": FILE}
+                                              rank 0 dies when the files of that checkpoint are half written
+"""
+
+import importlib.abc
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+TOLD = json.loads(os.environ.get("SABOTAGE", "{}"))
+RANK = int(os.environ.get("RANK", "0"))
+
+
+class Loader(importlib.abc.Loader):
+    """Loads a module as it is, and then spoils it."""
+
+    def __init__(self, loader, spoil):
+        self.loader, self.spoil = loader, spoil
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+        self.spoil(module)
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules that are to be spoilt."""
+
+    def find_spec(self, name, path, target=None):
+        spoil = SPOILT.pop(name, None)
+        if spoil is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        spec.loader = Loader(spec.loader, spoil)
+        return spec
+
+
+def due(key, images):
+    """Whether it is time for what is told under a key, on this rank."""
+    told = TOLD.get(key)
+    return told is not None and told.get("rank", RANK) == RANK and images >= told["images"] and not happened()
+
+
+def happened():
+    return "once" in TOLD and Path(TOLD["once"]).exists()
+
+
+def spoil_trainer(module):
+    trainer = module.Trainer
+    iterate, to_device, open_feeds = trainer.iterate, trainer._to_device, trainer._open_feeds
+
+    def spoilt_iterate(self):
+        time.sleep(TOLD.get("sleep_s", 0))
+        if due("hang", self.images):
+            time.sleep(3600)
+        iterate(self)
+
+    def spoilt_to_device(self, images):
+        images = to_device(self, images)
+        return images * float("nan") if images.dim() == 4 and due("nan", self.images) else images
+
+    def spoilt_feeds(self):
+        reals, sources = open_feeds(self)
+        return (logged(self, reals) if "order" in TOLD else reals), sources
+
+    trainer.iterate, trainer._to_device, trainer._open_feeds = spoilt_iterate, spoilt_to_device, spoilt_feeds
+
+
+def logged(trainer, batches):
+    """The batches, each written down as it is taken."""
+    with (Path(TOLD["order"]) / f"rank-{RANK}.txt").open("a", buffering=1) as file:
+        for batch in batches:
+            file.write(f"{trainer.images} {' '.join(map(str, batch.indices.tolist()))}\n")
+            yield batch
+
+
+def spoil_snapshot(module):
+    safetensors, images = module._safetensors, TOLD.get("kill_in_save", {}).get("images")
+
+    def spoilt_safetensors(tensors):
+        parts = list(safetensors(tensors))
+        for i, part in enumerate(parts):
+            if images is not None and saving[0] == images and i > len(parts) // 2 and not happened():
+                Path(TOLD["once"]).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield part
+
+    write = module.write_directory
+
+    def spoilt_write(directory, snapshot):
+        saving[0] = json.loads(snapshot.state)["images"]
+        write(directory, snapshot)
+
+    saving = [0]
+    module._safetensors, module.write_directory = spoilt_safetensors, spoilt_write
+
+
+SPOILT = {"spider.train.trainer": spoil_trainer, "cluster.snapshot": spoil_snapshot}
+if TOLD:
+    sys.meta_path.insert(0, Finder())

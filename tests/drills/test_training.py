@@ -1,0 +1,308 @@
+"""A training of 2 x 2 ranks on a real Slurm, and all that happens to it: it ends as if nothing had.
+
+Bit for bit: weights, optimizers, rows, TensorBoard, grids; and no image twice, or left out, in what was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cluster.history import History
+from cluster.rank_job import Submission
+from shards.pack import pack
+from spider.run import RunDirectory, images_of
+
+if TYPE_CHECKING:
+    from tests.drills.conftest import Slurm
+
+SABOTEUR = Path(__file__).parent / "saboteur"
+BATCH, KIMG, SAVES = 16, 1.6, 0.16
+KEYS = [
+    f"batch={BATCH}",
+    f"kimg={KIMG}",
+    f"checkpoint.every_kimg={SAVES}",
+    "generator.width=0.05",
+    "discriminator.width=0.05",
+    "log.every_kimg=0.08",
+    "log.samples_every_kimg=0.8",
+    "log.samples=4",
+    "evaluate.every_kimg=0.8",
+    "evaluate.embedding=offline",
+    "evaluate.count=64",
+    "guard.max_skipped=2",
+]
+CLUSTER = "nodes=2,tasks_per_node=2,cpus_per_task=1,time=10"
+
+
+class Training:
+    """A run and its job."""
+
+    def __init__(self, slurm: Slurm, data: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.slurm, self.data, self.run = slurm, data, run
+        self.order = run.parent / "order"
+        self.order.mkdir(exist_ok=True)
+        self._monkeypatch = monkeypatch
+        self.sabotage()
+
+    def sabotage(self, **told: Any) -> None:
+        """What will go wrong in the next submission."""
+        self._monkeypatch.setenv("PYTHONPATH", str(SABOTEUR))
+        self._monkeypatch.setenv("SABOTAGE", json.dumps({"order": str(self.order), **told}))
+
+    def launch(self, *words: str, cluster: str = CLUSTER) -> str:
+        """Submit it; its job."""
+        spider("launch", "dcgan", f"--data={self.data}", f"--run={self.run}", f"--slurm={cluster}", *KEYS, *words)
+        return self.job
+
+    @property
+    def job(self) -> str:
+        submission = Submission.read(self.run / "slurm")
+        assert submission is not None
+        return submission.job
+
+    def wait_for_save(self, number: int, timeout_s: float = 120) -> None:
+        """Until so many checkpoints have been written since the run began."""
+        images = round(number * SAVES * 1000)
+        names = RunDirectory(self.run).checkpoint_names
+        self.slurm.wait_until(lambda: any(images_of(name) >= images for name in names()), f"save {number}", timeout_s)
+
+    def wait_for(self, event: str, count: int = 1, timeout_s: float = 120) -> None:
+        """Until the history has so many of these events."""
+        self.slurm.wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}", timeout_s)
+
+    def events(self) -> list[str]:
+        return [event.event for event in History(self.run / "slurm").read()]
+
+    def starts(self) -> list[float]:
+        """At how many images each start began."""
+        newest = [event["newest"] for event in History(self.run / "slurm").read() if event.event == "started"]
+        return [0 if name is None else images_of(name) for name in newest]
+
+    def status(self) -> str:
+        return spider("status", str(self.run))
+
+    def log(self, rank: int = 0) -> str:
+        return (self.run / "slurm" / f"{self.job}_{rank}_log.out").read_text()
+
+    def orphans(self) -> list[int]:
+        return [pid for node in ("n1", "n2") for pid in self.slurm.pids(self.job, node)]
+
+    def ends_as(self, whole: Path, equal_runs: Any, timeout_s: float = 180) -> str:
+        """It finishes, and is the run that nothing happened to. What `spider status` tells of it."""
+        assert self.slurm.wait_for_end(self.job, timeout_s) == "COMPLETED", self.status() + self.log()
+        equal_runs(self.run, whole)
+        self.assert_every_image_once()
+        self.slurm.wait_until(lambda: not self.orphans(), "an end of all processes", 15)
+        told = self.status()
+        assert told.startswith("state       finished")
+        return told
+
+    def assert_every_image_once(self) -> None:
+        """What was trained on, all starts together, is the order of the data."""
+        taken: dict[int, list[list[str]]] = {}
+        for rank in range(4):
+            of_rank: dict[int, list[str]] = {}
+            for line in (self.order / f"rank-{rank}.txt").read_text().splitlines():
+                clock, *indices = line.split()
+                # A start that goes on before another's end takes the same images again
+                assert of_rank.setdefault(int(clock), indices) == indices
+            for clock, indices in of_rank.items():
+                taken.setdefault(clock, []).append(indices)
+        assert sorted(taken) == list(range(0, round(KIMG * 1000), BATCH))
+        flat = [int(parts[slot % 4][slot // 4]) for _, parts in sorted(taken.items()) for slot in range(BATCH)]
+        assert len(set(flat[:1500])) == 1500  # one epoch
+        assert len(flat) == KIMG * 1000
+
+
+def spider(*words: str) -> str:
+    """What a command prints, which must end well."""
+    done = subprocess.run([sys.executable, "-m", "spider", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "digits"
+    pack("builtin:digits", out, resolution=16, subset=1500, shard_mb=0.1, workers=1, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to, of four ranks on this machine."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        spider("launch", "dcgan", f"--data={data}", f"--run={run}", "--slurm=local,tasks_per_node=4", *KEYS)
+    deadline = time.monotonic() + 180
+    while not (run / "_SUCCESS").exists():
+        assert time.monotonic() < deadline, spider("status", str(run))
+        time.sleep(0.2)
+    while "finished" not in [event.event for event in History(run / "slurm").read()]:
+        time.sleep(0.2)
+    return run
+
+
+@pytest.fixture
+def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    return Training(slurm, data, tmp_path / "runs" / "run", monkeypatch)
+
+
+def test_a_time_limit_reached_twice(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=1.2)
+    training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
+    training.wait_for("requeued", 2, 420)
+    told = training.ends_as(whole, equal_runs, 420)
+    assert told.count("time limit: saved, and back in the queue") == len(training.starts()) - 1
+    assert len(set(training.starts())) == len(training.starts())  # each went further
+
+
+def test_a_requeue_by_slurm_loses_nothing(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    job = training.launch()
+    training.wait_for_save(2)
+    training.slurm.says("scontrol", "requeue", job)
+    told = training.ends_as(whole, equal_runs)
+    assert "told to end" in told
+    assert training.starts()[1] % (SAVES * 1000)  # saved out of turn
+
+
+def test_a_preempted_job_goes_back_into_the_queue(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    job = training.launch()
+    training.wait_for_save(2)
+    training.slurm.says("scancel", "--signal=USR2", job)
+    told = training.ends_as(whole, equal_runs)
+    assert "preemption: saved, and back in the queue" in told
+    assert training.starts()[1] % (SAVES * 1000)
+
+
+def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    training.launch()
+    training.wait_for_save(2)
+    assert "stopped at" in spider("cancel", str(training.run))
+    assert training.status().startswith("state       stopped: cancelled")
+    assert not training.orphans()
+    training.sabotage()
+    training.launch()
+    training.ends_as(whole, equal_runs)
+
+
+def test_a_rank_that_is_killed(training: Training, whole: Path, equal_runs: Any) -> None:
+    job = training.launch()
+    training.wait_for_save(2)
+    os.kill(max(training.slurm.pids(job, "n2", "spider")), signal.SIGKILL)
+    told = training.ends_as(whole, equal_runs)
+    assert "on n2 was killed by SIGKILL; back in the queue" in told
+
+
+def test_a_node_that_is_lost(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    job = training.launch()
+    training.wait_for_save(2)
+    training.slurm.lose(job, "n2")
+    training.slurm.wait_until(lambda: training.slurm.state(job) == "PENDING", "a place in the queue", 90)
+    training.slurm.bring_back("n2")
+    training.ends_as(whole, equal_runs, 240)
+    assert len(training.starts()) == 2
+
+
+def test_a_kill_during_a_save(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(kill_in_save={"images": 480}, once=str(training.run.parent / "killed"))
+    training.launch()
+    told = training.ends_as(whole, equal_runs)
+    assert (training.run.parent / "killed").exists()
+    assert training.starts() == [0, 320]
+    assert "rank 0 on n1 was killed by SIGKILL; back in the queue" in told
+
+
+def test_a_disk_that_is_full_for_a_while(
+    slurm: Slurm, data: Path, tmp_path: Path, whole: Path, equal_runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    slurm.says("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk))
+    try:
+        training = Training(slurm, data, disk / "run", monkeypatch)
+        training.launch()
+        training.wait_for_save(2)
+        room = os.statvfs(disk)
+        ballast = disk / "ballast"
+        with ballast.open("wb") as file:  # leaves a little: logs are small, checkpoints are not
+            file.write(bytes(room.f_bavail * room.f_bsize - (200 << 10)))
+        training.wait_for("failed")
+        ballast.unlink()
+        told = training.ends_as(whole, equal_runs)
+        assert "No space left on device; back in the queue" in told
+    finally:
+        slurm.says("umount", "--lazy", str(disk))
+
+
+def test_a_damaged_checkpoint(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    training.launch()
+    training.wait_for_save(3)
+    spider("cancel", str(training.run))
+    checkpoints = RunDirectory(training.run).checkpoints
+    newest = RunDirectory(training.run).checkpoint_names()[-1]
+    file = checkpoints / newest / "generator.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    training.sabotage()
+    training.launch()
+    training.ends_as(whole, equal_runs)
+    assert (checkpoints / "quarantine" / newest / "reason.txt").exists()
+    assert f"{newest}/generator.safetensors is damaged" in training.log()
+
+
+def test_a_shard_that_is_gone(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(sleep_s=0.1)
+    training.launch()
+    training.wait_for_save(2)
+    [shard] = sorted(training.data.glob("*.tar"))[1:2]
+    away = training.run.parent / "away"
+    shard.rename(away)
+    try:
+        assert training.slurm.wait_for_end(training.job) == "FAILED"
+        told = training.status()
+        assert told.startswith("state       failed: ")
+        assert shard.name in told.splitlines()[0]
+    finally:
+        away.rename(shard)
+    training.sabotage()
+    training.launch()
+    training.ends_as(whole, equal_runs)
+
+
+def test_a_rank_that_is_not_finite(training: Training, whole: Path, equal_runs: Any) -> None:
+    training.sabotage(nan={"rank": 1, "images": 336})
+    training.launch()
+    assert training.slurm.wait_for_end(training.job) == "FAILED"
+    first = training.status().splitlines()[0]
+    assert first.startswith("state       failed: ")
+    assert "not finite" in first
+    assert "on rank 1" in first
+    training.sabotage()
+    training.launch()
+    training.ends_as(whole, equal_runs)
+
+
+def test_a_rank_that_hangs(training: Training, whole: Path, equal_runs: Any) -> None:
+    flag = training.run.parent / "hung"
+    training.sabotage(hang={"rank": 2, "images": 336}, once=str(flag))
+    training.launch("engine.timeout_min=0.2")
+    training.wait_for("failed", timeout_s=180)
+    flag.touch()
+    told = training.ends_as(whole, equal_runs)
+    assert "rank 2 on n2 hung in spoilt_iterate" in told
+    assert "back in the queue" in told
