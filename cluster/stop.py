@@ -19,7 +19,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second one into KeyboardInterrupt.
+    """Turns the first SIGINT or SIGTERM into a request to stop.
+
+    After a request, whoever made it, SIGINT is KeyboardInterrupt: somebody presses Ctrl-C again and will not wait.
+    SIGTERM then changes nothing, because schedulers repeat it while a run saves.
 
     Signals reach the main thread of a process only; within another thread (a notebook's worker, an actor) nothing is
     installed, and this rank asks with `request` or is stopped by the others.
@@ -57,6 +60,6 @@ class StopRequest:
         return self._agreed
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.reason is not None:
+        if self.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.request(signal.Signals(number).name)

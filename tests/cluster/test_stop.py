@@ -39,13 +39,23 @@ def test_without_a_signal_nothing_stops(ranks: Ranks) -> None:
     assert ranks(2).run(_run_until_stopped, int(signal.SIGTERM), 5, 3) == [(10, None)] * 2
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_interrupts(second: signal.Signals) -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_a_signal_interrupts(first: signal.Signals) -> None:
     with StopRequest(World.single()) as stop:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(first)
         assert stop.agreed()
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(second)
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_scheduler_that_repeats_itself_changes_nothing(first: signal.Signals) -> None:
+    with StopRequest(World.single()) as stop:
+        signal.raise_signal(first)
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.agreed()
+        assert stop.reason == first.name
 
 
 def test_handlers_are_restored_also_after_an_error() -> None:
