@@ -126,6 +126,11 @@ def read_request(text: str) -> SlurmRequest:
     return _validated(_pairs(text), "slurm")
 
 
+def changed(request: SlurmRequest, keys: Mapping[str, object], where: str) -> SlurmRequest:
+    """The request with other values for some keys; errors say `where` those come from."""
+    return _validated({**request.model_dump(by_alias=True, exclude_unset=True), **keys}, where)
+
+
 @dataclass(frozen=True)
 class Launch:
     """How a job's script starts its processes.

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from spider.generate import Generated
     from spider.interpolate import Blend, Interpolation, Space
     from spider.launch import Launch
+    from spider.pipeline import Stage, Submitted
     from spider.runs import RunSummary
     from spider.sid.kernels import Kernel
-    from spider.status import RunStatus
+    from spider.status import Status
     from spider.train.dry_run import DryRun
     from sweeps.neighbor_matrix import MatrixReport
     from sweeps.neighbor_report import NeighborReport
@@ -53,6 +54,7 @@ __all__ = [
     "explain",
     "generate",
     "interpolate",
+    "is_pipeline",
     "log_file",
     "ls",
     "neighbor_matrix",
@@ -60,7 +62,9 @@ __all__ = [
     "pack",
     "prepare_launch",
     "presets",
+    "read_pipeline",
     "status",
+    "submit_pipeline",
     "sweep",
     "sweep_cost",
     "train",
@@ -273,8 +277,30 @@ def checkpoint_bytes(config: Config) -> int | None:
     return checkpoint_bytes(config)
 
 
-def status(path: str | Path) -> list[RunStatus]:
-    """How a run is, and its job; or every run in a folder and below it: see `spider.status`."""
+def is_pipeline(name: str | None) -> bool:
+    """Whether a name is that of a file of stages."""
+    from spider.pipeline import is_pipeline
+
+    return is_pipeline(name)
+
+
+def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
+    """The stages of a file, checked: see `spider.pipeline`."""
+    from spider.launch import read_place
+    from spider.pipeline import read_pipeline
+
+    return read_pipeline(file, run, read_place(slurm))
+
+
+def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
+    """Put what has not finished into the queue, in its order."""
+    from spider.pipeline import submit_pipeline
+
+    return submit_pipeline(stages)
+
+
+def status(path: str | Path) -> Status:
+    """How a run is, and its job; or a pipeline; or every run in a folder and below it: see `spider.status`."""
     from spider.status import status
 
     return status(path)
@@ -287,11 +313,11 @@ def log_file(run: str | Path, rank: int = 0) -> Path:
     return log_file(Path(run), rank)
 
 
-def cancel(run: str | Path) -> str:
-    """Ask a run's job to save and end. Its number. Raises SpiderError if none waits or runs."""
-    from spider.launch import cancel_run
+def cancel(run: str | Path) -> list[str]:
+    """Ask the job of a run, or all of a pipeline, to save and end. Their numbers. Raises SpiderError without any."""
+    from spider.pipeline import cancel_jobs
 
-    return cancel_run(Path(run))
+    return cancel_jobs(Path(run))
 
 
 def presets() -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand, Submission, cancel, ranks_script, require_free, submit_ranks
+from cluster.rank_job import RankCommand, Submission, ranks_script, require_free, submit_ranks
 from cluster.slurm import SlurmRequest, read_request
 from spider.checkout import git_state
 from spider.config.load import differences, to_yaml
@@ -206,24 +206,17 @@ def submit_command(
 
 
 def log_file(run: Path, rank: int) -> Path:
-    """What a rank of a run's last job prints. Raises SpiderError if there is none."""
-    submission = Submission.read(run / FOLDER)
+    """What a rank of a job prints: of a run's last one, or of the stage in a folder. Raises SpiderError without one."""
+    folder = run / FOLDER if (run / FOLDER).is_dir() else run
+    submission = Submission.read(folder)
     if submission is None:
         raise SpiderError(f"{run}: no job was submitted for it (spider launch)")
-    log = submission.log(run / FOLDER, rank)
+    log = submission.log(folder, rank)
     if not log.exists():
         ranks = submission.nodes * submission.tasks_per_node
         about = "it has not begun" if rank < ranks else f"its ranks are 0 to {ranks - 1}"
         raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: {about}")
     return log
-
-
-def cancel_run(run: Path) -> str:
-    """Ask a run's job to save and end. Its number. Raises SpiderError if none waits or runs."""
-    job = cancel(run / FOLDER)
-    if job is None:
-        raise SpiderError(f"{run}: no job of it waits or runs")
-    return job
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:

@@ -20,6 +20,7 @@ from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml
 from spider.errors import SpiderError
 from spider.launch import FOLDER, STACKS, SUBMITTED
+from spider.pipeline import stage_folders
 from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
 from spider.tables import aligned
@@ -81,6 +82,11 @@ class RunStatus:
     job: JobStatus | None
 
     @property
+    def name(self) -> str:
+        """Its path below the folder that was asked for."""
+        return self.summary.name
+
+    @property
     def state(self) -> str:
         """Of the job where there is one and the run is not over."""
         if self.job is None or self.summary.state in ("finished", "unreadable"):
@@ -99,17 +105,56 @@ class RunStatus:
         return {**asdict(self), "state": self.state}
 
 
-def status(path: str | Path) -> list[RunStatus]:
-    """Of a run, or of every run in a folder and below it, by name; also of those that only have been submitted.
+@dataclass(frozen=True)
+class Status:
+    """What `spider status` shows.
 
-    Raises SpiderError if there is no such folder.
+    Attributes:
+        path: what was asked for.
+        runs: every run there and below, also those that only have been submitted.
+        stages: the jobs of a pipeline, by the stage's name; empty for anything else.
     """
+
+    path: str
+    runs: list[RunStatus]
+    stages: dict[str, JobStatus]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it waits or runs."""
+        return all(run.is_over for run in self.runs) and all(job.is_over for job in self.stages.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        stages = {name: asdict(job) for name, job in self.stages.items()}
+        return {"path": self.path, "runs": [run.as_json() for run in self.runs], "stages": stages}
+
+
+def status(path: str | Path) -> Status:
+    """Of a run, a pipeline, or every run in a folder and below it. Raises SpiderError if there is no such folder."""
     root = Path(path)
     if not root.is_dir():
         raise SpiderError(no_such(root))
     begun = {directory.path for directory in find_runs(root)}
     submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
-    return [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
+    runs = [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
+    jobs = {name: job_status(folder) for name, folder in stage_folders(root).items()}
+    return Status(str(path), runs, {name: job for name, job in jobs.items() if job is not None})
+
+
+def describe(found: Status) -> str:
+    """For a person: a run with its history; a line for each stage, or run, of many."""
+    if len(found.runs) == 1 and not found.stages and found.runs[0].name in (Path(found.path).name, "."):
+        return _describe_run(found.runs[0])
+    parts = []
+    if found.stages:
+        rows = [[name, job.state, str(sum(job.restarts.values())), job.job, ",".join(job.nodes) or "-", job.why or ""]
+                for name, job in found.stages.items()]  # fmt: skip
+        parts.append(aligned([["stage", "state", "restarts", "job", "nodes", "why"], *rows]))
+    if found.runs:
+        header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
+        parts.append(aligned([header, *map(_row, found.runs)]))
+    return "\n\n".join(parts) or f"{found.path}: no run here or below"
 
 
 def job_status(folder: Path) -> JobStatus | None:
@@ -133,7 +178,7 @@ def job_status(folder: Path) -> JobStatus | None:
     )
 
 
-def describe_run(status: RunStatus) -> str:
+def _describe_run(status: RunStatus) -> str:
     """For a person: several lines."""
     summary, job = status.summary, status.job
     rows = [("state", status.state + _because(job))]
@@ -163,12 +208,6 @@ def describe_run(status: RunStatus) -> str:
     if job is not None:
         lines += ["", *_told(job.history)]
     return "\n".join(lines)
-
-
-def table(found: Sequence[RunStatus]) -> str:
-    """For a person: one line for each run."""
-    header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
-    return aligned([header, *map(_row, found)])
 
 
 def duration(seconds: float) -> str:
@@ -214,6 +253,8 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
         asked = None if submission.local else job_state(submission.job)
         if asked is not None and asked[0] == "PENDING":
             return "waiting", asked[1], nodes
+        if submission.local and last is not None and last.event == "submitted":
+            return "waiting", None, []
         return "running", "asked to save and end" if last is not None and last.event == "cancelled" else None, nodes
     if last is None or last.event in ("submitted", "started", "requeued", "cancelled"):
         # A job that was cancelled while it waited has nothing to tell

@@ -5,22 +5,27 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import split_words
+from spider.errors import SpiderUsageError
 
 if TYPE_CHECKING:
     from spider.launch import Forecast, Launch, Place
-    from spider.status import RunStatus
+    from spider.pipeline import Stage
+    from spider.status import Status
 
 commands = typer.Typer()
 
 _WATCH_S = 5.0
+_NO_STAGE = ("launch", "status", "logs", "cancel", "demo")
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -71,6 +76,13 @@ def launch(
     """
     require_one_process("launch")
     config, overrides = split_words(words or [])
+    if api.is_pipeline(config):
+        options = {"--data": data, "--source": source, "--kimg": kimg, "--seed": seed, "--from": from_run}
+        given = [*(name for name, value in options.items() if value is not None), *overrides, *["--mirror"] * mirror]
+        if given:
+            raise SpiderUsageError(f"{given[0]}: the stages of a pipeline say it themselves, in {config}")
+        _launch_pipeline(str(config), run, slurm, dry_run=dry_run, as_json=as_json)
+        return
     ready = api.prepare_launch(
         config, run, slurm, data=data, source=source, kimg=kimg, seed=seed, mirror=mirror, overrides=overrides,
         from_run=from_run,
@@ -90,7 +102,7 @@ def launch(
 
 @commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
 def status(
-    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, or a folder of runs.")],
+    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a pipeline, or a folder of runs.")],
     watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
@@ -98,17 +110,19 @@ def status(
     while True:
         found = api.status(path)
         if as_json:
-            say_json([each.as_json() for each in found])
+            say_json(found.as_json())
         else:
-            say((_CLEAR if watch and sys.stdout.isatty() else "") + _described(path, found))
-        if not watch or all(each.is_over for each in found):
+            say((_CLEAR if watch and sys.stdout.isatty() else "") + _described(found))
+        if not watch or found.is_over:
             return
         time.sleep(_WATCH_S)
 
 
 @commands.command(epilog="\b\nExamples:\n  spider logs runs/birds\n  spider logs runs/birds --rank 3 --follow")
 def logs(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run that was launched.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run that was launched; of a pipeline, DIR/stages/NAME.")
+    ],
     rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of which rank.")] = 0,
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes, until Ctrl-C.")] = False,
@@ -122,18 +136,52 @@ def logs(
 
 @commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
 def cancel(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run whose job waits or runs.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a pipeline, whose jobs wait or run.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
 ) -> None:
-    """End a run's job, once it has saved. The launch command goes on with it."""
-    job = api.cancel(run)
-    say(f"job {job} was asked to save and end")
-    while wait:
-        [found] = api.status(run)
-        if found.job is None or found.job.is_over:
-            say(f"{run}: {found.state} at {found.summary.kimg:g} kimg")
-            return
+    """End the job of a run, or all of a pipeline, once it has saved. The launch command goes on with it."""
+    for job in api.cancel(run):
+        say(f"job {job} was asked to save and end")
+    while wait and not api.status(run).is_over:
         time.sleep(1.0)
+    if wait:
+        say(_described(api.status(run)))
+
+
+def _launch_pipeline(file: str, run: Path, slurm: str, *, dry_run: bool, as_json: bool) -> None:
+    stages = api.read_pipeline(file, run, slurm)
+    for stage in stages:
+        _require_valid(stage)
+    if dry_run:
+        for stage in stages:
+            behind = f", behind {', '.join(stage.after)}" if stage.after else ""
+            say(f"# stage {stage.name}{behind}\n{stage.script().rstrip()}\n")
+        return
+    submitted = api.submit_pipeline(stages)
+    if as_json:
+        say_json([asdict(each) for each in submitted])
+        return
+    for each in submitted:
+        what = "has finished before" if each.job is None else f"job {each.job}{'' if each.is_new else ', as it was'}"
+        say(f"{each.name}: {what}")
+    say(f"spider status {run} tells how far they are")
+
+
+def _require_valid(stage: Stage) -> None:
+    """Refuse now what the stage's command would refuse of its words when its turn comes."""
+    from spider.cli.main import app
+
+    group = typer.main.get_group(app)
+    try:
+        with group.make_context("spider", list(stage.words), resilient_parsing=False) as context:
+            name, command, words = group.resolve_command(context, list(stage.words))
+            if command is None or name in _NO_STAGE:
+                raise SpiderUsageError(f"stage {stage.name}: spider {name} is no work for a job")
+            command.make_context(name, words, parent=context)
+    except click.UsageError as error:
+        raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: {error.format_message()}") from None
+    except click.exceptions.Exit:  # --help
+        raise SpiderUsageError(f"stage {stage.name}: {stage.words[0]}: says how, and does nothing") from None
 
 
 def _warn_of_cores(place: Place) -> None:
@@ -142,12 +190,10 @@ def _warn_of_cores(place: Place) -> None:
         warn("cpus_per_task is not given: on most clusters each rank then has one core to read images with")
 
 
-def _described(path: Path, found: list[RunStatus]) -> str:
-    from spider.status import describe_run, table
+def _described(found: Status) -> str:
+    from spider.status import describe
 
-    if len(found) == 1 and found[0].summary.name in (path.name, "."):
-        return describe_run(found[0])
-    return table(found) if found else f"{path}: no run here or below"
+    return describe(found)
 
 
 def _forecast(forecast: Forecast, ready: Launch) -> str:

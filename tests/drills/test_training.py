@@ -49,7 +49,7 @@ class Training:
     def __init__(self, slurm: Slurm, data: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.slurm, self.data, self.run = slurm, data, run
         self.order = run.parent / "order"
-        self.order.mkdir(exist_ok=True)
+        self.order.mkdir(parents=True, exist_ok=True)
         self._monkeypatch = monkeypatch
         self.sabotage()
 

@@ -1,0 +1,227 @@
+"""Stages that follow each other, as jobs: pack, search, train, train on what was trained, measure. Needs no torch.
+
+    stages:
+      digits:   {run: pack builtin:digits {run}/digits --resolution 32, slurm: {gpus_per_node: 0}}
+      one:      {run: train dcgan --data {run}/digits --run {run}/one kimg=500, after: digits}
+      two:      {run: train spider-dcgan --data {run}/digits --source {run}/one --run {run}/two, after: [digits, one]}
+      measured: {run: evaluate {run}/two --out {run}/two.json, after: two}
+
+`run` is a command of `spider`, `{run}` the pipeline's folder. A stage waits for those that it is `after`, and does not
+begin unless they have ended well; what it reads it checks itself, as ever. `train` and `evaluate` run on all ranks of
+the request, everything else as one process on one node; `slurm` changes keys of the request for one stage.
+
+    RUN/stages/NAME/...     a stage's job: cluster/rank_job.py
+
+The same command submits again what has not finished: a stage that has, by the same words, and comes after none that is
+submitted again, is left out.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cluster.history import History
+from cluster.rank_job import RankCommand, Submission, cancel, ranks_script
+from cluster.slurm import changed
+from spider.config.load import parse_yaml
+from spider.errors import SpiderError, SpiderUsageError
+from spider.launch import FOLDER, STACKS, Place, submit_command
+from spider.run import RunDirectory
+
+STAGES = "stages"
+_ON_ALL_RANKS = ("train", "evaluate")
+_ONE_PROCESS = {"nodes": 1, "tasks_per_node": 1}
+
+
+def _list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class StageConfig(BaseModel):
+    """One stage of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Annotated[str, Field(min_length=1)]
+    after: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    slurm: dict[str, Any] = {}
+
+
+class PipelineConfig(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], StageConfig], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is ready to be submitted.
+
+    Attributes:
+        name: its key in the file.
+        words: what stands after `spider`.
+        after: the stages that must have finished before.
+        place: where it runs.
+        folder: of its job.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    after: tuple[str, ...]
+    place: Place
+    folder: Path
+
+    @property
+    def command(self) -> RankCommand:
+        """What its ranks run."""
+        run = self._run_directory()
+        return RankCommand(
+            command=(sys.executable, "-m", "spider", *self.words),
+            cwd=Path.cwd(),
+            saves=None if run is None else run.checkpoints,
+            stacks=None if run is None else run.path / STACKS,
+        )
+
+    def script(self) -> str:
+        """What sbatch would be given, but for the numbers of the jobs that it waits for."""
+        return ranks_script(self.command, self.place.request, self.folder, name=f"spider-{self.name}")
+
+    def is_alive(self) -> bool:
+        """Whether its job waits or runs."""
+        submission = Submission.read(self.folder)
+        return submission is not None and submission.is_alive()
+
+    def has_finished(self) -> bool:
+        """Whether the same words have ended well."""
+        submission, events = Submission.read(self.folder), History(self.folder).read()
+        same = submission is not None and submission.command == list(self.command.command)
+        return same and bool(events) and events[-1].event == "finished"
+
+    def _run_directory(self) -> RunDirectory | None:
+        """Of the run that it trains."""
+        if self.words[0] != "train":
+            return None
+        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
+            name, _, value = word.partition("=")
+            if name in ("--run", "--run-dir"):
+                return RunDirectory(Path(value or following).absolute())
+        return None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a stage.
+
+    Attributes:
+        name: its name.
+        job: its number; None: it has finished before.
+        is_new: whether it was submitted now.
+    """
+
+    name: str
+    job: str | None
+    is_new: bool
+
+
+def is_pipeline(name: str | None) -> bool:
+    """Whether a name is that of a file of stages."""
+    if name is None or not Path(name).is_file():
+        return False
+    return "stages" in parse_yaml(Path(name).read_text("utf-8"), name)
+
+
+def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage]:
+    """The stages of a file, each after those that it waits for.
+
+    Args:
+        file: see the module.
+        run: the pipeline's folder.
+        place: where stages run that do not say otherwise.
+
+    Raises:
+        SpiderUsageError, ClusterUsageError: the stage, the key, the value found and what would be valid.
+    """
+    try:
+        config = PipelineConfig.model_validate(parse_yaml(Path(file).read_text("utf-8"), str(file)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SpiderUsageError(f"{file}: {where}: {first['msg'].lower()}, found {first['input']!r}") from None
+    folder = Path(run).absolute()
+    for name, stage in config.stages.items():
+        for before in stage.after:
+            if before not in config.stages:
+                raise SpiderUsageError(f"{file}: {name}.after: no stage {before}; stages: {', '.join(config.stages)}")
+    try:
+        names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
+    except CycleError as error:
+        raise SpiderUsageError(f"{file}: stages wait for each other: {' after '.join(error.args[1])}") from None
+    # Those that wait for nothing in particular as in the file
+    names.sort(key=lambda name: _depth(name, config.stages))
+    return [_stage(name, config.stages[name], folder, place, str(file)) for name in names]
+
+
+def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
+    """Put all that has not finished into the queue, each stage behind those that it waits for."""
+    found: dict[str, Submitted] = {}
+    waiting: dict[str, tuple[Path, Submission]] = {}
+    for stage in stages:
+        behind = [waiting[name] for name in stage.after if name in waiting]
+        if stage.is_alive():
+            alive = Submission.read(stage.folder)
+            assert alive is not None
+            waiting[stage.name] = (stage.folder, alive)
+            found[stage.name] = Submitted(stage.name, alive.job, is_new=False)
+        elif stage.has_finished() and not behind:
+            found[stage.name] = Submitted(stage.name, None, is_new=False)
+        else:
+            name = f"spider-{stage.name}"
+            made = submit_command(stage.command, stage.place, stage.folder, name=name, behind=behind)
+            waiting[stage.name] = (stage.folder, made)
+            found[stage.name] = Submitted(stage.name, made.job, is_new=True)
+    return list(found.values())
+
+
+def stage_folders(run: Path) -> dict[str, Path]:
+    """By name, the folders of the jobs of a pipeline's stages, in the order of their submission."""
+    folders = [file.parent for file in (run / STAGES).glob("*/job.json")]
+    first = {folder: events[0].time for folder in folders if (events := History(folder).read())}
+    return {folder.name: folder for folder in sorted(first, key=lambda folder: first[folder])}
+
+
+def cancel_jobs(run: Path) -> list[str]:
+    """End the job of a run, or all of a pipeline, the last one first. Their numbers. Raises SpiderError without any."""
+    folders = [run / FOLDER, *reversed(stage_folders(run).values())]
+    jobs = [job for folder in folders if (job := cancel(folder)) is not None]
+    if not jobs:
+        raise SpiderError(f"{run}: no job of it waits or runs")
+    return jobs
+
+
+def _stage(name: str, config: StageConfig, folder: Path, place: Place, file: str) -> Stage:
+    try:
+        words = tuple(word.replace("{run}", str(folder)) for word in shlex.split(config.run))
+    except ValueError as error:
+        raise SpiderUsageError(f"{file}: {name}.run: {error}") from None
+    own = config.slurm if words[0] in _ON_ALL_RANKS else {**_ONE_PROCESS, **config.slurm}
+    return Stage(
+        name=name,
+        words=words,
+        after=config.after,
+        place=Place(changed(place.request, own, f"{file}: {name}.slurm"), place.local),
+        folder=folder / STAGES / name,
+    )
+
+
+def _depth(name: str, stages: Mapping[str, StageConfig]) -> int:
+    return 1 + max((_depth(before, stages) for before in stages[name].after), default=-1)
