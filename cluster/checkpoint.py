@@ -6,7 +6,8 @@
         quarantine/000140-kimg/ one that did not verify, with reason.txt
 
 A save writes beside, fsyncs and renames, so that a kill at any moment leaves the old set, or the old set and the new
-one. Saving, loading and pruning are collective: rank 0 writes, every rank reads, and all raise if one does.
+one. Only a kill between the two renames of a replacement leaves the old set without the one replaced. Saving, loading
+and pruning are collective: rank 0 writes, every rank reads, and all raise if one does.
 """
 
 from __future__ import annotations
@@ -61,8 +62,11 @@ class CheckpointStore:
         names = (entry.name for entry in self.directory.iterdir() if entry.is_dir() and is_name(entry.name))
         return sorted((name for name in names if name != QUARANTINE), key=_natural)
 
-    def save(self, name: str, snapshot: Snapshot) -> None:
+    def save(self, name: str, snapshot: Snapshot, *, replace: bool = False) -> None:
         """Write a checkpoint, once it is sure that all ranks hold the same.
+
+        Args:
+            replace: take the place of the one of that name, if there is one.
 
         Raises:
             ClusterUsageError: the name is none, or JSON or safetensors cannot hold an entry, which is named.
@@ -76,23 +80,28 @@ class CheckpointStore:
             self._world.assert_same(_digests(encoded, self._world.device), f"checkpoint {name}")
         with self._world.together():
             if self._world.is_main:
-                self._write(name, encoded)
+                self._write(name, encoded, replace)
 
-    def _write(self, name: str, snapshot: EncodedSnapshot) -> None:
-        final, temporary = self.directory / name, self._temporary(name)
-        if final.exists():
+    def _write(self, name: str, snapshot: EncodedSnapshot, replace: bool) -> None:
+        final, temporary, replaced = self.directory / name, self._temporary(name), self._temporary(name)
+        if final.exists() and not replace:
             raise ClusterError(f"checkpoint {final} exists already")
         try:
             for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
                 shutil.rmtree(left_over)
             temporary.mkdir(parents=True)
             write_directory(temporary, snapshot)
+            if final.exists():
+                final.rename(replaced)
             temporary.rename(final)
             fsync_directory(self.directory)
         except OSError as error:
             raise ClusterError(f"checkpoint {final} could not be written: {error.strerror or error}") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # Gone already if it was renamed.
+            if replaced.exists() and not final.exists():  # the second rename was refused
+                replaced.rename(final)
+            for left_over in (temporary, replaced):  # Gone already if renamed.
+                shutil.rmtree(left_over, ignore_errors=True)
 
     def load(self, name: str) -> Snapshot:
         """Read and verify one checkpoint; its tensors are on the CPU.

@@ -4,6 +4,10 @@ with StopRequest(world) as stop:
     while clock < total and not stop.agreed():
         step()
 save()
+
+What runs for minutes within a step asks in between, wherever all ranks are at the same place:
+
+    stop.check()    # raises Stopped on all of them
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ from typing import Any, Self
 from cluster.world import World
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """Work was abandoned on all ranks, because one was asked to stop."""
 
 
 class StopRequest:
@@ -58,6 +66,11 @@ class StopRequest:
         if not self._agreed:
             self._agreed = self._world.any(self.reason is not None)
         return self._agreed
+
+    def check(self) -> None:
+        """Raise Stopped, on all ranks, if any was asked to stop. Collective."""
+        if self.agreed():
+            raise Stopped
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.reason is not None and number == signal.SIGINT:

@@ -24,6 +24,7 @@ from spider.embed.cache import FeatureCache, FeatureKey, Features
 from spider.embed.embedding import Embedding
 from spider.embed.images import NumberedImages
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -44,11 +45,13 @@ def extract_features(
     cache: FeatureCache | None = None,
     readers: int = 0,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> Features:
     """Features of images start .. stop - 1 (all of them by default), float32 [stop - start, dim].
 
     Every rank gets the same array, and every world size the same one. With a cache, rank 0 reads and writes it.
     `readers` threads read blocks ahead, for images that are files; 0: images are read or made when it is their turn.
+    `heartbeat` is called before every round of blocks, and every piece from the cache (`spider.heartbeat`).
     """
     (features,) = _extract(
         images,
@@ -60,6 +63,7 @@ def extract_features(
         stop,
         cache,
         progress,
+        heartbeat,
         readers,
     )
     return features
@@ -74,12 +78,22 @@ def extract_features_and_logits(
     stop: int | None = None,
     cache: FeatureCache | None = None,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> tuple[Features, Features]:
     """As `extract_features`, and the class logits, float32 [stop - start, classes]."""
     if not embedding.has_logits:
         raise SpiderUsageError(f"embedding {embedding.label} has no class logits; those that have: inception")
     features, logits = _extract(
-        images, embedding, world, ("features", "logits"), embedding.features_and_logits, start, stop, cache, progress
+        images,
+        embedding,
+        world,
+        ("features", "logits"),
+        embedding.features_and_logits,
+        start,
+        stop,
+        cache,
+        progress,
+        heartbeat,
     )
     return features, logits
 
@@ -94,6 +108,7 @@ def _extract(
     stop: int | None,
     cache: FeatureCache | None,
     progress: bool,
+    heartbeat: Heartbeat,
     readers: int = 0,
 ) -> list[Features]:
     """One array [stop - start, dim of the output] per output, as far as possible from the cache."""
@@ -104,9 +119,9 @@ def _extract(
     keys = {
         span: [FeatureKey(images.fingerprint, embedding.digest, *span, output) for output in outputs] for span in spans
     }
-    found = {} if cache is None else _from_cache(cache, keys, world)
+    found = {} if cache is None else _from_cache(cache, keys, world, heartbeat)
     missing = [span for span in spans if span not in found]
-    for span, arrays in _computed(images, world, embed, missing, readers, progress):
+    for span, arrays in _computed(images, world, embed, missing, readers, progress, heartbeat):
         found[span] = arrays
         if cache is not None and world.is_main:
             for key, rows in zip(keys[span], arrays, strict=True):
@@ -127,6 +142,7 @@ def _computed(
     spans: list[Span],
     readers: int,
     progress: bool,
+    heartbeat: Heartbeat,
 ) -> Iterator[tuple[Span, list[Features]]]:
     """Every piece with its arrays, one per output, as soon as its last block has been through the embedding."""
     blocks = [(b, span) for span in spans for b in range(span[0] // BLOCK, -(-span[1] // BLOCK))]
@@ -137,6 +153,7 @@ def _computed(
     for r in tqdm(
         rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
     ):
+        heartbeat()
         mine = embed(next(read))
         gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
         for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
@@ -176,20 +193,25 @@ def _block(images: NumberedImages, b: int, span: Span) -> Tensor:
     return block
 
 
-def _from_cache(cache: FeatureCache, keys: dict[Span, list[FeatureKey]], world: World) -> dict[Span, list[Features]]:
+def _from_cache(
+    cache: FeatureCache, keys: dict[Span, list[FeatureKey]], world: World, heartbeat: Heartbeat
+) -> dict[Span, list[Features]]:
     """The pieces that are there whole, read by rank 0 and the same on every rank."""
-    loaded = {}
-    for span, of_span in keys.items() if world.is_main else ():
+    loaded: dict[Span, list[Features]] = {}
+    for span, of_span in keys.items():
+        heartbeat()
+        if not world.is_main:
+            continue
         arrays = [cache.load(key) for key in of_span]
         if all(array is not None and len(array["rows"]) == span[1] - span[0] for array in arrays):
             loaded[span] = [array["rows"] for array in arrays if array is not None]
     if world.size == 1:
         return loaded
     shapes = world.broadcast_json([[span, [rows.shape for rows in arrays]] for span, arrays in loaded.items()])
-    return {
-        (start, stop): [
+    for (start, stop), of_span in shapes:
+        heartbeat()
+        loaded[start, stop] = [
             world.broadcast(torch.from_numpy(loaded[start, stop][i]) if world.is_main else torch.empty(shape)).numpy()
             for i, shape in enumerate(of_span)
         ]
-        for (start, stop), of_span in shapes
-    }
+    return loaded

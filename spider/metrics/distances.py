@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.spread import spread
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def within(squared: Tensor, squared_radii: Tensor, *, strict: bool) -> Tensor:
     return squared < squared_radii * (1 - _TIE) if strict else squared <= squared_radii * (1 + _TIE)
 
 
-def squared_radii(points: Points, ks: Sequence[int], world: World, *, progress: bool = False) -> Tensor:
+def squared_radii(
+    points: Points, ks: Sequence[int], world: World, *, progress: bool = False, heartbeat: Heartbeat = silent
+) -> Tensor:
     """Squared distance of every point to its k-th nearest other point, for each k: float64 [len(ks), N]."""
     deepest = max(ks)
     if deepest >= len(points):
@@ -90,7 +93,7 @@ def squared_radii(points: Points, ks: Sequence[int], world: World, *, progress: 
             smallest = torch.cat([smallest, squared], dim=1).topk(deepest, largest=False).values
         return (padded(smallest),)
 
-    (smallest,) = spread(world, len(points.blocks), unit, label="neighbours", progress=progress)
+    (smallest,) = spread(world, len(points.blocks), unit, label="neighbours", progress=progress, heartbeat=heartbeat)
     smallest = smallest.flatten(0, 1)[: len(points)]  # [blocks, ROWS, deepest] -> [N, deepest]
     return torch.stack([smallest[:, k - 1] for k in ks])
 
@@ -115,6 +118,7 @@ def nearest(
     *,
     but: NDArray[np.int64] | None = None,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> Nearest:
     """The nearest of `points` float32 [M, d] to each of `queries` float32 [N, d].
 
@@ -140,7 +144,9 @@ def nearest(
             index = torch.where(closer, numbers[column], index)
         return padded(best), padded(index)
 
-    best, index = spread(world, len(from_points.blocks), unit, label="nearest images", progress=progress)
+    best, index = spread(
+        world, len(from_points.blocks), unit, label="nearest images", progress=progress, heartbeat=heartbeat
+    )
     best, index = (values.flatten(0, 1)[: len(queries)].cpu() for values in (best, index))
     return Nearest(best.sqrt().numpy(), index.numpy())
 

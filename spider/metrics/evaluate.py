@@ -18,6 +18,7 @@ from spider.embed.embedding import Embedding
 from spider.embed.features import extract_features, extract_features_and_logits
 from spider.embed.images import NumberedImages
 from spider.errors import SpiderError, SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.protocols import protocol_for
 from spider.metrics.registry import METRICS, Comparison, Metric, metrics_named
 from spider.metrics.results import MetricResult
@@ -40,6 +41,7 @@ def evaluate_images(
     cache: FeatureCache | None = None,
     figures: Path | None = None,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> list[MetricResult]:
     """Score `samples` against `reference`; a collective: every rank calls it and gets the same results.
 
@@ -53,6 +55,7 @@ def evaluate_images(
         seed: of the metrics' own draws (KID's subsets, ...), not of the samples.
         cache: keeps the features of reference and training images between calls.
         figures: a folder for the figures of the metrics that have any: `nearest-histogram.png`, `nearest-panel.png`.
+        heartbeat: called on all ranks every few seconds, at the same places; what it raises ends the evaluation.
 
     Raises:
         SpiderUsageError: an unknown metric or protocol, one that the embedding cannot serve, too few images for it.
@@ -69,13 +72,14 @@ def evaluate_images(
         training = None
 
     comparison = Comparison(
-        *_samples(samples, count, chosen, embedding, world, progress),
-        reference=_features(reference, embedding, world, cache, progress),
-        training=None if training is None else _features(training, embedding, world, cache, progress),
+        *_samples(samples, count, chosen, embedding, world, progress, heartbeat),
+        reference=_features(reference, embedding, world, cache, progress, heartbeat),
+        training=None if training is None else _features(training, embedding, world, cache, progress, heartbeat),
         protocol=rules,
         seed=seed,
         world=world,
         progress=progress,
+        heartbeat=heartbeat,
     )
     sets = {"samples": (samples, count), "reference": (reference, len(reference))}
     if training is not None:
@@ -98,19 +102,28 @@ def _samples(
     embedding: Embedding,
     world: World,
     progress: bool,
+    heartbeat: Heartbeat,
 ) -> tuple[Features, Features | None]:
     """Features of the first `count` samples, and their logits if a metric needs them."""
     if not any(metric.needs_logits for metric in metrics):
-        features = extract_features(samples, embedding, world, stop=count, progress=progress)
+        features = extract_features(samples, embedding, world, stop=count, progress=progress, heartbeat=heartbeat)
         return _require_finite(features, samples), None
-    features, logits = extract_features_and_logits(samples, embedding, world, stop=count, progress=progress)
+    features, logits = extract_features_and_logits(
+        samples, embedding, world, stop=count, progress=progress, heartbeat=heartbeat
+    )
     return _require_finite(features, samples), _require_finite(logits, samples)
 
 
 def _features(
-    images: NumberedImages, embedding: Embedding, world: World, cache: FeatureCache | None, progress: bool
+    images: NumberedImages,
+    embedding: Embedding,
+    world: World,
+    cache: FeatureCache | None,
+    progress: bool,
+    heartbeat: Heartbeat,
 ) -> Features:
-    return _require_finite(extract_features(images, embedding, world, cache=cache, progress=progress), images)
+    features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
+    return _require_finite(features, images)
 
 
 def _require_finite(rows: Features, images: NumberedImages) -> Features:
@@ -126,6 +139,7 @@ def _require_finite(rows: Features, images: NumberedImages) -> Features:
 def _result(
     metric: Metric, comparison: Comparison, embedding: Embedding, sets: dict[str, tuple[NumberedImages, int]]
 ) -> MetricResult:
+    comparison.heartbeat()
     score = metric.score(comparison)
     return MetricResult(
         name=metric.name,

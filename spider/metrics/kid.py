@@ -16,6 +16,7 @@ from torch import Tensor
 from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.spread import spread
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def kid(
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> KernelDistance:
     """Mean over subsets drawn without replacement from float32 [N, d] and [M, d]. Subset s is drawn from (seed, s)."""
     size = min(subset_size, len(samples), len(reference))
@@ -67,25 +69,27 @@ def kid(
         within = (_off_diagonal_sum(x) + _off_diagonal_sum(y)) / (size * (size - 1))
         return (within - 2 * _kernel(x, y).mean(),)
 
-    (estimates,) = spread(world, subsets, unit, label="kid", progress=progress)
+    (estimates,) = spread(world, subsets, unit, label="kid", progress=progress, heartbeat=heartbeat)
     differ = subsets > 1 and size < max(len(samples), len(reference))
     return KernelDistance(
         float(estimates.mean()), float(estimates.std(correction=0)) if differ else None, subsets, size
     )
 
 
-def kid_full(samples: Features, reference: Features, world: World, *, progress: bool = False) -> float:
+def kid_full(
+    samples: Features, reference: Features, world: World, *, progress: bool = False, heartbeat: Heartbeat = silent
+) -> float:
     """The estimate from all pairs at once: float32 [N, d], [M, d], any N and M above 1. No draw, no seed."""
     _require_two(min(len(samples), len(reference)))
     n, m = len(samples), len(reference)
     among_samples, among_reference, across = (
-        _kernel_sum(x, y, world, progress=progress)
+        _kernel_sum(x, y, world, progress=progress, heartbeat=heartbeat)
         for x, y in ((samples, samples), (reference, reference), (samples, reference))
     )
     return among_samples / (n * (n - 1)) + among_reference / (m * (m - 1)) - 2 * across / (n * m)
 
 
-def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool) -> float:
+def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat) -> float:
     """The kernel summed over all pairs of [N, d] and [M, d], or of two different rows when both are the same array."""
     same = x is y
     # The kernel matrix of a set with itself is symmetric: blocks above the diagonal count twice.
@@ -99,7 +103,7 @@ def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool) -> fl
         total = _kernel(rows, _float64(y[j : j + ROWS], world)).sum()
         return (2 * total if same else total,)
 
-    (sums,) = spread(world, len(corners), unit, label="kid_full", progress=progress)
+    (sums,) = spread(world, len(corners), unit, label="kid_full", progress=progress, heartbeat=heartbeat)
     return float(sums.sum())
 
 

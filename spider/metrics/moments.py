@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.spread import spread
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Moments:
         return scatter / max(self.count - ddof, 1)
 
 
-def moments_of(features: Features, world: World) -> Moments:
+def moments_of(features: Features, world: World, *, heartbeat: Heartbeat = silent) -> Moments:
     """The moments of float32 [N, d], summed on `world.device` and returned on the CPU, for LAPACK to decompose.
 
     The ranks share the columns of `outer` rather than the images: what crosses between them is one matrix [d, d],
@@ -80,7 +81,7 @@ def moments_of(features: Features, world: World) -> Moments:
             part[: hi - lo] += block[:, lo:hi].T @ block
         return (part,)
 
-    (parts,) = spread(world, -(-dim // COLUMNS), columns, label="moments")
+    (parts,) = spread(world, -(-dim // COLUMNS), columns, label="moments", heartbeat=heartbeat)
     return Moments(count, total.cpu(), parts.flatten(0, 1)[:dim].cpu())
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.distances import Nearest, nearest
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def nearest_training(
     held_out: Features | None = None,
     seed: int = 0,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> NearestTraining:
     """Compare samples float32 [N, d] with training images float32 [M, d], M at least 2.
 
@@ -90,6 +92,8 @@ def nearest_training(
     pool = training if held_out is None else held_out
     rng = draws.generator(seed, "metrics.nearest")
     chosen = np.sort(rng.choice(len(pool), min(len(pool), MOST_UNSEEN), replace=False))
-    found = nearest(samples, training, world, progress=progress)
-    unseen = nearest(pool[chosen], training, world, but=chosen if held_out is None else None, progress=progress)
+    found = nearest(samples, training, world, progress=progress, heartbeat=heartbeat)
+    unseen = nearest(
+        pool[chosen], training, world, but=chosen if held_out is None else None, progress=progress, heartbeat=heartbeat
+    )
     return NearestTraining(found, unseen.distances, held_out=held_out is not None)

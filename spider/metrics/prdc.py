@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spider.embed.cache import Features
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.distances import Points, centre_of, padded, squared_distances, squared_radii, within
 from spider.metrics.spread import spread
 
@@ -60,6 +61,7 @@ def prdc(
     world: World,
     *,
     progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> list[Manifolds]:
     """The four numbers of samples float32 [M, d] against reference float32 [N, d], for each neighbourhood.
 
@@ -68,7 +70,9 @@ def prdc(
     centre = centre_of(reference)
     real, fake = (Points(features, centre, world.device) for features in (reference, samples))
     ks = [neighbourhood.k for neighbourhood in neighbourhoods]
-    real_radii, fake_radii = (squared_radii(points, ks, world, progress=progress) for points in (real, fake))
+    real_radii, fake_radii = (
+        squared_radii(points, ks, world, progress=progress, heartbeat=heartbeat) for points in (real, fake)
+    )
 
     def unit(b: int) -> tuple[Tensor, Tensor, Tensor]:
         """Reference block b against all samples: balls' samples [ROWS, H], recalled [ROWS, H], precise [H, M]."""
@@ -88,7 +92,9 @@ def prdc(
                 precise[h, columns] = in_real_ball.any(dim=0)
         return padded(samples_in_ball), padded(recalled), precise
 
-    counts, recalled, precise = spread(world, len(real.blocks), unit, label="precision and recall", progress=progress)
+    counts, recalled, precise = spread(
+        world, len(real.blocks), unit, label="precision and recall", progress=progress, heartbeat=heartbeat
+    )
     # Padding is zeros, which count for nothing in a sum.
     return [
         Manifolds(

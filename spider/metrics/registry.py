@@ -16,6 +16,7 @@ import numpy as np
 from spider.embed.cache import Features
 from spider.embed.embedding import Embedding
 from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
 from spider.metrics.frechet import frechet_distance, too_few_images
 from spider.metrics.inception_score import inception_score
 from spider.metrics.kid import kid, kid_full
@@ -51,12 +52,13 @@ class Comparison:
     seed: int
     world: World
     progress: bool = False
+    heartbeat: Heartbeat = silent
 
     @cached_property
     def manifolds(self) -> dict[Neighbourhood, Manifolds]:
         """Precision, recall, density and coverage for every neighbourhood of the protocol."""
         rules = list(dict.fromkeys([self.protocol.precision_recall, self.protocol.density_coverage]))
-        found = prdc(self.samples, self.reference, rules, self.world, progress=self.progress)
+        found = prdc(self.samples, self.reference, rules, self.world, progress=self.progress, heartbeat=self.heartbeat)
         return dict(zip(rules, found, strict=True))
 
     @cached_property
@@ -79,7 +81,13 @@ class Comparison:
         training = self.reference if self.training is None else self.training
         held_out = None if self.training is None else self.reference
         return nearest_training(
-            self.samples, training, self.world, held_out=held_out, seed=self.seed, progress=self.progress
+            self.samples,
+            training,
+            self.world,
+            held_out=held_out,
+            seed=self.seed,
+            progress=self.progress,
+            heartbeat=self.heartbeat,
         )
 
 
@@ -127,9 +135,10 @@ class Metric:
 
 def _fid(c: Comparison) -> Score:
     ddof = c.protocol.ddof
-    distance = frechet_distance(moments_of(c.samples, c.world), moments_of(c.reference, c.world), ddof=ddof)
-    dim = c.samples.shape[1]
     sets = {"samples": c.samples, "reference": c.reference}
+    samples, reference = (moments_of(features, c.world, heartbeat=c.heartbeat) for features in sets.values())
+    distance = frechet_distance(samples, reference, ddof=ddof, heartbeat=c.heartbeat)
+    dim = c.samples.shape[1]
     found = [(name, too_few_images(len(features), dim)) for name, features in sets.items()]
     return Score(
         distance, protocol={"ddof": ddof}, warnings=[f"{name}: {warning}" for name, warning in found if warning]
@@ -146,6 +155,7 @@ def _kid(c: Comparison) -> Score:
         subsets=c.protocol.kid_subsets,
         subset_size=asked,
         progress=c.progress,
+        heartbeat=c.heartbeat,
     )
     size = estimate.subset_size
     return Score(
@@ -158,7 +168,7 @@ def _kid(c: Comparison) -> Score:
 
 
 def _kid_full(c: Comparison) -> Score:
-    return Score(kid_full(c.samples, c.reference, c.world, progress=c.progress))
+    return Score(kid_full(c.samples, c.reference, c.world, progress=c.progress, heartbeat=c.heartbeat))
 
 
 def _inception_score(c: Comparison) -> Score:

@@ -13,24 +13,34 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
+from spider.heartbeat import Heartbeat, silent
+
 if TYPE_CHECKING:
     from cluster.world import World
 
 
 def spread(
-    world: World, count: int, compute: Callable[[int], tuple[Tensor, ...]], *, label: str, progress: bool = False
+    world: World,
+    count: int,
+    compute: Callable[[int], tuple[Tensor, ...]],
+    *,
+    label: str,
+    progress: bool = False,
+    heartbeat: Heartbeat = silent,
 ) -> tuple[Tensor, ...]:
     """Compute units 0 .. count - 1 on all ranks together; every rank gets one tensor [count, ...] per output.
 
     Args:
         compute: unit number to its outputs. An output has the same shape and dtype in every unit.
         label: what the progress bar calls the work.
+        heartbeat: called before every round of units.
     """
     mine: list[tuple[Tensor, ...]] = []
     rounds = -(-count // world.size)
     for r in trange(
         rounds, desc=label, unit="block", disable=None if progress and world.is_main else True, leave=False
     ):
+        heartbeat()
         # The last round may have fewer units than ranks; a gather needs something from every rank.
         mine.append(compute(min(r * world.size + world.rank, count - 1)))
     return tuple(

@@ -1,4 +1,8 @@
-"""Measuring while training: the same samples at every visit, and which checkpoint is best."""
+"""Measuring while training: the same samples at every visit, and which checkpoint is best.
+
+An evaluation may take longer than a job that is taken away has left. One that is abandoned is owed: the checkpoint of
+that moment says so, and whoever goes on from it makes it before anything else.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,13 @@ from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
 from spider.evaluation import open_embedding
 from spider.files import cache_directory
+from spider.heartbeat import Heartbeat
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.registry import METRICS, metrics_named
 from spider.metrics.results import write_result
 from spider.run import RunDirectory, checkpoint_name
+from spider.train.clock import crosses
 from spider.train.environment import versions
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
@@ -36,14 +42,21 @@ class Best:
 
 
 class Evaluator:
-    """Runs `evaluate.metrics` on the averaged generator. Nothing is opened unless `evaluate.every_kimg` is set."""
+    """Runs `evaluate.metrics` on the averaged generator. Nothing is opened unless `evaluate.every_kimg` is set.
+
+    Attributes:
+        best: the best checkpoint so far; None before the first evaluation.
+        before: the best one before that.
+        owed: whether an evaluation at the present clock was begun and abandoned.
+    """
 
     def __init__(self, trainer: Trainer, directory: RunDirectory) -> None:
         self.trainer = trainer
         self.directory = directory
         self.settings = settings = trainer.config.evaluate
         self.best: Best | None = None
-        self.before: Best | None = None  # the best one
+        self.before: Best | None = None
+        self.owed = False
         self.reference: ShardDataset | None = None
         if settings.every_kimg is None:
             return
@@ -65,12 +78,17 @@ class Evaluator:
         """Whether anything is measured."""
         return self.reference is not None
 
-    def measure(self, record: Recorder) -> bool:
-        """Evaluate the averaged generator; whether it is the best so far. All ranks."""
+    def measure(self, record: Recorder, heartbeat: Heartbeat) -> bool:
+        """Evaluate the averaged generator; whether it is the best so far. All ranks.
+
+        Args:
+            heartbeat: see `spider.heartbeat`. If it raises, nothing was measured, and the evaluation is owed.
+        """
         trainer, settings = self.trainer, self.settings
         assert self.reference is not None
         generator = trainer.frozen()
         name = checkpoint_name(trainer.images)
+        self.owed = True
         results = evaluate_images(
             generator.numbered(f"{self.directory.path.name}@{name}", settings.seed, settings.count),
             self.reference,
@@ -81,11 +99,15 @@ class Evaluator:
             training=trainer.dataset,
             seed=settings.seed,
             cache=self.cache,
+            heartbeat=heartbeat,
         )
+        self.owed = False
         if trainer.world.is_main:
             provenance = {**generator.provenance(), "images": trainer.images, "versions": versions()}
-            write_result(self.directory.evaluations / f"{name}.json", results, provenance)
-        record.evaluation([result.to_json() for result in results])
+            file = self.directory.evaluations / f"{name}.json"
+            # The file comes after the curves. So if it is there, they have the point, and a kill came before the save
+            record.evaluation([result.to_json() for result in results], drawn=file.exists())
+            write_result(file, results, provenance)
         first = results[0]
         if first.value is None or not self._improves(first.name, first.value):
             return False
@@ -93,11 +115,12 @@ class Evaluator:
         return True
 
     def state(self) -> dict[str, Any]:
-        """Which checkpoint is best, and by which reference, as JSON."""
+        """Which checkpoint is best, by which reference, and whether an evaluation is owed, as JSON."""
         return {
             "best": self.best.as_json() if self.best else None,
             "before": self.before.as_json() if self.before else None,
             "reference": self.reference.fingerprint if self.reference else None,
+            "owed": self.owed,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -106,6 +129,8 @@ class Evaluator:
         if None not in (theirs, mine) and theirs != mine:
             raise SpiderError(f"evaluate.reference: the run was measured against {theirs}, this one would be by {mine}")
         self.best, self.before = (Best(**state[key]) if state[key] else None for key in ("best", "before"))
+        due = crosses(self.trainer.images, self.trainer.config.batch, self.settings.every_kimg)  # by today's settings
+        self.owed = due and state.get("owed", False)  # which older checkpoints do not say
 
     def _improves(self, metric: str, value: float) -> bool:
         if self.best is None:

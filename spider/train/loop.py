@@ -7,7 +7,8 @@
         the average of its weights, p and k move
         what is due is written: numbers, grids, metrics, a checkpoint
 
-Everything that decides is decided by all ranks together.
+Everything that decides is decided by all ranks together. A request to stop is heeded after an iteration, and within an
+evaluation, which is then abandoned and owed: see `spider.train.evaluator`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from cluster.checkpoint import CheckpointStore
 from cluster.lock import alone_in
-from cluster.stop import StopRequest
+from cluster.stop import Stopped, StopRequest
 from cluster.world import World
 from spider.config.schema import Config
 from spider.files import write_text
@@ -87,6 +88,11 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
         record.samples()
     record.reals()
     with StopRequest(world) as stop:
+        if evaluator.owed:
+            _measure(evaluator, record, stop)
+            if evaluator.owed:
+                return _stopped(trainer, record)
+            saver.save(replace=True)
         while trainer.images < total:
             trainer.iterate()
             record.iteration()
@@ -94,20 +100,34 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
                 record.row()
             if _due(trainer, log.samples_every_kimg):
                 record.samples()
-            improved = _due(trainer, trainer.config.evaluate.every_kimg) and evaluator.measure(record)
+            improved = _due(trainer, trainer.config.evaluate.every_kimg) and _measure(evaluator, record, stop)
             stopping, due = stop.agreed(), world.any(saver.due())
-            finished = trainer.images >= total
+            finished = trainer.images >= total and not evaluator.owed
             if improved or stopping or due or finished:
                 saver.save()
             if stopping and not finished:
-                record.last()
-                record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
-                return "stopped"
-    if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
-        evaluator.measure(record)
-        saver.write_best()
+                return _stopped(trainer, record)
+        if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
+            _measure(evaluator, record, stop)
+            if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
+                return _stopped(trainer, record)
+            saver.write_best()
     record.last()
     return "finished"
+
+
+def _measure(evaluator: Evaluator, record: Recorder, stop: StopRequest) -> bool:
+    """Whether an evaluation finds the best so far. One that is abandoned for a stop finds nothing, and is owed."""
+    try:
+        return evaluator.measure(record, stop.check)
+    except Stopped:
+        return False
+
+
+def _stopped(trainer: Trainer, record: Recorder) -> str:
+    record.last()
+    record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
+    return "stopped"
 
 
 def _due(trainer: Trainer, every_kimg: float | None) -> bool:
@@ -144,11 +164,11 @@ class Saver:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
             self.trainer.load(store.load(branch.checkpoint))
 
-    def save(self) -> None:
-        """Write the state, then let go of what need not be kept."""
+    def save(self, *, replace: bool = False) -> None:
+        """Write the state, or replace what was written at this clock, then let go of what need not be kept."""
         snapshot = self.trainer.snapshot()
         snapshot.state["evaluator"] = self.evaluator.state()
-        self.store.save(checkpoint_name(self.trainer.images), snapshot)
+        self.store.save(checkpoint_name(self.trainer.images), snapshot, replace=replace)
         self.write_best()
         self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())
         self._saved_at = time.monotonic()

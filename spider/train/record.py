@@ -11,6 +11,9 @@ it lies: written after the checkpoint, which knows nothing of them, and taken ba
 that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
 several at one clock, and gets only what is due.
 
+An evaluation that is due may be abandoned for a stop. Then the checkpoint knows that it is owed, and it is written at
+its clock by whoever goes on.
+
 samples/reals.png is a draw of training images. In the other grids every image bears its number: the one called seed 7
 in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes.
 """
@@ -133,11 +136,9 @@ class Recorder:
         if self.is_main and not crosses(images, batch, log.samples_every_kimg):
             self._write_samples()
 
-    def evaluation(self, rows: list[dict[str, Any]]) -> None:
-        """Results of metrics, as JSON and as curves."""
-        if not self.is_main:
-            return
-        if crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg):
+    def evaluation(self, rows: list[dict[str, Any]], *, drawn: bool) -> None:
+        """Results of metrics, on the main rank: as a line, and as curves unless those are drawn already."""
+        if not drawn and crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg):
             self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
         self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(_result(row) for row in rows)]))
 

@@ -204,6 +204,31 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     assert _same(_store(tmp_path).load("a"), _snapshot(1.0))
 
 
+def test_a_replaced_checkpoint_is_the_new_one_and_leaves_nothing(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for value in (1.0, 2.0):
+        store.save("000001-kimg", _snapshot(value), replace=True)
+    assert _same(store.load("000001-kimg"), _snapshot(2.0))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["000001-kimg"]
+
+
+def test_a_refused_replacement_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(tmp_path)
+    store.save("000001-kimg", _snapshot(1.0))
+    rename = Path.rename
+
+    def refuse_the_new_one(source: Path, target: Path) -> Path:
+        if target.name == "000001-kimg" and json.loads((source / "state.json").read_text())["images"] == 2000:
+            raise PermissionError(13, "Permission denied")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(ClusterError, match="could not be written: Permission denied"):
+        store.save("000001-kimg", _snapshot(2.0), replace=True)
+    assert _same(store.load("000001-kimg"), _snapshot(1.0))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["000001-kimg"]
+
+
 def test_prune_keeps_the_last_and_the_named(tmp_path: Path) -> None:
     store = _store(tmp_path)
     for kimg in range(8):

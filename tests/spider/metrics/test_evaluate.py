@@ -3,6 +3,7 @@
 import functools
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from cluster.world import World
 from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
-from spider.metrics import distances, kid, moments, registry
+from spider.heartbeat import Heartbeat, silent
+from spider.metrics import distances, kid, moments, registry, spread
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import PROTOCOLS
 from spider.metrics.registry import METRICS
@@ -99,7 +101,9 @@ def _quick_sid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "sid_curves", QUICK_SID)
 
 
-def measure_everything(world: World) -> list[dict[str, object]]:
+def measure_everything(
+    world: World, cache: FeatureCache | None = None, heartbeat: Heartbeat = silent
+) -> list[dict[str, object]]:
     """Every metric, in blocks so small that there are more of them than ranks."""
     small = [mock.patch.object(module, "ROWS", 32) for module in (distances, kid, moments)]
     quick = mock.patch.object(registry, "sid_curves", QUICK_SID)
@@ -113,6 +117,8 @@ def measure_everything(world: World) -> list[dict[str, object]]:
             metrics=list(METRICS),
             embedding=inception(),
             world=world,
+            cache=cache,
+            heartbeat=heartbeat,
         )
     finally:
         mock.patch.stopall()
@@ -127,6 +133,45 @@ def test_every_metric_is_the_same_on_one_two_four_ranks(ranks):
                 assert found["value"] == pytest.approx(expected["value"], rel=1e-9), (size, found["label"])
                 assert (found["std"] or 0) == pytest.approx(expected["std"] or 0, rel=1e-9)
                 assert found["protocol"] == expected["protocol"]
+
+
+def beats_of_everything(world: World, root: Path) -> list[list[int]]:
+    """On a rank: at every heartbeat, how many each rank has had; with an empty cache, then with a full one."""
+    beats: list[list[int]] = []
+    for _ in range(2):
+        measure_everything(world, FeatureCache(root), lambda: beats.append(world.all_gather_json(len(beats))))
+    return beats
+
+
+def test_all_ranks_have_their_heartbeats_at_the_same_places(ranks, tmp_path):
+    """So that one which communicates, or raises, does so on all of them."""
+    for size in (2, 4):
+        for beats in ranks(size).run(beats_of_everything, tmp_path / str(size)):
+            assert beats == [[n] * size for n in range(len(beats))]
+
+
+def test_no_two_rounds_of_an_evaluation_are_without_a_heartbeat_between(monkeypatch, tmp_path):
+    """Rounds of blocks through the embedding, of units of a metric, and pieces from the cache."""
+    events: list[str] = []
+
+    def noted(function):
+        return lambda *args, **kwargs: (events.append("round"), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr(Projection, "features", noted(Projection.features))
+    monkeypatch.setattr(FeatureCache, "load", noted(FeatureCache.load))
+    monkeypatch.setattr(spread, "trange", lambda count, **_: (events.append("round") or r for r in range(count)))
+    for _ in range(2):
+        measure_everything(WORLD, FeatureCache(tmp_path), lambda: events.append("beat"))
+    assert events.count("round") > 2 * 100  # of kid alone
+    assert ("round", "round") not in set(pairwise(events))
+
+
+def test_what_a_heartbeat_raises_ends_an_evaluation():
+    def stop() -> None:
+        raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        measure_everything(WORLD, heartbeat=stop)
 
 
 def test_blocks_change_no_metric():

@@ -11,17 +11,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.checkpoint import CheckpointStore
+from cluster.errors import ClusterError
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.frozen import GeneratedImages
 from spider.run import RunDirectory, resolve
+from spider.train.evaluator import Evaluator
 from spider.train.loop import train
 from spider.train.start import prepare
 
@@ -244,6 +248,102 @@ def test_every_method_resumes_exactly(digits, patches, stage, tmp_path, method):
             config = prepare(make_config({"data": {"path": str(digits)}}, [*keys, f"kimg={length}"]), directory)
             assert train(config, directory, World.single(), progress=False) == "finished"
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def stop_within(patch, *evaluations):
+    """SIGTERM while the samples of these evaluations are made; 0 is the process's next one."""
+    made, batch = [], GeneratedImages.batch
+
+    def batch_and_stop(self, start, stop):
+        if start == 0:
+            made.append(self.name)
+            if len(made) - 1 in evaluations:
+                signal.raise_signal(signal.SIGTERM)
+        return batch(self, start, stop)
+
+    patch.setattr(GeneratedImages, "batch", batch_and_stop)
+
+
+def evaluated(path):
+    """The names of the evaluations that were made."""
+    return sorted(file.stem for file in RunDirectory(Path(path)).evaluations.glob("*.json"))
+
+
+def owed(path):
+    """What the newest checkpoint says."""
+    store = CheckpointStore(RunDirectory(Path(path)).checkpoints, World.single())
+    return store.load(resolve(str(path)).checkpoint).state["evaluator"]["owed"]
+
+
+def test_an_evaluation_abandoned_for_a_stop_is_made_first_on_resume(digits, uninterrupted, tmp_path):
+    """Also if it is abandoned again, and if it is the one that is due at the run's end."""
+    path = tmp_path / "run"
+    for made in ([], [], ["000000.400-kimg", "000000.800-kimg"]):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_within(patch, 2 if made else 0)
+            assert run(digits, path) == "stopped"
+        assert evaluated(path) == made
+        assert owed(path)
+        assert not RunDirectory(path).success_file.exists()
+    assert run(digits, path) == "finished"
+    assert RunDirectory(path).success_file.exists()
+    assert_equal_runs(path, uninterrupted)
+
+
+def test_a_run_stopped_in_its_last_evaluation_out_of_turn_makes_it_and_finishes(digits, tmp_path):
+    run(digits, tmp_path / "whole", ["kimg=0.5"])
+    with pytest.MonkeyPatch.context() as patch:
+        stop_within(patch, 1)
+        assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "stopped"
+    assert evaluated(tmp_path / "run") == ["000000.400-kimg"]
+    assert not RunDirectory(tmp_path / "run").success_file.exists()
+    assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "finished"
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_kill_after_an_evaluation_that_was_owed_shows_it_once(digits, tmp_path, monkeypatch):
+    """Before the checkpoint knows that it was made."""
+    run(digits, tmp_path / "whole", ["kimg=0.5"])
+    with monkeypatch.context() as patch:
+        stop_within(patch, 0)
+        assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", Mock(side_effect=ClusterError("killed")))
+        with pytest.raises(ClusterError, match="killed"):
+            run(digits, tmp_path / "run", ["kimg=0.5"])
+    assert evaluated(tmp_path / "run") == ["000000.400-kimg"]
+    assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "finished"
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_checkpoint_that_does_not_say_what_is_owed_owes_nothing(digits, tmp_path, monkeypatch):
+    state = Evaluator.state
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "state", lambda self: {k: v for k, v in state(self).items() if k != "owed"})
+        run(digits, tmp_path / "run", ["kimg=0.4"])
+    assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "finished"
+    assert evaluated(tmp_path / "run") == ["000000.400-kimg", "000000.500-kimg"]
+
+
+def stopped_within(world, data, path, kimg, rank, evaluation):
+    """On a rank: train to `kimg`; one rank is asked to stop during an evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        if world.rank == rank:
+            stop_within(patch, evaluation)
+        return distributed(world, data, path, kimg)
+
+
+def test_a_stop_on_one_rank_within_an_evaluation_ends_on_both(ranks, digits, tmp_path):
+    """In turn at 0.4; out of turn at 0.5, by the other rank, after what was owed was made."""
+    path = tmp_path / "parts"
+    ranks(2).run(distributed, digits, tmp_path / "whole", 0.5)
+    assert ranks(2).run(stopped_within, digits, path, 0.5, 1, 0) == ["stopped"] * 2
+    assert evaluated(path) == []
+    assert owed(path)
+    assert ranks(2).run(stopped_within, digits, path, 0.5, 0, 1) == ["stopped"] * 2
+    assert evaluated(path) == ["000000.400-kimg"]
+    assert ranks(2).run(distributed, digits, path, 0.5) == ["finished"] * 2
+    assert_equal_runs(path, tmp_path / "whole")
 
 
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_before(digits, tmp_path, capfd):
