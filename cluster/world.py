@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,6 +36,8 @@ class World:
         size: number of processes.
         local_rank: this process among those of its machine.
         device: where this rank computes. Tensors on the CPU may be sent too, also when the device is a GPU.
+        waited_s: seconds that this process has spent within collectives since `take_waited_s`, waiting for the others
+            and for the network. NCCL's return at once: on a GPU, waiting shows where the host next asks for a result.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class World:
         self.size = size
         self.local_rank = local_rank
         self.device = device
+        self.waited_s = 0.0
         self._group = group
         self._owns_process_group = False
         self._sum_in_autograd: Callable[[Tensor, World], Tensor] = _SumOverRanks.apply
@@ -234,6 +238,11 @@ class World:
             if text is not None:
                 raise ClusterError(f"rank {rank}: {text}")
 
+    def take_waited_s(self) -> float:
+        """`waited_s`, which begins anew."""
+        seconds, self.waited_s = self.waited_s, 0.0
+        return seconds
+
     def _count(self, flag: bool) -> int:
         """How many ranks set the flag. On the CPU, so that asking never waits for a GPU."""
         return int(self.all_reduce_sum_(torch.tensor(int(flag))))
@@ -251,7 +260,8 @@ class World:
 
     @contextmanager
     def _collective(self, doing: str, tensor: Tensor) -> Iterator[None]:
-        """Say which rank was doing what when the backend gives up."""
+        """Take the time, and say which rank was doing what when the backend gives up."""
+        started = time.perf_counter()
         try:
             yield
         except RuntimeError as error:
@@ -260,6 +270,8 @@ class World:
                 f"rank {self.rank} of {self.size} failed {doing} {what} with the other ranks, "
                 f"one of which has stopped or does something else: {one_line(error)}"
             ) from error
+        finally:
+            self.waited_s += time.perf_counter() - started
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -11,6 +11,13 @@ it lies: written after the checkpoint, which knows nothing of them, and taken ba
 that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
 several at one clock, and gets only what is due.
 
+Ranks go in step, and all show the same img/s. So of several ranks `timing` says which one the others waited for: the
+one with the most work of its own (`slowest_rank`, and by how much it exceeds the mean of all), and the one that waited
+longest for images (`data_wait_rank`; `data_wait_percent` is then its). Own work is wall time without that spent within
+collectives and waiting for images; on rank 0 it includes what is written here. It is the host's figure. Collectives of
+NCCL return at once, so with GPUs the host waits for other ranks where it asks for a result, which counts as own work;
+collectives of DeepSpeed are not seen at all. What shows is a slow host or a slow reader; a slow GPU may not.
+
 An evaluation that is due may be abandoned for a stop. Then the checkpoint knows that it is owed, and it is written at
 its clock by whoever goes on.
 
@@ -44,6 +51,8 @@ from spider.images import to_float
 from spider.run import RunDirectory, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.trainer import Trainer
+
+_CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
 
 
 class Recorder:
@@ -166,19 +175,23 @@ class Recorder:
         return pixels
 
     def _timing(self) -> dict[str, float | None]:
-        """img/s, data wait and memory since the last row."""
+        """img/s, data wait and memory since the last row; of several ranks, which holds the others up. All ranks."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, images = now - self._row_started, trainer.images - self._row_images
         self._row_started, self._row_images = now, trainer.images
+        data_wait_s, waited_s = trainer.waits.take(), trainer.world.take_waited_s()
         timing: dict[str, float | None] = {
             "img_per_s": images / seconds,
             "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
-            "data_wait_percent": 100 * trainer.waits.take() / seconds,
+            "data_wait_percent": 100 * data_wait_s / seconds,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         if trainer.world.device.type == "cuda":
             timing["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
             timing["gpu_reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
+        if trainer.world.size > 1:
+            own_s = seconds - data_wait_s - waited_s
+            timing |= _over_ranks(trainer.world.all_gather_json([own_s, 100 * data_wait_s / seconds]))
         return timing
 
     def _scalars(self, values: dict[str, float | None]) -> None:
@@ -191,6 +204,18 @@ class Recorder:
     def _image(self, tag: str, pixels: npt.NDArray[np.uint8]) -> None:
         if self._writer is not None:
             self._writer.add_image(tag, pixels, self.trainer.images, dataformats="HWC")
+
+
+def _over_ranks(by_rank: list[list[float]]) -> dict[str, float | None]:
+    """Which rank holds the others up, from (seconds of own work, percent of the time waiting for images) of each."""
+    own_s, data_wait_percent = zip(*by_rank, strict=True)
+    slowest, waiting = max(own_s), max(data_wait_percent)
+    return {
+        "slowest_rank": own_s.index(slowest),
+        "slowest_rank_percent": 100 * (slowest * len(own_s) / sum(own_s) - 1),
+        "data_wait_percent": waiting,
+        "data_wait_rank": data_wait_percent.index(waiting),
+    }
 
 
 def rewind(directory: RunDirectory, images: int, config: Config) -> None:
@@ -265,4 +290,6 @@ def _postfix(row: dict[str, Any], config: Config) -> str:
         parts.append(f"k {row['selection/k_now']}/{config.batch}")
     if config.selection.kind == "adaptive":  # which alone heeds p
         parts.append(f"p {row['overfit/p']:.3f}")
-    return " ".join(parts)
+    excess = row["timing"].get("slowest_rank_percent", 0.0)
+    slower = excess > _CLEARLY_SLOWER_PERCENT
+    return " ".join(parts) + (f", rank {row['timing']['slowest_rank']} slowest (+{excess:.0f} %)" if slower else "")

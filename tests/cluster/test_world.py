@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +213,23 @@ def _leave_rank_0_alone(world: World) -> str:
     with pytest.raises(ClusterError) as raised:
         world.all_reduce_sum(torch.zeros(2, 3))
     return str(raised.value)
+
+
+def _waited(world: World) -> list[float]:
+    """Seconds in collectives while the last rank comes late to one of every kind, and after that was asked."""
+    world.take_waited_s()
+    for meet in (world.all_reduce_sum, world.all_gather, world.broadcast, world.sum_with_grad):
+        if world.rank == world.size - 1:
+            time.sleep(0.2)
+        meet(torch.ones(1))
+    return [world.take_waited_s(), world.take_waited_s()]
+
+
+def test_a_rank_knows_how_long_it_waited_for_others(ranks: Ranks) -> None:
+    (first, after), (late, _) = ranks(2).run(_waited)
+    assert first > 0.7 > late
+    assert after == 0
+    assert World.single().take_waited_s() == 0
 
 
 def test_a_rank_that_is_left_alone_says_so(ranks: Ranks) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import signal
 import time
@@ -12,13 +14,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.world import World
+from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.run import RunDirectory
 from spider.sources.build import open_generator
 from spider.train.loop import train
-from spider.train.record import Recorder, _wait_for_another_second
+from spider.train.record import Recorder, _postfix, _wait_for_another_second
 from spider.train.start import prepare
+from spider.train.trainer import Trainer
 
 OVERRIDES = [
     "batch=20",
@@ -151,6 +155,54 @@ def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
     lines = [line for line in text.splitlines() if " img/s" in line]
     assert [line.split(" kimg")[0] for line in lines] == ["0.1 of 0.24", "0.2 of 0.24", "0.24 of 0.24"]
     assert "left" in lines[0]
+
+
+def slow_on_rank_1(world, data, path, owner, name):
+    """On a rank: timings and lines of a run in which rank 1 sleeps for longer than an iteration takes."""
+    work = getattr(owner, name)
+
+    def slowly(*args):
+        time.sleep(1.0 if world.rank == 1 else 0)
+        return work(*args)
+
+    rows_of_one_iteration = ["kimg=0.06", "log.every_kimg=0.02", "evaluate.every_kimg=null", "data.workers=0"]
+    config = make_config({"data": {"path": str(data)}}, [*OVERRIDES, *rows_of_one_iteration])
+    directory, said = RunDirectory(path), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(owner, name, slowly)
+        train(prepare(config, directory), directory, world, progress=True)
+    timings = [json.loads(line)["timing"] for line in directory.metrics_file.read_text().splitlines()]
+    # Of the first row rank 0 spends most on grids, which nobody waits for
+    return timings[1:], [line for line in said.getvalue().splitlines() if " img/s" in line][1:]
+
+
+def test_a_rank_that_computes_slowly_is_named(ranks, digits, tmp_path):
+    timings, lines = ranks(2).run(slow_on_rank_1, digits, tmp_path / "run", Trainer, "iterate")[0]
+    for timing, line in zip(timings, lines, strict=True):
+        assert timing["slowest_rank"] == 1
+        assert timing["slowest_rank_percent"] > 20
+        assert line.endswith(f", rank 1 slowest (+{timing['slowest_rank_percent']:.0f} %)")
+
+
+def test_a_rank_that_reads_slowly_is_named(ranks, digits, tmp_path):
+    """And is not taken for one that computes slowly: what it waits for is none of its work."""
+    timings, _ = ranks(2).run(slow_on_rank_1, digits, tmp_path / "run", ShardDataset, "read_batch")[0]
+    for timing in timings:
+        assert timing["data_wait_rank"] == 1
+        assert timing["data_wait_percent"] > 10
+        assert timing["slowest_rank"] == 0 or timing["slowest_rank_percent"] < 50
+
+
+def test_nothing_is_said_of_ranks_that_are_alike(digits):
+    row = {"timing": {"slowest_rank": 1, "slowest_rank_percent": 20.0}, "loss/g": 1.0}
+    assert _postfix(row, make_config({"data": {"path": str(digits)}}, [])) == "G 1"
+
+
+def test_one_rank_is_not_compared(whole):
+    timings = [json.loads(line)["timing"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert timings
+    for timing in timings:
+        assert not {"slowest_rank", "slowest_rank_percent", "data_wait_rank"} & timing.keys()
 
 
 def test_nothing_is_said_unless_asked_for(digits, tmp_path, capsys):
