@@ -2,12 +2,20 @@
 
     checkpoints/
         000120-kimg/            see cluster/snapshot.py
-        .tmp-*/                 a save under way, or left by one that was killed; the next save removes it
+        .tmp-*/                 a write under way, or left by one that was killed; the next one removes it
         quarantine/000140-kimg/ one that did not verify, with reason.txt
 
 A save writes beside, fsyncs and renames, so that a kill at any moment leaves the old set, or the old set and the new
-one. Only a kill between the two renames of a replacement leaves the old set without the one replaced. Saving, loading
-and pruning are collective: rank 0 writes, every rank reads, and all raise if one does.
+one. Only a kill between the two renames of a replacement leaves the old set without the one replaced. Saving and
+loading are collective: rank 0 writes, every rank reads, and all raise if one does.
+
+Training need not wait for the disk. `async_save` returns when the ranks have compared their states and rank 0 has
+copied its own, and a thread of rank 0 writes the copy:
+
+    training      ... | compare, copy |  steps, which change the state  ...  | finish |
+    the thread                        | hash, write, fsync, rename | then()  |
+
+At most one write is under way, so that the extra memory is one copy of the state, on rank 0 alone.
 """
 
 from __future__ import annotations
@@ -16,16 +24,20 @@ import hashlib
 import re
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cluster.errors import ClusterError, ClusterUsageError
+from cluster.errors import DISK_FULL, ClusterError, ClusterUsageError, MachineError, one_line
 from cluster.snapshot import (
     STATE,
     TENSORS_SUFFIX,
@@ -49,11 +61,36 @@ _CHECKSUM_WORDS = 2**17
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Names order them: digits count as numbers, so 1000000-kimg follows 999999-kimg."""
+    """The checkpoints of one run. Names order them: digits count as numbers, so 1000000-kimg follows 999999-kimg.
+
+    Whoever calls `async_save` ends with `finish`, or uses the store as a context manager: leaving it waits for the
+    write under way, also when an exception leaves it, which is then the one that is raised.
+
+    Attributes:
+        written_s: seconds that all writes so far have taken. On rank 0; 0 on the others.
+        written_bytes: what they have written.
+    """
 
     def __init__(self, directory: Path | str, world: World) -> None:
         self.directory = Path(directory)
+        self.written_s = 0.0
+        self.written_bytes = 0
         self._world = world
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+            return
+        try:  # not together: the other ranks may be anywhere
+            self._wait()
+        except Exception as failure:
+            print(f"warning: {one_line(failure)}", file=sys.stderr)
 
     def names(self) -> list[str]:
         """The checkpoints that are there, oldest first, not yet verified. Not collective."""
@@ -70,38 +107,90 @@ class CheckpointStore:
 
         Raises:
             ClusterUsageError: the name is none, or JSON or safetensors cannot hold an entry, which is named.
-            ClusterError: the name is taken, the ranks differ (entry and ranks are named), or the disk refuses. What was
-                there before is still there.
+            ClusterError: the name is taken, the ranks differ (entry and ranks are named), or the disk refuses (a full
+                one: MachineError). What was there before is still there.
         """
-        with self._world.together():
-            self._check_name(name)
-            encoded = encode(snapshot)
-        if self._world.size > 1:
-            self._world.assert_same(_digests(encoded, self._world.device), f"checkpoint {name}")
+        encoded = self._agreed(name, snapshot, replace)
         with self._world.together():
             if self._world.is_main:
                 self._write(name, encoded, replace)
 
-    def _write(self, name: str, snapshot: EncodedSnapshot, replace: bool) -> None:
+    def async_save(
+        self, name: str, snapshot: Snapshot, then: Callable[[], None] | None = None, *, replace: bool = False
+    ) -> None:
+        """`save` that leaves the writing to a thread. The snapshot's tensors may change as soon as this returns.
+
+        A save that is still under way is waited for first.
+
+        Args:
+            replace: as of `save`.
+            then: what may be done only when the checkpoint is there; the thread of rank 0 calls it. Not collective.
+
+        Raises:
+            ClusterUsageError, ClusterError: as `save` does, of this checkpoint, but for what the disk refuses; that is
+                raised by the next save or by `finish`, as is what `then` raises.
+        """
+        encoded = self._agreed(name, snapshot, replace)
+        with self._world.together():
+            if self._world.is_main:
+                thread = ThreadPoolExecutor(1, "checkpoint")
+                self._under_way = thread.submit(self._write, name, encoded.copy(), replace, then)
+                thread.shutdown(wait=False)  # when the write is done
+
+    def finish(self) -> None:
+        """Wait until the save that is under way, if one is, and its `then` are done. Collective.
+
+        Raises:
+            ClusterError: on all ranks, what went wrong with it. Only once: the store can be used as before.
+        """
+        with self._world.together():
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            wait([self._under_way])  # may be interrupted, and is then waited for by whoever asks next
+            done, self._under_way = self._under_way, None
+            done.result()
+
+    def _agreed(self, name: str, snapshot: Snapshot, replace: bool) -> EncodedSnapshot:
+        """What all ranks hold, and nothing but the disk can refuse."""
+        self.finish()
+        with self._world.together():
+            self._check_name(name)
+            if self._world.is_main and not replace and (self.directory / name).exists():
+                raise ClusterError(f"checkpoint {self.directory / name} exists already")
+            encoded = encode(snapshot)
+        if self._world.size > 1:
+            self._world.assert_same(_digests(encoded, self._world.device), f"checkpoint {name}")
+        return encoded
+
+    def _write(
+        self, name: str, snapshot: EncodedSnapshot, replace: bool, then: Callable[[], None] | None = None
+    ) -> None:
+        started = time.monotonic()
         final, temporary, replaced = self.directory / name, self._temporary(name), self._temporary(name)
         if final.exists() and not replace:
             raise ClusterError(f"checkpoint {final} exists already")
         try:
-            for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
-                shutil.rmtree(left_over)
-            temporary.mkdir(parents=True)
-            write_directory(temporary, snapshot)
-            if final.exists():
-                final.rename(replaced)
-            temporary.rename(final)
-            fsync_directory(self.directory)
-        except OSError as error:
-            raise ClusterError(f"checkpoint {final} could not be written: {error.strerror or error}") from error
+            with _refusals(f"checkpoint {final} could not be written"):
+                for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
+                    shutil.rmtree(left_over)
+                temporary.mkdir(parents=True)
+                written_bytes = write_directory(temporary, snapshot)
+                if final.exists():
+                    final.rename(replaced)
+                temporary.rename(final)
+                fsync_directory(self.directory)
         finally:
             if replaced.exists() and not final.exists():  # the second rename was refused
                 replaced.rename(final)
             for left_over in (temporary, replaced):  # Gone already if renamed.
                 shutil.rmtree(left_over, ignore_errors=True)
+        self.written_s += time.monotonic() - started
+        self.written_bytes += written_bytes
+        if then is not None:
+            with _refusals(f"checkpoint {final} is written, but not what follows it"):
+                then()
 
     def load(self, name: str) -> Snapshot:
         """Read and verify one checkpoint; its tensors are on the CPU.
@@ -145,14 +234,16 @@ class CheckpointStore:
         return None
 
     def prune(self, keep_last: int, names: Collection[str] = ()) -> None:
-        """Remove all but the newest `keep_last` and those of the given names."""
+        """Remove all but the newest `keep_last` and those of the given names. Rank 0 does; not collective.
+
+        While a save is under way, only its `then` may call this.
+        """
         if keep_last < 1:
             raise ClusterUsageError(f"keep_last={keep_last} must be at least 1")
-        with self._world.together():
-            if self._world.is_main:
-                for name in self.names()[:-keep_last]:
-                    if name not in names:
-                        self._remove(name)
+        if self._world.is_main:
+            for name in self.names()[:-keep_last]:
+                if name not in names:
+                    self._remove(name)
 
     def _read(self, name: str) -> Snapshot:
         self._check_name(name)
@@ -187,6 +278,16 @@ class CheckpointStore:
         check_name(name)
         if name == QUARANTINE:
             raise ClusterUsageError(f"checkpoint name {name!r} is kept for the damaged ones")
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Say in one line what the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        kind = MachineError if error.errno in DISK_FULL else ClusterError
+        raise kind(f"{what}: {error.strerror or error}") from error
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
 
 class ClusterError(Exception):
     """A failure of ranks, of their communication or of their checkpoints."""
@@ -13,6 +17,12 @@ class ClusterUsageError(ClusterError):
     """A mistake of the caller that can be named before anything runs: an environment, a device, a checkpoint's name."""
 
     exit_code = 2
+
+
+class MachineError(ClusterError):
+    """The machine failed, not the request: a lost rank, a full disk. The same command may go well later."""
+
+    exit_code = 3
 
 
 def one_line(error: BaseException) -> str:

@@ -77,6 +77,17 @@ class EncodedSnapshot:
     files: dict[str, dict[str, Tensor]]
     state: bytes
 
+    def copy(self) -> EncodedSnapshot:
+        """The same in CPU memory of its own: as many bytes as will be written, also of views of a larger buffer."""
+        files = {
+            file: {
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in tensors.items()
+            }
+            for file, tensors in self.files.items()
+        }
+        return EncodedSnapshot(files, self.state)
+
 
 def encode(snapshot: Snapshot) -> EncodedSnapshot:
     """Check everything that can be refused before the disk is touched.
@@ -92,13 +103,18 @@ def encode(snapshot: Snapshot) -> EncodedSnapshot:
     return EncodedSnapshot(files, json.dumps(snapshot.state, indent=1, allow_nan=False).encode())
 
 
-def write_directory(directory: Path, snapshot: EncodedSnapshot) -> None:
-    """Write all files into an empty directory and, last, the manifest; all is on the disk when this returns."""
+def write_directory(directory: Path, snapshot: EncodedSnapshot) -> int:
+    """Write all files into an empty directory and, last, the manifest; all is on the disk when this returns.
+
+    Returns:
+        How many bytes the manifest lists.
+    """
     listed = {file: _write_file(directory / file, _safetensors(tensors)) for file, tensors in snapshot.files.items()}
     listed[STATE] = _write_file(directory / STATE, [snapshot.state])
     manifest = {"format": FORMAT, "files": listed}
     _write_file(directory / MANIFEST, [json.dumps(manifest, indent=1).encode()])
     fsync_directory(directory)
+    return sum(entry["bytes"] for entry in listed.values())
 
 
 def read_directory(directory: Path) -> Snapshot:

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cluster.errors import ClusterError, ClusterUsageError, one_line
+from cluster.errors import ClusterError, ClusterUsageError, MachineError, one_line
 
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -221,7 +221,8 @@ class World:
         cannot read. The block itself must not communicate.
 
         Raises:
-            ClusterError: on the ranks whose own block went well, naming the first rank whose did not.
+            ClusterError: on the ranks whose own block went well, naming the first rank whose did not. MachineError if
+                that rank's was one.
         """
         if self.size == 1:
             yield
@@ -231,12 +232,15 @@ class World:
             yield
         except Exception as error:
             failure = error
-        failures: list[str | None] = self._exchange_json(None if failure is None else one_line(failure))
+        failures = self._exchange_json(
+            None if failure is None else [one_line(failure), isinstance(failure, MachineError)]
+        )
         if failure is not None:
             raise failure
-        for rank, text in enumerate(failures):
-            if text is not None:
-                raise ClusterError(f"rank {rank}: {text}")
+        for rank, told in enumerate(failures):
+            if told is not None:
+                text, by_machine = told
+                raise (MachineError if by_machine else ClusterError)(f"rank {rank}: {text}")
 
     def take_waited_s(self) -> float:
         """`waited_s`, which begins anew."""

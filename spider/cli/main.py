@@ -3,6 +3,7 @@
 exit code   0   done
             1   what was asked for rightly failed, or (verify) is bad: one line, `error: ...`
             2   what was asked for cannot be: one line
+            3   the machine failed, not the request (a full disk, a lost rank): the same command may go well later
           130   interrupted, also a training that was stopped and saved before its length
 
 A traceback means a mistake in the program, never one of its user.
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.errors import ClusterError
+from cluster.errors import DISK_FULL, ClusterError, MachineError
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
@@ -25,12 +26,10 @@ from spider.errors import SpiderError
 from spider.version import VERSION
 
 INTERRUPTED = 130
-# What a disk refuses is no mistake of the program: a full one, another's folder, a file where a folder would go
+# What a disk refuses is no mistake of the program: another's folder, a file where a folder would go
 _REFUSED = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+    getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class _Commands(TyperGroup):
@@ -44,10 +43,11 @@ class _Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             # A write to a full disk does not say where; anything else without a name is a mistake of the program
-            if error.errno not in _REFUSED or (error.filename is None and error.errno not in _FULL):
+            full = error.errno in DISK_FULL
+            if not full and (error.errno not in _REFUSED or error.filename is None):
                 raise
             complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
-            raise typer.Exit(SpiderError.exit_code) from None
+            raise typer.Exit(MachineError.exit_code if full else SpiderError.exit_code) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
             raise

@@ -7,6 +7,8 @@
         the average of its weights, p and k move
         what is due is written: numbers, grids, metrics, a checkpoint
 
+A checkpoint is compared and copied here, and written while the next iterations run (see cluster/checkpoint.py).
+
 Everything that decides is decided by all ranks together. A request to stop is heeded after an iteration, and within an
 evaluation, which is then abandoned and owed: see `spider.train.evaluator`.
 """
@@ -29,9 +31,11 @@ from spider.precision import set_numerics
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.environment import record_environment
-from spider.train.evaluator import Evaluator
+from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
+
+_SLOW_S = 10.0  # a save that takes longer is said
 
 
 def train(
@@ -60,8 +64,8 @@ def train(
     set_numerics(config.compute)
     with closing(Trainer(config, world)) as trainer:
         evaluator = Evaluator(trainer, directory)
-        with alone_in(directory.path, world):
-            saver = Saver(CheckpointStore(directory.checkpoints, world), trainer, evaluator, directory)
+        with alone_in(directory.path, world), CheckpointStore(directory.checkpoints, world) as store:
+            saver = Saver(store, trainer, evaluator, directory)
             saver.load(branch)
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
@@ -72,7 +76,7 @@ def train(
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
             record_environment(directory, trainer, branch)
-            with Recorder(directory, trainer, total, progress) as record:
+            with Recorder(directory, trainer, total, progress, saver.take_timing) as record:
                 outcome = _loop(trainer, evaluator, saver, record, total)
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
@@ -91,8 +95,8 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
         if evaluator.owed:
             _measure(evaluator, record, stop)
             if evaluator.owed:
-                return _stopped(trainer, record)
-            saver.save(replace=True)
+                return _stopped(trainer, saver, record)
+            saver.save(record, replace=True)
         while trainer.images < total:
             trainer.iterate()
             record.iteration()
@@ -104,14 +108,15 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
             stopping, due = stop.agreed(), world.any(saver.due())
             finished = trainer.images >= total and not evaluator.owed
             if improved or stopping or due or finished:
-                saver.save()
+                saver.save(record)
             if stopping and not finished:
-                return _stopped(trainer, record)
+                return _stopped(trainer, saver, record)
         if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
             _measure(evaluator, record, stop)
             if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
-                return _stopped(trainer, record)
-            saver.write_best()
+                return _stopped(trainer, saver, record)
+    saver.finish()
+    saver.write_best()
     record.last()
     return "finished"
 
@@ -124,7 +129,8 @@ def _measure(evaluator: Evaluator, record: Recorder, stop: StopRequest) -> bool:
         return False
 
 
-def _stopped(trainer: Trainer, record: Recorder) -> str:
+def _stopped(trainer: Trainer, saver: Saver, record: Recorder) -> str:
+    saver.finish()
     record.last()
     record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
     return "stopped"
@@ -136,7 +142,7 @@ def _due(trainer: Trainer, every_kimg: float | None) -> bool:
 
 @dataclass
 class Saver:
-    """Checkpoints: when by the clock on the wall, what, and which to keep."""
+    """Checkpoints: when by the clock on the wall, what, which to keep, and what they took."""
 
     store: CheckpointStore
     trainer: Trainer
@@ -144,7 +150,9 @@ class Saver:
     directory: RunDirectory
 
     def __post_init__(self) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at = time.monotonic()  # when the state was taken
+        self._blocked_s = 0.0
+        self._told = (0.0, 0.0, 0.0)
 
     def due(self) -> bool:
         """Whether it is time: by the images, by what is to be kept, or by the wall clock of this rank."""
@@ -164,33 +172,60 @@ class Saver:
             store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
             self.trainer.load(store.load(branch.checkpoint))
 
-    def save(self, *, replace: bool = False) -> None:
-        """Write the state, or replace what was written at this clock, then let go of what need not be kept."""
+    def save(self, record: Recorder, *, replace: bool = False) -> None:
+        """Take the state. When it is on the disk, though training goes on: name the best, then let go of the others.
+
+        Args:
+            record: told of a slow one.
+            replace: take the place of what was written at this clock.
+        """
+        self._saved_at = started = time.monotonic()
+        name, best, before = checkpoint_name(self.trainer.images), self.evaluator.best, self.evaluator.before
         snapshot = self.trainer.snapshot()
         snapshot.state["evaluator"] = self.evaluator.state()
-        self.store.save(checkpoint_name(self.trainer.images), snapshot, replace=replace)
-        self.write_best()
-        self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep())
-        self._saved_at = time.monotonic()
+
+        def settle() -> None:
+            self._tell_best(best)
+            self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep(name, best, before))
+
+        self.store.async_save(name, snapshot, then=settle, replace=replace)
+        blocked_s = time.monotonic() - started
+        self._blocked_s += blocked_s
+        if blocked_s > _SLOW_S:
+            record.say(f"training stood still for {blocked_s:.0f} s to save {name}: is the disk slow?")
+
+    def finish(self) -> None:
+        """Wait until the last save is on the disk and its best named. All ranks."""
+        self.store.finish()
+
+    def take_timing(self) -> dict[str, float]:
+        """What saves took since this was last asked: training that stood still, writing beside it, and how much."""
+        told, self._told = self._told, (self._blocked_s, self.store.written_s, self.store.written_bytes / 1e6)
+        names = ("save_blocked_s", "save_write_s", "save_write_mb")
+        return {name: now - then for name, now, then in zip(names, self._told, told, strict=True)}
 
     def write_best(self) -> None:
-        """best.json says what the evaluator knows, also after the run was taken back, or measured out of turn."""
-        if not self.trainer.world.is_main:
-            return
-        if self.evaluator.best is None:
+        """best.json says what the evaluator knows, also after the run was taken back, or measured out of turn.
+
+        While no save is under way: the best may be the one that is being written.
+        """
+        if self.trainer.world.is_main:
+            self._tell_best(self.evaluator.best)
+
+    def _tell_best(self, best: Best | None) -> None:
+        if best is None:
             self.directory.best_file.unlink(missing_ok=True)
         else:
-            write_text(self.directory.best_file, json.dumps(self.evaluator.best.as_json()) + "\n")
+            write_text(self.directory.best_file, json.dumps(best.as_json()) + "\n")
 
-    def _keep(self) -> set[str]:
+    def _keep(self, newest: str, best: Best | None, before: Best | None) -> set[str]:
         every = self.trainer.config.checkpoint.keep_every_kimg
         names = set(self.directory.checkpoint_names())
         kept = {name for name in names if crosses(images_of(name), self.trainer.config.batch, every)}
-        best, before = self.evaluator.best, self.evaluator.before
         if best is not None:
             kept.add(best.checkpoint)
             # Should the newest turn out damaged, the run goes back to where the best was the one before
-            if before is not None and best.checkpoint == checkpoint_name(self.trainer.images):
+            if before is not None and best.checkpoint == newest:
                 kept.add(before.checkpoint)
         return kept & names
 

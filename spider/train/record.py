@@ -58,8 +58,16 @@ _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be 
 class Recorder:
     """Writes on the main rank; on the others it only takes part in what is collective."""
 
-    def __init__(self, directory: RunDirectory, trainer: Trainer, total_images: int, progress: bool) -> None:
+    def __init__(
+        self,
+        directory: RunDirectory,
+        trainer: Trainer,
+        total_images: int,
+        progress: bool,
+        take_save_timing: Callable[[], dict[str, float]],
+    ) -> None:
         self.directory = directory
+        self._take_save_timing = take_save_timing
         self.trainer = trainer
         self.is_main = trainer.world.is_main
         self.config = trainer.config
@@ -175,7 +183,7 @@ class Recorder:
         return pixels
 
     def _timing(self) -> dict[str, float | None]:
-        """img/s, data wait and memory since the last row; of several ranks, which holds the others up. All ranks."""
+        """img/s, data wait, memory and saves since the last row; of several ranks, which holds the others up. All ranks."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, images = now - self._row_started, trainer.images - self._row_images
         self._row_started, self._row_images = now, trainer.images
@@ -185,6 +193,7 @@ class Recorder:
             "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
             "data_wait_percent": 100 * data_wait_s / seconds,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **self._take_save_timing(),
         }
         if trainer.world.device.type == "cuda":
             timing["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,15 +12,19 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import cluster.checkpoint
 from cluster.checkpoint import (
     CheckpointStore,
     DamagedCheckpointError,
@@ -28,8 +33,8 @@ from cluster.checkpoint import (
     pack_optimizer,
     unpack_optimizer,
 )
-from cluster.errors import ClusterError, ClusterUsageError
-from cluster.snapshot import SAFETENSORS_DTYPES
+from cluster.errors import ClusterError, ClusterUsageError, MachineError
+from cluster.snapshot import SAFETENSORS_DTYPES, EncodedSnapshot, encode, write_directory
 from cluster.world import World
 
 if TYPE_CHECKING:
@@ -444,7 +449,19 @@ def _kill_at_event(last: int) -> Callable[[str, tuple[Any, ...]], None]:
     return hook
 
 
-def _kill_at_every_event(world: World, directory: Path) -> list[str]:
+def _save_and_prune(directory: Path) -> None:
+    _store(directory).save("2-kimg", _snapshot(2.0))
+    _store(directory).prune(1)
+
+
+def _save_and_prune_behind(directory: Path) -> None:
+    snapshot = _snapshot(2.0)
+    with _store(directory) as store:
+        store.async_save("2-kimg", snapshot, then=lambda: store.prune(1))
+        _zero(snapshot)
+
+
+def _kill_at_every_event(world: World, directory: Path, save: Callable[[Path], None]) -> list[str]:
     """Save beside an older checkpoint and prune that, killed at each touch of the disk in turn; what was left."""
     _store(directory / "before").save("1-kimg", _snapshot(1.0))
     outcomes = []
@@ -454,8 +471,7 @@ def _kill_at_every_event(world: World, directory: Path) -> list[str]:
 
         def save_and_die(folder: Path = folder, last: int = last) -> None:
             sys.addaudithook(_kill_at_event(last))
-            _store(folder).save("2-kimg", _snapshot(2.0))
-            _store(folder).prune(1)
+            save(folder)
 
         _, status = os.waitpid(_in_child(save_and_die), 0)
         for name in _store(folder).names():
@@ -467,8 +483,11 @@ def _kill_at_every_event(world: World, directory: Path) -> list[str]:
     raise AssertionError("the save never came to its end")
 
 
-def test_a_kill_at_any_touch_of_the_disk_leaves_the_old_set_or_the_new_one(ranks: Ranks, tmp_path: Path) -> None:
-    (outcomes,) = ranks(1).run(_kill_at_every_event, tmp_path)
+@pytest.mark.parametrize("save", [_save_and_prune, _save_and_prune_behind])
+def test_a_kill_at_any_touch_of_the_disk_leaves_the_old_set_or_the_new_one(
+    ranks: Ranks, tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    (outcomes,) = ranks(1).run(_kill_at_every_event, tmp_path, save)
     assert list(dict.fromkeys(outcomes)) == ["1-kimg", "1-kimg,2-kimg", "2-kimg"]
     assert outcomes.count("1-kimg") >= 6  # A directory, two files of tensors, the state, the manifest, the rename.
     left_over = next(path for path in tmp_path.glob("*/.tmp-2-kimg-*"))
@@ -533,6 +552,138 @@ def test_a_full_disk_is_named_on_all_ranks_and_leaves_the_old_set(ranks: Ranks, 
         assert f"checkpoint {tmp_path / '2-kimg'} could not be written: File too large" in text
         assert names == entries == ["1-kimg"]
     assert _store(tmp_path).names() == ["1-kimg", "2-kimg"]
+
+
+# ---- writing while training goes on ----------------------------------------------------------------------------------
+
+
+def _zero(snapshot: Snapshot) -> None:
+    """What a step may do to a state that was handed over."""
+    for tensors in snapshot.tensors.values():
+        for tensor in tensors.values():
+            tensor.zero_()
+    snapshot.state.clear()
+
+
+@contextmanager
+def _disk(work: Callable[[], object]) -> Iterator[None]:
+    """Have something done before every write."""
+
+    def write(directory: Path, snapshot: EncodedSnapshot) -> int:
+        work()
+        return write_directory(directory, snapshot)
+
+    with mock.patch.object(cluster.checkpoint, "write_directory", write):
+        yield
+
+
+def _fill() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_is_written_is_the_state_at_the_save(tmp_path: Path) -> None:
+    snapshot, trained = _snapshot(), threading.Event()
+    with _disk(lambda: trained.wait(10)), _store(tmp_path) as store:
+        store.async_save("a", snapshot)
+        assert store.names() == []
+        _zero(snapshot)
+        trained.set()
+        store.finish()
+        assert _same(store.load("a"), _snapshot())
+        assert store.written_bytes > 16 * 8 * 4
+        assert store.written_s > 0
+
+
+def test_a_save_copies_no_more_than_it_writes() -> None:
+    """Though an engine may keep all parameters in one buffer, of which a state is many views."""
+    buffer = torch.arange(1000.0)
+    views = {"part": buffer[10:14], "column": buffer.view(10, 100)[:, 3], "scalar": buffer[5]}
+    copies = encode(Snapshot({"g": views}, {})).copy().files["g.safetensors"]
+    assert all(torch.equal(copies[name], view) for name, view in views.items())
+    assert [copy.untyped_storage().nbytes() for copy in copies.values()] == [4 * 4, 10 * 4, 4]
+
+
+def test_saves_are_written_one_after_the_other(tmp_path: Path) -> None:
+    under_way: list[list[str]] = []
+    with _disk(lambda: (time.sleep(0.05), under_way.append(os.listdir(tmp_path)))), _store(tmp_path) as store:
+        for kimg in range(3):
+            store.async_save(f"{kimg}-kimg", _snapshot(float(kimg)))
+        assert len(under_way) >= 2
+    assert [sorted(name for name in names if not name.startswith(".")) for names in under_way] == [
+        [],
+        ["0-kimg"],
+        ["0-kimg", "1-kimg"],
+    ]
+    assert all(sum(name.startswith(".tmp-") for name in names) == 1 for names in under_way)
+    assert all(_same(store.load(f"{kimg}-kimg"), _snapshot(float(kimg))) for kimg in range(3))
+
+
+def test_what_follows_a_save_finds_it_there(tmp_path: Path) -> None:
+    found: list[list[str]] = []
+    with _disk(lambda: time.sleep(0.05)), _store(tmp_path) as store:
+        store.async_save("a", _snapshot(), then=lambda: found.append(store.names()))
+    assert found == [["a"]]
+
+
+def _save_on_a_disk_that_fills(world: World, directory: Path, end: str) -> tuple[type[Exception], str, list[str]]:
+    """Rank 0 meets a full disk while training goes on; who is told, and what is there then."""
+    store, called = CheckpointStore(directory, world), []
+    store.save("1-kimg", _snapshot(1.0))
+    with _disk(_fill):
+        store.async_save("2-kimg", _snapshot(2.0), then=lambda: called.append("then"))
+        with pytest.raises(ClusterError) as raised:
+            store.finish() if end == "finish" else getattr(store, end)("3-kimg", _snapshot(3.0))
+    assert called == []
+    names, entries = store.names(), [path.name for path in directory.iterdir()]
+    assert names == entries
+    world.barrier()
+    store.finish()  # it is said once
+    store.async_save("2-kimg", _snapshot(2.0))
+    store.finish()
+    return type(raised.value), str(raised.value), names
+
+
+@pytest.mark.parametrize("end", ["finish", "async_save", "save"])
+def test_a_write_that_fails_is_raised_later_on_all_ranks(ranks: Ranks, tmp_path: Path, end: str) -> None:
+    text = f"checkpoint {tmp_path / '2-kimg'} could not be written: No space left on device"
+    assert ranks(2).run(_save_on_a_disk_that_fills, tmp_path, end) == [
+        (MachineError, text, ["1-kimg"]),
+        (MachineError, f"rank 0: {text}", ["1-kimg"]),
+    ]
+    assert MachineError.exit_code == 3
+    assert _store(tmp_path).names() == ["1-kimg", "2-kimg"]
+
+
+def test_what_fails_after_a_write_is_raised_too(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.async_save("a", _snapshot(), then=_fill)
+    with pytest.raises(MachineError, match="a is written, but not what follows it: No space left on device"):
+        store.finish()
+    assert store.names() == ["a"]
+
+
+def _fail_while_saving(world: World, directory: Path) -> list[str]:
+    """On rank 0 alone, which must not wait for the others then."""
+    store = CheckpointStore(directory, world)
+    with _disk(lambda: time.sleep(0.1)):
+        store.async_save("a", _snapshot())
+        if world.is_main:
+            with pytest.raises(KeyError, match="a mistake"), store:
+                raise KeyError("a mistake")
+    return store.names() if world.is_main else []
+
+
+def test_an_error_lets_the_write_end(ranks: Ranks, tmp_path: Path) -> None:
+    assert ranks(2).run(_fail_while_saving, tmp_path, timeout_s=20)[0] == ["a"]
+
+
+def test_a_write_that_fails_hides_no_other_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = _store(tmp_path)
+    with _disk(_fill):
+        store.async_save("a", _snapshot())
+        with pytest.raises(KeyError, match="a mistake"), store:
+            raise KeyError("a mistake")
+    assert "warning: checkpoint" in capsys.readouterr().err
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------------------

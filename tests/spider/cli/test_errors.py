@@ -158,7 +158,7 @@ def test_a_full_disk_is_named(spider, monkeypatch):
 
     monkeypatch.setattr(api, "verify", fill)
     outcome = spider("verify", "shards")
-    assert (outcome.code, outcome.error) == (1, "error: shards/000001.tar: No space left on device")
+    assert (outcome.code, outcome.error) == (3, "error: shards/000001.tar: No space left on device")
 
 
 def test_a_bug_keeps_its_traceback(spider, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import signal
@@ -11,7 +12,9 @@ import time
 import pytest
 import torch
 
-from cluster.errors import ClusterError
+import cluster.checkpoint
+from cluster.checkpoint import CheckpointStore
+from cluster.errors import ClusterError, MachineError
 from cluster.lock import alone_in
 from cluster.world import World
 from spider.config.load import make_config
@@ -19,6 +22,7 @@ from spider.config.schema import ComputeConfig
 from spider.errors import SpiderError
 from spider.precision import set_numerics
 from spider.run import RunDirectory, images_of, resolve
+from spider.train import loop
 from spider.train.clock import crosses
 from spider.train.loop import train
 from spider.train.trainer import Trainer
@@ -50,6 +54,18 @@ def meanwhile(monkeypatch):
         monkeypatch.setattr(Trainer, "iterate", iterate_and_act)
 
     return watch
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Every checkpoint takes longer to write than some iterations."""
+    write = cluster.checkpoint.write_directory
+
+    def write_slowly(directory, snapshot):
+        time.sleep(0.15)
+        return write(directory, snapshot)
+
+    monkeypatch.setattr(cluster.checkpoint, "write_directory", write_slowly)
 
 
 def test_nothing_is_left_behind(digits, patches, tmp_path):
@@ -137,6 +153,84 @@ def test_success_is_marked_while_the_run_has_its_length(digits, tmp_path, meanwh
     run(digits, directory.path, ["kimg=0.032"])
     assert directory.success_file.read_text() == "0.032 kimg\n"
     assert seen == [(8, False), (16, False), (24, False), (32, False)]
+
+
+IMPROVING = [
+    "kimg=0.08",
+    "checkpoint.keep_last=1",
+    "evaluate.every_kimg=0.008",
+    "evaluate.embedding=offline",
+    "evaluate.count=16",
+]
+
+
+def test_the_best_is_there_before_it_is_named_and_named_before_another_goes(digits, tmp_path, monkeypatch, slow_disk):
+    """However long a write takes; the assertions are of the writing thread, whose errors end the run."""
+    directory = RunDirectory(tmp_path / "run")
+    write, remove, told, removed = loop.write_text, CheckpointStore._remove, [], []
+
+    def tell(path, text):
+        if path == directory.best_file:
+            told.append(json.loads(text)["checkpoint"])
+            assert told[-1] in directory.checkpoint_names()
+        write(path, text)
+
+    def remove_after(store, name):
+        there = directory.checkpoint_names()
+        assert name != there[-1]
+        assert directory.best()["checkpoint"] in set(there) - {name}
+        removed.append(name)
+        remove(store, name)
+
+    monkeypatch.setattr(loop, "write_text", tell)
+    monkeypatch.setattr(CheckpointStore, "_remove", remove_after)
+    assert run(digits, directory.path, IMPROVING) == "finished"
+    assert len(set(told)) > 1
+    assert removed
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(digits, tmp_path, meanwhile, monkeypatch):
+    """The first write, of 16 images, ends when 32 are done; the second save, of 32, waits for it."""
+    write, at_32, seen = cluster.checkpoint.write_directory, threading.Event(), {}
+
+    def write_later(directory, snapshot):
+        at_32.wait(10)
+        return write(directory, snapshot)
+
+    def look(images):
+        seen[images] = kept(tmp_path / "run")
+        if images == 32:
+            at_32.set()
+
+    monkeypatch.setattr(cluster.checkpoint, "write_directory", write_later)
+    meanwhile(look)
+    run(digits, tmp_path / "run", ["kimg=0.04", "checkpoint.every_kimg=0.016", "log.every_kimg=0.04"])
+    assert (seen[24], seen[32], seen[40][:1]) == ([], [], [16])
+    [row] = map(json.loads, RunDirectory(tmp_path / "run").metrics_file.read_text().splitlines())
+    assert row["timing"]["save_blocked_s"] > 0
+    assert row["timing"]["save_write_s"] > 0
+    assert row["timing"]["save_write_mb"] > 0.1
+
+
+def test_an_error_in_the_loop_lets_the_write_end(digits, tmp_path, meanwhile, slow_disk):
+    def fail(images):
+        if images == 24:
+            raise ZeroDivisionError
+
+    meanwhile(fail)
+    with pytest.raises(ZeroDivisionError):
+        run(digits, tmp_path / "run", ["kimg=0.04", "checkpoint.every_kimg=0.016"])
+    assert kept(tmp_path / "run") == [16]
+
+
+def test_a_run_whose_last_write_fails_is_not_marked_as_done(digits, tmp_path, monkeypatch):
+    def fill(directory, snapshot):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cluster.checkpoint, "write_directory", fill)
+    with pytest.raises(MachineError, match=r"000000\.016-kimg could not be written: No space left"):
+        run(digits, tmp_path / "run", ["kimg=0.016"])
+    assert not RunDirectory(tmp_path / "run").success_file.exists()
 
 
 @pytest.fixture(scope="module")
