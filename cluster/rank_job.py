@@ -54,7 +54,7 @@ from cluster.slurm import (
     submit,
     time_left_s,
 )
-from cluster.watchdog import hung_at, waits_for_others
+from cluster.watchdog import hung_at, stacks_file, waits_for_others
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -334,7 +334,7 @@ class Rank:
                 asked = True
             time.sleep(_POLL_S)
         told, error = _error(output.last_lines(), command.returncode)
-        stacks = None if self.run.stacks is None else self.run.stacks / f"rank-{self.place.rank}.txt"
+        stacks = None if self.run.stacks is None else self.run.stacks / stacks_file(self.place.rank)
         hung = None if stacks is None or command.returncode != 1 else hung_at(stacks)
         return Ending(
             rank=self.place.rank,

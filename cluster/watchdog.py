@@ -63,6 +63,11 @@ class Watchdog:
         faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._file)
 
 
+def stacks_file(rank: int) -> str:
+    """The name of a rank's file, by which who started it looks for it."""
+    return f"rank-{rank}.txt"
+
+
 def hung_at(stacks: Path) -> str | None:
     """Where the main thread was, in a few words; None if the process did not hang: no file, or an empty one."""
     try:

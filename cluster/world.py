@@ -76,7 +76,7 @@ class World:
 
         Raises:
             ClusterUsageError: the variables are incomplete or contradict each other, or the device is not there.
-            ClusterError: the other ranks did not come.
+            MachineError: the other ranks did not come.
         """
         env = os.environ
         if "RANK" not in env and "WORLD_SIZE" not in env:
@@ -104,7 +104,7 @@ class World:
             )
         except (RuntimeError, ValueError) as error:
             address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            raise ClusterError(
+            raise MachineError(
                 f"rank {self.rank} of {self.size} could not join the others at {address}: {one_line(error)}"
             ) from error
         self._owns_process_group = True
@@ -270,7 +270,7 @@ class World:
             yield
         except RuntimeError as error:
             what = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            raise ClusterError(
+            raise MachineError(
                 f"rank {self.rank} of {self.size} failed {doing} {what} with the other ranks, "
                 f"one of which has stopped or does something else: {one_line(error)}"
             ) from error

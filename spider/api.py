@@ -213,7 +213,7 @@ def train(
         branch=begin,
     )
     require_inputs(composed)
-    with _joined(world, composed.compute.device) as ranks:
+    with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
         from spider.data import with_images
         from spider.train.loop import train
         from spider.train.start import prepare
@@ -463,6 +463,9 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
     return demo(Path(out), seed=seed, progress=progress)
 
 
+_PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
+
+
 def _names(text: str | Iterable[str]) -> list[str]:
     """`fid,kid` to ["fid", "kid"]; names that are a list already, as they are."""
     if not isinstance(text, str):
@@ -508,12 +511,18 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def _joined(world: World | None, device: str = "auto") -> Iterator[World]:
-    """`world`, or the one that the environment describes, left at the end."""
+def _joined(world: World | None, device: str = "auto", timeout_min: float | None = 10.0) -> Iterator[World]:
+    """`world`, or the one that the environment describes, left at the end.
+
+    Args:
+        timeout_min: a rank may make no step for so long. Those that wait for it give up later: what it says of itself
+            tells more, and before the first step images may be packed.
+    """
     if world is not None:
         yield world
         return
     from cluster.world import World as RealWorld
 
-    with RealWorld.from_env(None if device == "auto" else device) as joined:
+    patience_min = _NO_LIMIT_MIN if timeout_min is None else max(_PATIENCE_MIN, 2 * timeout_min)
+    with RealWorld.from_env(None if device == "auto" else device, patience_min) as joined:
         yield joined

@@ -30,7 +30,6 @@ from spider.runs import last_row
 PACKAGES = ("cluster", "shards", "spider", "sweeps")
 FOLDER = "slurm"  # of a run, for its jobs
 SUBMITTED = "submitted.yaml"
-STACKS = "stacks"  # of a run, for ranks that hang
 LOCAL = "local"
 
 _ENOUGH_MIN = 60 * 24 * 365  # the time of a local job, which nobody limits
@@ -120,7 +119,7 @@ class Launch:
         words = ["train", str(self.folder / SUBMITTED), "--run", str(run)]
         words += [] if self.branch is None else ["--from", str(self.branch)]
         return RankCommand(
-            (sys.executable, "-m", "spider", *words), Path.cwd(), self.directory.checkpoints, run / STACKS
+            (sys.executable, "-m", "spider", *words), Path.cwd(), self.directory.checkpoints, self.directory.stacks
         )
 
     def script(self) -> str:

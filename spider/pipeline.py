@@ -33,7 +33,7 @@ from cluster.rank_job import RankCommand, Submission, cancel, ranks_script
 from cluster.slurm import changed
 from spider.config.load import parse_yaml
 from spider.errors import SpiderError, SpiderUsageError
-from spider.launch import FOLDER, STACKS, Place, submit_command
+from spider.launch import FOLDER, Place, submit_command
 from spider.run import RunDirectory
 
 STAGES = "stages"
@@ -89,7 +89,7 @@ class Stage:
             command=(sys.executable, "-m", "spider", *self.words),
             cwd=Path.cwd(),
             saves=None if run is None else run.checkpoints,
-            stacks=None if run is None else run.path / STACKS,
+            stacks=None if run is None else run.stacks,
         )
 
     def script(self) -> str:

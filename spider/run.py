@@ -10,6 +10,8 @@ RUN/
   topk_trace.jsonl       k of every iteration in the window that `selection.trace` names
   checkpoints/000120-kimg/{manifest.json,*.safetensors,state.json}
   evaluations/000120-kimg.json
+  stacks/rank-0.txt      where a rank was that made no step for `engine.timeout_min`
+  slurm/                 the jobs of `spider launch`, and what has happened to them (cluster/rank_job.py)
   best.json              which checkpoint is best, by which metric
   _SUCCESS               the run reached its length
 
@@ -67,6 +69,10 @@ class RunDirectory:
     @property
     def evaluations(self) -> Path:
         return self.path / "evaluations"
+
+    @property
+    def stacks(self) -> Path:
+        return self.path / "stacks"
 
     @property
     def best_file(self) -> Path:

@@ -19,7 +19,7 @@ from cluster.slurm import job_state
 from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml
 from spider.errors import SpiderError
-from spider.launch import FOLDER, STACKS, SUBMITTED
+from spider.launch import FOLDER, SUBMITTED
 from spider.pipeline import stage_folders
 from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
@@ -232,7 +232,7 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
         eta_s=left / speed if speed else None,
         slowest=_slowest(row) if running and row is not None else None,
         checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
-        stacks=[str(file) for file in sorted((directory.path / STACKS).glob("*.txt")) if file.stat().st_size],
+        stacks=[str(file) for file in sorted(directory.stacks.glob("*.txt")) if file.stat().st_size],
         job=job,
     )
 

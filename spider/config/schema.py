@@ -135,6 +135,11 @@ class EngineConfig(Section):
     )
     zero_stage: int = runtime(0, description="of deepspeed: 1 splits the optimizer's state, 2 the gradients too")
 
+    @property
+    def timeout_s(self) -> float | None:
+        """`timeout_min` in seconds."""
+        return None if self.timeout_min is None else 60 * self.timeout_min
+
     @field_validator("zero_stage")
     @classmethod
     def _keeps_parameters_whole(cls, stage: int) -> int:

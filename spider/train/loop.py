@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from cluster.checkpoint import CheckpointStore
 from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
+from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
 from spider.config.schema import Config
 from spider.files import write_text
@@ -76,16 +77,32 @@ def train(
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
             record_environment(directory, trainer, branch)
-            with Recorder(directory, trainer, total, progress, saver.take_timing) as record:
-                outcome = _loop(trainer, evaluator, saver, record, total)
+            watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
+            with Recorder(directory, trainer, total, progress, saver.take_timing) as record, watchdog:
+                outcome = _loop(trainer, evaluator, saver, record, watchdog, total)
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
             return outcome
 
 
-def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder, total: int) -> str:
+def _loop(
+    trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder, watchdog: Watchdog, total: int
+) -> str:
     """Iterate until `total` images, or until somebody asks for a stop."""
     log, world = trainer.config.log, trainer.world
+
+    def measure() -> bool:
+        """Whether an evaluation finds the best so far. One that is abandoned for a stop finds nothing, and is owed."""
+
+        def heartbeat() -> None:
+            watchdog.beat()
+            stop.check()
+
+        try:
+            return evaluator.measure(record, heartbeat)
+        except Stopped:
+            return False
+
     if trainer.images:
         record.say(f"going on from {trainer.images / 1000:g} kimg")
     else:
@@ -93,18 +110,19 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
     record.reals()
     with StopRequest(world) as stop:
         if evaluator.owed:
-            _measure(evaluator, record, stop)
+            measure()
             if evaluator.owed:
                 return _stopped(trainer, saver, record)
             saver.save(record, replace=True)
         while trainer.images < total:
             trainer.iterate()
+            watchdog.beat()
             record.iteration()
             if _due(trainer, log.every_kimg):
                 record.row()
             if _due(trainer, log.samples_every_kimg):
                 record.samples()
-            improved = _due(trainer, trainer.config.evaluate.every_kimg) and _measure(evaluator, record, stop)
+            improved = _due(trainer, trainer.config.evaluate.every_kimg) and measure()
             stopping, due = stop.agreed(), world.any(saver.due())
             finished = trainer.images >= total and not evaluator.owed
             if improved or stopping or due or finished:
@@ -112,21 +130,13 @@ def _loop(trainer: Trainer, evaluator: Evaluator, saver: Saver, record: Recorder
             if stopping and not finished:
                 return _stopped(trainer, saver, record)
         if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
-            _measure(evaluator, record, stop)
+            measure()
             if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
                 return _stopped(trainer, saver, record)
     saver.finish()
     saver.write_best()
     record.last()
     return "finished"
-
-
-def _measure(evaluator: Evaluator, record: Recorder, stop: StopRequest) -> bool:
-    """Whether an evaluation finds the best so far. One that is abandoned for a stop finds nothing, and is owed."""
-    try:
-        return evaluator.measure(record, stop.check)
-    except Stopped:
-        return False
 
 
 def _stopped(trainer: Trainer, saver: Saver, record: Recorder) -> str:

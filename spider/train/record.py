@@ -183,7 +183,7 @@ class Recorder:
         return pixels
 
     def _timing(self) -> dict[str, float | None]:
-        """img/s, data wait, memory and saves since the last row; of several ranks, which holds the others up. All ranks."""
+        """img/s, data wait, memory, saves since the last row; which of several ranks holds the others up. All ranks."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, images = now - self._row_started, trainer.images - self._row_images
         self._row_started, self._row_images = now, trainer.images
