@@ -2,7 +2,7 @@
 
     with Traffic() as traffic:
         trainer.iterate()
-    traffic.found   # {("d_main", "cluster.engines.ddp._sum_over_ranks"): Sent(calls=1, bytes=11_146_244), ...}
+    traffic.found   # {("d_main", "gradients"): Sent(calls=1, bytes=1089156), ...}
 
 Every collective of torch.distributed passes torch's dispatcher, whoever calls it under whatever name, DeepSpeed
 included. That is where they are counted, so the product needs no counter, and a new collective cannot be forgotten.
@@ -24,8 +24,17 @@ from torch.utils._pytree import tree_leaves
 from spider.train.trainer import Trainer
 
 BETWEEN = "between phases"
-IN_GRAPH = "sums within the graph"  # of synchronised batch normalisation, forwards and backwards
+GRADIENTS = "gradients"
+PARAMETERS = "parameters"
+BATCH_NORM = "batch norm"
 
+_KINDS = {
+    "cluster.engines.ddp._sum_over_ranks": GRADIENTS,
+    "deepspeed.runtime.engine.allreduce_bucket": GRADIENTS,  # stage 0
+    "deepspeed.runtime.zero.stage_1_and_2.allreduce_bucket": GRADIENTS,
+    "deepspeed.runtime.utils.all_gather_into_tensor_dp_groups": PARAMETERS,
+    "cluster.world.sum_with_grad": BATCH_NORM,  # forwards and backwards; nothing else is summed within a graph
+}
 # Who passes a call on, but did not ask for it
 _MESSENGERS = ("torch", "contextlib", "cluster.world", "deepspeed.comm", "deepspeed.utils", __name__)
 
@@ -38,15 +47,15 @@ class Sent:
     bytes: int = 0
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is entered.
 
     Attributes:
-        found: by (phase, kind); the kind is the function that asked, or `IN_GRAPH`.
+        found: by (phase, kind): `GRADIENTS`, `PARAMETERS`, `BATCH_NORM`, or the function that asked for anything else.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: dict[tuple[str, str], Sent] = defaultdict(Sent)
 
     def take(self) -> dict[tuple[str, str], Sent]:
@@ -63,15 +72,13 @@ class Traffic(TorchDispatchMode):
 
 
 def _phase_and_kind(frame: FrameType | None) -> tuple[str, str]:
-    """Who asked, by the frames above the collective."""
-    phase, kind = BETWEEN, ""
+    """By the frames above the collective, innermost first."""
+    asked_by = ""
     while frame is not None:
-        module, code = frame.f_globals.get("__name__", ""), frame.f_code
-        if module == "cluster.world" and code.co_name == "sum_with_grad":
-            kind = kind or IN_GRAPH
-        elif not module.startswith(_MESSENGERS):
-            kind = kind or f"{module}.{code.co_name}"
-        if code is Trainer.run.__code__:
-            return frame.f_locals["phase"].name, kind
+        caller = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_name}"
+        if not asked_by and (caller in _KINDS or not caller.startswith(_MESSENGERS)):
+            asked_by = _KINDS.get(caller, caller)
+        if frame.f_code is Trainer.run.__code__:
+            return frame.f_locals["phase"].name, asked_by
         frame = frame.f_back
-    return phase, kind
+    return BETWEEN, asked_by

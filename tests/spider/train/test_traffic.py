@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from benchmarks.traffic import Traffic
+from benchmarks.traffic import GRADIENTS, PARAMETERS, Traffic
 from spider.config.load import make_config
 from spider.run import RunDirectory
 from spider.train.loop import train
@@ -32,12 +32,7 @@ BESIDE_GRADIENTS = 64 * 1024 + 4 * 64
 PLAYER = {"d_main": "discriminator", "d_reg": "discriminator", "g_main": "generator"}
 PHASES = [("d_main", "d_reg", "g_main"), ("d_main", "g_main")] * 2
 
-REDUCES = {
-    "ddp": "cluster.engines.ddp._sum_over_ranks",
-    "deepspeed-0": "deepspeed.runtime.engine.allreduce_bucket",
-    "deepspeed-1": "deepspeed.runtime.zero.stage_1_and_2.allreduce_bucket",
-}
-GATHERS = "deepspeed.runtime.utils.all_gather_into_tensor_dp_groups"
+ENGINES = ("ddp", "deepspeed-0", "deepspeed-1")
 
 
 def sent(world, data, folder, engine):
@@ -60,36 +55,34 @@ def sent(world, data, folder, engine):
 @pytest.fixture(scope="module")
 def trained(ranks, patches, tmp_path_factory):
     """What each rank sent, by engine."""
-    return {engine: ranks(2).run(sent, patches, tmp_path_factory.mktemp("run"), engine) for engine in REDUCES}
+    return {engine: ranks(2).run(sent, patches, tmp_path_factory.mktemp("run"), engine) for engine in ENGINES}
 
 
-@pytest.mark.parametrize("engine", REDUCES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_phase_sums_one_gradient_over_ranks(trained, engine):
     for iterations, players in trained[engine]:
         assert min(players.values()) > BESIDE_GRADIENTS
-        reduced = [
-            {phase: size for (phase, kind), size in found.items() if kind == REDUCES[engine]} for found in iterations
-        ]
+        reduced = [{phase: size for (phase, kind), size in found.items() if kind == GRADIENTS} for found in iterations]
         expected = [{phase: players[PLAYER[phase]] for phase in phases} for phases in PHASES]
         if engine == "deepspeed-1":  # it leaves out what has no gradient: R1 does not depend on the last bias
             expected = [{phase: size - 4 * (phase == "d_reg") for phase, size in sizes.items()} for sizes in expected]
         assert reduced == expected
 
 
-@pytest.mark.parametrize("engine", REDUCES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_parameters_are_sent_by_stage_1_only_and_once_per_step(trained, engine):
     for iterations, players in trained[engine]:
         for found, phases in zip(iterations, PHASES, strict=True):
-            gathered = {phase: size for (phase, kind), size in found.items() if kind == GATHERS}
+            gathered = {phase: size for (phase, kind), size in found.items() if kind == PARAMETERS}
             assert list(gathered) == (list(phases) if engine == "deepspeed-1" else [])
             for phase, size in gathered.items():
                 assert 0 <= size - players[PLAYER[phase]] < 16  # filled up to pairs of elements per rank
 
 
-@pytest.mark.parametrize("engine", REDUCES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_all_else_is_under_64_kib_and_4_bytes_per_image(trained, engine):
     for iterations, _ in trained[engine]:
         for found in iterations:
-            beside = {key: size for key, size in found.items() if key[1] not in (REDUCES[engine], GATHERS)}
+            beside = {key: size for key, size in found.items() if key[1] not in (GRADIENTS, PARAMETERS)}
             assert ("g_main", "spider.selection.select.pick") in beside
             assert sum(beside.values()) < BESIDE_GRADIENTS, beside
