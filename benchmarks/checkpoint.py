@@ -5,12 +5,16 @@
 The state is 30M float32 parameters in 60 tensors, Adam's two moments of them, and their moving average: 480 MB in four
 files. Measured by the clock, the median of five turns, one thread:
 
-    save            CheckpointStore.save on one process: encode, write, hash, fsync, rename (the goal is 2 s)
+    blocked         CheckpointStore.async_save on one process: what training waits for (on many ranks also `compare`)
+    behind          the thread's part of the same: hash, write, fsync, rename, while nothing else runs
+    save            CheckpointStore.save, which does all of it and copies nothing (the goal is 2 s)
     load            CheckpointStore.load: read, verify, parse
     compare         the checksums that ranks compare before a save; on many ranks this comes before `save`
     sha256          the alternative to those checksums
     bare write      the same bytes written to one file and fsynced: what the disk can do
     library         the same files by safetensors.torch.save, hashed, written and fsynced
+
+`peak extra MB` is how much higher the process's memory ever stood than before the first `async_save`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import argparse
 import hashlib
 import itertools
 import os
+import resource
 import shutil
 import statistics
 import tempfile
@@ -48,13 +53,33 @@ def main() -> None:
     torch.set_num_threads(1)
     snapshot = _snapshot()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
-        rows = [_row(what, work) for what, work in _measurements(snapshot, Path(scratch)).items()]
+        rows = _async_rows(snapshot, Path(scratch))  # first, because a process's peak never falls
+        rows += [_row(what, _times(work)) for what, work in _measurements(snapshot, Path(scratch)).items()]
     write_report("Checkpoint of 30M parameters, Adam and a moving average", rows, arguments.out)
 
 
 def _snapshot() -> Snapshot:
     size = _PARAMETERS // _TENSORS
     return Snapshot({group: {f"layer{i}.weight": torch.randn(size) for i in range(_TENSORS)} for group in _GROUPS}, {})
+
+
+def _async_rows(snapshot: Snapshot, scratch: Path) -> list[Row]:
+    blocked_s, behind_s = [], []
+    before_mb = _peak_mb()
+    with CheckpointStore(scratch / "async", World.single()) as store:
+        for turn in range(_TURNS):
+            written_s, started = store.written_s, time.perf_counter()
+            store.async_save(f"{turn}-kimg", snapshot, then=lambda: store.prune(1))
+            blocked_s.append(time.perf_counter() - started)
+            store.finish()
+            behind_s.append(store.written_s - written_s)
+    shutil.rmtree(store.directory)
+    return [{**_row("blocked", blocked_s), "peak extra MB": _peak_mb() - before_mb}, _row("behind", behind_s)]
+
+
+def _peak_mb() -> float:
+    """The most memory that this process ever had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def _measurements(snapshot: Snapshot, scratch: Path) -> dict[str, Callable[[], None]]:
@@ -102,12 +127,16 @@ def _discard(result: object) -> None:
     """For what is called for its cost."""
 
 
-def _row(what: str, work: Callable[[], None]) -> Row:
+def _times(work: Callable[[], None]) -> list[float]:
     times = []
     for _ in range(_TURNS):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
+    return times
+
+
+def _row(what: str, times: list[float]) -> Row:
     median = statistics.median(times)
     size_mb = _PARAMETERS * len(_GROUPS) * 4 / 1e6
     return {"what": what, "seconds": median, "fastest": min(times), "slowest": max(times), "MB/s": size_mb / median}
