@@ -4,7 +4,7 @@
 
     submitted   job, nodes, tasks                      who asked, and for what
     started     job, start, nodes, ranks, newest       all ranks are about to begin; `newest`: what was saved last
-    requeued    job, start, reason, seconds            saved, and back in the queue; seconds since the signal
+    requeued    job, start, reason, seconds, grace_s   saved, and queued again; seconds since the signal, of how many
     failed      job, start, reason, rank, node, again  `again`: it was put into the queue again, by itself
     cancelled   job, start                             somebody asked for its end
     lost        job, start, reason, nodes              a start that ended without a word, noticed by the next one

@@ -194,7 +194,7 @@ def _be_rank(folder: Path, job: int, rank: int, start: int) -> None:
     cores = len(os.sched_getaffinity(0))
     place = SlurmTask(job, start, rank, spec.ranks, rank, (_NODE,), _NODE, max(1, cores // spec.ranks), 0)
     with JobSignals() as signals:
-        Rank(spec.run, folder, place, signals).work(lambda: "asked to by SIGUSR2", _requeue)
+        Rank(spec.run, folder, place, signals, None).work(lambda: "asked to by SIGUSR2", _requeue)
 
 
 def _requeue() -> NoReturn:

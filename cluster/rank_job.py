@@ -271,19 +271,29 @@ class RankJob:
         place = SlurmTask.from_env()
         discard_torn_files(place)
         with JobSignals() as signals:
-            Rank(self.run, self.folder, place, signals).work(
-                lambda: _why_preempted(self.signal_delay_s), signals.requeue
-            )
+            rank = Rank(self.run, self.folder, place, signals, self.signal_delay_s)
+            rank.work(lambda: _why_preempted(self.signal_delay_s), signals.requeue)
 
 
 class Rank:
     """One rank of one start of a job."""
 
-    def __init__(self, run: RankCommand, folder: Path, place: SlurmTask, signals: JobSignals) -> None:
+    def __init__(
+        self, run: RankCommand, folder: Path, place: SlurmTask, signals: JobSignals, grace_s: float | None
+    ) -> None:
+        """Nothing is started before `work`.
+
+        Args:
+            run, folder: of the job.
+            place: of this process in it.
+            signals: as this process hears them.
+            grace_s: how long before its end the job is told of it; None: it is not limited.
+        """
         self.run = run
         self.folder = folder
         self.place = place
         self.signals = signals
+        self.grace_s = grace_s
         self.history = History(folder)
 
     def work(self, why: Callable[[], str], requeue: Callable[[], None]) -> None:
@@ -363,7 +373,7 @@ class Rank:
         except SystemExit:
             since = None if told_at is None else round(time.monotonic() - told_at, 2)
             with suppress(OSError):
-                self.history.add("requeued", **here, reason=reason, seconds=since)
+                self.history.add("requeued", **here, reason=reason, seconds=since, grace_s=self.grace_s)
             raise
         except ClusterError as error:
             self.history.add("stopped", **here, reason=f"{reason}, and not started again: {error}")

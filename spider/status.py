@@ -25,6 +25,7 @@ from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
 from spider.tables import aligned
 
+_TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
 _RESTARTS = ("requeued", "failed", "lost")
 
 
@@ -305,8 +306,7 @@ def _sentence(event: dict[str, Any]) -> str:
         newest = event["newest"]
         return f"started on {nodes}, from {'the beginning' if newest is None else f'{images_of(newest) / 1000:g} kimg'}"
     if what == "requeued":
-        took = "" if event["seconds"] is None else f", {event['seconds']:.1f} s after the signal"
-        return f"{event['reason']}: saved, and back in the queue{took}"
+        return f"{event['reason']}: saved, and back in the queue{_took(event['seconds'], event['grace_s'])}"
     if what == "failed":
         return f"failed: {event['reason']}{'; back in the queue' if event['again'] else ''}"
     if what == "lost":
@@ -316,6 +316,17 @@ def _sentence(event: dict[str, Any]) -> str:
     if what == "stopped":
         return f"stopped: {event['reason']}"
     return str(what)
+
+
+def _took(seconds: float | None, grace_s: float | None) -> str:
+    """How long a save on a signal took, and whether that will do the next time."""
+    if seconds is None:
+        return ""
+    took = f", {seconds:.1f} s after the signal"
+    if grace_s is None:
+        return took
+    tight = ": ask for a longer signal_delay_s" if seconds > _TIGHT * grace_s else ""
+    return f"{took}, of {grace_s:g}{tight}"
 
 
 def _count(number: int, what: str) -> str:

@@ -42,16 +42,23 @@ class GlobalBatchNorm(nn.Module):
         )
 
     def _over_ranks(self, x: Tensor) -> Tensor:
-        count = x.numel() // x.shape[1] * self.world.size
-        # Twice over the data: the mean square less the squared mean would lose half the digits
-        mean = self.world.sum_with_grad(_per_channel(x).sum(1)) / count
-        centred = x - _spread(mean, x)
-        variance = self.world.sum_with_grad(_per_channel(centred).square().sum(1)) / count
+        own_count, ranks = x.numel() // x.shape[1], self.world.size  # every rank has as many
+        count = own_count * ranks
+        own_mean = _per_channel(x).mean(1)
+        centred = x - _spread(own_mean, x)
+        squares = _per_channel(centred).square().sum(1)
+        # Chan, Golub and LeVeque's formula: one sum over ranks, and squares of deviations rather than of values
+        wide = own_mean.double()  # in which the squares of float32 means are exact
+        sums = self.world.sum_with_grad(torch.stack([wide, wide.square(), squares.double()]))
+        means, mean_squares, squares = sums.unbind()
+        mean = means / ranks
+        variance = (squares + own_count * (mean_squares - ranks * mean.square())) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * _spread(scale, x) + _spread(self.bias, x)).to(x.dtype)
+        scale = self.weight * (variance.to(own_mean.dtype) + self.eps).rsqrt()
+        shift = self.bias + (wide - mean).to(own_mean.dtype) * scale
+        return (centred * _spread(scale, x) + _spread(shift, x)).to(x.dtype)
 
 
 def _per_channel(x: Tensor) -> Tensor:

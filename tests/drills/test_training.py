@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cluster.history import History
-from cluster.rank_job import Submission
+from cluster.rank_job import Submission, cancel
 from shards.pack import pack
 from spider.run import RunDirectory, images_of
 
@@ -73,11 +74,19 @@ class Training:
         """Until so many checkpoints have been written since the run began."""
         images = round(number * SAVES * 1000)
         names = RunDirectory(self.run).checkpoint_names
-        self.slurm.wait_until(lambda: any(images_of(name) >= images for name in names()), f"save {number}", timeout_s)
+        self._wait_until(lambda: any(images_of(name) >= images for name in names()), f"save {number}", timeout_s)
 
     def wait_for(self, event: str, count: int = 1, timeout_s: float = 120) -> None:
         """Until the history has so many of these events."""
-        self.slurm.wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}", timeout_s)
+        self._wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}", timeout_s)
+
+    def _wait_until(self, is_so: Callable[[], bool], what: str, timeout_s: float) -> None:
+        def is_so_or_over() -> bool:
+            events = self.events()
+            return is_so() or (bool(events) and events[-1] in ("failed", "stopped", "finished"))
+
+        self.slurm.wait_until(is_so_or_over, what, timeout_s)
+        assert is_so(), self.status()
 
     def events(self) -> list[str]:
         return [event.event for event in History(self.run / "slurm").read()]
@@ -138,19 +147,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The run that nothing happens to, of four ranks on this machine."""
     run = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         spider("launch", "dcgan", f"--data={data}", f"--run={run}", "--slurm=local,tasks_per_node=4", *KEYS)
-    deadline = time.monotonic() + 180
-    while not (run / "_SUCCESS").exists():
-        assert time.monotonic() < deadline, spider("status", str(run))
-        time.sleep(0.2)
-    while "finished" not in [event.event for event in History(run / "slurm").read()]:
-        time.sleep(0.2)
-    return run
+    try:
+        deadline = time.monotonic() + 180
+        while History(run / "slurm").read()[-1].event != "finished":
+            assert time.monotonic() < deadline, spider("status", str(run))
+            time.sleep(0.2)
+        yield run
+    finally:
+        cancel(run / "slurm")
 
 
 @pytest.fixture
@@ -300,7 +310,7 @@ def test_a_rank_that_is_not_finite(training: Training, whole: Path, equal_runs: 
 def test_a_rank_that_hangs(training: Training, whole: Path, equal_runs: Any) -> None:
     flag = training.run.parent / "hung"
     training.sabotage(hang={"rank": 2, "images": 336}, once=str(flag))
-    training.launch("engine.timeout_min=0.2")
+    training.launch("engine.timeout_min=0.5")
     training.wait_for("failed", timeout_s=180)
     flag.touch()
     told = training.ends_as(whole, equal_runs)
