@@ -59,6 +59,8 @@ def start(tmp_path: Path, job: int) -> Iterator[Start]:
         place = {
             "SLURM_JOB_ID": str(job),
             "SLURM_PROCID": str(rank),
+            "SLURM_NTASKS": str(nodes),
+            "SLURM_LOCALID": "0",
             "SLURM_JOB_NODELIST": ",".join(f"127.0.0.{1 + i}" for i in range(nodes)),
             "SLURMD_NODENAME": f"127.0.0.{1 + rank}",
             "SLURM_CPUS_ON_NODE": "1",
