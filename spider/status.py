@@ -35,7 +35,8 @@ class JobStatus:
 
     Attributes:
         job: its number.
-        state: `waiting` (`why` says for what), `running`, `finished`, `stopped`, `failed`, or `ended without a word`.
+        state: `waiting` (`why` says for what), `running`, `finished`, `stopped`, `failed`, `never started`, or
+            `ended without a word`.
         why: of a state that needs a reason.
         nodes: on which it runs, or ran last.
         since: when that state began, in UTC.
@@ -182,7 +183,7 @@ def job_status(folder: Path) -> JobStatus | None:
 def _describe_run(status: RunStatus) -> str:
     """For a person: several lines."""
     summary, job = status.summary, status.job
-    rows = [("state", status.state + _because(job))]
+    rows = [("state", status.state + _because(status))]
     done = f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
     if status.img_per_s is not None:
         done += f", {status.img_per_s:,.0f} img/s"
@@ -261,6 +262,8 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
         # A job that was cancelled while it waited has nothing to tell
         if last is not None and last.event == "cancelled" and not nodes:
             return "stopped", "cancelled", nodes
+        if last is not None and last.event == "submitted":
+            return "never started", "it left the queue: a stage before it failed, or it was cancelled there", nodes
         return "ended without a word", "neither in the queue nor running", nodes
     if last.event == "lost" or (last.event == "failed" and last["again"]):
         return "ended without a word", last["reason"], nodes
@@ -333,8 +336,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _because(job: JobStatus | None) -> str:
-    return f": {job.why}" if job is not None and job.why is not None else ""
+def _because(status: RunStatus) -> str:
+    job = status.job
+    return f": {job.why}" if job is not None and job.why is not None and job.state == status.state else ""
 
 
 def _checkpoint(status: RunStatus) -> str:
