@@ -146,7 +146,7 @@ class _Supervisor:
         """Run all ranks to their end; whether there is another start."""
         self._ranks = [self._rank(rank, start) for rank in range(self.spec.ranks)]
         failed_at: float | None = None
-        while any(rank.poll() is None for rank in self._ranks):
+        while None in [rank.poll() for rank in self._ranks]:  # each of them: poll() also notes an exit code
             if failed_at is None and any(rank.returncode for rank in self._ranks):
                 failed_at = time.monotonic()
                 self._tell(signal.SIGTERM)

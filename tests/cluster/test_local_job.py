@@ -36,7 +36,9 @@ class Jobs:
         """One of two ranks that run a line of shell. Its folder."""
         asked = read_request(",".join(filter(None, ["time=1", request or "tasks_per_node=2"])))
         submit_local(RankCommand(("sh", "-c", shell), self.root), asked, self.root / name, packages=["cluster"], **more)
-        return self.root / name
+        folder = self.root / name
+        wait_until(lambda: is_alive(folder))  # its command line is there a moment after the process
+        return folder
 
     def run(self, shell: str, request: str = "") -> list[Event]:
         """Submit one, and wait for its end: all that happened."""
@@ -95,7 +97,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
 
 def test_ranks_know_their_place_and_all_ending_well_is_the_end(jobs: Jobs) -> None:
     events = jobs.run(
-        "echo $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR ${CUDA_VISIBLE_DEVICES-unset} > place.$RANK; echo hi $RANK"
+        'echo $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR "${CUDA_VISIBLE_DEVICES-unset}" > place.$RANK; echo hi $RANK'
     )
     assert names(events) == ["submitted", "started", "finished"]
     assert [(jobs.root / f"place.{rank}").read_text() for rank in (0, 1)] == ["0 2 localhost \n", "1 2 localhost \n"]
