@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,35 @@ def equal_runs() -> Callable[[Path, Path], None]:
     """Asserts that two runs are the same, bit for bit: see tests/equal_runs.py."""
     compare: Callable[[Path, Path], None] = _loaded("equal_runs.py").assert_equal_runs
     return compare
+
+
+class Programs:
+    """Stands for Slurm's: programs that are found before the system's, and note how they are called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def play(self, name: str, does: str = "") -> None:
+        """A program of that name runs these lines of shell."""
+        program = self.folder / name
+        program.write_text(f'#!/bin/sh\necho "$@" >> {program}.calls\n{does}\n')
+        program.chmod(stat.S_IRWXU)
+
+    def calls(self, name: str) -> list[str]:
+        """With which arguments it was called."""
+        file = self.folder / f"{name}.calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """`programs.play("squeue", "echo RUNNING")`, and nothing else of Slurm."""
+    folder = tmp_path_factory.mktemp("programs")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    played = Programs(folder)
+    for name in ("sbatch", "squeue", "scancel", "scontrol"):  # a real one would answer of its own jobs
+        played.play(name, "exit 1")
+    return played
 
 
 def _loaded(path: str) -> ModuleType:

@@ -7,12 +7,11 @@ import os
 import pickle
 import shlex
 import signal
-import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -36,6 +35,9 @@ from cluster.rank_job import (
 )
 from cluster.slurm import SlurmTask, end_job, job_state, read_request, time_left_s
 
+if TYPE_CHECKING:
+    from tests.conftest import Programs
+
 GOLDEN = Path(__file__).parent
 COMMAND = ("spider", "train", "runs/a run/slurm/submitted.yaml", "--run", "runs/a run")
 SCRIPTS = {
@@ -49,7 +51,6 @@ SCRIPTS = {
     ),
 }
 KILLED, ABORTED, TERMINATED = -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM
-Play = Callable[[str, str], None]
 
 
 def ending(rank: int = 0, code: int = 0, error: str = "", **more: object) -> Ending:
@@ -60,26 +61,6 @@ def ending(rank: int = 0, code: int = 0, error: str = "", **more: object) -> End
 
 def told(rank: int, code: int, error: str) -> Ending:
     return ending(rank, code, error, told=True)
-
-
-@pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """`play("squeue", "echo RUNNING")`: a program of that name, beside the system's; it notes its arguments."""
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
-
-    def make(name: str, does: str) -> None:
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/called\n{does}\n')
-        program.chmod(stat.S_IRWXU)
-
-    return make
-
-
-def called(tmp_path: Path, name: str) -> list[str]:
-    """With what a played program was called."""
-    lines = (tmp_path / "called").read_text().splitlines() if (tmp_path / "called").exists() else []
-    return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
 
 
 class Job:
@@ -148,9 +129,9 @@ def test_a_script_needs_no_torch_and_no_slurm_and_writes_nothing(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, play: Play) -> None:
-    play("srun", "exit $CODE")
-    play("scontrol", "exit $REFUSED")
+def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Programs) -> None:
+    programs.play("srun", "exit $CODE")
+    programs.play("scontrol", "exit $REFUSED")
     text = ranks_script(RankCommand(("a",), tmp_path), read_request("time=5"), tmp_path, name="x")
 
     def code(of_srun: int, start: int, refused: int = 0) -> int:
@@ -165,16 +146,16 @@ def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, play: Play) -
     made.end(ending(0), ending(1))
     made.begin()
     assert code(1, 1) == 255
-    assert called(tmp_path, "scontrol") == ["requeue 7"]
+    assert programs.calls("scontrol") == ["requeue 7"]
     assert made.last[0] == "failed"
     assert code(1, 2, refused=1) == 1
     assert made.last[0] == "stopped"
     assert made.last[1].startswith("not started again")
 
 
-def test_submission_leaves_what_the_job_needs(tmp_path: Path, play: Play) -> None:
-    play("sbatch", "echo Submitted batch job 7")
-    play("squeue", "echo 'RUNNING|n[1-2]'")
+def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs) -> None:
+    programs.play("sbatch", "echo Submitted batch job 7")
+    programs.play("squeue", "echo 'RUNNING|n[1-2]'")
     folder, run = tmp_path / "job", RankCommand(COMMAND, tmp_path)
     request = read_request("time=5,nodes=2,tasks_per_node=2")
     made = submit_ranks(run, request, folder, name="x", packages=["cluster"], origin={"commit": "c"}, behind=["6"])
@@ -192,7 +173,7 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, play: Play) -> Non
     assert (event.event, event["ranks"]) == ("submitted", 4)
     with pytest.raises(ClusterUsageError, match=f"^{folder}: its job 7 is still in the queue or running$"):
         submit_ranks(run, request, folder, name="x", packages=["cluster"])
-    play("squeue", "exit 1")
+    programs.play("squeue", "exit 1")
     submit_ranks(run, request, folder, name="x", packages=["cluster"])
 
 
@@ -365,31 +346,31 @@ def submission(folder: Path, job: str = "7") -> None:
 
 @pytest.mark.parametrize(("state", "options"), [("RUNNING|n1", "--signal=TERM 7"), ("PENDING|(Priority)", "7")])
 def test_a_job_that_runs_is_asked_to_end_and_one_that_waits_leaves_the_queue(
-    tmp_path: Path, play: Play, state: str, options: str
+    tmp_path: Path, programs: Programs, state: str, options: str
 ) -> None:
     submission(tmp_path)
     History(tmp_path).add("started", job="7", start=2, nodes=["n1"], ranks=1, newest=None)
-    play("squeue", f"echo '{state}'")
-    play("scancel", "")
+    programs.play("squeue", f"echo '{state}'")
+    programs.play("scancel", "")
     assert cancel(tmp_path) == "7"
-    assert called(tmp_path, "scancel") == [options]
+    assert programs.calls("scancel") == [options]
     event = History(tmp_path).read()[-1]
     assert (event.event, event["start"]) == ("cancelled", 2)
 
 
-def test_nothing_is_cancelled_where_nothing_waits_or_runs(tmp_path: Path, play: Play) -> None:
+def test_nothing_is_cancelled_where_nothing_waits_or_runs(tmp_path: Path, programs: Programs) -> None:
     assert cancel(tmp_path) is None
     submission(tmp_path)
-    play("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    play("scancel", "")
+    programs.play("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    programs.play("scancel", "")
     assert cancel(tmp_path) is None
-    assert called(tmp_path, "scancel") == []
+    assert programs.calls("scancel") == []
     assert History(tmp_path).read()[-1].event == "submitted"
 
 
-def test_a_refusal_to_end_is_slurms_own_line(play: Play) -> None:
-    play("squeue", "echo 'RUNNING|n1'")
-    play("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
+def test_a_refusal_to_end_is_slurms_own_line(programs: Programs) -> None:
+    programs.play("squeue", "echo 'RUNNING|n1'")
+    programs.play("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
     with pytest.raises(ClusterError, match=r"^scancel 7: scancel: error: Access denied$"):
         end_job("7")
 
@@ -398,14 +379,14 @@ def test_a_refusal_to_end_is_slurms_own_line(play: Play) -> None:
     ("answer", "seconds"),
     [("1:05", 65), ("59:59", 3599), ("2:00:01", 7201), ("3-01:00:00", 3 * 86400 + 3600), ("0:00", 0)],
 )
-def test_the_time_that_is_left_has_slurms_forms(play: Play, answer: str, seconds: float) -> None:
-    play("squeue", f"echo {answer}")
+def test_the_time_that_is_left_has_slurms_forms(programs: Programs, answer: str, seconds: float) -> None:
+    programs.play("squeue", f"echo {answer}")
     assert time_left_s("7") == seconds
 
 
 @pytest.mark.parametrize("does", ["echo UNLIMITED", "echo INVALID", "exit 1", "echo"])
-def test_a_time_that_slurm_does_not_say_is_none(play: Play, does: str) -> None:
-    play("squeue", does)
+def test_a_time_that_slurm_does_not_say_is_none(programs: Programs, does: str) -> None:
+    programs.play("squeue", does)
     assert time_left_s("7") is None
 
 
@@ -418,8 +399,8 @@ def test_a_time_that_slurm_does_not_say_is_none(play: Play, does: str) -> None:
         ("exit 1", None),
     ],
 )
-def test_a_state_is_what_squeue_says(play: Play, does: str, state: tuple[str, str] | None) -> None:
-    play("squeue", does)
+def test_a_state_is_what_squeue_says(programs: Programs, does: str, state: tuple[str, str] | None) -> None:
+    programs.play("squeue", does)
     assert job_state("7") == state
 
 
@@ -430,10 +411,10 @@ def test_without_slurm_no_job_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("left", "why"), [("3:00", "time limit"), ("1:00:00", "preemption"), ("UNLIMITED", None)])
 def test_the_end_of_time_is_told_from_preemption(
-    play: Play, monkeypatch: pytest.MonkeyPatch, left: str, why: str | None
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, left: str, why: str | None
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    play("squeue", f"echo {left}")
+    programs.play("squeue", f"echo {left}")
     assert rank_job._why_preempted(120) == (why or "time limit or preemption")
 
 
