@@ -37,7 +37,7 @@ SlurmctldPort={ports[0]}
 SlurmUser=root
 AuthType=auth/munge
 # A requeued job waits until the credential of its last start is no longer valid: 120 s by default
-AuthInfo=socket={folder}/munge.socket,cred_expire=10
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid

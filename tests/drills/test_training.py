@@ -169,7 +169,7 @@ def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_time_limit_reached_twice(training: Training, whole: Path, equal_runs: Any) -> None:
-    training.sabotage(sleep_s=1.2)
+    training.sabotage(sleep_s=0.5)
     training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
     training.wait_for("requeued", 2, 420)
     told = training.ends_as(whole, equal_runs, 420)
