@@ -1,0 +1,207 @@
+"""spider launch, status, logs, cancel: as words; what they do is in tests/spider/test_launch.py and its neighbours."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.history import History
+from cluster.rank_job import Submission
+
+SLURM = "nodes=2,gpus_per_node=4,cpus_per_task=4,time=60"
+PIPELINE = """
+stages:
+  digits:
+    run: pack builtin:digits {run}/digits --resolution 16
+  one:
+    run: train dcgan --data {run}/digits --run {run}/one
+    after: digits
+"""
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """Of a launch that is right."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    return ["launch", "dcgan", "--data=images", "--run=runs/one", f"--slurm={SLURM}", "batch=64"]
+
+
+def submitted(run, *ranks):
+    """A run with a job of four ranks, which is gone, and what some of them printed."""
+    folder = Path(run, "slurm")
+    folder.mkdir(parents=True)
+    Submission("7", 2, 2, ["a"], "code", {}).write(folder)
+    History(folder).add("submitted", job="7", nodes=2, ranks=4)
+    for rank in ranks:
+        (folder / f"7_{rank}_log.out").write_text("".join(f"{rank}: line {n}\n" for n in range(100)))
+
+
+def wait_for_end(folder):
+    deadline = time.monotonic() + 30
+    while Submission.read(folder).is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_dry_run_prints_the_script_and_writes_nothing(spider, words, tmp_path):
+    found = spider(*words, "--seed=3", "--dry-run")
+    assert found.code == 0, found.err
+    assert "#SBATCH --ntasks-per-node=4" in found.out
+    (line,) = (line for line in found.out.splitlines() if line.startswith("# the command: "))
+    command = shlex.split(line.removeprefix("# the command: "))
+    run = str(tmp_path / "runs" / "one")
+    assert command == [sys.executable, "-m", "spider", "train", f"{run}/slurm/submitted.yaml", "--run", run]
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert found.err == ""
+
+
+def test_cores_that_nobody_asked_for_are_warned_of(spider, words):
+    words[-2] = "--slurm=gpus_per_node=4,time=60"
+    assert spider(*words, "--dry-run").err.startswith("warning: cpus_per_task is not given")
+    words[-2] = "--slurm=gpus_per_node=4,time=60,exclusive=true"
+    assert spider(*words, "--dry-run").err == ""
+
+
+def test_a_submission_tells_its_job(spider, words, programs, tmp_path):
+    programs.play("sbatch", "echo Submitted batch job 7")
+    told = spider(*words)
+    assert told.code == 0, told.err
+    assert told.out.splitlines()[-1].startswith("job 7: 8 ranks; spider status runs/one, ")
+    assert "checkpoints" in told.out
+    run = tmp_path / "runs" / "one"
+    assert spider(*words, "--json").json == {"run": str(run), "job": "7", "log": str(run / "slurm" / "7_0_log.out")}
+
+
+def test_a_queue_that_refuses_is_one_line(spider, words, programs):
+    programs.play("sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    refused = spider(*words)
+    assert (refused.code, refused.error) == (1, "error: sbatch refuses the job: error: invalid partition specified: x")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data", "images"], "--data"),
+        (["--source", "images"], "--source"),
+        (["--kimg", "3"], "--kimg"),
+        (["--seed", "0"], "--seed"),
+        (["--mirror"], "--mirror"),
+        (["--from", "runs/one"], "--from"),
+        (["batch=3"], "batch=3"),
+    ],
+)
+def test_a_pipeline_takes_no_options_of_a_training(spider, tmp_path, options, said):
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE)
+    refused = spider("launch", file, *options, "--run", tmp_path / "all", "--slurm", SLURM)
+    assert refused.code == 2
+    assert refused.error == f"error: {said}: the stages of a pipeline say it themselves, in {file}"
+    assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("train dcgan --bogus 3", "--bogus"),
+        ("train dcgan --data {run}/digits", "'--run'"),
+        ("trian dcgan", "'trian'"),
+        ("pack a {run}/b --workers many", "'--workers'"),
+        ("launch dcgan", "stage a: spider launch is no work for a job"),
+        ("cancel {run}", "stage a: spider cancel is no work for a job"),
+        ("demo --out x", "stage a: spider demo is no work for a job"),
+    ],
+)
+def test_words_that_a_stages_command_would_refuse_are_refused_now(spider, tmp_path, programs, run, said):
+    file = tmp_path / "stages.yaml"
+    file.write_text(f"stages:\n  first: {{run: ls}}\n  a: {{run: {json.dumps(run)}, after: first}}\n")
+    refused = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM)
+    assert refused.code == 2
+    assert said in refused.error
+    assert programs.calls("sbatch") == []
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_pipelines_dry_run_prints_a_script_for_each_stage(spider, tmp_path):
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE)
+    found = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM, "--dry-run")
+    assert [line for line in found.out.splitlines() if line.startswith("# stage")] == [
+        "# stage digits",
+        "# stage one, behind digits",
+    ]
+    assert found.out.count("#!/bin/bash") == 2
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
+    programs.play("sbatch", f"echo Submitted batch job $(wc -l < {programs.folder}/sbatch.calls)")
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE)
+    words = ["launch", file, "--run", tmp_path / "all", "--slurm", SLURM]
+    told = spider(*words).out.splitlines()
+    assert told == ["digits: job 1", "one: job 2", f"spider status {tmp_path}/all tells how far they are"]
+    programs.play("squeue", "echo 'PENDING|(Priority)'")
+    assert spider(*words).out.splitlines()[:2] == ["digits: job 1, as it was", "one: job 2, as it was"]
+    programs.play("squeue", "exit 1")
+    History(tmp_path / "all" / "stages" / "digits").add("finished", job="1", start=0)
+    assert spider(*words).out.splitlines()[:2] == ["digits: has finished before", "one: job 3"]
+    assert spider(*words, "--json").json == [
+        {"name": "digits", "job": None, "is_new": False},
+        {"name": "one", "job": "4", "is_new": True},
+    ]
+
+
+def test_status_is_json_when_asked(spider, tmp_path):
+    submitted(tmp_path / "one")
+    (tmp_path / "one" / "slurm" / "submitted.yaml").write_text("kimg: 3\n")
+    [run] = spider("status", tmp_path, "--json").json["runs"]
+    assert (run["summary"]["name"], run["job"]["job"]) == ("one", "7")
+    assert spider("status", tmp_path / "one", "--watch").out.startswith("state ")  # what is over is told once
+    assert spider("status", tmp_path / "none").error == f"error: {tmp_path}/none: no such folder"
+
+
+def test_logs_are_the_end_of_what_a_rank_printed(spider, tmp_path, capfd):
+    submitted(tmp_path / "one", 0, 3)
+    assert spider("logs", tmp_path / "one", "--rank=3", "--lines=2").code == 0
+    assert capfd.readouterr().out.splitlines()[-2:] == ["3: line 98", "3: line 99"]
+
+
+@pytest.mark.parametrize(("rank", "about"), [(1, "it has not begun"), (4, "its ranks are 0 to 3")])
+def test_the_log_of_a_rank_that_is_not_there_is_said(spider, tmp_path, rank, about):
+    submitted(tmp_path / "one", 0)
+    refused = spider("logs", tmp_path / "one", "--rank", rank)
+    assert (refused.code, refused.error) == (1, f"error: {tmp_path}/one: job 7 has no log of rank {rank}: {about}")
+    assert refused.out == ""
+
+
+def test_nothing_is_cancelled_where_nothing_runs(spider, tmp_path):
+    submitted(tmp_path / "one")
+    assert spider("cancel", tmp_path / "one").error == f"error: {tmp_path}/one: no job of it waits or runs"
+
+
+def test_jobs_of_a_pipeline_are_run_here_and_cancelled(spider, tmp_path):
+    file, run = tmp_path / "stages.yaml", tmp_path / "all"
+    Path(tmp_path, "empty").mkdir()
+    wait = "logs {run}/none --follow"  # refused, since a job that waits for ever is no stage
+    file.write_text(f"stages: {{one: {{run: ls {tmp_path}/empty}}, two: {{run: ls {tmp_path}/nowhere, after: one}}}}")
+    assert spider("launch", file, "--run", run, "--slurm", "local").code == 0
+    wait_for_end(run / "stages" / "two")
+    stages = spider("status", run, "--json").json["stages"]
+    assert {name: (job["state"], job["why"]) for name, job in stages.items()} == {
+        "one": ("finished", None),
+        "two": ("failed", f"{tmp_path}/nowhere: no such folder"),
+    }
+    file.write_text(f"stages: {{one: {{run: {json.dumps(wait)}}}}}")
+    assert spider("launch", file, "--run", run, "--slurm", "local").code == 2
+
+
+@pytest.mark.parametrize("verb", ["launch dcgan --run x --slurm local"])
+def test_a_job_is_launched_once_and_not_by_every_rank(spider, monkeypatch, verb):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "spider launch is one process, and here are several" in spider(*verb.split()).error
