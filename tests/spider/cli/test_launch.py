@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from cluster.history import History
-from cluster.rank_job import Submission
+from cluster.local_job import submit_local
+from cluster.rank_job import RankCommand, Submission
+from cluster.slurm import read_request
 
 SLURM = "nodes=2,gpus_per_node=4,cpus_per_task=4,time=60"
 PIPELINE = """
@@ -42,9 +44,9 @@ def submitted(run, *ranks):
         (folder / f"7_{rank}_log.out").write_text("".join(f"{rank}: line {n}\n" for n in range(100)))
 
 
-def wait_for_end(folder):
+def wait_until(holds):
     deadline = time.monotonic() + 30
-    while Submission.read(folder).is_alive():
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -163,7 +165,7 @@ def test_status_is_json_when_asked(spider, tmp_path):
     [run] = spider("status", tmp_path, "--json").json["runs"]
     assert (run["summary"]["name"], run["job"]["job"]) == ("one", "7")
     assert spider("status", tmp_path / "one", "--watch").out.startswith("state ")  # what is over is told once
-    assert spider("status", tmp_path / "none").error == f"error: {tmp_path}/none: no such folder"
+    assert spider("status", tmp_path / "else").error == f"error: {tmp_path}/else: no such folder"
 
 
 def test_logs_are_the_end_of_what_a_rank_printed(spider, tmp_path, capfd):
@@ -185,23 +187,33 @@ def test_nothing_is_cancelled_where_nothing_runs(spider, tmp_path):
     assert spider("cancel", tmp_path / "one").error == f"error: {tmp_path}/one: no job of it waits or runs"
 
 
-def test_jobs_of_a_pipeline_are_run_here_and_cancelled(spider, tmp_path):
+def test_a_pipeline_runs_here(spider, tmp_path):
     file, run = tmp_path / "stages.yaml", tmp_path / "all"
     Path(tmp_path, "empty").mkdir()
-    wait = "logs {run}/none --follow"  # refused, since a job that waits for ever is no stage
     file.write_text(f"stages: {{one: {{run: ls {tmp_path}/empty}}, two: {{run: ls {tmp_path}/nowhere, after: one}}}}")
     assert spider("launch", file, "--run", run, "--slurm", "local").code == 0
-    wait_for_end(run / "stages" / "two")
+    wait_until(lambda: History(run / "stages" / "two").read()[-1].event == "failed")
     stages = spider("status", run, "--json").json["stages"]
-    assert {name: (job["state"], job["why"]) for name, job in stages.items()} == {
-        "one": ("finished", None),
-        "two": ("failed", f"{tmp_path}/nowhere: no such folder"),
-    }
-    file.write_text(f"stages: {{one: {{run: {json.dumps(wait)}}}}}")
-    assert spider("launch", file, "--run", run, "--slurm", "local").code == 2
+    assert {name: job["state"] for name, job in stages.items()} == {"one": "finished", "two": "failed"}
+    assert stages["two"]["why"] == f"{tmp_path}/nowhere: no such folder"
 
 
-@pytest.mark.parametrize("verb", ["launch dcgan --run x --slurm local"])
-def test_a_job_is_launched_once_and_not_by_every_rank(spider, monkeypatch, verb):
+def test_a_job_is_cancelled_and_waited_for(spider, tmp_path):
+    folder = tmp_path / "one" / "slurm"
+    folder.mkdir(parents=True)
+    (folder / "submitted.yaml").write_text("kimg: 3\n")
+    stays = "trap 'sleep 0.3; exit 130' TERM; touch began; while :; do sleep 0.05; done"
+    made = submit_local(
+        RankCommand(("sh", "-c", stays), tmp_path), read_request("time=1"), folder, packages=["cluster"]
+    )
+    wait_until((tmp_path / "began").exists)
+    assert spider("launch", "dcgan", "--data", tmp_path, "--run", tmp_path / "one", "--slurm", "local").code == 2
+    first, *told = spider("cancel", tmp_path / "one").out.splitlines()
+    assert first == f"job {made.job} was asked to save and end"
+    assert told[0] == "state       stopped: cancelled"
+    assert not made.is_alive()
+
+
+def test_a_job_is_launched_once_and_not_by_every_rank(spider, words, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "spider launch is one process, and here are several" in spider(*verb.split()).error
+    assert "spider launch is one process, and here are several" in spider(*words).error

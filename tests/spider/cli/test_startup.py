@@ -48,6 +48,14 @@ def loaded(statement):
         ("verify nowhere", 2),
         ("neighbors nowhere neither --out out", 2),
         ("weights list", 0),
+        ("launch dcgan --data . --run run --slurm time=5 --dry-run", 0),
+        ("launch dcgan --data . --run run --slurm nodes=3,time=5", 2),
+        ("launch dcgan --data nowhere --run run --slurm local", 2),
+        ("launch dcgan --data . --run run --slurm tim=5", 2),
+        ("status .", 0),
+        ("status . --json", 0),
+        ("logs run", 1),
+        ("cancel run", 1),
     ],
 )
 def test_answers_without_torch(arguments, code, tmp_path, monkeypatch):
