@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import faulthandler
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -28,7 +29,7 @@ class Watchdog:
         """Nothing is watched before `with`.
 
         Args:
-            file: for the stacks; its folder is made, and an empty one is not left behind.
+            file: for the stacks; its folder is made. Neither is left behind empty.
             timeout_s: the longest time between two beats; None: no limit.
         """
         self._path = file
@@ -50,6 +51,8 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
             self._file.close()
             self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # not the last one
+                self._path.parent.rmdir()
 
     def beat(self) -> None:
         """There was a step."""
