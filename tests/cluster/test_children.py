@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from cluster import children
+
 # A child, one in a session of its own, and one whose parent has ended
 FAMILY = """
 import os, subprocess, sys, time
@@ -82,3 +84,32 @@ def test_a_child_dies_with_its_parent_and_ignores_what_it_shall() -> None:
 
 def test_a_child_may_end_in_order_but_not_stay() -> None:
     assert run(STUBBORN) == ["5", str(-signal.SIGKILL)]
+
+
+FOLLOWED = """
+import os, subprocess, sys
+from cluster import children
+output = children.Output()
+assert output.exit_code is None
+program = "import sys; print('x' * 9999); [print(n) for n in range(30)]; sys.exit(3)"
+command = children.start([sys.executable, "-c", program], env=dict(os.environ), stdout=subprocess.PIPE)
+output.follow(command)
+command.wait()
+print("", output.last_lines(), output.exit_code, sep="|", end="|")
+"""
+
+
+def test_what_a_child_prints_goes_on_and_its_end_is_kept() -> None:
+    *printed, last = "\n".join(run(f"{FOLLOWED}print()")).partition("|")
+    assert printed[0].splitlines() == ["x" * 9999, *map(str, range(30))]
+    lines, code, _ = last.split("|")
+    assert (lines, code) == (str([str(n) for n in range(10, 30)]), "3")
+
+
+def test_a_process_runs_if_its_number_and_its_command_are_right() -> None:
+    assert children.is_running(os.getpid(), Path(f"/proc/{os.getpid()}/cmdline").read_text().split("\0")[0])
+    assert not children.is_running(os.getpid(), "another")
+    with subprocess.Popen([sys.executable, "-c", "pass", "word"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not children.is_running(child.pid, "word")  # it has ended, and nobody has asked how
+    assert not children.is_running(child.pid, "word")

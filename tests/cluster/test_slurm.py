@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, minutes, read_request, script, submit
+from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, changed, minutes, read_request, script, submit
 
 PLAIN = Launch(name="plain", tasks_per_node=8, srun_args=("--kill-on-bad-exit=1",))
 
@@ -93,6 +93,16 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, message: st
     with pytest.raises(ClusterUsageError) as error:
         read_request(str(file))
     assert str(error.value).startswith(f"{file}: {message}")
+
+
+def test_some_keys_of_a_request_are_changed() -> None:
+    request = read_request("nodes=2,gpus_per_node=8,time=1:30:00,setup=[module load cuda]")
+    assert (request.tasks, read_request("time=1").tasks) == (8, 1)
+    other = changed(request, {"tasks_per_node": 3, "time": "2:00"}, "stage a")
+    assert (other.tasks, other.time_min, other.nodes, other.setup) == (3, 2, 2, ("module load cuda",))
+    assert changed(request, {}, "stage a") == request
+    with pytest.raises(ClusterUsageError, match=r"^stage a: nods: no such key; did you mean nodes\?"):
+        changed(request, {"nods": 2}, "stage a")
 
 
 def test_anything_else_reaches_sbatch(tmp_path: Path) -> None:
