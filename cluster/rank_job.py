@@ -50,6 +50,7 @@ from cluster.slurm import (
     discard_torn_files,
     end_job,
     is_queued,
+    job_state,
     script,
     submit,
     time_left_s,
@@ -539,7 +540,8 @@ def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     history = History(Path(folder))
     if settle(history, job, start, int(max_failures), newest_in(None if saves is None else Path(saves))):
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
+        state = job_state(job)
+        if asked.returncode == 0 or (state is not None and state[0] == "PENDING"):  # Slurm itself was faster
             return _REQUEUED
         history.add("stopped", job=job, start=start, reason=f"not started again: {asked.stderr.strip()}")
         return 1
