@@ -192,7 +192,8 @@ def test_a_pipeline_runs_here(spider, tmp_path):
     Path(tmp_path, "empty").mkdir()
     file.write_text(f"stages: {{one: {{run: ls {tmp_path}/empty}}, two: {{run: ls {tmp_path}/nowhere, after: one}}}}")
     assert spider("launch", file, "--run", run, "--slurm", "local").code == 0
-    wait_until(lambda: History(run / "stages" / "two").read()[-1].event == "failed")
+    two = run / "stages" / "two"
+    wait_until(lambda: History(two).read()[-1].event == "failed" and not Submission.read(two).is_alive())
     stages = spider("status", run, "--json").json["stages"]
     assert {name: job["state"] for name, job in stages.items()} == {"one": "finished", "two": "failed"}
     assert stages["two"]["why"] == f"{tmp_path}/nowhere: no such folder"
