@@ -5,7 +5,7 @@
         cluster/ spider/ ...
 
 Whoever goes on developing in the checkout that a job was submitted from would otherwise change the job. A copy is
-complete or not there; one that is there already is used again. `environment` makes a process import it.
+complete or not there; one that is there already is used again. `shell_lines` makes a process import it.
 """
 
 from __future__ import annotations

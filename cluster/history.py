@@ -2,11 +2,11 @@
 
     FOLDER/history.jsonl    {"time": "2026-11-20T18:02:11+00:00", "event": "started", "job": "1234", "start": 0, ...}
 
-    submitted   job, nodes, tasks                      who asked, and for what
+    submitted   job, nodes, ranks                      somebody asked for it
     started     job, start, nodes, ranks, newest       all ranks are about to begin; `newest`: what was saved last
-    requeued    job, start, reason, seconds, grace_s   saved, and queued again; seconds since the signal, of how many
+    requeued    job, start, reason, seconds, grace_s   queued again, so many seconds after the signal; `saved`: or not
     failed      job, start, reason, rank, node, again  `again`: it was put into the queue again, by itself
-    cancelled   job, start                             somebody asked for its end
+    cancelled   job, start                             somebody asked for its end; `not cancelled`: Slurm refused
     lost        job, start, reason, nodes              a start that ended without a word, noticed by the next one
     stopped     job, start, reason                     saved, and not to be started again
     finished    job, start
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,13 +57,15 @@ class History:
         self.file = folder / HISTORY
 
     def add(self, event: str, **about: Any) -> None:
-        """Append an event. OSError if the disk refuses."""
+        """Append an event. If the disk refuses, that is said on stderr: what the job does next matters more."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **about})
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, f"{line}\n".encode())
-        finally:
-            os.close(descriptor)
+            with self.file.open("a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"  # by a disk that was full
+                file.write(b"\n" * torn + f"{line}\n".encode())
+        except OSError as error:
+            print(f"warning: {self.file}: {error.strerror}; not written: {line}", file=sys.stderr, flush=True)
 
     def read(self) -> list[Event]:
         """All events, oldest first; none without a file."""
@@ -84,6 +87,12 @@ def in_vain(events: Sequence[Event], newest: str | None) -> int:
                 break
             count += 1
     return count
+
+
+def is_cancelled(events: Sequence[Event]) -> bool:
+    """Whether somebody wants the job to end that was submitted last."""
+    told = [event.event for event in events if event.event in ("submitted", "cancelled", "not cancelled")]
+    return bool(told) and told[-1] == "cancelled"
 
 
 def blamed(events: Sequence[Event]) -> str | None:

@@ -1,7 +1,7 @@
 """A job of ranks on this machine, behind the back of the shell that asked for it, where there is no Slurm.
 
     FOLDER/local.json         what it runs
-    FOLDER/4711_job.out       what the process 4711 says that starts the ranks, which is the job
+    FOLDER/local.out          what the process says that starts the ranks, whose number is the job's
     all else                  as of a job of Slurm: cluster/rank_job.py
 
 It starts again what Slurm would, and hears the same signals: SIGTERM, save and end; SIGUSR2, save, and start again.
@@ -24,13 +24,22 @@ from cluster import children
 from cluster.code_copy import copy_code
 from cluster.errors import ClusterUsageError
 from cluster.history import History
-from cluster.rank_job import CODE, LOCAL_JOB, Rank, RankCommand, Submission, newest_in, record_submission, require_free
-from cluster.rank_job import settle as settle_start
+from cluster.rank_job import (
+    CODE,
+    LOCAL_JOB,
+    REQUEUED,
+    Rank,
+    RankCommand,
+    Submission,
+    newest_in,
+    record_submission,
+    require_free,
+)
 from cluster.slurm import JobSignals, SlurmRequest, SlurmTask
+from cluster.verdict import settle
 
-_SPEC = "local.json"
+_SPEC, _LOG = "local.json", "local.out"
 _NODE = "localhost"
-_REQUEUED = 255
 _POLL_S = 0.1
 _LOOK_S = 1.0
 _OTHERS_S = 30.0  # ranks that are left when one has failed have so long to notice
@@ -106,14 +115,17 @@ def submit_local(
     )
     (folder / _SPEC).write_text(json.dumps(asdict(spec), indent=2) + "\n")
     python_path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
-    job = subprocess.Popen(
-        [sys.executable, "-m", LOCAL_JOB, str(folder)],
-        env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
-    )
+    with (folder / _LOG).open("ab") as log:
+        job = subprocess.Popen(
+            [sys.executable, "-m", LOCAL_JOB, str(folder)],
+            env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
+        )
+    while job.poll() is None and not children.is_running(job.pid, LOCAL_JOB):
+        time.sleep(_POLL_S)  # it is there a moment before its command line is
     return record_submission(str(job.pid), run, request, folder, code, local=True)
 
 
@@ -126,7 +138,7 @@ class _Supervisor:
         self.history = History(folder)
         self.job = os.getpid()
         self._ranks: list[subprocess.Popen[bytes]] = []
-        self._cancelled = False
+        self._cancelled = self._finished = False
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._pass_on)
 
@@ -136,15 +148,19 @@ class _Supervisor:
         if not self._wait_for_others():
             return 1
         start = 0
-        while self._start(start):
+        while not self._cancelled and self._start(start):
             start += 1
+        if self._cancelled and start == 0 and self.history.read()[-1].event in ("submitted", "cancelled"):
+            self.history.add("stopped", job=str(self.job), start=0, reason="cancelled")
         children.kill_all()
-        last = self.history.read()[-1]
-        return 0 if last.event == "finished" else 1
+        return 0 if self._finished else 1
 
     def _start(self, start: int) -> bool:
         """Run all ranks to their end; whether there is another start."""
-        self._ranks = [self._rank(rank, start) for rank in range(self.spec.ranks)]
+        for rank in range(self.spec.ranks):
+            self._ranks.append(self._rank(rank, start))
+        if self._cancelled:  # a signal that came while they were being started
+            self._tell(signal.SIGTERM)
         failed_at: float | None = None
         while None in [rank.poll() for rank in self._ranks]:  # each of them: poll() also notes an exit code
             if failed_at is None and any(rank.returncode for rank in self._ranks):
@@ -154,11 +170,16 @@ class _Supervisor:
                 self._tell(signal.SIGKILL)
             time.sleep(_POLL_S)
         codes = [rank.returncode for rank in self._ranks]
-        self._ranks = []
-        if _REQUEUED in codes and not self._cancelled:
+        self._ranks.clear()
+        if REQUEUED in codes and not self._cancelled:
             return True
-        saves = self.spec.run.saves
-        return settle_start(self.history, str(self.job), start, self.spec.max_failures, newest_in(saves))
+        newest = newest_in(self.spec.run.saves)
+        verdict = settle(self.history, str(self.job), start, self.spec.max_failures, newest, is_ending=self._cancelled)
+        print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
+        if verdict.again and self._cancelled:
+            self.history.add("stopped", job=str(self.job), start=start, reason="told to end")
+        self._finished = verdict.event == "finished"
+        return verdict.again and not self._cancelled
 
     def _rank(self, rank: int, start: int) -> subprocess.Popen[bytes]:
         env = dict(os.environ) if self.spec.gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -198,7 +219,7 @@ def _be_rank(folder: Path, job: int, rank: int, start: int) -> None:
 
 
 def _requeue() -> NoReturn:
-    sys.exit(_REQUEUED)
+    sys.exit(REQUEUED)
 
 
 if __name__ == "__main__":

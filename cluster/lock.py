@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster.errors import ClusterError
+from cluster.errors import MachineError
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -41,7 +41,7 @@ def alone_in(directory: Path, world: World) -> Iterator[None]:
     locks it is said on stderr, and the block runs.
 
     Raises:
-        ClusterError: on every rank, naming the process that is in there.
+        MachineError: on every rank, naming the process that is in there.
     """
     with world.together():
         lock = _lock(directory) if world.is_main else None
@@ -84,7 +84,8 @@ def _lock(directory: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "another process"
         lock.close()
-        raise ClusterError(f"{directory} is in use by {holder}") from None
+        # Of another start of the same job, perhaps, which is about to end
+        raise MachineError(f"{directory} is in use by {holder}") from None
     except OSError as error:
         print(f"warning: {directory}: its file system cannot lock files ({error}): start one job only", file=sys.stderr)
     else:

@@ -6,20 +6,20 @@
     FOLDER/history.jsonl        what has happened (cluster/history.py)
     FOLDER/code/0a1b2c3d4e5f/   what runs (cluster/code_copy.py)
     FOLDER/1234_3_log.out       what rank 3 printed in job 1234, all starts of it
-    FOLDER/1234.2/rank-3.json   how rank 3 ended in start 2 of job 1234: `Ending`
+    FOLDER/1234.2/rank-3.json   how rank 3 ended in start 2 of job 1234 (cluster/verdict.py)
 
 One process of the job is one rank. It tells its child, the command, who it is (RANK, WORLD_SIZE, LOCAL_RANK,
 MASTER_ADDR, MASTER_PORT), and hears Slurm's signals, which reach every process of a job:
 
     USR2   time is nearly over, or nodes are wanted   the command is asked to save and end (SIGTERM, exit code 130);
                                                       then rank 0 puts the job back into the queue
-    TERM   the job is cancelled, or requeued          the command saves and ends
-    none   a rank dies, or ends badly                 the others end, and the script's last lines decide (`settle`)
+    TERM   the job is cancelled, requeued, preempted  the command saves and ends
+    none   a rank dies, or ends badly                 the others end, and the script's last lines decide (`_main`)
 
 The command must go on by itself from what is on the disk: what is told to a start is the same for each.
 After a failure that was said in a line, `error: ...`, with exit code 1 or 2, nothing starts again: the next start would
 fail as well. After a death, a hang, a lost node, a traceback or exit code 3 the job goes back into the queue, until
-`max_failures` starts in a row have saved nothing new.
+`max_failures` starts in a row, after the first, have saved nothing new.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,21 +41,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cluster import children
 from cluster.code_copy import copy_code, shell_lines
-from cluster.errors import ClusterError, ClusterUsageError
-from cluster.history import History, in_vain
+from cluster.errors import ClusterError, ClusterUsageError, one_line
+from cluster.history import History, is_cancelled
 from cluster.slurm import (
+    UNKNOWN,
     JobSignals,
     Launch,
     SlurmRequest,
     SlurmTask,
     discard_torn_files,
     end_job,
-    is_queued,
     job_state,
     script,
     submit,
     time_left_s,
 )
+from cluster.verdict import Ending, read_endings, settle, start_folder
 from cluster.watchdog import hung_at, stacks_file, waits_for_others
 
 if TYPE_CHECKING:
@@ -64,12 +66,11 @@ JOB = "job.json"
 LOCAL_JOB = "cluster.local_job"  # in the command line of a job that is a process of this machine
 CODE = "code"
 
-STOPPED = 130  # exit code of a command that was asked to stop, and saved
-_REQUEUED = 255  # exit code of a process whose job is in the queue again
-_FAULTS_OF_THE_REQUEST = (1, 2)  # exit codes of what would fail the same the next time, if it says so in a line
+REQUEUED = 255  # exit code of a process whose job is in the queue again
 _ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
 _FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _POLL_S = 0.1
+_REQUEUE_S = 25.0  # of the time before a job's end, for the requeue; what has not saved by then is killed
 _OTHERS_S = 10.0  # for the files of other ranks to be seen here
 _EARLY_S = 90.0  # so much before its time a signal may come that tells of the end of the job's time
 
@@ -101,7 +102,8 @@ class Submission:
         command: what they run.
         code: the copy of the code that they run.
         request: as it was made.
-        local: whether the job is a process of this machine, with the job's number, and Slurm knows nothing of it.
+        local: whether the job is a process of `host`, with the job's number, and Slurm knows nothing of it.
+        host: where it was submitted.
     """
 
     job: str
@@ -110,61 +112,40 @@ class Submission:
     command: list[str]
     code: str
     request: dict[str, Any]
-    local: bool = False
+    local: bool
+    host: str
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The last one of a folder; None if there was none."""
+        """The last one of a folder; None if there was none. Raises ClusterError for a file that is damaged."""
         try:
             return cls(**json.loads((folder / JOB).read_text("utf-8")))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise ClusterError(
+                f"{folder / JOB} is damaged: {one_line(error)}; remove it once its job is over"
+            ) from None
 
     def write(self, folder: Path) -> None:
         """Replace it."""
         beside = folder / f".{JOB}"
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        with beside.open("w") as file:
+            file.write(json.dumps(asdict(self), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(folder / JOB)
 
     def log(self, folder: Path, rank: int) -> Path:
         """What a rank prints."""
         return folder / f"{self.job}_{rank}_log.out"
 
-    def is_alive(self) -> bool:
-        """Whether the job waits or runs."""
-        return children.is_running(int(self.job), LOCAL_JOB) if self.local else is_queued(self.job)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How the command of one rank ended.
-
-    Attributes:
-        rank, node: which one.
-        code: its exit code; that of a signal is negative.
-        error: the last error that it told, in one line; else its last line; else how it ended.
-        told: whether it told it, `error: ...`.
-        preempted: whether this rank was told that time is nearly over, or its nodes are wanted.
-        cancelled: whether it was told to end.
-        hung: where it was, if it made no step and was ended for that.
-        waited: whether that was in a collective, for other ranks.
-    """
-
-    rank: int
-    node: str
-    code: int
-    error: str
-    told: bool
-    preempted: bool
-    cancelled: bool
-    hung: str | None
-    waited: bool
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it ended because it was asked to; before it could answer, a signal ends it."""
-        asked = self.preempted or self.cancelled
-        return self.code == STOPPED or (asked and self.code in (-signal.SIGTERM, -signal.SIGINT))
+    def is_alive(self) -> bool | None:
+        """Whether the job waits or runs; None if it cannot be known from here."""
+        if not self.local:
+            state = job_state(self.job)
+            return None if state == UNKNOWN else state is not None
+        return children.is_running(int(self.job), LOCAL_JOB) if self.host == socket.gethostname() else None
 
 
 def submit_ranks(
@@ -211,9 +192,13 @@ def ranks_script(
 
 
 def require_free(folder: Path) -> None:
-    """Raises ClusterUsageError if the folder's last job has not ended."""
+    """Raises ClusterUsageError if the folder's last job has not ended, or may not have."""
     last = Submission.read(folder)
-    if last is not None and last.is_alive():
+    alive = last is not None and last.is_alive()
+    if last is not None and alive is None:
+        where = f"on {last.host}" if last.local else "where squeue answers"
+        raise ClusterUsageError(f"{folder}: whether its job {last.job} has ended can only be seen {where}")
+    if last is not None and alive:
         raise ClusterUsageError(f"{folder}: its job {last.job} is still in the queue or running")
 
 
@@ -222,7 +207,9 @@ def record_submission(
 ) -> Submission:
     """Note that a job was submitted."""
     told = request.model_dump(mode="json", exclude_defaults=True)
-    made = Submission(job, request.nodes, request.tasks, list(run.command), str(code), told, local)
+    made = Submission(
+        job, request.nodes, request.tasks, list(run.command), str(code), told, local, socket.gethostname()
+    )
     made.write(folder)
     History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * request.tasks)
     return made
@@ -245,7 +232,7 @@ def _launch(
         ),
         after=(
             "code=$?",
-            f"if [ $code -eq {_REQUEUED} ]; then exit $code; fi  # back in the queue",
+            f"if [ $code -eq {REQUEUED} ]; then exit $code; fi  # back in the queue",
             "trap '' TERM  # which a requeue sends also to who asks for it",
             f"exec {settle}",
         ),
@@ -304,16 +291,20 @@ class Rank:
             why: asked for the reason when the job is preempted.
             requeue: called by rank 0 when all is saved, to put the job into the queue again; ends this process.
         """
+        if is_cancelled(self.history.read()):  # while the nodes were made ready
+            if self.place.rank == 0:
+                self.history.add("stopped", **self._here(), reason="cancelled")
+            return
         if self.place.rank == 0:
             self._begin()
         ending = self._attend()
         with suppress(OSError):  # a disk that takes nothing any more; the exit code still tells
-            self._write(ending)
+            ending.write(start_folder(self.folder, self.place.job_id, self.place.restarts))
         if self.place.rank == 0 and ending.stopped and self._was_preempted(ending):
-            self._requeue(why, requeue)
+            self._requeue(ending, why, requeue)
         children.kill_all()
         if not ending.stopped and ending.code != 0:
-            sys.exit(ending.code if ending.code > 0 else 1)
+            sys.exit(ending.code if 0 < ending.code != REQUEUED else 1)
 
     def _begin(self) -> None:
         """Note the start, and the one before if it had no end."""
@@ -323,6 +314,9 @@ class Rank:
             reason = "it ended without a word: a lost node, or killed from without"
             lost = {key: before.get(key) for key in ("job", "start", "nodes", "newest")}
             self.history.add("lost", reason=reason, **lost)
+        if self.run.stacks is not None:
+            for file in self.run.stacks.glob("rank-*.txt"):
+                file.unlink(missing_ok=True)  # of an earlier start, perhaps of more ranks
         newest = newest_in(self.run.saves)
         self.history.add("started", **self._here(), nodes=place.nodes, ranks=place.size, newest=newest)
 
@@ -330,6 +324,9 @@ class Rank:
         """Start the command, pass on what Slurm wants, wait for its end."""
         children.adopt_orphans()
         output = children.Output()
+        stacks = None if self.run.stacks is None else self.run.stacks / stacks_file(self.place.rank)
+        if stacks is not None:
+            stacks.unlink(missing_ok=True)
         command = children.start(
             self.run.command,
             env=rank_env(self.place),
@@ -338,14 +335,16 @@ class Rank:
             deaf_to=[signal.SIGUSR2],
         )
         output.follow(command)
-        asked = False
+        asked = unsaved = False
         while command.poll() is None:
             if not asked and (self.signals.preempted or self.signals.cancelled):
                 command.terminate()
                 asked = True
+            if not unsaved and self._is_too_late():
+                command.kill()
+                unsaved = True
             time.sleep(_POLL_S)
         told, error = _error(output.last_lines(), command.returncode)
-        stacks = None if self.run.stacks is None else self.run.stacks / stacks_file(self.place.rank)
         hung = None if stacks is None or command.returncode != 1 else hung_at(stacks)
         return Ending(
             rank=self.place.rank,
@@ -355,26 +354,30 @@ class Rank:
             told=told,
             preempted=self.signals.preempted,
             cancelled=self.signals.cancelled,
+            unsaved=unsaved,
             hung=hung,
             waited=hung is not None and stacks is not None and waits_for_others(stacks),
         )
 
-    def _write(self, ending: Ending) -> None:
-        folder = start_folder(self.folder, self.place.job_id, self.place.restarts)
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".rank-{ending.rank}.json"
-        beside.write_text(json.dumps(asdict(ending), indent=2) + "\n")
-        beside.replace(folder / f"rank-{ending.rank}.json")
+    def _is_too_late(self) -> bool:
+        """Whether the job's end is so near that it must be requeued now: one whose time is over stays ended."""
+        told_at = self.signals.preempted_at
+        if told_at is None or self.grace_s is None:
+            return False
+        return time.monotonic() > told_at + self.grace_s - min(_REQUEUE_S, self.grace_s / 2)
 
-    def _requeue(self, why: Callable[[], str], requeue: Callable[[], None]) -> None:
-        """All is saved: ask to be started again."""
+    def _requeue(self, ending: Ending, why: Callable[[], str], requeue: Callable[[], None]) -> None:
+        """Ask to be started again, unless somebody wants the job to end."""
         here, reason, told_at = self._here(), why(), self.signals.preempted_at
+        if is_cancelled(self.history.read()):
+            self.history.add("stopped", **here, reason="cancelled")
+            return
         try:
             requeue()
         except SystemExit:
             since = None if told_at is None else round(time.monotonic() - told_at, 2)
-            with suppress(OSError):
-                self.history.add("requeued", **here, reason=reason, seconds=since, grace_s=self.grace_s)
+            saved = not ending.unsaved
+            self.history.add("requeued", **here, reason=reason, seconds=since, grace_s=self.grace_s, saved=saved)
             raise
         except ClusterError as error:
             self.history.add("stopped", **here, reason=f"{reason}, and not started again: {error}")
@@ -414,20 +417,6 @@ def rank_env(place: SlurmTask) -> dict[str, str]:
     }
 
 
-def start_folder(folder: Path, job: int | str, start: int) -> Path:
-    """Where the ranks of a start say how they ended."""
-    return folder / f"{job}.{start}"
-
-
-def read_endings(folder: Path, job: int | str, start: int) -> list[Ending]:
-    """Of the ranks that have said, by rank."""
-    found = []
-    for file in start_folder(folder, job, start).glob("rank-*.json"):
-        with suppress(ValueError, TypeError, OSError):
-            found.append(Ending(**json.loads(file.read_text("utf-8"))))
-    return sorted(found, key=lambda ending: ending.rank)
-
-
 def cancel(folder: Path) -> str | None:
     """Ask the folder's job to save and end; one that waits for nodes goes out of the queue.
 
@@ -440,13 +429,18 @@ def cancel(folder: Path) -> str | None:
     last = Submission.read(folder)
     if last is None or not last.is_alive():
         return None
-    events = History(folder).read()
-    start = next((event["start"] for event in reversed(events) if event.event == "started"), 0)
-    History(folder).add("cancelled", job=last.job, start=start)
-    if last.local:
-        os.kill(int(last.job), signal.SIGTERM)
-    else:
-        end_job(last.job)
+    history = History(folder)
+    start = next((event["start"] for event in reversed(history.read()) if event.event == "started"), 0)
+    history.add("cancelled", job=last.job, start=start)  # before the job can end of it
+    try:
+        if last.local:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(last.job), signal.SIGTERM)
+        else:
+            end_job(last.job)
+    except ClusterError as error:
+        history.add("not cancelled", job=last.job, start=start, reason=str(error))
+        raise
     return last.job
 
 
@@ -455,65 +449,6 @@ def newest_in(saves: Path | None) -> str | None:
     if saves is None or not saves.is_dir():
         return None
     return max((entry.name for entry in saves.iterdir() if entry.name[0].isdigit()), default=None)
-
-
-def settle(history: History, job: str, start: int, max_failures: int, newest: str | None) -> bool:
-    """Note how a start ended; whether the job is to be started again. Called once all of its ranks have ended.
-
-    Args:
-        history: of the job.
-        job, start: which one.
-        max_failures: so many starts in a row may fail that save nothing new.
-        newest: what has been saved last.
-    """
-    events = history.read()
-    here = {"job": job, "start": start}
-    mine = [event for event in events if (event["job"], event["start"]) == (job, start)]
-    if mine and mine[-1].event in ("requeued", "stopped"):
-        return False  # rank 0 has said it
-    ranks = next((event["ranks"] for event in mine if event.event == "started"), None)
-    endings = read_endings(history.file.parent, job, start)
-    if ranks == len(endings) and all(ending.code == 0 for ending in endings):
-        history.add("finished", **here)
-        return False
-    cancelled = any(event.event == "cancelled" for event in mine)
-    if cancelled or (ranks == len(endings) and all(ending.stopped or ending.code == 0 for ending in endings)):
-        by_slurm = any(ending.cancelled for ending in endings)
-        reason = "cancelled" if cancelled else "told to end, by Slurm or by hand" if by_slurm else "stopped by a signal"
-        history.add("stopped", **here, reason=reason)
-        return False
-    cause, reason, lasting = judge(endings, ranks)
-    vain = in_vain(events, newest)
-    again = not lasting and vain < max_failures
-    if not lasting and not again and max_failures:
-        reason += f"; {vain + 1} starts in a row saved nothing (max_failures={max_failures})"
-    rank, node = (cause.rank, cause.node) if cause else (None, None)
-    history.add("failed", **here, reason=reason, rank=rank, node=node, newest=newest, again=again)
-    return again
-
-
-def judge(endings: Sequence[Ending], ranks: int | None) -> tuple[Ending | None, str, bool]:
-    """Which rank failed first, as far as that can be told; why; and whether it would fail again."""
-    failed = [ending for ending in endings if ending.code != 0 and not ending.stopped]
-    for ending in failed:  # what a rank says of itself, save that it has lost another one
-        if ending.told and ending.code in _FAULTS_OF_THE_REQUEST:
-            return ending, ending.error, True
-    stuck = [ending for ending in failed if ending.hung is not None]
-    for ending in (*(ending for ending in stuck if not ending.waited), *stuck):
-        others = sum(other.waited for other in stuck if other is not ending)
-        return (
-            ending,
-            f"rank {ending.rank} on {ending.node} hung in {ending.hung}; {others} others waited for it",
-            False,
-        )
-    for ending in failed:  # dead ones, then tracebacks: those that lost a rank end with exit code 3, and come last
-        if ending.code < 0 and not ending.cancelled:
-            return ending, f"rank {ending.rank} on {ending.node} was {ending.error}", False
-    for ending in sorted(failed, key=lambda ending: ending.code == 3):
-        return ending, f"rank {ending.rank} on {ending.node}: {ending.error}", False
-    there = {ending.rank for ending in endings}
-    missing = [str(rank) for rank in range(ranks or 0) if rank not in there]
-    return None, f"rank {', '.join(missing) or '?'} ended without a word: killed, or its node was lost", False
 
 
 def _error(lines: Sequence[str], code: int) -> tuple[bool, str]:
@@ -538,16 +473,18 @@ def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     """The last lines of the script: what becomes of a job whose ranks have ended. The job's exit code."""
     job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     history = History(Path(folder))
-    if settle(history, job, start, int(max_failures), newest_in(None if saves is None else Path(saves))):
+    newest = newest_in(None if saves is None else Path(saves))
+    state = job_state(job)
+    is_ending = state is None or state[0] != "RUNNING"
+    verdict = settle(history, job, start, int(max_failures), newest, is_ending=is_ending)
+    print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
+    if verdict.again and not is_cancelled(history.read()):
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         state = job_state(job)
         if asked.returncode == 0 or (state is not None and state[0] == "PENDING"):  # Slurm itself was faster
-            return _REQUEUED
+            return REQUEUED
         history.add("stopped", job=job, start=start, reason=f"not started again: {asked.stderr.strip()}")
-        return 1
-    last = history.read()[-1]
-    print(f"{last.event}: {last['reason']}" if last["reason"] else last.event, flush=True)
-    return 0 if last.event == "finished" else 1
+    return 0 if verdict.event == "finished" else 1
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ _TIME_FORMS = "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS
 _MAX_YAML_BYTES = 1 << 16
 # The script says these already, from other keys or because jobs here depend on them
 _NOT_EXTRA = {
-    "account", "array", "constraint", "cpus-per-task", "error", "exclusive", "gpus-per-node", "job-name", "mem",
+    "account", "array", "constraint", "cpus-per-task", "dependency", "error", "exclusive", "gpus-per-node", "job-name",
+    "kill-on-invalid-dep", "mem",
     "no-kill", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "qos", "requeue", "signal",
     "time",
 }  # fmt: skip
@@ -202,15 +203,23 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
 
 def is_queued(job: str) -> bool:
     """Whether a job waits or runs, as far as this machine's Slurm knows."""
-    return job_state(job) is not None
+    return job_state(job) not in (None, UNKNOWN)
+
+
+UNKNOWN = ("UNKNOWN", "squeue does not answer here")
 
 
 def job_state(job: str) -> tuple[str, str] | None:
-    """The state of a job that waits or runs, and its nodes, or why it waits; None if Slurm knows of none."""
+    """The state of a job that waits or runs, and its nodes, or why it waits.
+
+    None: Slurm knows of none. `UNKNOWN`: it was not to be asked.
+    """
     if shutil.which("squeue") is None:
-        return None
+        return UNKNOWN
     command = ["squeue", "--noheader", "--jobs", job, "--format=%T|%R"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode != 0 and "Invalid job id" not in asked.stderr:
+        return UNKNOWN
     if asked.returncode != 0 or not asked.stdout.strip():
         return None
     state, _, where = asked.stdout.strip().splitlines()[0].partition("|")
@@ -285,11 +294,16 @@ class SlurmTask:
                 local_rank=int(os.environ["SLURM_LOCALID"]),
                 nodes=tuple(SlurmJobEnvironment().hostnames),
                 node=os.environ["SLURMD_NODENAME"],
-                cpus=int(get("SLURM_CPUS_PER_TASK") or os.environ["SLURM_CPUS_ON_NODE"]),
+                cpus=int(get("SLURM_CPUS_PER_TASK") or _share(os.environ["SLURM_CPUS_ON_NODE"])),
                 gpus=int(get("SLURM_GPUS_ON_NODE", "0")),
             )
         except KeyError as error:
             raise ClusterUsageError(f"{error.args[0]} is not set: this is no process of a Slurm job") from None
+
+
+def _share(cpus_on_node: str) -> int:
+    """Of the cores that the job has on a node, for each of its tasks there."""
+    return max(1, int(cpus_on_node) // int(os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
 
 
 def discard_torn_files(task: SlurmTask) -> None:

@@ -232,9 +232,7 @@ class World:
             yield
         except Exception as error:
             failure = error
-        failures = self._exchange_json(
-            None if failure is None else [one_line(failure), isinstance(failure, MachineError)]
-        )
+        failures = self._exchange_json(None if failure is None else [one_line(failure), _is_of_the_machine(failure)])
         if failure is not None:
             raise failure
         for rank, told in enumerate(failures):
@@ -289,6 +287,11 @@ class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return cast(World, ctx.world).sum_with_grad(grads[0]), None
+
+
+def _is_of_the_machine(failure: BaseException | None) -> bool:
+    """Whether it may go well the next time: not what was told to a user, save a machine's own failure."""
+    return getattr(failure, "exit_code", MachineError.exit_code) == MachineError.exit_code
 
 
 def _default_device() -> str:

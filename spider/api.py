@@ -272,8 +272,10 @@ def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arg
 
 def checkpoint_bytes(config: Config) -> int | None:
     """The size of a checkpoint, from the networks; None where they cannot be built yet, for want of inputs."""
-    from spider.train.dry_run import checkpoint_bytes
-
+    try:
+        from spider.train.dry_run import checkpoint_bytes
+    except ModuleNotFoundError:  # a login node need not have torch
+        return None
     return checkpoint_bytes(config)
 
 

@@ -90,7 +90,11 @@ def read_place(text: str) -> Place:
     first, _, rest = text.partition(",")
     if first != LOCAL:
         return Place(read_request(text), local=False)
-    return Place(read_request(",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))), local=True)
+    text = rest if "time=" in rest else ",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))
+    request = read_request(text)
+    if request.nodes != 1:
+        raise SpiderUsageError(f"nodes={request.nodes}: a local job is on this machine; tasks_per_node=N has N ranks")
+    return Place(request, local=True)
 
 
 @dataclass(frozen=True)

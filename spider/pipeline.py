@@ -1,14 +1,15 @@
 """Stages that follow each other, as jobs: pack, search, train, train on what was trained, measure. Needs no torch.
 
     stages:
-      digits:   {run: pack builtin:digits {run}/digits --resolution 32, slurm: {gpus_per_node: 0}}
-      one:      {run: train dcgan --data {run}/digits --run {run}/one kimg=500, after: digits}
-      two:      {run: train spider-dcgan --data {run}/digits --source {run}/one --run {run}/two, after: [digits, one]}
-      measured: {run: evaluate {run}/two --out {run}/two.json, after: two}
+      digits:   {run: "pack builtin:digits {run}/digits --resolution 32"}
+      one:      {run: "train dcgan --data {run}/digits --run {run}/one kimg=500", after: digits}
+      two:      {run: "train spider-dcgan --data {run}/digits --source {run}/one --run {run}/two", after: [digits, one]}
+      measured: {run: "evaluate {run}/two --out {run}/two.json", after: two}
 
 `run` is a command of `spider`, `{run}` the pipeline's folder. A stage waits for those that it is `after`, and does not
 begin unless they have ended well; what it reads it checks itself, as ever. `train` and `evaluate` run on all ranks of
-the request, everything else as one process on one node; `slurm` changes keys of the request for one stage.
+the request, everything else as one process on one node (`pack` without GPUs); `slurm` changes keys of the request for
+one stage.
 
     RUN/stages/NAME/...     a stage's job: cluster/rank_job.py
 
@@ -28,6 +29,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from cluster.errors import ClusterError
 from cluster.history import History
 from cluster.rank_job import RankCommand, Submission, cancel, ranks_script
 from cluster.slurm import changed
@@ -38,7 +40,8 @@ from spider.run import RunDirectory
 
 STAGES = "stages"
 _ON_ALL_RANKS = ("train", "evaluate")
-_ONE_PROCESS = {"nodes": 1, "tasks_per_node": 1}
+_ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
+_WITHOUT_GPUS = ("pack", "verify")
 
 
 def _list(value: object) -> object:
@@ -99,7 +102,7 @@ class Stage:
     def is_alive(self) -> bool:
         """Whether its job waits or runs."""
         submission = Submission.read(self.folder)
-        return submission is not None and submission.is_alive()
+        return submission is not None and submission.is_alive() is not False
 
     def has_finished(self) -> bool:
         """Whether the same words have ended well."""
@@ -156,7 +159,9 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise SpiderUsageError(f"{file}: {where}: {first['msg'].lower()}, found {first['input']!r}") from None
+        raise SpiderUsageError(
+            f"{file}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+        ) from None
     folder = Path(run).absolute()
     for name, stage in config.stages.items():
         for before in stage.after:
@@ -165,7 +170,9 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
     try:
         names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
     except CycleError as error:
-        raise SpiderUsageError(f"{file}: stages wait for each other: {' after '.join(error.args[1])}") from None
+        raise SpiderUsageError(
+            f"{file}: stages wait for each other: {' after '.join(reversed(error.args[1]))}"
+        ) from None
     # Those that wait for nothing in particular as in the file
     names.sort(key=lambda name: _depth(name, config.stages))
     return [_stage(name, config.stages[name], folder, place, str(file)) for name in names]
@@ -201,8 +208,16 @@ def stage_folders(run: Path) -> dict[str, Path]:
 
 def cancel_jobs(run: Path) -> list[str]:
     """End the job of a run, or all of a pipeline, the last one first. Their numbers. Raises SpiderError without any."""
-    folders = [run / FOLDER, *reversed(stage_folders(run).values())]
-    jobs = [job for folder in folders if (job := cancel(folder)) is not None]
+    jobs, refused = [], []
+    for folder in (run / FOLDER, *reversed(stage_folders(run).values())):
+        try:
+            job = cancel(folder)
+        except ClusterError as error:  # the others are asked all the same
+            refused.append(str(error))
+        else:
+            jobs += [] if job is None else [job]
+    if refused:
+        raise SpiderError("; ".join(refused))
     if not jobs:
         raise SpiderError(f"{run}: no job of it waits or runs")
     return jobs
@@ -213,7 +228,11 @@ def _stage(name: str, config: StageConfig, folder: Path, place: Place, file: str
         words = tuple(word.replace("{run}", str(folder)) for word in shlex.split(config.run))
     except ValueError as error:
         raise SpiderUsageError(f"{file}: {name}.run: {error}") from None
-    own = config.slurm if words[0] in _ON_ALL_RANKS else {**_ONE_PROCESS, **config.slurm}
+    if not words:
+        raise SpiderUsageError(f"{file}: {name}.run: no command")
+    fixed = {} if words[0] in _ON_ALL_RANKS else _ONE_PROCESS
+    fixed = {**fixed, "gpus_per_node": 0} if words[0] in _WITHOUT_GPUS else fixed
+    own = {**fixed, **config.slurm}
     return Stage(
         name=name,
         words=words,

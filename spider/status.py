@@ -26,7 +26,7 @@ from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of,
 from spider.tables import aligned
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
-_RESTARTS = ("requeued", "failed", "lost")
+_TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class JobStatus:
 
     Attributes:
         job: its number.
-        state: `waiting` (`why` says for what), `running`, `finished`, `stopped`, `failed`, `never started`, or
-            `ended without a word`.
+        state: `waiting` (`why` says for what), `running`, `unknown` (`why` says where to ask), `finished`, `stopped`,
+            `failed`, `never started`, or `ended without a word`.
         why: of a state that needs a reason.
         nodes: on which it runs, or ran last.
         since: when that state began, in UTC.
+        began: when its last start did, in seconds since 1970.
         restarts: how often it went on, by the reason.
         waited_s: in the queue, all together.
         blamed: a node on which failures begin again and again.
@@ -51,6 +52,7 @@ class JobStatus:
     why: str | None
     nodes: list[str]
     since: str | None
+    began: float
     restarts: dict[str, int]
     waited_s: float
     blamed: str | None
@@ -59,7 +61,7 @@ class JobStatus:
     @property
     def is_over(self) -> bool:
         """Whether it neither waits nor runs."""
-        return self.state not in ("waiting", "running")
+        return self.state not in ("waiting", "running", "unknown")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class RunStatus:
         slowest: the rank that is clearly slower than the others, in words.
         checkpoint_age_s: of the newest one.
         stacks: files of ranks that hung.
+        has_begun: whether it has written a row since its job's last start.
+        is_whole: whether all that belongs to its length has been done, also the last evaluation.
         job: None for one that was started by hand.
     """
 
@@ -81,6 +85,8 @@ class RunStatus:
     slowest: str | None
     checkpoint_age_s: float | None
     stacks: list[str]
+    has_begun: bool
+    is_whole: bool
     job: JobStatus | None
 
     @property
@@ -91,16 +97,20 @@ class RunStatus:
     @property
     def state(self) -> str:
         """Of the job where there is one and the run is not over."""
-        if self.job is None or self.summary.state in ("finished", "unreadable"):
+        if (
+            self.job is None
+            or self.summary.state == "unreadable"
+            or (self.summary.state == "finished" and self.is_whole)
+        ):
             return self.summary.state
-        if self.job.state == "running" and self.summary.state != "running":
+        if self.job.state == "running" and not self.has_begun and self.summary.state != "running":
             return "starting"
-        return self.job.state if self.summary.state != "running" else "running"
+        return "running" if self.summary.state == "running" else self.job.state
 
     @property
     def is_over(self) -> bool:
         """Whether nothing will change by itself."""
-        return self.state not in ("running", "running?", "starting", "waiting")
+        return self.state not in ("running", "running?", "starting", "waiting", "unknown")
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -173,7 +183,8 @@ def job_status(folder: Path) -> JobStatus | None:
         why=why,
         nodes=nodes,
         since=None if last is None else last.time.isoformat(timespec="seconds"),
-        restarts=dict(Counter(_restart_reason(event) for event in events if _is_restart(event))),
+        began=max((event.time.timestamp() for event in events if event.event == "started"), default=0.0),
+        restarts=dict(Counter(_restart_reason(event) for event in _restarts(events))),
         waited_s=_waited_s(events, state),
         blamed=blamed(events),
         history=[{"time": event.time.isoformat(), "event": event.event, **event.about} for event in events],
@@ -223,7 +234,8 @@ def duration(seconds: float) -> str:
 def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
     summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
     row = last_row(directory)
-    running = summary.state in ("running", "running?")
+    has_begun = job is not None and row is not None and job.began < directory.metrics_file.stat().st_mtime
+    running = summary.state == "running" or (job.state == "running" if job else summary.state == "running?")
     speed = row["timing"]["img_per_s"] if running and row is not None else None
     left = (summary.length_kimg - summary.kimg) * 1000
     names = directory.checkpoint_names()
@@ -235,6 +247,8 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
         slowest=_slowest(row) if running and row is not None else None,
         checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
         stacks=[str(file) for file in sorted(directory.stacks.glob("*.txt")) if file.stat().st_size],
+        has_begun=has_begun,
+        is_whole=directory.success_file.exists(),
         job=job,
     )
 
@@ -251,7 +265,10 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
     last = events[-1] if events else None
     began = next((event for event in reversed(events) if event.event == "started"), None)
     nodes = list(began["nodes"]) if began is not None and began["job"] == submission.job else []
-    if submission.is_alive():
+    alive = submission.is_alive()
+    if alive is None:
+        return "unknown", f"ask on {submission.host}" if submission.local else "squeue does not answer here", nodes
+    if alive:
         asked = None if submission.local else job_state(submission.job)
         if asked is not None and asked[0] == "PENDING":
             return "waiting", asked[1], nodes
@@ -260,7 +277,7 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
         return "running", "asked to save and end" if last is not None and last.event == "cancelled" else None, nodes
     if last is None or last.event in ("submitted", "started", "requeued", "cancelled"):
         # A job that was cancelled while it waited has nothing to tell
-        if last is not None and last.event == "cancelled" and not nodes:
+        if last is not None and last.event == "cancelled" and (len(events) < 2 or events[-2].event != "started"):
             return "stopped", "cancelled", nodes
         if last is not None and last.event == "submitted":
             return "never started", "it left the queue: a stage before it failed, or it was cancelled there", nodes
@@ -270,21 +287,25 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
     return last.event, last["reason"], nodes
 
 
-def _is_restart(event: Event) -> bool:
-    return event.event in ("requeued", "lost") or (event.event == "failed" and bool(event["again"]))
+def _restarts(events: Sequence[Event]) -> Iterator[Event]:
+    """The events after which the same job started again, or will."""
+    for event, following in zip(events, [*events[1:], None], strict=True):
+        by_slurm = following is not None and following.event == "started" and following["job"] == event["job"]
+        if event.event in ("requeued", "lost") or event["again"] or (event.event == "stopped" and by_slurm):
+            yield event
 
 
 def _restart_reason(event: Event) -> str:
     if event.event == "requeued":
         return str(event["reason"])
-    return "lost start" if event.event == "lost" else "failure"
+    return {"lost": "lost start", "failed": "failure", "stopped": "requeued by Slurm"}[event.event]
 
 
 def _waited_s(events: Sequence[Event], state: str) -> float:
     """From each submission, and each return to the queue, to the start that came of it."""
     total, since = 0.0, None
     for event in events:
-        if event.event in ("submitted", *_RESTARTS):
+        if event.event in _TO_THE_QUEUE:
             since = event.time
         elif event.event == "started" and since is not None:
             total, since = total + (event.time - since).total_seconds(), None
@@ -303,19 +324,22 @@ def _told(history: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _sentence(event: dict[str, Any]) -> str:
     what = event["event"]
     if what == "submitted":
-        return f"submitted as job {event['job']}: {event['ranks']} ranks on {_count(event['nodes'], 'node')}"
+        return f"submitted as job {event['job']}: {_count(event['ranks'], 'rank')} on {_count(event['nodes'], 'node')}"
     if what == "started":
         nodes = ", ".join(event["nodes"])
         newest = event["newest"]
         return f"started on {nodes}, from {'the beginning' if newest is None else f'{images_of(newest) / 1000:g} kimg'}"
     if what == "requeued":
-        return f"{event['reason']}: saved, and back in the queue{_took(event['seconds'], event['grace_s'])}"
+        saved = "saved" if event.get("saved", True) else "not saved in time"
+        return f"{event['reason']}: {saved}, and back in the queue{_took(event.get('seconds'), event.get('grace_s'))}"
     if what == "failed":
         return f"failed: {event['reason']}{'; back in the queue' if event['again'] else ''}"
     if what == "lost":
         return f"lost on {', '.join(event['nodes'] or ['?'])}: {event['reason']}"
     if what == "cancelled":
         return "asked to save and end"
+    if what == "not cancelled":
+        return f"Slurm refused: {event['reason']}"
     if what == "stopped":
         return f"stopped: {event['reason']}"
     return str(what)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from spider import api
@@ -26,12 +26,13 @@ commands = typer.Typer()
 
 _WATCH_S = 5.0
 _NO_STAGE = ("launch", "status", "logs", "cancel", "demo")
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of the click that typer brings
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 @commands.command(
     epilog="\b\nExamples:\n"
-    "  spider launch spider-dcgan --data data/flowers --source data/birds --run runs/birds \\\n"
+    "  spider launch spider-dcgan --data data/flowers --source data/birds --run runs/birds batch=128 \\\n"
     "      --slurm nodes=2,gpus_per_node=8,cpus_per_task=8,partition=gpu,time=8:00:00 --dry-run\n"
     "  spider launch dcgan --data data/flowers --run runs/gaussian --slurm cluster.yaml kimg=2000\n"
     "  spider launch dcgan --data data/flowers --run runs/here --slurm local,tasks_per_node=2\n"
@@ -92,12 +93,14 @@ def launch(
         say(ready.script().rstrip())
         return
     forecast = ready.forecast(api.checkpoint_bytes(ready.config))
+    if not as_json:
+        say(_forecast(forecast, ready))
     submission = ready.submit()
     if as_json:
-        say_json({"run": str(ready.directory.path), "job": submission.job, "log": str(submission.log(ready.folder, 0))})
+        about = {"run": str(ready.directory.path), "job": submission.job, "log": str(submission.log(ready.folder, 0))}
+        say_json({**about, "forecast": asdict(forecast)})
         return
-    say(_forecast(forecast, ready))
-    say(f"job {submission.job}: {ready.place.ranks} ranks; spider status {run}, spider logs {run}, spider cancel {run}")
+    say(f"job {submission.job}, {ready.place.ranks} ranks: spider status {run}, spider logs {run}, spider cancel {run}")
 
 
 @commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
@@ -178,14 +181,16 @@ def _require_valid(stage: Stage) -> None:
             if command is None or name in _NO_STAGE:
                 raise SpiderUsageError(f"stage {stage.name}: spider {name} is no work for a job")
             command.make_context(name, words, parent=context)
-    except click.UsageError as error:
+    except _USAGE_ERROR as error:
         raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: {error.format_message()}") from None
-    except click.exceptions.Exit:  # --help
-        raise SpiderUsageError(f"stage {stage.name}: {stage.words[0]}: says how, and does nothing") from None
+    except typer.Exit:  # --help
+        raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: no work for a job") from None
 
 
 def _warn_of_cores(place: Place) -> None:
     request = place.request
+    if place.local and not request.gpus_per_node and shutil.which("nvidia-smi"):
+        warn("gpus_per_node is not given: the ranks will see none of this machine's GPUs")
     if not place.local and request.gpus_per_node and request.cpus_per_task is None and not request.exclusive:
         warn("cpus_per_task is not given: on most clusters each rank then has one core to read images with")
 

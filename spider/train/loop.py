@@ -133,9 +133,9 @@ def _loop(
             measure()
             if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
                 return _stopped(trainer, saver, record)
-    saver.finish()
-    saver.write_best()
-    record.last()
+        saver.finish()
+        saver.write_best()
+        record.last()
     return "finished"
 
 

@@ -74,6 +74,7 @@ class Recorder:
         self._writer: SummaryWriter | None = None
         self._bar: tqdm[Any] | None = None
         self._row_started = time.perf_counter()
+        trainer.world.take_waited_s()  # for images to be packed, and all else before this
         self._row_images = trainer.images
         self._progress = progress and self.is_main
         if not self.is_main:
