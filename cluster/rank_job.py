@@ -112,8 +112,8 @@ class Submission:
     command: list[str]
     code: str
     request: dict[str, Any]
-    local: bool
-    host: str
+    local: bool = False
+    host: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

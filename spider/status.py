@@ -265,8 +265,12 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
     last = events[-1] if events else None
     began = next((event for event in reversed(events) if event.event == "started"), None)
     nodes = list(began["nodes"]) if began is not None and began["job"] == submission.job else []
-    alive = submission.is_alive()
-    if alive is None:
+    over = last is not None and (
+        last.event in ("finished", "stopped") or (last.event == "failed" and not last["again"])
+    )
+    # Slurm may start again what was stopped; nothing else comes after an end
+    alive = False if over and last is not None and last.event != "stopped" else submission.is_alive()
+    if alive is None and not over:
         return "unknown", f"ask on {submission.host}" if submission.local else "squeue does not answer here", nodes
     if alive:
         asked = None if submission.local else job_state(submission.job)

@@ -56,6 +56,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     played = Programs(folder)
     for name in ("sbatch", "squeue", "scancel", "scontrol"):  # a real one would answer of its own jobs
         played.play(name, "exit 1")
+    played.play("squeue")  # it answers, and knows of no job
     return played
 
 

@@ -129,7 +129,10 @@ def test_a_job_survives_who_submitted_it(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize(
     ("victim", "reason"),
-    [("$$", "rank 1 on localhost was killed by SIGKILL"), ("$PPID", "rank 1 ended without a word: killed, or ")],
+    [
+        ("$$", "rank 1 on localhost was killed by SIGKILL"),
+        ("$PPID", "rank 1 on localhost ended without a word: killed, or "),
+    ],
 )
 def test_a_rank_that_is_killed_is_started_again(jobs: Jobs, victim: str, reason: str) -> None:
     events = jobs.run(

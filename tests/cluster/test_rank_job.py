@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +17,17 @@ from cluster import rank_job
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
 from cluster.rank_job import (
-    Ending,
     RankCommand,
     RankJob,
     Submission,
     cancel,
-    judge,
     newest_in,
     rank_env,
     ranks_script,
-    read_endings,
-    settle,
-    start_folder,
+    require_free,
     submit_ranks,
 )
-from cluster.slurm import SlurmTask, end_job, job_state, read_request, time_left_s
+from cluster.slurm import UNKNOWN, SlurmTask, end_job, job_state, read_request, time_left_s
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -50,55 +44,6 @@ SCRIPTS = {
         ("6", "7"),
     ),
 }
-KILLED, ABORTED, TERMINATED = -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM
-
-
-def ending(rank: int = 0, code: int = 0, error: str = "", **more: object) -> Ending:
-    """Of a rank on one of the nodes n1 (ranks 0, 1) and n2."""
-    usual = {"told": False, "preempted": False, "cancelled": False, "hung": None, "waited": False}
-    return Ending(**{"rank": rank, "node": f"n{1 + rank // 2}", "code": code, "error": error, **usual, **more})
-
-
-def told(rank: int, code: int, error: str) -> Ending:
-    return ending(rank, code, error, told=True)
-
-
-class Job:
-    """A history, and the endings of the ranks of each start."""
-
-    def __init__(self, folder: Path, max_failures: int = 3) -> None:
-        self.folder, self.history, self.start, self.max_failures = folder, History(folder), -1, max_failures
-
-    def submit(self) -> None:
-        self.history.add("submitted", job="7", nodes=2, ranks=2)
-
-    def begin(self, newest: str | None = None) -> None:
-        self.start += 1
-        self.history.add("started", job="7", start=self.start, nodes=["n1", "n2"], ranks=2, newest=newest)
-
-    def end(self, *endings: Ending, newest: str | None = None) -> bool:
-        folder = start_folder(self.folder, 7, self.start)
-        folder.mkdir()
-        for each in endings:
-            (folder / f"rank-{each.rank}.json").write_text(json.dumps(asdict(each)))
-        return settle(self.history, "7", self.start, self.max_failures, newest)
-
-    def die(self, newest: str | None = None) -> bool:
-        """A start in which a rank was killed."""
-        self.begin(newest)
-        return self.end(ending(0, TERMINATED, cancelled=True), ending(1, KILLED, "killed by SIGKILL"), newest=newest)
-
-    @property
-    def last(self) -> tuple[str, str | None]:
-        event = self.history.read()[-1]
-        return event.event, event["reason"]
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    made = Job(tmp_path)
-    made.submit()
-    return made
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -139,18 +84,17 @@ def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Pro
         told |= {"CODE": str(of_srun), "REFUSED": str(refused), "PYTHONPATH": str(Path(rank_job.__file__).parents[1])}
         return subprocess.run(["bash", "-c", text], env=told, capture_output=True, check=False).returncode
 
-    made = Job(tmp_path)
+    history = History(tmp_path)
     assert code(255, 0) == 255  # back in the queue already: nothing is decided
-    assert made.history.read() == []
-    made.begin()
-    made.end(ending(0), ending(1))
-    made.begin()
-    assert code(1, 1) == 255
-    assert programs.calls("scontrol") == ["requeue 7"]
-    assert made.last[0] == "failed"
-    assert code(1, 2, refused=1) == 1
-    assert made.last[0] == "stopped"
-    assert made.last[1].startswith("not started again")
+    assert history.read() == []
+    for start in (1, 2):
+        history.add("started", job="7", start=start, nodes=["n1"], ranks=1, newest=None)
+        # Nobody has said how it ended: a node was lost
+        assert code(1, start, refused=start - 1) == {1: 255, 2: 1}[start]
+    assert programs.calls("scontrol")[0] == "requeue 7"
+    last = history.read()[-1]
+    assert last.event == "stopped"
+    assert last["reason"].startswith("not started again")
 
 
 def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs) -> None:
@@ -173,138 +117,8 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs
     assert (event.event, event["ranks"]) == ("submitted", 4)
     with pytest.raises(ClusterUsageError, match=f"^{folder}: its job 7 is still in the queue or running$"):
         submit_ranks(run, request, folder, name="x", packages=["cluster"])
-    programs.play("squeue", "exit 1")
+    programs.play("squeue", "true")
     submit_ranks(run, request, folder, name="x", packages=["cluster"])
-
-
-@pytest.mark.parametrize("code", [1, 2])
-def test_an_error_that_was_told_is_lasting(code: int) -> None:
-    others = [ending(0, 1, "ValueError: x"), ending(1, KILLED, "killed by SIGKILL")]
-    cause, reason, lasting = judge([*others, told(3, code, "shard 7 is gone")], 4)
-    assert (cause and cause.rank, reason, lasting) == (3, "shard 7 is gone", True)
-
-
-@pytest.mark.parametrize(
-    ("endings", "rank", "reason"),
-    [
-        # Those that lost a rank say so, and end with exit code 3
-        ([told(0, 3, "rank 1 is gone"), ending(1, KILLED, "killed by SIGKILL")], 1, "on n1 was killed by SIGKILL"),
-        ([ending(1, 1, "ValueError: x"), ending(2, ABORTED, "killed by SIGABRT")], 2, "on n2 was killed by SIGABRT"),
-        ([told(0, 3, "rank 2 is gone"), ending(2, 1, "ValueError: x")], 2, "on n2: ValueError: x"),
-        ([told(1, 3, "the disk is full"), ending(0, TERMINATED, cancelled=True)], 1, "on n1: the disk is full"),
-        # What was asked to end died of that
-        ([ending(0, TERMINATED, "killed by SIGTERM", cancelled=True), ending(3, 7, "x")], 3, "on n2: x"),
-        ([ending(0, 130, "stopped", cancelled=True), ending(3, 7, "x")], 3, "on n2: x"),
-    ],
-)
-def test_the_rank_that_failed_first_is_named(endings: list[Ending], rank: int, reason: str) -> None:
-    for order in (endings, endings[::-1]):
-        cause, found, lasting = judge(order, 4)
-        assert (cause and cause.rank, lasting) == (rank, False)
-        assert found == f"rank {rank} {reason}"
-
-
-def test_a_rank_that_hangs_is_named_and_not_those_that_wait_for_it() -> None:
-    waiting = [ending(rank, 1, hung="all_reduce (x.py:1)", waited=True) for rank in (0, 1, 3)]
-    stuck = ending(2, 1, hung="read (shards/dataset.py:7)")
-    found = (stuck, "rank 2 on n2 hung in read (shards/dataset.py:7); 3 others waited for it", False)
-    assert judge([*waiting, stuck], 4) == found
-    assert judge([stuck, *waiting, ending(4, KILLED, "killed by SIGKILL")], 5) == found
-    assert judge(waiting, 3) == (waiting[0], "rank 0 on n1 hung in all_reduce (x.py:1); 2 others waited for it", False)
-
-
-def test_ranks_that_said_nothing_are_named() -> None:
-    lost = "ended without a word: killed, or its node was lost"
-    assert judge([ending(0), ending(2, 130, preempted=True)], 4) == (None, f"rank 1, 3 {lost}", False)
-    assert judge([], None) == (None, f"rank ? {lost}", False)
-
-
-def test_a_start_in_which_all_ranks_ended_well_is_the_last(job: Job) -> None:
-    job.begin()
-    assert not job.end(ending(0), ending(1))
-    assert job.last == ("finished", None)
-
-
-def test_a_rank_without_a_word_is_no_finish(job: Job) -> None:
-    job.begin()
-    assert job.end(ending(0))
-    assert job.last[0] == "failed"
-
-
-@pytest.mark.parametrize(
-    ("endings", "reason"),
-    [
-        ([ending(0, 130), ending(1, 130)], "stopped by a signal"),
-        ([ending(0, 130, cancelled=True), ending(1, 0)], "told to end, by Slurm or by hand"),
-        ([ending(0, TERMINATED, cancelled=True), ending(1, 130)], "told to end, by Slurm or by hand"),
-    ],
-)
-def test_a_start_that_was_asked_to_stop_is_no_failure(job: Job, endings: list[Ending], reason: str) -> None:
-    job.begin()
-    assert not job.end(*endings)
-    assert job.last == ("stopped", reason)
-
-
-def test_a_cancelled_job_does_not_start_again_whatever_its_ranks_did(job: Job) -> None:
-    job.begin()
-    job.history.add("cancelled", job="7", start=0)
-    assert not job.end(ending(0, KILLED, "killed by SIGKILL"), told(1, 1, "no"))
-    assert job.last == ("stopped", "cancelled")
-
-
-@pytest.mark.parametrize("said", ["requeued", "stopped"])
-def test_what_rank_0_has_said_is_not_said_again(job: Job, said: str) -> None:
-    job.begin()
-    job.history.add(said, job="7", start=0, reason="time limit")
-    assert not job.end(ending(0, KILLED))
-    assert job.last == (said, "time limit")
-
-
-def test_a_told_error_is_the_end(job: Job) -> None:
-    job.begin()
-    assert not job.end(told(0, 2, "batch=7: no"), ending(1, TERMINATED, cancelled=True))
-    event = job.history.read()[-1]
-    assert (event.event, event["reason"], event["rank"], event["again"]) == ("failed", "batch=7: no", 0, False)
-
-
-def test_failures_that_save_nothing_are_counted(job: Job) -> None:
-    assert [job.die() for _ in range(4)] == [True, True, True, False]
-    assert job.last == (
-        "failed",
-        "rank 1 on n1 was killed by SIGKILL; 4 starts in a row saved nothing (max_failures=3)",
-    )
-
-
-def test_a_save_resets_the_count(job: Job) -> None:
-    assert [job.die("000001-kimg") for _ in range(3)] == [True] * 3
-    assert [job.die("000002-kimg") for _ in range(4)] == [True, True, True, False]
-
-
-def test_a_submission_resets_the_count(job: Job) -> None:
-    assert [job.die() for _ in range(4)][-1] is False
-    job.submit()
-    assert job.die()
-
-
-def test_a_preemption_between_failures_resets_nothing(job: Job) -> None:
-    assert [job.die() for _ in range(3)] == [True] * 3
-    job.begin()
-    job.history.add("requeued", job="7", start=job.start, reason="preemption", seconds=1.0)
-    assert not job.die()
-
-
-def test_with_no_failures_allowed_the_first_is_the_end(tmp_path: Path) -> None:
-    strict = Job(tmp_path, max_failures=0)
-    assert not strict.die()
-    assert strict.last == ("failed", "rank 1 on n1 was killed by SIGKILL")
-
-
-def test_a_torn_ending_is_none(tmp_path: Path) -> None:
-    folder = start_folder(tmp_path, 7, 0)
-    folder.mkdir()
-    (folder / "rank-1.json").write_text(json.dumps(asdict(ending(1, 3))))
-    (folder / "rank-0.json").write_text('{"rank": 0, "no')
-    assert [each.rank for each in read_endings(tmp_path, 7, 0)] == [1]
 
 
 def test_the_newest_save_is_the_last_by_name(tmp_path: Path) -> None:
@@ -396,7 +210,8 @@ def test_a_time_that_slurm_does_not_say_is_none(programs: Programs, does: str) -
         ("echo 'RUNNING|n[1-2]'", ("RUNNING", "n[1-2]")),
         ("echo 'PENDING|(Resources)'", ("PENDING", "Resources")),
         ("", None),
-        ("exit 1", None),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", None),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", UNKNOWN),
     ],
 )
 def test_a_state_is_what_squeue_says(programs: Programs, does: str, state: tuple[str, str] | None) -> None:
@@ -404,9 +219,12 @@ def test_a_state_is_what_squeue_says(programs: Programs, does: str, state: tuple
     assert job_state("7") == state
 
 
-def test_without_slurm_no_job_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_squeue_does_not_answer_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert job_state("7") is None
+    assert job_state("7") == UNKNOWN
+    submission(tmp_path)
+    with pytest.raises(ClusterUsageError, match="whether its job 7 has ended can only be seen where squeue answers"):
+        require_free(tmp_path)
 
 
 @pytest.mark.parametrize(("left", "why"), [("3:00", "time limit"), ("1:00:00", "preemption"), ("UNLIMITED", None)])
@@ -424,7 +242,7 @@ def test_the_end_of_time_is_told_from_preemption(
         (["step 1", "error: no such shard", ""], 1, (True, "no such shard")),
         (["error (rank 3): not finite", "warning: x"], 1, (True, "not finite")),
         (["Traceback (most recent call last):", "ValueError: bad", " "], 1, (False, "ValueError: bad")),
-        (["step 1"], KILLED, (False, "killed by SIGKILL")),
+        (["step 1"], -signal.SIGKILL, (False, "killed by SIGKILL")),
         ([], 3, (False, "exit code 3")),
     ],
 )

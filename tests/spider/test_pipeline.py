@@ -62,7 +62,7 @@ class Queue:
         self.jobs.mkdir()
         number = f"n=$(( 7 + $(wc -l < {programs.folder}/sbatch.calls) - 1 ))"
         programs.play("sbatch", f"{number}; touch {self.jobs}/$n; echo Submitted batch job $n")
-        programs.play("squeue", f"[ -e {self.jobs}/$3 ] && echo 'PENDING|(Dependency)'")
+        programs.play("squeue", f"[ -e {self.jobs}/$3 ] && echo 'PENDING|(Dependency)'; true")
         programs.play("scancel", f"rm {self.jobs}/$1")
 
     def submit(self, text: str = FILE) -> dict[str, str | None]:

@@ -74,10 +74,12 @@ def test_a_submission_tells_its_job(spider, words, programs, tmp_path):
     programs.play("sbatch", "echo Submitted batch job 7")
     told = spider(*words)
     assert told.code == 0, told.err
-    assert told.out.splitlines()[-1].startswith("job 7: 8 ranks; spider status runs/one, ")
+    assert told.out.splitlines()[-1].startswith("job 7, 8 ranks: spider status runs/one, ")
     assert "checkpoints" in told.out
     run = tmp_path / "runs" / "one"
-    assert spider(*words, "--json").json == {"run": str(run), "job": "7", "log": str(run / "slurm" / "7_0_log.out")}
+    told = spider(*words, "--json").json
+    assert told.pop("forecast")["kimg"] > 0
+    assert told == {"run": str(run), "job": "7", "log": str(run / "slurm" / "7_0_log.out")}
 
 
 def test_a_queue_that_refuses_is_one_line(spider, words, programs):
@@ -150,7 +152,7 @@ def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
     assert told == ["digits: job 1", "one: job 2", f"spider status {tmp_path}/all tells how far they are"]
     programs.play("squeue", "echo 'PENDING|(Priority)'")
     assert spider(*words).out.splitlines()[:2] == ["digits: job 1, as it was", "one: job 2, as it was"]
-    programs.play("squeue", "exit 1")
+    programs.play("squeue", "true")
     History(tmp_path / "all" / "stages" / "digits").add("finished", job="1", start=0)
     assert spider(*words).out.splitlines()[:2] == ["digits: has finished before", "one: job 3"]
     assert spider(*words, "--json").json == [
@@ -159,7 +161,7 @@ def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
     ]
 
 
-def test_status_is_json_when_asked(spider, tmp_path):
+def test_status_is_json_when_asked(spider, tmp_path, programs):
     submitted(tmp_path / "one")
     (tmp_path / "one" / "slurm" / "submitted.yaml").write_text("kimg: 3\n")
     [run] = spider("status", tmp_path, "--json").json["runs"]
@@ -182,7 +184,7 @@ def test_the_log_of_a_rank_that_is_not_there_is_said(spider, tmp_path, rank, abo
     assert refused.out == ""
 
 
-def test_nothing_is_cancelled_where_nothing_runs(spider, tmp_path):
+def test_nothing_is_cancelled_where_nothing_runs(spider, tmp_path, programs):
     submitted(tmp_path / "one")
     assert spider("cancel", tmp_path / "one").error == f"error: {tmp_path}/one: no job of it waits or runs"
 
