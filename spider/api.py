@@ -63,6 +63,7 @@ __all__ = [
     "prepare_launch",
     "presets",
     "read_pipeline",
+    "require_trainable",
     "status",
     "submit_pipeline",
     "sweep",
@@ -268,6 +269,13 @@ def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arg
     from spider.launch import prepare_launch
 
     return prepare_launch(config, run, slurm, **arguments)
+
+
+def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
+    """Refuse what a training of so many ranks cannot be: see `spider.launch.require_trainable`."""
+    from spider.launch import require_trainable
+
+    require_trainable(config, run, ranks, **chosen)
 
 
 def checkpoint_bytes(config: Config) -> int | None:

@@ -196,6 +196,11 @@ def prepare_launch(
     return Launch(composed, directory, place, branch)
 
 
+def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
+    """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
+    compose(config, RunDirectory(Path(run)), **chosen).for_world(ranks)
+
+
 def submit_command(
     command: RankCommand, place: Place, folder: Path, *, name: str, behind: Sequence[tuple[Path, Submission]] = ()
 ) -> Submission:

@@ -180,11 +180,26 @@ def _require_valid(stage: Stage) -> None:
             name, command, words = group.resolve_command(context, list(stage.words))
             if command is None or name in _NO_STAGE:
                 raise SpiderUsageError(f"stage {stage.name}: spider {name} is no work for a job")
-            command.make_context(name, words, parent=context)
+            parsed = command.make_context(name, words, parent=context).params
+        if name == "train":
+            _require_valid_training(parsed, stage)
     except _USAGE_ERROR as error:
         raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: {error.format_message()}") from None
     except typer.Exit:  # --help
         raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: no work for a job") from None
+
+
+def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
+    """What a training's keys, and the ranks that it will have, are refused for; its inputs are made by other stages."""
+    config, overrides = split_words(parsed["words"] or [])
+    if config is None:  # that of a run that goes on
+        return
+    chosen = {name: parsed[name] for name in ("data", "source", "kimg", "seed", "mirror")}
+    chosen["source"] = chosen["source"] and chosen["source"].partition("@")[0]  # which checkpoint, is not yet known
+    try:
+        api.require_trainable(config, parsed["run"], stage.place.ranks, overrides=overrides, **chosen)
+    except SpiderUsageError as error:
+        raise SpiderUsageError(f"stage {stage.name}: {error}") from None
 
 
 def _warn_of_cores(place: Place) -> None:
