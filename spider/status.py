@@ -23,7 +23,7 @@ from spider.launch import FOLDER, SUBMITTED
 from spider.pipeline import stage_folders
 from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
-from spider.tables import aligned
+from spider.tables import aligned, duration
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
 _TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
@@ -223,21 +223,13 @@ def _describe_run(status: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
     summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
     row = last_row(directory)
     has_begun = job is not None and row is not None and job.began < directory.metrics_file.stat().st_mtime
     running = summary.state == "running" or (job.state == "running" if job else summary.state == "running?")
     speed = row["timing"]["img_per_s"] if running and row is not None else None
-    left = (summary.length_kimg - summary.kimg) * 1000
+    left = max(0.0, (summary.length_kimg - summary.kimg) * 1000)
     names = directory.checkpoint_names()
     saved = (directory.checkpoints / names[-1]).stat().st_mtime if names else None
     return RunStatus(

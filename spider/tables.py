@@ -1,4 +1,4 @@
-"""Plain tables for a terminal."""
+"""Plain tables and quantities for a terminal."""
 
 from __future__ import annotations
 
@@ -21,3 +21,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: float) -> str:
+    """`512 bytes`, `1.4 MB`, `37 GB`."""
+    for unit, bytes_each in (("TB", 2**40), ("GB", 2**30), ("MB", 2**20), ("KB", 2**10)):
+        if count >= bytes_each:
+            return (
+                f"{count / bytes_each:.2g} {unit}" if count < 100 * bytes_each else f"{count / bytes_each:,.0f} {unit}"
+            )
+    return f"{count:.0f} bytes"

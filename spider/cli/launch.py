@@ -16,6 +16,7 @@ from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import split_words
 from spider.errors import SpiderUsageError
+from spider.tables import duration, size
 
 if TYPE_CHECKING:
     from spider.launch import Forecast, Launch, Place
@@ -217,8 +218,6 @@ def _described(found: Status) -> str:
 
 
 def _forecast(forecast: Forecast, ready: Launch) -> str:
-    from spider.status import duration
-
     left = forecast.kimg - forecast.done_kimg
     length = f"{left:g} of {forecast.kimg:g} kimg are left" if forecast.done_kimg else f"{forecast.kimg:g} kimg"
     if forecast.hours is not None:
@@ -227,10 +226,12 @@ def _forecast(forecast: Forecast, ready: Launch) -> str:
     if forecast.slowest_img_per_s is not None:
         times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
         length += f"; {times} are enough from {forecast.slowest_img_per_s:,.1f} img/s on"
-    free = f"{forecast.free_bytes / 2**30:,.1f} GB are free"
+    if forecast.hours is None:
+        length += "; spider train --dry-run on one of the nodes tells how long it takes"
+    free = f"{size(forecast.free_bytes)} are free"
     if forecast.disk_bytes is None:
         return f"{length}\n{forecast.checkpoints} checkpoints at most; {free}"
     if forecast.disk_bytes > forecast.free_bytes:
-        warn(f"{forecast.checkpoints} checkpoints need {forecast.disk_bytes / 2**30:,.1f} GB, and {free}")
-    each = f"{forecast.disk_bytes / forecast.checkpoints / 2**20:,.0f} MB"
-    return f"{length}\n{forecast.disk_bytes / 2**30:.2g} GB for {forecast.checkpoints} checkpoints of {each}; {free}"
+        warn(f"{forecast.checkpoints} checkpoints need {size(forecast.disk_bytes)}, and {free}")
+    each = size(forecast.disk_bytes / forecast.checkpoints)
+    return f"{length}\n{size(forecast.disk_bytes)} for {forecast.checkpoints} checkpoints of {each}; {free}"

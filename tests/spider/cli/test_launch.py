@@ -115,7 +115,10 @@ def test_a_pipeline_takes_no_options_of_a_training(spider, tmp_path, options, sa
         ("train dcgan --bogus 3", "--bogus"),
         ("train dcgan --data {run}/digits", "'--run'"),
         ("trian dcgan", "'trian'"),
-        ("train dcgan --run {run}/one --data x batc=3", "stage a: preset dcgan: batc: no such key; did you mean batch?"),
+        (
+            "train dcgan --run {run}/one --data x batc=3",
+            "stage a: preset dcgan: batc: no such key; did you mean",
+        ),
         ("train spider-dcgan --run {run}/one --data x --source {run}/two@best batch=33", "stage a: batch=33 does not"),
         ("pack a {run}/b --workers many", "'--workers'"),
         ("launch dcgan", "stage a: spider launch is no work for a job"),
