@@ -35,7 +35,6 @@ def size(count: float) -> str:
     """`512 bytes`, `1.4 MB`, `37 GB`."""
     for unit, bytes_each in (("TB", 2**40), ("GB", 2**30), ("MB", 2**20), ("KB", 2**10)):
         if count >= bytes_each:
-            return (
-                f"{count / bytes_each:.2g} {unit}" if count < 100 * bytes_each else f"{count / bytes_each:,.0f} {unit}"
-            )
+            number = count / bytes_each
+            return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
     return f"{count:.0f} bytes"
