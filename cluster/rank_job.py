@@ -140,6 +140,11 @@ class Submission:
         """What a rank prints."""
         return folder / f"{self.job}_{rank}_log.out"
 
+    @property
+    def seen_from(self) -> str:
+        """Where it can be known whether the job waits or runs."""
+        return f"on {self.host}" if self.local else "where squeue answers"
+
     def is_alive(self) -> bool | None:
         """Whether the job waits or runs; None if it cannot be known from here."""
         if not self.local:
@@ -196,8 +201,7 @@ def require_free(folder: Path) -> None:
     last = Submission.read(folder)
     alive = last is not None and last.is_alive()
     if last is not None and alive is None:
-        where = f"on {last.host}" if last.local else "where squeue answers"
-        raise ClusterUsageError(f"{folder}: whether its job {last.job} has ended can only be seen {where}")
+        raise ClusterUsageError(f"{folder}: whether its job {last.job} has ended can only be seen {last.seen_from}")
     if last is not None and alive:
         raise ClusterUsageError(f"{folder}: its job {last.job} is still in the queue or running")
 
@@ -427,8 +431,11 @@ def cancel(folder: Path) -> str | None:
         ClusterError: Slurm refuses, with its reason.
     """
     last = Submission.read(folder)
-    if last is None or not last.is_alive():
+    alive = last is not None and last.is_alive()
+    if last is None or alive is False:
         return None
+    if alive is None:
+        raise ClusterError(f"{folder}: whether its job {last.job} runs can only be seen {last.seen_from}")
     history = History(folder)
     start = next((event["start"] for event in reversed(history.read()) if event.event == "started"), 0)
     history.add("cancelled", job=last.job, start=start)  # before the job can end of it

@@ -206,6 +206,8 @@ def is_queued(job: str) -> bool:
     return job_state(job) not in (None, UNKNOWN)
 
 
+_ANSWER_S = 15.0  # squeue itself would try for a minute
+
 UNKNOWN = ("UNKNOWN", "squeue does not answer here")
 
 
@@ -217,7 +219,10 @@ def job_state(job: str) -> tuple[str, str] | None:
     if shutil.which("squeue") is None:
         return UNKNOWN
     command = ["squeue", "--noheader", "--jobs", job, "--format=%T|%R"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return UNKNOWN
     if asked.returncode != 0 and "Invalid job id" not in asked.stderr:
         return UNKNOWN
     if asked.returncode != 0 or not asked.stdout.strip():

@@ -22,6 +22,7 @@ from spider.errors import SpiderUsageError
 if TYPE_CHECKING:
     import torch
 
+    from cluster.rank_job import Submission
     from cluster.world import World
     from shards.index import Crop, DatasetIndex, Encoding
     from shards.verify import Report
@@ -55,7 +56,8 @@ __all__ = [
     "generate",
     "interpolate",
     "is_pipeline",
-    "log_file",
+    "launch",
+    "logs",
     "ls",
     "neighbor_matrix",
     "neighbors",
@@ -264,6 +266,11 @@ def dry_run(
         return dry_run(prepare(with_images(composed, ranks, progress), directory), ranks)
 
 
+def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Submission:
+    """Train as a job: `prepare_launch` with the same arguments, and its `submit()`."""
+    return prepare_launch(config, run, slurm, **arguments).submit()
+
+
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
     """A training as a job, checked, and ready for its `submit()`: see `spider.launch.prepare_launch`."""
     from spider.launch import prepare_launch
@@ -316,9 +323,9 @@ def status(path: str | Path) -> Status:
     return status(path)
 
 
-def log_file(run: str | Path, rank: int = 0) -> Path:
-    """What a rank of a run's last job prints. Raises SpiderError if there is none."""
-    from spider.launch import log_file
+def logs(run: str | Path, rank: int = 0) -> Path:
+    """The file with what a rank of a run's last job prints. Raises SpiderError if there is none."""
+    from spider.pipeline import log_file
 
     return log_file(Path(run), rank)
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterError
 from cluster.local_job import submit_local
 from cluster.rank_job import RankCommand, Submission, ranks_script, require_free, submit_ranks
 from cluster.slurm import SlurmRequest, read_request
 from spider.checkout import git_state
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderUsageError
 from spider.experiment import compose, require_inputs
 from spider.files import write_text
-from spider.run import RunDirectory, RunRef, resolve
+from spider.run import RunDirectory, RunRef, images_of, resolve
 from spider.runs import last_row
 
 PACKAGES = ("cluster", "shards", "spider", "sweeps")
@@ -126,6 +128,13 @@ class Launch:
             (sys.executable, "-m", "spider", *words), Path.cwd(), self.directory.checkpoints, self.directory.stacks
         )
 
+    @property
+    def has_finished(self) -> bool:
+        """Whether the run is as long already, and owes nothing."""
+        names = self.directory.checkpoint_names()
+        long_enough = bool(names) and images_of(names[-1]) >= round(self.config.kimg * 1000)
+        return long_enough and self.directory.success_file.exists()
+
     def script(self) -> str:
         """What sbatch would be given. Writes nothing, and needs no Slurm."""
         if self.place.local:
@@ -137,7 +146,14 @@ class Launch:
         require_free(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / SUBMITTED, to_yaml(self.config))
-        return submit_command(self.command, self.place, self.folder, name=self.name)
+        try:
+            return submit_command(self.command, self.place, self.folder, name=self.name)
+        except ClusterError:
+            if not self.directory.exists and Submission.read(self.folder) is None:  # nothing of a run is here
+                shutil.rmtree(self.folder)
+                with suppress(OSError):
+                    self.directory.path.rmdir()
+            raise
 
     def forecast(self, checkpoint_bytes: int | None) -> Forecast:
         """What it will take.
@@ -211,20 +227,6 @@ def submit_command(
         return submit_local(command, place.request, folder, packages=PACKAGES, origin=origin, behind=folders)
     jobs = [submission.job for _, submission in behind]
     return submit_ranks(command, place.request, folder, name=name, packages=PACKAGES, origin=origin, behind=jobs)
-
-
-def log_file(run: Path, rank: int) -> Path:
-    """What a rank of a job prints: of a run's last one, or of the stage in a folder. Raises SpiderError without one."""
-    folder = run / FOLDER if (run / FOLDER).is_dir() else run
-    submission = Submission.read(folder)
-    if submission is None:
-        raise SpiderError(f"{run}: no job was submitted for it (spider launch)")
-    log = submission.log(folder, rank)
-    if not log.exists():
-        ranks = submission.nodes * submission.tasks_per_node
-        about = "it has not begun" if rank < ranks else f"its ranks are 0 to {ranks - 1}"
-        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: {about}")
-    return log
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:

@@ -19,6 +19,7 @@ submitted again, is left out.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -180,6 +181,7 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     """Put all that has not finished into the queue, each stage behind those that it waits for."""
+    _require_no_change_of_what_runs(stages)
     found: dict[str, Submitted] = {}
     waiting: dict[str, tuple[Path, Submission]] = {}
     for stage in stages:
@@ -199,11 +201,47 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     return list(found.values())
 
 
+def _require_no_change_of_what_runs(stages: list[Stage]) -> None:
+    """Refuse what would leave a job in the queue that does not fit the file any more."""
+    again: set[str] = set()
+    for stage in stages:
+        behind = [name for name in stage.after if name in again]
+        if not stage.is_alive():
+            if behind or not stage.has_finished():
+                again.add(stage.name)
+            continue
+        submission = Submission.read(stage.folder)
+        assert submission is not None
+        if submission.command != list(stage.command.command):
+            raise SpiderUsageError(f"stage {stage.name}: its job {submission.job} has other words; cancel it first")
+        if behind:
+            raise SpiderUsageError(
+                f"stage {stage.name}: its job {submission.job} would not wait for {behind[0]}, which is to be done "
+                "again; cancel it first"
+            )
+
+
 def stage_folders(run: Path) -> dict[str, Path]:
     """By name, the folders of the jobs of a pipeline's stages, in the order of their submission."""
     folders = [file.parent for file in (run / STAGES).glob("*/job.json")]
     first = {folder: events[0].time for folder in folders if (events := History(folder).read())}
     return {folder.name: folder for folder in sorted(first, key=lambda folder: first[folder])}
+
+
+def log_file(run: Path, rank: int) -> Path:
+    """What a rank of a job prints: of a run's last one, or of the stage in a folder. Raises SpiderError without one."""
+    folder = run / FOLDER if (run / FOLDER).is_dir() else run
+    submission = Submission.read(folder)
+    if submission is None:
+        stages = ", ".join(str(stage) for stage in stage_folders(run).values())
+        what = f"a pipeline; its stages are {stages}" if stages else "no job was submitted for it (spider launch)"
+        raise SpiderError(f"{run}: {what}")
+    log = submission.log(folder, rank)
+    if not log.exists():
+        ranks = submission.nodes * submission.tasks_per_node
+        about = "it has not begun" if rank < ranks else f"its ranks are 0 to {ranks - 1}"
+        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: {about}")
+    return log
 
 
 def cancel_jobs(run: Path) -> list[str]:
@@ -228,6 +266,8 @@ def _stage(name: str, config: StageConfig, folder: Path, place: Place, file: str
         words = tuple(word.replace("{run}", str(folder)) for word in shlex.split(config.run))
     except ValueError as error:
         raise SpiderUsageError(f"{file}: {name}.run: {error}") from None
+    if unknown := re.search(r"\{\w+\}", " ".join(words)):
+        raise SpiderUsageError(f"{file}: {name}.run: {unknown[0]}: only {{run}} stands for something")
     if not words:
         raise SpiderUsageError(f"{file}: {name}.run: no command")
     fixed = {} if words[0] in _ON_ALL_RANKS else _ONE_PROCESS

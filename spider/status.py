@@ -97,11 +97,8 @@ class RunStatus:
     @property
     def state(self) -> str:
         """Of the job where there is one and the run is not over."""
-        if (
-            self.job is None
-            or self.summary.state == "unreadable"
-            or (self.summary.state == "finished" and self.is_whole)
-        ):
+        whole = self.summary.state == "finished" and self.is_whole
+        if self.job is None or self.summary.state == "unreadable" or (whole and self.job.is_over):
             return self.summary.state
         if self.job.state == "running" and not self.has_begun and self.summary.state != "running":
             return "starting"
@@ -207,9 +204,8 @@ def _describe_run(status: RunStatus) -> str:
     if summary.best is not None:
         rows.append(("best", describe_best(summary.best)))
     if job is not None:
-        rows.append(
-            ("job", f"{job.job} on {', '.join(job.nodes) or '-'}; {duration(job.waited_s)} in the queue so far")
-        )
+        where = f" on {', '.join(job.nodes)}" if job.nodes else ""
+        rows.append(("job", f"{job.job}{where}; {duration(job.waited_s)} in the queue"))
         again = ", ".join(f"{count} x {reason}" for reason, count in job.restarts.items())
         rows.append(("restarts", again or "none"))
         if job.blamed is not None:
@@ -227,7 +223,7 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
     summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
     row = last_row(directory)
     has_begun = job is not None and row is not None and job.began < directory.metrics_file.stat().st_mtime
-    running = summary.state == "running" or (job.state == "running" if job else summary.state == "running?")
+    running = has_begun and job.state == "running" if job else summary.state in ("running", "running?")
     speed = row["timing"]["img_per_s"] if running and row is not None else None
     left = max(0.0, (summary.length_kimg - summary.kimg) * 1000)
     names = directory.checkpoint_names()
@@ -298,12 +294,14 @@ def _restart_reason(event: Event) -> str:
 
 
 def _waited_s(events: Sequence[Event], state: str) -> float:
-    """From each submission, and each return to the queue, to the start that came of it."""
+    """Of the last job: from its submission, and each return to the queue, to the start that came of it."""
     total, since = 0.0, None
     for event in events:
+        if event.event == "submitted":  # another job
+            total = 0.0
         if event.event in _TO_THE_QUEUE:
             since = event.time
-        elif event.event == "started" and since is not None:
+        elif event.event in ("started", "cancelled") and since is not None:
             total, since = total + (event.time - since).total_seconds(), None
     if since is not None and state == "waiting":
         total += (datetime.now(UTC) - since).total_seconds()

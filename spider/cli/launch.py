@@ -33,8 +33,8 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 @commands.command(
     epilog="\b\nExamples:\n"
-    "  spider launch spider-dcgan --data data/flowers --source data/birds --run runs/birds batch=128 \\\n"
-    "      --slurm nodes=2,gpus_per_node=8,cpus_per_task=8,partition=gpu,time=8:00:00 --dry-run\n"
+    "  spider launch spider-dcgan --data data/flowers --source data/birds --run runs/birds batch=128 "
+    "--slurm nodes=2,gpus_per_node=8,time=8:00:00 --dry-run\n"
     "  spider launch dcgan --data data/flowers --run runs/gaussian --slurm cluster.yaml kimg=2000\n"
     "  spider launch dcgan --data data/flowers --run runs/here --slurm local,tasks_per_node=2\n"
     "  spider launch cascade.yaml --run runs/cascade --slurm cluster.yaml"
@@ -53,7 +53,7 @@ def launch(
         typer.Argument(
             metavar="[CONFIG|PRESET|PIPELINE] [KEY=VALUE]...",
             show_default=False,
-            help="As of spider train; or a file of stages (docs/slurm.md).",
+            help="As of spider train; or a file of stages (docs/operations.md).",
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn.")] = None,
@@ -71,7 +71,7 @@ def launch(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was submitted as JSON.")] = False,
 ) -> None:
-    """Train on a cluster: one rank for each GPU, on any number of nodes.
+    """Train on a cluster, one rank for each GPU.
 
     The job saves before its time is over or when it is preempted, and goes on by itself; it starts again when a rank
     or a node is lost. It runs the code and configuration of now. The same command goes on with a run that has ended.
@@ -93,6 +93,9 @@ def launch(
     if dry_run:
         say(ready.script().rstrip())
         return
+    if ready.has_finished:
+        say(f"{run}: already finished at {ready.config.kimg:g} kimg; --kimg +N makes it longer")
+        return
     forecast = ready.forecast(api.checkpoint_bytes(ready.config))
     if not as_json:
         say(_forecast(forecast, ready))
@@ -110,7 +113,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show how far a run is, and all that has happened to its job; or a line for each of many runs."""
+    """Show how far runs are, and what happened to their jobs.
+
+    Of one run, all of its history; of a pipeline or a folder, a line for each stage and run.
+    """
     while True:
         found = api.status(path)
         if as_json:
@@ -131,8 +137,11 @@ def logs(
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes, until Ctrl-C.")] = False,
 ) -> None:
-    """Print what a rank of a run's job has printed, in all of its starts."""
-    log = api.log_file(run, rank)
+    """Print the end of what a rank of a job has printed.
+
+    In all starts of the job.
+    """
+    log = api.logs(run, rank)
     say(f"{log}:")
     sys.stdout.flush()
     subprocess.run(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(log)], check=False)
@@ -143,7 +152,10 @@ def cancel(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a pipeline, whose jobs wait or run.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
 ) -> None:
-    """End the job of a run, or all of a pipeline, once it has saved. The launch command goes on with it."""
+    """Save, and end the job of a run, or all of a pipeline.
+
+    The launch command goes on with it.
+    """
     for job in api.cancel(run):
         say(f"job {job} was asked to save and end")
     while wait and not api.status(run).is_over:
@@ -218,7 +230,7 @@ def _described(found: Status) -> str:
 
 
 def _forecast(forecast: Forecast, ready: Launch) -> str:
-    left = forecast.kimg - forecast.done_kimg
+    left = max(0.0, forecast.kimg - forecast.done_kimg)
     length = f"{left:g} of {forecast.kimg:g} kimg are left" if forecast.done_kimg else f"{forecast.kimg:g} kimg"
     if forecast.hours is not None:
         length += f": {duration(forecast.hours * 3600)} at the {forecast.img_per_s:,.0f} img/s of its last rows"

@@ -15,7 +15,8 @@ from cluster.rank_job import Submission
 from shards.errors import ShardsError
 from spider.config.load import load_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.launch import Launch, log_file, prepare_launch, read_place
+from spider.launch import Launch, prepare_launch, read_place
+from spider.pipeline import log_file
 from spider.run import RunDirectory, checkpoint_name
 
 if TYPE_CHECKING:

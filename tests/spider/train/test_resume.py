@@ -308,7 +308,7 @@ def test_a_kill_after_an_evaluation_that_was_owed_shows_it_once(digits, tmp_path
         stop_within(patch, 0)
         assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointStore, "save", Mock(side_effect=ClusterError("killed")))
+        patch.setattr(CheckpointStore, "async_save", Mock(side_effect=ClusterError("killed")))
         with pytest.raises(ClusterError, match="killed"):
             run(digits, tmp_path / "run", ["kimg=0.5"])
     assert evaluated(tmp_path / "run") == ["000000.400-kimg"]
