@@ -8,6 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from cluster import rank_job
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
 from cluster.rank_job import (
+    Rank,
     RankCommand,
     RankJob,
     Submission,
@@ -27,7 +30,7 @@ from cluster.rank_job import (
     require_free,
     submit_ranks,
 )
-from cluster.slurm import UNKNOWN, SlurmTask, end_job, job_state, read_request, time_left_s
+from cluster.slurm import UNKNOWN, JobSignals, SlurmTask, end_job, job_state, read_request, time_left_s
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -248,3 +251,65 @@ def test_the_end_of_time_is_told_from_preemption(
 )
 def test_what_a_command_said_last(lines: list[str], code: int, expected: tuple[bool, str]) -> None:
     assert rank_job._error(lines, code) == expected
+
+
+def alone(folder: Path, command: str, *, grace_s: float = 60.0, preempted: bool = False) -> Rank:
+    """Rank 0 of a job of one; `preempted`: as if the signal came when the command has begun."""
+    signals = JobSignals()
+
+    def signal_comes() -> None:
+        while not (folder / "began").exists():
+            time.sleep(0.02)
+        signals.preempted_at = time.monotonic()
+
+    if preempted:
+        threading.Thread(target=signal_comes, daemon=True).start()
+    place = SlurmTask(7, 0, 0, 1, 0, ("n1",), "n1", 1, 0)
+    History(folder).add("submitted", job="7", nodes=1, ranks=1)
+    return Rank(RankCommand(("sh", "-c", command), folder), folder, place, signals, grace_s)
+
+
+def requeued() -> None:
+    raise SystemExit(255)
+
+
+def test_what_does_not_save_in_time_is_killed_and_starts_again(tmp_path: Path) -> None:
+    rank = alone(tmp_path, "trap '' TERM; touch began; exec sleep 60", grace_s=1.0, preempted=True)
+    with pytest.raises(SystemExit) as stop:
+        rank.work(lambda: "time limit", requeued)
+    assert stop.value.code == 255
+    last = History(tmp_path).read()[-1]
+    assert (last.event, last["saved"], last["reason"]) == ("requeued", False, "time limit")
+
+
+def test_what_saves_in_time_is_told_so(tmp_path: Path) -> None:
+    rank = alone(tmp_path, "trap 'exit 130' TERM; touch began; while :; do sleep 0.05; done", preempted=True)
+    with pytest.raises(SystemExit):
+        rank.work(lambda: "preemption", requeued)
+    last = History(tmp_path).read()[-1]
+    assert (last.event, last["saved"], last["grace_s"]) == ("requeued", True, 60.0)
+
+
+def test_a_job_that_was_cancelled_while_its_nodes_were_made_ready_runs_nothing(tmp_path: Path) -> None:
+    rank = alone(tmp_path, f"touch {tmp_path}/ran")
+    History(tmp_path).add("cancelled", job="7", start=0)
+    rank.work(lambda: "preemption", requeued)
+    assert not (tmp_path / "ran").exists()
+    assert [event.event for event in History(tmp_path).read()][-2:] == ["cancelled", "stopped"]
+
+
+def test_a_cancelled_job_is_not_requeued_by_a_preemption_as_well(tmp_path: Path) -> None:
+    rank = alone(tmp_path, "trap 'exit 130' TERM; touch began; while :; do sleep 0.05; done", preempted=True)
+
+    def cancelled_meanwhile() -> str:
+        History(tmp_path).add("cancelled", job="7", start=0)
+        return "preemption"
+
+    rank.work(cancelled_meanwhile, requeued)
+    assert [event.event for event in History(tmp_path).read()][-2:] == ["cancelled", "stopped"]
+
+
+def test_an_exit_code_of_255_is_no_requeue(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        alone(tmp_path, "exit 255").work(lambda: "preemption", requeued)
+    assert stop.value.code == 1

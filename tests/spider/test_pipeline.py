@@ -206,3 +206,23 @@ def test_a_stage_on_this_machine_is_a_local_job(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("stages: {a: {run: pack b c}}")
     [stage] = read_pipeline(tmp_path / "x.yaml", tmp_path, read_place("local,tasks_per_node=2"))
     assert stage.place == replace(read_place("local,tasks_per_node=1"), local=True)
+
+
+def test_a_stage_whose_words_changed_is_refused_while_its_job_waits(queue: Queue) -> None:
+    queue.submit()
+    with pytest.raises(SpiderUsageError, match=r"^stage one: its job 8 has other words; cancel it first$"):
+        queue.submit(FILE.replace("train dcgan", "train dcgan seed=3"))
+    assert len(queue.programs.calls("sbatch")) == 4
+
+
+def test_a_stage_that_would_not_wait_for_what_is_done_again_is_refused(queue: Queue) -> None:
+    queue.submit()
+    queue.end("digits")
+    queue.end("one", "failed")
+    with pytest.raises(SpiderUsageError, match=r"^stage two: its job 9 would not wait for one, "):
+        queue.submit()
+
+
+def test_braces_that_stand_for_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpiderUsageError, match=r"measured.run: \{rum\}: only \{run\} stands for something"):
+        read(tmp_path, FILE.replace("evaluate {run}/two", "evaluate {rum}/two"))
