@@ -27,7 +27,6 @@ from cluster.history import History
 from cluster.rank_job import (
     CODE,
     LOCAL_JOB,
-    REQUEUED,
     Rank,
     RankCommand,
     Submission,
@@ -35,7 +34,7 @@ from cluster.rank_job import (
     record_submission,
     require_free,
 )
-from cluster.slurm import JobSignals, SlurmRequest, SlurmTask
+from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
 from cluster.verdict import settle
 
 _SPEC, _LOG = "local.json", "local.out"

@@ -44,6 +44,7 @@ from cluster.code_copy import copy_code, shell_lines
 from cluster.errors import ClusterError, ClusterUsageError, one_line
 from cluster.history import History, is_cancelled
 from cluster.slurm import (
+    REQUEUED,
     UNKNOWN,
     JobSignals,
     Launch,
@@ -52,6 +53,7 @@ from cluster.slurm import (
     discard_torn_files,
     end_job,
     job_state,
+    port_of,
     script,
     submit,
     time_left_s,
@@ -66,9 +68,7 @@ JOB = "job.json"
 LOCAL_JOB = "cluster.local_job"  # in the command line of a job that is a process of this machine
 CODE = "code"
 
-REQUEUED = 255  # exit code of a process whose job is in the queue again
 _ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
-_FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _POLL_S = 0.1
 _REQUEUE_S = 25.0  # of the time before a job's end, for the requeue; what has not saved by then is killed
 _OTHERS_S = 10.0  # for the files of other ranks to be seen here
@@ -415,8 +415,7 @@ def rank_env(place: SlurmTask) -> dict[str, str]:
         "LOCAL_RANK": str(place.local_rank),
         "LOCAL_WORLD_SIZE": str(place.size // len(place.nodes)),
         "MASTER_ADDR": place.nodes[0],
-        # Another one for every start: who is left of the last one may still listen
-        "MASTER_PORT": str(_FIRST_PORT + (place.job_id + 97 * place.restarts) % _PORTS),
+        "MASTER_PORT": str(port_of(place.job_id, place.restarts)),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -38,7 +38,18 @@ from typing import TYPE_CHECKING
 
 from cluster import children
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, discard_torn_files, is_queued, script, submit
+from cluster.slurm import (
+    REQUEUED,
+    JobSignals,
+    Launch,
+    SlurmRequest,
+    SlurmTask,
+    discard_torn_files,
+    is_queued,
+    port_of,
+    script,
+    submit,
+)
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -48,7 +59,6 @@ FAILED = "_FAILED"
 
 _TOKEN = "ray-token"
 _JOB = "job"
-_FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _OBJECT_STORE_BYTES = 512 << 20  # pieces of work and what they return are small; Ray would take a third of the memory
 _SAVE_S = 45.0  # for the command, of the 60 s or more that a preempted job has
 _LEAVE_S = 15.0  # the same, of the 30 s that a cancelled job has
@@ -56,7 +66,6 @@ _HEAD_START_S = 180.0  # of Ray itself, on a slow file system
 _REJOINS = 5
 _POLL_S = 0.2
 _LOOK_S = 2.0  # how often a node asks whether the head is still there
-_REQUEUED = 255  # exit code of a process whose job submitit has put into the queue again
 
 
 def submit_with_ray(
@@ -124,7 +133,7 @@ def _launch(command: Sequence[str], folder: Path, name: str) -> Launch:
         after=(
             "code=$?",
             "rm -rf /tmp/r$SLURM_JOB_ID-*  # of a head that was killed",
-            f"if [ $code -eq {_REQUEUED} ]; then exit $code; fi  # back in the queue",
+            f"if [ $code -eq {REQUEUED} ]; then exit $code; fi  # back in the queue",
             f"if [ -e {success} ]; then exit 0; fi",
             f"if [ ! -e {failed} ]; then echo {shlex.quote(lost)} > {failed}; fi",
             "exit 1",
@@ -185,7 +194,7 @@ class RayJob:
         """Raises ClusterError unless it ends well."""
         if shutil.which(self.command[0]) is None:
             raise ClusterError(f"{self.command[0]}: no such program on {task.node}")
-        port = _port(task)
+        port = port_of(task.job_id)
         _require_free(port, task)
         own_ip = _own_ip(task.nodes[-1])
         env = {**_ray_env(self.folder), "RAY_ADDRESS": f"{own_ip}:{port}"}
@@ -221,7 +230,7 @@ class RayJob:
 
     def _follow(self, task: SlurmTask, signals: JobSignals) -> None:
         """Be a part of the head's cluster for as long as that is there."""
-        address = f"{task.nodes[0]}:{_port(task)}"
+        address = f"{task.nodes[0]}:{port_of(task.job_id)}"
         deadline = time.monotonic() + self.wait_s
         while not _answers(address):
             if signals.cancelled or self._has_failed(task):
@@ -334,11 +343,6 @@ def _ray_env(folder: Path) -> dict[str, str]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray will, and warns that it does not yet
     }
     return {**{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, **settings}
-
-
-def _port(task: SlurmTask) -> int:
-    """Known to all nodes without asking; two jobs on one node rarely have the same."""
-    return _FIRST_PORT + task.job_id % _PORTS
 
 
 def _require_free(port: int, task: SlurmTask) -> None:

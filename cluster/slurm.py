@@ -43,6 +43,9 @@ from cluster.errors import ClusterError, ClusterUsageError
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
 
+REQUEUED = 255  # exit code of a process whose job submitit has put into the queue again
+
+_FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _TIME_FORMS = "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES[:SECONDS]"
 _MAX_YAML_BYTES = 1 << 16
 # The script says these already, from other keys or because jobs here depend on them
@@ -309,6 +312,14 @@ class SlurmTask:
 def _share(cpus_on_node: str) -> int:
     """Of the cores that the job has on a node, for each of its tasks there."""
     return max(1, int(cpus_on_node) // int(os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+
+
+def port_of(job_id: int, start: int = 0) -> int:
+    """A port that all nodes of a job know without asking; two jobs on one node rarely have the same.
+
+    Another one for every start, since who is left of the last one may still listen.
+    """
+    return _FIRST_PORT + (job_id + 97 * start) % _PORTS
 
 
 def discard_torn_files(task: SlurmTask) -> None:
