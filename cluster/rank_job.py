@@ -486,8 +486,7 @@ def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
     if verdict.again and not is_cancelled(history.read()):
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        state = job_state(job)
-        if asked.returncode == 0 or (state is not None and state[0] == "PENDING"):  # Slurm itself was faster
+        if asked.returncode == 0 or "Job is pending" in asked.stderr:  # Slurm itself was faster
             return REQUEUED
         history.add("stopped", job=job, start=start, reason=f"not started again: {asked.stderr.strip()}")
     return 0 if verdict.event == "finished" else 1

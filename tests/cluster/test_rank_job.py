@@ -98,6 +98,10 @@ def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Pro
     last = history.read()[-1]
     assert last.event == "stopped"
     assert last["reason"].startswith("not started again")
+    programs.play("scontrol", "echo 'Job is pending execution for job 7' >&2; exit 1")
+    history.add("submitted", job="7", nodes=1, ranks=1)
+    history.add("started", job="7", start=3, nodes=["n1"], ranks=1, newest=None)
+    assert code(1, 3) == 255  # Slurm itself was faster
 
 
 def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs) -> None:
