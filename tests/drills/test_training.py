@@ -224,8 +224,8 @@ def test_a_node_that_is_lost(training: Training, whole: Path, equal_runs: Any) -
     training.slurm.wait_until(lambda: training.slurm.state(job) == "PENDING", "a place in the queue", 90)
     training.slurm.bring_back("n2")
     training.ends_as(whole, equal_runs, 240)
-    # Slurm may end the next start as well, when it at last reaches the node with what the one before was to be told
-    assert len(training.starts()) in (2, 3)
+    # Slurm may end next starts as well: it reaches a node that is back with what the first one was to be told
+    assert len(training.starts()) >= 2
 
 
 def test_a_kill_during_a_save(training: Training, whole: Path, equal_runs: Any) -> None:
