@@ -277,6 +277,13 @@ def requeued() -> None:
     raise SystemExit(255)
 
 
+@pytest.fixture(autouse=True)
+def spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank ends all that its process has started: here, also the ranks that other tests keep."""
+    monkeypatch.setattr(rank_job.children, "kill_all", lambda: None)
+    monkeypatch.setattr(rank_job.children, "adopt_orphans", lambda: None)
+
+
 def test_what_does_not_save_in_time_is_killed_and_starts_again(tmp_path: Path) -> None:
     rank = alone(tmp_path, "trap '' TERM; touch began; exec sleep 60", grace_s=1.0, preempted=True)
     with pytest.raises(SystemExit) as stop:
