@@ -227,6 +227,6 @@ def _missing(endings: Sequence[Ending], began: Event | None) -> dict[int, str]:
 
 
 def _unrecorded(events: Sequence[Event], job: str, start: int) -> int:
-    """How many starts of the job the history knows nothing of, because the disk was full."""
-    known = {event["start"] for event in events if event["job"] == job and event.event == "started"}
-    return sum(number not in known for number in range(start + 1))
+    """How many starts in a row, up to this one, the history knows nothing of: because the disk is full."""
+    known = [event["start"] for event in events if event["job"] == job and event.event == "started"]
+    return start - max(known, default=-1)

@@ -161,10 +161,16 @@ def test_sigterm_preempts_a_job_that_nobody_ends(job: Job) -> None:
     assert job.last == ("requeued", "SIGTERM")
 
 
-def test_starts_that_could_not_be_noted_count_as_lost(job: Job) -> None:
-    job.start += 3  # the disk was full
+def test_starts_that_cannot_be_noted_count_as_lost(job: Job) -> None:
     job.begin()
+    job.start += 3  # the disk is full
     assert not job.end(ending(0, 1, "x"), ending(1, 1, "x"))
+
+
+def test_a_start_that_was_not_noted_long_ago_counts_no_more(job: Job) -> None:
+    job.start += 4
+    job.begin()
+    assert job.end(ending(0, 1, "x"), ending(1, 1, "x"))
 
 
 def test_a_cancelled_job_does_not_start_again_whatever_its_ranks_did(job: Job) -> None:
