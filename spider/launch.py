@@ -144,12 +144,13 @@ class Launch:
     def submit(self) -> Submission:
         """Write the configuration, and put the job into the queue, or start it here."""
         require_free(self.folder)
+        is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / SUBMITTED, to_yaml(self.config))
         try:
             return submit_command(self.command, self.place, self.folder, name=self.name)
         except ClusterError:
-            if not self.directory.exists and Submission.read(self.folder) is None:  # nothing of a run is here
+            if is_new:  # nothing is left of what was refused, and nothing taken that was there
                 shutil.rmtree(self.folder)
                 with suppress(OSError):
                     self.directory.path.rmdir()

@@ -104,7 +104,8 @@ def test_a_run_may_become_longer_and_its_images_lie_elsewhere(images: str) -> No
 
 def test_what_a_start_fills_in_is_no_difference(images: str) -> None:
     trained(Path("runs/one"), images, "selection.kind=linear", "selection.over_kimg=100")
-    prepare(images, overrides=["selection.kind=linear"])
+    again = prepare(images, overrides=["selection.kind=linear"])
+    assert again.config.selection.over_kimg is None  # the start will find it in the run
 
 
 def test_starts_read_what_was_submitted(images: str, programs: Programs) -> None:
