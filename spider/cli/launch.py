@@ -14,7 +14,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
-from spider.cli.training import split_words
+from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size
 
@@ -58,14 +58,10 @@ def launch(
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn.")] = None,
     source: Annotated[str | None, typer.Option(metavar="SHARDS|RUN|PRIOR", help="What feeds the generator.")] = None,
-    kimg: Annotated[
-        str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")] = None,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")] = False,
-    from_run: Annotated[
-        str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")
-    ] = None,
+    kimg: Kimg = None,
+    seed: Seed = None,
+    mirror: Mirror = False,
+    from_run: FromRun = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the script; needs neither torch nor Slurm.")
     ] = False,

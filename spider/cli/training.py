@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from spider.config.explain import Key
     from spider.runs import RunSummary
 
+Kimg = Annotated[
+    str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")]
+Mirror = Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")]
+FromRun = Annotated[str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")]
+
 commands = typer.Typer()
 config_commands = typer.Typer(no_args_is_help=True)
 commands.add_typer(config_commands, name="config", help="What the keys of a configuration mean.")
@@ -62,14 +69,10 @@ def train(
             "gaussian, gamma, cauchy, gmm, nonparametric.",
         ),
     ] = None,
-    kimg: Annotated[
-        str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")] = None,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")] = False,
-    from_run: Annotated[
-        str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")
-    ] = None,
+    kimg: Kimg = None,
+    seed: Seed = None,
+    mirror: Mirror = False,
+    from_run: FromRun = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps, print what the run will cost, write nothing.")
     ] = False,
