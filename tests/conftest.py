@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,13 +21,6 @@ def ranks() -> Iterator[Ranks]:
     """Processes that stand for the ranks of a run: `ranks(4).run(function, *args)`, see tests/cluster/ranks.py."""
     with _loaded("cluster/ranks.py").Ranks() as pool:
         yield pool
-
-
-@pytest.fixture(scope="session")
-def equal_runs() -> Callable[[Path, Path], None]:
-    """Asserts that two runs are the same, bit for bit: see tests/equal_runs.py."""
-    compare: Callable[[Path, Path], None] = _loaded("equal_runs.py").assert_equal_runs
-    return compare
 
 
 class Programs:

@@ -1,4 +1,4 @@
-"""When two runs are the same: what tests of resuming compare. Loaded by path, see tests/conftest.py."""
+"""When two runs are the same: what tests of resuming compare, and drills."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from cluster.history import History
 from cluster.rank_job import Submission, cancel
 from shards.pack import pack
 from spider.run import RunDirectory, images_of
+from tests.equal_runs import assert_equal_runs
 
 if TYPE_CHECKING:
     from tests.drills.conftest import Slurm
@@ -105,10 +106,10 @@ class Training:
     def orphans(self) -> list[int]:
         return [pid for node in ("n1", "n2") for pid in self.slurm.pids(self.job, node)]
 
-    def ends_as(self, whole: Path, equal_runs: Any, timeout_s: float = 180) -> str:
+    def ends_as(self, whole: Path, timeout_s: float = 180) -> str:
         """It finishes, and is the run that nothing happened to. What `spider status` tells of it."""
         assert self.slurm.wait_for_end(self.job, timeout_s) == "COMPLETED", self.status() + self.log()
-        equal_runs(self.run, whole)
+        assert_equal_runs(self.run, whole)
         self.assert_every_image_once()
         self.slurm.wait_until(lambda: not self.orphans(), "an end of all processes", 15)
         told = self.status()
@@ -168,36 +169,35 @@ def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return Training(slurm, data, tmp_path / "runs" / "run", monkeypatch)
 
 
-def test_a_time_limit_reached_twice(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_time_limit_reached_twice(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=0.5)
     training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
     training.wait_for("requeued", 2, 420)
-    told = training.ends_as(whole, equal_runs, 420)
+    told = training.ends_as(whole, 420)
     assert told.count("time limit: saved, and back in the queue") == len(training.starts()) - 1
     assert len(set(training.starts())) == len(training.starts())  # each went further
 
 
-def test_a_requeue_by_slurm_loses_nothing(training: Training, whole: Path, equal_runs: Any) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("scontrol", "requeue"), "stopped: told to end"),
+        (("scancel", "--signal=USR2"), "preemption: saved, and back in the queue"),
+    ],
+    ids=["requeued", "preempted"],
+)
+def test_what_takes_the_nodes_away_loses_nothing(
+    training: Training, whole: Path, words: tuple[str, ...], said: str
+) -> None:
     training.sabotage(sleep_s=0.1)
     job = training.launch()
     training.wait_for_save(2)
-    training.slurm.says("scontrol", "requeue", job)
-    told = training.ends_as(whole, equal_runs)
-    assert "stopped: told to end" in told
+    training.slurm.says(*words, job)
+    assert said in training.ends_as(whole)
     assert training.starts()[1] % (SAVES * 1000)  # saved out of turn
 
 
-def test_a_preempted_job_goes_back_into_the_queue(training: Training, whole: Path, equal_runs: Any) -> None:
-    training.sabotage(sleep_s=0.1)
-    job = training.launch()
-    training.wait_for_save(2)
-    training.slurm.says("scancel", "--signal=USR2", job)
-    told = training.ends_as(whole, equal_runs)
-    assert "preemption: saved, and back in the queue" in told
-    assert training.starts()[1] % (SAVES * 1000)
-
-
-def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=0.1)
     training.launch()
     training.wait_for_save(2)
@@ -205,40 +205,40 @@ def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whol
     assert not training.orphans()
     training.sabotage()
     training.launch()
-    training.ends_as(whole, equal_runs)
+    training.ends_as(whole)
 
 
-def test_a_rank_that_is_killed(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_rank_that_is_killed(training: Training, whole: Path) -> None:
     job = training.launch()
     training.wait_for_save(2)
     os.kill(max(training.slurm.pids(job, "n2", "spider")), signal.SIGKILL)
-    told = training.ends_as(whole, equal_runs)
+    told = training.ends_as(whole)
     assert "on n2 was killed by SIGKILL; back in the queue" in told
 
 
-def test_a_node_that_is_lost(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_node_that_is_lost(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=0.1)
     job = training.launch()
     training.wait_for_save(2)
     training.slurm.lose(job, "n2")
     training.slurm.wait_until(lambda: training.slurm.state(job) == "PENDING", "a place in the queue", 90)
     training.slurm.bring_back("n2")
-    training.ends_as(whole, equal_runs, 240)
+    training.ends_as(whole, 240)
     # Slurm may end next starts as well: it reaches a node that is back with what the first one was to be told
     assert len(training.starts()) >= 2
 
 
-def test_a_kill_during_a_save(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_kill_during_a_save(training: Training, whole: Path) -> None:
     training.sabotage(kill_in_save={"images": 480}, once=str(training.run.parent / "killed"))
     training.launch()
-    told = training.ends_as(whole, equal_runs)
+    told = training.ends_as(whole)
     assert (training.run.parent / "killed").exists()
     assert training.starts() == [0, 320]
     assert "rank 0 on n1 was killed by SIGKILL; back in the queue" in told
 
 
 def test_a_disk_that_is_full_for_a_while(
-    slurm: Slurm, data: Path, tmp_path: Path, whole: Path, equal_runs: Any, monkeypatch: pytest.MonkeyPatch
+    slurm: Slurm, data: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -253,13 +253,13 @@ def test_a_disk_that_is_full_for_a_while(
             file.write(bytes(room.f_bavail * room.f_bsize - (200 << 10)))
         training.wait_for("failed")
         ballast.unlink()
-        told = training.ends_as(whole, equal_runs)
+        told = training.ends_as(whole)
         assert "No space left on device; back in the queue" in told
     finally:
         slurm.says("umount", "--lazy", str(disk))
 
 
-def test_a_damaged_checkpoint(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_damaged_checkpoint(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=0.1)
     training.launch()
     training.wait_for_save(3)
@@ -270,12 +270,12 @@ def test_a_damaged_checkpoint(training: Training, whole: Path, equal_runs: Any) 
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     training.sabotage()
     training.launch()
-    training.ends_as(whole, equal_runs)
+    training.ends_as(whole)
     assert (checkpoints / "quarantine" / newest / "reason.txt").exists()
     assert f"{newest}/generator.safetensors is damaged" in training.log()
 
 
-def test_a_shard_that_is_gone(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_shard_that_is_gone(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=0.1)
     training.launch()
     training.wait_for_save(2)
@@ -292,10 +292,10 @@ def test_a_shard_that_is_gone(training: Training, whole: Path, equal_runs: Any) 
         away.rename(shard)
     training.sabotage()
     training.launch()
-    training.ends_as(whole, equal_runs)
+    training.ends_as(whole)
 
 
-def test_a_rank_that_is_not_finite(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_rank_that_is_not_finite(training: Training, whole: Path) -> None:
     training.sabotage(nan={"rank": 1, "images": 336})
     training.launch()
     assert training.slurm.wait_for_end(training.job) == "FAILED"
@@ -305,15 +305,15 @@ def test_a_rank_that_is_not_finite(training: Training, whole: Path, equal_runs: 
     assert "on rank 1" in first
     training.sabotage()
     training.launch()
-    training.ends_as(whole, equal_runs)
+    training.ends_as(whole)
 
 
-def test_a_rank_that_hangs(training: Training, whole: Path, equal_runs: Any) -> None:
+def test_a_rank_that_hangs(training: Training, whole: Path) -> None:
     flag = training.run.parent / "hung"
     training.sabotage(hang={"rank": 2, "images": 336}, once=str(flag))
     training.launch("engine.timeout_min=0.5")
     training.wait_for("failed", timeout_s=180)
     flag.touch()
-    told = training.ends_as(whole, equal_runs)
+    told = training.ends_as(whole)
     assert "rank 2 on n2 hung in spoilt_iterate" in told
     assert "back in the queue" in told

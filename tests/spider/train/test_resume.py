@@ -15,7 +15,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.checkpoint import CheckpointStore
 from cluster.errors import ClusterError
@@ -28,6 +27,7 @@ from spider.run import RunDirectory, resolve
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
 from spider.train.start import prepare
+from tests.equal_runs import assert_equal_runs, everything
 
 OVERRIDES = [
     "batch=20",
@@ -67,42 +67,6 @@ def run(data, path, extra=()):
     return train(config, directory, World.single(), progress=False)
 
 
-def everything(path):
-    """All that must be equal: tensors, state, rows, trace, TensorBoard, evaluations, and which samples there are."""
-    directory = RunDirectory(Path(path))
-    snapshot = CheckpointStore(directory.checkpoints, World.single()).load(resolve(str(path)).checkpoint)
-    rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
-    for row in rows:
-        row.pop("timing")
-    board = EventAccumulator(str(directory.tensorboard)).Reload()
-    scalars = {
-        tag: [(event.step, event.value) for event in board.Scalars(tag)]
-        for tag in board.Tags()["scalars"]
-        if not tag.startswith("timing/")
-    }
-    evaluations = {file.name: json.loads(file.read_text())["results"] for file in directory.evaluations.iterdir()}
-    for results in evaluations.values():
-        for result in results:
-            result["provenance"]["samples"].pop("name")
-    samples = {file.name: file.read_bytes() for file in directory.samples.iterdir()}
-    best = directory.best()
-    trace = directory.trace_file.read_text() if directory.trace_file.exists() else None
-    return snapshot, rows, scalars, evaluations, samples, best, trace
-
-
-def assert_equal_runs(a, b):
-    (left, *rest_left), (right, *rest_right) = everything(a), everything(b)
-    assert left.tensors.keys() == right.tensors.keys()
-    for group, tensors in left.tensors.items():
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, right.tensors[group][name]), f"{group}: {name}"
-    assert left.state == right.state
-    manifests = [resolve(str(path)).path / "manifest.json" for path in (a, b)]  # with the sha256 of every file
-    assert manifests[0].read_bytes() == manifests[1].read_bytes()
-    for one, other in zip(rest_left, rest_right, strict=True):
-        assert one == other
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(digits, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
@@ -113,7 +77,7 @@ def uninterrupted(digits, tmp_path_factory):
 SCRIPT = """
 import sys, torch
 torch.set_num_threads({threads})
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {root!r}]
 import test_resume
 print(test_resume.run({data!r}, {path!r}), flush=True)
 """
@@ -122,7 +86,11 @@ print(test_resume.run({data!r}, {path!r}), flush=True)
 def start(data, path):
     """The same training in a process of its own."""
     code = SCRIPT.format(
-        threads=torch.get_num_threads(), folder=str(Path(__file__).parent), data=str(data), path=str(path)
+        threads=torch.get_num_threads(),
+        folder=str(Path(__file__).parent),
+        root=str(Path(__file__).parents[3]),
+        data=str(data),
+        path=str(path),
     )
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
