@@ -323,7 +323,13 @@ class Trainer:
         """Take over a state. Raises SpiderError if it belongs to other data or another source."""
         for what, mine in self._inputs().items():
             if (theirs := snapshot.state["inputs"][what]) != mine:
-                raise SpiderError(f"{what}: the checkpoint was trained on {theirs}, this configuration reads {mine}")
+                way = f"give the {what} that it began with"
+                if what == "source" and self.config.source.kind == "generator":
+                    way = "name the checkpoint that it began with, source.run=RUN@KIMG, if that is kept"
+                raise SpiderError(
+                    f"{what}: the checkpoint was trained on {theirs}, this configuration reads {mine}; {way}, "
+                    "or begin in another folder with --run"
+                )
         self.generator.module.load_state_dict(snapshot.tensors["generator"])
         self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
         self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])

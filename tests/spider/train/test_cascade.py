@@ -81,6 +81,18 @@ def test_another_stage_is_refused_on_resume(stages, digits, tmp_path):
         run(digits, path, ["source.kind=generator", f"source.run={first}", "kimg=0.08"])
 
 
+def test_a_stage_that_was_made_longer_feeds_on_from_its_checkpoint_of_then(digits, tmp_path):
+    first = run(digits, tmp_path / "first")
+    second = run(digits, tmp_path / "second", ["source.kind=generator", f"source.run={first}"])
+    run(digits, first, ["kimg=0.08"])
+    with pytest.raises(SpiderError, match=r"source\.run=RUN@KIMG"):
+        run(digits, second, ["source.kind=generator", f"source.run={first}", "kimg=0.08"])
+    with pytest.raises(SpiderError, match="its source now is"):
+        open_generator(str(second), CPU)
+    run(digits, second, ["source.kind=generator", f"source.run={first}@0.04", "kimg=0.08"])
+    assert open_generator(str(second), CPU).source.stage.digest == open_generator(f"{first}@0.04", CPU).digest
+
+
 def test_a_run_whose_source_has_changed_since_is_refused(digits, patches, tmp_path):
     """It would make other images than those it is known for."""
     source = shutil.copytree(patches, tmp_path / "source")
