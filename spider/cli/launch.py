@@ -131,7 +131,7 @@ def logs(
     ],
     rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of which rank.")] = 0,
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes, until the job has ended.")] = False,
 ) -> None:
     """Print the end of what a rank of a job has printed.
 
@@ -140,7 +140,17 @@ def logs(
     log = api.logs(run, rank)
     say(f"{log}:")
     sys.stdout.flush()
-    subprocess.run(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(log)], check=False)
+    tail = ["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(log)]
+    with subprocess.Popen(tail) as printing:
+        try:
+            while follow and printing.poll() is None:
+                was_over = _is_over(log.parent)
+                time.sleep(_WATCH_S)  # also for what tail may be behind
+                if was_over:
+                    break
+        finally:
+            if follow:
+                printing.terminate()
 
 
 @commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
@@ -223,6 +233,14 @@ def _described(found: Status) -> str:
     from spider.status import describe
 
     return describe(found)
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether the job whose files these are neither waits nor runs."""
+    from spider.status import job_status
+
+    job = job_status(folder)
+    return job is None or job.is_over
 
 
 def _forecast(forecast: Forecast, ready: Launch) -> str:

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,26 @@ def test_logs_are_the_end_of_what_a_rank_printed(spider, tmp_path, capfd):
     submitted(tmp_path / "one", 0, 3)
     assert spider("logs", tmp_path / "one", "--rank=3", "--lines=2").code == 0
     assert capfd.readouterr().out.splitlines()[-2:] == ["3: line 98", "3: line 99"]
+
+
+def test_logs_are_followed_until_the_job_has_ended(spider, tmp_path, capfd, programs, monkeypatch):
+    monkeypatch.setattr("spider.cli.launch._WATCH_S", 0.5)
+    submitted(tmp_path / "one", 0)
+    folder = tmp_path / "one" / "slurm"
+    programs.play("squeue", f"echo >> {tmp_path}/asked; [ -e {tmp_path}/over ] || echo 'RUNNING|None'")
+
+    def work() -> None:
+        wait_until((tmp_path / "asked").exists)
+        with (folder / "7_0_log.out").open("a") as log:
+            log.write("0: its last word\n")
+        History(folder).add("finished", job="7", start=0)
+        (tmp_path / "over").touch()
+
+    with ThreadPoolExecutor() as pool:
+        working = pool.submit(work)
+        assert spider("logs", tmp_path / "one", "--follow").code == 0
+        working.result()
+    assert capfd.readouterr().out.splitlines()[-1] == "0: its last word"
 
 
 @pytest.mark.parametrize(("rank", "about"), [(1, "it has not begun"), (4, "its ranks are 0 to 3")])
