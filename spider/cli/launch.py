@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 _WATCH_S = 5.0
+_TICKS = 10  # how often a log is read for each time that squeue is asked
 _NO_STAGE = ("launch", "status", "logs", "cancel", "demo")
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of the click that typer brings
 _CLEAR = "\x1b[H\x1b[2J"
@@ -139,18 +141,15 @@ def logs(
     """
     log = api.logs(run, rank)
     say(f"{log}:")
-    sys.stdout.flush()
-    tail = ["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(log)]
-    with subprocess.Popen(tail) as printing:
-        try:
-            while follow and printing.poll() is None:
-                was_over = _is_over(log.parent)
-                time.sleep(_WATCH_S)  # also for what tail may be behind
-                if was_over:
-                    break
-        finally:
-            if follow:
-                printing.terminate()
+    with log.open(encoding="utf-8", errors="replace") as file:
+        sys.stdout.write("".join(deque(file, maxlen=lines)))
+        for tick in count() if follow else ():
+            sys.stdout.flush()
+            is_over = tick % _TICKS == 0 and _is_over(log.parent)
+            sys.stdout.write(file.read())  # after that was asked: it is all that the job had to say
+            if is_over:
+                break
+            time.sleep(_WATCH_S / _TICKS)
 
 
 @commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
