@@ -42,6 +42,8 @@ KEYS = [
     "evaluate.count=64",
     "guard.max_skipped=2",
 ]
+# The first start is half a minute away from its end when something happens to it, however late the drill notices
+SLOW = {"sleep_s": 0.3, "starts": 1}
 CLUSTER = "nodes=2,tasks_per_node=2,cpus_per_task=1,time=10"
 
 
@@ -170,7 +172,7 @@ def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_time_limit_reached_twice(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=0.5)
+    training.sabotage(sleep_s=1.5, starts=2)  # two starts of a minute are not enough, three are
     training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
     training.wait_for("requeued", 2, 420)
     told = training.ends_as(whole, 420)
@@ -189,7 +191,7 @@ def test_a_time_limit_reached_twice(training: Training, whole: Path) -> None:
 def test_what_takes_the_nodes_away_loses_nothing(
     training: Training, whole: Path, words: tuple[str, ...], said: str
 ) -> None:
-    training.sabotage(sleep_s=0.1)
+    training.sabotage(**SLOW)
     job = training.launch()
     training.wait_for_save(2)
     training.slurm.says(*words, job)
@@ -198,7 +200,7 @@ def test_what_takes_the_nodes_away_loses_nothing(
 
 
 def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=0.1)
+    training.sabotage(**SLOW)
     training.launch()
     training.wait_for_save(2)
     assert spider("cancel", str(training.run)).splitlines()[1] == "state       stopped: cancelled"
@@ -209,6 +211,7 @@ def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whol
 
 
 def test_a_rank_that_is_killed(training: Training, whole: Path) -> None:
+    training.sabotage(**SLOW)
     job = training.launch()
     training.wait_for_save(2)
     os.kill(max(training.slurm.pids(job, "n2", "spider")), signal.SIGKILL)
@@ -217,7 +220,7 @@ def test_a_rank_that_is_killed(training: Training, whole: Path) -> None:
 
 
 def test_a_node_that_is_lost(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=0.1)
+    training.sabotage(**SLOW)
     job = training.launch()
     training.wait_for_save(2)
     training.slurm.lose(job, "n2")
@@ -245,6 +248,7 @@ def test_a_disk_that_is_full_for_a_while(
     slurm.says("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk))
     try:
         training = Training(slurm, data, disk / "run", monkeypatch)
+        training.sabotage(**SLOW)
         training.launch()
         training.wait_for_save(2)
         room = os.statvfs(disk)
@@ -260,7 +264,7 @@ def test_a_disk_that_is_full_for_a_while(
 
 
 def test_a_damaged_checkpoint(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=0.1)
+    training.sabotage(**SLOW)
     training.launch()
     training.wait_for_save(3)
     spider("cancel", str(training.run))
@@ -276,7 +280,7 @@ def test_a_damaged_checkpoint(training: Training, whole: Path) -> None:
 
 
 def test_a_shard_that_is_gone(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=0.1)
+    training.sabotage(**SLOW)
     training.launch()
     training.wait_for_save(2)
     shard = sorted(training.data.glob("*.tar"))[1]

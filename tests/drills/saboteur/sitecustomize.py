@@ -2,7 +2,7 @@
 
 SABOTAGE, a JSON object, says what; `once` names a file that is made when it has happened, and then it does not again:
 
-    {"sleep_s": 0.5}                          every iteration takes longer
+    {"sleep_s": 0.5, "starts": 1}             every iteration of so many starts of a job takes longer, at least so long
     {"order": FOLDER}                         every rank writes the images of each iteration to FOLDER/rank-N.txt
     {"nan": {"rank": 1, "images": 336}}       its real images are not numbers, from that clock on
     {"hang": {"rank": 2, "images": 336}}      it makes no further step
@@ -21,6 +21,8 @@ from pathlib import Path
 
 TOLD = json.loads(os.environ.get("SABOTAGE", "{}"))
 RANK = int(os.environ.get("RANK", "0"))
+START = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+SLEEP_S = TOLD["sleep_s"] if TOLD.get("starts", 0) > START else 0.0
 
 
 class Loader(importlib.abc.Loader):
@@ -64,7 +66,7 @@ def spoil_trainer(module):
     iterate, to_device, open_feeds = trainer.iterate, trainer._to_device, trainer._open_feeds
 
     def spoilt_iterate(self):
-        time.sleep(TOLD.get("sleep_s", 0))
+        time.sleep(SLEEP_S)
         if due("hang", self.images):
             time.sleep(3600)
         iterate(self)
