@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -39,6 +40,7 @@ from cluster.verdict import settle
 
 _SPEC, _LOG = "local.json", "local.out"
 _NODE = "localhost"
+_GO = b"go"
 _POLL_S = 0.1
 _LOOK_S = 1.0
 _OTHERS_S = 30.0  # ranks that are left when one has failed have so long to notice
@@ -118,14 +120,18 @@ def submit_local(
         job = subprocess.Popen(
             [sys.executable, "-m", LOCAL_JOB, str(folder)],
             env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
         )
     while job.poll() is None and not children.is_running(job.pid, LOCAL_JOB):
         time.sleep(_POLL_S)  # it is there a moment before its command line is
-    return record_submission(str(job.pid), run, request, folder, code, local=True)
+    submission = record_submission(str(job.pid), run, request, folder, code, local=True)
+    assert job.stdin is not None
+    with suppress(BrokenPipeError), job.stdin:
+        job.stdin.write(_GO)
+    return submission
 
 
 class _Supervisor:
@@ -143,6 +149,8 @@ class _Supervisor:
 
     def work(self) -> int:
         """Until the command has finished, or is not to be started again. The exit code."""
+        if sys.stdin.buffer.read() != _GO:  # whoever submitted it has died before that was written down
+            return 1
         children.adopt_orphans()
         if not self._wait_for_others():
             return 1
@@ -189,10 +197,12 @@ class _Supervisor:
     def _wait_for_others(self) -> bool:
         for folder in map(Path, self.spec.behind):
             while True:
-                submission, events = Submission.read(folder), History(folder).read()
+                submission = Submission.read(folder)
+                is_alive = submission is not None and submission.is_alive()
+                events = History(folder).read()  # afterwards: its last word may come just before its end
                 if events and events[-1].event == "finished":
                     break
-                if self._cancelled or submission is None or not submission.is_alive():
+                if self._cancelled or not is_alive:
                     reason = "cancelled" if self._cancelled else f"{folder}, which comes before, has not finished"
                     self.history.add("stopped", job=str(self.job), start=0, reason=reason)
                     return False

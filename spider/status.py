@@ -26,6 +26,7 @@ from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of,
 from spider.tables import aligned, duration
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
+_SILENT = "ended without a word"
 _TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
 
 
@@ -173,6 +174,9 @@ def job_status(folder: Path) -> JobStatus | None:
         return None
     events = History(folder).read()
     state, why, nodes = _state(submission, events)
+    if state == _SILENT:  # unless it has said something since its history was read
+        events = History(folder).read()
+        state, why, nodes = _state(submission, events)
     last = events[-1] if events else None
     return JobStatus(
         job=submission.job,
@@ -273,9 +277,9 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
             return "stopped", "cancelled", nodes
         if last is not None and last.event == "submitted":
             return "never started", "it left the queue: a stage before it failed, or it was cancelled there", nodes
-        return "ended without a word", "neither in the queue nor running", nodes
+        return _SILENT, "neither in the queue nor running", nodes
     if last.event == "lost" or (last.event == "failed" and last["again"]):
-        return "ended without a word", last["reason"], nodes
+        return _SILENT, last["reason"], nodes
     return last.event, last["reason"], nodes
 
 
