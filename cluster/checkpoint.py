@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cluster.errors import DISK_FULL, ClusterError, ClusterUsageError, MachineError, one_line
+from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineError, one_line
 from cluster.snapshot import (
     STATE,
     TENSORS_SUFFIX,
@@ -174,7 +174,7 @@ class CheckpointStore:
         try:
             with _refusals(f"checkpoint {final} could not be written"):
                 for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
-                    shutil.rmtree(left_over)
+                    shutil.rmtree(left_over, ignore_errors=True)  # a network's file system may hold on to a file
                 temporary.mkdir(parents=True)
                 written_bytes = write_directory(temporary, snapshot)
                 if final.exists():
@@ -286,7 +286,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = MachineError if error.errno in DISK_FULL else ClusterError
+        kind = MachineError if error.errno in PASSING else ClusterError
         raise kind(f"{what}: {error.strerror or error}") from error
 
 

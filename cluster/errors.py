@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import errno
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What a disk or a network refuses now, and perhaps not the next time
+PASSING = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY,
+    errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.ENODEV, errno.ENXIO, errno.ENOLINK, errno.ENOTCONN, errno.ESHUTDOWN,
+    errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ECONNRESET,
+    errno.ECONNABORTED,
+}  # fmt: skip
 
 
 class ClusterError(Exception):
@@ -20,7 +26,7 @@ class ClusterUsageError(ClusterError):
 
 
 class MachineError(ClusterError):
-    """The machine failed, not the request: a lost rank, a full disk. The same command may go well later."""
+    """The machine failed, not the request: a lost rank, a full disk, no GPU. The same command may go well later."""
 
     exit_code = 3
 

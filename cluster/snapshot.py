@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
-from cluster.errors import ClusterError, ClusterUsageError
+from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineError
 
 FORMAT = 2  # 1 marked checkpoints to keep
 MANIFEST, STATE, TENSORS_SUFFIX = "manifest.json", "state.json", ".safetensors"
@@ -122,6 +122,7 @@ def read_directory(directory: Path) -> Snapshot:
 
     Raises:
         DamagedCheckpointError: naming the file that is missing, superfluous, or not what the manifest says.
+        MachineError: the storage does not answer; nothing is known of the checkpoint.
         ClusterUsageError: it was written by a version of this program that this one does not know.
     """
     try:
@@ -129,6 +130,8 @@ def read_directory(directory: Path) -> Snapshot:
         _check_listing(directory, listed)
         contents = {file: _read_verified(directory / file, entry) for file, entry in listed.items()}
     except OSError as error:
+        if error.errno in PASSING:
+            raise MachineError(f"checkpoint {directory} could not be read: {error}") from error
         raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {error}") from error
     state = _parse_json(directory / STATE, contents.pop(STATE))
     tensors = {

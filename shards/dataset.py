@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, refusal
 from shards.index import INDEX_NAME, DatasetIndex
 from shards.location import Location
 from shards.samples import BLOCK_BYTES, BadSample, check_header, decode, key_of_header, parse_offsets
@@ -174,7 +174,7 @@ class _OpenShard:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise ShardsError(f"{path}: cannot be opened: {error.strerror}") from None
+            raise refusal(error)(f"{path}: cannot be opened: {error.strerror}") from None
 
     def read(self, row: int) -> tuple[Pixels, int]:
         """Pixels uint8 [C, H, W] (a view that may be read-only) and label of the shard's image `row`."""
@@ -186,8 +186,8 @@ class _OpenShard:
             if zlib.crc32(data) != crc32:
                 raise BadSample("its CRC-32 is not the one in the offsets file")
             return decode(data, self._shape, self._encoding), label
-        except (BadSample, OSError) as error:
-            raise self._damaged(row, error) from None
+        except BadSample as error:
+            raise ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}") from None
 
     def key(self, row: int) -> str:
         """The key of the shard's image `row`."""
@@ -196,17 +196,17 @@ class _OpenShard:
             block = self._bytes(offset - BLOCK_BYTES, BLOCK_BYTES)
             check_header(block, size)
             return key_of_header(block, self._encoding)
-        except (BadSample, OSError) as error:
-            raise self._damaged(row, error) from None
+        except BadSample as error:
+            raise ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}") from None
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise refusal(error)(f"{self._path}: cannot be read: {error.strerror}") from None
         if len(data) != size:
             raise BadSample("the file ends within it")
         return data
-
-    def _damaged(self, row: int, error: Exception) -> ShardsError:
-        return ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}")
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

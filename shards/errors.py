@@ -16,3 +16,15 @@ class ShardsUsageError(ShardsError):
     """What was asked for cannot be: an unknown source, a value out of range, options that do not fit the input."""
 
     exit_code = 2
+
+
+class ShardsMachineError(ShardsError):
+    """Storage that did not answer, or a reading process that was killed: the same command may go well later."""
+
+    exit_code = 3
+
+
+def refusal(error: OSError) -> type[ShardsError]:
+    """What a file's refusal is: where it is not there or not ours, the next time will be the same."""
+    lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+    return ShardsError if isinstance(error, lasting) else ShardsMachineError

@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, ShardsMachineError
 from shards.files import open_whole
 
 _CHUNK_BYTES = 1 << 20
@@ -114,8 +114,10 @@ class RemoteFolder:
                     yield chunk
         except FileNotFoundError:
             raise ShardsError(f"{self.url}/{name}: missing") from None
-        except Exception as error:  # each file system has errors of its own
+        except PermissionError as error:
             raise ShardsError(f"{self.url}/{name}: cannot be read: {error}") from None
+        except Exception as error:  # each file system has errors of its own
+            raise ShardsMachineError(f"{self.url}/{name}: cannot be read: {error}") from None
 
     def _size(self, filesystem: Any, path: str) -> int | None:
         try:

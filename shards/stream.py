@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.dataset import ShardDataset
-from shards.errors import ShardsError, ShardsUsageError
+from shards.errors import ShardsMachineError, ShardsUsageError
 from shards.order import Order, Slots, mirrored, order
 from shards.parallel import run, start_pool, start_thread
 
@@ -116,7 +116,7 @@ class BatchStream:
                     plan, load = waiting.popleft()
                     images, labels = load.result()
                 except BrokenProcessPool:  # from `result` if the pool learns of the death there, from `read` afterwards
-                    raise ShardsError(_death()) from None
+                    raise ShardsMachineError(_death()) from None
                 yield Batch(images, labels, plan.indices, time.perf_counter() - start)
 
     def _start_readers(self, stack: ExitStack) -> Callable[[_Plan], Future[_Loaded]]:

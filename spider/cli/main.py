@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.errors import DISK_FULL, ClusterError, MachineError
+from cluster.errors import PASSING, ClusterError, MachineError
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
@@ -43,11 +43,11 @@ class _Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             # A write to a full disk does not say where; anything else without a name is a mistake of the program
-            full = error.errno in DISK_FULL
-            if not full and (error.errno not in _REFUSED or error.filename is None):
+            passing = error.errno in PASSING
+            if not passing and (error.errno not in _REFUSED or error.filename is None):
                 raise
             complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
-            raise typer.Exit(MachineError.exit_code if full else SpiderError.exit_code) from None
+            raise typer.Exit(MachineError.exit_code if passing else SpiderError.exit_code) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
             raise

@@ -780,3 +780,26 @@ def test_checksum_is_of_the_values_wherever_they_lie(start: int) -> None:
     buffer = torch.arange(40, dtype=torch.float32)
     for stop in (start + 6, start + 7):
         assert checksum(buffer[start:stop]) == checksum(buffer[start:stop].clone())
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_storage_that_does_not_answer_damages_no_checkpoint(tmp_path: Path, code: int) -> None:
+    store = _store(tmp_path)
+    store.save("1-kimg", _snapshot(1))
+    store.save("2-kimg", _snapshot(2))
+    refuses = mock.patch("cluster.snapshot._read_verified", side_effect=OSError(code, os.strerror(code)))
+    with refuses, pytest.raises(MachineError, match="2-kimg could not be read: "):
+        store.load_latest()
+    assert not (tmp_path / "quarantine").exists()
+    name, snapshot = store.load_latest() or ("", None)
+    assert name == "2-kimg"
+    assert snapshot is not None
+
+
+def test_a_left_over_that_cannot_be_removed_keeps_nobody_from_saving(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.save("1-kimg", _snapshot(1))
+    (tmp_path / ".tmp-2-kimg-0a1b").mkdir()
+    with mock.patch("os.rmdir", side_effect=OSError(errno.EBUSY, "busy")):  # as over NFS, while a file is held
+        store.save("2-kimg", _snapshot(2))
+    assert store.names() == ["1-kimg", "2-kimg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -342,3 +343,17 @@ def test_several_processes_fetch_at_once(packed, tmp_path):
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 8
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(errno.EIO, 3), (errno.ESTALE, 3), (errno.EACCES, 1)])
+def test_storage_that_does_not_answer_is_no_damage(copy, monkeypatch, code, exit_code):
+    dataset = ShardDataset(copy)
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.pread", refuse)
+    with pytest.raises(ShardsError, match=rf"000000\.tar: cannot be read: {os.strerror(code)}") as refused:
+        dataset.read(0)
+    assert refused.value.exit_code == exit_code
+    assert pickle.loads(pickle.dumps(refused.value)).exit_code == exit_code  # also from a reading process

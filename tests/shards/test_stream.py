@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards.dataset import ShardDataset
-from shards.errors import ShardsError, ShardsUsageError
+from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.order import Slots, mirrored, order
 from shards.pack import pack
 from shards.parallel import run, start_pool, start_thread
@@ -178,7 +178,7 @@ def test_a_worker_killed_while_a_batch_is_awaited_stops_the_stream(packed):
         (reader,) = set(reading_processes()).difference(others)
         os.kill(reader.pid, signal.SIGSTOP)  # so that what comes next is waited for
         threading.Timer(0.5, reader.kill).start()
-        with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
+        with pytest.raises(ShardsMachineError, match=r"a reading process died; /dev/shm"):
             list(islice(batches, 50))
 
 
@@ -190,7 +190,7 @@ def test_a_worker_killed_between_two_batches_stops_the_stream(packed):
         first, second = set(reading_processes()).difference(others)
         first.kill()
         wait_until(lambda: not second.is_alive())  # the pool has ended it
-        with pytest.raises(ShardsError, match=r"a reading process died; /dev/shm"):
+        with pytest.raises(ShardsMachineError, match=r"a reading process died; /dev/shm"):
             next(batches)
 
 
