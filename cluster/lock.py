@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 
 _ASKED_S = 0.1  # longer than `is_taken` keeps anybody out by asking
+_LOST_S = 150.0  # longer than a file server lets a machine that is gone keep its locks, often 90 s
 
 _held: set[IO[str]] = set()
 
@@ -79,10 +80,9 @@ def _lock(directory: Path) -> IO[str]:
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / LOCK).open("a+")
     try:
-        _take(lock)
+        _take(lock, directory)
     except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
+        holder = _holder(lock) or "another process"
         lock.close()
         # Of another start of the same job, perhaps, which is about to end
         raise MachineError(f"{directory} is in use by {holder}") from None
@@ -96,10 +96,26 @@ def _lock(directory: Path) -> IO[str]:
     return lock
 
 
-def _take(lock: IO[str]) -> None:
-    """Once more after a moment, because somebody may only have asked."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(_ASKED_S)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _take(lock: IO[str], directory: Path) -> None:
+    """Again after a moment, because somebody may only have asked; for minutes where a machine may have been lost."""
+    started, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(lock)
+            elsewhere = bool(holder) and not holder.endswith(f" on {socket.gethostname()}")
+            if time.monotonic() - started > (_LOST_S if elsewhere else _ASKED_S):
+                raise
+            if elsewhere and not told:
+                print(f"{directory} is in use by {holder}; waiting, should that be lost", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(_ASKED_S)
+        else:
+            return
+
+
+def _holder(lock: IO[str]) -> str:
+    """The process that entered last; empty if it has left in order."""
+    lock.seek(0)
+    return lock.read().strip()

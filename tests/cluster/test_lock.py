@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MachineError
 from cluster.lock import LOCK, alone_in, is_taken
 from cluster.world import World
 from tests.cluster.ranks import Ranks
@@ -45,6 +46,26 @@ def test_asking_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(time, "sleep", lambda seconds: asking.close())
         with alone_in(tmp_path, World.single()):
             assert is_taken(tmp_path)
+
+
+def test_a_machine_that_may_be_lost_is_given_time_to_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / LOCK).write_text("process 1 on elsewhere\n")
+    with (tmp_path / LOCK).open() as lost:
+        fcntl.flock(lost, fcntl.LOCK_EX)
+        with monkeypatch.context() as patch:
+            patch.setattr("cluster.lock._LOST_S", 0.2)
+            with pytest.raises(MachineError, match="in use by process 1 on elsewhere"), _in(tmp_path):
+                pass
+        monkeypatch.setattr(time, "sleep", lambda seconds: lost.close())  # the file server forgets it
+        with _in(tmp_path):
+            assert is_taken(tmp_path)
+    assert capfd.readouterr().err.count("in use by process 1 on elsewhere; waiting") == 2
+
+
+def _in(directory: Path) -> AbstractContextManager[None]:
+    return alone_in(directory, World.single())
 
 
 def _enter(world: World, directory: Path) -> str:
