@@ -121,6 +121,10 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self.device.type == "cuda":
+            # The others may be in the middle of a kernel that waits for this rank, and NCCL would wait for them here:
+            # the error would never be told. They lose this rank when the process ends.
+            self._owns_process_group = False
         self.close()
 
     def __repr__(self) -> str:
@@ -182,6 +186,13 @@ class World:
     def all(self, flag: bool) -> bool:
         """Whether the flag is set on every rank."""
         return self._count(flag) == self.size
+
+    def is_finite(self, tensor: Tensor) -> bool:
+        """Whether a result of collectives is finite; the same on every rank, as that is.
+
+        On a GPU this waits for the other ranks, since NCCL's collectives have returned at once.
+        """
+        return bool(tensor.isfinite().all())
 
     def sum_with_grad(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, differentiable any number of times.
@@ -295,7 +306,13 @@ def _is_of_the_machine(failure: BaseException | None) -> bool:
 
 
 def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() or _gpus_given() else "cpu"
+
+
+def _gpus_given() -> str | None:
+    """The GPUs that a scheduler, or somebody, says are this process's; None if nobody does."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return None if given in ("", "-1", "NoDevFiles") else given
 
 
 def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
@@ -309,6 +326,8 @@ def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
     if chosen.type != "cuda":
         raise ClusterUsageError(f"device {str(device)!r} is not supported; choose cpu or cuda")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0 and (given := _gpus_given()) is not None:  # broken, or this torch is one without CUDA
+        raise MachineError(f"CUDA_VISIBLE_DEVICES={given}, but torch can use no GPU on this machine; or choose cpu")
     if count == 0:
         raise ClusterUsageError(f"device {str(device)!r} was asked for, but no GPU is visible; choose cpu")
     index = chosen.index if chosen.index is not None else (0 if count == 1 else local_rank)

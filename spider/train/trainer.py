@@ -146,7 +146,7 @@ class Trainer:
                     total += loss.detach()
                     values += [(term.name, term.values.detach()) for term in terms]
         norm = player.engine.gradient_norm(scale)
-        if bool((norm + self.world.all_reduce_sum(total)).isfinite()):
+        if self.world.is_finite(norm + self.world.all_reduce_sum(total)):
             player.engine.step()
             self.guard.passed(phase.name)
             for name, value in values:

@@ -105,6 +105,13 @@ def test_the_place_is_the_innermost_of_the_projects(tmp_path: Path) -> None:
     assert waits_for_others(file)
 
 
+def test_a_result_that_a_gpu_owes_is_waited_for_with_the_others(tmp_path: Path) -> None:
+    """NCCL's collectives return at once."""
+    waiting, loop = 'cluster/world.py", line 9 in is_finite', 'spider/train/loop.py", line 5 in run'
+    assert waits_for_others(stacks(tmp_path / "x", f'File "/run/{waiting}', f'File "/run/{loop}'))
+    assert not waits_for_others(stacks(tmp_path / "y", f'File "/run/{loop}'))
+
+
 def test_what_another_thread_waits_for_does_not_count(tmp_path: Path) -> None:
     file = stacks(
         tmp_path / "x",

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cluster.errors import ClusterError, ClusterUsageError
+from cluster.errors import ClusterError, ClusterUsageError, MachineError
 from cluster.world import World
 
 if TYPE_CHECKING:
@@ -307,3 +308,32 @@ def test_a_world_that_nobody_joins_says_where_it_waited(monkeypatch: pytest.Monk
     _set(monkeypatch, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
     with pytest.raises(ClusterError, match=r"rank 1 of 2 could not join the others at 127.0.0.1:1"):
         World.from_env("cpu", timeout_min=0.01)
+
+
+@pytest.mark.parametrize(("kind", "torn_down"), [("cpu", True), ("cuda", False)])
+def test_an_error_on_one_gpu_does_not_wait_for_the_others(kind: str, torn_down: bool) -> None:
+    """NCCL would not come back before they do, who wait for this rank."""
+    for raises in (False, True):
+        world = World(0, 2, 0, torch.device(kind))
+        world._owns_process_group = True
+        with mock.patch("torch.distributed.destroy_process_group") as destroy:
+            try:
+                with world:
+                    if raises:
+                        raise ClusterError("a shard is damaged")
+            except ClusterError:
+                pass
+        assert destroy.called == (torn_down or not raises)
+
+
+def test_a_gpu_that_was_given_and_is_not_there_is_not_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for given in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        assert World.from_env().device.type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(MachineError, match="CUDA_VISIBLE_DEVICES=3, but torch can use no GPU"):
+        World.from_env()
+    assert World.from_env("cpu").device.type == "cpu"
