@@ -186,13 +186,14 @@ class Saver:
         """Take the state. When it is on the disk, though training goes on: name the best, then let go of the others.
 
         Args:
-            record: told of a slow one.
+            record: its rows are on the disk first; told of a save that is slow.
             replace: take the place of what was written at this clock.
         """
         self._saved_at = started = time.monotonic()
         name, best, before = checkpoint_name(self.trainer.images), self.evaluator.best, self.evaluator.before
         snapshot = self.trainer.snapshot()
         snapshot.state["evaluator"] = self.evaluator.state()
+        record.to_disk()
 
         def settle() -> None:
             self._tell_best(best)

@@ -28,6 +28,7 @@ in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -109,6 +110,13 @@ class Recorder:
         """A line for the person who watches."""
         if self._progress:
             tqdm.write(line, file=sys.stderr)
+
+    def to_disk(self) -> None:
+        """All rows so far, of which a checkpoint that outlives a loss of power must not know more than the disk."""
+        for file in (self.directory.metrics_file, self.directory.trace_file):
+            if self.is_main and file.exists():
+                with file.open("rb") as rows:
+                    os.fsync(rows.fileno())
 
     def iteration(self) -> None:
         """After every iteration: the bar, warnings, and k if its trace is wanted."""
