@@ -210,6 +210,11 @@ def _require_valid(stage: Stage) -> None:
 def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
     """What a training's keys, and the ranks that it will have, are refused for; its inputs are made by other stages."""
     config, overrides = split_words(parsed["words"] or [])
+    if str(parsed["kimg"] or "").startswith("+"):
+        raise SpiderUsageError(
+            f"stage {stage.name}: --kimg {parsed['kimg']}: each start of the stage's job would add it again; "
+            "give the whole length"
+        )
     if config is None:  # that of a run that goes on
         return
     chosen = {name: parsed[name] for name in ("data", "source", "kimg", "seed", "mirror")}

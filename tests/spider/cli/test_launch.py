@@ -122,6 +122,7 @@ def test_a_pipeline_takes_no_options_of_a_training(spider, tmp_path, options, sa
         ),
         ("train spider-dcgan --run {run}/one --data x --source {run}/two@best batch=33", "stage a: batch=33 does not"),
         ("pack a {run}/b --workers many", "'--workers'"),
+        ("train --run {run}/one --kimg +50", "stage a: --kimg +50: each start of the stage's job would add it again"),
         ("launch dcgan", "stage a: spider launch is no work for a job"),
         ("cancel {run}", "stage a: spider cancel is no work for a job"),
         ("demo --out x", "stage a: spider demo is no work for a job"),
