@@ -24,6 +24,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -183,7 +184,7 @@ def _require(world: World, stage: int, parameters: Sequence[nn.Parameter]) -> No
         version = metadata.version("deepspeed")
     except metadata.PackageNotFoundError:
         raise ClusterUsageError("engine 'deepspeed' needs the package deepspeed: pip install deepspeed") from None
-    if tuple(map(int, version.split(".")[:3])) < tuple(map(int, OLDEST.split("."))):
+    if Version(version) < Version(OLDEST):
         raise ClusterUsageError(f"deepspeed {version} is older than {OLDEST}, which accumulates gradients exactly")
 
 
