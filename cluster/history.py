@@ -7,7 +7,7 @@
     requeued    job, start, reason, seconds, grace_s   queued again, so many seconds after the signal; `saved`: or not
     failed      job, start, reason, rank, node, again  `again`: it was put into the queue again, by itself
     cancelled   job, start                             somebody asked for its end; `not cancelled`: Slurm refused
-    lost        job, start, reason, nodes              a start that ended without a word, noticed by the next one
+    lost        job, start, reason, nodes              a start that ended without a word, or that Slurm ends
     stopped     job, start, reason                     saved, and not to be started again
     finished    job, start
 
@@ -89,9 +89,9 @@ def in_vain(events: Sequence[Event], newest: str | None) -> int:
     return count
 
 
-def is_cancelled(events: Sequence[Event]) -> bool:
-    """Whether somebody wants the job to end that was submitted last."""
-    told = [event.event for event in events if event.event in ("submitted", "cancelled", "not cancelled")]
+def is_cancelled(events: Sequence[Event], job: str) -> bool:
+    """Whether somebody wants this job to end."""
+    told = [event.event for event in events if event["job"] == job and event.event in ("cancelled", "not cancelled")]
     return bool(told) and told[-1] == "cancelled"
 
 

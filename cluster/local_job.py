@@ -183,7 +183,7 @@ class _Supervisor:
         newest = newest_in(self.spec.run.saves)
         verdict = settle(self.history, str(self.job), start, self.spec.max_failures, newest, is_ending=self._cancelled)
         print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
-        if verdict.again and self._cancelled:
+        if verdict.event == "lost":
             self.history.add("stopped", job=str(self.job), start=start, reason="told to end")
         self._finished = verdict.event == "finished"
         return verdict.again and not self._cancelled

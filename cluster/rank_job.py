@@ -52,8 +52,11 @@ from cluster.slurm import (
     SlurmTask,
     discard_torn_files,
     end_job,
+    ip_towards,
     job_state,
+    network_interface,
     port_of,
+    requeue_job,
     script,
     submit,
     time_left_s,
@@ -72,6 +75,7 @@ _ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
 _POLL_S = 0.1
 _REQUEUE_S = 25.0  # of the time before a job's end, for the requeue; what has not saved by then is killed
 _OTHERS_S = 10.0  # for the files of other ranks to be seen here
+_ASKED_OFTEN = 3
 _EARLY_S = 90.0  # so much before its time a signal may come that tells of the end of the job's time
 
 
@@ -295,7 +299,7 @@ class Rank:
             why: asked for the reason when the job is preempted.
             requeue: called by rank 0 when all is saved, to put the job into the queue again; ends this process.
         """
-        if is_cancelled(self.history.read()):  # while the nodes were made ready
+        if is_cancelled(self.history.read(), str(self.place.job_id)):  # while the nodes were made ready
             if self.place.rank == 0:
                 self.history.add("stopped", **self._here(), reason="cancelled")
             return
@@ -373,7 +377,7 @@ class Rank:
     def _requeue(self, ending: Ending, why: Callable[[], str], requeue: Callable[[], None]) -> None:
         """Ask to be started again, unless somebody wants the job to end."""
         here, reason, told_at = self._here(), why(), self.signals.preempted_at
-        if is_cancelled(self.history.read()):
+        if is_cancelled(self.history.read(), here["job"]):
             self.history.add("stopped", **here, reason="cancelled")
             return
         try:
@@ -408,6 +412,8 @@ def rank_env(place: SlurmTask) -> dict[str, str]:
     env.setdefault("OMP_NUM_THREADS", str(place.cpus))
     if place.size == 1:
         return {**env, "PYTHONUNBUFFERED": "1"}
+    if len(place.nodes) > 1 and (interface := _interface(place)) is not None:
+        env.setdefault("GLOO_SOCKET_IFNAME", interface)
     return {
         **env,
         "RANK": str(place.rank),
@@ -418,6 +424,14 @@ def rank_env(place: SlurmTask) -> dict[str, str]:
         "MASTER_PORT": str(port_of(place.job_id, place.restarts)),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _interface(place: SlurmTask) -> str | None:
+    """On which gloo shall listen where this node's name says 127.0.1.1, as Debian's do: others would not find it."""
+    with suppress(OSError, ClusterError):
+        if socket.gethostbyname(socket.gethostname()).startswith("127."):
+            return network_interface(ip_towards(next(node for node in place.nodes if node != place.node)))
+    return None
 
 
 def cancel(folder: Path) -> str | None:
@@ -480,16 +494,25 @@ def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     history = History(Path(folder))
     newest = newest_in(None if saves is None else Path(saves))
-    state = job_state(job)
-    is_ending = state is None or state[0] != "RUNNING"
-    verdict = settle(history, job, start, int(max_failures), newest, is_ending=is_ending)
+    verdict = settle(history, job, start, int(max_failures), newest, is_ending=_is_ending(job))
     print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
-    if verdict.again and not is_cancelled(history.read()):
-        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        if asked.returncode == 0 or "Job is pending" in asked.stderr:  # Slurm itself was faster
+    if verdict.again and not is_cancelled(history.read(), job):
+        try:
+            requeue_job(job)
+        except ClusterError as error:
+            history.add("stopped", job=job, start=start, reason=f"not started again: {error}")
+        else:
             return REQUEUED
-        history.add("stopped", job=job, start=start, reason=f"not started again: {asked.stderr.strip()}")
     return 0 if verdict.event == "finished" else 1
+
+
+def _is_ending(job: str) -> bool:
+    """Whether Slurm ends the job. Where it does not answer for a while, it probably has other worries."""
+    for _ in range(_ASKED_OFTEN):
+        state = job_state(job)
+        if state != UNKNOWN:
+            return state is None or state[0] != "RUNNING"
+    return False
 
 
 if __name__ == "__main__":

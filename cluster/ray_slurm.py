@@ -45,6 +45,7 @@ from cluster.slurm import (
     SlurmRequest,
     SlurmTask,
     discard_torn_files,
+    ip_towards,
     is_queued,
     port_of,
     script,
@@ -196,7 +197,7 @@ class RayJob:
             raise ClusterError(f"{self.command[0]}: no such program on {task.node}")
         port = port_of(task.job_id)
         _require_free(port, task)
-        own_ip = _own_ip(task.nodes[-1])
+        own_ip = ip_towards(task.nodes[-1])
         env = {**_ray_env(self.folder), "RAY_ADDRESS": f"{own_ip}:{port}"}
         with _scratch_folder(task) as scratch:
             ray = _Ray(task, self.folder, scratch, "--head", f"--port={port}", f"--node-ip-address={own_ip}")
@@ -240,7 +241,7 @@ class RayJob:
             time.sleep(_LOOK_S)
         for _ in range(1 + _REJOINS):
             with _scratch_folder(task) as scratch:
-                own_ip = _own_ip(task.nodes[0])
+                own_ip = ip_towards(task.nodes[0])
                 ray = _Ray(task, self.folder, scratch, f"--address={address}", f"--node-ip-address={own_ip}")
                 while ray.is_alive() and not signals.cancelled and not _is_gone(address):
                     time.sleep(_LOOK_S)
@@ -359,17 +360,6 @@ def _free_port() -> int:
         there.bind(("", 0))
         port: int = there.getsockname()[1]
         return port
-
-
-def _own_ip(other_node: str) -> str:
-    """The address of this node on the network on which it reaches another; its own name may say 127.0.1.1."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        try:
-            towards.connect((other_node, 9))  # sends nothing
-        except OSError as error:
-            raise ClusterError(f"no way to node {other_node}: {error.strerror}") from None
-        ip: str = towards.getsockname()[0]
-        return ip
 
 
 def _answers(address: str) -> bool | None:

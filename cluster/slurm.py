@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import io
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 REQUEUED = 255  # exit code of a process whose job submitit has put into the queue again
 
+_SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 _FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _TIME_FORMS = "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES[:SECONDS]"
 _MAX_YAML_BYTES = 1 << 16
@@ -190,7 +195,9 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
             "there is no sbatch on the PATH: jobs are submitted from a login node of a Slurm cluster"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    conf = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    # Within a job they are what Slurm has told that one; elsewhere SBATCH_ACCOUNT and such are somebody's wishes
+    wishes = () if "SLURM_JOB_ID" in os.environ else tuple(name for name in os.environ if name.startswith("SBATCH_"))
+    conf = {name: os.environ[name] for name in ("SLURM_CONF", *wishes) if name in os.environ}
     try:
         # From within a job, its own variables would be taken for options of the new one; where Slurm is stays true
         with submitit.helpers.clean_env(), environment_variables(**conf), contextlib.redirect_stderr(io.StringIO()):
@@ -210,6 +217,9 @@ def is_queued(job: str) -> bool:
 
 
 _ANSWER_S = 15.0  # squeue itself would try for a minute
+_ASIDE_S = 5.0
+_PATIENCE_S, _AGAIN_S = 120.0, 2.0
+_NO_ANSWER = re.compile("timed out|contact|connect|communicat|temporar|try again|Zero Bytes", re.IGNORECASE)
 
 UNKNOWN = ("UNKNOWN", "squeue does not answer here")
 
@@ -235,17 +245,41 @@ def job_state(job: str) -> tuple[str, str] | None:
 
 
 def time_left_s(job: str) -> float | None:
-    """Of a running job, as far as Slurm says."""
+    """Of a running job, as far as Slurm says, which has little time for that: whoever asks will have to requeue."""
     command = ["squeue", "--noheader", "--jobs", job, "--format=%L"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASIDE_S)
         days, _, clock = asked.stdout.strip().rpartition("-")
         seconds = 0.0
         for part in clock.split(":"):
             seconds = 60 * seconds + int(part)
         return seconds + 86400 * int(days or 0)
-    except ValueError:  # UNLIMITED, or no answer
+    except (ValueError, OSError, subprocess.TimeoutExpired):  # UNLIMITED, or no answer
         return None
+
+
+def requeue_job(job: str) -> None:
+    """Put a running job into the queue again; ask again, for two minutes, where Slurm does not answer.
+
+    Raises ClusterError if it refuses, with its reason.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            asked = subprocess.run(
+                ["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=_PATIENCE_S / 2
+            )
+        except subprocess.TimeoutExpired:
+            refused = "scontrol does not answer"
+        else:
+            if asked.returncode == 0 or "Job is pending" in asked.stderr:  # Slurm itself was faster, or it was asked
+                return
+            refused = asked.stderr.strip()
+            if not _NO_ANSWER.search(refused):
+                raise ClusterError(refused)
+        if time.monotonic() > until:
+            raise ClusterError(refused)
+        time.sleep(_AGAIN_S)
 
 
 def end_job(job: str) -> None:
@@ -322,6 +356,31 @@ def port_of(job_id: int, start: int = 0) -> int:
     return _FIRST_PORT + (job_id + 97 * start) % _PORTS
 
 
+def ip_towards(other_node: str) -> str:
+    """The address of this node on the network on which it reaches another; its own name may say 127.0.1.1.
+
+    Raises ClusterError if it does not reach it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        try:
+            towards.connect((other_node, 9))  # sends nothing
+        except OSError as error:
+            raise ClusterError(f"no way to node {other_node}: {error.strerror}") from None
+        ip: str = towards.getsockname()[0]
+        return ip
+
+
+def network_interface(ip: str) -> str | None:
+    """Which one of this node has that address; None without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has no address
+                told = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(told[20:24]) == ip:
+                    return name
+    return None
+
+
 def discard_torn_files(task: SlurmTask) -> None:
     """Remove what submitit was writing when an earlier start of this job was killed: it would not write it again."""
     folder = os.environ.get("SUBMITIT_FOLDER")
@@ -373,7 +432,10 @@ class JobSignals:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             handler(self.preemption, None)
-        except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
+        except subprocess.SubprocessError:  # it asks once, and keeps the reason for itself
+            requeue_job(os.environ["SLURM_JOB_ID"])
+            sys.exit(REQUEUED)
+        except (UncompletedJobError, OSError) as error:
             raise ClusterError(f"stopped by {self.preemption.name}: {error}") from error
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -384,6 +446,11 @@ class JobSignals:
 
 
 def _executor(request: SlurmRequest, folder: Path, launch: Launch) -> SlurmExecutor:
+    if 60 * request.time_min <= request.signal_delay_s:
+        raise ClusterUsageError(
+            f"slurm: time: {request.time_min} min are no longer than signal_delay_s={request.signal_delay_s}, "
+            "the time before a job's end at which it is told to save"
+        )
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):

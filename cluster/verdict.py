@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import MachineError
 from cluster.history import Event, History, in_vain, is_cancelled
@@ -132,8 +133,12 @@ def settle(
     began = next((event for event in mine if event.event == "started"), None)
     endings = read_endings(history.file.parent, job, start)
     vain = in_vain(events, newest) + _unrecorded(events, job, start)
-    verdict, cause = _decide(events, began, endings, max_failures, vain, is_ending)
-    more = {"rank": cause.rank, "node": cause.node, "newest": newest, "again": verdict.again} if cause else {}
+    verdict, cause = _decide(is_cancelled(events, job), began, endings, max_failures, vain, is_ending)
+    more: dict[str, Any] = {}
+    if cause is not None:
+        more = {"rank": cause.rank, "node": cause.node, "newest": newest, "again": verdict.again}
+    if verdict.event == "lost":
+        more = {"nodes": [] if began is None else began["nodes"], "newest": newest}
     why = {} if verdict.reason is None else {"reason": verdict.reason}
     history.add(verdict.event, job=job, start=start, **why, **more)
     return verdict
@@ -169,7 +174,7 @@ def judge(endings: Sequence[Ending], began: Event | None) -> Cause:
 
 
 def _decide(
-    events: Sequence[Event],
+    cancelled: bool,
     began: Event | None,
     endings: Sequence[Ending],
     max_failures: int,
@@ -179,7 +184,7 @@ def _decide(
     all_have_said = began is not None and began["ranks"] == len(endings)
     if all_have_said and all(ending.code == 0 for ending in endings):
         return Verdict("finished", None, again=False), None
-    if is_cancelled(events):
+    if cancelled:
         return Verdict("stopped", "cancelled", again=False), None
     failed = [ending for ending in endings if ending.failed]
     # A rank that failed after it was told to end is no reason to start again what Slurm, or somebody, wants to end
@@ -191,6 +196,8 @@ def _decide(
         return Verdict("stopped", ("told to end" if by_slurm else "stopped by a signal") + more, again=False), None
     cause = judge(endings, began)
     again = not cause.lasting and vain < max_failures
+    if again and is_ending:  # Slurm itself starts again what it wants back; what somebody has ended stays so
+        return Verdict("lost", cause.reason, again=False), cause
     gave_up = not cause.lasting and not again and max_failures > 0
     more = f"; {vain} starts in a row saved nothing new (max_failures={max_failures})" if gave_up else ""
     return Verdict("failed", cause.reason + more, again), cause
@@ -227,6 +234,8 @@ def _missing(endings: Sequence[Ending], began: Event | None) -> dict[int, str]:
 
 
 def _unrecorded(events: Sequence[Event], job: str, start: int) -> int:
-    """How many starts in a row, up to this one, the history knows nothing of: because the disk is full."""
-    known = [event["start"] for event in events if event["job"] == job and event.event == "started"]
-    return start - max(known, default=-1)
+    """How many starts in a row, up to this one, the history knows no end of: because the disk is full."""
+    mine = [event for event in events if event["job"] == job]
+    begun = [event["start"] for event in mine if event.event == "started"]
+    ended = [event["start"] + 1 for event in mine if event.event == "failed"]
+    return int(start - max([*begun, *ended], default=0))

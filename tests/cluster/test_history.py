@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.history import Event, History, blamed, in_vain
+from cluster.history import Event, History, blamed, in_vain, is_cancelled
 
 
 def events(*given: tuple[str, dict[str, object]]) -> list[Event]:
@@ -83,3 +83,16 @@ def test_a_node_on_which_failures_begin_is_named() -> None:
 )
 def test_a_node_is_not_blamed_without_reason(given: list[tuple[str, dict[str, object]]]) -> None:
     assert blamed(events(*given)) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "cancelled"),
+    [
+        ([], False),
+        ([("cancelled", {"job": "7"})], True),
+        ([("cancelled", {"job": "6"})], False),  # and what was submitted since has not been written down yet
+        ([("cancelled", {"job": "7"}), ("not cancelled", {"job": "7"})], False),
+    ],
+)
+def test_a_job_is_cancelled_by_its_number(given: list[tuple[str, dict[str, object]]], cancelled: bool) -> None:
+    assert is_cancelled(events(*given), "7") is cancelled

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tests.conftest import Programs
 
 GOLDEN = Path(__file__).parent
+LOST = "rank 0 on n1 ended without a word: killed, or the node was lost"
 COMMAND = ("spider", "train", "runs/a run/slurm/submitted.yaml", "--run", "runs/a run")
 SCRIPTS = {
     "ranks_1_node.sbatch": ("time=30", ()),
@@ -79,7 +80,10 @@ def test_a_script_needs_no_torch_and_no_slurm_and_writes_nothing(tmp_path: Path)
 
 def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Programs) -> None:
     programs.play("srun", "exit $CODE")
+    programs.play("squeue", f"cat {tmp_path}/state")
     programs.play("scontrol", "exit $REFUSED")
+    state = tmp_path / "state"
+    state.write_text("RUNNING|n1\n")
     text = ranks_script(RankCommand(("a",), tmp_path), read_request("time=5"), tmp_path, name="x")
 
     def code(of_srun: int, start: int, refused: int = 0) -> int:
@@ -102,6 +106,17 @@ def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Pro
     history.add("submitted", job="7", nodes=1, ranks=1)
     history.add("started", job="7", start=3, nodes=["n1"], ranks=1, newest=None)
     assert code(1, 3) == 255  # Slurm itself was faster
+    asked = len(programs.calls("scontrol"))
+    state.unlink()  # which is no sign of an end
+    history.add("started", job="7", start=4, nodes=["n1"], ranks=1, newest=None)
+    assert code(1, 4) == 255
+    assert len(programs.calls("scontrol")) == asked + 1
+    state.write_text("COMPLETING|n1\n")
+    history.add("started", job="7", start=5, nodes=["n1"], ranks=1, newest="1-kimg")
+    assert code(1, 5) == 1
+    assert len(programs.calls("scontrol")) == asked + 1
+    last = history.read()[-1]
+    assert (last.event, last["nodes"], last["reason"]) == ("lost", ["n1"], LOST)
 
 
 def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs) -> None:
@@ -147,6 +162,21 @@ def test_a_rank_is_told_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert env["MASTER_PORT"] != again["MASTER_PORT"]  # who is left of a start may still listen
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert rank_env(place)["OMP_NUM_THREADS"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("own_address", "set_before", "interface"),
+    [("127.0.1.1", None, "lo"), ("127.0.1.1", "ib0", "ib0"), ("10.0.0.7", None, None)],
+)
+def test_gloo_does_not_listen_where_no_other_node_finds_it(
+    monkeypatch: pytest.MonkeyPatch, own_address: str, set_before: str | None, interface: str | None
+) -> None:
+    monkeypatch.setattr("socket.gethostbyname", lambda name: own_address)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    if set_before is not None:
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_before)
+    env = rank_env(SlurmTask(7, 0, 0, 2, 0, ("n1", "127.0.0.1"), "n1", 1, 0))
+    assert env.get("GLOO_SOCKET_IFNAME") == interface
 
 
 def test_ports_stay_below_those_of_the_system() -> None:

@@ -8,11 +8,30 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster import slurm
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.slurm import JobSignals, Launch, SlurmRequest, SlurmTask, changed, minutes, read_request, script, submit
+from cluster.slurm import (
+    REQUEUED,
+    JobSignals,
+    Launch,
+    SlurmRequest,
+    SlurmTask,
+    changed,
+    minutes,
+    network_interface,
+    read_request,
+    requeue_job,
+    script,
+    submit,
+    time_left_s,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Programs
 
 PLAIN = Launch(name="plain", tasks_per_node=8, srun_args=("--kill-on-bad-exit=1",))
 
@@ -183,6 +202,77 @@ def test_signals_are_noted_and_handed_on_when_asked() -> None:
 def test_without_submitit_a_job_does_not_go_back() -> None:
     with JobSignals() as signals, pytest.raises(ClusterError, match=r"^stopped by SIGUSR2; nothing here "):
         signals.requeue()
+
+
+def test_a_slurm_that_does_not_answer_is_asked_again(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_AGAIN_S", 0.01)
+    seen = programs.folder / "seen"
+    programs.play(
+        "scontrol", f"[ -e {seen} ] && exit 0; touch {seen}; echo 'Socket timed out on send/recv' >&2; exit 1"
+    )
+    requeue_job("7")
+    assert programs.calls("scontrol") == ["requeue 7"] * 2
+    monkeypatch.setattr(slurm, "_PATIENCE_S", 1.0)
+    programs.play("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(ClusterError, match=r"^Unable to contact slurm controller$"):
+        requeue_job("7")
+
+
+def test_a_slurm_that_refuses_is_asked_once(programs: Programs) -> None:
+    programs.play("scontrol", "echo 'Access/permission denied' >&2; exit 1")
+    with pytest.raises(ClusterError, match=r"^Access/permission denied$"):
+        requeue_job("7")
+    assert programs.calls("scontrol") == ["requeue 7"]
+
+
+def test_a_requeue_that_submitit_was_refused_is_asked_for_again(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    programs.play("scontrol")
+
+    def as_submitit(number: int, frame: object) -> None:
+        raise subprocess.CalledProcessError(1, "scontrol")
+
+    before = [signal.signal(number, as_submitit) for number in (signal.SIGUSR2, signal.SIGTERM)]
+    try:
+        with JobSignals() as signals, pytest.raises(SystemExit) as ended:
+            signals.requeue()
+    finally:
+        for number, handler in zip((signal.SIGUSR2, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert ended.value.code == REQUEUED
+    assert programs.calls("scontrol") == ["requeue 7"]
+
+
+@pytest.mark.parametrize("does", ["exit 1", "sleep 60"])
+def test_the_time_left_is_not_waited_for(programs: Programs, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    monkeypatch.setattr(slurm, "_ASIDE_S", 0.2)
+    programs.play("squeue", f"exec {does}" if does.startswith("sleep") else does)
+    assert time_left_s("7") is None
+
+
+def test_a_job_whose_end_is_announced_at_its_beginning_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ClusterUsageError, match=r"^slurm: time: 2 min are no longer than signal_delay_s=120"):
+        script(read_request("time=2"), tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize(("within", "account"), [(False, "vision"), (True, "")])
+def test_wishes_of_the_environment_are_those_of_a_login_node(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: bool, account: str
+) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "vision")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if within:
+        monkeypatch.setenv("SLURM_JOB_ID", "6")
+    programs.play("sbatch", f"echo $SBATCH_ACCOUNT > {tmp_path}/account; echo Submitted batch job 7")
+    assert submit(print, read_request("time=5"), tmp_path / "job", PLAIN) == "7"
+    assert (tmp_path / "account").read_text().strip() == account
+
+
+def test_an_interface_is_found_by_its_address() -> None:
+    assert network_interface("127.0.0.1") == "lo"
+    assert network_interface("192.0.2.1") is None  # nobody's
 
 
 def _sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:

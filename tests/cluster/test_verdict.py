@@ -167,6 +167,22 @@ def test_starts_that_cannot_be_noted_count_as_lost(job: Job) -> None:
     assert not job.end(ending(0, 1, "x"), ending(1, 1, "x"))
 
 
+def test_starts_that_fail_before_they_can_be_noted_count_once(job: Job) -> None:
+    def fail() -> bool:
+        job.start += 1
+        return job.end(ending(0, 1, "x"), ending(1, 1, "x"))
+
+    assert [fail() for _ in range(4)] == [True, True, True, False]
+
+
+def test_what_slurm_ends_is_not_asked_back(job: Job) -> None:
+    """It may have been lost with a node, which Slurm itself puts into the queue again; or ended by somebody."""
+    job.begin("1-kimg")
+    assert not job.end(ending(0, TERMINATED, cancelled=True), is_ending=True)
+    last = job.history.read()[-1]
+    assert (last.event, last["nodes"], last["newest"]) == ("lost", ["n1", "n2"], None)
+
+
 def test_a_start_that_was_not_noted_long_ago_counts_no_more(job: Job) -> None:
     job.start += 4
     job.begin()
