@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from spider.frozen import GeneratedImages
 from spider.run import RunDirectory, resolve
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
+from spider.train.record import Recorder
 from spider.train.start import prepare
 from tests.equal_runs import assert_equal_runs, everything
 
@@ -79,12 +81,33 @@ import sys, torch
 torch.set_num_threads({threads})
 sys.path[:0] = [{folder!r}, {root!r}]
 import test_resume
-print(test_resume.run({data!r}, {path!r}), flush=True)
+print(test_resume.run_up_to_the_last_row({data!r}, {path!r}), flush=True)
 """
 
 
-def start(data, path):
-    """The same training in a process of its own."""
+def let_go(path):
+    """The file that lets a run in a process of its own come to its end."""
+    return Path(f"{path}.let-go")
+
+
+def run_up_to_the_last_row(data, path):
+    """`run`, which waits after row 11 of 12 for `let_go`: however late a signal is sent, it finds the run at work."""
+    row, parent = Recorder.row, os.getppid()
+
+    def row_and_wait(record):
+        row(record)
+        # If the tests are killed, nobody will let it go
+        while record.trainer.images >= 1100 and not let_go(path).exists() and os.getppid() == parent:
+            time.sleep(0.005)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "row", row_and_wait)
+        return run(data, path)
+
+
+@contextlib.contextmanager
+def started(data, path):
+    """The same training in a process of its own, which is killed in the end."""
     code = SCRIPT.format(
         threads=torch.get_num_threads(),
         folder=str(Path(__file__).parent),
@@ -92,13 +115,18 @@ def start(data, path):
         data=str(data),
         path=str(path),
     )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_rows(path, count, process):
     """Until metrics.jsonl has `count` rows."""
     file = RunDirectory(Path(path)).metrics_file
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if file.is_file() and file.read_text().count("\n") >= count:
             return
@@ -114,10 +142,11 @@ def test_a_longer_run_goes_on_where_the_shorter_one_ended(digits, uninterrupted,
 
 
 def test_resume_after_a_stop_is_exact(digits, uninterrupted, tmp_path):
-    process = start(digits, tmp_path / "run")
-    wait_for_rows(tmp_path / "run", 4, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with started(digits, tmp_path / "run") as process:
+        wait_for_rows(tmp_path / "run", 4, process)
+        process.send_signal(signal.SIGINT)
+        let_go(tmp_path / "run").touch()
+        out, err = process.communicate(timeout=600)
     assert out.strip() == "stopped", err
     assert run(digits, tmp_path / "run") == "finished"
     assert_equal_runs(tmp_path / "run", uninterrupted)
@@ -128,11 +157,10 @@ def test_resume_after_kill_9_is_exact(digits, uninterrupted, tmp_path):
     seed = int.from_bytes(os.urandom(2), "little")
     moments = random.Random(seed)
     for rows in sorted(moments.sample(range(3, 11), 2)):
-        process = start(digits, tmp_path / "run")
-        wait_for_rows(tmp_path / "run", rows, process)
-        time.sleep(moments.random() * 0.1)
-        process.kill()
-        process.wait()
+        with started(digits, tmp_path / "run") as process:
+            wait_for_rows(tmp_path / "run", rows, process)
+            time.sleep(moments.random() * 0.1)
+        assert process.returncode == -signal.SIGKILL, seed
     assert run(digits, tmp_path / "run") == "finished", seed
     assert_equal_runs(tmp_path / "run", uninterrupted)
 
