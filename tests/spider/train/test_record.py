@@ -158,14 +158,17 @@ def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
 
 
 def slow_on_rank_1(world, data, path, owner, name):
-    """On a rank: timings and lines of a run in which rank 1 sleeps for longer than an iteration takes."""
+    """On a rank: timings and lines of a run in which rank 1 sleeps for longer than an iteration takes.
+
+    Of several rows, because a machine with other work may hold up either rank for a while.
+    """
     work = getattr(owner, name)
 
     def slowly(*args):
         time.sleep(1.0 if world.rank == 1 else 0)
         return work(*args)
 
-    rows_of_one_iteration = ["kimg=0.06", "log.every_kimg=0.02", "evaluate.every_kimg=null", "data.workers=0"]
+    rows_of_one_iteration = ["kimg=0.16", "log.every_kimg=0.02", "evaluate.every_kimg=null", "data.workers=0"]
     config = make_config({"data": {"path": str(data)}}, [*OVERRIDES, *rows_of_one_iteration])
     directory, said = RunDirectory(path), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
@@ -178,19 +181,19 @@ def slow_on_rank_1(world, data, path, owner, name):
 
 def test_a_rank_that_computes_slowly_is_named(ranks, digits, tmp_path):
     timings, lines = ranks(2).run(slow_on_rank_1, digits, tmp_path / "run", Trainer, "iterate")[0]
+    named = [timing["slowest_rank"] == 1 and timing["slowest_rank_percent"] > 20 for timing in timings]
+    assert sum(named) > len(named) / 2, timings
     for timing, line in zip(timings, lines, strict=True):
-        assert timing["slowest_rank"] == 1
-        assert timing["slowest_rank_percent"] > 20
-        assert line.endswith(f", rank 1 slowest (+{timing['slowest_rank_percent']:.0f} %)")
+        slowest = f", rank {timing['slowest_rank']} slowest (+{timing['slowest_rank_percent']:.0f} %)"
+        assert line.endswith(slowest) if timing["slowest_rank_percent"] > 20 else "slowest" not in line
 
 
 def test_a_rank_that_reads_slowly_is_named(ranks, digits, tmp_path):
     """And is not taken for one that computes slowly: what it waits for is none of its work."""
     timings, _ = ranks(2).run(slow_on_rank_1, digits, tmp_path / "run", ShardDataset, "read_batch")[0]
-    for timing in timings:
-        assert timing["data_wait_rank"] == 1
-        assert timing["data_wait_percent"] > 10
-        assert timing["slowest_rank"] == 0 or timing["slowest_rank_percent"] < 50
+    named = [timing["data_wait_rank"] == 1 and timing["data_wait_percent"] > 10 for timing in timings]
+    mistaken = [timing["slowest_rank"] == 1 and timing["slowest_rank_percent"] >= 50 for timing in timings]
+    assert sum(named) > len(named) / 2 > sum(mistaken), timings
 
 
 def test_nothing_is_said_of_ranks_that_are_alike(digits):
