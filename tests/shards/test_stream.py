@@ -122,13 +122,15 @@ def test_shard_local_ranks_read_their_part_of_the_bytes(shard_sizes, world):
 
 def test_a_batch_is_what_it_says(packed):
     dataset = ShardDataset(packed)
+    started = time.perf_counter()
     (batch,) = take(dataset, 1, position=24, rank=1, world=3)
+    taken_s = time.perf_counter() - started
     wanted = order("full", seed=0, count=150, global_batch=12, start=24, stop=36)[Slots(12, 1, 3).at(0)]
     pixels, labels = dataset.read_batch(wanted)
     assert (batch.images.dtype, batch.labels.dtype) == (torch.uint8, torch.int64)
     assert (batch.images.numpy() == pixels).all()
     assert (batch.labels.tolist(), batch.indices.tolist()) == (labels.tolist(), wanted.tolist())
-    assert 0 <= batch.wait_s < 60
+    assert 0 <= batch.wait_s <= taken_s
 
 
 def test_mirroring_flips_left_to_right_where_the_position_says(packed):
@@ -194,7 +196,7 @@ def test_a_worker_killed_between_two_batches_stops_the_stream(packed):
             next(batches)
 
 
-def wait_until(condition, timeout_s=30):
+def wait_until(condition, timeout_s=300):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -204,10 +206,11 @@ def wait_until(condition, timeout_s=30):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_workers_survive_the_signals_of_a_cluster(packed, number):
     """Sent by another process than the trainer, as Slurm does."""
+    others = reading_processes()  # those of a stream before may be ending
     with closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=1).batches(0)) as batches:
         next(batches)
-        for process in reading_processes():
-            subprocess.run(["kill", f"-{number:d}", str(process.pid)], check=True)
+        (reader,) = set(reading_processes()).difference(others)
+        subprocess.run(["kill", f"-{number:d}", str(reader.pid)], check=True)
         assert len(list(islice(batches, 50))) == 50
 
 
@@ -223,17 +226,20 @@ next(batches)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_left_open_does_not_keep_the_program_from_ending(packed, workers):
     command = [sys.executable, "-c", LEFT_OPEN, str(packed), str(workers)]
-    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert subprocess.run(command, timeout=300, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_is_left_behind(packed, workers):
-    threads = threading.active_count()
+    def alive():
+        return {*threading.enumerate(), *reading_processes()}
+
+    before = alive()  # of which some may be ending
     take(ShardDataset(packed), 3, workers=workers)
-    deadline = time.monotonic() + 30
-    while (threading.active_count() > threads or reading_processes()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while alive() - before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert (threading.active_count(), reading_processes()) == (threads, [])
+    assert alive() - before == set()
 
 
 LEFT_ALONE = """
@@ -250,12 +256,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_the_processes_of_a_killed_program_end(packed):
     killed = subprocess.run(
-        [sys.executable, "-c", LEFT_ALONE, str(packed)], timeout=60, check=False, capture_output=True
+        [sys.executable, "-c", LEFT_ALONE, str(packed)], timeout=300, check=False, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL
     workers = [int(pid) for pid in killed.stdout.split()]
     assert len(workers) == 2
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_alive(pid) for pid in workers)
@@ -265,7 +271,7 @@ def is_alive(pid):
     """Neither gone nor waiting for a parent to ask for its exit status."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it goes between opening and reading
         return False
 
 

@@ -74,17 +74,17 @@ def test_nothing_is_left_behind(digits, patches, tmp_path):
     """No thread and no process, whether the run ends or fails."""
 
     def alive():
-        return {t.name for t in threading.enumerate()}, {p.pid for p in multiprocessing.active_children()}
+        return {*threading.enumerate(), *multiprocessing.active_children()}
 
     reading = ["data.workers=1", "source.kind=images", f"source.path={patches}", "source.workers=1"]
-    before = alive()
+    before = alive()  # of which some may be ending
     assert run(digits, tmp_path / "run", ["kimg=0.04", *reading]) == "finished"
     with pytest.raises(SpiderError, match="not finite"):
         run(digits, tmp_path / "bad", ["kimg=0.04", *reading, "g_optimizer.lr=1e30", "guard.max_skipped=0"])
-    deadline = time.monotonic() + 10
-    while alive() != before and time.monotonic() < deadline:  # they are told to end, and not waited for
+    deadline = time.monotonic() + 300
+    while alive() - before and time.monotonic() < deadline:  # they are told to end, and not waited for
         time.sleep(0.05)
-    assert alive() == before
+    assert alive() - before == set()
 
 
 def test_a_run_belongs_to_one_process_at_a_time(digits, tmp_path):
@@ -196,7 +196,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(digits, tmp_path, meanwh
     write, at_32, seen = cluster.checkpoint.write_directory, threading.Event(), {}
 
     def write_later(directory, snapshot):
-        at_32.wait(10)
+        assert at_32.wait(300)
         return write(directory, snapshot)
 
     def look(images):
