@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from shards.errors import ShardsUsageError
+from spider import progress
 from spider.data import locate_images, open_images
 
 
@@ -96,7 +97,8 @@ def test_one_rank_packs_and_all_of_them_read(ranks, photos, tmp_path, caches):
     assert "no such file or folder" in refusals[0]
 
 
-def test_bars_are_for_terminals(spider, digits, photos, patches, tmp_path):
+def test_bars_are_for_terminals(spider, digits, photos, patches, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 1e9)  # nothing takes long, however slow the machine
     near = ["neighbors", digits, patches, "--out", tmp_path / "near", "--embedding", "offline", "--images", "150"]
     for words in (["pack", photos, tmp_path / "packed"], ["verify", tmp_path / "packed"], near):
         done = spider(*words)
