@@ -110,7 +110,7 @@ def test_one_that_runs(run: Run) -> None:
     os.utime(run.directory.checkpoints / checkpoint_name(10_000), (time.time() - 7200,) * 2)
     found = run.found()
     assert (found.state, found.is_over, found.img_per_s, found.eta_s) == ("running", False, 50, 1600)
-    assert found.checkpoint_age_s == pytest.approx(7200, abs=60)
+    assert found.checkpoint_age_s == pytest.approx(7200, abs=600)
     told = run.told()
     assert "progress    20 of 100 kimg, 50 img/s, 26.7 minutes left\n" in told
     assert "slowest     rank 3, +42 % on the mean; most data wait: rank 1, 12.3 %\n" in told
@@ -249,8 +249,9 @@ def test_the_wait_is_from_each_queueing_to_its_start(run: Run) -> None:
 def test_the_wait_goes_on_while_it_waits(run: Run) -> None:
     run.submit()
     run.queued("PENDING|(Priority)")
-    since = datetime.now(UTC) - NOON - timedelta(minutes=1)
-    assert run.found().job.waited_s == pytest.approx(since.total_seconds(), abs=60)
+    since, before = NOON + timedelta(minutes=1), datetime.now(UTC)
+    waited_s = run.found().job.waited_s
+    assert (before - since).total_seconds() <= waited_s <= (datetime.now(UTC) - since).total_seconds()
     run.queued("")
     assert run.found().job.waited_s == 0
 
