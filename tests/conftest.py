@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import stat
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.cluster.ranks import Ranks
+
+# As the ranks have one thread each: bits are the same for the same threads only. torch heeds it when it is imported,
+# which nothing above does
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
