@@ -9,7 +9,7 @@
 - The function gets its rank's `World` first; torch.distributed's default group is the same ranks. One thread per rank,
   CPU, and `torch.manual_seed(0)` before every run.
 - Arguments and results are pickled: plain data, arrays, tensors, classes of installed packages or of the test module.
-- `run(..., timeout_s=120)`: if a rank raises, dies or does not answer, `RankError` shows each rank's traceback or where
+- `run(..., timeout_s=600)`: if a rank raises, dies or does not answer, `RankError` shows each rank's traceback or where
   it hangs, the processes are thrown away, and the next run gets new ones. Nothing that a test does to its ranks hangs
   the session or reaches the next test. What is expected to raise is caught inside the function.
 - Processes stay for the session: a later run finds the module globals and the memory of an earlier one.
@@ -43,7 +43,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 600.0
 # How long the other ranks may go on after one has raised: they are most often waiting for it and never will answer.
 GRACE_S = 4.0
 
@@ -98,7 +98,7 @@ class Ranks:
         if self._nursery is not None:
             assert self._nursery.stdin is not None
             self._nursery.stdin.close()
-            self._nursery.wait(timeout=10)
+            self._nursery.wait(timeout=120)
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class RankGroup:
         self._pids = [hellos[connection]["pid"] for connection in self._connections]
         self.broken = False
 
-    def run(self, function: Callable[..., Any], *args: Any, timeout_s: float = 120.0) -> list[Any]:
+    def run(self, function: Callable[..., Any], *args: Any, timeout_s: float = 600.0) -> list[Any]:
         """Call `function(world, *args)` on every rank; the results in rank order.
 
         Raises:

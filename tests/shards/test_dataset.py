@@ -328,7 +328,7 @@ def test_an_unknown_protocol_is_named(tmp_path):
 
 
 def fetch_at_once(url, cache, barrier):
-    barrier.wait(30)
+    barrier.wait(300)
     ShardDataset(url, cache_dir=cache).read_batch(range(150))
 
 
@@ -340,7 +340,7 @@ def test_several_processes_fetch_at_once(packed, tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 8
 

@@ -46,7 +46,7 @@ def submitted(run, *ranks):
 
 
 def wait_until(holds):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
