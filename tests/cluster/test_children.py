@@ -16,9 +16,9 @@ FAMILY = """
 import os, subprocess, sys, time
 from cluster import children
 children.adopt_orphans()
-subprocess.Popen(["sh", "-c", "setsid sleep 100 & exec sleep 100"])
-subprocess.run(["sh", "-c", "sleep 100 &"])
-for _ in range(100):
+subprocess.Popen(["sh", "-c", "setsid sleep 600 & exec sleep 600"])
+subprocess.run(["sh", "-c", "sleep 600 &"])
+for _ in range(3000):
     if len(children.descendants(os.getpid())) == 3: break
     time.sleep(0.02)
 print(*children.descendants(os.getpid()))
@@ -39,11 +39,11 @@ time.sleep(10)
 STUBBORN = """
 import os, subprocess, sys, time
 from cluster import children
-for trap in ("exit 5", "echo no"):
+for trap, grace_s in (("exit 5", 60.0), ("echo no", 1.0)):
     child = children.start(["sh", "-c", f"trap '{trap}' TERM; echo ready; while :; do sleep 0.1; done"],
                            env=dict(os.environ), stdout=subprocess.PIPE)
     child.stdout.readline()
-    children.end(child, 1.0)
+    children.end(child, grace_s)
     print(child.returncode)
 """
 
@@ -57,7 +57,7 @@ def run(program: str) -> list[str]:
 def is_alive(pid: int) -> bool:
     try:
         return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while it was read
         return False
 
 
