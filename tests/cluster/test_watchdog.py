@@ -12,8 +12,8 @@ import pytest
 from cluster.watchdog import hung_at, stacks_file, waits_for_others
 
 BEATS = """
-with Watchdog(FILE, 1.5) as watchdog:
-    for _ in range(30):
+with Watchdog(FILE, 6.0) as watchdog:
+    for _ in range(75):
         time.sleep(0.1)
         watchdog.beat()
 print("done")
@@ -24,13 +24,13 @@ def step():
 
 import threading
 threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
-with Watchdog(FILE, 0.3) as watchdog:
+with Watchdog(FILE, 2.0) as watchdog:
     watchdog.beat()
     step()
 """
 HANGS_IN_THE_KERNEL = """
 import ctypes
-with Watchdog(FILE, 0.3):
+with Watchdog(FILE, 2.0):
     ctypes.PyDLL(None).sleep(100)  # keeps Python's lock
 """
 FAILS = """
