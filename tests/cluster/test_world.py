@@ -209,6 +209,7 @@ def test_a_block_is_left_together(ranks: Ranks) -> None:
 
 
 def _leave_rank_0_alone(world: World) -> str:
+    world.barrier()  # A rank that is new has imported this module: what follows is a matter of seconds.
     if world.rank == 1:
         os._exit(0)
     with pytest.raises(ClusterError) as raised:
@@ -218,17 +219,18 @@ def _leave_rank_0_alone(world: World) -> str:
 
 def _waited(world: World) -> list[float]:
     """Seconds in collectives while the last rank comes late to one of every kind, and after that was asked."""
+    world.barrier()  # None is late but on purpose.
     world.take_waited_s()
     for meet in (world.all_reduce_sum, world.all_gather, world.broadcast, world.sum_with_grad):
         if world.rank == world.size - 1:
-            time.sleep(0.2)
+            time.sleep(0.5)
         meet(torch.ones(1))
     return [world.take_waited_s(), world.take_waited_s()]
 
 
 def test_a_rank_knows_how_long_it_waited_for_others(ranks: Ranks) -> None:
     (first, after), (late, _) = ranks(2).run(_waited)
-    assert first > 0.7 > late
+    assert first > 1.0 > late
     assert after == 0
     assert World.single().take_waited_s() == 0
 
