@@ -487,7 +487,7 @@ def _kill_at_every_event(world: World, directory: Path, save: Callable[[Path], N
 def test_a_kill_at_any_touch_of_the_disk_leaves_the_old_set_or_the_new_one(
     ranks: Ranks, tmp_path: Path, save: Callable[[Path], None]
 ) -> None:
-    (outcomes,) = ranks(1).run(_kill_at_every_event, tmp_path, save)
+    (outcomes,) = ranks(1).run(_kill_at_every_event, tmp_path, save, timeout_s=600)
     assert list(dict.fromkeys(outcomes)) == ["1-kimg", "1-kimg,2-kimg", "2-kimg"]
     assert outcomes.count("1-kimg") >= 6  # A directory, two files of tensors, the state, the manifest, the rename.
     left_over = next(path for path in tmp_path.glob("*/.tmp-2-kimg-*"))
@@ -522,7 +522,7 @@ def _kill_at_random(world: World, directory: Path, trials: int) -> None:
 
 
 def test_a_kill_at_a_random_moment_leaves_only_whole_checkpoints(ranks: Ranks, tmp_path: Path) -> None:
-    ranks(1).run(_kill_at_random, tmp_path, 50)
+    ranks(1).run(_kill_at_random, tmp_path, 50, timeout_s=600)
     assert len(list(tmp_path.glob("*/.tmp-*"))) > 5, "hardly any kill hit a save"
 
 
@@ -674,7 +674,7 @@ def _fail_while_saving(world: World, directory: Path) -> list[str]:
 
 
 def test_an_error_lets_the_write_end(ranks: Ranks, tmp_path: Path) -> None:
-    assert ranks(2).run(_fail_while_saving, tmp_path, timeout_s=20)[0] == ["a"]
+    assert ranks(2).run(_fail_while_saving, tmp_path)[0] == ["a"]
 
 
 def test_a_write_that_fails_hides_no_other_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
