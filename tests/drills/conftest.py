@@ -39,17 +39,24 @@ class Slurm:
 
     def state(self, job: str) -> str:
         """PENDING, RUNNING, COMPLETED, FAILED, ..."""
-        about = self.says("scontrol", "show", "job", job)
-        return next(word.removeprefix("JobState=") for word in about.split() if word.startswith("JobState="))
+        return self._about(job, "JobState")
 
-    def wait_for_end(self, job: str, timeout_s: float = 90.0) -> str:
+    def restarts(self, job: str) -> int:
+        """How often it went back into the queue."""
+        return int(self._about(job, "Restarts"))
+
+    def _about(self, job: str, key: str) -> str:
+        words = self.says("scontrol", "show", "job", job).split()
+        return next(word.removeprefix(f"{key}=") for word in words if word.startswith(f"{key}="))
+
+    def wait_for_end(self, job: str, timeout_s: float = 300.0) -> str:
         """Its last state."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
         self.wait_until(lambda: self.state(job) in ended, f"the end of job {job}", timeout_s)
         return self.state(job)
 
     @staticmethod
-    def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+    def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 180.0) -> None:
         """Raises AssertionError that names what did not happen."""
         deadline = time.monotonic() + timeout_s
         while not is_so():
@@ -70,9 +77,12 @@ class Slurm:
     def lose(self, job: str, node: str) -> None:
         """A node's power goes: its daemon, those of its job, and all processes."""
         tasks = self.pids(job, node)
-        steps = {_parent(pid) for pid in tasks} - set(tasks)
+        steps: set[int] = set()
+        for pid in tasks:
+            with suppress(OSError):  # it has ended meanwhile
+                steps.add(_parent(pid))
         daemon = int((self.folder / f"{node}.pid").read_text())
-        for pid in (daemon, *steps, *tasks):
+        for pid in (daemon, *(steps - set(tasks)), *tasks):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

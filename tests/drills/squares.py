@@ -1,6 +1,6 @@
 """A command for drills: squares numbers on Ray, and notes each in a file; those that are there are not done again.
 
-python squares.py COUNT SECONDS FILE      # FILE gets lines of NUMBER SQUARE NODE
+python squares.py COUNT SECONDS FILE      # FILE gets lines of NUMBER SQUARE NODE START
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ class Worker:
 
 def main(count: int, seconds: float, file: Path) -> None:
     there = {int(line.split()[0]) for line in file.read_text().splitlines()} if file.exists() else set()
+    start = os.environ.get("SLURM_RESTART_COUNT", "0")
     pieces = [Piece(str(i), "square", (i, seconds)) for i in range(count) if i not in there]
     with connected("auto") as cluster, RayWorkers(Worker, cluster) as workers, file.open("a") as notes:
         print(f"{len(pieces)} to do, {workers.count} workers", flush=True)
         for done in workers.run(pieces):
             square, node = done.value
-            notes.write(f"{done.piece.name} {square} {node}\n")
+            notes.write(f"{done.piece.name} {square} {node} {start}\n")
             notes.flush()
 
 

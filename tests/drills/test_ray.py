@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.ray_slurm import FAILED, SUCCESS, submit_with_ray
 from cluster.slurm import read_request
@@ -18,19 +18,29 @@ if TYPE_CHECKING:
 COUNT = 60
 
 
-def start(folder: Path, *, seconds: float = 0.5) -> str:
-    """A job that squares numbers on four workers, and takes `seconds` for each."""
+class Made(NamedTuple):
+    """Where a number was squared, and in which start of the job."""
+
+    node: str
+    start: int
+
+
+def start(folder: Path, *, seconds: float = 2.0) -> str:
+    """A job that squares numbers on four workers, and takes `seconds` for each.
+
+    What is done to it half way comes while it works, however late: a quarter of the numbers leaves it 20 s or more.
+    """
     program = str(Path(__file__).parent / "squares.py")
     command = [sys.executable, program, str(COUNT), str(seconds), str(folder / "done")]
     return submit_with_ray(command, read_request("nodes=2,cpus_per_task=2,time=10"), folder)
 
 
-def done(folder: Path) -> dict[int, str]:
-    """By number, the node that squared it; rightly, and no number twice."""
+def done(folder: Path) -> dict[int, Made]:
+    """By number, how it was squared; rightly, and no number twice."""
     file = folder / "done"
     lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
-    assert all(int(square) == int(number) ** 2 for number, square, _ in lines)
-    found = {int(number): node for number, _, node in lines}
+    assert all(int(square) == int(number) ** 2 for number, square, *_ in lines)
+    found = {int(number): Made(node, int(start)) for number, _, node, start in lines}
     assert len(found) == len(lines)
     return found
 
@@ -41,22 +51,30 @@ def marker(folder: Path) -> tuple[str, dict[str, Any]]:
     return name, json.loads((folder / name).read_text())
 
 
+def nodes(folder: Path) -> set[str]:
+    """Those that have squared a number."""
+    return {made.node for made in done(folder).values()}
+
+
 def half_way(slurm: Slurm, folder: Path) -> None:
-    slurm.wait_until(lambda: len(done(folder)) >= COUNT // 4, "a quarter of the numbers")
+    def is_half_way() -> bool:
+        return len(done(folder)) >= COUNT // 4 and nodes(folder) == {"n1", "n2"}
+
+    slurm.wait_until(is_half_way, "a quarter of the numbers, and some of each node")
 
 
-def nothing_left(slurm: Slurm, job: str) -> bool:
-    return not slurm.pids(job, "n1") and not slurm.pids(job, "n2") and not list(Path("/tmp").glob(f"r{job}-*"))
+def left(slurm: Slurm, job: str) -> set[object]:
+    """Its processes and folders."""
+    return {*slurm.pids(job, "n1"), *slurm.pids(job, "n2"), *Path("/tmp").glob(f"r{job}-*")}
 
 
 def test_a_command_has_workers_on_both_nodes(slurm: Slurm, tmp_path: Path) -> None:
-    job = start(tmp_path / "job", seconds=0.2)
+    job = start(tmp_path / "job", seconds=1.0)
     assert slurm.wait_for_end(job) == "COMPLETED"
     assert marker(tmp_path / "job")[0] == SUCCESS
-    found = done(tmp_path / "job")
-    assert set(found) == set(range(COUNT))
-    assert set(found.values()) == {"n1", "n2"}
-    assert nothing_left(slurm, job)
+    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    assert nodes(tmp_path / "job") == {"n1", "n2"}
+    assert not left(slurm, job)
 
 
 def test_a_node_whose_ray_dies_joins_again(slurm: Slurm, tmp_path: Path) -> None:
@@ -67,7 +85,7 @@ def test_a_node_whose_ray_dies_joins_again(slurm: Slurm, tmp_path: Path) -> None
     slurm.wait_until(lambda: set(slurm.pids(job, "n2", "raylet/raylet")) - {raylet}, "another raylet")
     assert slurm.wait_for_end(job) == "COMPLETED"
     assert set(done(tmp_path / "job")) == set(range(COUNT))
-    assert nothing_left(slurm, job)
+    assert not left(slurm, job)
 
 
 def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
@@ -76,20 +94,21 @@ def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
     slurm.lose(job, "n2")
     assert slurm.wait_for_end(job) == "COMPLETED"
     assert marker(tmp_path / "job")[0] == SUCCESS
-    found = done(tmp_path / "job")
-    assert set(found) == set(range(COUNT))
-    assert set(found.values()) == {"n1", "n2"}
+    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    assert nodes(tmp_path / "job") == {"n1", "n2"}
 
 
 def test_a_preempted_job_goes_on_where_it_was(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job")
     half_way(slurm, tmp_path / "job")
+    first = left(slurm, job)
     slurm.says("scancel", "--signal=USR2", job)
-    slurm.wait_until(lambda: slurm.state(job) == "PENDING", "a place in the queue")
-    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 8)  # before it starts again
-    assert len(done(tmp_path / "job")) < COUNT
+    slurm.wait_until(lambda: slurm.restarts(job) == 1, "a place in the queue")
+    slurm.wait_until(lambda: first.isdisjoint(left(slurm, job)), "an end of all processes of the first start", 60)
     assert slurm.wait_for_end(job) == "COMPLETED"
-    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    found = done(tmp_path / "job")
+    assert set(found) == set(range(COUNT))
+    assert {made.start for made in found.values()} == {0, 1}  # the second had something left to do
     assert marker(tmp_path / "job")[0] == SUCCESS
 
 
@@ -98,7 +117,7 @@ def test_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
     half_way(slurm, tmp_path / "job")
     slurm.says("scancel", job)
     assert slurm.wait_for_end(job) == "CANCELLED"
-    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 15)
+    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes", 15)
     assert marker(tmp_path / "job")[1]["reason"] == "stopped by SIGTERM"
 
 
@@ -109,4 +128,4 @@ def test_a_head_that_dies_is_a_failure(slurm: Slurm, tmp_path: Path) -> None:
     os.kill(max(head), signal.SIGKILL)
     assert slurm.wait_for_end(job) == "FAILED"
     assert marker(tmp_path / "job")[0] == FAILED
-    slurm.wait_until(lambda: nothing_left(slurm, job), "an end of all processes", 15)
+    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes", 15)
