@@ -28,7 +28,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 
 _HOSTS = Path("/etc/hosts")
 _HOSTS_LINE = f"127.0.0.1 {' '.join(NODES)} # slurm_cluster.py\n"
-_START_S = 30.0
+_START_S = 180.0
 
 _CONF = """\
 ClusterName=drill
@@ -54,7 +54,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=bf_interval=2,sched_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=10
+KillWait=30
 # A node that does not answer is lost after that many seconds
 SlurmdTimeout=20
 JobRequeue=1
