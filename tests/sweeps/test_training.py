@@ -35,7 +35,7 @@ def ranks(run: Path) -> dict[str, int]:
 
 
 def wait_for(what: Any) -> Any:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if found := what():
             return found
