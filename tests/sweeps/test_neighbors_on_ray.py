@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +23,9 @@ from shards.pack import pack
 from spider.errors import SpiderError
 from sweeps.neighbor_report import NeighborReport
 from sweeps.neighbors import NeighborOptions, neighbors
+
+if TYPE_CHECKING:
+    from tests.sweeps.conftest import Head
 
 COUNTS = {"digits": 1797, "letters": 2500, "patches": 2200}
 PIECES = 2 + 3 + 3
@@ -39,40 +40,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Head(NamedTuple):
-    """A Ray cluster: where it is, and the process that all of it descends from."""
-
-    address: str
-    pid: int
-
-
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """A Ray cluster with room for four workers, whatever this machine has."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--port=0",
-        "--num-cpus=4",
-        "--num-gpus=0",
-    ]
-    options = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        found = None
-        for line in process.stdout:
-            found = re.search(r"--address='([\d.:]+)'", line)
-            if found:
-                break
-        assert found is not None
-        yield Head(found[1], process.pid)
-        os.killpg(process.pid, signal.SIGKILL)  # its SIGTERM takes half a minute
-        process.stdout.read()
-    shutil.rmtree(folder, ignore_errors=True)
+def head(start_ray: Callable[[int, int], Head]) -> Head:
+    """A Ray cluster with room for four workers."""
+    return start_ray(4, 0)
 
 
 def search(packed: Path, cache: Path, out: Path, **options: Any) -> NeighborReport:
@@ -126,8 +97,8 @@ def test_a_killed_worker_costs_nothing_but_time(head: Head, packed: Path, alone:
         pieces_kept(tmp_path / "cache", 1)
         victim = workers_of(head)[0]
         os.kill(victim, signal.SIGKILL)
-        assert len(pieces_kept(tmp_path / "cache", 1)) < PIECES  # it was not over
-        assert run.wait(120) == 0
+        assert run.poll() is None  # it was not over
+        assert run.wait(600) == 0
     assert (tmp_path / "out" / "neighbors.json").read_text() == alone
 
 
@@ -137,8 +108,7 @@ def test_a_killed_search_goes_on_where_it_was(head: Head, packed: Path, alone: s
     with subprocess.Popen(command(packed, tmp_path / "out", *words), env=environment, stdout=subprocess.DEVNULL) as run:
         kept = pieces_kept(tmp_path / "cache", 2)
         run.kill()
-    assert len(kept) < PIECES
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()  # it was not over
     subprocess.run(command(packed, tmp_path / "out", *words), env=environment, check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "out" / "neighbors.json").read_text() == alone
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing was made twice
@@ -172,7 +142,7 @@ def test_a_cluster_that_is_not_there_is_said(packed: Path, tmp_path: Path):
 
 def pieces_kept(cache: Path, at_least: int) -> dict[Path, int]:
     """The pieces of features in a cache, as soon as there are so many, with the times of their writing."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 300
     while time.monotonic() < give_up:
         found = {path: path.stat().st_mtime_ns for path in cache.rglob("features-*.safetensors")}
         if len(found) >= at_least:
