@@ -327,7 +327,7 @@ def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
         raise ClusterUsageError(f"device {str(device)!r} is not supported; choose cpu or cuda")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0 and (given := _gpus_given()) is not None:  # broken, or this torch is one without CUDA
-        raise MachineError(f"CUDA_VISIBLE_DEVICES={given}, but torch can use no GPU on this machine; or choose cpu")
+        raise MachineError(f"CUDA_VISIBLE_DEVICES={given}, but torch can use no GPU here; choose cpu to do without")
     if count == 0:
         raise ClusterUsageError(f"device {str(device)!r} was asked for, but no GPU is visible; choose cpu")
     index = chosen.index if chosen.index is not None else (0 if count == 1 else local_rank)
