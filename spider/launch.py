@@ -91,6 +91,8 @@ def read_place(text: str) -> Place:
     """
     first, _, rest = text.partition(",")
     if first != LOCAL:
+        if LOCAL in text.split(","):
+            raise SpiderUsageError(f"slurm: {text}: local comes first")
         return Place(read_request(text), local=False)
     text = rest if "time=" in rest else ",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))
     request = read_request(text)
@@ -167,7 +169,7 @@ class Launch:
         speed = None if row is None else row["timing"]["img_per_s"]
         done = 0.0 if row is None else row["kimg"]
         left = max(0.0, config.kimg - done)
-        seconds = request.time_min * 60 * (1 + request.max_timeouts)
+        seconds = (request.time_min * 60 - request.signal_delay_s) * (1 + request.max_timeouts)
         there = directory.checkpoint_names()
         if there:
             newest = directory.checkpoints / there[-1]

@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
 from cluster.rank_job import RankCommand, Submission, cancel, ranks_script
 from cluster.slurm import changed
@@ -97,8 +97,14 @@ class Stage:
         )
 
     def script(self) -> str:
-        """What sbatch would be given, but for the numbers of the jobs that it waits for."""
-        return ranks_script(self.command, self.place.request, self.folder, name=f"spider-{self.name}")
+        """What sbatch would be given, but for the numbers of the jobs that it waits for.
+
+        Raises ClusterUsageError, naming the stage.
+        """
+        try:
+            return ranks_script(self.command, self.place.request, self.folder, name=f"spider-{self.name}")
+        except ClusterUsageError as error:
+            raise ClusterUsageError(f"stage {self.name}: {error}") from None
 
     def is_alive(self) -> bool:
         """Whether its job waits or runs."""
@@ -137,6 +143,19 @@ class Submitted:
     is_new: bool
 
 
+class NotBegunError(SpiderError):
+    """A job has no log yet.
+
+    Attributes:
+        folder: of its files.
+    """
+
+    def __init__(self, message: str, folder: Path) -> None:
+        """A message for the user."""
+        super().__init__(message)
+        self.folder = folder
+
+
 def is_pipeline(name: str | None) -> bool:
     """Whether a name is that of a file of stages."""
     if name is None or not Path(name).is_file():
@@ -160,10 +179,14 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise SpiderUsageError(
-            f"{file}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
-        ) from None
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+        if first["type"] == "extra_forbidden":
+            known = StageConfig if len(first["loc"]) > 1 else PipelineConfig
+            what = f"no such key; keys: {', '.join(known.model_fields)}"
+        raise SpiderUsageError(f"{file}: {where}: {what}") from None
     folder = Path(run).absolute()
+    if RunDirectory(folder).exists or (folder / FOLDER).exists():
+        raise SpiderUsageError(f"--run {run}: that is a run's folder; a pipeline needs one of its own")
     for name, stage in config.stages.items():
         for before in stage.after:
             if before not in config.stages:
@@ -180,8 +203,14 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
-    """Put all that has not finished into the queue, each stage behind those that it waits for."""
+    """Put all that has not finished into the queue, each stage behind those that it waits for.
+
+    Raises ClusterError if one is refused; those that were submitted before it are taken back.
+    """
     _require_no_change_of_what_runs(stages)
+    for stage in stages:
+        if not stage.place.local:
+            stage.script()  # refuses now what could not be submitted
     found: dict[str, Submitted] = {}
     waiting: dict[str, tuple[Path, Submission]] = {}
     for stage in stages:
@@ -195,7 +224,14 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
             found[stage.name] = Submitted(stage.name, None, is_new=False)
         else:
             name = f"spider-{stage.name}"
-            made = submit_command(stage.command, stage.place, stage.folder, name=name, behind=behind)
+            try:
+                made = submit_command(stage.command, stage.place, stage.folder, name=name, behind=behind)
+            except ClusterError as error:
+                new = [each for each in stages if each.name in found and found[each.name].is_new]
+                for each in reversed(new):
+                    cancel(each.folder)
+                back = f"; taken back: {', '.join(each.name for each in new)}" if new else ""
+                raise type(error)(f"stage {stage.name}: {error}{back}") from None
             waiting[stage.name] = (stage.folder, made)
             found[stage.name] = Submitted(stage.name, made.job, is_new=True)
     return list(found.values())
@@ -221,6 +257,11 @@ def _require_no_change_of_what_runs(stages: list[Stage]) -> None:
             )
 
 
+def pipelines_below(root: Path) -> list[Path]:
+    """The folders of pipelines in a folder and below, by name."""
+    return sorted({job.parents[2] for job in root.rglob(f"{STAGES}/*/job.json")})
+
+
 def stage_folders(run: Path) -> dict[str, Path]:
     """By name, the folders of the jobs of a pipeline's stages, in the order of their submission."""
     folders = [file.parent for file in (run / STAGES).glob("*/job.json")]
@@ -233,14 +274,19 @@ def log_file(run: Path, rank: int) -> Path:
     folder = run / FOLDER if (run / FOLDER).is_dir() else run
     submission = Submission.read(folder)
     if submission is None:
-        stages = ", ".join(str(stage) for stage in stage_folders(run).values())
-        what = f"a pipeline; its stages are {stages}" if stages else "no job was submitted for it (spider launch)"
+        what = "no job was submitted for it (spider launch)"
+        for pipeline in (run, run.parent):
+            if stages := stage_folders(pipeline):
+                listed = ", ".join(str(stage) for stage in stages.values())
+                what = f"{'a' if pipeline == run else 'of a'} pipeline; its stages are {listed}"
+                break
         raise SpiderError(f"{run}: {what}")
     log = submission.log(folder, rank)
     if not log.exists():
         ranks = submission.nodes * submission.tasks_per_node
-        about = "it has not begun" if rank < ranks else f"its ranks are 0 to {ranks - 1}"
-        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: {about}")
+        if rank < ranks:
+            raise NotBegunError(f"{run}: job {submission.job} has no log of rank {rank}: it has not begun", folder)
+        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: its ranks are 0 to {ranks - 1}")
     return log
 
 

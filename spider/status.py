@@ -20,7 +20,7 @@ from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml
 from spider.errors import SpiderError
 from spider.launch import FOLDER, SUBMITTED
-from spider.pipeline import stage_folders
+from spider.pipeline import pipelines_below, stage_folders
 from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
 from spider.tables import aligned, duration
@@ -122,7 +122,7 @@ class Status:
     Attributes:
         path: what was asked for.
         runs: every run there and below, also those that only have been submitted.
-        stages: the jobs of a pipeline, by the stage's name; empty for anything else.
+        stages: the jobs of a pipeline, by the stage's name; of those below a folder, by PIPELINE/NAME.
     """
 
     path: str
@@ -148,7 +148,11 @@ def status(path: str | Path) -> Status:
     begun = {directory.path for directory in find_runs(root)}
     submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
     runs = [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
-    jobs = {name: job_status(folder) for name, folder in stage_folders(root).items()}
+    jobs = {
+        name if pipeline == root else f"{pipeline.relative_to(root)}/{name}": job_status(folder)
+        for pipeline in pipelines_below(root)
+        for name, folder in stage_folders(pipeline).items()
+    }
     return Status(str(path), runs, {name: job for name, job in jobs.items() if job is not None})
 
 

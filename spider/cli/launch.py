@@ -139,7 +139,7 @@ def logs(
 
     In all starts of the job.
     """
-    log = api.logs(run, rank)
+    log = _log(run, rank, wait=follow)
     say(f"{log}:")
     with log.open(encoding="utf-8", errors="replace") as file:
         sys.stdout.write("".join(deque(file, maxlen=lines)))
@@ -174,9 +174,10 @@ def _launch_pipeline(file: str, run: Path, slurm: str, *, dry_run: bool, as_json
     for stage in stages:
         _require_valid(stage)
     if dry_run:
-        for stage in stages:
+        scripts = [stage.script().rstrip() for stage in stages]
+        for stage, script in zip(stages, scripts, strict=True):
             behind = f", behind {', '.join(stage.after)}" if stage.after else ""
-            say(f"# stage {stage.name}{behind}\n{stage.script().rstrip()}\n")
+            say(f"# stage {stage.name}{behind}\n{script}\n")
         return
     submitted = api.submit_pipeline(stages)
     if as_json:
@@ -237,6 +238,22 @@ def _described(found: Status) -> str:
     from spider.status import describe
 
     return describe(found)
+
+
+def _log(run: Path, rank: int, *, wait: bool) -> Path:
+    from spider.pipeline import NotBegunError
+
+    told = False
+    while True:
+        try:
+            return api.logs(run, rank)
+        except NotBegunError as error:
+            if not wait or _is_over(error.folder):
+                raise
+            if not told:
+                print(f"{error}; waiting", file=sys.stderr)
+            told = True
+            time.sleep(_WATCH_S)
 
 
 def _is_over(folder: Path) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.history import History
 from cluster.rank_job import Submission
+from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.launch import read_place
 from spider.pipeline import (
@@ -22,6 +23,7 @@ from spider.pipeline import (
     stage_folders,
     submit_pipeline,
 )
+from spider.run import RunDirectory
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -122,12 +124,12 @@ def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
         ("stages: {a: {run: ls, after: b}, b: {run: ls, after: a}}", "stages wait for each other: "),
         ("stages: {a: {run: ls, after: a}}", "stages wait for each other: a after a"),
         ("stages: {a: {rn: ls}}", "stages.a.run: field required"),
-        ("stages: {a: {run: ls, agter: b}}", "stages.a.agter: extra inputs are not permitted"),
+        ("stages: {a: {run: ls, agter: b}}", "stages.a.agter: no such key; keys: run, after, slurm"),
         ("stages: {a: {run: ''}}", "stages.a.run: string should have at least 1 character"),
         ("stages: {a: ls}", "stages.a: "),
         ("stages: {../a: {run: ls}}", "stages.../a"),
         ("stages: {}", "stages: dictionary should have at least 1 item"),
-        ("stages: {a: {run: ls}}\nkimg: 3", "kimg: extra inputs are not permitted"),
+        ("stages: {a: {run: ls}}\nkimg: 3", "kimg: no such key; keys: stages"),
         ("stages: {a: {run: ls}, a: {run: ls}}", "not plain YAML: a stands there twice"),
         ("stages: {a: {run: 'ls \"x'}}", "a.run: No closing quotation"),
         ("stages: {a: {run: ls, slurm: {nods: 2}}}", "a.slurm: nods: no such key; did you mean nodes?"),
@@ -142,6 +144,12 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, message: st
     assert not (tmp_path / "all").exists()
 
 
+def test_a_pipeline_moves_into_no_run(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "all").write_config(make_config({"data": {"path": "x"}}))
+    with pytest.raises(SpiderUsageError, match=r"^--run .*/all: that is a run's folder"):
+        read(tmp_path)
+
+
 def test_a_file_with_stages_is_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("stages: {}")
@@ -152,6 +160,18 @@ def test_a_file_with_stages_is_a_pipeline(tmp_path: Path, monkeypatch: pytest.Mo
 def test_each_job_is_behind_those_that_it_waits_for(queue: Queue) -> None:
     assert queue.submit() == {"digits": "7", "one": "8", "two": "9", "measured": "10"}
     assert [queue.behind(name) for name in ("digits", "one", "two", "measured")] == [None, "7", "7:8", "9"]
+
+
+def test_a_stage_that_is_refused_leaves_none_in_the_queue(queue: Queue) -> None:
+    with pytest.raises(ClusterError, match=r"^stage two: slurm: time: 1 min are no longer than signal_delay_s"):
+        queue.submit(f"{FILE}    slurm: {{time: 1}}\n")
+    assert queue.programs.calls("sbatch") == []
+    refuses = f"[ $(wc -l < {queue.programs.folder}/sbatch.calls) -lt 3 ] || {{ echo 'no such node' >&2; exit 1; }}"
+    sbatch = queue.programs.folder / "sbatch"
+    queue.programs.play("sbatch", "\n".join([refuses, *sbatch.read_text().splitlines()[2:]]))
+    with pytest.raises(ClusterError, match=r"^stage two: sbatch refuses .*no such node; taken back: digits, one$"):
+        queue.submit()
+    assert list(queue.jobs.iterdir()) == []
 
 
 def test_what_waits_or_runs_is_left_as_it_is(queue: Queue) -> None:

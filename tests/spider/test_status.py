@@ -281,7 +281,7 @@ def test_a_folder_of_runs_is_a_line_for_each(run: Run, tmp_path: Path) -> None:
 
 def test_a_pipeline_is_a_line_for_each_stage(tmp_path: Path, programs: Programs) -> None:
     for number, (name, job) in enumerate([("train", "8"), ("pack", "7")]):
-        stage = tmp_path / "stages" / name
+        stage = tmp_path / "cascade" / "stages" / name
         stage.mkdir(parents=True)
         Submission(job, 1, 1, ["a"], "code", {}).write(stage)
         events = [{"event": "submitted", "job": job, "nodes": 1, "ranks": 1}]
@@ -291,7 +291,7 @@ def test_a_pipeline_is_a_line_for_each_stage(tmp_path: Path, programs: Programs)
         told = [json.dumps({"time": (NOON - timedelta(number)).isoformat(), **event}) + "\n" for event in events]
         (stage / "history.jsonl").write_text("".join(told))
     programs.play("squeue", "[ $3 = 8 ] && echo 'PENDING|(Dependency)'; true")
-    found = status(tmp_path)
+    found = status(tmp_path / "cascade")
     assert {name: job.state for name, job in found.stages.items()} == {"pack": "finished", "train": "waiting"}
     assert not found.is_over
     assert [line.split() for line in describe(found).splitlines()] == [
@@ -299,6 +299,9 @@ def test_a_pipeline_is_a_line_for_each_stage(tmp_path: Path, programs: Programs)
         ["pack", "finished", "0", "7", "n1"],
         ["train", "waiting", "0", "8", "-", "Dependency"],
     ]
+    above = status(tmp_path)  # a folder of pipelines and runs
+    assert list(above.stages) == ["cascade/pack", "cascade/train"]
+    assert not above.is_over
 
 
 def test_it_is_plain_data(run: Run) -> None:

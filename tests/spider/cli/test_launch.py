@@ -204,6 +204,25 @@ def test_logs_are_followed_until_the_job_has_ended(spider, tmp_path, programs, m
     assert told.out.splitlines()[1:] == ["0: line 99", "0: its last word"]
 
 
+def test_the_log_of_a_job_that_waits_is_waited_for(spider, tmp_path, programs, monkeypatch):
+    monkeypatch.setattr("spider.cli.launch._WATCH_S", 0.1)
+    submitted(tmp_path / "one")
+    begin = f"[ -e {tmp_path}/asked ] && echo '0: hello' > {tmp_path}/one/slurm/7_0_log.out"
+    programs.play("squeue", f"{begin} || {{ touch {tmp_path}/asked; echo 'PENDING|(Priority)'; }}")
+    told = spider("logs", tmp_path / "one", "--follow")
+    assert told.err == f"{tmp_path}/one: job 7 has no log of rank 0: it has not begun; waiting\n"
+    assert told.out.splitlines()[1:] == ["0: hello"]
+
+
+def test_the_log_of_a_stages_run_is_the_stages(spider, tmp_path):
+    stage = tmp_path / "all" / "stages" / "one"
+    stage.mkdir(parents=True)
+    Submission("7", 1, 1, ["a"], "code", {}).write(stage)
+    History(stage).add("submitted", job="7", nodes=1, ranks=1)
+    (tmp_path / "all" / "one").mkdir()
+    assert spider("logs", tmp_path / "all" / "one").error.endswith(f"of a pipeline; its stages are {stage}")
+
+
 @pytest.mark.parametrize(("rank", "about"), [(1, "it has not begun"), (4, "its ranks are 0 to 3")])
 def test_the_log_of_a_rank_that_is_not_there_is_said(spider, tmp_path, rank, about):
     submitted(tmp_path / "one", 0)
