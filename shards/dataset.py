@@ -187,7 +187,7 @@ class _OpenShard:
                 raise BadSample("its CRC-32 is not the one in the offsets file")
             return decode(data, self._shape, self._encoding), label
         except BadSample as error:
-            raise ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}") from None
+            raise self._damaged(row, error) from None
 
     def key(self, row: int) -> str:
         """The key of the shard's image `row`."""
@@ -197,7 +197,7 @@ class _OpenShard:
             check_header(block, size)
             return key_of_header(block, self._encoding)
         except BadSample as error:
-            raise ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}") from None
+            raise self._damaged(row, error) from None
 
     def _bytes(self, offset: int, size: int) -> bytes:
         try:
@@ -207,6 +207,9 @@ class _OpenShard:
         if len(data) != size:
             raise BadSample("the file ends within it")
         return data
+
+    def _damaged(self, row: int, error: BadSample) -> ShardsError:
+        return ShardsError(f"{self._path}: damaged: image {row} of the shard: {error}")
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

@@ -24,7 +24,7 @@ class ShardsMachineError(ShardsError):
     exit_code = 3
 
 
-def refusal(error: OSError) -> type[ShardsError]:
-    """What a file's refusal is: where it is not there or not ours, the next time will be the same."""
+def refusal(error: Exception) -> type[ShardsError]:
+    """What a file system's refusal is: of what is not there, or not ours, it is the same the next time."""
     lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
     return ShardsError if isinstance(error, lasting) else ShardsMachineError

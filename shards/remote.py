@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from shards.errors import ShardsError, ShardsMachineError
+from shards.errors import ShardsError, refusal
 from shards.files import open_whole
 
 _CHUNK_BYTES = 1 << 20
@@ -67,7 +67,7 @@ class RemoteFolder:
         except (FileNotFoundError, NotImplementedError):
             listed = {}  # not every protocol lists folders
         except Exception as error:  # each file system has errors of its own
-            raise ShardsError(f"{self.url}: cannot be listed: {error}") from None
+            raise refusal(error)(f"{self.url}: cannot be listed: {error}") from None
         return {name: listed.get(name) or self._size(filesystem, f"{root}/{name}") for name in names}
 
     def cache_folder(self, root: Path, sha256s: Iterable[str]) -> Path:
@@ -114,10 +114,8 @@ class RemoteFolder:
                     yield chunk
         except FileNotFoundError:
             raise ShardsError(f"{self.url}/{name}: missing") from None
-        except PermissionError as error:
-            raise ShardsError(f"{self.url}/{name}: cannot be read: {error}") from None
         except Exception as error:  # each file system has errors of its own
-            raise ShardsMachineError(f"{self.url}/{name}: cannot be read: {error}") from None
+            raise refusal(error)(f"{self.url}/{name}: cannot be read: {error}") from None
 
     def _size(self, filesystem: Any, path: str) -> int | None:
         try:
@@ -125,7 +123,7 @@ class RemoteFolder:
         except FileNotFoundError:
             return None
         except Exception as error:  # each file system has errors of its own
-            raise ShardsError(f"{path}: {error}") from None
+            raise refusal(error)(f"{path}: {error}") from None
         return size
 
     def _connect(self) -> tuple[Any, str]:
