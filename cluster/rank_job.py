@@ -75,7 +75,7 @@ _ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
 _POLL_S = 0.1
 _REQUEUE_S = 25.0  # of the time before a job's end, for the requeue; what has not saved by then is killed
 _OTHERS_S = 10.0  # for the files of other ranks to be seen here
-_ASKED_OFTEN = 3
+_ASKED_OFTEN, _AGAIN_S = 3, 2.0  # squeue, and so much in between
 _EARLY_S = 90.0  # so much before its time a signal may come that tells of the end of the job's time
 
 
@@ -512,6 +512,7 @@ def _is_ending(job: str) -> bool:
         state = job_state(job)
         if state != UNKNOWN:
             return state is None or state[0] != "RUNNING"
+        time.sleep(_AGAIN_S)
     return False
 
 

@@ -237,5 +237,5 @@ def _unrecorded(events: Sequence[Event], job: str, start: int) -> int:
     """How many starts in a row, up to this one, the history knows no end of: because the disk is full."""
     mine = [event for event in events if event["job"] == job]
     begun = [event["start"] for event in mine if event.event == "started"]
-    ended = [event["start"] + 1 for event in mine if event.event == "failed"]
+    ended = [event["start"] + 1 for event in mine if event.event in ("failed", "lost")]
     return int(start - max([*begun, *ended], default=0))

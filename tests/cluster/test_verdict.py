@@ -175,6 +175,14 @@ def test_starts_that_fail_before_they_can_be_noted_count_once(job: Job) -> None:
     assert [fail() for _ in range(4)] == [True, True, True, False]
 
 
+def test_starts_that_slurm_ends_before_they_can_be_noted_count_once(job: Job) -> None:
+    for _ in range(2):
+        job.start += 1
+        assert not job.end(is_ending=True)
+    job.start += 1
+    assert job.end(ending(0, 1, "x"), ending(1, 1, "x"))
+
+
 def test_what_slurm_ends_is_not_asked_back(job: Job) -> None:
     """It may have been lost with a node, which Slurm itself puts into the queue again; or ended by somebody."""
     job.begin("1-kimg")
