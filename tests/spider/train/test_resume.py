@@ -178,6 +178,23 @@ def test_resume_from_a_save_cut_short_is_exact(digits, uninterrupted, tmp_path):
     assert (directory.checkpoints / "quarantine" / last).is_dir()
 
 
+def test_rows_are_on_the_disk_before_the_checkpoint_that_knows_of_them(digits, tmp_path, monkeypatch):
+    """Also after a loss of power they are not fewer."""
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    run(digits, tmp_path / "run", ["kimg=0.7"])
+    saves = [place for place, name in enumerate(synced) if name == "manifest.json"]
+    assert len(saves) >= 3
+    for number, place in enumerate(saves, start=1):
+        for rows in ("metrics.jsonl", "topk_trace.jsonl"):
+            assert synced[:place].count(rows) >= number
+
+
 def distributed(world, data, path, kimg, *extra):
     """On a rank: train to `kimg`."""
     config = config_for(data, [f"kimg={kimg}", *extra])
