@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -133,10 +132,10 @@ def test_anything_else_reaches_sbatch(tmp_path: Path) -> None:
     assert not any(line.startswith("#SBATCH --gpus") for line in lines)
 
 
-def test_a_job_is_submitted_as_its_script_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _sbatch(
-        tmp_path / "bin", monkeypatch, f'cp "$1" {tmp_path}/given; env > {tmp_path}/env; echo Submitted batch job 7'
-    )
+def test_a_job_is_submitted_as_its_script_says(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.play("sbatch", f'cp "$1" {tmp_path}/given; env > {tmp_path}/env; echo Submitted batch job 7')
     monkeypatch.setenv("SLURM_JOB_ID", "5")  # as within a job
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     request = SlurmRequest(time="5", nodes=2)
@@ -148,10 +147,8 @@ def test_a_job_is_submitted_as_its_script_says(tmp_path: Path, monkeypatch: pyte
     assert not any(line.startswith("SLURM_JOB_ID=") for line in seen)
 
 
-def test_a_refusal_is_slurms_own_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    _sbatch(tmp_path / "bin", monkeypatch, "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+def test_a_refusal_is_slurms_own_line(programs: Programs, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    programs.play("sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
     with pytest.raises(ClusterError, match=r"^sbatch refuses the job: error: invalid partition specified: x$"):
         submit(print, SlurmRequest(time="5"), tmp_path / "job", PLAIN)
     assert list((tmp_path / "job").iterdir()) == []
@@ -273,11 +270,3 @@ def test_wishes_of_the_environment_are_those_of_a_login_node(
 def test_an_interface_is_found_by_its_address() -> None:
     assert network_interface("127.0.0.1") == "lo"
     assert network_interface("192.0.2.1") is None  # nobody's
-
-
-def _sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
-    """A program of that name, alone with the system's."""
-    folder.mkdir()
-    (folder / "sbatch").write_text(f"#!/bin/sh\n{lines}\n")
-    (folder / "sbatch").chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
