@@ -357,3 +357,17 @@ def test_storage_that_does_not_answer_is_no_damage(copy, monkeypatch, code, exit
         dataset.read(0)
     assert refused.value.exit_code == exit_code
     assert pickle.loads(pickle.dumps(refused.value)).exit_code == exit_code  # also from a reading process
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(TimeoutError("no answer"), 3), (PermissionError("not yours"), 1), (ValueError("503"), 3)]
+)
+@pytest.mark.parametrize("where", ["_open", "ls"])
+def test_a_server_that_does_not_answer_is_no_fault_of_ours(remote, tmp_path, monkeypatch, where, error, exit_code):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), where, refuse)
+    with pytest.raises(ShardsError, match=str(error)) as refused:
+        ShardDataset(remote, cache_dir=tmp_path).read(0)
+    assert refused.value.exit_code == exit_code
