@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,14 +21,32 @@ from torch import Tensor
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
-from spider.metrics.spread import spread
+from spider.metrics.products import times_transposed
+from spider.metrics.spread import own_units, spread
 
 if TYPE_CHECKING:
     from cluster.world import World
 
 ROWS = 1024  # vectors of a block
+_KEPT_BYTES = 2**28  # of float64 blocks of one set of points, which are made once as far as they fit
 _ZERO = 1e-12  # of |x|^2 + |y|^2: |x - y|^2 below it is rounding
 _TIE = 1e-9  # of r^2
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive vectors.
+
+    Attributes:
+        vectors: float64 [at most ROWS, d].
+        norms: float64 [at most ROWS], |x|^2.
+    """
+
+    vectors: Tensor
+    norms: Tensor
+
+    def __len__(self) -> int:
+        return len(self.norms)
 
 
 class Points:
@@ -40,6 +60,8 @@ class Points:
         self._features = features
         self._centre = centre
         self._device = device
+        # A cache of these points' own, rather than of the class
+        self.block = lru_cache(max(1, _KEPT_BYTES // (8 * ROWS * features.shape[1])))(self._block)
 
     def __len__(self) -> int:
         return len(self._features)
@@ -53,9 +75,9 @@ class Points:
         """Which vectors block b holds."""
         return slice(b * ROWS, min((b + 1) * ROWS, len(self)))
 
-    def block(self, b: int) -> Tensor:
-        """The vectors of block b, float64 [at most ROWS, d]."""
-        return torch.from_numpy(self._features[self.span(b)] - self._centre).to(self._device)
+    def _block(self, b: int) -> Block:
+        vectors = torch.from_numpy(self._features[self.span(b)] - self._centre).to(self._device)
+        return Block(vectors, vectors.square().sum(dim=1))
 
 
 def centre_of(features: Features) -> NDArray[np.float64]:
@@ -63,11 +85,11 @@ def centre_of(features: Features) -> NDArray[np.float64]:
     return np.asarray(features.mean(axis=0, dtype=np.float64))
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2, float64 [N, d], [M, d] -> [N, M]; exactly 0 for equal vectors."""
-    scale = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
-    squared = torch.addmm(scale, x, y.T, alpha=-2)
-    return squared.masked_fill_(squared < _ZERO * scale, 0)
+def squared_distances(x: Block, y: Block) -> Tensor:
+    """|x_i - y_j|^2, float64 [N, M]; exactly 0 for equal vectors."""
+    scale = x.norms[:, None] + y.norms
+    squared = times_transposed(x.vectors, y.vectors).mul_(-2).add_(scale)
+    return squared.masked_fill_(squared < scale.mul_(_ZERO), 0)
 
 
 def within(squared: Tensor, squared_radii: Tensor, *, strict: bool) -> Tensor:
@@ -82,20 +104,30 @@ def squared_radii(
     deepest = max(ks)
     if deepest >= len(points):
         raise SpiderUsageError(f"the {deepest} nearest neighbours of each image need more than {len(points)} images")
-
-    def unit(b: int) -> tuple[Tensor]:
-        rows = points.block(b)
-        smallest = rows.new_full((len(rows), deepest), torch.inf)
-        for c in points.blocks:
-            squared = squared_distances(rows, points.block(c))
-            if b == c:
-                squared.fill_diagonal_(torch.inf)
-            smallest = torch.cat([smallest, squared], dim=1).topk(deepest, largest=False).values
-        return (padded(smallest),)
-
-    (smallest,) = spread(world, len(points.blocks), unit, label="neighbours", progress=progress, heartbeat=heartbeat)
-    smallest = smallest.flatten(0, 1)[: len(points)]  # [blocks, ROWS, deepest] -> [N, deepest]
+    # Distances are symmetric: each pair of blocks is one unit, and tells both blocks of their neighbours. What was
+    # found of a point's smallest distances is put together in any order to the same.
+    pairs = list(combinations_with_replacement(points.blocks, 2))
+    smallest = torch.full((len(points), deepest), torch.inf, dtype=torch.float64, device=world.device)
+    for u in own_units(world, len(pairs), label="neighbours", progress=progress, heartbeat=heartbeat):
+        if u >= len(pairs):
+            continue
+        a, b = pairs[u]
+        squared = squared_distances(points.block(a), points.block(b))
+        if a == b:
+            squared.fill_diagonal_(torch.inf)
+        else:
+            _lower(smallest[points.span(b)], squared.T)
+        _lower(smallest[points.span(a)], squared)
+    everybody = world.all_gather(smallest).movedim(0, 1).flatten(1)  # [W, N, deepest] -> [N, W * deepest]
+    smallest = everybody.topk(deepest, dim=1, largest=False).values
     return torch.stack([smallest[:, k - 1] for k in ks])
+
+
+def _lower(smallest: Tensor, squared: Tensor) -> None:
+    """Let the smallest distances known of each row, ascending [n, k], take in more distances [n, m]."""
+    k = min(smallest.shape[1], squared.shape[1])
+    candidates = squared.topk(k, dim=1, largest=False).values
+    smallest.copy_(torch.cat([smallest, candidates], dim=1).sort(dim=1).values[:, : smallest.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -132,8 +164,8 @@ def nearest(
 
     def unit(b: int) -> tuple[Tensor, Tensor]:
         rows = from_points.block(b)
-        best = rows.new_full((len(rows),), torch.inf)
-        index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        best = torch.full_like(rows.norms, torch.inf)
+        index = torch.zeros_like(rows.norms, dtype=torch.int64)
         for c in to_points.blocks:
             squared = squared_distances(rows, to_points.block(c))
             numbers = every_number[to_points.span(c)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,9 +31,13 @@ class InceptionScore:
 def inception_score(logits: Features, *, splits: int = 10, shuffle_seed: int | None = None) -> InceptionScore:
     """Score of class logits float32 [N, classes], over `splits` runs of images.
 
+    Split s holds images N s // splits to N (s + 1) // splits - 1. That is the cut of torch-fidelity and of NVIDIA's
+    code, also where the splits do not divide N.
+
     Args:
-        shuffle_seed: shuffle the images before splitting, as torch-fidelity does; None splits them in their order, as
-            NVIDIA's code does, which is wrong for images sorted by class.
+        shuffle_seed: shuffle the images before splitting, as torch-fidelity does, by a permutation that is drawn from
+            this seed: another one than torch-fidelity's, so that values differ by the splits' noise. None splits
+            them in their order, as NVIDIA's code does, which is wrong for images sorted by class.
     """
     if len(logits) < splits:
         raise SpiderUsageError(
@@ -41,8 +46,8 @@ def inception_score(logits: Features, *, splits: int = 10, shuffle_seed: int | N
     order = np.arange(len(logits))
     if shuffle_seed is not None:
         order = draws.generator(shuffle_seed, "metrics.is").permutation(order)
-    # Image i of N is in split floor(i * splits / N).
-    parts = [order[-(-len(order) * s // splits) : -(-len(order) * (s + 1) // splits)] for s in range(splits)]
+    edges = [len(order) * s // splits for s in range(splits + 1)]
+    parts = [order[start:stop] for start, stop in pairwise(edges)]
     scores = np.array([_score(logits[part].astype(np.float64)) for part in parts])
     return InceptionScore(float(scores.mean()), float(scores.std()))
 

@@ -2,6 +2,9 @@
 
 The unbiased estimate of the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3 (Binkowski et al. 2018,
 sec. 4 and app. D). Unbiased, so comparable at different numbers of images, and around 0, also below it, for one law.
+
+Products x.y are float32, which is exact enough: powers and sums are float64, and against a float64 computation of
+everything the estimate is off by about 5e-8 of the kernel's mean, a thousandth of the spread of one subset's estimate.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,9 @@ from spider import draws
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
+from spider.metrics.products import times_transposed
 from spider.metrics.spread import spread
+from spider.precision import exact_float32
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 SUBSETS = 100
 SUBSET_SIZE = 1000
 ROWS = 1024  # vectors of a block
+_ROWS_IN_CACHE = 64  # of a block's products: so few stay in the processor's cache through all steps of the kernel
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,14 @@ def kid(
     def unit(s: int) -> tuple[Tensor]:
         rng = draws.generator(seed, "metrics.kid", s)
         x, y = (
-            _float64(features[rng.choice(len(features), size, replace=False)], world)
+            torch.from_numpy(features[rng.choice(len(features), size, replace=False)]).to(world.device)
             for features in (samples, reference)
         )
-        within = (_off_diagonal_sum(x) + _off_diagonal_sum(y)) / (size * (size - 1))
-        return (within - 2 * _kernel(x, y).mean(),)
+        within = (_sum_of_pairs(x) + _sum_of_pairs(y)) / (size * (size - 1))
+        return (within - 2 * _sum_across(x, y) / size**2,)
 
-    (estimates,) = spread(world, subsets, unit, label="kid", progress=progress, heartbeat=heartbeat)
+    with exact_float32():
+        (estimates,) = spread(world, subsets, unit, label="kid", progress=progress, heartbeat=heartbeat)
     differ = subsets > 1 and size < max(len(samples), len(reference))
     return KernelDistance(
         float(estimates.mean()), float(estimates.std(correction=0)) if differ else None, subsets, size
@@ -82,14 +88,15 @@ def kid_full(
     """The estimate from all pairs at once: float32 [N, d], [M, d], any N and M above 1. No draw, no seed."""
     _require_two(min(len(samples), len(reference)))
     n, m = len(samples), len(reference)
-    among_samples, among_reference, across = (
-        _kernel_sum(x, y, world, progress=progress, heartbeat=heartbeat)
-        for x, y in ((samples, samples), (reference, reference), (samples, reference))
-    )
+    with exact_float32():
+        among_samples, among_reference, across = (
+            _sum_in_blocks(x, y, world, progress=progress, heartbeat=heartbeat)
+            for x, y in ((samples, samples), (reference, reference), (samples, reference))
+        )
     return among_samples / (n * (n - 1)) + among_reference / (m * (m - 1)) - 2 * across / (n * m)
 
 
-def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat) -> float:
+def _sum_in_blocks(x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat) -> float:
     """The kernel summed over all pairs of [N, d] and [M, d], or of two different rows when both are the same array."""
     same = x is y
     # The kernel matrix of a set with itself is symmetric: blocks above the diagonal count twice.
@@ -97,28 +104,34 @@ def _kernel_sum(x: Features, y: Features, world: World, *, progress: bool, heart
 
     def unit(u: int) -> tuple[Tensor]:
         i, j = corners[u]
-        rows = _float64(x[i : i + ROWS], world)
+        rows = torch.from_numpy(x[i : i + ROWS]).to(world.device)
         if same and i == j:
-            return (_off_diagonal_sum(rows),)
-        total = _kernel(rows, _float64(y[j : j + ROWS], world)).sum()
+            return (_sum_of_pairs(rows),)
+        total = _sum_across(rows, torch.from_numpy(y[j : j + ROWS]).to(world.device))
         return (2 * total if same else total,)
 
     (sums,) = spread(world, len(corners), unit, label="kid_full", progress=progress, heartbeat=heartbeat)
     return float(sums.sum())
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """[N, d], [M, d] -> [N, M]."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+def _sum_across(x: Tensor, y: Tensor) -> Tensor:
+    """The kernel summed over all pairs of float32 [N, d] and [M, d]: float64 []."""
+    return _sum_of_cubes(times_transposed(x, y), x.shape[1])
 
 
-def _off_diagonal_sum(x: Tensor) -> Tensor:
-    kernel = _kernel(x, x)
-    return kernel.sum() - kernel.trace()
+def _sum_of_pairs(x: Tensor) -> Tensor:
+    """The kernel summed over all pairs of two different rows of float32 [N, d]: float64 []."""
+    products = times_transposed(x, x)
+    return _sum_of_cubes(products, x.shape[1]) - _sum_of_cubes(products.diagonal()[None], x.shape[1])
 
 
-def _float64(features: Features, world: World) -> Tensor:
-    return torch.from_numpy(features.astype(np.float64)).to(world.device)
+def _sum_of_cubes(products: Tensor, dim: int) -> Tensor:
+    """The sum of (product / dim + 1)^3 over float32 [N, M]: float64 []."""
+    total = products.new_zeros((), dtype=torch.float64)
+    for start in range(0, len(products), _ROWS_IN_CACHE):
+        base = products[start : start + _ROWS_IN_CACHE].double().div_(dim).add_(1).flatten()
+        total += base.square().dot(base)
+    return total
 
 
 def _require_two(images: int) -> None:

@@ -7,8 +7,8 @@ The sums are float64. In float32 the covariance would lose about 5e-6 of its val
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +18,13 @@ from torch import Tensor
 from spider.embed.cache import Features
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
-from spider.metrics.spread import spread
+from spider.metrics.products import transposed_times
 
 if TYPE_CHECKING:
     from cluster.world import World
 
 ROWS = 1024  # images of a block, added in block order
-COLUMNS = 256  # columns of `outer` that are one unit of work
+COLUMNS = 512  # of a tile of `outer`
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,30 @@ class Moments:
 def moments_of(features: Features, world: World, *, heartbeat: Heartbeat = silent) -> Moments:
     """The moments of float32 [N, d], summed on `world.device` and returned on the CPU, for LAPACK to decompose.
 
-    The ranks share the columns of `outer` rather than the images: what crosses between them is one matrix [d, d],
-    not one for each block, and every world size adds the blocks in the same order.
+    `outer` is symmetric. The ranks share the tiles of its upper half, tile t on rank t mod W, rather than the images:
+    what crosses between them is half a matrix, not a matrix for each block, and every world size adds the blocks in the
+    same order. Every rank converts each block once, and holds no more than one.
     """
     count, dim = features.shape
     if count == 0:
         raise SpiderUsageError("no images to take moments of")
+    spans = [slice(start, min(start + COLUMNS, dim)) for start in range(0, dim, COLUMNS)]
+    tiles = list(combinations_with_replacement(spans, 2))
+    mine = tiles[world.rank :: world.size]
+    sums = torch.zeros(-(-len(tiles) // world.size), COLUMNS, COLUMNS, dtype=torch.float64, device=world.device)
     total = torch.zeros(dim, dtype=torch.float64, device=world.device)
-    for block in _blocks(features, world.device):
+    memory = torch.empty(min(count, ROWS), dim, dtype=torch.float64, device=world.device)
+    for start in range(0, count, ROWS):
+        heartbeat()
+        rows_of_block = torch.from_numpy(features[start : start + ROWS])
+        block = memory[: len(rows_of_block)].copy_(rows_of_block)
         total += block.sum(dim=0)
-
-    def columns(c: int) -> tuple[Tensor]:
-        lo, hi = c * COLUMNS, min((c + 1) * COLUMNS, dim)
-        part = torch.zeros(COLUMNS, dim, dtype=torch.float64, device=world.device)
-        for block in _blocks(features, world.device):
-            part[: hi - lo] += block[:, lo:hi].T @ block
-        return (part,)
-
-    (parts,) = spread(world, -(-dim // COLUMNS), columns, label="moments", heartbeat=heartbeat)
-    return Moments(count, total.cpu(), parts.flatten(0, 1)[:dim].cpu())
-
-
-def _blocks(features: Features, device: torch.device) -> Iterator[Tensor]:
-    """The features as float64 [at most ROWS, d], in order."""
-    for start in range(0, len(features), ROWS):
-        yield torch.from_numpy(features[start : start + ROWS].astype(np.float64)).to(device)
+        for tile_sum, (rows, columns) in zip(sums, mine, strict=False):
+            tile = transposed_times(block[:, rows], block[:, columns])
+            tile_sum[: len(tile), : tile.shape[1]] += tile
+    gathered = world.all_gather(sums).transpose(0, 1).flatten(0, 1).cpu()  # tile t is row t
+    outer = torch.from_numpy(np.empty((dim, dim)))
+    for tile_sum, (rows, columns) in zip(gathered, tiles, strict=False):
+        tile = tile_sum[: rows.stop - rows.start, : columns.stop - columns.start]
+        outer[rows, columns], outer[columns, rows] = tile, tile.T
+    return Moments(count, total.cpu(), outer)

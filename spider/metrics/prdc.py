@@ -77,9 +77,9 @@ def prdc(
     def unit(b: int) -> tuple[Tensor, Tensor, Tensor]:
         """Reference block b against all samples: balls' samples [ROWS, H], recalled [ROWS, H], precise [H, M]."""
         rows = real.block(b)
-        samples_in_ball = torch.zeros(len(rows), len(ks), dtype=torch.int64, device=rows.device)
-        recalled = torch.zeros(len(rows), len(ks), dtype=torch.bool, device=rows.device)
-        precise = torch.zeros(len(ks), len(fake), dtype=torch.bool, device=rows.device)
+        samples_in_ball = torch.zeros(len(rows), len(ks), dtype=torch.int64, device=world.device)
+        recalled = torch.zeros(len(rows), len(ks), dtype=torch.bool, device=world.device)
+        precise = torch.zeros(len(ks), len(fake), dtype=torch.bool, device=world.device)
         for c in fake.blocks:
             columns = fake.span(c)
             squared = squared_distances(rows, fake.block(c))

@@ -6,7 +6,7 @@ the same order at every world size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,16 +35,27 @@ def spread(
         label: what the progress bar calls the work.
         heartbeat: called before every round of units.
     """
-    mine: list[tuple[Tensor, ...]] = []
-    rounds = -(-count // world.size)
-    for r in trange(
-        rounds, desc=label, unit="block", disable=None if progress and world.is_main else True, leave=False
-    ):
-        heartbeat()
-        # The last round may have fewer units than ranks; a gather needs something from every rank.
-        mine.append(compute(min(r * world.size + world.rank, count - 1)))
+    # The last round may have fewer units than ranks; a gather needs something from every rank.
+    mine = [
+        compute(min(u, count - 1)) for u in own_units(world, count, label=label, progress=progress, heartbeat=heartbeat)
+    ]
     return tuple(
         # [rounds, ...] -> [W, rounds, ...] -> [rounds * W, ...], which is unit order
         world.all_gather(torch.stack(column)).transpose(0, 1).flatten(0, 1)[:count]
         for column in zip(*mine, strict=True)
     )
+
+
+def own_units(
+    world: World, count: int, *, label: str, progress: bool = False, heartbeat: Heartbeat = silent
+) -> Iterator[int]:
+    """The numbers of this rank's units, one for each round, after a heartbeat; in the last round perhaps >= count.
+
+    For work whose results need no order, because they are the same in any; the caller skips a number that is no unit.
+    """
+    rounds = -(-count // world.size)
+    for r in trange(
+        rounds, desc=label, unit="block", disable=None if progress and world.is_main else True, leave=False
+    ):
+        heartbeat()
+        yield r * world.size + world.rank

@@ -1,8 +1,8 @@
-"""Work in our own threads, one torch thread each.
+"""Work in our own threads, each of which computes on its own.
 
-Torch's threads meet after every operation. Where operations are small and many, they mostly wait for each other, and on
-a shared machine for someone else's process; whole pieces of work in parallel do not. The result is then also the same
-whatever the number of threads.
+The threads of torch, and of the BLAS that numpy uses, meet after every operation. Where operations are small and many,
+they mostly wait for each other, and on a shared machine for someone else's process; whole pieces of work in parallel do
+not. The result is then also the same whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 
@@ -26,12 +27,13 @@ class Map(Protocol):
 
 @contextmanager
 def own_threads(device: torch.device) -> Iterator[Map]:
-    """Within it, torch runs on one thread, and the map that it gives on as many as torch had; on a GPU, on one."""
+    """Within it, torch and numpy use one thread, and the map that it gives uses as many as torch had (one on a GPU)."""
     threads = torch.get_num_threads()
     workers = threads if device.type == "cpu" else 1
     try:
         torch.set_num_threads(1)
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        with pool, threadpool_limits(limits=1, user_api="blas"):
 
             def map_in_threads(work: Callable[[int], T], count: int) -> list[T]:
                 return list(pool.map(work, range(count)))

@@ -25,7 +25,7 @@ def distance(x: np.ndarray, y: np.ndarray, ddof: int = 1) -> float:
 
 
 def test_moments_are_those_of_numpy():
-    x = features(0, 2500, dim=300, shift=0.5)  # more than one block of rows and of columns
+    x = features(0, 2500, dim=1100, shift=0.5)  # more than one block of rows and of columns, none of them full
     moments = moments_of(x, WORLD)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(moments.mean(), wide.mean(axis=0), rtol=1e-13)
@@ -57,13 +57,51 @@ def test_fid_is_pytorch_fid(monkeypatch: pytest.MonkeyPatch):
     assert distance(x, y) == pytest.approx(theirs, rel=1e-10)
 
 
-def test_fid_is_exact_with_fewer_images_than_dimensions():
-    x, y = features(4, 30, dim=200), features(5, 20, dim=200, scale=1.5)
+def from_images(x: np.ndarray, y: np.ndarray) -> float:
+    """The distance without a covariance or its root: the singular values of all images of x by all images of y."""
     centred = [(z - z.mean(axis=0, dtype=np.float64)) / np.sqrt(len(z) - 1) for z in (x, y)]
     trace_of_root = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     shift = ((x.mean(axis=0, dtype=np.float64) - y.mean(axis=0, dtype=np.float64)) ** 2).sum()
-    expected = shift + sum((c**2).sum() for c in centred) - 2 * trace_of_root
-    assert distance(x, y) == pytest.approx(expected, rel=1e-10)
+    return float(shift + sum((c**2).sum() for c in centred) - 2 * trace_of_root)
+
+
+def test_fid_is_exact_with_fewer_images_than_dimensions():
+    x, y = features(4, 30, dim=200), features(5, 20, dim=200, scale=1.5)
+    assert distance(x, y) == pytest.approx(from_images(x, y), rel=1e-10)
+
+
+def dead(x: np.ndarray) -> np.ndarray:
+    """A feature that never varies."""
+    x[:, 3] = 0.1
+    return x
+
+
+def repeated(x: np.ndarray) -> np.ndarray:
+    """Two features that are the same, up to rounding."""
+    x[:, 3] = x[:, 5] * np.float32(1.1)
+    return x
+
+
+def shrinking(x: np.ndarray) -> np.ndarray:
+    """Features of which the least varies 1e-6 as much as the first, so that eigenvalues lose what they mean."""
+    return (x * np.logspace(0, -6, x.shape[1])).astype(np.float32)
+
+
+@pytest.mark.parametrize("counts", [(400, 300), (49, 48), (300, 20)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [lambda x: x, dead, repeated, shrinking], ids=["full", "dead", "repeated", "shrinking"]
+)
+def test_fid_is_exact_whatever_the_rank(shape, counts: tuple[int, int]):
+    x, y = (shape(features(seed, count, shift=0.5)) for seed, count in enumerate(counts))
+    assert distance(x, y) == pytest.approx(from_images(x, y), rel=1e-8)
+    assert distance(x, y) == pytest.approx(distance(y, x), rel=1e-9)
+
+
+def test_nothing_is_decomposed_by_eigenvectors_where_the_rank_is_full(monkeypatch: pytest.MonkeyPatch):
+    """They take ten times as long as Cholesky's factor, and singular values three times as long as eigenvalues."""
+    for slow in ("eigh", "svd"):
+        monkeypatch.setattr(np.linalg, slow, lambda *_, **__: pytest.fail("slow"))
+    assert distance(features(2, 400), features(3, 300)) > 0
 
 
 def test_fid_of_normal_laws_is_known():

@@ -40,11 +40,14 @@ def test_images_sorted_by_class_need_a_shuffle():
     assert inception_score(by_class, splits=10, shuffle_seed=0).value > 8
 
 
-def test_every_image_is_in_one_split_also_if_they_do_not_divide():
-    logits = sure(np.arange(13) % 10)
-    logits[[0, 12]] = 0
-    values = [inception_score(logits[keep], splits=1).value for keep in (slice(0, 5), slice(5, 9), slice(9, 13))]
-    assert inception_score(logits, splits=3).value == pytest.approx(np.mean(values))
+def test_splits_are_cut_as_the_field_cuts_them_also_where_they_do_not_divide():
+    """As torch-fidelity and NVIDIA's code: 14 images in 4 splits are 0-2, 3-6, 7-9 and 10-13."""
+    logits = np.random.default_rng(1).standard_normal((14, 5)).astype(np.float32)
+    parts = [logits[0:3], logits[3:7], logits[7:10], logits[10:14]]
+    values = [inception_score(part, splits=1).value for part in parts]
+    found = inception_score(logits, splits=4)
+    assert found.value == pytest.approx(np.mean(values), rel=1e-9)
+    assert found.std == pytest.approx(np.std(values), rel=1e-9)
 
 
 def test_fewer_images_than_splits_are_refused():

@@ -49,6 +49,16 @@ def test_blocks_equal_naive_loops(rule: Neighbourhood, monkeypatch: pytest.Monke
     assert prdc(fake, real, [rule], WORLD) == [loops(fake, real, rule)]
 
 
+def test_each_pair_of_blocks_is_multiplied_once(monkeypatch: pytest.MonkeyPatch):
+    """Distances within a set are symmetric, and all four numbers under all rules come of one pass across."""
+    monkeypatch.setattr(distances, "ROWS", 16)
+    products = []
+    multiply = distances.times_transposed
+    monkeypatch.setattr(distances, "times_transposed", lambda x, y: products.append(1) or multiply(x, y))
+    prdc(features(0, 5 * 16), features(1, 3 * 16), [NV_PR, PRDC], WORLD)
+    assert len(products) == (5 * 6) // 2 + (3 * 4) // 2 + 5 * 3
+
+
 def test_rules_share_distances_and_do_not_mix():
     real, fake = features(2, 60), features(3, 50, scale=0.8)
     assert prdc(fake, real, [PRDC, NV_PR], WORLD) == [prdc(fake, real, [rule], WORLD)[0] for rule in (PRDC, NV_PR)]
