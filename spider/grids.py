@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from spider.images import match_channels
 
@@ -31,6 +30,9 @@ def sample_grid(
     Returns:
         uint8 [height, width, 3].
     """
+    # Here, because torchvision takes as long to import as torch, and what only measures draws nothing.
+    from torchvision.utils import make_grid
+
     scale = max(1, -(-_LEAST_SIDE // images.shape[-1]))
     shown = _enlarge(images, scale)
     if sources is not None:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from spider.embed.cache import FeatureCache, FeatureKey, Features
 from spider.embed.embedding import Embedding
 from spider.embed.images import NumberedImages
+from spider.embed.memory import kept_memory
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 
@@ -150,18 +151,19 @@ def _computed(
     rounds = range(0, len(blocks), world.size)
     # The last round may have fewer blocks than ranks; a gather needs something from every rank.
     read = _read(images, [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds], readers)
-    for r in tqdm(
-        rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
-    ):
-        heartbeat()
-        mine = embed(next(read))
-        gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
-        for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
-            wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)
-            parts.append([rows[rank, wanted] for rows in gathered])
-            if (b + 1) * BLOCK >= stop:
-                yield (start, stop), [np.concatenate(column) for column in zip(*parts, strict=True)]
-                parts = []
+    with kept_memory(world.device):
+        for r in tqdm(
+            rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
+        ):
+            heartbeat()
+            mine = embed(next(read))
+            gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
+            for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
+                wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)
+                parts.append([rows[rank, wanted] for rows in gathered])
+                if (b + 1) * BLOCK >= stop:
+                    yield (start, stop), [np.concatenate(column) for column in zip(*parts, strict=True)]
+                    parts = []
 
 
 def _read(images: NumberedImages, blocks: Sequence[tuple[int, Span]], readers: int) -> Iterator[Tensor]:

@@ -1,20 +1,17 @@
 """Inception-v3 as FID knows it: the network of the 2015-12-05 TensorFlow graph, in pytorch-fid's port.
 
-Three protocols, which differ in how an image comes to 299 x 299 and to about [-1, 1]:
-
-    tf            TF1 bilinear, (x - 128) / 128            the original FID, torch-fidelity, NVIDIA's: the default
-    pytorch_fid   torch bilinear without antialias, 2 x / 255 - 1       pytorch-fid
-    clean         Pillow bicubic per channel in float, (x - 128) / 128  clean-fid's clean mode, the published SID
-
-Numbers of different protocols must not be compared. Features are the final average pool, 2048-d, not normalised.
+Three protocols (`spider.embed.resize`) differ in how an image comes to 299 x 299 and to about [-1, 1]. Numbers of
+different protocols must not be compared. Features are the final average pool, 2048-d, not normalised.
 Logits are the 1008 classes' without the bias, as in the original inception score; `logit_bias` is what to add for
 implementations that keep it.
+
+On a CPU the network keeps its images channels-last and takes a few at a time: together with memory that is kept between
+batches (`spider.embed.memory`), 2.6 times as fast as without. Features move by 5e-6 of their spread.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,27 +21,12 @@ from torch import Tensor, nn
 from torchvision.models import Inception3
 
 from spider import weights as weights_cache
-from spider.embed.resize import filtered, tf1_bilinear
+from spider.embed.resize import INCEPTION_PROTOCOLS
 from spider.errors import SpiderError, SpiderUsageError
 from spider.precision import exact_float32
 
-SIZE = 299
 CLASSES = 1008
-
-
-def _to_tf(pixels: Tensor) -> Tensor:
-    return (tf1_bilinear(pixels, SIZE) - 128) / 128
-
-
-def _to_pytorch_fid(pixels: Tensor) -> Tensor:
-    return 2 * F.interpolate(pixels / 255, size=(SIZE, SIZE), mode="bilinear", align_corners=False) - 1
-
-
-def _to_clean(pixels: Tensor) -> Tensor:
-    return (filtered(pixels, SIZE, "cubic").clamp(0, 255) - 128) / 128
-
-
-PROTOCOLS: dict[str, Callable[[Tensor], Tensor]] = {"tf": _to_tf, "pytorch_fid": _to_pytorch_fid, "clean": _to_clean}
+_CPU_IMAGES = 16  # at a time, so that a layer's input and output are still in the processor's cache
 
 
 class InceptionEmbedding:
@@ -67,13 +49,15 @@ class InceptionEmbedding:
             SpiderUsageError: no such protocol.
             SpiderError: no weights, or not this network's. The message says how to get them.
         """
-        if protocol not in PROTOCOLS:
-            raise SpiderUsageError(f"inception has no protocol {protocol!r}; it has: {', '.join(PROTOCOLS)}")
+        if protocol not in INCEPTION_PROTOCOLS:
+            raise SpiderUsageError(f"inception has no protocol {protocol!r}; it has: {', '.join(INCEPTION_PROTOCOLS)}")
         self.protocol = protocol
         path = weights or weights_cache.verify("inception")
         state, sha256 = weights_cache.load_state_dict(path)
         self.device = torch.device(device)
         network = _network(state, path).to(self.device)
+        if self.device.type == "cpu":
+            network = network.to(memory_format=torch.channels_last)
         self._fc, network.fc = network.fc, nn.Identity()
         self._pool = network  # images as the protocol has them [N, 3, 299, 299] -> [N, 2048]
         published = weights_cache.is_published("inception", sha256)
@@ -91,10 +75,10 @@ class InceptionEmbedding:
         """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 2048]."""
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
             raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
-        pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
+        # Where an image stands in a batch of the network is decided by where it stands among `images` alone.
+        at_once = _CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
         with exact_float32():
-            features: Tensor = self._pool(PROTOCOLS[self.protocol](pixels))
-        return features
+            return torch.cat([self._few_features(few) for few in torch.split(images, at_once)])
 
     @torch.no_grad()
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +86,11 @@ class InceptionEmbedding:
         features = self.features(images)
         with exact_float32():
             return features, F.linear(features, self._fc.weight)
+
+    def _few_features(self, images: Tensor) -> Tensor:
+        pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
+        features: Tensor = self._pool(INCEPTION_PROTOCOLS[self.protocol](pixels))
+        return features
 
 
 def _network(state: dict[str, Tensor], path: Path) -> Inception3:

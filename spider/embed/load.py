@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from spider.embed.embedding import Embedding
-from spider.embed.inception import PROTOCOLS, InceptionEmbedding
 from spider.embed.offline import OfflineEmbedding
+from spider.embed.resize import INCEPTION_PROTOCOLS
 from spider.errors import SpiderUsageError
 
 
@@ -32,11 +32,15 @@ def load_embedding(
         SpiderError: the weights are not there, damaged or not this network's.
     """
     if name == "inception":
+        # Here, because its network brings torchvision, which takes as long to import as torch itself.
+        from spider.embed.inception import InceptionEmbedding
+
         return InceptionEmbedding(protocol or "tf", weights, device)
     if name != "offline":
         raise SpiderUsageError(f"no embedding named {name!r}; there are: inception, offline")
     if protocol not in (None, "offline"):
-        raise SpiderUsageError(f"protocol {protocol!r} is not offline's; {', '.join(PROTOCOLS)} are inception's")
+        others = ", ".join(INCEPTION_PROTOCOLS)
+        raise SpiderUsageError(f"protocol {protocol!r} is not offline's; {others} are inception's")
     if weights is not None:
         raise SpiderUsageError(f"embedding offline has no weights to read from {weights}")
     return OfflineEmbedding(device)

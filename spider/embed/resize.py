@@ -2,6 +2,11 @@
 
 Two families: `filtered`, which is Pillow's (the filter is widened to the output's pixel, so nothing aliases), and
 `tf1_bilinear`, which is TensorFlow 1's (no widening, and pixel centres off by half a pixel), in which FID was born.
+Of them are made the protocols of Inception's input:
+
+    tf            TF1 bilinear, (x - 128) / 128                         the original FID, torch-fidelity, NVIDIA's
+    pytorch_fid   torch bilinear without antialias, 2 x / 255 - 1       pytorch-fid
+    clean         Pillow bicubic per channel in float, (x - 128) / 128  clean-fid's clean mode, the published SID
 """
 
 from __future__ import annotations
@@ -11,9 +16,12 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Filter = Literal["triangle", "cubic"]
+
+INCEPTION_SIZE = 299
 
 
 def filtered(images: Tensor, size: int, filter: Filter) -> Tensor:
@@ -62,3 +70,24 @@ def _filter_matrix(size_in: int, size_out: int, filter: Filter) -> Tensor:
     offsets = torch.arange(size_in, dtype=torch.float64) - centres[:, None]
     weights = _KERNELS[filter](offsets / max(scale, 1.0))
     return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def _to_tf(pixels: Tensor) -> Tensor:
+    return (tf1_bilinear(pixels, INCEPTION_SIZE) - 128) / 128
+
+
+def _to_pytorch_fid(pixels: Tensor) -> Tensor:
+    size = (INCEPTION_SIZE, INCEPTION_SIZE)
+    return 2 * F.interpolate(pixels / 255, size=size, mode="bilinear", align_corners=False) - 1
+
+
+def _to_clean(pixels: Tensor) -> Tensor:
+    return (filtered(pixels, INCEPTION_SIZE, "cubic").clamp(0, 255) - 128) / 128
+
+
+# float [N, 3, H, W] in [0, 255] -> [N, 3, 299, 299] as the network takes them
+INCEPTION_PROTOCOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tf": _to_tf,
+    "pytorch_fid": _to_pytorch_fid,
+    "clean": _to_clean,
+}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 from torch import Tensor
 
 from spider.heartbeat import Heartbeat, silent
@@ -95,6 +94,8 @@ def _factor(moments: Moments, ddof: int) -> Tensor:
 
 def _cholesky(covariance: Matrix, noise: float) -> Matrix | None:
     """The lower triangular factor, in a tenth of the time that `eigh` takes; None where an eigenvalue may be noise."""
+    from scipy.linalg import lapack  # a quarter of a second, which trainings and dry runs need not wait
+
     factor, failed = lapack.dpotrf(covariance, lower=True)
     if failed:
         return None

@@ -35,12 +35,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from spider import draws
@@ -52,6 +51,9 @@ from spider.images import to_float
 from spider.run import RunDirectory, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
 
@@ -84,6 +86,8 @@ class Recorder:
         if self.config.log.tensorboard:
             _wait_for_another_second(directory.tensorboard)
             # purge_step makes TensorBoard drop what an interrupted run wrote after the checkpoint
+            from torch.utils.tensorboard import SummaryWriter  # half a second, which a dry run need not wait
+
             self._writer = SummaryWriter(str(directory.tensorboard), purge_step=trainer.images + 1)
         self._total = total_images
         self._bar = tqdm(

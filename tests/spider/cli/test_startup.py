@@ -69,3 +69,19 @@ def test_help_loads_no_configuration_either():
 
 def test_the_verbs_import_without_torch():
     assert loaded("from spider.api import *; import spider.compare, spider.data, spider.experiment")[1] is False
+
+
+SLOW = ("torchvision", "pytorch_fid", "torch._dynamo", "scipy", "sklearn", "tensorboard")
+
+
+@pytest.mark.parametrize("module", ["spider.train.dry_run", "spider.evaluation", "sweeps.neighbors"])
+def test_what_measures_waits_for_torch_alone(module):
+    """Each of these takes as long to import as torch, or half as long, and only some of what is measured needs it."""
+    script = f"""
+import sys
+import {module}
+from spider.embed.load import load_embedding
+load_embedding("offline")
+print([name for name in {SLOW} if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models import Inception3
 
 from spider.embed import resize
-from spider.embed.inception import PROTOCOLS, InceptionEmbedding
+from spider.embed.inception import InceptionEmbedding
 from spider.embed.load import load_embedding
 from spider.errors import SpiderError, SpiderUsageError
 from spider.weights import REGISTRY, get
@@ -69,7 +69,7 @@ def test_gray_is_replicated(weights):
 
 def test_protocols_and_weights_have_their_own_digests_and_labels(weights, state, tmp_path, monkeypatch):
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    embeddings = [InceptionEmbedding(protocol, weights) for protocol in PROTOCOLS]
+    embeddings = [InceptionEmbedding(protocol, weights) for protocol in resize.INCEPTION_PROTOCOLS]
     assert len({embedding.digest for embedding in embeddings}) == 3
     assert [e.label for e in embeddings] == [f"inception/{p}@{sha256[:8]}" for p in ("tf", "pytorch_fid", "clean")]
     other = tmp_path / "other.pth"
