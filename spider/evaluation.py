@@ -121,6 +121,7 @@ def evaluate(
             training=training,
             seed=seed,
             cache=FeatureCache(cache_directory("features")),
+            keep_samples=run is None,
             figures=Path(figures) if figures is not None and number == 0 else None,
             progress=progress,
         )

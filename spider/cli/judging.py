@@ -41,7 +41,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, prdc, offline."
+            metavar="NAME",
+            help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, clean, prdc, offline.",
         ),
     ] = None,
     embedding: Annotated[

@@ -39,6 +39,7 @@ def evaluate_images(
     training: NumberedImages | None = None,
     seed: int = 0,
     cache: FeatureCache | None = None,
+    keep_samples: bool = False,
     figures: Path | None = None,
     progress: bool = False,
     heartbeat: Heartbeat = silent,
@@ -54,6 +55,8 @@ def evaluate_images(
             of these and takes the reference as the images that are none.
         seed: of the metrics' own draws (KID's subsets, ...), not of the samples.
         cache: keeps the features of reference and training images between calls.
+        keep_samples: keep those of the samples too: of images that lie on a disk, rather than a generator's, of which
+            every checkpoint would leave its own.
         figures: a folder for the figures of the metrics that have any: `nearest-histogram.png`, `nearest-panel.png`.
         heartbeat: called on all ranks every few seconds, at the same places; what it raises ends the evaluation.
 
@@ -72,7 +75,7 @@ def evaluate_images(
         training = None
 
     comparison = Comparison(
-        *_samples(samples, count, chosen, embedding, world, progress, heartbeat),
+        *_samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat),
         reference=_features(reference, embedding, world, cache, progress, heartbeat),
         training=None if training is None else _features(training, embedding, world, cache, progress, heartbeat),
         protocol=rules,
@@ -101,15 +104,18 @@ def _samples(
     metrics: Sequence[Metric],
     embedding: Embedding,
     world: World,
+    cache: FeatureCache | None,
     progress: bool,
     heartbeat: Heartbeat,
 ) -> tuple[Features, Features | None]:
     """Features of the first `count` samples, and their logits if a metric needs them."""
     if not any(metric.needs_logits for metric in metrics):
-        features = extract_features(samples, embedding, world, stop=count, progress=progress, heartbeat=heartbeat)
+        features = extract_features(
+            samples, embedding, world, stop=count, cache=cache, progress=progress, heartbeat=heartbeat
+        )
         return _require_finite(features, samples), None
     features, logits = extract_features_and_logits(
-        samples, embedding, world, stop=count, progress=progress, heartbeat=heartbeat
+        samples, embedding, world, stop=count, cache=cache, progress=progress, heartbeat=heartbeat
     )
     return _require_finite(features, samples), _require_finite(logits, samples)
 

@@ -46,12 +46,20 @@ PRDC = Neighbourhood("prdc", k=5, strict=True)  # Naeem et al., the prdc package
 
 @dataclass(frozen=True)
 class Manifolds:
-    """The four numbers under one neighbourhood."""
+    """The four numbers under one neighbourhood.
+
+    Attributes:
+        reference_repeated: share of the reference images that have k copies or more among the others. Their balls have
+            radius 0; if `strict`, nothing is inside.
+        samples_repeated: the same of the samples.
+    """
 
     precision: float
     recall: float
     density: float
     coverage: float
+    reference_repeated: float = 0.0
+    samples_repeated: float = 0.0
 
 
 def prdc(
@@ -102,6 +110,8 @@ def prdc(
             recall=int(recalled[..., h].sum()) / len(real),
             density=int(counts[..., h].sum()) / (k * len(fake)),
             coverage=int((counts[..., h] > 0).sum()) / len(real),
+            reference_repeated=int((real_radii[h] == 0).sum()) / len(real),
+            samples_repeated=int((fake_radii[h] == 0).sum()) / len(fake),
         )
         for h, k in enumerate(ks)
     ]

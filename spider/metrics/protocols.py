@@ -59,6 +59,7 @@ PROTOCOLS: dict[str, Protocol] = {
         replace(
             _TF, name="pytorch_fid", about="pytorch-fid: as tf, but PyTorch's bilinear resize", resize="pytorch_fid"
         ),
+        replace(_TF, name="clean", about="clean-fid's clean mode: as tf, but Pillow's bicubic resize", resize="clean"),
         replace(
             _TF,
             name="prdc",

@@ -202,15 +202,30 @@ def _coverage(c: Comparison) -> Score:
 def _few_balls(c: Comparison) -> list[str]:
     """A reference's outliers have balls so wide that noise falls into them: precision is then 1."""
     precision = c.manifolds[c.protocol.precision_recall].precision
-    coverage = c.manifolds[c.protocol.density_coverage].coverage
-    if coverage >= _LOW_COVERAGE * precision:
+    under = c.manifolds[c.protocol.density_coverage]
+    if under.coverage >= _LOW_COVERAGE * precision or under.reference_repeated >= _REPEATED:
         return []
-    found = f"precision {precision:.3g} with coverage {coverage:.2g}"
+    found = f"precision {precision:.3g} with coverage {under.coverage:.2g}"
     return [f"{found}: near a few images of the reference only, perhaps its outliers; says little of quality"]
 
 
-def _manifold_score(c: Comparison, rule: Neighbourhood, which: str, warnings: list[str] | None = None) -> Score:
-    return Score(getattr(c.manifolds[rule], which), protocol={"neighbourhood": asdict(rule)}, warnings=warnings or [])
+def _repeated(which: str, share: float, k: int) -> list[str]:
+    """A warning where balls without a size change a number."""
+    if share < _REPEATED:
+        return []
+    return [f"duplicates: {share:.1%} of the {which} have {k} copies or more, so that their balls have no size"]
+
+
+def _manifold_score(c: Comparison, rule: Neighbourhood, name: str, warnings: list[str] | None = None) -> Score:
+    found = c.manifolds[rule]
+    duplicates = (
+        _repeated("samples", found.samples_repeated, rule.k)
+        if name == "recall"
+        else _repeated("reference images", found.reference_repeated, rule.k)
+    )
+    return Score(
+        getattr(found, name), protocol={"neighbourhood": asdict(rule)}, warnings=[*duplicates, *(warnings or [])]
+    )
 
 
 def _csid(c: Comparison) -> Score:
@@ -234,6 +249,7 @@ def _sid(c: Comparison) -> Score:
 
 
 _LOW_COVERAGE = 0.1  # of precision
+_REPEATED = 0.01  # share of a set, from which on its duplicates are worth a warning
 _NO_CUBE = "undefined: to the embedding, all reference images are the same"
 
 

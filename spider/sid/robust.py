@@ -9,6 +9,10 @@ second sample of the target would seem distant: by T / N in squared distance, T 
 
 Uncertainty is by bootstrap over images. Drawing images again multiplies the sums that each contributed and, for the
 target, moves and stretches the cube. The first is exact, the second first-order, and neither needs a product again.
+
+It leaves out the noise of the points, which are the same in every replicate. With hundreds of dimensions that noise is
+far below the images'; in two it is not. There 78 % of 205 values were within 1.96 standard errors of the closed form,
+and at large radii values spread up to 6.4 times as far as stated: compare several seeds, which draw other points.
 """
 
 from __future__ import annotations

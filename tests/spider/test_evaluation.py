@@ -9,6 +9,7 @@ import pytest
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import make_config
+from spider.embed.offline import OfflineEmbedding
 from spider.errors import SpiderError
 from spider.evaluation import evaluate
 from spider.metrics.registry import METRICS
@@ -28,6 +29,17 @@ def test_a_counted_set_is_drawn_by_the_seed(digits):
     first, second = values([0, 1])
     assert first != second
     assert values([1]) == [second]
+
+
+def test_a_set_that_was_measured_is_a_reference_without_another_pass(digits, patches, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
+    passes = []
+    features = OfflineEmbedding.features
+    monkeypatch.setattr(OfflineEmbedding, "features", lambda self, images: passes.append(1) or features(self, images))
+    for subject, reference in ((digits, patches), (patches, digits)):
+        before = len(passes)
+        evaluate(subject, World.single(), reference=reference, metrics=["fid"], embedding="offline")
+    assert len(passes) == before > 0
 
 
 def test_a_run_is_not_measured_against_what_has_come_in_place_of_its_training_images(digits, tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.embed.cache import FeatureCache
+from spider.embed.resize import INCEPTION_PROTOCOLS
 from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.metrics import distances, kid, moments, registry, spread
@@ -191,6 +192,53 @@ def test_high_precision_near_a_few_images_is_warned_of():
     assert "near a few images of the reference only" in warning
     (spread_out,) = evaluate(["precision"])
     assert spread_out.warnings == []
+
+
+def test_duplicates_are_called_duplicates():
+    """With every image eight times, the fifth nearest is a copy: coverage is 0, and outliers are not to blame."""
+
+    class EightTimes(Images):
+        def __init__(self) -> None:
+            super().__init__("eight", 120, seed=2)
+            self.pixels = self.pixels[:15].repeat(8, 1, 1, 1)
+
+    four = ["precision", "recall", "density", "coverage"]
+    for side in ("reference", "samples"):
+        sets = {"samples": Images("samples", 90, seed=1), "reference": Images("reference", 120, seed=2)}
+        sets[side] = EightTimes()
+        results = evaluate_images(**sets, metrics=four, embedding=Projection(), world=WORLD)
+        found = {result.name: [w for w in result.warnings if "duplicates" in w] for result in results}
+        blamed = [name for name in four if (name == "recall") == (side == "samples")]
+        assert [name for name in four if found[name]] == blamed
+        assert all("100.0% of the" in found[name][0] for name in blamed)
+        assert side == "samples" or not any("outliers" in w for result in results for w in result.warnings)
+    assert not any(result.warnings for result in evaluate(four))
+
+
+def test_images_on_a_disk_go_through_the_network_once_whichever_side_they_are_on(tmp_path: Path):
+    embedding, cache = inception(), FeatureCache(tmp_path)
+    one, other = Images("one", 90, seed=1), Images("other", 120, seed=2)
+
+    def measured(samples: Images, reference: Images, metric: str = "fid", keep: bool = True) -> int:
+        before = embedding.calls
+        options = {"embedding": embedding, "world": WORLD, "cache": cache, "keep_samples": keep}
+        evaluate_images(samples, reference, metrics=[metric], **options)
+        return embedding.calls - before
+
+    assert measured(one, other) == 2 + 2  # blocks of 64
+    assert measured(other, one) == measured(one, other) == 0
+    assert [measured(one, other, "is") for _ in range(2)] == [2, 0]  # logits, which were not asked for before
+    generated = Images("generated", 60, seed=3)
+    assert [measured(generated, other, keep=False) for _ in range(2)] == [1, 1]
+
+
+def test_every_resize_rule_has_its_protocol_and_help_names_all():
+    from spider.cli import judging
+
+    assert set(INCEPTION_PROTOCOLS) <= set(PROTOCOLS)
+    assert PROTOCOLS["clean"].resize == "clean"
+    told = Path(judging.__file__).read_text()
+    assert f"{', '.join(name for name in PROTOCOLS if name != 'tf')}." in told
 
 
 def test_a_result_says_what_it_hangs_on():

@@ -36,6 +36,8 @@ def loops(fake: np.ndarray, real: np.ndarray, rule: Neighbourhood) -> Manifolds:
         recall=in_fake.any(axis=1).mean(),
         density=in_real.sum() / (rule.k * len(fake)),
         coverage=in_real.any(axis=0).mean(),
+        reference_repeated=np.mean([radius == 0 for radius in real_radii]),
+        samples_repeated=np.mean([radius == 0 for radius in fake_radii]),
     )
 
 
@@ -99,8 +101,10 @@ def test_copies_in_any_order_are_inside_and_ties_are_exact(monkeypatch: pytest.M
 def test_constant_images_have_numbers():
     constant = np.full((20, 6), 0.3, np.float32)
     at_most, less = prdc(constant, constant, [NV_PR, PRDC], WORLD)
-    assert at_most == Manifolds(precision=1, recall=1, density=20 / 3, coverage=1)
-    assert less == Manifolds(precision=0, recall=0, density=0, coverage=0)  # balls of radius 0 have no inside
+    repeated = {"reference_repeated": 1.0, "samples_repeated": 1.0}
+    assert at_most == Manifolds(precision=1, recall=1, density=20 / 3, coverage=1, **repeated)
+    # Balls of radius 0 have no inside.
+    assert less == Manifolds(precision=0, recall=0, density=0, coverage=0, **repeated)
 
 
 def test_too_few_images_for_k_are_refused():
