@@ -21,6 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cluster.engines.ddp import DdpEngine
+from cluster.engines.deepspeed import DeepSpeedEngine
+from cluster.world import World
 from spider.train.trainer import Trainer
 
 BETWEEN = "between phases"
@@ -28,15 +31,15 @@ GRADIENTS = "gradients"
 PARAMETERS = "parameters"
 BATCH_NORM = "batch norm"
 
+# Who asked is read off frames of the project alone: what lies between them and torch is called otherwise in every version
+_PACKAGES = ("cluster", "shards", "spider", "sweeps")
+_MESSENGER = "cluster.world"  # passes calls on; the one thing that it asks for itself is in _KINDS
 _KINDS = {
-    "cluster.engines.ddp._sum_over_ranks": GRADIENTS,
-    "deepspeed.runtime.engine.allreduce_bucket": GRADIENTS,  # stage 0
-    "deepspeed.runtime.zero.stage_1_and_2.allreduce_bucket": GRADIENTS,
-    "deepspeed.runtime.utils.all_gather_into_tensor_dp_groups": PARAMETERS,
-    "cluster.world.sum_with_grad": BATCH_NORM,  # forwards and backwards; nothing else is summed within a graph
+    World.sum_with_grad.__code__: BATCH_NORM,  # forwards and backwards; nothing else is summed within a graph
+    DdpEngine._sum_over_ranks.__code__: GRADIENTS,
+    DeepSpeedEngine.backward.__code__: GRADIENTS,
 }
-# Who passes a call on, but did not ask for it
-_MESSENGERS = ("torch", "contextlib", "cluster.world", "deepspeed.comm", "deepspeed.utils", __name__)
+_GATHERS = {DeepSpeedEngine.step.__code__: PARAMETERS}  # it also sums, for the norm of the gradient
 
 
 @dataclass
@@ -65,19 +68,22 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "c10d":
-            sent = self.found[_phase_and_kind(sys._getframe(1))]
+            sent = self.found[_phase_and_kind(sys._getframe(1), gathers="gather" in func.name())]
             sent.calls += 1
             sent.bytes += max(sum(leaf.nbytes for leaf in tree_leaves(arg) if isinstance(leaf, Tensor)) for arg in args)
         return func(*args, **(kwargs or {}))
 
 
-def _phase_and_kind(frame: FrameType | None) -> tuple[str, str]:
-    """By the frames above the collective, innermost first."""
+def _phase_and_kind(frame: FrameType | None, gathers: bool) -> tuple[str, str]:
+    """By the project's frames above the collective, innermost first."""
+    kinds = {**_KINDS, **_GATHERS} if gathers else _KINDS
     asked_by = ""
     while frame is not None:
-        caller = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_name}"
-        if not asked_by and (caller in _KINDS or not caller.startswith(_MESSENGERS)):
-            asked_by = _KINDS.get(caller, caller)
+        module = frame.f_globals.get("__name__", "")
+        if not asked_by and frame.f_code in kinds:
+            asked_by = kinds[frame.f_code]
+        elif not asked_by and module != _MESSENGER and module.partition(".")[0] in _PACKAGES:
+            asked_by = f"{module}.{frame.f_code.co_name}"
         if frame.f_code is Trainer.run.__code__:
             return frame.f_locals["phase"].name, asked_by
         frame = frame.f_back
