@@ -44,7 +44,7 @@ TEXTURE_GAIN = 3.0
 CHROMA_GAIN = 2.0
 FLOOR = 1e-3  # amplitudes below it are rounding; the square root is linear there
 
-REVISION = 1  # counts changes of the formulas that the filters do not show
+REVISION = 1  # counts changes of the formulas that no constant shows
 
 
 class OfflineEmbedding:
@@ -150,7 +150,10 @@ def _compress(amplitude: Tensor) -> Tensor:
 
 
 def _digest() -> str:
-    """sha256 over the filters, to nine decimals, and every constant."""
-    constants = (CANVAS, CHROMA_CANVAS, OCTAVES, ANGLES, GRID, LIGHT_GAIN, TEXTURE_GAIN, CHROMA_GAIN, FLOOR, REVISION)
-    values = [f"{value + 0.0:.9f}" for value in wavelets().flatten().tolist()]
-    return hashlib.sha256(repr((constants, values)).encode()).hexdigest()
+    """sha256 over the name, the revision and every constant: what the filters are made from, never their rounded values.
+
+    Values computed by exp and cos differ in the last bits between processors and versions of torch.
+    """
+    sizes = (CANVAS, CHROMA_CANVAS, OCTAVES, ANGLES, GRID, WAVELENGTH, ENVELOPE, RADIUS)
+    weights = (LIGHT_GAIN, TEXTURE_GAIN, CHROMA_GAIN, FLOOR)
+    return hashlib.sha256(f"offline {REVISION} {sizes} {weights}".encode()).hexdigest()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cluster.world import World
 from shards import builtin
+from spider.embed import offline
 from spider.embed.load import load_embedding
 from spider.embed.offline import OfflineEmbedding
 from spider.errors import SpiderUsageError
@@ -49,10 +50,23 @@ def gradient_image() -> Tensor:
 
 def test_digest_and_features_are_the_known_ones():
     # Change REVISION, and these, when the formulas change: caches and results must not mix.
-    assert EMBEDDING.digest.startswith("39dc268792a849fd")
+    assert EMBEDDING.digest.startswith("322ce74eec72e000")
     features = EMBEDDING.features(gradient_image())[0]
     known = torch.tensor([0.2772179, 0.0205661, 0.0524320, 0.0086246, 0.0038652, 0.3260032])
     torch.testing.assert_close(features[[0, 100, 200, 230, 260, 287]], known, rtol=0, atol=1e-5)
+
+
+def test_the_digest_does_not_depend_on_rounding(monkeypatch: pytest.MonkeyPatch):
+    exact = offline.wavelets()
+    for noise in (1e-18, -1e-18, 1e-9):
+        monkeypatch.setattr(offline, "wavelets", lambda noise=noise: exact + noise)
+        assert OfflineEmbedding().digest == EMBEDDING.digest
+
+
+@pytest.mark.parametrize("name", [name for name, value in vars(offline).items() if isinstance(value, int | float)])
+def test_the_digest_depends_on_every_constant(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(offline, name, getattr(offline, name) * 2)
+    assert offline._digest() != EMBEDDING.digest
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 8, 8), (2, 3, 32, 32), (1, 3, 200, 90), (1, 1, 1, 1)])
