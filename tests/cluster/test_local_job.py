@@ -20,7 +20,7 @@ from cluster.local_job import submit_local
 from cluster.rank_job import RankCommand, Submission, cancel
 from cluster.slurm import read_request
 
-WAIT_S = 120.0
+WAIT_S = 600.0
 SAVES_WHEN_ASKED = (
     "trap 'touch saved; exit 130' TERM; [ -e saved ] && exit 0; touch began.$RANK; while :; do sleep 0.05; done"
 )

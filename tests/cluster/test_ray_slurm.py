@@ -239,12 +239,12 @@ def test_a_head_that_cannot_start_says_why_and_nobody_waits_for_it(tmp_path: Pat
     with socket.socket() as taken:
         taken.bind(("", port))
         node, head = (start(["true"], rank=rank, nodes=2, wait_s=600.0) for rank in (1, 0))
-        head.communicate(timeout=120)
-        node.communicate(timeout=120)  # less than it would wait
+        head.communicate(timeout=300)
+        node.communicate(timeout=300)  # less than it would wait
     assert (head.returncode, node.returncode) == (1, 0)
     assert f"port {port}, which job {job} would use, is taken" in marker(tmp_path)[1]["reason"]
 
 
 def test_a_command_that_is_not_there_is_named_before_ray_starts(tmp_path: Path, start: Start) -> None:
-    start(["spyder", "neighbors"]).communicate(timeout=120)
+    start(["spyder", "neighbors"]).communicate(timeout=300)
     assert marker(tmp_path)[1]["reason"] == "spyder: no such program on 127.0.0.1"

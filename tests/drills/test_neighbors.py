@@ -53,7 +53,7 @@ def test_a_search_on_two_nodes_finds_what_one_process_finds(slurm: Slurm, tmp_pa
     )
     assert again.returncode == 2
     assert f"its job {job[1]} is still in the queue or running" in again.stderr
-    state = slurm.wait_for_end(job[1], 150)
+    state = slurm.wait_for_end(job[1])
     log = (tmp_path / "job" / "slurm" / f"{job[1]}_0_log.out").read_text()
     assert state == "COMPLETED", log
     assert "neighbours of digits, offline" in log

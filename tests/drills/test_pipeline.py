@@ -45,7 +45,7 @@ def test_a_cascade_goes_on_where_a_stage_failed(slurm: Slurm, tmp_path: Path) ->
         return not slurm.says("squeue", "--noheader")
 
     spider(*launch)
-    slurm.wait_until(over, "an end of all stages", 180)
+    slurm.wait_until(over, "an end of all stages")
     assert states(run)["letters"] == "failed"
     assert "no such" in spider("status", str(run))
     assert {name for name, state in states(run).items() if state == "finished"} == {"digits"}
@@ -55,7 +55,7 @@ def test_a_cascade_goes_on_where_a_stage_failed(slurm: Slurm, tmp_path: Path) ->
     spider("pack", "builtin:letters", str(letters), "--resolution=16", "--subset=500")
     told = spider(*launch)
     assert "digits: has finished before" in told
-    slurm.wait_until(over, "an end of all stages", 300)
+    slurm.wait_until(over, "an end of all stages")
     assert set(states(run).values()) == {"finished"}, spider("status", str(run))
     assert (run / "two" / "_SUCCESS").exists()
     assert json.loads((run / "two.json").read_text())["results"]

@@ -104,7 +104,7 @@ def test_a_preempted_job_goes_on_where_it_was(slurm: Slurm, tmp_path: Path) -> N
     first = left(slurm, job)
     slurm.says("scancel", "--signal=USR2", job)
     slurm.wait_until(lambda: slurm.restarts(job) == 1, "a place in the queue")
-    slurm.wait_until(lambda: first.isdisjoint(left(slurm, job)), "an end of all processes of the first start", 60)
+    slurm.wait_until(lambda: first.isdisjoint(left(slurm, job)), "an end of all processes of the first start")
     assert slurm.wait_for_end(job) == "COMPLETED"
     found = done(tmp_path / "job")
     assert set(found) == set(range(COUNT))
@@ -117,7 +117,7 @@ def test_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
     half_way(slurm, tmp_path / "job")
     slurm.says("scancel", job)
     assert slurm.wait_for_end(job) == "CANCELLED"
-    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes", 15)
+    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")
     assert marker(tmp_path / "job")[1]["reason"] == "stopped by SIGTERM"
 
 
@@ -128,4 +128,4 @@ def test_a_head_that_dies_is_a_failure(slurm: Slurm, tmp_path: Path) -> None:
     os.kill(max(head), signal.SIGKILL)
     assert slurm.wait_for_end(job) == "FAILED"
     assert marker(tmp_path / "job")[0] == FAILED
-    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes", 15)
+    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")

@@ -73,22 +73,22 @@ class Training:
         assert submission is not None
         return submission.job
 
-    def wait_for_save(self, number: int, timeout_s: float = 120) -> None:
+    def wait_for_save(self, number: int) -> None:
         """Until so many checkpoints have been written since the run began."""
         images = round(number * SAVES * 1000)
         names = RunDirectory(self.run).checkpoint_names
-        self._wait_until(lambda: any(images_of(name) >= images for name in names()), f"save {number}", timeout_s)
+        self._wait_until(lambda: any(images_of(name) >= images for name in names()), f"save {number}")
 
-    def wait_for(self, event: str, count: int = 1, timeout_s: float = 120) -> None:
+    def wait_for(self, event: str, count: int = 1) -> None:
         """Until the history has so many of these events."""
-        self._wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}", timeout_s)
+        self._wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}")
 
-    def _wait_until(self, is_so: Callable[[], bool], what: str, timeout_s: float) -> None:
+    def _wait_until(self, is_so: Callable[[], bool], what: str) -> None:
         def is_so_or_over() -> bool:
             events = self.events()
             return is_so() or (bool(events) and events[-1] in ("failed", "stopped", "finished"))
 
-        self.slurm.wait_until(is_so_or_over, what, timeout_s)
+        self.slurm.wait_until(is_so_or_over, what)
         assert is_so(), self.status()
 
     def events(self) -> list[str]:
@@ -108,12 +108,12 @@ class Training:
     def orphans(self) -> list[int]:
         return [pid for node in ("n1", "n2") for pid in self.slurm.pids(self.job, node)]
 
-    def ends_as(self, whole: Path, timeout_s: float = 180) -> str:
+    def ends_as(self, whole: Path) -> str:
         """It finishes, and is the run that nothing happened to. What `spider status` tells of it."""
-        assert self.slurm.wait_for_end(self.job, timeout_s) == "COMPLETED", self.status() + self.log()
+        assert self.slurm.wait_for_end(self.job) == "COMPLETED", self.status() + self.log()
         assert_equal_runs(self.run, whole)
         self.assert_every_image_once()
-        self.slurm.wait_until(lambda: not self.orphans(), "an end of all processes", 15)
+        self.slurm.wait_until(lambda: not self.orphans(), "an end of all processes")
         told = self.status()
         assert told.startswith("state       finished")
         return told
@@ -184,8 +184,8 @@ def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_time_limit_reached_twice(training: Training, whole: Path) -> None:
     training.sabotage(sleep_s=1.5, starts=2)  # two starts of a minute are not enough, three are
     training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
-    training.wait_for("requeued", 2, 420)
-    told = training.ends_as(whole, 420)
+    training.wait_for("requeued", 2)
+    told = training.ends_as(whole)
     assert told.count("time limit: saved, and back in the queue") == len(training.starts()) - 1
     assert len(set(training.starts())) == len(training.starts())  # each went further
 
@@ -235,9 +235,9 @@ def test_a_node_that_is_lost(training: Training, whole: Path) -> None:
     job = training.launch()
     training.wait_for_save(2)
     training.slurm.lose(job, "n2")
-    training.slurm.wait_until(lambda: training.slurm.state(job) == "PENDING", "a place in the queue", 90)
+    training.slurm.wait_until(lambda: training.slurm.state(job) == "PENDING", "a place in the queue")
     training.slurm.bring_back("n2")
-    training.ends_as(whole, 240)
+    training.ends_as(whole)
     # Slurm may end next starts as well: it reaches a node that is back with what the first one was to be told
     assert len(training.starts()) >= 2
 
@@ -327,7 +327,7 @@ def test_a_rank_that_hangs(training: Training, whole: Path) -> None:
     flag = training.run.parent / "hung"
     training.sabotage(hang={"rank": 2, "images": 336}, once=str(flag))
     training.launch("engine.timeout_min=0.5")
-    training.wait_for("failed", timeout_s=180)
+    training.wait_for("failed")
     flag.touch()
     told = training.ends_as(whole)
     assert "rank 2 on n2 hung in spoilt_iterate" in told
