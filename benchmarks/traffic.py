@@ -31,7 +31,7 @@ GRADIENTS = "gradients"
 PARAMETERS = "parameters"
 BATCH_NORM = "batch norm"
 
-# Who asked is read off frames of the project alone: what lies between them and torch is called otherwise in every version
+# Read off frames of the project alone: what lies between them and torch is called otherwise in every version
 _PACKAGES = ("cluster", "shards", "spider", "sweeps")
 _MESSENGER = "cluster.world"  # passes calls on; the one thing that it asks for itself is in _KINDS
 _KINDS = {

@@ -150,7 +150,7 @@ def _compress(amplitude: Tensor) -> Tensor:
 
 
 def _digest() -> str:
-    """sha256 over the name, the revision and every constant: what the filters are made from, never their rounded values.
+    """sha256 over the name, the revision and every constant: what the filters are made from, not their values.
 
     Values computed by exp and cos differ in the last bits between processors and versions of torch.
     """
