@@ -26,7 +26,7 @@ from spider.frozen import FrozenGenerator
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.results import MetricResult, document, table, write_result
-from spider.run import RunRef, images_of, is_run, resolve
+from spider.run import RunRef, images_of, is_run, kimg_text, resolve
 from spider.sources.build import open_generator
 from spider.train.environment import device_name, versions
 
@@ -164,7 +164,7 @@ def _of_generator(
     run: RunRef, generator: FrozenGenerator, seeds: Sequence[int], count: int
 ) -> tuple[list[NumberedImages], dict[str, Any]]:
     clock = images_of(run.checkpoint)
-    name = f"{run.directory.path.name}@{clock / 1000:g}"
+    name = f"{run.directory.path.name}@{kimg_text(clock)}"
     drawn: list[NumberedImages] = [generator.numbered(name, seed, count) for seed in seeds]
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
 

@@ -15,7 +15,7 @@ from spider.config.load import load_config, make_config, preset_names
 from spider.config.schema import Config
 from spider.data import absolute, require_images
 from spider.errors import SpiderError, SpiderUsageError
-from spider.run import RunDirectory, RunRef, images_of, is_run, resolve
+from spider.run import RunDirectory, RunRef, images_of, is_run, kimg_text, resolve
 from spider.sources.config import PRIORS
 from spider.train.start import length
 
@@ -120,7 +120,7 @@ def _source_flags(source: str) -> list[str]:
     if is_run(source) or ("@" in source and not Path(source).exists()):
         ref = resolve(source)
         # One checkpoint for good: the run that feeds may go on, and its last and best may become others
-        kimg = f"{images_of(ref.checkpoint) / 1000:g}"
+        kimg = kimg_text(images_of(ref.checkpoint))
         return ["source.kind=generator", _override("source.run", f"{os.path.abspath(ref.directory.path)}@{kimg}")]
     return ["source.kind=images", _override("source.path", absolute(source))]
 

@@ -136,6 +136,11 @@ def images_of(checkpoint: str) -> int:
     return round(float(checkpoint.removesuffix(_SUFFIX)) * 1000)
 
 
+def kimg_text(images: int) -> str:
+    """12300 to "12.3": exact, so that RUN@KIMG finds what was printed. (%g rounds from the seventh digit on.)"""
+    return f"{images / 1000:.3f}".rstrip("0").rstrip(".")
+
+
 def resolve(name: str) -> RunRef:
     """RUN, RUN@last, RUN@best or RUN@KIMG to a checkpoint. Raises SpiderUsageError naming what is there."""
     path, _, which = name.partition("@")
@@ -177,6 +182,6 @@ def is_run(name: str) -> bool:
 
 def _present(checkpoint: str, names: list[str], asked: str) -> str:
     if checkpoint not in names:
-        there = ", ".join(f"{images_of(name) / 1000:g}" for name in names)
-        raise SpiderUsageError(f"{asked}: no checkpoint at {images_of(checkpoint) / 1000:g} kimg; there are {there}")
+        there = ", ".join(kimg_text(images_of(name)) for name in names)
+        raise SpiderUsageError(f"{asked}: no checkpoint at {kimg_text(images_of(checkpoint))} kimg; there are {there}")
     return checkpoint

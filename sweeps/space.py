@@ -237,7 +237,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float):
-        return f"{value:g}"
+        return repr(value).removesuffix(".0")  # all digits: two values of an axis must not have one label
     if isinstance(value, Mapping):
         kind = value.get("kind")
         rest = [f"{name}={_text(item)}" for name, item in value.items() if name != "kind"]

@@ -51,8 +51,11 @@ class Kernel:
 
     @property
     def label(self) -> str:
-        """As tables and files print it and `parse_kernel` reads it: `-1`, `0.5`, `2 log`, `-2046 relative`."""
-        return f"{self.order:g}" + " log" * self.log + " relative" * self.relative
+        """As tables and files print it and `parse_kernel` reads it: `-1`, `0.5`, `2 log`, `-2046 relative`.
+
+        With all digits of the order: caches tell kernels apart by it.
+        """
+        return repr(float(self.order)).removesuffix(".0") + " log" * self.log + " relative" * self.relative
 
     def __call__(self, distance: Tensor, unit: Tensor | float = 1.0) -> Tensor:
         """psi(distance / unit) for distances > 0 of any shape, in their precision; `unit` for relative kernels only."""

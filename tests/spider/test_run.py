@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from spider.config.load import load_config
 from spider.errors import SpiderUsageError
-from spider.run import RunDirectory, checkpoint_name, resolve
+from spider.run import RunDirectory, checkpoint_name, kimg_text, resolve
 
 
 @pytest.mark.parametrize(
@@ -25,16 +26,24 @@ def test_no_checkpoint_stands_for_one_that_is_a_batch_away(tmp_path: Path, asked
         resolve(f"{saved(tmp_path)}@{asked}")
 
 
+@pytest.mark.parametrize("images", [64, 12_300, 25_000_448, 25_000_960, 1_000_000_064])
+def test_the_kimg_that_is_printed_finds_the_checkpoint(tmp_path: Path, images: int):
+    run = saved(tmp_path, images)
+    assert resolve(f"{run}@{kimg_text(images)}").checkpoint == checkpoint_name(images)
+    with pytest.raises(SpiderUsageError, match=f"there are {re.escape(kimg_text(images))}$"):
+        resolve(f"{run}@1")
+
+
 @pytest.mark.parametrize("asked", ["inf", "nan", "newest"])
 def test_what_is_no_number_of_kimg_is_said(tmp_path: Path, asked: str):
     with pytest.raises(SpiderUsageError, match="after @ comes last, best or a number of kimg"):
         resolve(f"{saved(tmp_path)}@{asked}")
 
 
-def saved(folder: Path) -> Path:
+def saved(folder: Path, *images_seen: int) -> Path:
     """A run in batches of 64 with a few checkpoints, as far as names go."""
     run = RunDirectory(folder)
     run.write_config(load_config("dcgan", ["batch=64", "data.path=nowhere"]))
-    for images in (1024, 2048, 4032, 4096):
+    for images in images_seen or (1024, 2048, 4032, 4096):
         (run.checkpoints / checkpoint_name(images)).mkdir(parents=True)
     return folder

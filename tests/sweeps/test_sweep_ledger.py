@@ -25,7 +25,8 @@ from spider.metrics.results import MetricResult, write_result
 from spider.run import RunDirectory, checkpoint_name
 from sweeps.ledger import Ledger, Trial
 from sweeps.rank_correlation import rank_correlation, rank_correlation_interval
-from sweeps.sweep_config import AshaConfig
+from sweeps.space import make_axis
+from sweeps.sweep_config import AshaConfig, AxisConfig
 from sweeps.sweep_neighbors import search_neighbors
 from sweeps.sweep_plan import SweepPlan
 from sweeps.sweep_report import SweepReport, make_report
@@ -124,6 +125,12 @@ def test_every_configuration_is_tried_once_under_each_seed(make: Callable[..., S
     ]
 
 
+def test_values_that_differ_have_labels_that_differ() -> None:
+    near = [0.1, 0.1000001, 0.10000001]
+    axis = make_axis("penalties.r1_gamma", AxisConfig(grid=near))
+    assert len({axis.label(value) for value in near}) == len(near)
+
+
 def test_a_grid_under_random_search_meets_every_draw(make: Callable[..., SweepPlan]) -> None:
     space = {"batch": {"grid": [8, 16]}, "penalties.r1_gamma": {"uniform": [0, 1]}}
     points = [
@@ -204,7 +211,7 @@ def test_the_report_has_every_configuration_and_the_command_of_the_winner(
     spider, train, config, *words = document["winner"].split()
     assert (spider, train, config) == ("spider", "train", "dcgan")
     flags = dict(zip(words[:10:2], words[1:10:2], strict=True))
-    assert flags["--kimg"] == "2000"  # the preset's own length, not the sweep's
+    assert float(flags["--kimg"]) == 2000  # the preset's own length, not the sweep's
     composed = compose(
         config, RunDirectory(tmp_path / "w"), data=flags["--data"], source=flags["--source"], overrides=words[10:]
     )

@@ -92,7 +92,7 @@ def test_kernels_that_cannot_be_are_refused(make, words: str):
 
 
 @pytest.mark.parametrize(
-    "kernel", [Kernel(k) for k in (-2046, -1, 0.5, 2, 17)] + [Kernel(k, log=True) for k in (0, 2, 40)]
+    "kernel", [Kernel(k) for k in (-2046, -1, 0.5, 0.12345678, 2, 17)] + [Kernel(k, log=True) for k in (0, 2, 40)]
 )
 def test_a_label_names_its_kernel(kernel: Kernel):
     assert parse_kernel(kernel.label) == kernel
