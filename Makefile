@@ -3,20 +3,37 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test drills lint types imports ci bench clean
+LOCKED_PYTHONS := 3.11 3.12
+LOCK_DATE      ?= $(shell date -u +%F)
+UV             := .venv-lock/bin/uv
+COMPILE         = $(UV) pip compile setup.cfg --quiet --no-annotate --no-header --no-emit-index-url --strip-extras \
+                  --python-platform linux --exclude-newer $(LOCK_DATE)
+
+.PHONY: help demo test test-oldest test-newest drills lint types imports ci bench lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q -e .
+# Installs what the lock of this Python and platform says: its own packages, and what builds those that come as source.
+# pip reads the first variable for both up to release 25.2, the second for builds from 25.3 on.
+# $(1): the extras, such as [dev]
+define install_locked
+	@lock=$(CURDIR)/constraints/$$($(BIN)/python -c 'import platform as p, sys; \
+	    print(f"py{sys.version_info[0]}{sys.version_info[1]}-{sys.platform}-{p.machine()}")').txt; \
+	if [ -e "$$lock" ]; then export PIP_CONSTRAINT="$$lock" PIP_BUILD_CONSTRAINT="$$lock"; \
+	else echo "no $$lock: installing the newest versions, which were not tested together" >&2; fi; \
+	$(BIN)/pip install -q -e .$(1)
+endef
+
+$(VENV)/.installed: setup.cfg pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	$(call install_locked)
 	@touch $@
 
-$(VENV)/.installed-dev: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q -e .[dev]
+$(VENV)/.installed-dev: setup.cfg pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	$(call install_locked,[dev])
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## install and tell the whole story on built-in data, offline (under 6 minutes on 2 cores)
@@ -24,6 +41,19 @@ demo: $(VENV)/.installed  ## install and tell the whole story on built-in data, 
 
 test: $(VENV)/.installed-dev  ## the laws (under 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# One Python, since the oldest versions have wheels for few: make test-oldest OLDEST_PYTHON=...
+OLDEST_PYTHON ?= python3.11
+test-oldest:  ## the laws with the oldest versions that setup.cfg allows, in an environment of their own
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	PIP_CONSTRAINT=$(CURDIR)/constraints/oldest.txt .venv-oldest/bin/pip install -q -e .[test]
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+NEWEST_PYTHON ?= $(PYTHON)
+test-newest:  ## the laws with the newest versions there are, whatever pip's settings here hold back
+	$(NEWEST_PYTHON) -m venv .venv-newest
+	PIP_CONSTRAINT=/dev/null .venv-newest/bin/pip install -q --upgrade --upgrade-strategy eager -e .[test]
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
 
 drills: $(VENV)/.installed-dev  ## what needs Slurm, on a real one of two nodes on this machine (as root, with slurm-wlm and munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/drills
@@ -42,6 +72,22 @@ ci: lint types imports test drills demo  ## everything that must pass before a c
 
 bench: $(VENV)/.installed-dev  ## every benchmark; tables on the screen, JSON under runs/bench
 	$(BIN)/python -m benchmarks.run --out runs/bench
+
+$(UV):
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q uv
+
+lock: $(UV)  ## renew constraints/: the newest versions up to LOCK_DATE (today) that go together, and the oldest allowed
+	@set -e; for python in $(LOCKED_PYTHONS); do \
+	    file=constraints/py$$(echo $$python | tr -d .)-linux-x86_64.txt; \
+	    echo "# Versions for Python $$python on Linux, x86_64. Made by: make lock LOCK_DATE=$(LOCK_DATE)" > $$file.new; \
+	    $(COMPILE) --extra dev --constraint constraints/held.txt --python-version $$python >> $$file.new; \
+	    mv $$file.new $$file; \
+	done
+	@set -e; file=constraints/oldest.txt; \
+	echo "# The lower bounds of setup.cfg, for Python 3.11 on Linux. Made by: make lock LOCK_DATE=$(LOCK_DATE)" > $$file.new; \
+	$(COMPILE) --extra test --resolution lowest-direct --python-version 3.11 >> $$file.new; \
+	mv $$file.new $$file
 
 clean:  ## remove what the targets made, except the environment
 	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
