@@ -2,9 +2,10 @@
 
 A stream is named by its use (`train.source`, `eval.source`, `penalty.mix`, ...) and indexed by sample: image position
 in training, sample number in evaluation. Nothing is consumed, so a run is the same at any world size, and a resumed
-run needs no generator state. The numbers come from numpy's Philox, a counter-based generator: with one numpy version
-the same on every machine, and whether the networks run on a CPU or a GPU. (Philox itself stays as it is for good; how
-numpy makes normals of its words may change, which is why `shards.order` takes the words.)
+run needs no generator state. The numbers come from numpy's Philox, a counter-based generator: the same on every
+machine, and whether the networks run on a CPU or a GPU. (Philox itself stays as it is for good, which is why
+`shards.order` takes its words. How numpy makes normals and permutations of them may change; tests/spider/test_draws.py
+would tell.)
 """
 
 from __future__ import annotations
