@@ -4,7 +4,7 @@
 
 Features come from made-up images of 64 px. Inception runs with random weights, which take as long as its own. Metrics
 compare two sets of `--images` feature vectors, of the offline embedding's length and of Inception's 2048. The last
-column says how long a metric's float64 matrix products alone would take at this machine's rate.
+column says how long a metric's matrix products alone would take at this machine's rate: float32 for KID, else float64.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.models import Inception3
 
 from benchmarks.report import Row, write_report
 from cluster.world import World
 from spider.embed.cache import Features
 from spider.embed.embedding import Embedding
-from spider.embed.features import BLOCK
+from spider.embed.features import BLOCK, extract_features
 from spider.embed.inception import CLASSES, InceptionEmbedding
 from spider.embed.offline import OfflineEmbedding
+from spider.metrics.products import times_transposed
 from spider.metrics.protocols import protocol_named
 from spider.metrics.registry import METRICS, Comparison
 
@@ -43,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     world = World.from_env()
     embeddings: list[Embedding] = [OfflineEmbedding(world.device), _inception(world.device)]
-    rows: list[Row] = [_extraction(embedding) for embedding in embeddings]
+    rows: list[Row] = [_extraction(embedding, world) for embedding in embeddings]
     for embedding in embeddings:
         rows += _metrics(embedding.dim, arguments.images, world)
     write_report("Metrics", rows, arguments.out)
@@ -56,21 +58,38 @@ def _inception(device: torch.device) -> InceptionEmbedding:
         return InceptionEmbedding("tf", Path(file.name), device)
 
 
-def _extraction(embedding: Embedding) -> Row:
-    images = torch.randint(256, (BLOCK, 3, _PIXELS, _PIXELS), dtype=torch.uint8)
-    embedding.features(images[:1])  # warms up
-    blocks, start = 0, time.perf_counter()
-    while time.perf_counter() - start < _EXTRACTION_S:
-        embedding.features(images).cpu()
-        blocks += 1
-    seconds = time.perf_counter() - start
-    return {"what": f"features, {embedding.name}", "dim": embedding.dim, "images/s": blocks * BLOCK / seconds}
+class _Noise:
+    """Numbered images that are made at once."""
+
+    name = fingerprint = "noise"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._block = torch.randint(256, (BLOCK, 3, _PIXELS, _PIXELS), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        return self._block[: stop - start]
+
+
+def _extraction(embedding: Embedding, world: World) -> Row:
+    """Images per second, and per second of CPU: on one that is shared, only the second says what the work costs."""
+    extract_features(_Noise(BLOCK), embedding, world)  # warms up
+    rate = BLOCK / _seconds(lambda: extract_features(_Noise(BLOCK), embedding, world))
+    images = _Noise(max(BLOCK, round(rate * _EXTRACTION_S)))
+    began = time.process_time()
+    seconds = _seconds(lambda: extract_features(images, embedding, world))
+    cpu = time.process_time() - began
+    row = {"what": f"features, {embedding.name}", "dim": embedding.dim}
+    return row | {"images/s": len(images) / seconds, "images/CPU s": len(images) / cpu}
 
 
 def _metrics(dim: int, images: int, world: World) -> list[Row]:
-    samples, reference = (_features(seed, images, dim) for seed in (0, 1))
+    samples, reference = (made_up_features(seed, images, dim) for seed in (0, 1))
     logits = np.random.default_rng(2).standard_normal((images, CLASSES), dtype=np.float32)
-    rate = _products_per_second(dim, world)
+    rates = {dtype: _products_per_second(dim, dtype, world) for dtype in (torch.float32, torch.float64)}
     rows: list[Row] = []
     for metric in METRICS.values():
         if metric.name in _SHARE:
@@ -80,12 +99,12 @@ def _metrics(dim: int, images: int, world: World) -> list[Row]:
         together = [metric.name, *(name for name, first in _SHARE.items() if first == metric.name)]
         row: dict[str, object] = {"what": ", ".join(together), "dim": dim, "images": images, "seconds": seconds}
         if products := _products(metric.name, images, dim):
-            row["its products, s"] = products / rate
+            row["its products, s"] = products / rates[torch.float32 if metric.name.startswith("kid") else torch.float64]
         rows.append(row)
     return rows
 
 
-def _features(seed: int, count: int, dim: int) -> Features:
+def made_up_features(seed: int, count: int, dim: int) -> Features:
     """Correlated and non-negative, as pooled features are."""
     rng = np.random.default_rng(seed)
     spectrum = np.linspace(1, 0.05, dim, dtype=np.float32)
@@ -94,24 +113,25 @@ def _features(seed: int, count: int, dim: int) -> Features:
 
 
 def _products(name: str, images: int, dim: int) -> float:
-    """Multiplications and additions in a metric's float64 matrix products; 0 where something else takes the time."""
-    squares = {"kid_full": 2, "precision": 3, "nearest": 2}  # of images x images; kid_full halves the symmetric ones
+    """Multiplications and additions in a metric's matrix products; 0 where something else takes the time."""
+    # Of images x images. The products of a set with itself are symmetric, and half the work.
+    squares = {"kid_full": 2, "precision": 2, "nearest": 2}
     if name == "kid":
-        return 2.0 * dim * 100 * 3 * min(images, 1000) ** 2
+        return 2.0 * dim * 100 * 2 * min(images, 1000) ** 2
     return 2.0 * dim * images**2 * squares.get(name, 0)
 
 
-def _products_per_second(dim: int, world: World) -> float:
-    x = torch.randn(1024, dim, dtype=torch.float64, device=world.device)
+def _products_per_second(dim: int, dtype: torch.dtype, world: World) -> float:
+    x, y = torch.randn(2, 1024, dim, dtype=dtype, device=world.device)
     repeats = 20
 
-    def products() -> None:
+    def multiply() -> None:
         for _ in range(repeats):
-            y = x @ x.T
-        y.sum().item()  # waits for a GPU
+            products = times_transposed(x, y)
+        products.sum().item()  # waits for a GPU
 
-    products()
-    return repeats * 2.0 * dim * 1024**2 / min(_seconds(products) for _ in range(3))
+    multiply()
+    return repeats * 2.0 * dim * 1024**2 / min(_seconds(multiply) for _ in range(3))
 
 
 def _seconds(work: Callable[[], object]) -> float:
