@@ -3,6 +3,7 @@
 packing    sources, listing     what can be packed, and the order, keys and labels of its images
            builtin              image sets that need no download
            images               any image file to uint8 pixels, by stated rules
+           survey               what every image of a set becomes, decided once
            pack, series         all of it in parallel, and shard after shard, resumable
            contact_sheet        what was packed, to look at
 format     index                index.json: what a packed dataset is

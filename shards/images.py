@@ -3,7 +3,7 @@
     size        checked on the header, before a pixel is decoded
     frames      the first
     rotation    as EXIF says
-    16 bit      the high byte (v >> 8), grey and colour alike
+    16 bit      v >> (depth - 8), grey and colour alike; the depth is one for the whole set (shards.survey)
     palette     its colours
     alpha       composited over white
     CMYK        Pillow's conversion; colour profiles are not applied
@@ -16,10 +16,11 @@ Channels and crop come before the resize, which works on 8 bits per channel.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,6 @@ SUFFIXES = frozenset(
 RULES = {
     "frames": "first",
     "rotation": "exif",
-    "16bit": "high byte",
     "alpha": "over white",
     "cmyk": "pillow, no profile",
     "grey": "BT.601 luma",
@@ -50,8 +50,12 @@ RULES = {
 }
 
 _ORIENTATION_TAG = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _ROTATED_BY_90 = (5, 6, 7, 8)
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_BLACK_BELOW, _WHITE_FROM = 16, 240
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_LOW_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
 class BadImage(Exception):
@@ -64,7 +68,9 @@ class Header:
 
     width: int  # upright, as the image will be seen
     height: int
-    grey: bool  # stored without colour; a palette counts as colour
+    grey: bool  # stored without colour, or with a palette of greys
+    alpha: bool = False
+    peak: int | None = None  # the largest value in an image of 16 bits, without its alpha; None: at most 8 bits
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,11 @@ class Target:
     width: int
     crop: Crop
     resize: bool  # False: an image of another size is a bad one
+    depth: int = 16  # bits in use, 8 to 16, of the values of images that are stored with 16
 
 
 def read_header(data: bytes | Pixels) -> Header:
-    """The header of an image file, or of pixels [H, W] or [H, W, 3].
+    """The header of an image file, or of pixels [H, W] or [H, W, 3]. Pixels are decoded only of an image of 16 bits.
 
     Raises:
         BadImage: not an image, or one too large to decode safely.
@@ -91,9 +98,11 @@ def read_header(data: bytes | Pixels) -> Header:
             width, height = image.size
             # Pillow would decode a whole PNG in search of EXIF data that stands behind the pixels
             known = image.format != "PNG" or "exif" in image.info
-            if known and image.getexif().get(_ORIENTATION_TAG, 1) in _ROTATED_BY_90:
+            if known and image.getexif().get(_ORIENTATION_TAG, 1) in _ROTATED_BY_90 and not _is_turned(image):
                 width, height = height, width
-            return Header(width, height, image.mode in _GREY_MODES)
+            grey, alpha = _is_grey(image), _has_alpha(image)
+            peak = int(_values_of_16_bits(image, data).max()) if _has_16_bits(image) else None
+            return Header(width, height, grey, alpha, peak)
     except BadImage:
         raise
     except Exception as error:  # whatever a decoder raises at a file from outside is that file's fault
@@ -108,9 +117,13 @@ def normalise(data: bytes | Pixels, target: Target) -> tuple[Pixels, Header]:
     """
     try:
         with Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data) as image:
-            grey = image.mode in _GREY_MODES
-            upright = ImageOps.exif_transpose(image)
-            original = Header(*upright.size, grey)
+            grey, alpha = _is_grey(image), _has_alpha(image)
+            if isinstance(data, bytes) and _has_16_bits(image):
+                narrow = _to_8_bits(image, data, target.depth)
+            else:
+                narrow = image
+            upright = _upright(narrow, image)
+            original = Header(*upright.size, grey, alpha)
             fitted = _fit(_to_channels(upright, target.channels), target)
             pixels = np.asarray(fitted).reshape(target.height, target.width, target.channels)
     except BadImage:
@@ -118,6 +131,14 @@ def normalise(data: bytes | Pixels, target: Target) -> tuple[Pixels, Header]:
     except Exception as error:  # whatever a decoder raises at a file from outside is that file's fault
         raise BadImage(_reason(error)) from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), original  # [H, W, C] -> [C, H, W]
+
+
+def blank(pixels: Pixels) -> Literal["black", "white", ""]:
+    """Of what the pixels, uint8 of any shape, almost all are: 99.5 % of them black, or white, or neither."""
+    least = 0.995 * pixels.size
+    if np.count_nonzero(pixels < _BLACK_BELOW) >= least:
+        return "black"
+    return "white" if np.count_nonzero(pixels >= _WHITE_FROM) >= least else ""
 
 
 def _open(data: bytes) -> Image.Image:
@@ -136,26 +157,92 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        layout, colours = image.palette.getdata()
+        entries = np.frombuffer(colours, np.uint8)
+        red, green, blue = (entries[layout.index(letter) :: len(layout)] for letter in "RGB")
+        return bool((red == green).all() and (green == blue).all())
+    return image.mode in _GREY_MODES
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether the size is already that of the upright image: some versions of Pillow say it so for TIFF."""
+    return image.format == "TIFF" and image.size != (image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT])  # type: ignore[attr-defined]
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in _ALPHA_MODES
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Of an image that is not decoded yet: Pillow keeps 8 bits of colour, and says only here that there were more."""
+    return image.mode.startswith("I") or any("16" in _raw_mode(tile) for tile in getattr(image, "tile", []))
+
+
+def _values_of_16_bits(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
+    """uint16 [H, W], or [H, W, C] without alpha, of an image that is not decoded yet.
+
+    Raises:
+        BadImage: its values do not fit 16 bits.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise BadImage("has 32-bit pixels; at most 16 bits are known")
+        return values.astype(np.uint16)
+    with _open(data) as again:
+        again.tile = [_of_low_bytes(tile) for tile in again.tile]  # type: ignore[attr-defined]
+        high, low = (np.asarray(half)[..., :3].astype(np.uint16) for half in (image, again))
+    return high << np.uint16(8) | low
+
+
+def _of_low_bytes(tile: Any) -> Any:
+    """What tells Pillow's decoder to take the low byte of each 16-bit value, where `tile` has it take the high one."""
+    kind, depth = _raw_mode(tile).rsplit(";", 1)
+    # Of grey with alpha Pillow knows the high byte only, which then stands for the low one too
+    raw_mode = f"{kind};{depth if kind == 'LA' else _LOW_BYTE[depth]}"
+    arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _to_8_bits(image: Image.Image, data: bytes, depth: int) -> Image.Image:
+    """An image of 16 bits in 8, of which `depth` bits are in use."""
+    values = _values_of_16_bits(image, data)
+    narrow = Image.fromarray(np.minimum(values >> np.uint16(depth - 8), 255).astype(np.uint8))
+    see_through = image.info.get("transparency")
+    if image.mode == "RGBA":
+        narrow.putalpha(image.getchannel("A"))
+    elif see_through is not None:
+        opaque = (values != np.array(see_through)).reshape(*values.shape[:2], -1).any(axis=2)
+        narrow.putalpha(Image.fromarray(np.where(opaque, np.uint8(255), np.uint8(0))))
+    return narrow
+
+
+def _upright(pixels: Image.Image, file: Image.Image) -> Image.Image:
+    """`pixels` turned as the EXIF data of `file` say."""
+    if pixels is not file:
+        exif = Image.Exif()
+        exif[_ORIENTATION_TAG] = file.getexif().get(_ORIENTATION_TAG, 1)
+        pixels.info["exif"] = exif.tobytes()
+    return ImageOps.exif_transpose(pixels)
+
+
 def _to_channels(image: Image.Image, channels: int) -> Image.Image:
     """8-bit grey ("L") or colour ("RGB")."""
-    image = _to_8bit(image)
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+    if image.mode in ("F", "LAB", "HSV"):
+        raise BadImage(f"pixel mode {image.mode} has no rule")
+    if _has_alpha(image):
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
     return image.convert("L" if channels == 1 else "RGB")
-
-
-def _to_8bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise BadImage("has 32-bit pixels; at most 16 bits are known")
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if image.mode in ("F", "LAB", "HSV"):
-        raise BadImage(f"pixel mode {image.mode} has no rule")
-    return image
 
 
 def _fit(image: Image.Image, target: Target) -> Image.Image:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +28,7 @@ from shards.contact_sheet import contact_sheet
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.files import write_whole
-from shards.images import RULES, BadImage, Header, Target, normalise, read_header
+from shards.images import BadImage, Header, Target, blank, normalise, read_header
 from shards.index import INDEX_NAME, Crop, DatasetIndex, Encoding, PackOptions, SourceRecord, write_index
 from shards.listing import BadFile
 from shards.order import subset_rank
@@ -36,12 +36,14 @@ from shards.parallel import map_ordered, usable_cores
 from shards.samples import Sample, build_sample, fingerprint
 from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series
 from shards.sources import FolderSource, Source, open_source
+from shards.survey import Decision, decide
 
 SHEET_NAME = "contact-sheet.png"
 BAD_NAME = "bad.jsonl"
 
 _FILES_PER_TASK = 64
 _BAD_SHOWN = 10
+_BLANK_SHOWN = 3
 
 
 def pack(
@@ -64,7 +66,7 @@ def pack(
 
     Args:
         resolution: side of the square that every image becomes. None: the images' own size, if they all have the same.
-        channels: 1 grey, 3 RGB. None: grey if more than half of the images are stored without colour.
+        channels: 1 grey, 3 RGB. None: RGB if any of the images has colour.
         crop: how a square is made of what is none: "center", "pad" or "squash".
         subset: take this many of the files, chosen by `seed`. For one seed, a smaller subset lies within a larger one;
             a file that turns out bad is not replaced.
@@ -99,10 +101,10 @@ def pack(
         return _keep_what_is_there(job)
     plan = json.dumps({"input": opened.stamp(), "options": options.model_dump()}, sort_keys=True)
     check_free(job.out, plan)
-    target = _survey(job)
+    decision = _survey(job)
     with open_series(job.out, plan, int(shard_mb * 1e6)) as series:
-        _make_shards(job, series, target)
-        index = _finish(job, series, allowed, target)
+        _make_shards(job, series, decision.target)
+        index = _finish(job, series, allowed, decision)
     forget_journal(job.out)
     return index
 
@@ -195,35 +197,21 @@ def _options(**options: object) -> PackOptions:
 # What the images become
 
 
-def _survey(job: _Job) -> Target:
-    """The shape of every packed image, from the options and, where they leave it open, from all headers of the source.
+def _survey(job: _Job) -> Decision:
+    """What every packed image becomes, from the options and all headers of the source.
 
     From all, also for a subset: so that subsets of one set have one shape.
     """
-    resolution, channels = job.options.resolution, job.options.channels
-    if resolution is not None and channels is not None:
-        return Target(channels, resolution, resolution, job.options.crop, resize=True)
-    numbers = range(len(job.source.listing.items))
-    headers = list(job.map(_read_headers, job.source, list(numbers), "look"))
-    good = [number for number, header in zip(numbers, headers, strict=True) if isinstance(header, Header)]
+    items = job.source.listing.items
+    headers = list(job.map(_read_headers, job.source, list(range(len(items))), "look"))
+    good = [(item.name, header) for item, header in zip(items, headers, strict=True) if isinstance(header, Header)]
     if not good:
-        items = job.source.listing.items
-        bad = [BadFile(item.name, reason) for item, reason in zip(items, headers, strict=True)]
+        bad = [BadFile(item.name, str(reason)) for item, reason in zip(items, headers, strict=True)]
         raise _nothing_left(job.source, [*bad, *job.refused])
-    if channels is None:
-        channels = 1 if 2 * sum(headers[number].grey for number in good) > len(good) else 3
-    if resolution is not None:
-        return Target(channels, resolution, resolution, job.options.crop, resize=True)
-    first = good[0]
-    for number in good:
-        if _size(headers[number]) != _size(headers[first]):
-            found = ", ".join(f"{job.source.listing.items[n].name} {_size(headers[n])}" for n in (first, number))
-            raise ShardsUsageError(f"the images differ in size ({found}): say --resolution")
-    return Target(channels, headers[first].height, headers[first].width, job.options.crop, resize=False)
-
-
-def _size(header: Header) -> str:
-    return f"{header.width}x{header.height}"
+    names, readable = zip(*good, strict=True)
+    decision = decide(job.options, names, readable)
+    job.say(decision.line)
+    return decision
 
 
 def _read_headers(source: Source, numbers: Iterable[int]) -> list[Header | str]:
@@ -268,7 +256,9 @@ def _convert(shared: tuple[Source, Target, Encoding], numbers: Iterable[int]) ->
         about: dict[str, object] = {"name": item.name, "width": original.width, "height": original.height}
         if item.label >= 0:
             about["class"] = source.listing.classes[item.label]
-        results.append((content, build_sample(item.key, item.label, pixels, encoding, about)))
+        sample = build_sample(item.key, item.label, pixels, encoding, about)
+        colour = blank(pixels)
+        results.append((content, replace(sample, blank=f"{item.name} ({colour})") if colour else sample))
     return results
 
 
@@ -290,7 +280,7 @@ def _read_contents(source: Source, numbers: Iterable[int]) -> list[str]:
 # The dataset
 
 
-def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target) -> DatasetIndex:
+def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, decision: Decision) -> DatasetIndex:
     """Report what is bad; if it is little enough, write the index and the contact sheet."""
     bad = sorted([*job.refused, *series.bad], key=lambda file: file.name)
     files = len(job.chosen) + len(job.refused)
@@ -302,6 +292,7 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target)
         )
     if not series.shards:
         raise _nothing_left(job.source, bad)
+    target = decision.target
     index = DatasetIndex(
         count=len(series.digests),
         channels=target.channels,
@@ -309,7 +300,7 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target)
         width=target.width,
         classes=job.source.listing.classes,
         fingerprint=fingerprint(series.digests),
-        rules=RULES | {"crop": target.crop if target.resize else "none"},
+        rules=decision.rules,
         options=job.options,
         source=SourceRecord(
             kind=job.source.kind,
@@ -323,6 +314,7 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, target: Target)
     )
     write_whole(job.out / INDEX_NAME, write_index(index))
     _write_sheet(job.out)
+    _warn_of_blank(job, series.blank, index.count)
     return index
 
 
@@ -339,6 +331,15 @@ def _report(job: _Job, bad: list[BadFile]) -> None:
         job.say(f"bad: {len(bad) - _BAD_SHOWN} more, all in {job.out / BAD_NAME}")
     if job.source.listing.passed_over:
         job.say(f"{job.source.listing.passed_over} other files are no images by their names, and were passed over")
+
+
+def _warn_of_blank(job: _Job, pictures: list[str], count: int) -> None:
+    if pictures:
+        named = ", ".join(pictures[:_BLANK_SHOWN]) + (", ..." if len(pictures) > _BLANK_SHOWN else "")
+        job.say(
+            f"warning: {len(pictures):,} of {count:,} pictures are almost all black or white: {named}; "
+            f"look at {job.out / SHEET_NAME}"
+        )
 
 
 def _input_digest(job: _Job, contents: list[str]) -> str:

@@ -53,6 +53,7 @@ class Sample:
     crc32: int
     label: int
     digest: bytes  # sha256, 32 bytes
+    blank: str = ""  # the file's name and "black" or "white", if the picture is almost all of that
 
 
 def build_sample(key: str, label: int, pixels: Pixels, encoding: Encoding, about: dict[str, object]) -> Sample:

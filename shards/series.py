@@ -39,6 +39,7 @@ class Sealed(BaseModel):
     digests: list[str]  # of the samples, hex
     contents: list[str]  # sha256 of every input file, good and bad
     bad: list[tuple[str, str]]
+    blank: list[str] = []  # see shards.samples.Sample
 
 
 class ShardSeries:
@@ -74,6 +75,11 @@ class ShardSeries:
         """The input files so far that could not be packed."""
         return [BadFile(*bad) for sealed in self._sealed for bad in sealed.bad] + self._bad
 
+    @property
+    def blank(self) -> list[str]:
+        """The pictures of the finished shards that are almost all black or white."""
+        return [blank for sealed in self._sealed for blank in sealed.blank]
+
     def add(self, number: int, content: str, outcome: Sample | BadFile) -> None:
         """Input file `number`, whose bytes have the sha256 `content`: its sample, or what is wrong with it."""
         if isinstance(outcome, BadFile):
@@ -83,6 +89,7 @@ class ShardSeries:
                 self.seal(number)
             self._entries.append((self._size + BLOCK_BYTES, outcome.image_bytes, outcome.crc32, outcome.label))
             self._digests.append(outcome.digest.hex())
+            self._blank += [outcome.blank] if outcome.blank else []
             self._write(outcome.block)
         self._contents.append(content)
 
@@ -106,7 +113,14 @@ class ShardSeries:
             offsets_sha256=hashlib.sha256(offsets).hexdigest(),
         )
         bad = [(bad.name, bad.reason) for bad in self._bad]
-        sealed = Sealed(shard=shard, next=following, digests=self._digests, contents=self._contents, bad=bad)
+        sealed = Sealed(
+            shard=shard,
+            next=following,
+            digests=self._digests,
+            contents=self._contents,
+            bad=bad,
+            blank=self._blank,
+        )
         write_whole(self._out / JOURNAL_NAME / f"{stem}.json", sealed.model_dump_json().encode())
         self._sealed.append(sealed)
         self._begin()
@@ -116,6 +130,7 @@ class ShardSeries:
         self._digests: list[str] = []
         self._contents: list[str] = []
         self._bad: list[BadFile] = []
+        self._blank: list[str] = []
         self._size = 0
         self._sha256 = hashlib.sha256()
         self._file = (self._out / JOURNAL_NAME / "shard.tmp").open("wb")

@@ -37,7 +37,7 @@ def pack(
         typer.Option(metavar="N", help="Side of every image in pixels; needed where the images differ in size."),
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(metavar="1|3", help="Grey or RGB; default: as the images are.")
+        int | None, typer.Option(metavar="1|3", help="Grey or RGB; default: RGB if any image has colour.")
     ] = None,
     crop: Annotated[
         Literal["center", "pad", "squash"],

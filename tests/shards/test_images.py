@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from io import BytesIO
 
 import numpy as np
 import pytest
@@ -46,15 +45,59 @@ def test_grey_is_repeated_and_colour_takes_the_luma(encoded):
     assert pixels_of(encoded(np.array(orange)), channels=1)[0, 0, 0] == round(0.299 * 250 + 0.587 * 100 + 0.114 * 10)
 
 
-def test_16_bits_become_their_high_byte():
-    values = [0, 255, 256, 0x12FF, 0x8000, 0xFFFF]
-    wanted = [value >> 8 for value in values]
-    grey = png(6, 1, 16, 0, [struct.pack(">6H", *values)])
-    colour = png(6, 1, 16, 2, [b"".join(struct.pack(">3H", value, value, value) for value in values)])
-    tiff, pgm = BytesIO(), b"P5 6 1 65535\n" + struct.pack(">6H", *values)
-    Image.fromarray(np.array([values], np.uint16)).save(tiff, "TIFF")
-    for data in (grey, colour, tiff.getvalue(), pgm):
-        assert pixels_of(data, height=1, width=6, channels=1, resize=False)[0, 0].tolist() == wanted
+VALUES = [0, 255, 256, 0x12FF, 0x8000, 0xFFFF]
+
+
+def files_of_16_bits(encoded, values):
+    """One row of these values, in every way that 16 bits are stored: grey, colour, with alpha, both byte orders."""
+    count, wide = len(values), np.array([values], np.uint16)
+    grey = png(count, 1, 16, 0, [struct.pack(f">{count}H", *values)])
+    colour = png(count, 1, 16, 2, [b"".join(struct.pack(">3H", *(value,) * 3) for value in values)])
+    opaque = png(count, 1, 16, 6, [b"".join(struct.pack(">4H", *(value,) * 3, 0xFFFF) for value in values)])
+    pgm = f"P5 {count} 1 65535\n".encode() + wide.astype(">u2").tobytes()
+    return [grey, colour, opaque, pgm, *(encoded(Image.fromarray(wide), "TIFF", **how) for how in ({}, DEFLATE))]
+
+
+DEFLATE = {"compression": "tiff_adobe_deflate"}
+
+
+@pytest.mark.parametrize("depth", [8, 12, 16])
+def test_16_bits_become_the_high_ones_of_those_in_use(encoded, depth):
+    values = [value >> (16 - depth) for value in VALUES]
+    for data in files_of_16_bits(encoded, values):
+        assert read_header(data).peak == max(values)
+        pixels, _ = normalise(data, Target(1, 1, len(values), "center", False, depth))
+        assert pixels[0, 0].tolist() == [value >> (depth - 8) for value in values]
+
+
+def test_what_has_8_bits_has_no_peak(picture, encoded):
+    for kind in ("PNG", "JPEG", "TIFF", "GIF", "PPM"):
+        assert read_header(encoded(picture(0), kind)).peak is None
+
+
+def test_16_bits_keep_their_alpha_and_their_rotation(encoded):
+    see_through = png(2, 1, 16, 6, [struct.pack(">8H", 0, 0, 0, 0xFFFF, 0, 0, 0, 0)])
+    assert pixels_of(see_through, height=1, width=2, resize=False)[0, 0].tolist() == [0, 255]
+    key = png(2, 1, 16, 0, [struct.pack(">2H", 513, 512)], (b"tRNS", struct.pack(">H", 512)))
+    assert pixels_of(key, height=1, width=2, resize=False)[0, 0].tolist() == [2, 255]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown 90 degrees clockwise
+    for kind in ("PNG", "TIFF"):
+        data = encoded(Image.fromarray(np.array([[0, 0x8000]], np.uint16)), kind, exif=exif)
+        header = read_header(data)
+        assert (header.width, header.height) == (1, 2)
+        assert pixels_of(data, height=2, width=1, channels=1, resize=False)[0].tolist() == [[0], [128]]
+
+
+def test_colour_and_alpha_show_in_the_header(picture, encoded):
+    rgb, grey = Image.fromarray(picture(0)), Image.fromarray(picture(0, channels=1))
+    greys = Image.new("P", (4, 4))
+    greys.putpalette([0, 0, 0, 90, 90, 90])
+    cases = [(rgb, False, False), (grey, True, False), (rgb.convert("RGBA"), False, True), (greys, True, False)]
+    cases += [(grey.convert("LA"), True, True), (rgb.quantize(8), False, False)]
+    for image, is_grey, has_alpha in cases:
+        header = read_header(encoded(image))
+        assert (header.grey, header.alpha) == (is_grey, has_alpha)
 
 
 def test_more_than_16_bits_have_no_rule(encoded):
@@ -90,7 +133,7 @@ def test_exif_rotation_is_applied(encoded):
     exif[0x0112] = 6  # the camera was turned: show it 90 degrees clockwise
     left_half_white = np.zeros((8, 16), np.uint8)
     left_half_white[:, :8] = 255
-    for kind in ("JPEG", "PNG"):
+    for kind in ("JPEG", "PNG", "TIFF"):
         data = encoded(left_half_white, kind, exif=exif)
         header = read_header(data)
         assert (header.width, header.height) == (8, 16)

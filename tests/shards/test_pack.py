@@ -168,14 +168,70 @@ def test_members_have_no_date_and_no_owner(packed):
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
 
 
-def test_channels_are_what_the_set_mostly_is(tmp_path, picture, encoded):
-    for colour, wanted in ((1, 1), (2, 1), (3, 3)):  # of five images; a tie cannot be
-        folder = tmp_path / f"{colour}"
-        folder.mkdir()
-        for number in range(5):
-            (folder / f"{number}.png").write_bytes(encoded(picture(number, channels=3 if number < colour else 1)))
-        assert pack(folder, tmp_path / f"out{colour}").channels == wanted
-    assert pack(tmp_path / "1", tmp_path / "asked", channels=3).channels == 3
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (1, 3), (5, 3)])
+def test_no_colour_is_lost(tmp_path, picture, encoded, colour, channels, capsys):
+    """Of five images some have colour; one palette of greys has none."""
+    (tmp_path / "files").mkdir()
+    for number in range(5):
+        data = encoded(picture(number, channels=3 if number < colour else 1))
+        (tmp_path / "files" / f"{number}.png").write_bytes(data)
+    index = pack(tmp_path / "files", tmp_path / "out", progress=True)
+    counted = f"({colour} in colour, {5 - colour} grey)"
+    assert index.channels == channels
+    assert counted in index.rules["channels"]
+    assert f"5 images become {'grey' if channels == 1 else 'RGB'} {counted}; 8 bits" in capsys.readouterr().err
+    assert pack(tmp_path / "files", tmp_path / "asked", channels=4 - channels).channels == 4 - channels
+
+
+def test_what_is_decided_is_said_in_one_line(tmp_path, picture, encoded, capsys):
+    (tmp_path / "files").mkdir()
+    see_through = Image.fromarray(picture(0, 9, 7)).convert("RGBA")
+    deep = Image.fromarray(picture(1, channels=1).astype(np.uint16) << 4)
+    for number, image in enumerate((see_through, deep, picture(2), picture(3, 20, 30))):
+        (tmp_path / "files" / f"{number}.png").write_bytes(encoded(image))
+    pack(tmp_path / "files", tmp_path / "out", resolution=6, progress=True)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "4 images become RGB (3 in colour, 1 grey); 8 bits (1 of 16 with values up to 4080: v >> 4); "
+        "alpha over white (1); 6x6 (2 of 7x9 to 30x20, crop center)"
+    )
+
+
+def deep_images(folder, encoded, bits):
+    """Two images of 16 bits, of which `bits` are in use, and one of 8."""
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 1 << bits, (2, 6, 6)).astype(np.uint16)
+    values[1, 0, 0] = (1 << bits) - 1
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(encoded(values[number]))
+    (folder / "2.png").write_bytes(encoded(np.full((6, 6), 77, np.uint8)))
+    return values
+
+
+@pytest.mark.parametrize(("bits", "depth"), [(8, 8), (10, 10), (12, 12), (14, 14), (15, 16), (16, 16)])
+def test_one_depth_holds_for_all_images_of_16_bits(tmp_path, encoded, bits, depth):
+    values = deep_images(tmp_path / "files", encoded, bits)
+    for options in ({}, {"resolution": 6, "channels": 1}, {"subset": 2}):  # asked or not, and for a subset too
+        out = tmp_path / f"out{len(options)}"
+        index = pack(tmp_path / "files", out, **options)
+        assert index.rules["16bit"].endswith(f"v >> {depth - 8}")
+        pixels = {key: np.frombuffer(data, np.uint8) for key, data in contents(out).items()}
+        for key in pixels.keys() & {"0", "1"}:
+            assert (pixels[key] == (values[int(key)] >> (depth - 8)).ravel()).all()
+        assert set(pixels.get("2", [77])) == {77}
+
+
+@pytest.mark.parametrize("limit_mb", [0.004, 64])
+def test_almost_black_and_white_pictures_are_named(tmp_path, picture, encoded, capsys, limit_mb):
+    """Also when they lie in shards that an earlier start has finished."""
+    (tmp_path / "files").mkdir()
+    one_speck = np.full((20, 20), 3, np.uint8)
+    one_speck[4, 4] = 255
+    drawn = np.full((20, 20), 255, np.uint8)
+    drawn[9:11, 4:8] = 0  # few strokes on white are a picture
+    for number, image in enumerate((one_speck, drawn, picture(0, 20, 20, 1), np.full((20, 20), 250, np.uint8))):
+        (tmp_path / "files" / f"{number}.png").write_bytes(encoded(image))
+    pack(tmp_path / "files", tmp_path / "out", shard_mb=limit_mb, progress=True)
+    assert "2 of 4 pictures are almost all black or white: 0.png (black), 3.png (white)" in capsys.readouterr().err
 
 
 def test_images_of_two_sizes_need_a_resolution(tmp_path, make_images):

@@ -1,0 +1,88 @@
+"""What every image of a set becomes, decided once for the whole set from the options and all headers.
+
+    channels    as asked; else colour if any image has colour, so that nothing is lost
+    depth       of images stored with 16 bits: the least of 8, 10, 12, 14 and 16 bits that holds their largest value
+    size        as asked; else the size that all of them have
+
+The decision is a function of the input and the options. It stands in words in index.json and is said when packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shards.errors import ShardsUsageError
+from shards.images import RULES, Header, Target
+from shards.index import PackOptions
+
+_DEPTHS = (8, 10, 12, 14, 16)  # of sensors; a peak of 15 bits is a dark picture of 16 rather
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What every image becomes, and why."""
+
+    target: Target
+    rules: dict[str, str]  # for index.json
+    line: str  # for the person who packs: what was decided, with the counts behind it
+
+
+def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header]) -> Decision:
+    """The decision for a set whose readable images have these names and headers, at least one.
+
+    Raises:
+        ShardsUsageError: the images differ in size, and no resolution was asked for.
+    """
+    channels, why_channels = _channels(options, headers)
+    depth, why_depth = _depth(headers)
+    width, height = (options.resolution,) * 2 if options.resolution is not None else _common_size(names, headers)
+    resize = options.resolution is not None
+    target = Target(channels, height, width, options.crop, resize, depth)
+    rules = RULES | {"channels": why_channels, "16bit": why_depth, "crop": options.crop if resize else "none"}
+    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), _size(target, headers)]
+    return Decision(target, rules, f"{len(headers):,} images become " + "; ".join(said))
+
+
+def _channels(options: PackOptions, headers: Sequence[Header]) -> tuple[Literal[1, 3], str]:
+    grey = sum(header.grey for header in headers)
+    colour = len(headers) - grey
+    channels = options.channels or (3 if colour else 1)
+    asked = "as asked: " if options.channels else ""
+    return channels, f"{'grey' if channels == 1 else 'RGB'} ({asked}{colour:,} in colour, {grey:,} grey)"
+
+
+def _depth(headers: Sequence[Header]) -> tuple[int, str]:
+    peaks = [header.peak for header in headers if header.peak is not None]
+    if not peaks:
+        return 16, "none has 16"
+    depth = next(depth for depth in _DEPTHS if max(peaks) < 1 << depth)
+    return depth, f"{len(peaks):,} of 16 with values up to {max(peaks)}: v >> {depth - 8}"
+
+
+def _alpha(headers: Sequence[Header]) -> list[str]:
+    count = sum(header.alpha for header in headers)
+    return [f"alpha over white ({count:,})"] if count else []
+
+
+def _common_size(names: Sequence[str], headers: Sequence[Header]) -> tuple[int, int]:
+    """Width and height of all images."""
+    for name, header in zip(names, headers, strict=True):
+        if (header.width, header.height) != (headers[0].width, headers[0].height):
+            found = f"{names[0]} {_pixels(headers[0])}, {name} {_pixels(header)}"
+            raise ShardsUsageError(f"the images differ in size ({found}): say --resolution")
+    return headers[0].width, headers[0].height
+
+
+def _size(target: Target, headers: Sequence[Header]) -> str:
+    size = f"{target.width}x{target.height}"
+    other = [header for header in headers if (header.width, header.height) != (target.width, target.height)]
+    if not other:
+        return f"{size} (all have it)"
+    smallest, largest = (choose(other, key=lambda header: header.width * header.height) for choose in (min, max))
+    return f"{size} ({len(other):,} of {_pixels(smallest)} to {_pixels(largest)}, crop {target.crop})"
+
+
+def _pixels(header: Header) -> str:
+    return f"{header.width}x{header.height}"
