@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import ShardsError, refusal
-from shards.index import INDEX_NAME, DatasetIndex
+from shards.index import INDEX_NAME, VECTORS_NAME, DatasetIndex
 from shards.location import Location
 from shards.samples import BLOCK_BYTES, BadSample, check_header, decode, key_of_header, parse_offsets
+from shards.vectors import read_vectors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +118,15 @@ class ShardDataset:
         offsets = [self._offsets_of(number)["label"] for number in range(len(self.index.shards))]
         return np.concatenate(offsets).astype(np.int64)
 
+    def vectors(self) -> NDArray[np.float32] | None:
+        """The label of every image where labels are vectors, float32 [len, dim]: NaN for one without. Else None.
+
+        Raises:
+            ShardsError: the file of labels is damaged.
+        """
+        record = self.index.vectors
+        return None if record is None else read_vectors(self._location, record, self.index.count)
+
     def close(self) -> None:
         """Close all files, and forget where images lie in them. Reading opens them again."""
         self._open.clear()
@@ -129,6 +139,7 @@ class ShardDataset:
         """Every shard is there and as long as the index says: cheap, and it catches most of what goes wrong."""
         expected = {shard.name: shard.bytes for shard in self.index.shards}
         names = [*expected, *(shard.offsets_name for shard in self.index.shards)]
+        names += [VECTORS_NAME] if self.index.vectors is not None else []
         sizes = self._location.sizes(names)
         for name in names:
             size, right = sizes[name], expected.get(name, sizes[name])

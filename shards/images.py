@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from shards.index import Crop
 
@@ -35,10 +35,24 @@ MAX_SIDE_PX = 1 << 15
 MAX_PIXELS = 80_000_000
 
 # Formats whose decoders only decode: no PostScript, no PDF, nothing that starts a program
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"}
+# Images that are passed over, and what to do about it
+NOT_READ = {".npy": "save the arrays as PNG", **dict.fromkeys((".raw", ".dng", ".psd"), "convert to PNG")}
+if features.check("avif"):
+    FORMATS.append("AVIF")
+    SUFFIXES |= {".avif", ".avifs"}
+else:
+    NOT_READ[".avif"] = "pip install 'pillow>=11.3'"
+try:
+    import pillow_heif
+except ImportError:
+    NOT_READ |= dict.fromkeys((".heic", ".heif"), "pip install pillow-heif")
+else:
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
+    SUFFIXES |= {".heic", ".heif", ".hif"}
 
 RULES = {
     "frames": "first",

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shards.errors import ShardsError
 
+VECTORS_NAME = "labels.npy"
 INDEX_NAME = "index.json"
+VECTORS_NAME = "labels.npy"
 FORMAT_VERSION: Literal[1] = 1
 MAX_INDEX_BYTES = 256 << 20
 
@@ -56,6 +58,13 @@ class SourceRecord(_Record):
     digest: Sha256  # over the key and the content of every chosen file, in order
 
 
+class VectorRecord(_Record):
+    """Labels that are vectors: float32 [count, dim] in labels.npy, a row for each image; see shards.vectors."""
+
+    dim: int = Field(gt=0)
+    sha256: Sha256  # of the file
+
+
 class PackOptions(_Record):
     """The options of `pack` that decide what is written. None: taken from the images themselves."""
 
@@ -66,6 +75,7 @@ class PackOptions(_Record):
     seed: int = Field(0, ge=0)  # of the subset
     shard_mb: float = Field(64, gt=0)
     encoding: Encoding = "png"
+    labels: Literal["class", "vector", "none"] = "class"
 
 
 class DatasetIndex(_Record):
@@ -77,6 +87,7 @@ class DatasetIndex(_Record):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     classes: list[str]  # names by label; empty if unlabelled
+    vectors: VectorRecord | None = None  # where labels are vectors
     fingerprint: Sha256  # of keys, labels and pixels in order, whatever the encoding and the size of the shards
     rules: dict[str, str]  # how image files became pixels, in words
     options: PackOptions

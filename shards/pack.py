@@ -2,6 +2,7 @@
 
     OUT/000000.tar, 000000.offsets    appear whole, one after the other (shards.series)
         bad.jsonl                     {"name", "reason"} of every file that could not be packed; absent if none
+        labels.npy                    labels that are vectors, float32 [images, numbers]; absent where they are none
         index.json                    what makes OUT a dataset
         contact-sheet.png
 
@@ -28,15 +29,25 @@ from shards.contact_sheet import contact_sheet
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.files import write_whole
-from shards.images import BadImage, Header, Target, blank, normalise, read_header
-from shards.index import INDEX_NAME, Crop, DatasetIndex, Encoding, PackOptions, SourceRecord, write_index
-from shards.listing import BadFile
+from shards.images import NOT_READ, BadImage, Header, Target, blank, normalise, read_header
+from shards.index import (
+    INDEX_NAME,
+    Crop,
+    DatasetIndex,
+    Encoding,
+    PackOptions,
+    SourceRecord,
+    VectorRecord,
+    write_index,
+)
+from shards.listing import BadFile, Labels, Listing
 from shards.order import subset_rank
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import Sample, build_sample, fingerprint
 from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series
 from shards.sources import FolderSource, Source, open_source
 from shards.survey import Decision, decide
+from shards.vectors import write_vectors
 
 SHEET_NAME = "contact-sheet.png"
 BAD_NAME = "bad.jsonl"
@@ -61,6 +72,7 @@ def pack(
     encoding: Encoding = "png",
     progress: bool = True,
     torchvision_root: Path | None = None,
+    labels: Labels = "class",
 ) -> DatasetIndex:
     """Pack the images of `source` (see shards.sources) into the folder `out`.
 
@@ -76,6 +88,7 @@ def pack(
         encoding: "png", or "raw" for uint8 arrays, which are larger and faster to read.
         progress: show bars and remarks on stderr.
         torchvision_root: where torchvision keeps its datasets.
+        labels: "class": of class folders, or of dataset.json; "vector": lists of numbers in dataset.json; "none".
 
     Returns:
         The index. If `out` already holds just what would be packed, it is left as it is.
@@ -92,9 +105,10 @@ def pack(
         seed=seed,
         shard_mb=shard_mb,
         encoding=encoding,
+        labels=labels,
     )
     allowed = _Allowance.parse(max_bad)
-    opened = open_source(source, torchvision_root=torchvision_root)
+    opened = open_source(source, torchvision_root=torchvision_root, labels=labels)
     job = _Job(opened, Path(out), options, workers or usable_cores(), progress)
     job.check()
     if (job.out / INDEX_NAME).exists():
@@ -293,13 +307,15 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, decision: Decis
     if not series.shards:
         raise _nothing_left(job.source, bad)
     target = decision.target
+    vectors = _vectors(job, series.bad)
     index = DatasetIndex(
         count=len(series.digests),
         channels=target.channels,
         height=target.height,
         width=target.width,
         classes=job.source.listing.classes,
-        fingerprint=fingerprint(series.digests),
+        vectors=vectors,
+        fingerprint=fingerprint(series.digests, vectors),
         rules=decision.rules,
         options=job.options,
         source=SourceRecord(
@@ -329,8 +345,30 @@ def _report(job: _Job, bad: list[BadFile]) -> None:
         job.say(f"bad: {file.name}: {file.reason}")
     if len(bad) > _BAD_SHOWN:
         job.say(f"bad: {len(bad) - _BAD_SHOWN} more, all in {job.out / BAD_NAME}")
-    if job.source.listing.passed_over:
-        job.say(f"{job.source.listing.passed_over} other files are no images by their names, and were passed over")
+    listing = job.source.listing
+    if listing.unlabelled:
+        job.say(f"{listing.unlabelled} of {len(listing.items)} images have no label, and are kept without one")
+    if listing.passed_over:
+        types = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in listing.passed_over.items())
+        total = sum(listing.passed_over.values())
+        job.say(f"{total} other files are no images by their names, and were passed over: {types}{_advice(listing)}")
+
+
+def _advice(listing: Listing) -> str:
+    """What to do about passed-over files that are images of a kind."""
+    if not any(suffix in listing.passed_over for suffix in NOT_READ):
+        return ""
+    known = ", ".join(f"{suffix}: {advice}" for suffix, advice in NOT_READ.items() if suffix in listing.passed_over)
+    return f" ({known})"
+
+
+def _vectors(job: _Job, bad: list[BadFile]) -> VectorRecord | None:
+    """labels.npy and its record; None unless labels are vectors."""
+    listing, refused = job.source.listing, {file.name for file in bad}
+    if not listing.vector_dim:
+        return None
+    items = [listing.items[number] for number in job.chosen]
+    return write_vectors(job.out, [item.vector for item in items if item.name not in refused], listing.vector_dim)
 
 
 def _warn_of_blank(job: _Job, pictures: list[str], count: int) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards.errors import ShardsError
-from shards.index import Encoding
+from shards.index import Encoding, VectorRecord
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -72,9 +72,13 @@ def sample_digest(key: str, label: int, pixels: Pixels) -> bytes:
     return hashlib.sha256(about + pixels.tobytes()).digest()
 
 
-def fingerprint(digests: list[bytes]) -> str:
-    """The dataset's fingerprint from the digests of its samples in order: sha256 over them, in hex."""
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+def fingerprint(digests: list[bytes], vectors: VectorRecord | None = None) -> str:
+    """The dataset's fingerprint from the digests of its samples in order: sha256 over them, in hex.
+
+    Labels that are vectors count by the digest of their file.
+    """
+    labels = b"" if vectors is None else bytes.fromhex(vectors.sha256)
+    return hashlib.sha256(b"".join(digests) + labels).hexdigest()
 
 
 def decode(data: bytes, shape: Shape, encoding: Encoding) -> Pixels:

@@ -1,7 +1,8 @@
 """What can be packed: numbered images with keys and labels, each read when it is wanted.
 
-    FOLDER               with links followed
-    FILE.tar, FILE.zip   read in place, never unpacked; links, absolute paths and `..` are bad members
+    FOLDER               with links followed; a folder that may not be read is an error
+    FILE.tar, FILE.zip   read in place, never unpacked; links within are followed; absolute paths and `..` are bad
+                         members; an archive that has lost its end is an error
     builtin:NAME         shards.builtin
     torchvision:NAME     the training split of a torchvision dataset; downloaded if it is not there
     SHARDS               a packed dataset, folder or URL, to be packed again: another size, a subset, other shards
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import lzma
 import os
+import posixpath
 import stat
 import tarfile
 import zipfile
@@ -32,11 +35,14 @@ from shards.errors import ShardsError, ShardsUsageError
 from shards.files import cache_root
 from shards.images import MAX_FILE_BYTES, BadImage
 from shards.index import INDEX_NAME
-from shards.listing import BadFile, Item, Listing, list_files, safe_name
+from shards.listing import BadFile, Item, Labels, Listing, list_files, safe_name
 from shards.missing import no_such
 from shards.remote import is_remote
 
 Pixels = NDArray[np.uint8]
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError)
+_MOST_LINKS = 40  # in a row, as Linux has it
 
 # name: the arguments that select the training split
 TORCHVISION: dict[str, dict[str, Any]] = {
@@ -75,27 +81,34 @@ class Source(ABC):
         """A text that changes when the input does (and perhaps when it does not), found without reading images."""
 
 
-def open_source(spec: str | Path, *, torchvision_root: Path | None = None) -> Source:
+def open_source(spec: str | Path, *, torchvision_root: Path | None = None, labels: Labels = "class") -> Source:
     """The source that `spec` names.
+
+    Args:
+        labels: which labels of a folder or an archive to read; see `shards.listing`.
 
     Raises:
         ShardsUsageError: there is no such source.
         ShardsError: there is, but it cannot be read.
     """
     text, path = str(spec), Path(spec)
+    source: Source | None = None
     if text.startswith("builtin:"):
-        return BuiltinSource(text.removeprefix("builtin:"))
-    if text.startswith("torchvision:"):
-        return TorchvisionSource(text.removeprefix("torchvision:"), torchvision_root or cache_root() / "torchvision")
-    if is_remote(text) or (path / INDEX_NAME).is_file():
-        return PackedSource(text)
+        source = BuiltinSource(text.removeprefix("builtin:"))
+    elif text.startswith("torchvision:"):
+        source = TorchvisionSource(text.removeprefix("torchvision:"), torchvision_root or cache_root() / "torchvision")
+    elif is_remote(text) or (path / INDEX_NAME).is_file():
+        source = PackedSource(text)
+    if source is not None:
+        source.listing = source.listing.with_labels(labels)
+        return source
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, labels)
     if not path.is_file():
         raise ShardsUsageError(_unknown(text))
     if zipfile.is_zipfile(path):
-        return ZipSource(path)
-    return TarSource(path)
+        return ZipSource(path, labels)
+    return TarSource(path, labels)
 
 
 class FolderSource(Source):
@@ -103,9 +116,9 @@ class FolderSource(Source):
 
     kind = "folder"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, labels: Labels) -> None:
         self.root = root
-        self.name = root.resolve().name
+        self.name = _text(root.resolve().name)
         stamps: dict[str, tuple[int, int]] = {}
         bad = []
         for path, reason in _walk(root, set()):
@@ -116,7 +129,7 @@ class FolderSource(Source):
                 status = path.stat()
                 stamps[name] = (status.st_size, status.st_mtime_ns)
         self._stamp = hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()
-        self.listing = list_files(stamps, bad, self._read_file)
+        self.listing = list_files(stamps, bad, self._read_file, labels)
 
     def read(self, number: int) -> bytes:
         """See Source."""
@@ -139,24 +152,33 @@ class TarSource(Source):
 
     kind = "tar"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: Labels) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = _text(path.stem)
         self._spans: dict[str, tuple[int, int]] = {}
         bad = []
+        links: dict[str, str] = {}
+        present: set[str] = set()
+        end = 0
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
+                    end = _end_of(member)
                     if member.isdir():
                         continue
-                    name, reason = _admit(member.name, self._spans, None if member.isreg() else "not a plain file")
+                    link = member.issym() or member.islnk()
+                    name, reason = _admit(member.name, present, _refusal_of_tar_member(member))
                     if reason:
-                        bad.append(BadFile(name, "a link" if member.issym() or member.islnk() else reason))
+                        bad.append(BadFile(name, reason))
+                    elif link:
+                        links[name] = _target(name, member.linkname, from_top=member.islnk())
                     else:
                         self._spans[name] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, ValueError) as error:
             raise ShardsUsageError(f"{path}: neither a zip nor an uncompressed tar that can be read: {error}") from None
-        self.listing = list_files(self._spans, bad, self._read_member)
+        _require_end_of_tar(path, end)
+        bad += _follow(links, self._spans)
+        self.listing = list_files(self._spans, bad, self._read_member, labels)
 
     def read(self, number: int) -> bytes:
         """See Source."""
@@ -170,8 +192,11 @@ class TarSource(Source):
         offset, size = self._spans[name]
         if size > MAX_FILE_BYTES:
             raise BadImage(f"too large: {size:,} bytes, at most {MAX_FILE_BYTES:,}")
-        with self.path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror}") from None
         if len(data) != size:
             raise BadImage("cut off by the end of the archive")
         return data
@@ -182,21 +207,29 @@ class ZipSource(Source):
 
     kind = "zip"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: Labels) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = _text(path.stem)
         self._handle: tuple[int, zipfile.ZipFile] | None = None
         self._members: dict[str, zipfile.ZipInfo] = {}
         bad = []
+        links: dict[str, str] = {}
+        present: set[str] = set()
         for info in self._zip().infolist():
             if info.is_dir():
                 continue
-            name, reason = _admit(info.filename, self._members, _refusal_of_zip_member(info))
+            name, reason = _admit(info.filename, present, _refusal_of_zip_member(info))
             if reason:
                 bad.append(BadFile(name, reason))
+            elif stat.S_ISLNK(info.external_attr >> 16):
+                try:
+                    links[name] = _target(name, self._zip().read(info).decode(errors="replace"), from_top=False)
+                except _DAMAGED as error:
+                    bad.append(BadFile(name, f"a damaged link: {error}"))
             else:
                 self._members[name] = info
-        self.listing = list_files(self._members, bad, self._read_member)
+        bad += _follow(links, self._members)
+        self.listing = list_files(self._members, bad, self._read_member, labels)
 
     def read(self, number: int) -> bytes:
         """See Source."""
@@ -215,7 +248,7 @@ class ZipSource(Source):
             raise BadImage(f"too large: {info.file_size:,} bytes, at most {MAX_FILE_BYTES:,}")
         try:
             return self._zip().read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise BadImage(f"a damaged member: {error}") from None
 
     def _zip(self) -> zipfile.ZipFile:
@@ -223,7 +256,7 @@ class ZipSource(Source):
         if self._handle is None or self._handle[0] != os.getpid():
             try:
                 self._handle = (os.getpid(), zipfile.ZipFile(self.path))
-            except (zipfile.BadZipFile, OSError) as error:
+            except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
                 raise ShardsError(f"{self.path}: a damaged zip: {error}") from None
         return self._handle[1]
 
@@ -295,8 +328,16 @@ class PackedSource(Source):
         self._dataset = ShardDataset(path)
         self.name = self._dataset.name
         keys = map(self._dataset.key, range(len(self._dataset)))
-        items = [Item(key, key, label) for key, label in zip(keys, self._dataset.labels().tolist(), strict=True)]
-        self.listing = Listing(items, self._dataset.index.classes, bad=[])
+        vectors = self._dataset.vectors()
+        rows = [()] * len(self._dataset) if vectors is None else [tuple(row) for row in vectors.tolist()]
+        items = [
+            Item(key, key, label, row)
+            for key, label, row in zip(keys, self._dataset.labels().tolist(), rows, strict=True)
+        ]
+        record = self._dataset.index.vectors
+        self.listing = Listing(
+            items, self._dataset.index.classes, bad=[], vector_dim=0 if record is None else record.dim
+        )
 
     def read(self, number: int) -> Pixels:
         """See Source."""
@@ -326,9 +367,8 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, s
     visited.add((status.st_dev, status.st_ino))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield folder, f"cannot be listed: {error.strerror}"
-        return
+    except OSError as error:  # --max-bad counts files: nobody knows how many are in there
+        raise ShardsError(f"{folder}: this folder cannot be read: {error.strerror}") from None
     for entry in entries:
         path = folder / entry.name
         if entry.is_dir():
@@ -343,23 +383,84 @@ def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, s
             yield path, "a link that leads nowhere" if entry.is_symlink() else "not a plain file"
 
 
-def _admit(member: str, present: dict[str, Any], reason: str | None) -> tuple[str, str | None]:
-    """An archive member's plain path, and the reason to refuse it or None."""
+def _admit(member: str, present: set[str], reason: str | None) -> tuple[str, str | None]:
+    """An archive member's plain path, and the reason to refuse it or None. An admitted one is then present."""
     name = safe_name(member)
     if name is None:
         return member, "leads out of the archive"
     if reason is None and name in present:
         reason = "duplicate key: the archive holds this path twice"
+    if reason is None:
+        present.add(name)
     return name, reason
 
 
+def _refusal_of_tar_member(member: tarfile.TarInfo) -> str | None:
+    if member.issym() or member.islnk():
+        return None
+    if not member.isreg():
+        return "not a plain file"
+    return "a negative size" if member.size < 0 else None
+
+
 def _refusal_of_zip_member(info: zipfile.ZipInfo) -> str | None:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind == stat.S_IFLNK:
-        return "a link"
-    if kind not in (0, stat.S_IFREG):
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFLNK):
         return "not a plain file"
     return "encrypted" if info.flag_bits & 1 else None
+
+
+def _target(name: str, link: str, *, from_top: bool) -> str:
+    """Where a link of an archive leads, as a path within it; "" if it leads out. Hard links start at the top."""
+    start = "" if from_top else posixpath.dirname(name)
+    path = posixpath.normpath(posixpath.join(start, link))
+    return "" if path.startswith(("/", "..")) else path
+
+
+def _follow(links: dict[str, str], files: dict[str, Any]) -> list[BadFile]:
+    """Let every link stand for the file that it leads to, in `files`. Those that lead to none are refused."""
+    bad = []
+    for name in links:
+        place, steps = links[name], 0
+        while place in links and steps < _MOST_LINKS:
+            place, steps = links[place], steps + 1
+        if place in files:
+            files[name] = files[place]
+        else:
+            bad.append(BadFile(name, f"a link that leads {'to no file' if place else 'out'} of the archive"))
+    return bad
+
+
+def _end_of(member: tarfile.TarInfo) -> int:
+    """Where the next member begins, or the mark of the archive's end."""
+    size = max(0, member.size) if member.isreg() else 0
+    return member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _require_end_of_tar(path: Path, end: int) -> None:
+    """A tar ends with zeros. One that broke off between two members looks whole without them; one that another was
+    appended to has more behind them.
+
+    Raises ShardsError.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(tarfile.BLOCKSIZE)
+        if len(rest) < tarfile.BLOCKSIZE or any(rest):
+            raise ShardsError(
+                f"{path}: the archive has lost its end: a download or a copy broke off, and images are missing; get it "
+                "again, or, if it is all there is, unpack it and pack the folder"
+            )
+        while rest := file.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise ShardsError(
+                    f"{path}: something follows the end of the archive, perhaps a second one: unpack it, with "
+                    "`tar --ignore-zeros -xf`, and pack the folder"
+                )
+
+
+def _text(name: str) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _file_stamp(path: Path) -> str:

@@ -26,6 +26,7 @@ from shards.index import INDEX_NAME, DatasetIndex, ShardRecord
 from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import SUFFIX, BadSample, decode, fingerprint, parse_offsets, sample_digest
+from shards.vectors import read_vectors
 
 _MAX_MEMBER_BYTES = 1 << 30
 
@@ -78,7 +79,12 @@ def verify(
     problems = [problem for found in findings for problem in found.problems]
     problems += _repeated_keys(index, findings)
     digests = [digest for found in findings for digest in found.digests]
-    if not problems and fingerprint(digests) != index.fingerprint:
+    if index.vectors is not None:
+        try:
+            read_vectors(location, index.vectors, index.count)
+        except ShardsError as error:
+            problems.append(str(error))
+    if not problems and fingerprint(digests, index.vectors) != index.fingerprint:
         problems.append(f"{INDEX_NAME}: the fingerprint is not that of the images")
     return Report(str(path), len(index.shards), len(digests), problems)
 
@@ -171,7 +177,8 @@ def _check_sample(
     """The sample's digest. `entry` is its line of the offsets file."""
     image_suffix = SUFFIX[index.encoding]
     wanted = {image_suffix, ".json", *((".cls",) if index.classes else ())}
-    if set(members) != wanted:
+    labelled = ".cls" in members  # where there are classes, an image may still have no label
+    if set(members) | ({".cls"} & wanted) != wanted:
         raise BadSample(f"has members {' '.join(sorted(members))}, must have {' '.join(sorted(wanted))}")
     if not all(member.isreg() for member in members.values()):
         raise BadSample("has a member that is not a plain file")
@@ -179,7 +186,7 @@ def _check_sample(
         suffix: os.pread(descriptor, min(member.size, _MAX_MEMBER_BYTES), member.offset_data)
         for suffix, member in members.items()
     }
-    label = _label(content[".cls"], len(index.classes)) if index.classes else -1
+    label = _label(content[".cls"], len(index.classes)) if labelled else -1
     _check_about(content[".json"])
     image, member = content[image_suffix], members[image_suffix]
     digest = sample_digest(key, label, decode(image, index.shape, index.encoding))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cluster.rank_job import Submission
     from cluster.world import World
     from shards.index import Crop, DatasetIndex, Encoding
+    from shards.listing import Labels
     from shards.verify import Report
     from spider import weights
     from spider.compare import Comparison
@@ -96,6 +97,7 @@ def pack(
     workers: int | None = None,
     max_bad: str | int = "1%",
     encoding: Encoding = "png",
+    labels: Labels = "class",
     progress: bool = False,
 ) -> DatasetIndex:
     """Pack images into shards: see `shards.pack.pack`."""
@@ -113,6 +115,7 @@ def pack(
         workers=workers,
         max_bad=max_bad,
         encoding=encoding,
+        labels=labels,
         progress=progress,
     )
 

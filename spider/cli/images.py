@@ -55,6 +55,13 @@ def pack(
     encoding: Annotated[
         Literal["png", "raw"], typer.Option(metavar="png|raw", help="raw is larger, and faster to read.")
     ] = "png",
+    labels: Annotated[
+        Literal["class", "vector", "none"],
+        typer.Option(
+            metavar="class|vector|none",
+            help="class: class folders, or the classes of dataset.json; vector: lists of numbers in dataset.json.",
+        ),
+    ] = "class",
     as_json: Annotated[bool, typer.Option("--json", help="Print index.json without its shards.")] = False,
 ) -> None:
     """Pack images into WebDataset shards.
@@ -76,6 +83,7 @@ def pack(
         workers=workers,
         max_bad=max_bad,
         encoding=encoding,
+        labels=labels,
         progress=is_main_process(),
     )
     if as_json:

@@ -61,16 +61,30 @@ def test_long_names_stay_apart():
     assert len(set(keys("a" * 200 + "1.png", "a" * 200 + "2.png"))) == 2
 
 
-def test_the_second_of_a_key_is_bad():
-    listing = listed("x.png", "x.jpg", "y.png")
-    assert [item.name for item in listing.items] == ["x.jpg", "y.png"]
-    assert [(bad.name, bad.reason) for bad in listing.bad] == [("x.png", "duplicate key 'x': x.jpg has it")]
+def test_paths_that_would_share_a_key_get_one_each():
+    """By their own digests; the one without dots keeps the key that reads like it, and then the first."""
+    renamed, kept = keys("a_b.png", "a.b.png")
+    assert kept == "a_b"
+    assert renamed.startswith("a_b-")
+    assert keys("x.jpg", "x.png", "y.png")[0] == "x"
+    assert len(set(keys("x.jpg", "x.png", "x.gif"))) == 3
+    listing = listed("a.b/1.png", "a_b/1.png")
+    assert listing.classes == ["a.b", "a_b"]
+    assert len({item.key for item in listing.items}) == 2
+
+
+@given(st.lists(st.text("ab._/-", min_size=1, max_size=8), max_size=12, unique=True))
+def test_no_two_images_have_one_key(names):
+    plain = sorted({name for name in (safe_name(f"{name}.png") for name in names) if name})
+    found = keys(*plain)
+    assert len(set(found)) == len(found)
+    assert all("." not in key and len(key.encode()) <= MAX_KEY_BYTES for key in found)
 
 
 def test_what_is_no_image_is_passed_over_and_counted():
     listing = listed("1.png", "notes.txt", ".hidden.png", "__MACOSX/1.png", "sub/.cache/2.png")
     assert [item.name for item in listing.items] == ["1.png"]
-    assert listing.passed_over == 4
+    assert listing.passed_over == {".png": 3, ".txt": 1}
 
 
 def test_a_name_that_is_no_text_is_bad():
@@ -84,17 +98,58 @@ def test_a_name_that_is_no_text_is_bad():
 def test_dataset_json_decides_the_labels(folder):
     names = [f"{folder}0/1.png", f"{folder}0/2.png", f"{folder}1/3.png", f"{folder}dataset.json"]
     listing = listed(*names, labels=[["0/1.png", 4], ["1/3.png", 0]])
-    assert [(item.key, item.label) for item in listing.items] == [("0/1", 4), ("1/3", 0)]
+    assert [(item.key, item.label) for item in listing.items] == [("0/1", 4), ("0/2", -1), ("1/3", 0)]
     assert listing.classes == ["0", "1", "2", "3", "4"]
-    assert [bad.reason for bad in listing.bad] == [f"no label in {folder}dataset.json"]
+    assert listing.unlabelled == 1
+    assert listing.bad == []
     assert listed(*names, labels=None).classes == []
-    assert listing.passed_over == 0
+    assert listing.passed_over == {}
 
 
-@pytest.mark.parametrize("labels", [[["1.png", 0.5]], [["1.png", -1]], [["1.png", True]], [["other.png", 1]], "x", 3])
+def test_texts_name_classes():
+    listing = listed("1.png", "2.png", "dataset.json", labels=[["1.png", "roses"], ["2.png", "asters"]])
+    assert listing.classes == ["asters", "roses"]
+    assert [item.label for item in listing.items] == [1, 0]
+
+
+def test_paths_written_elsewhere_are_understood():
+    labels = [["a\\1.png", 1], ["./a/2.png", 0], ["b/3.png", 2]]
+    listing = listed("a/1.png", "a/2.png", "b/3.png", "dataset.json", labels=labels)
+    assert [item.label for item in listing.items] == [1, 0, 2]
+
+
+@pytest.mark.parametrize("rows", [[["1.png", [1, 0.5]], ["2.png", [0, 2]]], [["1.png", 1, 0.5], ["2.png", 0, 2]]])
+def test_vectors_are_kept_if_they_are_asked_for(rows):
+    def with_labels(labels):
+        names = ["1.png", "2.png", "3.png", "dataset.json"]
+        return list_files(names, [], lambda _: json.dumps({"labels": rows}).encode(), labels)
+
+    listing = with_labels("vector")
+    assert [item.vector for item in listing.items] == [(1.0, 0.5), (0.0, 2.0), ()]
+    assert (listing.vector_dim, listing.unlabelled, listing.classes) == (2, 1, [])
+    assert [item.vector for item in with_labels("none").items] == [()] * 3
+    with pytest.raises(ShardsError, match="--labels vector keeps such labels, --labels none drops them"):
+        with_labels("class")
+
+
+@pytest.mark.parametrize(
+    "labels", [[["1.png", 0.5]], [["1.png", -1]], [["1.png", True]], [["other.png", 1]], [["1.png"]], "x", 3]
+)
 def test_a_wrong_dataset_json_is_refused(labels):
     with pytest.raises(ShardsError, match=r"^dataset\.json: "):
         listed("1.png", "dataset.json", labels=labels)
+
+
+def test_a_file_that_names_other_images_is_quoted():
+    with pytest.raises(ShardsError, match=r"it names 'other\.png', and there is '1\.png'"):
+        listed("1.png", "dataset.json", labels=[["other.png", 1]])
+
+
+@pytest.mark.parametrize("vectors", [[[1], [1, 2]], [["x"], [1]], [[], []], [[True], [1]]])
+def test_vectors_that_are_none_are_refused(vectors):
+    rows = json.dumps({"labels": [["1.png", vectors[0]], ["2.png", vectors[1]]]}).encode()
+    with pytest.raises(ShardsError, match=r"^dataset\.json: the label of "):
+        list_files(["1.png", "2.png", "dataset.json"], [], lambda _: rows, "vector")
 
 
 def test_ways_out_of_an_archive():

@@ -7,10 +7,13 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import urllib.request
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,31 +60,107 @@ def test_folder_tar_and_zip_of_the_same_images_are_one_set(files, tmp_path, tar_
     assert len(fingerprints) == 1
 
 
-def test_links_and_ways_out_of_a_tar_are_bad(tar_of, picture, encoded):
+def test_links_within_a_tar_are_followed_and_ways_out_are_bad(tar_of, picture, encoded):
     image = encoded(picture(0))
-    symbolic, hard, device = tarfile.TarInfo("symbolic.png"), tarfile.TarInfo("hard.png"), tarfile.TarInfo("device.png")
-    symbolic.type, symbolic.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    hard.type, hard.linkname = tarfile.LNKTYPE, "good.png"
+
+    def link(name, target, kind=tarfile.SYMTYPE):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        return info, b""
+
+    device = tarfile.TarInfo("device.png")
     device.type = tarfile.CHRTYPE
+    links = [
+        link("out.png", "/etc/passwd"),
+        link("a/up.png", "../../good.png"),
+        link("nowhere.png", "none.png"),
+        link("ring.png", "ring.png"),
+        link("hard.png", "good.png", tarfile.LNKTYPE),
+        link("a/soft.png", "../b/chain.png"),
+        link("b/chain.png", "../good.png"),
+    ]
     names = ["good.png", "../above.png", "a/../../above.png", "/absolute.png", "./good.png"]
-    source = open_source(tar_of([*((name, image) for name in names), (symbolic, b""), (hard, b""), (device, b"")]))
-    assert [item.name for item in source.listing.items] == ["good.png"]
+    source = open_source(tar_of([*((name, image) for name in names), *links, (device, b"")]))
+    assert [item.name for item in source.listing.items] == ["a/soft.png", "b/chain.png", "good.png", "hard.png"]
+    assert [source.read(number) for number in range(4)] == [image] * 4
     assert reasons(source) == {
         "../above.png": "leads out of the archive",
         "a/../../above.png": "leads out of the archive",
         "/absolute.png": "leads out of the archive",
-        "symbolic.png": "a link",
-        "hard.png": "a link",
+        "out.png": "a link that leads out of the archive",
+        "a/up.png": "a link that leads out of the archive",
+        "nowhere.png": "a link that leads to no file of the archive",
+        "ring.png": "a link that leads to no file of the archive",
         "device.png": "not a plain file",
         "good.png": "duplicate key: the archive holds this path twice",
     }
 
 
-def test_links_and_ways_out_of_a_zip_are_bad(zip_of, picture, encoded):
-    link = zipfile.ZipInfo("link.png")
-    link.external_attr = 0o120777 << 16
-    source = open_source(zip_of([("good.png", encoded(picture(0))), ("../above.png", b""), (link, "/etc/passwd")]))
-    assert reasons(source) == {"../above.png": "leads out of the archive", "link.png": "a link"}
+def test_links_within_a_zip_are_followed_and_ways_out_are_bad(zip_of, picture, encoded):
+    out, inside = zipfile.ZipInfo("out.png"), zipfile.ZipInfo("a/in.png")
+    out.external_attr = inside.external_attr = 0o120777 << 16
+    image = encoded(picture(0))
+    source = open_source(
+        zip_of([("good.png", image), ("../above.png", b""), (out, "/etc/passwd"), (inside, "../good.png")])
+    )
+    assert reasons(source) == {
+        "../above.png": "leads out of the archive",
+        "out.png": "a link that leads out of the archive",
+    }
+    assert [source.read(number) for number in range(len(source.listing.items))] == [image] * 2
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_cut_anywhere_is_refused_or_whole(tar_of, zip_of, tmp_path, kind):
+    """Never fewer images without a word: the cut may fall between two members, where a tar looks whole."""
+    members = [(f"{number}.png", bytes([number]) * 700) for number in range(4)]
+    whole = (tar_of if kind == "tar" else zip_of)(members).read_bytes()
+    last = len(whole.rstrip(b"\0"))
+    cut = tmp_path / f"cut.{kind}"
+    for size in {*range(0, len(whole), 97), *range(0, len(whole), 512), last - 1, last, last + 1, len(whole) - 1}:
+        cut.write_bytes(whole[:size])
+        with suppress(ShardsError):
+            source = open_source(cut)
+            assert [source.read(number) for number in range(4)] == [data for _, data in members], size
+
+
+def test_what_follows_the_end_of_a_tar_is_not_lost_without_a_word(tar_of, tmp_path):
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(tar_of([("1.png", b"x")]).read_bytes() + tar_of([("2.png", b"y")], "b.tar").read_bytes())
+    with pytest.raises(ShardsError, match="something follows the end of the archive"):
+        open_source(joined)
+
+
+def test_a_folder_that_may_not_be_read_is_no_bad_file(files, monkeypatch):
+    """--max-bad is a share of files: nobody knows how many are in there."""
+    scan = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == sorted(files.iterdir())[0].name:
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ShardsError, match="this folder cannot be read: Permission denied"):
+        open_source(files)
+
+
+def test_a_name_that_is_no_utf8_is_written_in_ascii(files, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(files, odd)
+    source = open_source(odd)
+    assert source.name == "caf\\xe9"
+    assert pack(odd, tmp_path / "out", progress=False, workers=1).source.name == source.name
+
+
+def test_a_zip_of_an_unknown_version_or_method_is_refused_in_a_line(zip_of, picture, encoded):
+    path = zip_of([("0.png", encoded(picture(0)))])
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 6] = 99  # the version needed to extract it
+    path.write_bytes(data)
+    with pytest.raises(ShardsError, match="a damaged zip"):
+        open_source(path)
 
 
 def test_a_forked_worker_has_its_own_place_in_a_zip(zip_of, picture, encoded):
