@@ -87,14 +87,6 @@ def kill_all() -> None:
         time.sleep(0.02)
 
 
-def is_running(pid: int, word: str) -> bool:
-    """Whether a process of this machine runs, and has `word` among those of its command: a number may be used again."""
-    try:
-        return word.encode() in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-
-
 def descendants(ancestor: int) -> list[int]:
     """The processes that `ancestor` started, and those that they started; parents before children."""
     children: dict[int, list[int]] = {}

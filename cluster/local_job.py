@@ -27,7 +27,7 @@ from cluster.errors import ClusterUsageError
 from cluster.history import History
 from cluster.rank_job import (
     CODE,
-    LOCAL_JOB,
+    Leader,
     Rank,
     RankCommand,
     Submission,
@@ -39,6 +39,7 @@ from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
 from cluster.verdict import settle
 
 _SPEC, _LOG = "local.json", "local.out"
+_MODULE = "cluster.local_job"
 _NODE = "localhost"
 _GO = b"go"
 _POLL_S = 0.1
@@ -118,15 +119,13 @@ def submit_local(
     python_path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
     with (folder / _LOG).open("ab") as log:
         job = subprocess.Popen(
-            [sys.executable, "-m", LOCAL_JOB, str(folder)],
+            [sys.executable, "-m", _MODULE, str(folder)],
             env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
         )
-    while job.poll() is None and not children.is_running(job.pid, LOCAL_JOB):
-        time.sleep(_POLL_S)  # it is there a moment before its command line is
     submission = record_submission(str(job.pid), run, request, folder, code, local=True)
     assert job.stdin is not None
     with suppress(BrokenPipeError), job.stdin:
@@ -190,7 +189,7 @@ class _Supervisor:
 
     def _rank(self, rank: int, start: int) -> subprocess.Popen[bytes]:
         env = dict(os.environ) if self.spec.gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", LOCAL_JOB, str(self.folder), str(self.job), str(rank), str(start)]
+        command = [sys.executable, "-m", _MODULE, str(self.folder), str(self.job), str(rank), str(start)]
         with (self.folder / f"{self.job}_{rank}_log.out").open("ab") as log:
             return children.start(command, env=env, stdout=log)
 
@@ -224,7 +223,13 @@ def _be_rank(folder: Path, job: int, rank: int, start: int) -> None:
     cores = len(os.sched_getaffinity(0))
     place = SlurmTask(job, start, rank, spec.ranks, rank, (_NODE,), _NODE, max(1, cores // spec.ranks), 0)
     with JobSignals() as signals:
-        Rank(spec.run, folder, place, signals, None).work(lambda: "asked to by SIGUSR2", _requeue)
+        leader = Leader(job, lambda: _say_that_it_was_killed(History(folder), job, start))
+        Rank(spec.run, folder, place, signals, None, leader).work(lambda: "asked to by SIGUSR2", _requeue)
+
+
+def _say_that_it_was_killed(history: History, job: int, start: int) -> None:
+    """Nobody is left who could start the job again."""
+    history.add("stopped", job=str(job), start=start, reason=f"its process {job} was killed; launch it again")
 
 
 def _requeue() -> NoReturn:

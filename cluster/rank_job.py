@@ -14,6 +14,7 @@ MASTER_ADDR, MASTER_PORT), and hears Slurm's signals, which reach every process 
     USR2   time is nearly over, or nodes are wanted   the command is asked to save and end (SIGTERM, exit code 130);
                                                       then rank 0 puts the job back into the queue
     TERM   the job is cancelled, requeued, preempted  the command saves and ends
+    TERM   the job's script was killed                the same; and rank 0 puts the job back into the queue at once
     none   a rank dies, or ends badly                 the others end, and the script's last lines decide (`_main`)
 
 The command must go on by itself from what is on the disk: what is told to a start is the same for each.
@@ -43,6 +44,7 @@ from cluster import children
 from cluster.code_copy import copy_code, shell_lines
 from cluster.errors import ClusterError, ClusterUsageError, one_line
 from cluster.history import History, is_cancelled
+from cluster.process import birth
 from cluster.slurm import (
     REQUEUED,
     UNKNOWN,
@@ -61,15 +63,15 @@ from cluster.slurm import (
     submit,
     time_left_s,
 )
-from cluster.verdict import Ending, read_endings, settle, start_folder
+from cluster.verdict import Ending, read_endings, settle, settle_without_script, start_folder
 from cluster.watchdog import hung_at, stacks_file, waits_for_others
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 JOB = "job.json"
-LOCAL_JOB = "cluster.local_job"  # in the command line of a job that is a process of this machine
 CODE = "code"
+_SCRIPT = "RANK_JOB_SCRIPT"  # in the environment of the tasks: the number of the script's process
 
 _ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
 _POLL_S = 0.1
@@ -108,6 +110,7 @@ class Submission:
         request: as it was made.
         local: whether the job is a process of `host`, with the job's number, and Slurm knows nothing of it.
         host: where it was submitted.
+        born: of a local job, what tells its process from a later one of the same number (cluster/process.py).
     """
 
     job: str
@@ -118,6 +121,7 @@ class Submission:
     request: dict[str, Any]
     local: bool = False
     host: str = ""
+    born: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -154,7 +158,9 @@ class Submission:
         if not self.local:
             state = job_state(self.job)
             return None if state == UNKNOWN else state is not None
-        return children.is_running(int(self.job), LOCAL_JOB) if self.host == socket.gethostname() else None
+        if self.host != socket.gethostname():
+            return None
+        return self.born is not None and birth(int(self.job)) == self.born
 
 
 def submit_ranks(
@@ -187,7 +193,10 @@ def submit_ranks(
     folder.mkdir(parents=True, exist_ok=True)
     code = copy_code(packages, folder / CODE, origin)
     job = submit(
-        RankJob(run, folder, request.signal_delay_s), request, folder, _launch(run, request, folder, code, name, behind)
+        RankJob(run, folder, request.signal_delay_s, request.max_failures),
+        request,
+        folder,
+        _launch(run, request, folder, code, name, behind),
     )
     return record_submission(job, run, request, folder, code)
 
@@ -216,7 +225,15 @@ def record_submission(
     """Note that a job was submitted."""
     told = request.model_dump(mode="json", exclude_defaults=True)
     made = Submission(
-        job, request.nodes, request.tasks, list(run.command), str(code), told, local, socket.gethostname()
+        job=job,
+        nodes=request.nodes,
+        tasks_per_node=request.tasks,
+        command=list(run.command),
+        code=str(code),
+        request=told,
+        local=local,
+        host=socket.gethostname(),
+        born=birth(int(job)) if local else None,
     )
     made.write(folder)
     History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * request.tasks)
@@ -236,6 +253,7 @@ def _launch(
         before=(
             f"# the command: {' '.join(shlex.join(run.command).splitlines())}",  # for who reads; a break would run it
             *shell_lines(code),
+            f"export {_SCRIPT}=$$  # rank 0 asks whether it lives",
             "trap : TERM  # when the job is cancelled, the last lines still say so",
         ),
         after=(
@@ -255,6 +273,7 @@ class RankJob:
     run: RankCommand
     folder: Path
     signal_delay_s: int
+    max_failures: int
 
     def checkpoint(self) -> DelayedSubmission:
         """What the job runs after a requeue: the same, since what is there already is found on disk."""
@@ -267,15 +286,49 @@ class RankJob:
         place = SlurmTask.from_env()
         discard_torn_files(place)
         with JobSignals() as signals:
-            rank = Rank(self.run, self.folder, place, signals, self.signal_delay_s)
+            script = int(os.environ.get(_SCRIPT, "0"))
+            rank = Rank(self.run, self.folder, place, signals, self.signal_delay_s, Leader(script, self._go_on_alone))
             rank.work(lambda: _why_preempted(self.signal_delay_s), signals.requeue)
+
+    def _go_on_alone(self) -> None:
+        """Do what the script's last lines would: it was killed, and Slurm itself starts nothing again for that."""
+        place, history = SlurmTask.from_env(), History(self.folder)
+        job, newest = str(place.job_id), newest_in(self.run.saves)
+        if settle_without_script(history, job, place.restarts, self.max_failures, newest, place.node).again:
+            _start_again(history, job, place.restarts)
+
+
+class Leader:
+    """The process that starts a job's ranks, and decides what becomes of the job when all of them have ended."""
+
+    def __init__(self, pid: int, if_killed: Callable[[], None]) -> None:
+        """Note who it is.
+
+        Args:
+            pid: its number on this node. If no such process is seen from here, it is never taken for killed.
+            if_killed: what is to be done instead of what it would have decided.
+        """
+        self._pid = pid
+        self._born = birth(pid)
+        self.if_killed = if_killed
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it is there no more, while its ranks are."""
+        return self._born is not None and birth(self._pid) != self._born
 
 
 class Rank:
     """One rank of one start of a job."""
 
     def __init__(
-        self, run: RankCommand, folder: Path, place: SlurmTask, signals: JobSignals, grace_s: float | None
+        self,
+        run: RankCommand,
+        folder: Path,
+        place: SlurmTask,
+        signals: JobSignals,
+        grace_s: float | None,
+        leader: Leader,
     ) -> None:
         """Nothing is started before `work`.
 
@@ -284,12 +337,14 @@ class Rank:
             place: of this process in it.
             signals: as this process hears them.
             grace_s: how long before its end the job is told of it; None: it is not limited.
+            leader: of the ranks; rank 0, which is on the same node, acts for it if it was killed.
         """
         self.run = run
         self.folder = folder
         self.place = place
         self.signals = signals
         self.grace_s = grace_s
+        self.leader = leader
         self.history = History(folder)
 
     def work(self, why: Callable[[], str], requeue: Callable[[], None]) -> None:
@@ -348,6 +403,7 @@ class Rank:
             if not asked and (self.signals.preempted or self.signals.cancelled):
                 command.terminate()
                 asked = True
+                self._stand_in_for_leader()
             if not unsaved and self._is_too_late():
                 command.kill()
                 unsaved = True
@@ -366,6 +422,12 @@ class Rank:
             hung=hung,
             waited=hung is not None and stacks is not None and waits_for_others(stacks),
         )
+
+    def _stand_in_for_leader(self) -> None:
+        """At once, not when all is saved: half a minute after the leader's death, Slurm kills this process as well."""
+        here = self._here()
+        if self.place.rank == 0 and self.leader.was_killed and not is_cancelled(self.history.read(), here["job"]):
+            self.leader.if_killed()
 
     def _is_too_late(self) -> bool:
         """Whether the job's end is so near that it must be requeued now: one whose time is over stays ended."""
@@ -496,14 +558,19 @@ def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     newest = newest_in(None if saves is None else Path(saves))
     verdict = settle(history, job, start, int(max_failures), newest, is_ending=_is_ending(job))
     print(f"{verdict.event}: {verdict.reason}" if verdict.reason else verdict.event, flush=True)
-    if verdict.again and not is_cancelled(history.read(), job):
-        try:
-            requeue_job(job)
-        except ClusterError as error:
-            history.add("stopped", job=job, start=start, reason=f"not started again: {error}")
-        else:
-            return REQUEUED
+    if verdict.again and not is_cancelled(history.read(), job) and _start_again(history, job, start):
+        return REQUEUED
     return 0 if verdict.event == "finished" else 1
+
+
+def _start_again(history: History, job: str, start: int) -> bool:
+    """Put the job back into the queue; whether Slurm does that. If not, the history has its reason."""
+    try:
+        requeue_job(job)
+    except ClusterError as error:
+        history.add("stopped", job=job, start=start, reason=f"not started again: {error}")
+        return False
+    return True
 
 
 def _is_ending(job: str) -> bool:

@@ -144,6 +144,26 @@ def settle(
     return verdict
 
 
+def settle_without_script(
+    history: History, job: str, start: int, max_failures: int, newest: str | None, node: str
+) -> Verdict:
+    """Note that the script was killed that would have called `settle`, and decide. The ranks may still be saving.
+
+    Args:
+        history, job, start, max_failures, newest: as of `settle`.
+        node: where the script ran.
+    """
+    events = history.read()
+    vain = in_vain(events, newest) + _unrecorded(events, job, start)
+    cause = Cause(f"the job's script was killed on {node}", None, node)
+    verdict = _failed(cause, max_failures, vain)
+    history.add(
+        verdict.event, job=job, start=start, reason=verdict.reason, rank=None, node=node, newest=newest,
+        again=verdict.again,
+    )  # fmt: skip
+    return verdict
+
+
 def judge(endings: Sequence[Ending], began: Event | None) -> Cause:
     """Which rank failed first, as far as that can be told, and why.
 
@@ -195,12 +215,18 @@ def _decide(
             return Verdict("requeued", f"SIGTERM{more}", again=True), None
         return Verdict("stopped", ("told to end" if by_slurm else "stopped by a signal") + more, again=False), None
     cause = judge(endings, began)
-    again = not cause.lasting and vain < max_failures
-    if again and is_ending:  # Slurm itself starts again what it wants back; what somebody has ended stays so
+    verdict = _failed(cause, max_failures, vain)
+    if verdict.again and is_ending:  # Slurm itself starts again what it wants back; what somebody has ended stays so
         return Verdict("lost", cause.reason, again=False), cause
+    return verdict, cause
+
+
+def _failed(cause: Cause, max_failures: int, vain: int) -> Verdict:
+    """Whether what failed starts again, after so many starts in a row that saved nothing new."""
+    again = not cause.lasting and vain < max_failures
     gave_up = not cause.lasting and not again and max_failures > 0
     more = f"; {vain} starts in a row saved nothing new (max_failures={max_failures})" if gave_up else ""
-    return Verdict("failed", cause.reason + more, again), cause
+    return Verdict("failed", cause.reason + more, again)
 
 
 def _hang(failed: Sequence[Ending], missing: dict[int, str], began: Event | None) -> Cause | None:

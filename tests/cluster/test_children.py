@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from cluster import children
-
 # A child, one in a session of its own, and one whose parent has ended
 FAMILY = """
 import os, subprocess, sys, time
@@ -104,12 +102,3 @@ def test_what_a_child_prints_goes_on_and_its_end_is_kept() -> None:
     assert printed[0].splitlines() == ["x" * 9999, *map(str, range(30))]
     lines, code, _ = last.split("|")
     assert (lines, code) == (str([str(n) for n in range(10, 30)]), "3")
-
-
-def test_a_process_runs_if_its_number_and_its_command_are_right() -> None:
-    assert children.is_running(os.getpid(), Path(f"/proc/{os.getpid()}/cmdline").read_text().split("\0")[0])
-    assert not children.is_running(os.getpid(), "another")
-    with subprocess.Popen([sys.executable, "-c", "pass", "word"]) as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert not children.is_running(child.pid, "word")  # it has ended, and nobody has asked how
-    assert not children.is_running(child.pid, "word")

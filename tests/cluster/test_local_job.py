@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -36,9 +37,7 @@ class Jobs:
         """One of two ranks that run a line of shell. Its folder."""
         asked = read_request(",".join(filter(None, ["time=1", request or "tasks_per_node=2"])))
         submit_local(RankCommand(("sh", "-c", shell), self.root), asked, self.root / name, packages=["cluster"], **more)
-        folder = self.root / name
-        wait_until(lambda: is_alive(folder))  # its command line is there a moment after the process
-        return folder
+        return self.root / name
 
     def run(self, shell: str, request: str = "") -> list[Event]:
         """Submit one, and wait for its end: all that happened."""
@@ -176,6 +175,33 @@ def test_a_cancelled_job_saves_and_ends(jobs: Jobs) -> None:
     assert names(events) == ["submitted", "started", "cancelled", "stopped"]
     assert (events[-1]["reason"], (jobs.root / "saved").exists()) == ("cancelled", True)
     assert cancel(folder) is None
+
+
+def test_a_job_whose_own_process_is_killed_saves_and_says_so(jobs: Jobs) -> None:
+    folder = jobs.submit(SAVES_WHEN_ASKED)
+    killed = job_of(folder)
+    jobs.wait_for("began.0", "began.1")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: names(History(folder).read())[-1] == "stopped")
+    assert History(folder).read()[-1]["reason"] == f"its process {killed} was killed; launch it again"
+    jobs.wait_for("saved")
+    jobs.submit(SAVES_WHEN_ASKED)
+    assert names(jobs.end_of(folder)) == ["submitted", "started", "stopped", "submitted", "started", "finished"]
+
+
+def test_another_process_with_the_number_of_a_job_is_not_the_job(jobs: Jobs) -> None:
+    """After a restart of the machine, say."""
+    folder = jobs.submit("true")
+    jobs.end_of(folder)
+    made = Submission.read(folder)
+    assert made is not None
+    with subprocess.Popen(["sh", "-c", "read line", "cluster.local_job"], stdin=subprocess.PIPE) as other:
+        dataclasses.replace(made, job=str(other.pid)).write(folder)
+        assert not is_alive(folder)
+        assert cancel(folder) is None
+        assert other.poll() is None
+        jobs.submit("true")
+        other.kill()
 
 
 def test_a_job_waits_for_another(jobs: Jobs) -> None:

@@ -19,6 +19,7 @@ from cluster import rank_job
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
 from cluster.rank_job import (
+    Leader,
     Rank,
     RankCommand,
     RankJob,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tests.conftest import Programs
 
 GOLDEN = Path(__file__).parent
+NO_LEADER = Leader(0, lambda: None)
 LOST = "rank 0 on n1 ended without a word: killed, or the node was lost"
 COMMAND = ("spider", "train", "runs/a run/slurm/submitted.yaml", "--run", "runs/a run")
 SCRIPTS = {
@@ -133,7 +135,7 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs
     assert f"PYTHONPATH={made.code}" in text
     assert "#SBATCH --dependency=afterok:6\n" in text
     task = pickle.loads((folder / "7_submitted.pkl").read_bytes()).function
-    assert task == RankJob(run, folder, 120)
+    assert task == RankJob(run, folder, 120, max_failures=3)
     assert task.checkpoint().function == task  # after a requeue the same again
     [event] = History(folder).read()
     assert (event.event, event["ranks"]) == ("submitted", 4)
@@ -287,7 +289,9 @@ def test_what_a_command_said_last(lines: list[str], code: int, expected: tuple[b
     assert rank_job._error(lines, code) == expected
 
 
-def alone(folder: Path, command: str, *, grace_s: float = 60.0, preempted: bool = False) -> Rank:
+def alone(
+    folder: Path, command: str, *, grace_s: float = 60.0, preempted: bool = False, leader: Leader = NO_LEADER
+) -> Rank:
     """Rank 0 of a job of one; `preempted`: as if the signal came when the command has begun."""
     signals = JobSignals()
 
@@ -300,7 +304,7 @@ def alone(folder: Path, command: str, *, grace_s: float = 60.0, preempted: bool 
         threading.Thread(target=signal_comes, daemon=True).start()
     place = SlurmTask(7, 0, 0, 1, 0, ("n1",), "n1", 1, 0)
     History(folder).add("submitted", job="7", nodes=1, ranks=1)
-    return Rank(RankCommand(("sh", "-c", command), folder), folder, place, signals, grace_s)
+    return Rank(RankCommand(("sh", "-c", command), folder), folder, place, signals, grace_s, leader)
 
 
 def requeued() -> None:
@@ -348,6 +352,47 @@ def test_a_cancelled_job_is_not_requeued_by_a_preemption_as_well(tmp_path: Path)
 
     rank.work(cancelled_meanwhile, requeued)
     assert [event.event for event in History(tmp_path).read()][-2:] == ["cancelled", "stopped"]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_rank_that_is_to_end_acts_for_a_script_that_was_killed_and_at_once(tmp_path: Path, killed: bool) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as script:
+        leader = Leader(script.pid, (tmp_path / "acted").touch)
+        command = "trap 'sleep 0.3; ls > there; exit 130' TERM; touch began; while :; do sleep 0.05; done"
+        rank = alone(tmp_path, command, leader=leader)
+
+        def script_dies() -> None:
+            while not (tmp_path / "began").exists():
+                time.sleep(0.02)
+            if killed:
+                script.kill()
+                script.wait()
+            rank.signals.cancelled = True  # by which Slurm ends the tasks
+
+        threading.Thread(target=script_dies, daemon=True).start()
+        rank.work(lambda: "preemption", requeued)
+        script.kill()
+    assert ("acted" in (tmp_path / "there").read_text().split()) is killed  # while the command was saving
+
+
+def test_a_job_without_its_script_goes_back_into_the_queue(
+    tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"JOB_ID": "7", "PROCID": "0", "NTASKS": "1", "LOCALID": "0", "CPUS_ON_NODE": "1", "JOB_NODELIST": "n1"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    programs.play("scontrol")
+    history, job = History(tmp_path), RankJob(RankCommand(("a",), tmp_path), tmp_path, 120, max_failures=1)
+    history.add("submitted", job="7", nodes=1, ranks=1)
+    for start in (0, 1):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(start))
+        history.add("started", job="7", start=start, nodes=["n1"], ranks=1, newest=None)
+        job._go_on_alone()
+    reasons = [(event["reason"], event["again"]) for event in history.read() if event.event == "failed"]
+    killed = "the job's script was killed on n1"
+    assert reasons == [(killed, True), (f"{killed}; 1 starts in a row saved nothing new (max_failures=1)", False)]
+    assert programs.calls("scontrol") == ["requeue 7"]
 
 
 def test_an_exit_code_of_255_is_no_requeue(tmp_path: Path) -> None:

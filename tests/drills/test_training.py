@@ -221,13 +221,17 @@ def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whol
     training.assert_nothing_twice()
 
 
-def test_a_rank_that_is_killed(training: Training, whole: Path) -> None:
-    training.sabotage(**SLOW)
+def test_a_rank_that_is_killed_and_then_the_script(training: Training, whole: Path) -> None:
+    training.sabotage(**{**SLOW, "starts": 2})
     job = training.launch()
     training.wait_for_save(2)
     os.kill(max(training.slurm.pids(job, "n2", "spider")), signal.SIGKILL)
+    training.wait_for("started", 2)
+    training.wait_for_save(4)
+    os.kill(min(training.slurm.pids(job, "n1", "slurm_script")), signal.SIGKILL)
     told = training.ends_as(whole)
     assert "on n2 was killed by SIGKILL; back in the queue" in told
+    assert "failed: the job's script was killed on n1; back in the queue" in told
 
 
 def test_a_node_that_is_lost(training: Training, whole: Path) -> None:
