@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,12 +30,10 @@ from cluster.rank_job import (
     Leader,
     Rank,
     RankCommand,
-    Submission,
     newest_in,
-    record_submission,
-    require_free,
 )
 from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
+from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import settle
 
 _SPEC, _LOG = "local.json", "local.out"
@@ -73,6 +71,10 @@ class LocalJob:
         """From its file."""
         return cls(**json.loads((folder / _SPEC).read_text("utf-8")))
 
+    def write(self, folder: Path) -> None:
+        """Into its file."""
+        (folder / _SPEC).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
     @property
     def run(self) -> RankCommand:
         """What its ranks run."""
@@ -88,11 +90,13 @@ def submit_local(
     packages: Sequence[str],
     origin: dict[str, Any] | None = None,
     behind: Sequence[Path] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Submission:
     """Start a job here; it goes on when this process has ended. See `cluster.rank_job.submit_ranks`.
 
     Args:
         behind: folders of jobs that must have finished before.
+        notes: as of `submit_ranks`.
 
     Raises:
         ClusterUsageError: more than one node, or the folder's last job is still running.
@@ -102,10 +106,21 @@ def submit_local(
             f"nodes={request.nodes}: a local job is on this machine alone; tasks_per_node=N has N ranks"
         )
     folder = folder.expanduser().absolute()
-    require_free(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    code = copy_code(packages, folder / CODE, origin)
-    spec = LocalJob(
+    with submitting(folder):
+        for note, text in (notes or {}).items():
+            (folder / note).write_text(text, "utf-8")
+        code = copy_code(packages, folder / CODE, origin)
+        _spec(run, request, behind).write(folder)
+        job = _start_supervisor(folder, code)
+        submission = record_submission(str(job.pid), run.command, request, folder, code, local=True)
+    assert job.stdin is not None
+    with suppress(BrokenPipeError), job.stdin:
+        job.stdin.write(_GO)
+    return submission
+
+
+def _spec(run: RankCommand, request: SlurmRequest, behind: Sequence[Path]) -> LocalJob:
+    return LocalJob(
         command=list(run.command),
         cwd=str(run.cwd),
         saves=None if run.saves is None else str(run.saves),
@@ -115,10 +130,13 @@ def submit_local(
         max_failures=request.max_failures,
         behind=[str(each) for each in behind],
     )
-    (folder / _SPEC).write_text(json.dumps(asdict(spec), indent=2) + "\n")
+
+
+def _start_supervisor(folder: Path, code: Path) -> subprocess.Popen[bytes]:
+    """It begins when it has read a word."""
     python_path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
     with (folder / _LOG).open("ab") as log:
-        job = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", _MODULE, str(folder)],
             env={**os.environ, "PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.PIPE,
@@ -126,11 +144,6 @@ def submit_local(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
         )
-    submission = record_submission(str(job.pid), run, request, folder, code, local=True)
-    assert job.stdin is not None
-    with suppress(BrokenPipeError), job.stdin:
-        job.stdin.write(_GO)
-    return submission
 
 
 class _Supervisor:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster.errors import MachineError
+from cluster.errors import ClusterUsageError, MachineError
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -50,11 +50,23 @@ def alone_in(directory: Path, world: World) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            lock.truncate(0)  # who left in order is not taken for one on another machine
-            _held.discard(lock)
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_UN)
-            lock.close()
+            _leave(lock)
+
+
+@contextmanager
+def in_turn(directory: Path, patience_s: float) -> Iterator[None]:
+    """Let processes that ask the same into a block one after the other. One process; see `alone_in` for ranks.
+
+    Raises ClusterUsageError after `patience_s`, naming the process that is in there.
+    """
+    try:
+        lock = _lock(directory, patience_s)
+    except MachineError as error:
+        raise ClusterUsageError(str(error)) from None
+    try:
+        yield
+    finally:
+        _leave(lock)
 
 
 def is_taken(directory: Path) -> bool | None:
@@ -76,11 +88,19 @@ def is_taken(directory: Path) -> bool | None:
     return None if last and not last.endswith(f" on {socket.gethostname()}\n") else False
 
 
-def _lock(directory: Path) -> IO[str]:
+def _leave(lock: IO[str]) -> None:
+    lock.truncate(0)  # who left in order is not taken for one on another machine
+    _held.discard(lock)
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    lock.close()
+
+
+def _lock(directory: Path, patience_s: float | None = None) -> IO[str]:
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / LOCK).open("a+")
     try:
-        _take(lock, directory)
+        _take(lock, directory, patience_s)
     except BlockingIOError:
         holder = _holder(lock) or "another process"
         lock.close()
@@ -96,7 +116,7 @@ def _lock(directory: Path) -> IO[str]:
     return lock
 
 
-def _take(lock: IO[str], directory: Path) -> None:
+def _take(lock: IO[str], directory: Path, patience_s: float | None) -> None:
     """Again after a moment, because somebody may only have asked; for minutes where a machine may have been lost."""
     started, told = time.monotonic(), False
     while True:
@@ -105,9 +125,10 @@ def _take(lock: IO[str], directory: Path) -> None:
         except BlockingIOError:
             holder = _holder(lock)
             elsewhere = bool(holder) and not holder.endswith(f" on {socket.gethostname()}")
-            if time.monotonic() - started > (_LOST_S if elsewhere else _ASKED_S):
+            own_s = _LOST_S if elsewhere else _ASKED_S
+            if time.monotonic() - started > (own_s if patience_s is None else patience_s):
                 raise
-            if elsewhere and not told:
+            if elsewhere and not told and patience_s is None:
                 print(f"{directory} is in use by {holder}; waiting, should that be lost", file=sys.stderr, flush=True)
                 told = True
             time.sleep(_ASKED_S)

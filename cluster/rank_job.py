@@ -2,7 +2,7 @@
 
     submit_ranks(RankCommand(("python", "train.py"), Path.cwd()), read_request("nodes=2,gpus_per_node=8,..."), ...)
 
-    FOLDER/job.json             the last submission: number, request, command
+    FOLDER/job.json             the last submission: number, request, command (cluster/submission.py)
     FOLDER/history.jsonl        what has happened (cluster/history.py)
     FOLDER/code/0a1b2c3d4e5f/   what runs (cluster/code_copy.py)
     FOLDER/1234_3_log.out       what rank 3 printed in job 1234, all starts of it
@@ -25,7 +25,6 @@ fail as well. After a death, a hang, a lost node, a traceback or exit code 3 the
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -34,15 +33,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from cluster import children
 from cluster.code_copy import copy_code, shell_lines
-from cluster.errors import ClusterError, ClusterUsageError, one_line
+from cluster.errors import ClusterError
 from cluster.history import History, is_cancelled
 from cluster.process import birth
 from cluster.slurm import (
@@ -53,7 +52,6 @@ from cluster.slurm import (
     SlurmRequest,
     SlurmTask,
     discard_torn_files,
-    end_job,
     ip_towards,
     job_state,
     network_interface,
@@ -63,13 +61,13 @@ from cluster.slurm import (
     submit,
     time_left_s,
 )
+from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import Ending, read_endings, settle, settle_without_script, start_folder
 from cluster.watchdog import hung_at, stacks_file, waits_for_others
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-JOB = "job.json"
 CODE = "code"
 _SCRIPT = "RANK_JOB_SCRIPT"  # in the environment of the tasks: the number of the script's process
 
@@ -98,71 +96,6 @@ class RankCommand:
     stacks: Path | None = None
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What stands in job.json.
-
-    Attributes:
-        job: its number.
-        nodes, tasks_per_node: how many ranks it has, and where.
-        command: what they run.
-        code: the copy of the code that they run.
-        request: as it was made.
-        local: whether the job is a process of `host`, with the job's number, and Slurm knows nothing of it.
-        host: where it was submitted.
-        born: of a local job, what tells its process from a later one of the same number (cluster/process.py).
-    """
-
-    job: str
-    nodes: int
-    tasks_per_node: int
-    command: list[str]
-    code: str
-    request: dict[str, Any]
-    local: bool = False
-    host: str = ""
-    born: str | None = None
-
-    @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """The last one of a folder; None if there was none. Raises ClusterError for a file that is damaged."""
-        try:
-            return cls(**json.loads((folder / JOB).read_text("utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError) as error:
-            raise ClusterError(
-                f"{folder / JOB} is damaged: {one_line(error)}; remove it once its job is over"
-            ) from None
-
-    def write(self, folder: Path) -> None:
-        """Replace it."""
-        beside = folder / f".{JOB}"
-        with beside.open("w") as file:
-            file.write(json.dumps(asdict(self), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(folder / JOB)
-
-    def log(self, folder: Path, rank: int) -> Path:
-        """What a rank prints."""
-        return folder / f"{self.job}_{rank}_log.out"
-
-    @property
-    def seen_from(self) -> str:
-        """Where it can be known whether the job waits or runs."""
-        return f"on {self.host}" if self.local else "where squeue answers"
-
-    def is_alive(self) -> bool | None:
-        """Whether the job waits or runs; None if it cannot be known from here."""
-        if not self.local:
-            state = job_state(self.job)
-            return None if state == UNKNOWN else state is not None
-        if self.host != socket.gethostname():
-            return None
-        return self.born is not None and birth(int(self.job)) == self.born
-
-
 def submit_ranks(
     run: RankCommand,
     request: SlurmRequest,
@@ -172,6 +105,7 @@ def submit_ranks(
     packages: Sequence[str],
     origin: dict[str, Any] | None = None,
     behind: Sequence[str] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Submission:
     """Put a job into the queue whose ranks run a command.
 
@@ -183,22 +117,24 @@ def submit_ranks(
         packages: what is copied, so that every start runs the code of now.
         origin: what is known of where that comes from.
         behind: numbers of jobs that must have ended well before.
+        notes: files that are written into the folder first, by name, such as one that the command reads.
 
     Raises:
         ClusterUsageError: there is no Slurm here, or the folder's last job is still in its queue.
         ClusterError: Slurm refuses, with its reason.
     """
     folder = folder.expanduser().absolute()
-    require_free(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    code = copy_code(packages, folder / CODE, origin)
-    job = submit(
-        RankJob(run, folder, request.signal_delay_s, request.max_failures),
-        request,
-        folder,
-        _launch(run, request, folder, code, name, behind),
-    )
-    return record_submission(job, run, request, folder, code)
+    with submitting(folder):
+        for note, text in (notes or {}).items():
+            (folder / note).write_text(text, "utf-8")
+        code = copy_code(packages, folder / CODE, origin)
+        job = submit(
+            RankJob(run, folder, request.signal_delay_s, request.max_failures),
+            request,
+            folder,
+            _launch(run, request, folder, code, name, behind),
+        )
+        return record_submission(job, run.command, request, folder, code)
 
 
 def ranks_script(
@@ -207,37 +143,6 @@ def ranks_script(
     """The script that `submit_ranks` would give to sbatch. Needs no Slurm, and writes nothing."""
     folder = folder.expanduser().absolute()
     return script(request, folder, _launch(run, request, folder, folder / CODE / "DIGEST", name, behind))
-
-
-def require_free(folder: Path) -> None:
-    """Raises ClusterUsageError if the folder's last job has not ended, or may not have."""
-    last = Submission.read(folder)
-    alive = last is not None and last.is_alive()
-    if last is not None and alive is None:
-        raise ClusterUsageError(f"{folder}: whether its job {last.job} has ended can only be seen {last.seen_from}")
-    if last is not None and alive:
-        raise ClusterUsageError(f"{folder}: its job {last.job} is still in the queue or running")
-
-
-def record_submission(
-    job: str, run: RankCommand, request: SlurmRequest, folder: Path, code: Path, *, local: bool = False
-) -> Submission:
-    """Note that a job was submitted."""
-    told = request.model_dump(mode="json", exclude_defaults=True)
-    made = Submission(
-        job=job,
-        nodes=request.nodes,
-        tasks_per_node=request.tasks,
-        command=list(run.command),
-        code=str(code),
-        request=told,
-        local=local,
-        host=socket.gethostname(),
-        born=birth(int(job)) if local else None,
-    )
-    made.write(folder)
-    History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * request.tasks)
-    return made
 
 
 def _launch(
@@ -494,36 +399,6 @@ def _interface(place: SlurmTask) -> str | None:
         if socket.gethostbyname(socket.gethostname()).startswith("127."):
             return network_interface(ip_towards(next(node for node in place.nodes if node != place.node)))
     return None
-
-
-def cancel(folder: Path) -> str | None:
-    """Ask the folder's job to save and end; one that waits for nodes goes out of the queue.
-
-    Returns:
-        The job's number; None if there is none that waits or runs.
-
-    Raises:
-        ClusterError: Slurm refuses, with its reason.
-    """
-    last = Submission.read(folder)
-    alive = last is not None and last.is_alive()
-    if last is None or alive is False:
-        return None
-    if alive is None:
-        raise ClusterError(f"{folder}: whether its job {last.job} runs can only be seen {last.seen_from}")
-    history = History(folder)
-    start = next((event["start"] for event in reversed(history.read()) if event.event == "started"), 0)
-    history.add("cancelled", job=last.job, start=start)  # before the job can end of it
-    try:
-        if last.local:
-            with suppress(ProcessLookupError):  # it has just ended
-                os.kill(int(last.job), signal.SIGTERM)
-        else:
-            end_job(last.job)
-    except ClusterError as error:
-        history.add("not cancelled", job=last.job, start=start, reason=str(error))
-        raise
-    return last.job
 
 
 def newest_in(saves: Path | None) -> str | None:

@@ -22,7 +22,7 @@ from spider.errors import SpiderUsageError
 if TYPE_CHECKING:
     import torch
 
-    from cluster.rank_job import Submission
+    from cluster.submission import Submission
     from cluster.world import World
     from shards.index import Crop, DatasetIndex, Encoding
     from shards.listing import Labels

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand, Submission, ranks_script, require_free, submit_ranks
+from cluster.rank_job import RankCommand, ranks_script, submit_ranks
 from cluster.slurm import SlurmRequest, read_request
+from cluster.submission import Submission
 from spider.checkout import git_state
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.experiment import compose, require_inputs
-from spider.files import write_text
 from spider.run import RunDirectory, RunRef, images_of, resolve
 from spider.runs import last_row
 
@@ -145,15 +145,11 @@ class Launch:
 
     def submit(self) -> Submission:
         """Write the configuration, and put the job into the queue, or start it here."""
-        require_free(self.folder)
-        is_new = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / SUBMITTED, to_yaml(self.config))
+        is_new, notes = not self.directory.path.exists(), {SUBMITTED: to_yaml(self.config)}
         try:
-            return submit_command(self.command, self.place, self.folder, name=self.name)
+            return submit_command(self.command, self.place, self.folder, name=self.name, notes=notes)
         except ClusterError:
             if is_new:  # nothing is left of what was refused, and nothing taken that was there
-                shutil.rmtree(self.folder)
                 with suppress(OSError):
                     self.directory.path.rmdir()
             raise
@@ -221,15 +217,29 @@ def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen:
 
 
 def submit_command(
-    command: RankCommand, place: Place, folder: Path, *, name: str, behind: Sequence[tuple[Path, Submission]] = ()
+    command: RankCommand,
+    place: Place,
+    folder: Path,
+    *,
+    name: str,
+    behind: Sequence[tuple[Path, Submission]] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Submission:
-    """Put a command into the queue, or start it here, behind other jobs, each given with its folder."""
+    """Put a command into the queue, or start it here, behind other jobs, each given with its folder.
+
+    Args:
+        notes: files that are written into the folder first, by name.
+    """
     origin = git_state()
     if place.local:
         folders = [before for before, _ in behind]
-        return submit_local(command, place.request, folder, packages=PACKAGES, origin=origin, behind=folders)
+        return submit_local(
+            command, place.request, folder, packages=PACKAGES, origin=origin, behind=folders, notes=notes
+        )
     jobs = [submission.job for _, submission in behind]
-    return submit_ranks(command, place.request, folder, name=name, packages=PACKAGES, origin=origin, behind=jobs)
+    return submit_ranks(
+        command, place.request, folder, name=name, packages=PACKAGES, origin=origin, behind=jobs, notes=notes
+    )
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:

@@ -32,14 +32,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
-from cluster.rank_job import RankCommand, Submission, cancel, ranks_script
+from cluster.lock import in_turn
+from cluster.rank_job import RankCommand, ranks_script
 from cluster.slurm import changed
+from cluster.submission import Submission, cancel
 from spider.config.load import parse_yaml
 from spider.errors import SpiderError, SpiderUsageError
 from spider.launch import FOLDER, Place, submit_command
 from spider.run import RunDirectory
 
 STAGES = "stages"
+_SUBMITTING_S = 600.0  # a long pipeline, a slow sbatch
 _ON_ALL_RANKS = ("train", "evaluate")
 _ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
 _WITHOUT_GPUS = ("pack", "verify")
@@ -205,12 +208,19 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     """Put all that has not finished into the queue, each stage behind those that it waits for.
 
+    Of several who submit the same pipeline at once, one does; the others then find its jobs.
+
     Raises ClusterError if one is refused; those that were submitted before it are taken back.
     """
-    _require_no_change_of_what_runs(stages)
     for stage in stages:
         if not stage.place.local:
             stage.script()  # refuses now what could not be submitted
+    with in_turn(stages[0].folder.parent, _SUBMITTING_S):
+        _require_no_change_of_what_runs(stages)
+        return _submit_in_order(stages)
+
+
+def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
     found: dict[str, Submitted] = {}
     waiting: dict[str, tuple[Path, Submission]] = {}
     for stage in stages:

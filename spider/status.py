@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.history import Event, History, blamed
-from cluster.rank_job import Submission
 from cluster.slurm import job_state
+from cluster.submission import Submission
 from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml
 from spider.errors import SpiderError

@@ -18,8 +18,9 @@ import pytest
 from cluster.errors import ClusterUsageError
 from cluster.history import Event, History
 from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand, Submission, cancel
+from cluster.rank_job import RankCommand
 from cluster.slurm import read_request
+from cluster.submission import Submission, cancel
 
 WAIT_S = 600.0
 SAVES_WHEN_ASKED = (

@@ -23,15 +23,13 @@ from cluster.rank_job import (
     Rank,
     RankCommand,
     RankJob,
-    Submission,
-    cancel,
     newest_in,
     rank_env,
     ranks_script,
-    require_free,
     submit_ranks,
 )
 from cluster.slurm import UNKNOWN, JobSignals, SlurmTask, end_job, job_state, read_request, time_left_s
+from cluster.submission import Submission
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -192,35 +190,6 @@ def test_one_rank_is_no_world() -> None:
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(rank_env(SlurmTask(7, 0, 0, 1, 0, ("n",), "n", 1, 0)))
 
 
-def submission(folder: Path, job: str = "7") -> None:
-    Submission(job, 1, 1, ["a"], "code", {}).write(folder)
-    History(folder).add("submitted", job=job, nodes=1, ranks=1)
-
-
-@pytest.mark.parametrize(("state", "options"), [("RUNNING|n1", "--signal=TERM 7"), ("PENDING|(Priority)", "7")])
-def test_a_job_that_runs_is_asked_to_end_and_one_that_waits_leaves_the_queue(
-    tmp_path: Path, programs: Programs, state: str, options: str
-) -> None:
-    submission(tmp_path)
-    History(tmp_path).add("started", job="7", start=2, nodes=["n1"], ranks=1, newest=None)
-    programs.play("squeue", f"echo '{state}'")
-    programs.play("scancel", "")
-    assert cancel(tmp_path) == "7"
-    assert programs.calls("scancel") == [options]
-    event = History(tmp_path).read()[-1]
-    assert (event.event, event["start"]) == ("cancelled", 2)
-
-
-def test_nothing_is_cancelled_where_nothing_waits_or_runs(tmp_path: Path, programs: Programs) -> None:
-    assert cancel(tmp_path) is None
-    submission(tmp_path)
-    programs.play("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    programs.play("scancel", "")
-    assert cancel(tmp_path) is None
-    assert programs.calls("scancel") == []
-    assert History(tmp_path).read()[-1].event == "submitted"
-
-
 def test_a_refusal_to_end_is_slurms_own_line(programs: Programs) -> None:
     programs.play("squeue", "echo 'RUNNING|n1'")
     programs.play("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
@@ -256,14 +225,6 @@ def test_a_time_that_slurm_does_not_say_is_none(programs: Programs, does: str) -
 def test_a_state_is_what_squeue_says(programs: Programs, does: str, state: tuple[str, str] | None) -> None:
     programs.play("squeue", does)
     assert job_state("7") == state
-
-
-def test_where_squeue_does_not_answer_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert job_state("7") == UNKNOWN
-    submission(tmp_path)
-    with pytest.raises(ClusterUsageError, match="whether its job 7 has ended can only be seen where squeue answers"):
-        require_free(tmp_path)
 
 
 @pytest.mark.parametrize(("left", "why"), [("3:00", "time limit"), ("1:00:00", "preemption"), ("UNLIMITED", None)])

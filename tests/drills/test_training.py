@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cluster.history import History
-from cluster.rank_job import Submission, cancel
+from cluster.submission import Submission, cancel
 from shards.pack import pack
 from spider.run import RunDirectory, images_of
 from tests.equal_runs import assert_equal_runs
@@ -84,11 +84,11 @@ class Training:
         self._wait_until(lambda: self.events().count(event) >= count, f"{count} x {event}")
 
     def _wait_until(self, is_so: Callable[[], bool], what: str) -> None:
-        def is_so_or_over() -> bool:
-            events = self.events()
-            return is_so() or (bool(events) and events[-1] in ("failed", "stopped", "finished"))
+        def is_over() -> bool:
+            events = History(self.run / "slurm").read()
+            return bool(events) and events[-1].event in ("failed", "stopped", "finished") and not events[-1]["again"]
 
-        self.slurm.wait_until(is_so_or_over, what)
+        self.slurm.wait_until(lambda: is_so() or is_over(), what)
         assert is_so(), self.status()
 
     def events(self) -> list[str]:

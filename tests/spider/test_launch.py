@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.rank_job import Submission
+from cluster.submission import Submission
 from shards.errors import ShardsError
 from spider.config.load import load_config
 from spider.errors import SpiderError, SpiderUsageError

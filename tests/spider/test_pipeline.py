@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.history import History
-from cluster.rank_job import Submission
+from cluster.submission import Submission
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.launch import read_place
@@ -160,6 +161,14 @@ def test_a_file_with_stages_is_a_pipeline(tmp_path: Path, monkeypatch: pytest.Mo
 def test_each_job_is_behind_those_that_it_waits_for(queue: Queue) -> None:
     assert queue.submit() == {"digits": "7", "one": "8", "two": "9", "measured": "10"}
     assert [queue.behind(name) for name in ("digits", "one", "two", "measured")] == [None, "7", "7:8", "9"]
+
+
+def test_of_several_who_submit_at_once_one_does(queue: Queue) -> None:
+    stages = read(queue.root)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: submit_pipeline(stages), range(3)))
+    assert len({tuple(each.job for each in found) for found in made}) == 1
+    assert sorted(sum(each.is_new for each in found) for found in made) == [0, 0, 4]
 
 
 def test_a_stage_that_is_refused_leaves_none_in_the_queue(queue: Queue) -> None:

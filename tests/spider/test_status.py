@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.lock import alone_in
-from cluster.rank_job import Submission
+from cluster.submission import Submission
 from cluster.world import World
 from spider.config.load import load_config, to_yaml
 from spider.errors import SpiderError

@@ -13,8 +13,9 @@ import pytest
 
 from cluster.history import History
 from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand, Submission
+from cluster.rank_job import RankCommand
 from cluster.slurm import read_request
+from cluster.submission import Submission
 
 SLURM = "nodes=2,gpus_per_node=4,cpus_per_task=4,time=60"
 PIPELINE = """
