@@ -8,6 +8,7 @@ packing    sources, listing     what can be packed, and the order, keys and labe
            contact_sheet        what was packed, to look at
 format     index                index.json: what a packed dataset is
            samples              one image in a shard, and its entry in the offsets file
+           encodings            its pixels as an array, a PNG, or the file that was packed
            verify               is it all there and unharmed
 reading    dataset              random access by image number
            location, remote     a folder, or a URL fetched into a private cache

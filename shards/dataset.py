@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.encodings import BadSample, check_decoder, decode
 from shards.errors import ShardsError, refusal
 from shards.index import INDEX_NAME, VECTORS_NAME, DatasetIndex
 from shards.location import Location
-from shards.samples import BLOCK_BYTES, BadSample, check_header, decode, key_of_header, parse_offsets
+from shards.samples import BLOCK_BYTES, check_header, key_of_header, parse_offsets
 from shards.vectors import read_vectors
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class ShardDataset:
 
     Raises:
         ShardsUsageError: no dataset is there.
-        ShardsError: its index is damaged, or a shard is missing or has another size than the index says.
+        ShardsError: its index is damaged, or a shard is missing or has another size than the index says;
+            JPEGs decode to other pixels here than where they were packed.
     """
 
     def __init__(self, path: str | Path, cache_dir: Path | None = None) -> None:
         self._location = Location(path, cache_dir)
+        check_decoder(self.index.jpeg_pixels, self.path)
         self._check_sizes()
         self._starts = list(accumulate(self.index.shard_counts, initial=0))
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
@@ -181,7 +184,7 @@ class _OpenShard:
     """One open tar and its offsets."""
 
     def __init__(self, path: Path, offsets: NDArray[np.void], index: DatasetIndex) -> None:
-        self._path, self._offsets, self._shape, self._encoding = path, offsets, index.shape, index.encoding
+        self._path, self._offsets, self._shape = path, offsets, index.shape
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -196,7 +199,7 @@ class _OpenShard:
             data = block[BLOCK_BYTES:]
             if zlib.crc32(data) != crc32:
                 raise BadSample("its CRC-32 is not the one in the offsets file")
-            return decode(data, self._shape, self._encoding), label
+            return decode(data, self._shape), label
         except BadSample as error:
             raise self._damaged(row, error) from None
 
@@ -206,7 +209,7 @@ class _OpenShard:
         try:
             block = self._bytes(offset - BLOCK_BYTES, BLOCK_BYTES)
             check_header(block, size)
-            return key_of_header(block, self._encoding)
+            return key_of_header(block)
         except BadSample as error:
             raise self._damaged(row, error) from None
 

@@ -1,7 +1,7 @@
 """index.json: what a packed dataset is, and what every file in it must be.
 
     OUT/index.json             this
-        000000.tar ...         plain WebDataset shards: KEY.png (or KEY.npy), KEY.cls if labelled, KEY.json
+        000000.tar ...         plain WebDataset shards: KEY.npy (or KEY.png, KEY.jpg), KEY.cls if labelled, KEY.json
         000000.offsets ...     where each image of the shard lies (shards.samples)
         contact-sheet.png      to look at
         bad.jsonl              {"name", "reason"} of every input file that was not packed; absent if none
@@ -24,7 +24,7 @@ FORMAT_VERSION: Literal[1] = 1
 MAX_INDEX_BYTES = 256 << 20
 
 Crop = Literal["center", "pad", "squash"]
-Encoding = Literal["png", "raw"]
+Encoding = Literal["auto", "keep", "png", "raw"]  # see shards.encodings
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -74,7 +74,7 @@ class PackOptions(_Record):
     subset: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)  # of the subset
     shard_mb: float = Field(64, gt=0)
-    encoding: Encoding = "png"
+    encoding: Encoding = "auto"
     labels: Literal["class", "vector", "none"] = "class"
 
 
@@ -90,14 +90,10 @@ class DatasetIndex(_Record):
     vectors: VectorRecord | None = None  # where labels are vectors
     fingerprint: Sha256  # of keys, labels and pixels in order, whatever the encoding and the size of the shards
     rules: dict[str, str]  # how image files became pixels, in words
+    jpeg_pixels: Sha256 | None = None  # what the packer's decoder made of a probe; None: no image is a JPEG
     options: PackOptions
     source: SourceRecord
     shards: list[ShardRecord] = Field(min_length=1)
-
-    @property
-    def encoding(self) -> Encoding:
-        """How images lie in the shards: "png", or "raw" for uint8 arrays in npy members."""
-        return self.options.encoding
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from shards.contact_sheet import contact_sheet
 from shards.dataset import ShardDataset
+from shards.encodings import jpeg_pixels
 from shards.errors import ShardsError, ShardsUsageError
 from shards.files import write_whole
 from shards.images import NOT_READ, BadImage, Header, Target, blank, normalise, read_header
@@ -69,7 +70,7 @@ def pack(
     shard_mb: float = 64,
     workers: int | None = None,
     max_bad: str | int = "1%",
-    encoding: Encoding = "png",
+    encoding: Encoding = "auto",
     progress: bool = True,
     torchvision_root: Path | None = None,
     labels: Labels = "class",
@@ -85,7 +86,7 @@ def pack(
         shard_mb: largest size of a shard, in 10^6 bytes.
         workers: processes; None: one for every usable core. The output does not depend on it.
         max_bad: how many files may be bad: a count, or a share such as "1%".
-        encoding: "png", or "raw" for uint8 arrays, which are larger and faster to read.
+        encoding: how images are stored: "auto", "keep", "png" or "raw" (shards.encodings). The pixels are the same.
         progress: show bars and remarks on stderr.
         torchvision_root: where torchvision keeps its datasets.
         labels: "class": of class folders, or of dataset.json; "vector": lists of numbers in dataset.json; "none".
@@ -263,14 +264,15 @@ def _convert(shared: tuple[Source, Target, Encoding], numbers: Iterable[int]) ->
         try:
             data = source.read(number)
             content = _content(data)
-            pixels, original = normalise(data, target)
+            pixels, before = normalise(data, target)
         except BadImage as error:
             results.append((content, BadFile(item.name, str(error))))
             continue
-        about: dict[str, object] = {"name": item.name, "width": original.width, "height": original.height}
+        about: dict[str, object] = {"name": item.name, "width": before.width, "height": before.height}
         if item.label >= 0:
             about["class"] = source.listing.classes[item.label]
-        sample = build_sample(item.key, item.label, pixels, encoding, about)
+        original = data if isinstance(data, bytes) else None
+        sample = build_sample(item.key, item.label, pixels, encoding, about, original)
         colour = blank(pixels)
         results.append((content, replace(sample, blank=f"{item.name} ({colour})") if colour else sample))
     return results
@@ -317,6 +319,7 @@ def _finish(job: _Job, series: ShardSeries, allowed: _Allowance, decision: Decis
         vectors=vectors,
         fingerprint=fingerprint(series.digests, vectors),
         rules=decision.rules,
+        jpeg_pixels=jpeg_pixels() if series.jpegs else None,
         options=job.options,
         source=SourceRecord(
             kind=job.source.kind,
@@ -396,6 +399,8 @@ def _keep_what_is_there(job: _Job) -> DatasetIndex:
     """The dataset in `out`, if it is what this pack would make."""
     index = ShardDataset(job.out).index
     there, asked = index.options.model_dump(), job.options.model_dump()
+    if job.options.encoding == "auto":  # whatever it is stored as will do
+        asked["encoding"] = there["encoding"]
     differences = [f"{key} is {there[key]}, not {asked[key]}" for key in there if there[key] != asked[key]]
     if not differences:
         contents = list(job.map(_read_contents, job.source, job.chosen, "compare"))

@@ -1,6 +1,6 @@
 """One packed image as it lies in a shard, and its entry in the shard's offsets file.
 
-    000000.tar        KEY.png    the image: 8-bit grey or RGB; or KEY.npy: uint8 [C, H, W]
+    000000.tar        KEY.npy    the image; or KEY.png, or KEY.jpg: shards.encodings
                       KEY.cls    the label's number in decimal, if there are labels
                       KEY.json   {"name", "width", "height"}: the input file and its size; {"class"} if labelled
                       ... for every image, plain ustar, mtime 0, then two empty blocks
@@ -18,30 +18,22 @@ import struct
 import tarfile
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from shards.encodings import SUFFIXES, BadSample, encode
 from shards.errors import ShardsError
 from shards.index import Encoding, VectorRecord
 
 Pixels = NDArray[np.uint8]
-Shape = tuple[int, int, int]
 
 BLOCK_BYTES = 512
 END_OF_TAR = bytes(2 * BLOCK_BYTES)
 OFFSETS = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"), ("label", "<i4")])
-SUFFIX: dict[Encoding, str] = {"png": ".png", "raw": ".npy"}
 
-_PNG_LEVEL = 3  # measured on photographs: files 3 to 4 % larger than at 6, in two thirds to four fifths of the time
 _NAME_FIELD, _SIZE_FIELD, _MAGIC_FIELD = slice(0, 100), slice(124, 135), slice(257, 262)
-
-
-class BadSample(Exception):
-    """Bytes in a shard that are not what they must be; `str(error)` says how, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +45,29 @@ class Sample:
     crc32: int
     label: int
     digest: bytes  # sha256, 32 bytes
+    jpeg: bool  # whether the image is one
     blank: str = ""  # the file's name and "black" or "white", if the picture is almost all of that
 
 
-def build_sample(key: str, label: int, pixels: Pixels, encoding: Encoding, about: dict[str, object]) -> Sample:
-    """Pixels uint8 [C, H, W] and what is to be said of them, as a sample. Label -1: none."""
-    image = _encode(pixels, encoding)
-    members = [_member(key + SUFFIX[encoding], image)]
+def build_sample(
+    key: str,
+    label: int,
+    pixels: Pixels,
+    encoding: Encoding,
+    about: dict[str, object],
+    original: bytes | None = None,
+) -> Sample:
+    """Pixels uint8 [C, H, W] and what is to be said of them, as a sample. Label -1: none.
+
+    `original` is the file that they come from, if there is one: "keep" stores it.
+    """
+    suffix, image = encode(pixels, encoding, original)
+    members = [_member(key + suffix, image)]
     if label >= 0:
         members.append(_member(key + ".cls", str(label).encode()))
     members.append(_member(key + ".json", json.dumps(about, ensure_ascii=False, sort_keys=True).encode()))
-    return Sample(b"".join(members), len(image), zlib.crc32(image), label, sample_digest(key, label, pixels))
+    digest = sample_digest(key, label, pixels)
+    return Sample(b"".join(members), len(image), zlib.crc32(image), label, digest, suffix == ".jpg")
 
 
 def sample_digest(key: str, label: int, pixels: Pixels) -> bytes:
@@ -81,15 +85,6 @@ def fingerprint(digests: list[bytes], vectors: VectorRecord | None = None) -> st
     return hashlib.sha256(b"".join(digests) + labels).hexdigest()
 
 
-def decode(data: bytes, shape: Shape, encoding: Encoding) -> Pixels:
-    """The pixels, uint8 [C, H, W] (a view that may be read-only), of an image's bytes.
-
-    Raises:
-        BadSample: not an image of this shape and encoding.
-    """
-    return _decode_png(data, shape) if encoding == "png" else _decode_npy(data, shape)
-
-
 def check_header(block: bytes, image_bytes: int) -> None:
     """That `block` begins with the tar header of a member of this size.
 
@@ -100,16 +95,16 @@ def check_header(block: bytes, image_bytes: int) -> None:
         raise BadSample(f"no tar header of {image_bytes:,} bytes stands before it")
 
 
-def key_of_header(block: bytes, encoding: Encoding) -> str:
+def key_of_header(block: bytes) -> str:
     """The key in the tar header of an image.
 
     Raises:
-        BadSample: the member is no image of this encoding.
+        BadSample: the member is no image.
     """
     name = block[_NAME_FIELD].rstrip(b"\0").decode(errors="replace")
-    if not name.endswith(SUFFIX[encoding]):
+    if not name.endswith(SUFFIXES):
         raise BadSample(f"{name!r} stands there, not an image")
-    return name.removesuffix(SUFFIX[encoding])
+    return name[: -len(SUFFIXES[0])]  # all are of one length
 
 
 def write_offsets(offsets: list[tuple[int, int, int, int]]) -> bytes:
@@ -138,49 +133,3 @@ def _member(name: str, data: bytes) -> bytes:
     header = tarfile.TarInfo(name)
     header.size = len(data)
     return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK_BYTES)
-
-
-def _encode(pixels: Pixels, encoding: Encoding) -> bytes:
-    buffer = BytesIO()
-    if encoding == "raw":
-        np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
-    else:
-        plane = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
-        Image.fromarray(np.ascontiguousarray(plane)).save(buffer, "PNG", compress_level=_PNG_LEVEL)
-    return buffer.getvalue()
-
-
-def _decode_png(data: bytes, shape: Shape) -> Pixels:
-    channels, height, width = shape
-    # Before anything is decoded: a shard made elsewhere may hold an image of a billion pixels
-    if not data.startswith(_png_start(height, width)):
-        raise BadSample(f"not a PNG of {width}x{height}")
-    mode, by_row = ("L", "L") if channels == 1 else ("RGB", "RGB;L")
-    try:
-        image = Image.open(BytesIO(data), formats=("PNG",))
-        # A row of each channel in turn, [H, C, W], is in less time at [C, H, W] than [H, W, C] is
-        rows = image.tobytes("raw", by_row) if image.mode == mode else b""
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise BadSample(f"a damaged PNG: {error}") from None
-    if not rows:
-        raise BadSample(f"a PNG of mode {image.mode}, not of {channels} channels")
-    return np.frombuffer(rows, np.uint8).reshape(height, channels, width).transpose(1, 0, 2)
-
-
-@lru_cache
-def _png_start(height: int, width: int) -> bytes:
-    """Signature, and header up to the size."""
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height)
-
-
-def _decode_npy(data: bytes, shape: Shape) -> Pixels:
-    header = _npy_header(shape)
-    pixels = np.frombuffer(data, np.uint8)
-    if not data.startswith(header) or len(pixels) != len(header) + shape[0] * shape[1] * shape[2]:
-        raise BadSample(f"not a uint8 array of {list(shape)}")
-    return pixels[len(header) :].reshape(shape)
-
-
-@lru_cache
-def _npy_header(shape: Shape) -> bytes:
-    return _encode(np.zeros(shape, np.uint8), "raw")[: -shape[0] * shape[1] * shape[2]]

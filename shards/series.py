@@ -40,6 +40,7 @@ class Sealed(BaseModel):
     contents: list[str]  # sha256 of every input file, good and bad
     bad: list[tuple[str, str]]
     blank: list[str] = []  # see shards.samples.Sample
+    jpegs: int = 0
 
 
 class ShardSeries:
@@ -80,6 +81,11 @@ class ShardSeries:
         """The pictures of the finished shards that are almost all black or white."""
         return [blank for sealed in self._sealed for blank in sealed.blank]
 
+    @property
+    def jpegs(self) -> int:
+        """How many images of the finished shards are JPEGs."""
+        return sum(sealed.jpegs for sealed in self._sealed)
+
     def add(self, number: int, content: str, outcome: Sample | BadFile) -> None:
         """Input file `number`, whose bytes have the sha256 `content`: its sample, or what is wrong with it."""
         if isinstance(outcome, BadFile):
@@ -89,6 +95,7 @@ class ShardSeries:
                 self.seal(number)
             self._entries.append((self._size + BLOCK_BYTES, outcome.image_bytes, outcome.crc32, outcome.label))
             self._digests.append(outcome.digest.hex())
+            self._jpegs += outcome.jpeg
             self._blank += [outcome.blank] if outcome.blank else []
             self._write(outcome.block)
         self._contents.append(content)
@@ -120,6 +127,7 @@ class ShardSeries:
             contents=self._contents,
             bad=bad,
             blank=self._blank,
+            jpegs=self._jpegs,
         )
         write_whole(self._out / JOURNAL_NAME / f"{stem}.json", sealed.model_dump_json().encode())
         self._sealed.append(sealed)
@@ -131,6 +139,7 @@ class ShardSeries:
         self._contents: list[str] = []
         self._bad: list[BadFile] = []
         self._blank: list[str] = []
+        self._jpegs = 0
         self._size = 0
         self._sha256 = hashlib.sha256()
         self._file = (self._out / JOURNAL_NAME / "shard.tmp").open("wb")

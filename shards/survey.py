@@ -13,10 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.encodings import settle
 from shards.errors import ShardsUsageError
 from shards.images import RULES, Header, Target
-from shards.index import PackOptions
+from shards.index import Encoding, PackOptions
 
+_STORED: dict[Encoding, str] = {
+    "raw": "stored raw",
+    "png": "stored as PNG",
+    "keep": "stored as the files themselves where nothing changes, else as PNG",
+}
 _DEPTHS = (8, 10, 12, 14, 16)  # of sensors; a peak of 15 bits is a dark picture of 16 rather
 
 
@@ -41,7 +47,8 @@ def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header]
     resize = options.resolution is not None
     target = Target(channels, height, width, options.crop, resize, depth)
     rules = RULES | {"channels": why_channels, "16bit": why_depth, "crop": options.crop if resize else "none"}
-    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), _size(target, headers)]
+    stored = _STORED[settle(options.encoding, (channels, height, width))]
+    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), _size(target, headers), stored]
     return Decision(target, rules, f"{len(headers):,} images become " + "; ".join(said))
 
 

@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from shards.encodings import SUFFIXES, BadSample, check_decoder, decode, suffix_of
 from shards.errors import ShardsError
 from shards.index import INDEX_NAME, DatasetIndex, ShardRecord
 from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
-from shards.samples import SUFFIX, BadSample, decode, fingerprint, parse_offsets, sample_digest
+from shards.samples import fingerprint, parse_offsets, sample_digest
 from shards.vectors import read_vectors
 
 _MAX_MEMBER_BYTES = 1 << 30
@@ -67,10 +68,11 @@ def verify(
 
     Raises:
         ShardsUsageError: no dataset is there.
-        ShardsError: its index cannot be read.
+        ShardsError: its index cannot be read, or JPEGs decode to other pixels here than where they were packed.
     """
     location = Location(path, cache_dir)
     index = location.index
+    check_decoder(index.jpeg_pixels, location.path)
     findings: list[_Findings] = []
     with tqdm(total=index.count, desc="verify", unit="img", disable=None if progress else True, leave=False) as bar:
         for found in map_ordered(_check_shard, location, index.shards, workers=workers or usable_cores()):
@@ -175,7 +177,7 @@ def _check_sample(
     descriptor: int,
 ) -> bytes:
     """The sample's digest. `entry` is its line of the offsets file."""
-    image_suffix = SUFFIX[index.encoding]
+    image_suffix = next((suffix for suffix in SUFFIXES if suffix in members), "an image")
     wanted = {image_suffix, ".json", *((".cls",) if index.classes else ())}
     labelled = ".cls" in members  # where there are classes, an image may still have no label
     if set(members) | ({".cls"} & wanted) != wanted:
@@ -189,7 +191,9 @@ def _check_sample(
     label = _label(content[".cls"], len(index.classes)) if labelled else -1
     _check_about(content[".json"])
     image, member = content[image_suffix], members[image_suffix]
-    digest = sample_digest(key, label, decode(image, index.shape, index.encoding))
+    if suffix_of(image) != image_suffix:
+        raise BadSample(f"its {image_suffix} member is another kind of file")
+    digest = sample_digest(key, label, decode(image, index.shape))
     if entry is not None and entry != (member.offset_data, member.size, zlib.crc32(image), label):
         raise BadSample("place, size, CRC-32 or label is not that of the offsets file")
     return digest

@@ -96,7 +96,7 @@ def pack(
     shard_mb: float = 64,
     workers: int | None = None,
     max_bad: str | int = "1%",
-    encoding: Encoding = "png",
+    encoding: Encoding = "auto",
     labels: Labels = "class",
     progress: bool = False,
 ) -> DatasetIndex:

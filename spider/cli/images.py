@@ -53,8 +53,13 @@ def pack(
         str, typer.Option(metavar="N|N%", help="How many files may be unreadable, a count or a share.")
     ] = "1%",
     encoding: Annotated[
-        Literal["png", "raw"], typer.Option(metavar="png|raw", help="raw is larger, and faster to read.")
-    ] = "png",
+        Literal["auto", "keep", "png", "raw"],
+        typer.Option(
+            metavar="auto|keep|png|raw",
+            help="How images are stored. raw is the fastest to read; keep stores the JPEG and PNG files themselves "
+            "where nothing changes, else PNG; auto is raw up to 128 px RGB, and keep above.",
+        ),
+    ] = "auto",
     labels: Annotated[
         Literal["class", "vector", "none"],
         typer.Option(

@@ -66,9 +66,9 @@ def files(make_images, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def packed(files, tmp_path_factory) -> Path:
-    """`files`, packed in eight shards. Not to be changed."""
+    """`files`, packed as PNG in eight shards. Not to be changed."""
     out = tmp_path_factory.mktemp("packed") / "noise"
-    pack(files, out, shard_mb=0.06, workers=1, progress=False)
+    pack(files, out, shard_mb=0.06, encoding="png", workers=1, progress=False)
     return out
 
 

@@ -21,10 +21,11 @@ from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.pack import pack as pack_aloud
 from shards.series import open_series
+from shards.verify import verify
 
 
 def pack(source, out, **options):
-    return pack_aloud(source, out, **{"progress": False, "workers": 1, **options})
+    return pack_aloud(source, out, **{"progress": False, "workers": 1, "encoding": "png", **options})
 
 
 def contents(path):
@@ -106,6 +107,78 @@ def test_the_fingerprint_knows_neither_shards_nor_encoding(files, packed, tmp_pa
     assert pack(files, tmp_path / "one", shard_mb=64).fingerprint == fingerprint
     assert pack(files, tmp_path / "raw", encoding="raw").fingerprint == fingerprint
     assert contents(tmp_path / "raw") == contents(packed)
+
+
+def kinds(path):
+    """The suffixes under which the images of each key lie in the shards."""
+    suffixes = {}
+    for shard in ShardDataset(path).index.shards:
+        with tarfile.open(path / shard.name) as tar:
+            for name in tar.getnames():
+                key, suffix = name.split(".")
+                suffixes.setdefault(key, set()).add(suffix)
+    return {key: (found - {"cls", "json"}).pop() for key, found in suffixes.items()}
+
+
+def test_auto_is_raw_for_small_images_and_keeps_the_files_of_large_ones(tmp_path, make_images):
+    for side, suffix in ((128, "npy"), (129, "png")):
+        make_images(tmp_path / f"{side}", 1, height=side, width=side)
+        pack(tmp_path / f"{side}", tmp_path / f"out{side}", encoding="auto")
+        assert kinds(tmp_path / f"out{side}") == {"0000": suffix}
+
+
+@pytest.fixture
+def assorted(tmp_path, encoded):
+    """Files of 40x40 pixels, by what becomes of them under "keep"."""
+    smooth = Image.fromarray(np.outer(np.arange(40), np.ones(40)).astype(np.uint8) * 6)
+    colour, turned = smooth.convert("RGB"), Image.Exif()
+    turned[0x0112] = 3
+    made = {
+        "kept_jpg": encoded(colour, "JPEG"),
+        "kept_png": encoded(colour),
+        "grey_jpg": encoded(smooth, "JPEG"),
+        "turned_jpg": encoded(colour, "JPEG", exif=turned),
+        "cmyk_jpg": encoded(Image.new("CMYK", (40, 40)), "JPEG"),
+        "alpha_png": encoded(colour.convert("RGBA")),
+        "palette_png": encoded(colour.quantize(4)),
+        "other_gif": encoded(colour, "GIF"),
+        "long_png": encoded(colour) + bytes(40 * 40 * 3),
+    }
+    (tmp_path / "files").mkdir()
+    for name, data in made.items():
+        (tmp_path / "files" / f"{name}.{name.split('_')[1]}").write_bytes(data)
+    return tmp_path / "files"
+
+
+def test_a_file_is_kept_only_if_it_holds_just_the_pixels_to_store(assorted, tmp_path):
+    pack(assorted, tmp_path / "kept", encoding="keep")
+    pack(assorted, tmp_path / "png", encoding="png")
+    assert contents(tmp_path / "kept") == contents(tmp_path / "png")
+    assert {key: kind for key, kind in kinds(tmp_path / "kept").items() if kind != "png"} == {"kept_jpg": "jpg"}
+    tar = (tmp_path / "kept" / "000000.tar").read_bytes()
+    files = {path.stem: path.read_bytes() for path in assorted.iterdir()}
+    assert {name for name, data in files.items() if data in tar} == {"kept_jpg", "kept_png"}
+    assert ShardDataset(tmp_path / "kept").fingerprint == ShardDataset(tmp_path / "png").fingerprint
+    assert verify(tmp_path / "kept").ok
+    pack(assorted, tmp_path / "small", encoding="keep", resolution=20)
+    assert set(kinds(tmp_path / "small").values()) == {"png"}
+
+
+def test_another_jpeg_decoder_is_refused(assorted, tmp_path, monkeypatch):
+    """It would give other pixels, under the same fingerprint."""
+    pack(assorted, tmp_path / "kept", encoding="keep")
+    pack(assorted, tmp_path / "png", encoding="png")
+    monkeypatch.setattr("shards.encodings.jpeg_pixels", lambda: "0" * 64)
+    for read in (ShardDataset, verify):
+        read(tmp_path / "png")
+        with pytest.raises(ShardsError, match="Pillow's decoder on this machine makes other pixels"):
+            read(tmp_path / "kept")
+
+
+def test_an_earlier_encoding_will_do_where_none_is_asked_for(files, packed, tmp_path):
+    assert pack(files, packed, shard_mb=0.06, encoding="auto") == ShardDataset(packed).index
+    with pytest.raises(ShardsUsageError, match="encoding is png, not raw"):
+        pack(files, packed, shard_mb=0.06, encoding="raw")
 
 
 @pytest.mark.parametrize("change", ["pixel", "label", "key"])
@@ -192,7 +265,7 @@ def test_what_is_decided_is_said_in_one_line(tmp_path, picture, encoded, capsys)
     pack(tmp_path / "files", tmp_path / "out", resolution=6, progress=True)
     assert capsys.readouterr().err.splitlines()[0] == (
         "4 images become RGB (3 in colour, 1 grey); 8 bits (1 of 16 with values up to 4080: v >> 4); "
-        "alpha over white (1); 6x6 (2 of 7x9 to 30x20, crop center)"
+        "alpha over white (1); 6x6 (2 of 7x9 to 30x20, crop center); stored as PNG"
     )
 
 

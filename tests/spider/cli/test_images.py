@@ -22,7 +22,7 @@ def test_pack_and_verify(spider, photos, tmp_path):
 def test_pack_writes_the_encoding_asked_for(spider, photos, tmp_path):
     for encoding in ("png", "raw"):
         spider("pack", photos, tmp_path / encoding, "--encoding", encoding)
-        assert open_images(tmp_path / encoding).index.encoding == encoding
+        assert open_images(tmp_path / encoding).index.options.encoding == encoding
     assert spider("pack", photos, tmp_path / "jpg", "--encoding", "jpg").code == 2
 
 
