@@ -2,22 +2,29 @@
 
 They return values and print nothing but progress, on stderr and only if asked to. Arguments are called as the options
 are (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as there: `metrics="fid,kid"`,
-`seeds="0-99"`. What they raise for a user's mistake is one line: SpiderError, ShardsError or ClusterError. `train`,
-`dry_run` and `evaluate` are for every rank of a world; without a `world` they join the one that torchrun
-describes, or are alone.
+`seeds="0-99"`. A list may be any iterable, a number may be one of numpy's, a path may be a `Path`, and what stands
+alone is a list of one: `overrides="batch=4"` (see `spider.arguments`). `train`, `dry_run` and `evaluate` are for every
+rank of a world; without a `world` they join the one that torchrun describes, or are alone.
+
+What they raise has a text of one line, but for what the disk refuses, which is an OSError that names the file:
+
+    SpiderUsageError, ShardsUsageError, ClusterUsageError   an argument, a key or a combination that cannot be
+    SpiderError, ShardsError, ClusterError                  what was asked for rightly failed; the first three are of
+                                                            these classes
 
 Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spider.errors import SpiderUsageError
+from spider.arguments import how_many_or_which, image_numbers, plain_arguments
+from spider.errors import SpiderUsageError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +84,9 @@ __all__ = [
 ]
 
 
+_OPTIONAL = ("protocol", "weights", "images", "ray", "workers", "cache")  # of NeighborOptions
+
+
 def __getattr__(name: str) -> Any:
     """`weights`: the module `spider.weights`, whose `list_weights`, `get` and `verify` are the verbs of that name."""
     if name == "weights":
@@ -84,6 +94,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+@plain_arguments()
 def pack(
     source: str | Path,
     out: str | Path,
@@ -120,6 +131,7 @@ def pack(
     )
 
 
+@plain_arguments()
 def verify(shards: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
     """Check every byte of packed shards: see `shards.verify.verify`. What is bad is in the report, not raised."""
     from shards.verify import verify
@@ -127,6 +139,7 @@ def verify(shards: str | Path, *, workers: int | None = None, progress: bool = F
     return verify(shards, workers=workers, progress=progress)
 
 
+@plain_arguments(*_OPTIONAL)
 def neighbors(
     target: str | Path,
     sources: Sequence[str | Path] | Mapping[str, str | Path],
@@ -142,14 +155,15 @@ def neighbors(
     """
     from spider.data import require_images
 
-    for place in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
-        require_images(place)
+    for images in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
+        require_images(images)
     from sweeps.neighbors import NeighborOptions, neighbors
 
-    chosen = NeighborOptions(orders=_names(orders) if isinstance(orders, str) else orders, progress=progress, **options)
+    chosen = NeighborOptions(orders=orders, progress=progress, **options)
     return neighbors(target, sources, out=out, options=chosen)
 
 
+@plain_arguments(*_OPTIONAL)
 def neighbor_matrix(
     datasets: Sequence[str | Path] | Mapping[str, str | Path],
     *,
@@ -161,14 +175,15 @@ def neighbor_matrix(
     """Every dataset as a target, all others as its sources: see `sweeps.neighbors.neighbor_matrix`. As `neighbors`."""
     from spider.data import require_images
 
-    for place in datasets.values() if isinstance(datasets, Mapping) else datasets:
-        require_images(place)
+    for images in datasets.values() if isinstance(datasets, Mapping) else datasets:
+        require_images(images)
     from sweeps.neighbors import NeighborOptions, neighbor_matrix
 
-    chosen = NeighborOptions(orders=_names(orders) if isinstance(orders, str) else orders, progress=progress, **options)
+    chosen = NeighborOptions(orders=orders, progress=progress, **options)
     return neighbor_matrix(datasets, out=out, options=chosen)
 
 
+@plain_arguments("config")
 def train(
     config: str | Path | None,
     run: str | Path,
@@ -230,6 +245,7 @@ def train(
         return train(composed, directory, ranks, branch=begin, progress=progress)
 
 
+@plain_arguments("config")
 def dry_run(
     config: str | Path | None,
     run: str | Path,
@@ -269,11 +285,13 @@ def dry_run(
         return dry_run(prepare(with_images(composed, ranks, progress), directory), ranks)
 
 
+@plain_arguments("config", "data", "source", "kimg", "seed", "from_run")
 def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Submission:
     """Train as a job: `prepare_launch` with the same arguments, and its `submit()`."""
     return prepare_launch(config, run, slurm, **arguments).submit()
 
 
+@plain_arguments("config", "data", "source", "kimg", "seed", "from_run")
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
     """A training as a job, checked, and ready for its `submit()`: see `spider.launch.prepare_launch`."""
     from spider.launch import prepare_launch
@@ -281,6 +299,7 @@ def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arg
     return prepare_launch(config, run, slurm, **arguments)
 
 
+@plain_arguments("data", "source", "kimg", "seed")
 def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
     """Refuse what a training of so many ranks cannot be: see `spider.launch.require_trainable`."""
     from spider.launch import require_trainable
@@ -297,6 +316,7 @@ def checkpoint_bytes(config: Config) -> int | None:
     return checkpoint_bytes(config)
 
 
+@plain_arguments("name")
 def is_pipeline(name: str | None) -> bool:
     """Whether a name is that of a file of stages."""
     from spider.pipeline import is_pipeline
@@ -304,6 +324,7 @@ def is_pipeline(name: str | None) -> bool:
     return is_pipeline(name)
 
 
+@plain_arguments()
 def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     """The stages of a file, checked: see `spider.pipeline`."""
     from spider.launch import read_place
@@ -319,6 +340,7 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     return submit_pipeline(stages)
 
 
+@plain_arguments()
 def status(path: str | Path) -> Status:
     """How a run is, and its job; or a pipeline; or every run in a folder and below it: see `spider.status`."""
     from spider.status import status
@@ -326,6 +348,7 @@ def status(path: str | Path) -> Status:
     return status(path)
 
 
+@plain_arguments()
 def logs(run: str | Path, rank: int = 0) -> Path:
     """The file with what a rank of a run's last job prints. Raises SpiderError if there is none."""
     from spider.pipeline import log_file
@@ -333,6 +356,7 @@ def logs(run: str | Path, rank: int = 0) -> Path:
     return log_file(Path(run), rank)
 
 
+@plain_arguments()
 def cancel(run: str | Path) -> list[str]:
     """Ask the job of a run, or all of a pipeline, to save and end. Their numbers. Raises SpiderError without any."""
     from spider.pipeline import cancel_jobs
@@ -347,6 +371,7 @@ def presets() -> dict[str, str]:
     return {name: preset_text(name).partition("\n")[0].removeprefix("#").strip() for name in preset_names()}
 
 
+@plain_arguments()
 def explain(key: str = "") -> list[Key]:
     """What a key of the configuration means, or every key of a section, or all of them: `spider config explain`."""
     from spider.config.explain import explain
@@ -354,6 +379,7 @@ def explain(key: str = "") -> list[Key]:
     return explain(key)
 
 
+@plain_arguments(seeds=how_many_or_which)
 def evaluate(
     subject: str | Path,
     *,
@@ -381,7 +407,7 @@ def evaluate(
             subject,
             ranks,
             reference=reference,
-            metrics=_names(metrics),
+            metrics=metrics,
             protocol=protocol,
             embedding=embedding,
             weights=weights,
@@ -392,6 +418,7 @@ def evaluate(
         )
 
 
+@plain_arguments()
 def generate(
     run: str | Path,
     *,
@@ -407,7 +434,7 @@ def generate(
     """
     from spider.run import resolve
 
-    numbers = _whole_numbers("--seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
+    numbers = image_numbers("seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
     resolve(str(run))
 
     from spider.generate import generate
@@ -416,6 +443,7 @@ def generate(
     return generate(open_generator(str(run), _device()), numbers, out=out, source_images=source_images, grid=grid)
 
 
+@plain_arguments()
 def interpolate(
     run: str | Path,
     out: str | Path,
@@ -429,7 +457,7 @@ def interpolate(
     """A grid or a loop between images of a run: see `spider.interpolate.interpolate`."""
     from spider.run import resolve
 
-    numbers = _whole_numbers("--seeds", seeds)
+    numbers = image_numbers("seeds", seeds)
     resolve(str(run))
 
     from spider.interpolate import interpolate
@@ -439,6 +467,7 @@ def interpolate(
     return interpolate(generator, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
 
 
+@plain_arguments()
 def ls(folder: str | Path) -> list[RunSummary]:
     """Every run in a folder and below it."""
     from spider.runs import list_runs
@@ -446,6 +475,7 @@ def ls(folder: str | Path) -> list[RunSummary]:
     return list_runs(folder)
 
 
+@plain_arguments()
 def compare(runs: Sequence[str | Path]) -> Comparison:
     """Runs side by side: see `spider.compare.compare_runs`; `spider.compare_figure` draws it."""
     from spider.compare import compare_runs
@@ -453,6 +483,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     return compare_runs(runs)
 
 
+@plain_arguments()
 def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bool = False) -> SweepReport:
     """Run many trainings that differ in a few keys, or go on with them: see `sweeps.sweep.sweep`.
 
@@ -466,6 +497,7 @@ def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bo
     return sweep(file, out, ray=ray, progress=progress)
 
 
+@plain_arguments()
 def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
     """What `sweep` with the same arguments would do and cost, from a few measured steps. Writes nothing into `out`."""
     from sweeps.sweep_config import read_sweep
@@ -476,6 +508,7 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
     return sweep_cost(file, out)
 
 
+@plain_arguments()
 def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False) -> DemoResult:
     """The whole story on built-in data: see `spider.demo.story.demo`."""
     from spider.demo.story import demo
@@ -484,32 +517,6 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
 
 
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
-
-
-def _names(text: str | Iterable[str]) -> list[str]:
-    """`fid,kid` to ["fid", "kid"]; names that are a list already, as they are."""
-    if not isinstance(text, str):
-        return list(text)
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _whole_numbers(option: str, text: str | Sequence[int]) -> list[int]:
-    """`0-3,7` to [0, 1, 2, 3, 7]; numbers as they are. Raises SpiderUsageError that names the option."""
-    if not isinstance(text, str):
-        return list(text)
-    found: list[int] = []
-    for part in _names(text):
-        first, dash, last = part.partition("-")
-        try:
-            ends = (int(first), int(last if dash else first))
-        except ValueError:
-            raise SpiderUsageError(f"{option} {text}: {part!r} is neither a number nor a range such as 0-99") from None
-        if ends[0] > ends[1]:
-            raise SpiderUsageError(f"{option} {text}: {part!r} is a range that goes down; write {ends[1]}-{ends[0]}")
-        found += range(ends[0], ends[1] + 1)
-    if not found:
-        raise SpiderUsageError(f"{option} {text!r}: no number in it")
-    return found
 
 
 def _require_subject(name: str) -> None:
@@ -538,11 +545,13 @@ def _joined(world: World | None, device: str = "auto", timeout_min: float | None
         timeout_min: a rank may make no step for so long. Those that wait for it give up later: what it says of itself
             tells more, and before the first step images may be packed.
     """
-    if world is not None:
-        yield world
-        return
     from cluster.world import World as RealWorld
 
+    if world is not None:
+        if not isinstance(world, RealWorld):
+            raise SpiderUsageError(f"world: a cluster.world.World, found {shown(world)}")
+        yield world
+        return
     patience_min = _NO_LIMIT_MIN if timeout_min is None else max(_PATIENCE_MIN, 2 * timeout_min)
     with RealWorld.from_env(None if device == "auto" else device, patience_min) as joined:
         yield joined

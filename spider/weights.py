@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 from tqdm import tqdm
 
 from shards.files import open_whole
+from spider.arguments import plain_arguments
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 
@@ -85,6 +86,7 @@ def list_weights() -> list[WeightsFile]:
     return files
 
 
+@plain_arguments()
 def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
     """Fetch a weights file into the cache, unless it is there and whole, and return its path.
 
@@ -109,6 +111,7 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
     return path
 
 
+@plain_arguments()
 def verify(name: str, *, otherwise: str = "or name a file: --weights FILE; --embedding offline needs none") -> Path:
     """The path of a weights file in the cache, after hashing it.
 

@@ -1,12 +1,14 @@
-"""Small packed datasets, made once per session."""
+"""Small packed datasets and a small run, made once per session; and verbs that only check."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from shards.pack import pack
+from spider import api
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,46 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "patches"
     pack("builtin:patches", out, resolution=16, subset=200, workers=1, progress=False)
     return out
+
+
+class WorkBegan(Exception):
+    """All checks have passed, and the work of a verb would begin."""
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> type[WorkBegan]:
+    """Every verb checks what it is given, and raises WorkBegan where its work would begin."""
+
+    def begin(*arguments: object, **options: object) -> None:
+        raise WorkBegan
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    for work in (
+        "shards.pack.open_series",
+        "shards.verify.map_ordered",
+        "spider.demo.story.demo",
+        "spider.evaluation.evaluate_images",
+        "spider.frozen.FrozenGenerator.__call__",
+        "spider.launch.submit_command",
+        "spider.pipeline.submit_command",
+        "spider.train.dry_run.dry_run",
+        "spider.train.loop.train",
+        "sweeps.neighbors._load",
+        "sweeps.sweep.sweep",
+        "sweeps.sweep_cost.sweep_cost",
+    ):
+        monkeypatch.setattr(work, begin)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    return WorkBegan
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, fed vectors."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    small = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4", "log.tensorboard=false"]
+    api.train("dcgan", run, data=digits, kimg=0.016, overrides=small)
+    return run

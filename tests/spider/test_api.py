@@ -12,12 +12,6 @@ from spider import api
 from spider.errors import SpiderUsageError
 
 
-def test_numbers_may_be_one_text():
-    assert api._whole_numbers("--seeds", "0-2,7") == api._whole_numbers("--seeds", (0, 1, 2, 7)) == [0, 1, 2, 7]
-    with pytest.raises(SpiderUsageError, match=r"--seeds a: 'a' is neither"):
-        api.generate("runs/any", seeds="a")
-
-
 def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
     found = api.evaluate(digits, reference=digits, metrics="fid,recall", embedding="offline")

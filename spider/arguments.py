@@ -1,0 +1,307 @@
+"""What the functions of `spider.api` are given, made plain: every argument by its name, before any work.
+
+Callers hold numbers in numpy's types, lists in generators and arrays, paths in `Path`s. Where the meaning is plain,
+the argument becomes what the code below expects: an int, a float, a text, a path, or a list of them. One text or one
+number stands for a list of one. Everything else is refused in one line that names the argument.
+
+An argument means the same in every function that has it, so its kind stands once, in `_KINDS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from itertools import islice
+from numbers import Number
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from spider.errors import SpiderUsageError, shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Kind = Callable[[str, Any], Any]  # an argument's name and value -> the plain value; raises SpiderUsageError
+
+MAX_SEED = 2**63 - 1  # 64 bits: what files and other programs keep of a seed
+MAX_IMAGES = 10_000_000  # of one command: some times the largest sets that this field measures
+MAX_RESOLUTION = 16_384  # px
+MAX_PROCESSES = 1024
+MIN_KIMG = 0.001  # one image
+MIN_SHARD_MB = 1e-6  # one byte: every image a shard of its own
+MAX_ITEMS = 100_000  # of a list of names
+_MAX_COUNT = 10**12  # of what is only compared, never made
+
+
+def plain_arguments(*may_be_none: str, **kinds: Kind) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A function whose arguments are made plain. Those of names that are not known here are handed on as they are.
+
+    Args:
+        may_be_none: names of arguments that may be None, besides those whose default that is.
+        kinds: of the arguments that mean something else in this function than in the others.
+    """
+    known = {**_KINDS, **kinds}
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        optional = {*may_be_none, *(name for name, each in signature.parameters.items() if each.default is None)}
+
+        def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: known[name](name, value) if name in known and not (value is None and name in optional) else value
+                for name, value in given.items()
+            }
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            bound = signature.bind(*args, **kwargs)
+            bound.arguments.update(plain(bound.arguments))
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    bound.arguments[name] = plain(bound.arguments.get(name, {}))
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def text(name: str, value: Any) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise _refusal(name, "a text", value)
+    if "\0" in value:  # no file's name has one, and no word of a command line
+        raise _refusal(name, "a text without NUL characters", value)
+    return str(value)  # numpy has texts of its own
+
+
+def place(name: str, value: Any) -> str | Path:
+    """A path, a URL or another name of data; a `Path` stays one."""
+    is_path = isinstance(value, os.PathLike)
+    found = os.fspath(value) if is_path else value
+    if not isinstance(found, str):
+        raise _refusal(name, "a text or a Path", value)
+    if not found:
+        raise SpiderUsageError(f"{name}: is empty; name a place (. is the current folder)")
+    return Path(text(name, found)) if is_path else text(name, found)
+
+
+def words_or_file(name: str, value: Any) -> str:
+    """A text, or the `Path` of a file that says it."""
+    return str(place(name, value))
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, also numpy's."""
+    if not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":
+        raise _refusal(name, "True or False", value)
+    return bool(value)
+
+
+def one_of(*choices: str) -> Kind:
+    """One of a few words."""
+
+    def kind(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _refusal(name, f"one of {', '.join(choices)}", value)
+        return str(value)
+
+    return kind
+
+
+def whole(at_least: int, at_most: int = _MAX_COUNT) -> Kind:
+    """A whole number, also of numpy's types. True and False are none."""
+
+    def kind(name: str, value: Any) -> int:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise _refusal(name, "a whole number", value) from None
+        if isinstance(value, bool):
+            raise _refusal(name, "a whole number", value)
+        if not at_least <= number <= at_most:
+            raise _refusal(name, f"a whole number from {at_least} to {at_most}", value)
+        return number
+
+    return kind
+
+
+def number(at_least: float = -math.inf) -> Kind:
+    """A finite number, also of numpy's types. True and False are none."""
+    limits = "a number" if at_least == -math.inf else f"a number of at least {at_least:g}"
+
+    def kind(name: str, value: Any) -> float:
+        try:
+            found = math.nan if isinstance(value, str | bytes | bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            found = math.nan
+        if not (math.isfinite(found) and found >= at_least):
+            raise _refusal(name, limits, value)
+        return found
+
+    return kind
+
+
+def or_text(kind: Kind) -> Kind:
+    """The same, or a text that says one."""
+    return lambda name, value: text(name, value) if isinstance(value, str) else kind(name, value)
+
+
+def list_of(kind: Kind, what: str) -> Kind:
+    """Some of a kind, in a list, a tuple, an array or a generator; or one that stands alone."""
+
+    def several(name: str, value: Any) -> list[Any]:
+        return [kind(name, each) for each in _items(name, value, what)]
+
+    return several
+
+
+def named_or_list_of(kind: Kind, what: str) -> Kind:
+    """A mapping from the names to use to some of a kind; or as of `list_of`."""
+    unnamed = list_of(kind, what)
+
+    def several(name: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return unnamed(name, value)
+        return {text(name, key): kind(f"{name}[{key!r}]", each) for key, each in value.items()}
+
+    return several
+
+
+def names(name: str, value: Any) -> list[str]:
+    """`fid,kid`, or the names in a list."""
+    if isinstance(value, str):
+        return [word.strip() for word in text(name, value).split(",") if word.strip()]
+    return [text(name, each) for each in _items(name, value, "a text such as fid,kid, or a list of texts")]
+
+
+def orders(name: str, value: Any) -> list[Any]:
+    """Kernel orders: `-1,0 log`, or numbers, texts and kernels in a list. Which there are, `parse_kernel` knows."""
+    if isinstance(value, str):
+        return names(name, value)
+    items = _items(name, value, "a text such as -1,1, or a list of orders")
+    return [number()(name, each) if isinstance(each, Number) else each for each in items]
+
+
+def image_numbers(name: str, value: Any) -> list[int]:
+    """`0-3,7` to [0, 1, 2, 3, 7]; or whole numbers in a list, an array, a range or a generator; or one."""
+    one = whole(0, MAX_SEED)
+    if isinstance(value, str):
+        found: Iterable[int] = _ranges(name, text(name, value))
+    else:
+        found = (one(name, each) for each in _items(name, value, "whole numbers, or a text such as 0-99"))
+    numbers = list(islice(found, MAX_IMAGES + 1))
+    if not numbers:
+        raise _refusal(name, "at least one number", value)
+    if len(numbers) > MAX_IMAGES:
+        raise _refusal(name, f"at most {MAX_IMAGES:,} numbers", value)
+    return numbers
+
+
+def how_many_or_which(name: str, value: Any) -> int | list[int]:
+    """A count of evaluation seeds, or a list of them."""
+    if _is_list(value):
+        return image_numbers(name, value)
+    return int(whole(1, MAX_ITEMS)(name, value))
+
+
+def _ranges(name: str, value: str) -> Iterator[int]:
+    for part in names(name, value):
+        first, dash, last = part.partition("-")
+        try:
+            low, high = int(first), int(last if dash else first)
+        except ValueError:  # also of thousands of digits
+            raise _refusal(name, "numbers or ranges such as 0-99", part) from None
+        if low > high:
+            raise SpiderUsageError(f"{name}: {part!r} is a range that goes down; write {last}-{first}")
+        whole(0, MAX_SEED)(name, high)
+        yield from range(low, high + 1)
+
+
+def _items(name: str, value: Any, what: str) -> Iterator[Any]:
+    """What a list, an array or a generator holds; a single text, path or number is all there is."""
+    if value is None or isinstance(value, bytes | bytearray | memoryview | Mapping | bool):
+        raise _refusal(name, what, value)
+    if not _is_list(value):
+        yield value
+        return
+    for count, item in enumerate(value):
+        if count == MAX_IMAGES:
+            raise _refusal(name, f"{what}, of at most {MAX_IMAGES:,}", value)
+        yield item
+
+
+def _is_list(value: Any) -> bool:
+    """Arrays and tensors without a dimension have an `__iter__`, and cannot be iterated over."""
+    return hasattr(value, "__iter__") and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) != 0
+
+
+def _refusal(name: str, wanted: str, value: object) -> SpiderUsageError:
+    return SpiderUsageError(f"{name}: {wanted}, found {shown(value)}")
+
+
+_path_list = list_of(place, "a path, or a list of paths")
+_named_places = named_or_list_of(place, "a place, a list of places, or a mapping from names to places")
+
+_KINDS: dict[str, Kind] = {
+    "blend": one_of("linear", "spherical"),
+    "cache": place,
+    "channels": whole(1, 3),
+    "count": whole(1, MAX_IMAGES),
+    "config": place,
+    "crop": text,
+    "data": place,
+    "datasets": _named_places,
+    "embedding": text,
+    "encoding": text,
+    "figures": place,
+    "file": place,
+    "folder": place,
+    "from_run": words_or_file,
+    "grid": place,
+    "images": whole(1, MAX_IMAGES),
+    "keep_gray": flag,
+    "keep_negative": flag,
+    "key": text,
+    "kimg": or_text(number(MIN_KIMG)),
+    "max_bad": or_text(whole(0)),
+    "metrics": names,
+    "mirror": flag,
+    "mode": text,
+    "name": text,
+    "orders": orders,
+    "out": place,
+    "overrides": list_of(text, "a text KEY=VALUE, or a list of such texts"),
+    "path": place,
+    "picks": whole(1, MAX_ITEMS),
+    "progress": flag,
+    "protocol": text,
+    "rank": whole(0),
+    "ranks": whole(1),
+    "ray": text,
+    "reference": place,
+    "resolution": whole(1, MAX_RESOLUTION),
+    "run": place,
+    "runs": _path_list,
+    "seed": whole(0, MAX_SEED),
+    "shard_mb": number(MIN_SHARD_MB),
+    "shards": place,
+    "shortlist": whole(1, MAX_ITEMS),
+    "slurm": words_or_file,
+    "source": place,
+    "source_images": _path_list,
+    "sources": _named_places,
+    "space": one_of("z", "image"),
+    "stage": whole(1),
+    "steps": whole(2),
+    "subject": place,
+    "subset": whole(1),
+    "target": place,
+    "url": text,
+    "weights": place,
+    "workers": whole(1, MAX_PROCESSES),
+}
