@@ -1,16 +1,16 @@
 """The verbs of the command line as functions of the same names.
 
-They return values and print nothing but progress, on stderr and only if asked to. Arguments are called as the options
-are (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as there: `metrics="fid,kid"`,
-`seeds="0-99"`. A list may be any iterable, a number may be one of numpy's, a path may be a `Path`, and what stands
-alone is a list of one: `overrides="batch=4"` (see `spider.arguments`). `train`, `dry_run` and `evaluate` are for every
-rank of a world; without a `world` they join the one that torchrun describes, or are alone.
+They return values and print only progress, on stderr and only if asked to. Arguments have the names of the options
+(`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as on the command line:
+`metrics="fid,kid"`, `seeds="0-99"`. A list may be any iterable, a number may be a numpy number, a path may be a `Path`,
+and one value may stand for a list of one: `overrides="batch=4"` (see `spider.arguments`). All ranks of a world call
+`train`, `dry_run` and `evaluate`; without a `world` these join the one that torchrun describes, or work alone.
 
-What they raise has a text of one line, but for what the disk refuses, which is an OSError that names the file:
+The text of every error that they raise is one line:
 
-    SpiderUsageError, ShardsUsageError, ClusterUsageError   an argument, a key or a combination that cannot be
-    SpiderError, ShardsError, ClusterError                  what was asked for rightly failed; the first three are of
-                                                            these classes
+    SpiderUsageError, ShardsUsageError, ClusterUsageError   an argument, a key or a combination is not allowed
+    SpiderError, ShardsError, ClusterError                  a valid request failed; base classes of the three above
+    OSError                                                 the disk refused a file, which the error names
 
 Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
 """

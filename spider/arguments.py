@@ -1,10 +1,10 @@
-"""What the functions of `spider.api` are given, made plain: every argument by its name, before any work.
+"""Check the arguments of `spider.api` and convert them to plain Python types, before any work begins.
 
-Callers hold numbers in numpy's types, lists in generators and arrays, paths in `Path`s. Where the meaning is plain,
-the argument becomes what the code below expects: an int, a float, a text, a path, or a list of them. One text or one
-number stands for a list of one. Everything else is refused in one line that names the argument.
+Callers pass numpy's numbers, generators, arrays and `Path`s. Where the meaning is clear, an argument is converted to
+what the code below expects: an int, a float, a text, a path, or a list of them. One text or one number stands for a
+list of one. Everything else is refused in one line that names the argument.
 
-An argument means the same in every function that has it, so its kind stands once, in `_KINDS`.
+An argument has the same meaning in every function that takes it, so `_KINDS` says once what each may be.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
-from itertools import islice
 from numbers import Number
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -38,11 +38,11 @@ _MAX_COUNT = 10**12  # of what is only compared, never made
 
 
 def plain_arguments(*may_be_none: str, **kinds: Kind) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A function whose arguments are made plain. Those of names that are not known here are handed on as they are.
+    """Decorate a function so that its arguments are checked and converted. Unknown names pass unchanged.
 
     Args:
-        may_be_none: names of arguments that may be None, besides those whose default that is.
-        kinds: of the arguments that mean something else in this function than in the others.
+        may_be_none: names of arguments that may be None although their default is another value.
+        kinds: the kinds of arguments that mean something else in this function than in the others.
     """
     known = {**_KINDS, **kinds}
 
@@ -97,7 +97,7 @@ def words_or_file(name: str, value: Any) -> str:
 
 def flag(name: str, value: Any) -> bool:
     """True or False, also numpy's."""
-    if not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":
+    if not isinstance(value, bool) and str(getattr(value, "dtype", "")) not in ("bool", "torch.bool"):
         raise _refusal(name, "True or False", value)
     return bool(value)
 
@@ -191,25 +191,31 @@ def image_numbers(name: str, value: Any) -> list[int]:
     """`0-3,7` to [0, 1, 2, 3, 7]; or whole numbers in a list, an array, a range or a generator; or one."""
     one = whole(0, MAX_SEED)
     if isinstance(value, str):
-        found: Iterable[int] = _ranges(name, text(name, value))
+        ranges = _ranges(name, text(name, value))
     else:
-        found = (one(name, each) for each in _items(name, value, "whole numbers, or a text such as 0-99"))
-    numbers = list(islice(found, MAX_IMAGES + 1))
-    if not numbers:
+        items = _items(name, value, "whole numbers, or a text such as 0-99")
+        ranges = [range(number, number + 1) for number in (one(name, each) for each in items)]
+    count = sum(each.stop - each.start for each in ranges)
+    if not count:
         raise _refusal(name, "at least one number", value)
-    if len(numbers) > MAX_IMAGES:
+    if count > MAX_IMAGES:
         raise _refusal(name, f"at most {MAX_IMAGES:,} numbers", value)
-    return numbers
+    return [number for each in ranges for number in each]
 
 
 def how_many_or_which(name: str, value: Any) -> int | list[int]:
-    """A count of evaluation seeds, or a list of them."""
+    """A number of evaluation seeds, or a list of seeds that are all different."""
     if _is_list(value):
-        return image_numbers(name, value)
+        seeds = image_numbers(name, value)
+        twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+        if twice is not None:
+            raise SpiderUsageError(f"{name}: {twice} is given twice; its result would count twice in the mean")
+        return seeds
     return int(whole(1, MAX_ITEMS)(name, value))
 
 
-def _ranges(name: str, value: str) -> Iterator[int]:
+def _ranges(name: str, value: str) -> list[range]:
+    found = []
     for part in names(name, value):
         first, dash, last = part.partition("-")
         try:
@@ -219,7 +225,8 @@ def _ranges(name: str, value: str) -> Iterator[int]:
         if low > high:
             raise SpiderUsageError(f"{name}: {part!r} is a range that goes down; write {last}-{first}")
         whole(0, MAX_SEED)(name, high)
-        yield from range(low, high + 1)
+        found.append(range(low, high + 1))
+    return found
 
 
 def _items(name: str, value: Any, what: str) -> Iterator[Any]:
@@ -267,6 +274,7 @@ _KINDS: dict[str, Kind] = {
     "keep_gray": flag,
     "keep_negative": flag,
     "key": text,
+    "labels": text,
     "kimg": or_text(number(MIN_KIMG)),
     "max_bad": or_text(whole(0)),
     "metrics": names,

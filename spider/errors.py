@@ -27,7 +27,7 @@ class SpiderUsageError(SpiderError):
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: short, on one line, and whatever its repr does."""
+    """A value as errors show it: short and on one line, also where its `repr` is long or fails."""
     try:
         text = " ".join(_short.repr(value).split())
     except Exception:  # such as of an integer of 5,000 digits

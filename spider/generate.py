@@ -77,6 +77,7 @@ def generate(
 
     Args:
         numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
+            A number that is given twice makes one image.
         out: a folder, or a file that ends in .zip.
         source_images: files to feed instead of the source's own images, each with every number's noise.
         grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one.
@@ -91,6 +92,7 @@ def generate(
         raise SpiderUsageError("no image asked for: --seeds is empty")
     if min(numbers) < 0:
         raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
+    numbers = list(dict.fromkeys(numbers))
     parts = _from_files(generator, numbers, source_images) if source_images else _numbered(generator, numbers)
     names: list[str] = []
     kept: list[_Part] = []
@@ -117,7 +119,7 @@ def _numbered(generator: FrozenGenerator, numbers: Sequence[int]) -> Iterator[_P
     """Made in the blocks that evaluation makes them in, so that the bytes are the same whatever else is asked for."""
     for block in dict.fromkeys(number // BLOCK for number in numbers):
         images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK))
-        wanted = [number for number in dict.fromkeys(numbers) if number // BLOCK == block]
+        wanted = [number for number in numbers if number // BLOCK == block]
         rows = [number % BLOCK for number in wanted]
         yield _Part(
             [f"seed{number:06d}" for number in wanted],

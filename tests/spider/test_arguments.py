@@ -104,6 +104,13 @@ def test_image_numbers_that_cannot_be_are_refused(value, says, monkeypatch):
     assert str(refused.value) == says
 
 
+def test_evaluation_seeds_are_a_count_or_different_numbers():
+    assert arguments.how_many_or_which("seeds", np.int64(3)) == 3
+    assert arguments.how_many_or_which("seeds", (3, 1)) == [3, 1]
+    with pytest.raises(SpiderUsageError, match=r"^seeds: 1 is given twice"):
+        arguments.how_many_or_which("seeds", [1, 2, 1])
+
+
 def test_what_may_be_none_and_what_is_not_known_is_handed_on():
     world = object()
     found = verb(None, kimg=None, world=world, other=1)

@@ -118,13 +118,13 @@ def test_a_zip_has_the_same_bytes_every_time(spider, runs, tmp_path):
 
 
 def test_a_given_source_image_takes_the_place_of_the_sources_own(spider, runs, patches, tmp_path):
-    """A file with the very image that the source has at number 3 is fed with that number's noise."""
+    """A file with the very image that the source has at number 3 is fed with that number's noise, and once."""
     source = opened(runs / "patches").source
     Image.fromarray(to_uint8(source.images_at(0, [3]))[0, 0].numpy()).save(tmp_path / "three.png")
     [part] = _from_files(Bare(source), [3], [tmp_path / "three.png"])
     torch.testing.assert_close(part.images, source.at(0, [3]), atol=1 / 127, rtol=0)
 
-    words = ["--source-image", tmp_path / "three.png", "--seeds", "3", "--grid", tmp_path / "grid.png", "--json"]
+    words = ["--source-image", tmp_path / "three.png", "--seeds", "3,3", "--grid", tmp_path / "grid.png", "--json"]
     made = spider("generate", runs / "patches", "--out", tmp_path / "made", *words).json
     assert made["files"] == ["three-seed000003.png"]
     assert pixels(tmp_path / "grid.png").shape == (64 + 15, 64 + 8 + 64, 3)  # source, gap, output, every pixel 8 x 8
