@@ -21,7 +21,7 @@ $(BIN)/python:
 # pip reads the first variable for both up to release 25.2, the second for builds from 25.3 on.
 # $(1): the extras, such as [dev]
 define install_locked
-	@lock=$(CURDIR)/constraints/$$($(BIN)/python -c 'import platform as p, sys; \
+	@lock=constraints/$$($(BIN)/python -c 'import platform as p, sys; \
 	    print(f"py{sys.version_info[0]}{sys.version_info[1]}-{sys.platform}-{p.machine()}")').txt; \
 	if [ -e "$$lock" ]; then export PIP_CONSTRAINT="$$lock" PIP_BUILD_CONSTRAINT="$$lock"; \
 	else echo "no $$lock: installing the newest versions, which were not tested together" >&2; fi; \
@@ -46,7 +46,7 @@ test: $(VENV)/.installed-dev  ## the laws (under 15 minutes on 2 cores)
 OLDEST_PYTHON ?= python3.11
 test-oldest:  ## the laws with the oldest versions that setup.cfg allows, in an environment of their own
 	$(OLDEST_PYTHON) -m venv .venv-oldest
-	PIP_CONSTRAINT=$(CURDIR)/constraints/oldest.txt .venv-oldest/bin/pip install -q -e .[test]
+	PIP_CONSTRAINT=constraints/oldest.txt .venv-oldest/bin/pip install -q -e .[test]
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
 
 NEWEST_PYTHON ?= $(PYTHON)
