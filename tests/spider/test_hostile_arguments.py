@@ -19,8 +19,8 @@ HOSTILE = [
     "nan", "a=[1,", "a=&x *x", "a=!!python/object/apply:os.system ['true']", "x" * 5000, "a\nb", "-5", "5-1",
     "0-99999999999", b"a", bytearray(b"a"), [], [None], [[1]], ["a", 1], (), {}, {1: 2}, {"a": None}, set(), object(),
     object, print, Path("a\0b"), Path("a"), np.int64(3), np.float32(0.5), np.float64("nan"), np.bool_(True),
-    np.str_("a"), np.array(3), np.array([1, 2]), np.array([]), np.array(["a"]), np.array([[1], [2]]), np.array([1.5]),
-    np.array([None]),
+    np.str_("a"), np.array(3), np.array([1, 2]), np.array([]), np.array(["a"]), np.array([[1], [2]]),
+    np.array([1.5]), np.array([None]),
 ]  # fmt: skip
 
 
