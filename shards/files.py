@@ -19,23 +19,27 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def open_whole(path: Path) -> Iterator[BinaryIO]:
+def open_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` at the end of the block, on disk with all that it holds.
 
     Whoever reads `path` finds the old content or the new, also after a crash; if the block raises, the old. Several
-    processes may write it at once: the last one stays.
+    processes may write it at once: the last one stays. `sync=False` does not wait for the disk, so that a loss of power
+    may take the new content: for many files that can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
         with beside.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    if not sync:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shards.errors import ShardsUsageError
+from shards.errors import ShardsBusyError, ShardsUsageError
 from shards.files import UNFINISHED, write_whole
 from shards.index import ShardRecord
 from shards.listing import BadFile
@@ -184,7 +184,8 @@ def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]
     """The series in `out`, new or gone on with; for one process at a time. The journal stays until `forget_journal`.
 
     Raises:
-        ShardsUsageError: `out` is not free for this plan (`check_free`), or is being written.
+        ShardsUsageError: `out` is not free for this plan (`check_free`).
+        ShardsBusyError: another process is writing it.
     """
     check_free(out, plan)
     journal = out / JOURNAL_NAME
@@ -193,9 +194,21 @@ def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ShardsUsageError(f"{out} is being written by another process") from None
+            raise ShardsBusyError(f"{out} is being written by another process") from None
         write_whole(journal / "plan.json", plan.encode())
         yield ShardSeries(out, limit_bytes)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock of `open_series`."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # the journal is gone: the dataset is complete
+        return False
+    return False
 
 
 def forget_journal(out: Path) -> None:

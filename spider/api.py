@@ -384,6 +384,7 @@ def evaluate(
     subject: str | Path,
     *,
     reference: str | Path | None = None,
+    source: str | Path | None = None,
     metrics: str | Sequence[str] = ("fid", "kid"),
     protocol: str | None = None,
     embedding: str | None = None,
@@ -407,6 +408,7 @@ def evaluate(
             subject,
             ranks,
             reference=reference,
+            source=source,
             metrics=metrics,
             protocol=protocol,
             embedding=embedding,
@@ -426,11 +428,13 @@ def generate(
     out: str | Path | None = None,
     source_images: Sequence[str | Path] = (),
     grid: str | Path | None = None,
+    source: str | Path | None = None,
 ) -> Generated:
     """Write images of a run's averaged generator: see `spider.generate.generate`.
 
     Args:
         seeds: numbers of the images; None: 0-99, or 0 with `source_images`.
+        source: where the images, or the run, that feed the generator lie now; None: where the run says.
     """
     from spider.run import resolve
 
@@ -440,7 +444,9 @@ def generate(
     from spider.generate import generate
     from spider.sources.build import open_generator
 
-    return generate(open_generator(str(run), _device()), numbers, out=out, source_images=source_images, grid=grid)
+    return generate(
+        open_generator(str(run), _device(), moved_to=source), numbers, out=out, source_images=source_images, grid=grid
+    )
 
 
 @plain_arguments()
@@ -453,8 +459,9 @@ def interpolate(
     seeds: str | Sequence[int] = (0, 1, 2, 3),
     steps: int = 8,
     blend: Blend | None = None,
+    source: str | Path | None = None,
 ) -> Interpolation:
-    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`."""
+    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`. `source` as in `generate`."""
     from spider.run import resolve
 
     numbers = image_numbers("seeds", seeds)
@@ -463,7 +470,7 @@ def interpolate(
     from spider.interpolate import interpolate
     from spider.sources.build import open_generator
 
-    generator = open_generator(str(run), _device())
+    generator = open_generator(str(run), _device(), moved_to=source)
     return interpolate(generator, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
 
 

@@ -85,7 +85,7 @@ def place(name: str, value: Any) -> str | Path:
     found = os.fspath(value) if is_path else value
     if not isinstance(found, str):
         raise _refusal(name, "a text or a Path", value)
-    if not found:
+    if not found.strip():
         raise SpiderUsageError(f"{name}: is empty; name a place (. is the current folder)")
     return Path(text(name, found)) if is_path else text(name, found)
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from spider.compare import LOSSES, Comparison, Curve, Experiment
 from spider.errors import SpiderUsageError
+from spider.files import save_figure
 
 # Okabe and Ito's palette, without yellow, which is too light on white; told apart by shape as well
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -54,8 +55,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     if comparison.warnings:
         about += "\nnot all of these numbers may be compared: see the table"
     figure.suptitle(about, fontsize=10)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, Path(path))
 
 
 def _draw_panel(axes: Axes, label: str, experiments: Sequence[Experiment], curves: Sequence[Curve]) -> None:

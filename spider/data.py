@@ -1,10 +1,13 @@
 """Images by whatever name a user gives them: packed shards as they are, anything else packed once and kept.
 
+A run's configuration keeps the name that the user gave. So a run outlives the packed copy: it is made again when it is
+gone, and compared by content.
+
     CACHE/packed/<key>/<name>/        index.json, shards, contact sheet (see shards.pack)
 
 `key` stands for the place, its content as far as that shows without reading it, and the options: what changes any of
-them is packed anew. A pack that was stopped goes on where it was. To choose a crop, a subset or the place, use
-`spider pack` first.
+them is packed anew. A pack that was stopped goes on where it was. Of several processes that want the same copy, one
+packs and the others wait for it. To choose a crop, a subset or the place, use `spider pack` first.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from shards.errors import ShardsError, ShardsUsageError
+from shards.errors import ShardsBusyError, ShardsError, ShardsUsageError
 from shards.index import INDEX_NAME
 from shards.missing import no_such
+from shards.series import JOURNAL_NAME, is_held
 from spider.config.schema import Config
 from spider.files import cache_directory
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from shards.dataset import ShardDataset
 
 Channels = Literal[1, 3]
+
+_WAIT_S = 0.5
 
 
 def open_images(
@@ -62,7 +70,7 @@ def locate_images(
     world: World | None = None,
     progress: bool = False,
 ) -> str:
-    """Where the packed shards of `open_images` lie, absolute, so that a run finds them from any folder."""
+    """Where the packed shards of `open_images` lie, absolute."""
     if world is None or world.size == 1:
         return _pack_once(path, resolution, channels, progress)
     place: str | None = None
@@ -95,28 +103,29 @@ def require_images(path: str | Path) -> None:
 
 
 def with_images(config: Config, world: World, progress: bool = False) -> Config:
-    """`config` with every image set that it names replaced by packed shards. Collective.
+    """Pack every image set that `config` names, and return it with their absolute names. Collective.
 
     Raises SpiderUsageError, ShardsUsageError or ShardsError that names the key.
     """
     updates: dict[str, object] = {}
     if config.data.path:
-        path = _locate_key("data.path", config.data.path, world, progress)
+        path = _packed("data.path", config.data.path, world, progress)
         updates["data"] = config.data.model_copy(update={"path": path})
     if config.source.kind == "images":
-        path = _locate_key("source.path", config.source.path, world, progress)
+        path = _packed("source.path", config.source.path, world, progress)
         updates["source"] = config.source.model_copy(update={"path": path})
     if config.evaluate.reference is not None:
-        path = _locate_key("evaluate.reference", config.evaluate.reference, world, progress)
+        path = _packed("evaluate.reference", config.evaluate.reference, world, progress)
         updates["evaluate"] = config.evaluate.model_copy(update={"reference": path})
     return config.model_copy(update=updates)
 
 
-def _locate_key(key: str, path: str, world: World, progress: bool) -> str:
+def _packed(key: str, path: str, world: World, progress: bool) -> str:
     try:
-        return locate_images(path, world=world, progress=progress)
+        locate_images(path, world=world, progress=progress)
     except ShardsError as error:
         raise type(error)(f"{key}: {error}") from None
+    return absolute(path)
 
 
 def _pack_once(path: str | Path, resolution: int | None, channels: Channels | None, progress: bool) -> str:
@@ -130,9 +139,11 @@ def _pack_once(path: str | Path, resolution: int | None, channels: Channels | No
     source = open_source(text)
     about = json.dumps([source.kind, text, source.stamp(), resolution, channels])
     out = cache_directory("packed") / hashlib.sha256(about.encode()).hexdigest()[:16] / source.name
-    if not (out / INDEX_NAME).is_file():
+    while not (out / INDEX_NAME).is_file():
         try:
             pack(text, out, resolution=resolution, channels=channels, progress=progress)
+        except ShardsBusyError:
+            _wait_for(out / INDEX_NAME, path, progress)
         except ShardsUsageError as error:
             if "--resolution" not in str(error):
                 raise
@@ -141,6 +152,15 @@ def _pack_once(path: str | Path, resolution: int | None, channels: Channels | No
                 f"{path}: {what}: pack them to one size first: spider pack {path} OUT --resolution N"
             ) from None
     return str(out)
+
+
+def _wait_for(index: Path, path: str | Path, progress: bool) -> None:
+    """Let another process pack, until it is done or gone."""
+    if progress:
+        print(f"{path}: another process is packing these images; waiting for it", file=sys.stderr)
+    lock = index.parent / JOURNAL_NAME / "lock"
+    while not index.is_file() and is_held(lock):
+        time.sleep(_WAIT_S)
 
 
 def _is_already(path: str, resolution: int | None, channels: int | None) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster.world import World
 from shards.dataset import ShardDataset
+from shards.errors import ShardsUsageError
 from spider.checkout import git_state
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
@@ -44,9 +45,9 @@ class Evaluation:
 
     def table(self) -> str:
         """For a terminal: mean and spread over the seeds."""
-        notes = []
+        notes = [f"! {note}" for note in self.provenance["notes"]]
         if self.provenance["reference"] == "training":
-            notes = ["! the reference is the run's own training images: copies of them would score best (--reference)"]
+            notes += ["! the reference is the run's own training images: copies of them would score best (--reference)"]
         return "\n".join([table(self.results), *notes])
 
     def as_json(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def evaluate(
     world: World,
     *,
     reference: str | Path | None = None,
+    source: str | Path | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     protocol: str | None = None,
     embedding: str | None = None,
@@ -77,6 +79,7 @@ def evaluate(
     Args:
         subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
         reference: images to be like; None: the run's training images.
+        source: where the images, or the run, that feed the run's generator lie now; None: where the run says.
         metrics: names from `spider.metrics.registry.METRICS`.
         protocol: a name from `spider.metrics.protocols.PROTOCOLS`, which also says which embedding.
         embedding: `inception` (the default) or `offline`.
@@ -94,17 +97,20 @@ def evaluate(
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
+    if run is None and source is not None:
+        raise SpiderUsageError(f"--source: {subject} is no run, and has none")
     chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
     network = open_embedding(embedding, protocol, weights, world)
     given = open_images(reference, world=world, progress=progress) if reference is not None else None
     training = None
     if run is None:
-        samples, provenance = _of_images(subject, chosen, count, world, progress)
+        samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
     else:
-        generator = open_generator(str(run), world.device)
+        generator = open_generator(str(run), world.device, moved_to=source)
         samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
+        shape = generator.image_shape
         if given is None or "nearest" in metrics:
-            training = _training_images(run, generator)
+            training = _training_images(run, generator, world)
     against = training if given is None else given
     assert against is not None
 
@@ -125,7 +131,11 @@ def evaluate(
             figures=Path(figures) if figures is not None and number == 0 else None,
             progress=progress,
         )
-    provenance |= {"reference": "training" if reference is None else "given", **_surroundings(world)}
+    provenance |= {
+        "reference": "training" if reference is None else "given",
+        "notes": _notes(shape, against.index.shape),
+        **_surroundings(world),
+    }
     return Evaluation(results, provenance)
 
 
@@ -152,12 +162,12 @@ def open_embedding(name: str | None, protocol: str | None, weights: str | Path |
 
 def _of_images(
     path: str | Path, seeds: Sequence[int], count: int | None, world: World, progress: bool
-) -> tuple[list[NumberedImages], dict[str, Any]]:
-    """What is measured under each seed, and what a result must say of it."""
+) -> tuple[list[NumberedImages], dict[str, Any], tuple[int, int, int]]:
+    """What is measured under each seed, what a result must say of it, and (C, H, W)."""
     images = open_images(path, world=world, progress=progress)
     # The first `count` of a set sorted by class would be a few classes
     drawn: list[NumberedImages] = [images if count is None else DrawnImages(images, count, seed) for seed in seeds]
-    return drawn, {"subject": images.path}
+    return drawn, {"subject": images.path}, images.index.shape
 
 
 def _of_generator(
@@ -169,16 +179,32 @@ def _of_generator(
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
 
 
-def _training_images(run: RunRef, generator: FrozenGenerator) -> ShardDataset:
-    """The images that the run learnt. Raises SpiderError if others lie in their place now."""
+def _training_images(run: RunRef, generator: FrozenGenerator, world: World) -> ShardDataset:
+    """The images that the run learnt. Raises SpiderError if others, or none, lie in their place now."""
     path = run.directory.config().data.path
-    training = ShardDataset(path)
+    try:
+        training = open_images(path, world=world)
+    except ShardsUsageError as error:
+        raise SpiderUsageError(
+            f"{run}: its training images: {error}; name images to compare with: --reference"
+        ) from None
     if training.fingerprint != generator.training:
         raise SpiderError(
             f"{run}: {path} holds other images now (fingerprint {training.fingerprint}) "
             f"than the run was trained on ({generator.training})"
         )
     return training
+
+
+def _notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
+    """What a reader must know of the sizes and channels [C, H, W] of two sets."""
+    if shape == reference:
+        return []
+    mine, other = (f"{w}x{h} {'grey' if c == 1 else 'RGB'}" for c, h, w in (shape, reference))
+    note = (
+        f"the images are {mine}, the reference {other}: the embedding sees both at one size, but what a resize blurs "
+    )
+    return [note + "counts, so compare this number with none that was measured at another size"]
 
 
 def _surroundings(world: World) -> dict[str, Any]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shards.files import cache_root, write_whole
+from shards.files import cache_root, open_whole, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_text(path: Path, text: str) -> None:
     """`write_whole` of UTF-8."""
     write_whole(path, text.encode())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the file's suffix, whole or not at all."""
+    with open_whole(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png")
 
 
 def finite(value: Any) -> Any:

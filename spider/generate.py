@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shards.files import open_whole
 from shards.images import BadImage, Target, normalise, read_header
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
@@ -178,6 +179,12 @@ def png_bytes(pixels: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture, whole or not at all, also on a full disk."""
+    with open_whole(path, sync=False) as file:
+        file.write(content)
+
+
 @contextmanager
 def _writer(out: str | Path | None) -> Iterator[Callable[[str, bytes], object]]:
     """How a named file is written: into a folder, into a zip that appears when it is whole, or not at all."""
@@ -187,7 +194,7 @@ def _writer(out: str | Path | None) -> Iterator[Callable[[str, bytes], object]]:
     path = Path(out)
     if path.suffix != ".zip":
         path.mkdir(parents=True, exist_ok=True)
-        yield lambda name, content: (path / name).write_bytes(content)
+        yield lambda name, content: write_picture(path / name, content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from shards.files import open_whole
 from spider.images import match_channels
 
 _LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
@@ -50,10 +51,8 @@ def sample_grid(
 
 def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write [height, width, 3] as a PNG, replacing what is there at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(pixels).save(beside, format="PNG")
-    beside.replace(path)
+    with open_whole(path, sync=False) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def _strip(text: str, width: int) -> Tensor:

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
-from spider.generate import SEED, caption, png_bytes
+from spider.generate import SEED, caption, png_bytes, write_picture
 from spider.grids import sample_grid, write_png
 from spider.images import to_uint8
 from spider.sources.gaussian import Gaussian
@@ -119,7 +119,7 @@ def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side
     if not path.suffix:
         path.mkdir(parents=True, exist_ok=True)
         for place, pixels in zip(places, to_uint8(images).cpu(), strict=True):
-            (path / f"{place}.png").write_bytes(png_bytes(pixels))
+            write_picture(path / f"{place}.png", png_bytes(pixels))
         return
     corners = (0, side - 1, side * (side - 1), side**2 - 1)
     captions = list(places)

@@ -143,7 +143,7 @@ def kimg_text(images: int) -> str:
 
 def resolve(name: str) -> RunRef:
     """RUN, RUN@last, RUN@best or RUN@KIMG to a checkpoint. Raises SpiderUsageError naming what is there."""
-    path, _, which = name.partition("@")
+    path, which = split_name(name)
     directory = RunDirectory(Path(path))
     if not directory.exists:
         raise SpiderUsageError(no_run(path))
@@ -177,7 +177,13 @@ def no_run(path: str | Path) -> str:
 
 def is_run(name: str) -> bool:
     """Whether `name` names a run, with or without @."""
-    return RunDirectory(Path(name.partition("@")[0])).exists
+    return RunDirectory(Path(split_name(name)[0])).exists
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """RUN@WHICH to (RUN, WHICH), and RUN to (RUN, ""). A folder may have an @ in its own name: what is there wins."""
+    path, at, which = name.rpartition("@")
+    return (path, which) if at and not Path(name).exists() else (name, "")
 
 
 def _present(checkpoint: str, names: list[str], asked: str) -> str:

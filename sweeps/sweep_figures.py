@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from spider.files import save_figure
 from spider.sid.selection import SURE
 from sweeps.space import Axis
 
@@ -68,7 +69,7 @@ def draw_parallel(report: SweepReport, path: Path) -> None:
     seeds = f", mean of {report.seeds} seeds" if report.seeds > 1 else ""
     about = f"{report.label} {where}{seeds}; {report.measure.better} is better"
     figure.suptitle(f"{about}\nlines through one listed value lie side by side", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_outcome(outcome: NeighborOutcome, path: Path) -> None:
@@ -92,7 +93,7 @@ def draw_outcome(outcome: NeighborOutcome, path: Path) -> None:
         Line2D([], [], color="#0072B2", linewidth=1, label="across: 95 % of CSID; upright: lowest to highest seed"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_order(axes: Axes, outcome: NeighborOutcome, number: int) -> None:
@@ -247,8 +248,3 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
 
 def _short(name: str) -> str:
     return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -13,6 +13,9 @@ from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
 
+_SOURCE = typer.Option(
+    metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now, if they moved."
+)
 _RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
 
 
@@ -29,6 +32,12 @@ def evaluate(
         typer.Option(
             metavar="SHARDS|FOLDER",
             help="The images to be like; default: those that the run was trained on, which is said.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
         ),
     ] = None,
     metrics: Annotated[
@@ -76,6 +85,7 @@ def evaluate(
     found = api.evaluate(
         subject,
         reference=reference,
+        source=source,
         metrics=metrics,
         protocol=protocol,
         embedding=embedding,
@@ -119,6 +129,12 @@ def generate(
         Path | None,
         typer.Option(metavar="FILE.png", help="All of them under their numbers, each beside its source image."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
+        ),
+    ] = None,
     trunc: Annotated[
         float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
     ] = None,
@@ -138,7 +154,7 @@ def generate(
     if class_ is not None:
         raise SpiderUsageError(f"--class {class_}: the generator of {run} was not trained on labels")
     require_one_process("generate")
-    written = api.generate(run, seeds=seeds, out=out, source_images=source_image or (), grid=grid)
+    written = api.generate(run, seeds=seeds, out=out, source_images=source_image or (), grid=grid, source=source)
     if as_json:
         say_json(written.as_json())
         return
@@ -185,6 +201,12 @@ def interpolate(
             help="How vectors are blended; default: spherical for a gaussian prior, whose law it keeps, else linear.",
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Go from image to image of a run.
@@ -192,7 +214,7 @@ def interpolate(
     Blends what is fed to a stage of it, and shows what the generator makes of the blends.
     """
     require_one_process("interpolate")
-    written = api.interpolate(run, out, space=space, stage=stage, seeds=seeds, steps=steps, blend=blend)
+    written = api.interpolate(run, out, space=space, stage=stage, seeds=seeds, steps=steps, blend=blend, source=source)
     if as_json:
         say_json(written.as_json())
     else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from cluster.errors import PASSING, ClusterError, MachineError
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
-from spider.errors import SpiderError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.version import VERSION
 
 INTERRUPTED = 130
@@ -34,6 +35,18 @@ _REFUSED = {
 
 class _Commands(TyperGroup):
     """A group in which errors meant for users end the program with one line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """An argument without content is an unset variable of a shell. As a path it would mean the current folder."""
+        for before, text in pairwise(["", *args]):
+            option, equals, value = text.partition("=")
+            named = before if before.startswith("-") else "an argument"
+            if option.startswith("--") and equals:
+                named, text = option, value
+            if not text.strip():
+                complain(f"{named} is empty: is a variable of the shell unset?")
+                raise typer.Exit(SpiderUsageError.exit_code)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from spider.config.section import Section, runtime
+from spider.config.section import OptionalPlace, Place, Section, runtime
 from spider.errors import SpiderUsageError
 from spider.networks.config import (
     DcganDiscriminatorConfig,
@@ -27,7 +27,7 @@ from spider.sources.config import GaussianConfig, SourceConfig
 class DataConfig(Section):
     """The target: the images to learn."""
 
-    path: str = runtime("", description="packed shards; may move, their content is compared")
+    path: OptionalPlace = runtime("", description="packed shards; may move, their content is compared")
     order: Literal["full", "shard_local"] = Field(
         "full", description="full: one permutation per epoch; shard_local: every rank reads about 1/world of the bytes"
     )
@@ -116,10 +116,10 @@ class EvaluateConfig(Section):
     protocol: str | None = Field(
         None, description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or offline"
     )
-    weights: str | None = runtime(None, description="weights file of the embedding; null = the cache")
+    weights: Place | None = runtime(None, description="weights file of the embedding; null = the cache")
     count: int = Field(5000, ge=2, description="samples to generate")
     seed: int = Field(0, ge=0, description="seed of the evaluation's samples, apart from the training's")
-    reference: str | None = runtime(
+    reference: Place | None = runtime(
         None, description="reference images; null = the training images; may move, their content is compared"
     )
 

@@ -24,7 +24,7 @@ from spider.config.schema import Config
 from spider.demo import page
 from spider.demo.steps import Timing
 from spider.demo.verdict import Arm, Curve, Verdict
-from spider.files import write_text
+from spider.files import save_figure, write_text
 from spider.grids import sample_grid, write_png
 from spider.metrics.nearest_figures import HISTOGRAM, PANEL
 from spider.metrics.registry import METRICS
@@ -186,7 +186,7 @@ def draw_training(f: Findings, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def draw_samples(directory: RunDirectory, path: Path) -> None:

@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from spider.embed.images import NumberedImages
+from spider.files import save_figure
 from spider.frozen import GeneratedImages
 from spider.generate import SEED
 from spider.metrics.nearest import TAIL, NearestTraining
@@ -27,12 +28,12 @@ _SAMPLES, _UNSEEN = "#c2410c", "#475569"
 
 def draw_histogram(path: Path, found: NearestTraining) -> None:
     """Distances of samples and of unseen images as shares, on one axis."""
-    _save(histogram(found), path)
+    save_figure(histogram(found), path)
 
 
 def draw_panel(path: Path, found: NearestTraining, samples: NumberedImages, training: NumberedImages) -> None:
     """Pairs of sample (left) and nearest training image (right), with their numbers and distances."""
-    _save(panel(found, samples, training), path)
+    save_figure(panel(found, samples, training), path)
 
 
 def histogram(found: NearestTraining) -> Figure:
@@ -128,8 +129,3 @@ def _side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[
     tall = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in (left, right)]
     gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
     return np.concatenate([tall[0], gap, tall[1]], axis=1)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from spider.files import save_figure
 from spider.sid.curve import POINTS, SidCurve
 from spider.sid.selection import SURE
 
@@ -61,7 +62,7 @@ def draw_curves(
         axes.margins(x=0.01)
         axes.legend(title="source, and its CSID", frameon=False, fontsize=9)
     figure.suptitle(f"Signed distance to {target}" + (f"\n{note}" if note else ""), fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, source: str, curve: SidCurve, colour: str, style: str, *, picked: bool) -> None:
@@ -118,7 +119,7 @@ def draw_heatmap(
     caption = "colour: share of the column's largest; purple: below 0, less diverse; framed: picks"
     caption += "; in brackets: only screened" if screened else ""
     figure.supxlabel(textwrap.fill(caption, int(size[0] * _CAPTION_PER_INCH)), fontsize=8, color="0.3")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def short(number: float, stderr: float | None = None) -> str:
@@ -126,8 +127,3 @@ def short(number: float, stderr: float | None = None) -> str:
     if stderr is not None and stderr > 0:
         return f"{number:,.{max(0, 1 - math.floor(math.log10(stderr)))}f}"
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spider.config.section import Section, runtime
+from spider.config.section import Place, Section, runtime
 
 
 class GaussianConfig(Section):
@@ -52,7 +52,7 @@ class ImagesConfig(Section):
     """Images of a neighbour dataset at the target's size and channels, with Gaussian noise added: Spider GAN."""
 
     kind: Literal["images"] = "images"
-    path: str = runtime(..., description="shards of the neighbour dataset; may move, its content is compared")
+    path: Place = runtime(..., description="shards of the neighbour dataset; may move, its content is compared")
     noise_std: float = Field(
         0.25, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )
@@ -64,7 +64,7 @@ class GeneratorConfig(Section):
     """Images that the generator of a finished run makes, frozen: a cascade of any depth."""
 
     kind: Literal["generator"] = "generator"
-    run: str = runtime(..., description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared")
+    run: Place = runtime(..., description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared")
     noise_std: float = Field(
         0.0, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )

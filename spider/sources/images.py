@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.dataset import ShardDataset
 from shards.order import Slots, order
 from shards.stream import BatchStream
 from spider import draws
+from spider.data import open_images
 from spider.images import to_float
 from spider.sources.ahead import ahead
 from spider.sources.config import ImagesConfig
@@ -30,7 +30,7 @@ class Images(ImageSource):
     def __init__(self, config: ImagesConfig, target_shape: tuple[int, int, int], device: torch.device) -> None:
         super().__init__(target_shape, config.noise_std, "source", device)
         self.config = config
-        self.dataset = ShardDataset(config.path)
+        self.dataset = open_images(config.path)
 
     def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See ImageSource."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shards.dataset import ShardDataset
+from spider.data import open_images
 from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
 from spider.evaluation import open_embedding
@@ -70,7 +71,7 @@ class Evaluator:
             first = metrics_named(list(settings.metrics), self.embedding)[0]
         if first.better is None:
             raise SpiderUsageError(f"evaluate.metrics: {first.name} comes first, and no checkpoint is best by it")
-        self.reference = trainer.dataset if settings.reference is None else ShardDataset(settings.reference)
+        self.reference = trainer.dataset if settings.reference is None else open_images(settings.reference)
         self.cache = FeatureCache(cache_directory("features"))
 
     @property

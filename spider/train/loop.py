@@ -34,6 +34,7 @@ from spider.train.clock import crosses
 from spider.train.environment import record_environment
 from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
+from spider.train.start import note_places
 from spider.train.trainer import Trainer
 
 _SLOW_S = 10.0  # a save that takes longer is said
@@ -70,6 +71,8 @@ def train(
             saver.load(branch)
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
+                if world.is_main:
+                    note_places(directory, config)
                 return "already finished"
             saver.write_best()
             if world.is_main:  # not before all that may be refused has been

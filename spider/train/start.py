@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from shards.dataset import ShardDataset
 from shards.errors import ShardsError
 from spider.config.load import differences
 from spider.config.schema import Config
+from spider.data import open_images
 from spider.errors import SpiderUsageError
 from spider.run import RunDirectory, RunRef, images_of
 
@@ -33,6 +33,21 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
     if other:
         raise SpiderUsageError(f"{directory.path} was trained on other images ({'; '.join(other)}); use another --run")
     return config
+
+
+def note_places(directory: RunDirectory, config: Config) -> None:
+    """Let a run say where its images, its source and its reference lie now. Their content was compared before."""
+    stored = directory.config()
+    updates: dict[str, Any] = {
+        "data": stored.data.model_copy(update={"path": config.data.path}),
+        "evaluate": stored.evaluate.model_copy(update={"reference": config.evaluate.reference}),
+    }
+    for key in ("path", "run"):
+        if hasattr(stored.source, key) and hasattr(config.source, key):
+            updates["source"] = stored.source.model_copy(update={key: getattr(config.source, key)})
+    moved = stored.model_copy(update=updates)
+    if moved != stored:
+        directory.write_config(moved)
 
 
 def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
@@ -61,10 +76,10 @@ def _other_images(stored: Config, config: Config) -> Iterator[str]:
         if old == new:
             continue
         try:
-            trained_on = ShardDataset(old).fingerprint
+            trained_on = open_images(old).fingerprint
         except ShardsError:
             continue
-        if ShardDataset(new).fingerprint != trained_on:
+        if open_images(new).fingerprint != trained_on:
             yield f"{key}: the run has {old}, now {new}"
 
 
@@ -75,7 +90,7 @@ def _filled(config: Config, stored: Config | None) -> Config:
     if selection.kind == "linear" and selection.over_kimg is None:
         updates["over_kimg"] = stored.selection.over_kimg if stored else config.kimg
     if selection.kind == "exponential" and selection.every_kimg is None:
-        updates["every_kimg"] = stored.selection.every_kimg if stored else len(ShardDataset(config.data.path)) / 1000
+        updates["every_kimg"] = stored.selection.every_kimg if stored else len(open_images(config.data.path)) / 1000
     if not updates:
         return config
     return config.model_copy(update={"selection": selection.model_copy(update=updates)})

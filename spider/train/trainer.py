@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from cluster.checkpoint import Snapshot
 from cluster.engines.engine import build_engine
 from cluster.world import World
-from shards.dataset import ShardDataset
 from shards.order import Slots
 from shards.stream import Batch, BatchStream
 from spider import draws
 from spider.config.schema import Config, OptimizerConfig
+from spider.data import open_images
 from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
 from spider.images import to_float
@@ -73,7 +73,7 @@ class Trainer:
         self.waits = Waits()
         self.last_k = config.batch  # of the last generator step
         self.warnings: list[str] = []
-        self.dataset = ShardDataset(config.data.path)
+        self.dataset = open_images(config.data.path)
         index = self.dataset.index
         self.image_shape = (index.channels, index.height, index.width)
         self.slots = Slots(config.batch, world.rank, world.size)
