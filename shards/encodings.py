@@ -78,7 +78,7 @@ def encode(pixels: Pixels, encoding: Encoding, original: bytes | None = None) ->
     """The suffix and the bytes that store the pixels, uint8 [C, H, W]; `original` is the file that they come from."""
     encoding = settle(encoding, pixels.shape)
     if encoding == "raw":
-        return ".npy", _encode_npy(pixels)
+        return ".npy", _npy_header(pixels.shape) + pixels.tobytes()
     if encoding == "keep" and original is not None and len(original) <= pixels.nbytes:
         try:
             same = np.array_equal(decode(original, pixels.shape), pixels)
@@ -134,12 +134,6 @@ def _encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_npy(pixels: Pixels) -> bytes:
-    buffer = BytesIO()
-    np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
-    return buffer.getvalue()
-
-
 def _decode_file(data: bytes, shape: Shape, kind: str) -> Pixels:
     """Of a PNG or a JPEG."""
     channels, height, width = shape
@@ -178,4 +172,6 @@ def _decode_npy(data: bytes, shape: Shape) -> Pixels:
 
 @lru_cache
 def _npy_header(shape: Shape) -> bytes:
-    return _encode_npy(np.zeros(shape, np.uint8))[: -shape[0] * shape[1] * shape[2]]
+    buffer = BytesIO()
+    np.save(buffer, np.zeros(shape, np.uint8), allow_pickle=False)
+    return buffer.getvalue()[: -shape[0] * shape[1] * shape[2]]

@@ -33,7 +33,10 @@ BLOCK_BYTES = 512
 END_OF_TAR = bytes(2 * BLOCK_BYTES)
 OFFSETS = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"), ("label", "<i4")])
 
-_NAME_FIELD, _SIZE_FIELD, _MAGIC_FIELD = slice(0, 100), slice(124, 135), slice(257, 262)
+_NAME_FIELD, _SIZE_FIELD, _CHECKSUM_FIELD = slice(0, 100), slice(124, 135), slice(148, 156)
+_MAGIC_FIELD = slice(257, 262)
+_EMPTY_HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
+_EMPTY_HEADER[_CHECKSUM_FIELD] = b" " * 8  # as the checksum counts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,10 @@ def parse_offsets(data: bytes, count: int, where: str) -> NDArray[np.void]:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK_BYTES)
+    """A plain file in a tar, as tarfile writes it in five times the time."""
+    header = bytearray(_EMPTY_HEADER)
+    encoded = name.encode(errors="surrogateescape")
+    header[: len(encoded)] = encoded
+    header[_SIZE_FIELD] = b"%011o" % len(data)
+    header[_CHECKSUM_FIELD] = b"%06o\0 " % sum(header)
+    return bytes(header) + data + bytes(-len(data) % BLOCK_BYTES)

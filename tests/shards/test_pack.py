@@ -20,6 +20,7 @@ from shards import series
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
 from shards.pack import pack as pack_aloud
+from shards.samples import _member
 from shards.series import open_series
 from shards.verify import verify
 
@@ -234,6 +235,15 @@ def test_raw_shards_are_readable_too(files, tmp_path):
     pixels, own_label, _ = ShardDataset(tmp_path).read(0)
     assert (first == pixels).all()
     assert label == own_label
+
+
+@pytest.mark.parametrize("name", ["a.npy", "花/" + "k" * 90 + ".png", "x.cls"])
+@pytest.mark.parametrize("size", [0, 1, 512, 70_000])
+def test_a_member_is_what_tarfile_writes(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    assert _member(name, bytes(size)) == header + bytes(-(-size // 512) * 512)
 
 
 def test_members_have_no_date_and_no_owner(packed):
