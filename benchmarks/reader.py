@@ -2,12 +2,14 @@
 
     python -m benchmarks.reader [--out FILE.json]
 
-Makes its own images (cuttings of scikit-learn's two photographs) and packs them at 64 and 256 px. Then, in one process:
+Makes its own images (cuttings of scikit-learn's two photographs) and packs them at 64 and 256 px, as PNG, raw and JPEG;
+packing is measured too, in CPU seconds of one process. Then, in one process:
 
     bare decode     a loop over the same bytes, already in memory, with the same decoder: the goal is 0.9 of this
     reader          ShardDataset.read_batch in a shuffled order: find, read, check, decode, into one array
     reader, raw     the same images packed with encoding="raw"
-    ImageFolder     torchvision's, on the same images as files, to uint8 tensors
+    reader, JPEG    the same images as JPEG files of quality 90, packed with encoding="keep"
+    ImageFolder     torchvision's, on the same images as PNG files, to uint8 tensors
 
 then batches from BatchStream, by a thread and by processes; how much of a CPU training's steps is spent waiting for
 them; and how memory stands after one epoch and after three. Machines are noisy: the ways of reading take turns, each
@@ -37,14 +39,15 @@ from torchvision.transforms import PILToTensor
 
 from benchmarks.report import Row, write_report
 from shards.dataset import ShardDataset
+from shards.encodings import decode
 from shards.index import Encoding
 from shards.pack import pack
-from shards.samples import decode
 from shards.stream import BatchStream
 
 _IMAGES = {64: 2000, 256: 320}
 _IMAGES_PER_TURN = {64: 256, 256: 64}
 _TURNS = 40
+_PACKED: dict[Encoding, str] = {"png": "files", "raw": "files", "keep": "jpeg"}  # encoding: the folder that is packed
 _BATCH = 64
 
 
@@ -59,8 +62,18 @@ def main() -> None:
         for side in _IMAGES:
             folder = Path(scratch) / f"{side}"
             _make_images(folder / "files", side)
-            png, raw = _pack(folder / "files", folder / "png", "png"), _pack(folder / "files", folder / "raw", "raw")
-            rows += _reader(side, png, raw, folder / "files")
+            packed = {}
+            for encoding, files in _PACKED.items():
+                start = time.process_time()
+                pack(folder / files, folder / encoding, encoding=encoding, shard_mb=16, workers=1, progress=False)
+                took_s = time.process_time() - start
+                packed[encoding] = dataset = ShardDataset(folder / encoding)
+                size = sum(shard.bytes for shard in dataset.index.shards) / len(dataset)
+                rows.append(
+                    {"what": f"pack, {encoding}", "px": side, "img/s": len(dataset) / took_s, "bytes an image": size}
+                )
+            png = packed["png"]
+            rows += _reader(side, packed, folder / "files")
             rows += _loader(side, png)
             rows.append(_memory(side, png))
             if side == min(_IMAGES):
@@ -78,15 +91,15 @@ def _make_images(folder: Path, side: int) -> None:
         path = folder / str(number % 2) / f"{number:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         patch = photograph.crop((left, top, left + cut, top + cut))
-        patch.resize((side, side), Image.Resampling.BOX).save(path, compress_level=3)
+        image = patch.resize((side, side), Image.Resampling.BOX)
+        image.save(path, compress_level=3)
+        jpeg = folder.with_name("jpeg") / path.parent.name / f"{number:05d}.jpg"
+        jpeg.parent.mkdir(parents=True, exist_ok=True)
+        image.save(jpeg, quality=90)
 
 
-def _pack(files: Path, out: Path, encoding: Encoding) -> ShardDataset:
-    pack(files, out, encoding=encoding, shard_mb=16, progress=False)
-    return ShardDataset(out)
-
-
-def _reader(side: int, png: ShardDataset, raw: ShardDataset, files: Path) -> Iterator[Row]:
+def _reader(side: int, packed: dict[Encoding, ShardDataset], files: Path) -> Iterator[Row]:
+    png = packed["png"]
     count = _IMAGES_PER_TURN[side]
     shuffled = np.random.default_rng(1).permutation(len(png))[:count]
     stored = _image_bytes(png)
@@ -95,7 +108,7 @@ def _reader(side: int, png: ShardDataset, raw: ShardDataset, files: Path) -> Ite
 
     def bare() -> None:
         for data in in_memory:
-            decode(data, png.index.shape, "png")
+            decode(data, png.index.shape)
 
     def batches(dataset: ShardDataset) -> Callable[[], None]:
         def read() -> None:
@@ -111,7 +124,8 @@ def _reader(side: int, png: ShardDataset, raw: ShardDataset, files: Path) -> Ite
     ways = {
         "bare decode": bare,
         "reader": batches(png),
-        "reader, raw": batches(raw),
+        "reader, raw": batches(packed["raw"]),
+        "reader, JPEG": batches(packed["keep"]),
         "ImageFolder": files_one_by_one,
     }
     seconds: dict[str, list[float]] = {what: [] for what in ways}
