@@ -17,6 +17,7 @@ from spider.files import save_figure
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":")
+_ENDINGS = ("", ".png", ".pdf", ".svg")
 _MANY = 50  # points on a line, above which they bear no marks
 _KEY_IN, _LETTER_IN = 0.7, 0.085  # inches that an entry of the legend takes, besides and for its name
 _LOG_ABOVE = 10.0  # the largest value over the smallest, above which the scale is logarithmic
@@ -25,8 +26,13 @@ _LOG_ABOVE = 10.0  # the largest value over the smallest, above which the scale 
 def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     """Write a PNG: a panel per metric, a line per experiment, with the range over its seeds.
 
-    Raises SpiderUsageError if no run has anything to draw.
+    Args:
+        path: ends in .png, .pdf or .svg; without an ending it is a PNG.
+
+    Raises SpiderUsageError if no run has anything to draw, or for another ending.
     """
+    if Path(path).suffix not in _ENDINGS:
+        raise SpiderUsageError(f"--out {path}: known endings are .png, .pdf and .svg")
     metrics, losses = comparison.metrics, {LOSSES[name]: curves for name, curves in comparison.losses.items()}
     panels = {
         label: curves

@@ -16,6 +16,7 @@ import pickle
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -193,7 +194,7 @@ def _download(url: str, file: IO[bytes], path: Path, progress: bool) -> str:
                     file.write(chunk)
                     digest.update(chunk)
                     bar.update(len(chunk))
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:  # a URLError is an OSError
         reason = getattr(error, "reason", error)
         raise SpiderError(
             f"{url}: cannot be fetched ({reason}); fetch it elsewhere and put it at {path}, or name it: "

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from spider.config.explain import is_runtime, similar_keys
 from spider.config.schema import Config
-from spider.errors import SpiderUsageError
+from spider.config.section import TRUTH
+from spider.errors import SpiderUsageError, shown
 
 MAX_YAML_BYTES = 1 << 20
 
@@ -91,8 +92,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`penalties.r1_gamma=1` to ("penalties.r1_gamma", 1.0); the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise SpiderUsageError(f"{text}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
-    return key.strip(), _number(parse_yaml(f"value: {value}", text).get("value"))
+        raise SpiderUsageError(f"{text or repr(text)}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
+    tree = parse_yaml(f"value: {value}", text)
+    if tree.keys() != {"value"}:  # a line break began another key
+        raise SpiderUsageError(f"{key.strip()}: an override is one KEY=VALUE, found {shown(text)}")
+    return key.strip(), _number(tree["value"])
 
 
 def to_yaml(config: Config) -> str:
@@ -168,10 +172,14 @@ def _describe(detail: Mapping[str, Any]) -> str:
         return f"{key}: missing, and has no default (spider config explain {key})"
     if detail["type"] == "value_error":
         return message
+    if detail["type"] == TRUTH:
+        return ".".join(filter(None, [key, message]))
     if detail["type"].startswith("union_tag"):
         allowed = detail["ctx"].get("expected_tags", "")
-        return f"{key}.kind: found {found.get('kind') if isinstance(found, Mapping) else found!r}, allowed: {allowed}"
-    return f"{key}: {message[0].lower()}{message[1:]}, found {found!r}"
+        return (
+            f"{key}.kind: found {shown(found.get('kind') if isinstance(found, Mapping) else found)}, allowed: {allowed}"
+        )
+    return f"{key}: {message[0].lower()}{message[1:]}, found {shown(found)}"
 
 
 def _without_tags(location: Iterable[Any]) -> Iterator[str]:

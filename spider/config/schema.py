@@ -10,7 +10,18 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from spider.config.section import OptionalPlace, Place, Section, runtime
+from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
+from spider.config.section import (
+    MAX_BATCH,
+    MAX_FACTOR,
+    MAX_KIMG,
+    MAX_MINUTES,
+    MAX_STEPS,
+    OptionalPlace,
+    Place,
+    Section,
+    runtime,
+)
 from spider.errors import SpiderUsageError
 from spider.networks.config import (
     DcganDiscriminatorConfig,
@@ -32,26 +43,31 @@ class DataConfig(Section):
         "full", description="full: one permutation per epoch; shard_local: every rank reads about 1/world of the bytes"
     )
     mirror: bool = Field(False, description="flip half of the images left to right")
-    workers: int = runtime(0, ge=0, description="reading processes per rank; 0 = read in a thread of the trainer")
+    workers: int = runtime(
+        0, ge=0, le=MAX_PROCESSES, description="reading processes per rank; 0 = read in a thread of the trainer"
+    )
 
 
 class OptimizerConfig(Section):
     """Adam."""
 
-    lr: float = Field(2e-4, gt=0, description="learning rate")
+    lr: float = Field(2e-4, gt=0, le=MAX_FACTOR, description="learning rate")
     beta1: float = Field(0.5, ge=0, lt=1, description="decay of the gradient's mean")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the gradient's square")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the gradient's square")
+    eps: float = Field(1e-8, gt=0, le=MAX_FACTOR, description="added to the root of the gradient's square")
 
 
 class EmaConfig(Section):
     """The moving average of the generator's weights, which samples and metrics use."""
 
     half_life_kimg: float = Field(
-        10.0, ge=0, description="images after which a weight has half its influence, in thousands; 0 = no average"
+        10.0,
+        ge=0,
+        le=MAX_KIMG,
+        description="images after which a weight has half its influence, in thousands; 0 = no average",
     )
     rampup: float | None = Field(
-        0.05, gt=0, description="half life is at most this part of the images seen; null = none"
+        0.05, gt=0, le=MAX_FACTOR, description="half life is at most this part of the images seen; null = none"
     )
 
 
@@ -62,7 +78,7 @@ class ComputeConfig(Section):
         "fp32", description="bf16, fp16: autocast of the first-order phases; parameters and penalties stay fp32"
     )
     loss_scale: float = Field(
-        1.0, gt=0, description="losses are multiplied and gradients divided by this (fp16: 256 or more)"
+        1.0, gt=0, le=MAX_FACTOR, description="losses are multiplied and gradients divided by this (fp16: 256 or more)"
     )
     tf32: bool = Field(False, description="let GPUs round the factors of float32 products to 11 bits, for speed")
     channels_last: bool = Field(False, description="memory format of the networks")
@@ -78,19 +94,24 @@ class ComputeConfig(Section):
 class GuardConfig(Section):
     """What happens when a loss or a gradient is not finite: the step is skipped and counted."""
 
-    max_skipped: int = runtime(10, ge=0, description="stop after so many skipped steps in a row; 0 = stop at the first")
+    max_skipped: int = runtime(
+        10, ge=0, le=MAX_STEPS, description="stop after so many skipped steps in a row; 0 = stop at the first"
+    )
 
 
 class CheckpointConfig(Section):
     """When to save. A stop (Ctrl-C, SIGTERM) and the end of a run save as well."""
 
-    every_kimg: float = runtime(100.0, gt=0, description="save every so many thousand images")
+    every_kimg: float = runtime(100.0, ge=MIN_KIMG, le=MAX_KIMG, description="save every so many thousand images")
     every_min: float | None = runtime(
-        15.0, gt=0, description="and whenever so many minutes have passed; null = not by time"
+        15.0, gt=0, le=MAX_MINUTES, description="and whenever so many minutes have passed; null = not by time"
     )
-    keep_last: int = runtime(3, ge=1, description="how many to keep, besides the best")
+    keep_last: int = runtime(3, ge=1, le=MAX_STEPS, description="how many to keep, besides the best")
     keep_every_kimg: float | None = runtime(
-        None, gt=0, description="save at multiples of this as well, and keep those while this stays; null = none"
+        None,
+        ge=MIN_KIMG,
+        le=MAX_KIMG,
+        description="save at multiples of this as well, and keep those while this stays; null = none",
     )
 
 
@@ -98,17 +119,21 @@ class LogConfig(Section):
     """How often numbers and samples are written."""
 
     every_kimg: float = Field(
-        1.0, gt=0, description="thousand images between two rows of metrics.jsonl and TensorBoard"
+        1.0, ge=MIN_KIMG, le=MAX_KIMG, description="thousand images between two rows of metrics.jsonl and TensorBoard"
     )
-    samples_every_kimg: float = Field(20.0, gt=0, description="thousand images between two grids of samples")
-    samples: int = Field(32, ge=1, description="images in the grid")
+    samples_every_kimg: float = Field(
+        20.0, ge=MIN_KIMG, le=MAX_KIMG, description="thousand images between two grids of samples"
+    )
+    samples: int = Field(32, ge=1, le=10_000, description="images in the grid")
     tensorboard: bool = runtime(True, description="write TensorBoard event files")
 
 
 class EvaluateConfig(Section):
     """Measuring while training. Off unless `every_kimg` is set; the best checkpoint is chosen by the first metric."""
 
-    every_kimg: float | None = Field(None, gt=0, description="thousand images between two evaluations; null = none")
+    every_kimg: float | None = Field(
+        None, ge=MIN_KIMG, le=MAX_KIMG, description="thousand images between two evaluations; null = none"
+    )
     metrics: tuple[str, ...] = Field(
         ("fid",), min_length=1, description="names of metrics (see `spider evaluate --help`)"
     )
@@ -117,8 +142,8 @@ class EvaluateConfig(Section):
         None, description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or offline"
     )
     weights: Place | None = runtime(None, description="weights file of the embedding; null = the cache")
-    count: int = Field(5000, ge=2, description="samples to generate")
-    seed: int = Field(0, ge=0, description="seed of the evaluation's samples, apart from the training's")
+    count: int = Field(5000, ge=2, le=MAX_IMAGES, description="samples to generate")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the evaluation's samples, apart from the training's")
     reference: Place | None = runtime(
         None, description="reference images; null = the training images; may move, their content is compared"
     )
@@ -131,7 +156,10 @@ class EngineConfig(Section):
         "auto", description="auto = ddp on several processes, local otherwise"
     )
     timeout_min: float | None = runtime(
-        10.0, gt=0, description="a rank without a step for so long writes down where it is and ends; null = never"
+        10.0,
+        gt=0,
+        le=MAX_MINUTES,
+        description="a rank without a step for so long writes down where it is and ends; null = never",
     )
     zero_stage: int = runtime(0, description="of deepspeed: 1 splits the optimizer's state, 2 the gradients too")
 
@@ -161,14 +189,16 @@ class Config(Section):
     penalties: PenaltiesConfig = PenaltiesConfig()
     g_optimizer: OptimizerConfig = OptimizerConfig()
     d_optimizer: OptimizerConfig = OptimizerConfig()
-    d_steps: int = Field(1, ge=1, description="discriminator steps per iteration")
+    d_steps: int = Field(1, ge=1, le=MAX_STEPS, description="discriminator steps per iteration")
     selection: SelectionConfig = SelectionConfig()
     overfit: OverfitConfig = OverfitConfig()
     ema: EmaConfig = EmaConfig()
-    batch: int = Field(64, ge=1, description="images per iteration, over all ranks")
-    accumulation: int = runtime(1, ge=1, description="micro-batches per rank and step; the batch stays the same")
-    kimg: float = runtime(1000.0, gt=0, description="length of the run, in thousand images")
-    seed: int = Field(0, ge=0, description="seed of the run: weights, order of images, every draw")
+    batch: int = Field(64, ge=1, le=MAX_BATCH, description="images per iteration, over all ranks")
+    accumulation: int = runtime(
+        1, ge=1, le=MAX_BATCH, description="micro-batches per rank and step; the batch stays the same"
+    )
+    kimg: float = runtime(1000.0, ge=MIN_KIMG, le=MAX_KIMG, description="length of the run, in thousand images")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the run: weights, order of images, every draw")
     compute: ComputeConfig = ComputeConfig()
     guard: GuardConfig = GuardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spider.config.section import Section
+from spider.config.section import MAX_WIDTH, Section
 
 Layout = Literal["auto", "mnist", "celeba"]
 
@@ -21,7 +21,7 @@ class DcganGeneratorConfig(Section):
 
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
-    width: float = Field(1.0, gt=0, description="multiplies every layer's channels")
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
 
 
@@ -30,7 +30,7 @@ class DcganDiscriminatorConfig(Section):
 
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
-    width: float = Field(1.0, gt=0, description="multiplies every layer's channels")
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field(
         "none",
         description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",

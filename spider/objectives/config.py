@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spider.config.section import Section
+from spider.config.section import MAX_FACTOR, MAX_STEPS, Section
 
 ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares"]
 
@@ -20,12 +20,16 @@ class ObjectiveConfig(Section):
 class PenaltiesConfig(Section):
     """Gradient penalties on the discriminator, all computed every `interval_steps` and scaled up by it."""
 
-    r1_gamma: float = Field(0.0, ge=0, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off")
-    r2_gamma: float = Field(0.0, ge=0, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off")
-    gp_weight: float = Field(
-        0.0, ge=0, description="weight of E (|grad D(mix)| - 1)^2, mix between real and fake; 0 = off"
+    r1_gamma: float = Field(
+        0.0, ge=0, le=MAX_FACTOR, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off"
     )
-    interval_steps: int = Field(1, ge=1, description="compute every so many steps, scaled by as many")
+    r2_gamma: float = Field(
+        0.0, ge=0, le=MAX_FACTOR, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off"
+    )
+    gp_weight: float = Field(
+        0.0, ge=0, le=MAX_FACTOR, description="weight of E (|grad D(mix)| - 1)^2, mix between real and fake; 0 = off"
+    )
+    interval_steps: int = Field(1, ge=1, le=MAX_STEPS, description="compute every so many steps, scaled by as many")
     phase: Literal["merged", "own"] = Field(
         "merged",
         description="merged: part of the discriminator's step; own: a step of its own, with learning rate and betas "

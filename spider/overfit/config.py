@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from spider.config.section import Section
+from spider.arguments import MIN_KIMG
+from spider.config.section import MAX_FACTOR, MAX_KIMG, MAX_STEPS, Section
 
 
 class OverfitConfig(Section):
@@ -14,6 +15,10 @@ class OverfitConfig(Section):
     """
 
     target: float = Field(0.6, gt=-1, lt=1, description="eta at which p stays where it is")
-    interval_steps: int = Field(4, ge=1, description="iterations between two adjustments of p")
-    rise_kimg: float = Field(500.0, gt=0, description="images over which p would rise from 0 to 1, in thousands")
-    p_max: float | None = Field(1.0, gt=0, description="upper bound of p; null = none, as the paper states it")
+    interval_steps: int = Field(4, ge=1, le=MAX_STEPS, description="iterations between two adjustments of p")
+    rise_kimg: float = Field(
+        500.0, ge=MIN_KIMG, le=MAX_KIMG, description="images over which p would rise from 0 to 1, in thousands"
+    )
+    p_max: float | None = Field(
+        1.0, gt=0, le=MAX_FACTOR, description="upper bound of p; null = none, as the paper states it"
+    )

@@ -6,14 +6,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spider.config.section import Section
+from spider.arguments import MIN_KIMG
+from spider.config.section import MAX_BATCH, MAX_KIMG, MAX_STEPS, Section
 
 
 class TraceConfig(Section):
     """A window of iterations in which k is written down at every one of them."""
 
-    first_step: int = Field(ge=0, description="first iteration of the window")
-    steps: int = Field(50, ge=1, description="length of the window, in iterations")
+    first_step: int = Field(ge=0, le=MAX_STEPS, description="first iteration of the window")
+    steps: int = Field(50, ge=1, le=MAX_STEPS, description="length of the window, in iterations")
 
 
 class SelectionConfig(Section):
@@ -30,22 +31,27 @@ class SelectionConfig(Section):
     norm: Literal["selected", "batch"] = Field(
         "selected", description="divide the loss by k, or by the batch as if the others' loss were zero"
     )
-    k: int | None = Field(None, ge=1, description="kind=fixed: how many samples")
+    k: int | None = Field(None, ge=1, le=MAX_BATCH, description="kind=fixed: how many samples")
     floor: float = Field(
         0.75, gt=0, le=1, description="kind=linear, exponential: k never falls below this part of the batch"
     )
     over_kimg: float | None = Field(
-        None, gt=0, description="kind=linear: reaches the floor here; null = the run's length at its start"
+        None,
+        ge=MIN_KIMG,
+        le=MAX_KIMG,
+        description="kind=linear: reaches the floor here; null = the run's length at its start",
     )
     gamma: float = Field(0.99, gt=0, lt=1, description="kind=exponential: factor of k per every_kimg")
     every_kimg: float | None = Field(
-        None, gt=0, description="kind=exponential: unit of the decay; null = one epoch of the data"
+        None, ge=MIN_KIMG, le=MAX_KIMG, description="kind=exponential: unit of the decay; null = one epoch of the data"
     )
     update: Literal["step", "adjust"] = Field(
         "step", description="kind=adaptive: k moves at every iteration, or only when p moves"
     )
-    k_unit: int = Field(1, ge=1, description="kind=adaptive: samples that one move of k adds or drops (1 = the paper)")
-    k_min: int = Field(1, ge=1, description="kind=adaptive: k never falls below this")
+    k_unit: int = Field(
+        1, ge=1, le=MAX_BATCH, description="kind=adaptive: samples that one move of k adds or drops (1 = the paper)"
+    )
+    k_min: int = Field(1, ge=1, le=MAX_BATCH, description="kind=adaptive: k never falls below this")
     trace: TraceConfig | None = Field(None, description="write k of every iteration in a window to topk_trace.jsonl")
 
     @model_validator(mode="after")

@@ -6,38 +6,41 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spider.config.section import Place, Section, runtime
+from spider.arguments import MAX_PROCESSES
+from spider.config.section import MAX_DIM, MAX_FACTOR, Place, Section, runtime
 
 
 class GaussianConfig(Section):
     """Independent normal coordinates, N(0, std^2)."""
 
     kind: Literal["gaussian"] = "gaussian"
-    dim: int = Field(100, ge=1, description="length of the latent vector")
-    std: float = Field(1.0, gt=0, description="standard deviation of every coordinate (the authors also use 0.75)")
+    dim: int = Field(100, ge=1, le=MAX_DIM, description="length of the latent vector")
+    std: float = Field(
+        1.0, gt=0, le=MAX_FACTOR, description="standard deviation of every coordinate (the authors also use 0.75)"
+    )
 
 
 class GammaConfig(Section):
     """sqrt(rho) nu with nu uniform on the sphere and rho ~ Gamma(1/2, 1): spec of the baseline in the authors' code."""
 
     kind: Literal["gamma"] = "gamma"
-    dim: int = Field(100, ge=2, description="length of the latent vector")
+    dim: int = Field(100, ge=2, le=MAX_DIM, description="length of the latent vector")
 
 
 class CauchyConfig(Section):
     """Independent standard Cauchy coordinates, as the baseline's code draws them."""
 
     kind: Literal["cauchy"] = "cauchy"
-    dim: int = Field(100, ge=1, description="length of the latent vector")
+    dim: int = Field(100, ge=1, le=MAX_DIM, description="length of the latent vector")
 
 
 class GmmConfig(Section):
     """A mixture of Gaussians whose means and deviations train with the generator (DeLiGAN)."""
 
     kind: Literal["gmm"] = "gmm"
-    dim: int = Field(30, ge=1, description="length of the latent vector")
-    components: int = Field(50, ge=1, description="number of mixture components")
-    std: float = Field(0.2, gt=0, description="initial standard deviation of every component")
+    dim: int = Field(30, ge=1, le=MAX_DIM, description="length of the latent vector")
+    components: int = Field(50, ge=1, le=MAX_DIM, description="number of mixture components")
+    std: float = Field(0.2, gt=0, le=MAX_FACTOR, description="initial standard deviation of every component")
     trainable: bool = Field(True, description="whether means and deviations train with the generator")
 
 
@@ -45,7 +48,7 @@ class NonparametricConfig(Section):
     """The prior whose midpoints between two draws are distributed most like the draws (Singh et al. 2019)."""
 
     kind: Literal["nonparametric"] = "nonparametric"
-    dim: int = Field(100, ge=1, description="length of the latent vector")
+    dim: int = Field(100, ge=1, le=MAX_DIM, description="length of the latent vector")
 
 
 class ImagesConfig(Section):
@@ -54,10 +57,12 @@ class ImagesConfig(Section):
     kind: Literal["images"] = "images"
     path: Place = runtime(..., description="shards of the neighbour dataset; may move, its content is compared")
     noise_std: float = Field(
-        0.25, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
+        0.25, ge=0, le=MAX_FACTOR, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )
     order: Literal["full", "shard_local"] = Field("full", description="order of reading (see data.order)")
-    workers: int = runtime(0, ge=0, description="reading processes; 0 = read in a thread of the trainer")
+    workers: int = runtime(
+        0, ge=0, le=MAX_PROCESSES, description="reading processes; 0 = read in a thread of the trainer"
+    )
 
 
 class GeneratorConfig(Section):
@@ -66,7 +71,7 @@ class GeneratorConfig(Section):
     kind: Literal["generator"] = "generator"
     run: Place = runtime(..., description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared")
     noise_std: float = Field(
-        0.0, ge=0, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
+        0.0, ge=0, le=MAX_FACTOR, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )
 
 

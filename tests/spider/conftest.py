@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from shards.pack import pack
-from spider import api
+from spider import api, evaluation
+from spider.sources import build
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +43,13 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> type[WorkBegan]:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
+    for module, opener in ((evaluation, "load_embedding"), (build, "open_generator")):
+        monkeypatch.setattr(module, opener, cache(getattr(module, opener)))  # slow, and called for every value
     for work in (
+        "spider.api.checkpoint_bytes",
         "shards.pack.open_series",
         "shards.verify.map_ordered",
+        "spider.compare_figure.Figure",
         "spider.demo.story.demo",
         "spider.evaluation.evaluate_images",
         "spider.frozen.FrozenGenerator.__call__",
