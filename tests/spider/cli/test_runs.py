@@ -162,7 +162,7 @@ def test_compare_warns_of_numbers_that_cannot_be_compared(spider, runs, run):
 
 def test_long_names_do_not_leave_the_figure(runs, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, format: drawn.append(figure))
     names = [f"{letter}{'x' * 40}" for letter in "ab"]
     for name, source in zip(names, ("gaussian", "patches"), strict=True):
         shutil.copytree(runs / source, tmp_path / name)

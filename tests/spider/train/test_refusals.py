@@ -115,8 +115,8 @@ def test_images_may_move_but_must_stay_what_they_are(digits, tmp_path):
     assert api.train(None, run, data=there) == "already finished"
     pack("builtin:digits", tmp_path / "other", subset=64, workers=1, progress=False)
     shutil.copytree(there, here)
-    with pytest.raises(SpiderUsageError, match=r"data\.path: the run has .*here, now .*other"):
+    with pytest.raises(SpiderUsageError, match=r"data\.path: the run has .*there, now .*other"):
         api.train(None, run, data=tmp_path / "other")
-    shutil.rmtree(here)
+    shutil.rmtree(there)
     with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
         api.train(None, run, data=tmp_path / "other")
