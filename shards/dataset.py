@@ -145,10 +145,10 @@ class ShardDataset:
         names += [VECTORS_NAME] if self.index.vectors is not None else []
         sizes = self._location.sizes(names)
         for name in names:
-            size, right = sizes[name], expected.get(name, sizes[name])
-            if size is None:
+            if name not in sizes:
                 raise ShardsError(f"{self.path}/{name}: missing")
-            if size != right:
+            size, right = sizes[name], expected.get(name, sizes[name])
+            if size is not None and size != right:
                 raise ShardsError(f"{self.path}/{name}: damaged: {size:,} bytes, {INDEX_NAME} says {right:,}")
 
     def _locate(self, number: int) -> tuple[_OpenShard, int]:

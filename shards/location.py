@@ -39,10 +39,10 @@ class Location:
         return self._remote.name if self._remote is not None else self._folder.resolve().name
 
     def sizes(self, names: list[str]) -> dict[str, int | None]:
-        """Bytes of each file; None for one that is not there."""
+        """Bytes of each of these files that is there; None where a server does not say how many."""
         if self._remote is not None:
             return self._remote.sizes(names)
-        return {name: path.stat().st_size if (path := self._folder / name).exists() else None for name in names}
+        return {name: path.stat().st_size for name in names if (path := self._folder / name).exists()}
 
     def file(self, name: str, sha256: str, size: int | None = None) -> Path:
         """A file of the dataset on this machine. A remote one is fetched, and checked, unless that was done before.

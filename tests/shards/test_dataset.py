@@ -8,10 +8,15 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import socket
 import struct
+import threading
 import uuid
 import zlib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import numpy as np
@@ -360,9 +365,14 @@ def test_storage_that_does_not_answer_is_no_damage(copy, monkeypatch, code, exit
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code"), [(TimeoutError("no answer"), 3), (PermissionError("not yours"), 1), (ValueError("503"), 3)]
+    ("where", "error", "exit_code"),
+    [
+        ("_open", TimeoutError("no answer"), 3),
+        ("_open", PermissionError("not yours"), 1),
+        ("_open", ValueError("503"), 3),
+        ("ls", TimeoutError("no answer"), 3),
+    ],
 )
-@pytest.mark.parametrize("where", ["_open", "ls"])
 def test_a_server_that_does_not_answer_is_no_fault_of_ours(remote, tmp_path, monkeypatch, where, error, exit_code):
     def refuse(*_, **__):
         raise error
@@ -371,3 +381,130 @@ def test_a_server_that_does_not_answer_is_no_fault_of_ours(remote, tmp_path, mon
     with pytest.raises(ShardsError, match=str(error)) as refused:
         ShardDataset(remote, cache_dir=tmp_path).read(0)
     assert refused.value.exit_code == exit_code
+
+
+def test_a_server_need_not_list_folders(packed, remote, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("no listing")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", refuse)
+    assert (ShardDataset(remote, tmp_path).read(0)[0] == ShardDataset(packed).read(0)[0]).all()
+
+
+class Answer(Exception):
+    """As a driver of HTTP reports a status."""
+
+    def __init__(self, status):
+        self.status, self.message = status, "so it is"
+
+
+@pytest.mark.parametrize(
+    ("behind", "exit_code", "message"),
+    [
+        (Answer(404), 1, r"/index\.json: missing"),
+        (Answer(403), 1, "refused, for want of rights or credentials: 403 so it is"),
+        (Answer(400), 1, "the server answers 400"),
+        (Answer(429), 3, "the server answers 429"),
+        (Answer(503), 3, "the server answers 503 so it is"),
+        (ConnectionRefusedError("Cannot connect to host"), 3, "cannot be read: Cannot connect to host"),
+    ],
+)
+def test_failures_over_http_are_told_apart(tmp_path, monkeypatch, behind, exit_code, message):
+    """fsspec calls all of them FileNotFoundError."""
+
+    class Server:
+        def open(self, path, mode, block_size):
+            raise FileNotFoundError(path) from behind
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (Server(), url))
+    with pytest.raises(ShardsError, match=message) as refused:
+        ShardDataset("http://host/set", cache_dir=tmp_path)
+    assert refused.value.exit_code == exit_code
+
+
+class Plain(SimpleHTTPRequestHandler):
+    """Knows no ranges, as `python -m http.server`."""
+
+    statuses: ClassVar[dict[str, int]] = {}
+
+    def send_head(self):
+        status = next((status for end, status in self.statuses.items() if self.path.endswith(end)), None)
+        return super().send_head() if status is None else self.send_error(status)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(packed):
+    """The URL of the packed set on a server of this machine that answers with a status for paths that end so."""
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Plain, directory=packed.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def url(**statuses):
+        Plain.statuses = statuses
+        return f"http://127.0.0.1:{server.server_port}/{packed.name}"
+
+    yield url
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_without_ranges_will_do(packed, serve, tmp_path, monkeypatch):
+    """Also where a file is larger than what fsspec would take in one request."""
+    monkeypatch.setattr("shards.remote._CHUNK_BYTES", 1024)
+    fsspec.config.conf["http"] = {"block_size": 4096}
+    try:
+        assert (read_all(ShardDataset(serve(), tmp_path))[0] == read_all(ShardDataset(packed))[0]).all()
+        refusing = serve(**{"/noise/": 403})  # the list of files only
+        assert len(ShardDataset(refusing, tmp_path)) == 150
+    finally:
+        del fsspec.config.conf["http"]
+
+
+@pytest.mark.parametrize(("status", "exit_code", "message"), [
+    (404, 1, "index.json: missing"), (403, 1, "refused, .*403"), (503, 3, "answers 503"),
+])  # fmt: skip
+def test_a_true_server_answers_as_the_played_one(serve, tmp_path, status, exit_code, message):
+    with pytest.raises(ShardsError, match=message) as refused:
+        ShardDataset(serve(**{"index.json": status}), tmp_path)
+    assert refused.value.exit_code == exit_code
+
+
+def test_a_host_that_is_down_is_the_machines(tmp_path):
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(ShardsError, match="cannot be read: Cannot connect") as refused:
+            ShardDataset(f"http://127.0.0.1:{nobody.getsockname()[1]}/set", tmp_path)
+    assert refused.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("url", "advice"), [
+    ("http://host/set", r"pip install 'spider-gan\[http\]'"),
+    ("s3://bucket/set", r"pip install 'spider-gan\[s3\]'"),
+    ("sftp://host/set", "Install paramiko"),
+])  # fmt: skip
+def test_a_driver_that_is_not_installed_is_named(tmp_path, monkeypatch, url, advice):
+    def refuse(url):
+        raise ImportError("Install paramiko")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with pytest.raises(ShardsUsageError, match=f"is not installed: {advice}"):
+        ShardDataset(url, cache_dir=tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_named(remote, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way of the cache's folder")
+    with pytest.raises(ShardsError, match=r"file/.*: shards cannot be kept there: .*; the variable SPIDER_CACHE says"):
+        ShardDataset(remote, cache_dir=tmp_path / "file")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    dataset = ShardDataset(remote, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr("shards.files.os.fsync", full)
+    with pytest.raises(ShardsError, match="No space left on device; the variable SPIDER_CACHE") as refused:
+        dataset.read(0)
+    assert refused.value.exit_code == 3
