@@ -26,6 +26,7 @@ from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of,
 from spider.tables import aligned, duration
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
+_SUSPENDED = ("SUSPENDED", "STOPPED")  # the second keeps its cores
 _SILENT = "ended without a word"
 _TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
 
@@ -36,7 +37,7 @@ class JobStatus:
 
     Attributes:
         job: its number.
-        state: `waiting` (`why` says for what), `running`, `unknown` (`why` says where to ask), `finished`, `stopped`,
+        state: `waiting` (`why` says for what), `running`, `suspended` (Slurm holds its processes), `unknown` (`why` says where to ask), `finished`, `stopped`,
             `failed`, `never started`, or `ended without a word`.
         why: of a state that needs a reason.
         nodes: on which it runs, or ran last.
@@ -62,7 +63,7 @@ class JobStatus:
     @property
     def is_over(self) -> bool:
         """Whether it neither waits nor runs."""
-        return self.state not in ("waiting", "running", "unknown")
+        return self.state not in ("waiting", "running", "suspended", "unknown")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ class RunStatus:
         whole = self.summary.state == "finished" and self.is_whole
         if self.job is None or self.summary.state == "unreadable" or (whole and self.job.is_over):
             return self.summary.state
+        if self.job.state == "suspended":  # and its processes are in the run all the while
+            return self.job.state
         if self.job.state == "running" and not self.has_begun and self.summary.state != "running":
             return "starting"
         return "running" if self.summary.state == "running" else self.job.state
@@ -108,7 +111,7 @@ class RunStatus:
     @property
     def is_over(self) -> bool:
         """Whether nothing will change by itself."""
-        return self.state not in ("running", "running?", "starting", "waiting", "unknown")
+        return self.state not in ("running", "running?", "starting", "waiting", "suspended", "unknown")
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -272,6 +275,8 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
         asked = None if submission.local else job_state(submission.job)
         if asked is not None and asked[0] == "PENDING":
             return "waiting", asked[1], nodes
+        if asked is not None and asked[0] in _SUSPENDED:
+            return "suspended", f"by Slurm; scontrol resume {submission.job} lets it go on, unless Slurm does", nodes
         if submission.local and last is not None and last.event == "submitted":
             return "waiting", None, []
         return "running", "asked to save and end" if last is not None and last.event == "cancelled" else None, nodes
@@ -310,7 +315,8 @@ def _waited_s(events: Sequence[Event], state: str) -> float:
         if event.event in _TO_THE_QUEUE:
             since = event.time
         elif event.event in ("started", "cancelled") and since is not None:
-            total, since = total + (event.time - since).total_seconds(), None
+            # Clocks of two machines: the start may be said to come before
+            total, since = total + max(0.0, (event.time - since).total_seconds()), None
     if since is not None and state == "waiting":
         total += (datetime.now(UTC) - since).total_seconds()
     return total

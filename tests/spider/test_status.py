@@ -118,6 +118,24 @@ def test_one_that_runs(run: Run) -> None:
     assert "job         7 on n1, n2; 60 s in the queue\n" in told
 
 
+@pytest.mark.parametrize("answer", ["SUSPENDED|n[1-2]", "STOPPED|n[1-2]"])
+def test_one_that_slurm_holds(run: Run, answer: str) -> None:
+    run.submit()
+    run.starts()
+    run.trains(20)  # its processes are there, and keep its lock
+    run.queued(answer)
+    found = run.found()
+    assert (found.state, found.is_over, found.img_per_s, found.eta_s) == ("suspended", False, None, None)
+    assert run.told().startswith("state       suspended: by Slurm; scontrol resume 7 lets it go on")
+
+
+def test_clocks_that_differ_make_no_time_in_the_queue_negative(run: Run) -> None:
+    run.submit()
+    run.starts(after_s=-300)
+    run.queued("RUNNING|n[1-2]")
+    assert "job         7 on n1, n2; 0 s in the queue\n" in run.told()
+
+
 def test_one_that_was_asked_to_end_and_has_not_yet(run: Run) -> None:
     run.submit()
     run.starts()
