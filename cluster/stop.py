@@ -1,4 +1,4 @@
-"""Stop at the next step boundary, on all ranks at once, when somebody presses Ctrl-C or the machine is taken away.
+"""Stop at the next step boundary, on all ranks at once: on Ctrl-C, when the machine is taken away, a terminal closed.
 
 with StopRequest(world) as stop:
     while clock < total and not stop.agreed():
@@ -19,7 +19,13 @@ from typing import Any, Self
 
 from cluster.world import World
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def heard() -> list[signal.Signals]:
+    """The signals that ask this process to stop. A SIGHUP that is ignored does not: nohup lets a command live on."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
 
 
 class Stopped(Exception):
@@ -27,10 +33,10 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request to stop.
 
     After a request, whoever made it, SIGINT is KeyboardInterrupt: somebody presses Ctrl-C again and will not wait.
-    SIGTERM then changes nothing, because schedulers repeat it while a run saves.
+    SIGTERM and SIGHUP then change nothing, because schedulers and shells repeat them while a run saves.
 
     Signals reach the main thread of a process only; within another thread (a notebook's worker, an actor) nothing is
     installed, and this rank asks with `request` or is stopped by the others.
@@ -47,7 +53,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._on_signal) for number in heard()}
         return self
 
     def __exit__(

@@ -37,8 +37,8 @@ class JobStatus:
 
     Attributes:
         job: its number.
-        state: `waiting` (`why` says for what), `running`, `suspended` (Slurm holds its processes), `unknown` (`why` says where to ask), `finished`, `stopped`,
-            `failed`, `never started`, or `ended without a word`.
+        state: `waiting` (`why` says for what), `running`, `suspended` (Slurm holds its processes), `unknown` (`why`
+            says where to ask), `finished`, `stopped`, `failed`, `never started`, or `ended without a word`.
         why: of a state that needs a reason.
         nodes: on which it runs, or ran last.
         since: when that state began, in UTC.

@@ -27,6 +27,7 @@ from ray.tune.search import Searcher
 from cluster.errors import ClusterUsageError
 from cluster.lock import is_taken
 from cluster.ray import RayCluster
+from cluster.stop import heard
 from sweeps.ledger import Configuration, Ledger, Outcome, Trial
 from sweeps.progress import Progress
 from sweeps.sweep_config import AshaConfig, SweepConfig, trials_on
@@ -252,12 +253,14 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM, which Slurm sends, does what Ctrl-C does; Ray Tune heeds one of those, outside of other threads."""
+    """All signals that ask for a stop do what Ctrl-C does; Ray Tune heeds one of them, outside of other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    others = [number for number in heard() if number != signal.SIGINT]
+    previous = {number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in others}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -81,7 +81,8 @@ def train(
     """Train a GAN, or go on with a run.
 
     The same command goes on where a stopped run was. A run whose configuration differs is refused with the difference;
-    --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130.
+    --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130; so does a closed terminal,
+    except under nohup.
     """
     config, overrides = split_words(words or [])
     if dry_run:

@@ -100,7 +100,7 @@ class GuardConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When to save. A stop (Ctrl-C, SIGTERM) and the end of a run save as well."""
+    """When to save. A stop (Ctrl-C, SIGTERM, a closed terminal) and the end of a run save as well."""
 
     every_kimg: float = runtime(100.0, ge=MIN_KIMG, le=MAX_KIMG, description="save every so many thousand images")
     every_min: float | None = runtime(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster.stop import StopRequest
+from cluster.stop import SIGNALS, StopRequest
 from cluster.world import World
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _run_until_stopped(world: World, number: int, signalled_rank: int, at_step: 
     return 10, stop.reason
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_a_signal_on_one_rank_stops_all_at_the_same_step(ranks: Ranks, size: int, number: signal.Signals) -> None:
     stopped = ranks(size).run(_run_until_stopped, int(number), size - 1, 3)
@@ -49,20 +49,33 @@ def test_ctrl_c_after_a_signal_interrupts(first: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_a_scheduler_that_repeats_itself_changes_nothing(first: signal.Signals) -> None:
+def test_a_scheduler_or_shell_that_repeats_itself_changes_nothing(first: signal.Signals) -> None:
     with StopRequest(World.single()) as stop:
         signal.raise_signal(first)
-        for _ in range(3):
-            signal.raise_signal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP) * 2:
+            signal.raise_signal(number)
             assert stop.agreed()
         assert stop.reason == first.name
 
 
+def test_a_command_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest(World.single()) as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.agreed()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.agreed()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_restored_also_after_an_error() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(ValueError, match="within"), StopRequest(World.single()):
         raise ValueError("within")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_thread_can_ask_without_signals() -> None:

@@ -259,7 +259,7 @@ def test_trainings_go_on_from_what_was_saved_after_a_stop_and_after_a_kill(
     command = [sys.executable, "-m", "spider", "sweep", str(file), "--out", str(out), "--ray", address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
         wait_for(lambda: list(out.glob("runs/*/metrics.jsonl")))
-        driver.send_signal(signal.SIGTERM)
+        driver.send_signal(signal.SIGHUP)  # a closed terminal
         told, error = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == 130, error
     assert "the same command goes on" in told
