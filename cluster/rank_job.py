@@ -43,6 +43,7 @@ from cluster import children
 from cluster.code_copy import copy_code, shell_lines
 from cluster.errors import ClusterError
 from cluster.history import History, is_cancelled
+from cluster.launcher import whole_number
 from cluster.process import birth
 from cluster.slurm import (
     REQUEUED,
@@ -191,7 +192,7 @@ class RankJob:
         place = SlurmTask.from_env()
         discard_torn_files(place)
         with JobSignals() as signals:
-            script = int(os.environ.get(_SCRIPT, "0"))
+            script = whole_number(_SCRIPT, "0")
             rank = Rank(self.run, self.folder, place, signals, self.signal_delay_s, Leader(script, self._go_on_alone))
             rank.work(lambda: _why_preempted(self.signal_delay_s), signals.requeue)
 
@@ -428,7 +429,7 @@ def _why_preempted(signal_delay_s: int) -> str:
 
 def _main(folder: str, max_failures: str, saves: str | None = None) -> int:
     """The last lines of the script: what becomes of a job whose ranks have ended. The job's exit code."""
-    job, start = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    job, start = os.environ["SLURM_JOB_ID"], whole_number("SLURM_RESTART_COUNT", "0")
     history = History(Path(folder))
     newest = newest_in(None if saves is None else Path(saves))
     verdict = settle(history, job, start, int(max_failures), newest, is_ending=_is_ending(job))

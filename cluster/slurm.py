@@ -43,6 +43,7 @@ from pydantic import (
 )
 
 from cluster.errors import ClusterError, ClusterUsageError
+from cluster.launcher import whole_number
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
@@ -323,29 +324,28 @@ class SlurmTask:
 
     @classmethod
     def from_env(cls) -> Self:
-        """Raises ClusterUsageError where srun did not start this process."""
+        """Raises ClusterUsageError where srun did not start this process, or says what is no number."""
         from submitit.slurm.slurm import SlurmJobEnvironment
 
-        get = os.environ.get
         try:
             return cls(
-                job_id=int(os.environ["SLURM_JOB_ID"]),
-                restarts=int(get("SLURM_RESTART_COUNT", "0")),
-                rank=int(os.environ["SLURM_PROCID"]),
-                size=int(os.environ["SLURM_NTASKS"]),
-                local_rank=int(os.environ["SLURM_LOCALID"]),
+                job_id=whole_number("SLURM_JOB_ID"),
+                restarts=whole_number("SLURM_RESTART_COUNT", "0"),
+                rank=whole_number("SLURM_PROCID"),
+                size=whole_number("SLURM_NTASKS"),
+                local_rank=whole_number("SLURM_LOCALID"),
                 nodes=tuple(SlurmJobEnvironment().hostnames),
                 node=os.environ["SLURMD_NODENAME"],
-                cpus=int(get("SLURM_CPUS_PER_TASK") or _share(os.environ["SLURM_CPUS_ON_NODE"])),
-                gpus=int(get("SLURM_GPUS_ON_NODE", "0")),
+                cpus=whole_number("SLURM_CPUS_PER_TASK") if os.environ.get("SLURM_CPUS_PER_TASK") else _share_of_cpus(),
+                gpus=whole_number("SLURM_GPUS_ON_NODE", "0"),
             )
         except KeyError as error:
             raise ClusterUsageError(f"{error.args[0]} is not set: this is no process of a Slurm job") from None
 
 
-def _share(cpus_on_node: str) -> int:
+def _share_of_cpus() -> int:
     """Of the cores that the job has on a node, for each of its tasks there."""
-    return max(1, int(cpus_on_node) // int(os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+    return max(1, whole_number("SLURM_CPUS_ON_NODE") // max(1, whole_number("SLURM_NTASKS_PER_NODE", "1")))
 
 
 def port_of(job_id: int, start: int = 0) -> int:

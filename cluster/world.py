@@ -12,10 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -24,8 +27,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluster.errors import ClusterError, ClusterUsageError, MachineError, one_line
+from cluster.launcher import LaunchedRank
 
-_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_AGAIN_S = 0.2
 
 
 class World:
@@ -78,34 +82,29 @@ class World:
             ClusterUsageError: the variables are incomplete or contradict each other, or the device is not there.
             MachineError: the other ranks did not come.
         """
-        env = os.environ
-        if "RANK" not in env and "WORLD_SIZE" not in env:
+        place = LaunchedRank.from_env()
+        if place is None:
             return cls.single(device or _default_device())
-        missing = [name for name in _TORCHRUN_VARIABLES if name not in env]
-        if missing:
-            present = ", ".join(f"{name}={env[name]}" for name in _TORCHRUN_VARIABLES if name in env)
-            raise ClusterUsageError(f"{', '.join(missing)} missing in the environment beside {present}: use torchrun")
-        rank, size, local_rank = (_env_int(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        if not 0 <= rank < size:
-            raise ClusterUsageError(f"RANK={rank} must be at least 0 and less than WORLD_SIZE={size}")
-        world = cls(rank, size, local_rank, _choose_device(device or _default_device(), local_rank))
+        chosen = _choose_device(device or _default_device(), place.local_rank)
+        world = cls(place.rank, place.size, place.local_rank, chosen)
         if world.device.type == "cuda":
             torch.cuda.set_device(world.device)
-        if size > 1:
-            world._join(timeout_min)
+        if world.size > 1:
+            world._join(place, timeout_min)
         return world
 
-    def _join(self, timeout_min: float) -> None:
+    def _join(self, place: LaunchedRank, timeout_min: float) -> None:
         """Initialise the default process group, with gloo beside nccl for the tensors that stay on the CPU."""
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         try:
+            _wait_for_rank_0(place, 60 * timeout_min)
             dist.init_process_group(
                 backend, rank=self.rank, world_size=self.size, timeout=timedelta(minutes=timeout_min)
             )
-        except (RuntimeError, ValueError) as error:
-            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        except (RuntimeError, ValueError, MachineError) as error:
             raise MachineError(
-                f"rank {self.rank} of {self.size} could not join the others at {address}: {one_line(error)}"
+                f"rank {self.rank} of {self.size} could not join the others at {place.address}:{place.port}: "
+                f"{one_line(error)}"
             ) from error
         self._owns_process_group = True
 
@@ -300,6 +299,42 @@ class _SumOverRanks(torch.autograd.Function):
         return cast(World, ctx.world).sum_with_grad(grads[0]), None
 
 
+def _wait_for_rank_0(place: LaunchedRank, timeout_s: float) -> None:
+    """Until it listens; on rank 0, until its own name can be resolved. Raises MachineError when the time is over.
+
+    torch alone would take the whole timeout several times over, and longer where names resolve slowly or not at all.
+    """
+    heard: Queue[OSError | None] = Queue()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                if place.rank == 0:
+                    socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)
+                else:
+                    socket.create_connection((place.address, place.port), timeout_s).close()
+            except OSError as error:
+                heard.put(error)
+                over.wait(_AGAIN_S)
+            else:
+                heard.put(None)
+                return
+
+    deadline, last = time.monotonic() + timeout_s, OSError("its name was not resolved")
+    threading.Thread(target=ask, daemon=True).start()  # a resolver cannot be interrupted
+    try:
+        while True:
+            answer = heard.get(timeout=max(0.0, deadline - time.monotonic()))
+            if answer is None:
+                return
+            last = answer
+    except Empty:
+        raise MachineError(f"{last.strerror or last}, for {timeout_s:g} s") from None
+    finally:
+        over.set()
+
+
 def _is_of_the_machine(failure: BaseException | None) -> bool:
     """Whether it may go well the next time: not what was told to a user, save a machine's own failure."""
     return getattr(failure, "exit_code", MachineError.exit_code) == MachineError.exit_code
@@ -334,13 +369,6 @@ def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
     if index >= count:
         raise ClusterUsageError(f"GPU {index} was asked for (local rank {local_rank}), but only {count} are visible")
     return torch.device("cuda", index)
-
-
-def _env_int(name: str) -> int:
-    try:
-        return int(os.environ[name])
-    except ValueError:
-        raise ClusterUsageError(f"{name}={os.environ[name]!r} in the environment is not an integer") from None
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from cluster.launcher import processes
 from spider.errors import SpiderUsageError
 
 
@@ -17,7 +18,7 @@ def is_main_process() -> bool:
 
 def require_one_process(verb: str) -> None:
     """Refuse to do the same work, and to write the same files, once per rank."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         about = " ".join(f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if name in os.environ)
         raise SpiderUsageError(
             f"spider {verb} is one process, and here are several ({about}): start it without torchrun"

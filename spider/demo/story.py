@@ -14,7 +14,6 @@ Whatever is there already is not done again: the same call goes on where the one
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 
+from cluster.launcher import processes
 from cluster.world import World
 from shards.index import INDEX_NAME
 from shards.pack import pack
@@ -123,7 +123,7 @@ def demo(out: Path = Path("runs/demo"), *, seed: int = 0, progress: bool = True)
 
 def tell(plan: Plan, out: Path, *, progress: bool) -> DemoResult:
     """The story of `plan`; otherwise as `demo`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise SpiderUsageError("the demo is one process: start it without torchrun")
     story = Story(plan, out, Steps(out / "timings.json", 4 + 3 * len(plan.training_seeds), progress))
     with _one_thread():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,9 @@ def test_a_rank_that_is_left_alone_says_so(ranks: Ranks) -> None:
 # ---- from_env --------------------------------------------------------------------------------------------------------
 
 
+FITTING = dict(zip(TORCHRUN, ["0", "2", "0", "localhost", "1"], strict=True))
+
+
 def _set(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
@@ -263,8 +267,14 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
     [
         ({"RANK": "0"}, "WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing in the environment beside RANK=0"),
         ({"WORLD_SIZE": "2", "MASTER_PORT": "1"}, "RANK, LOCAL_RANK, MASTER_ADDR missing"),
-        (dict.fromkeys(TORCHRUN, "x"), "RANK='x' in the environment is not an integer"),
         (dict.fromkeys(TORCHRUN, "2"), "RANK=2 must be at least 0 and less than WORLD_SIZE=2"),
+        ({**FITTING, "MASTER_ADDR": ""}, "MASTER_ADDR missing in the environment beside RANK=0, WORLD_SIZE=2"),
+        ({**FITTING, "MASTER_PORT": "65536"}, "MASTER_PORT=65536 in the environment is no port: 1 to 65535"),
+        *[
+            ({**FITTING, name: value}, f"{name}={value!r} in the environment is not a whole number")
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+            for value in ("x", "-1", "1.5", "\u0661")
+        ],
     ],
 )
 def test_a_broken_environment_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], text: str) -> None:
@@ -309,8 +319,24 @@ def test_torchrun_s_variables_make_a_world(ranks: Ranks, tmp_path: Path) -> None
 
 def test_a_world_that_nobody_joins_says_where_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     _set(monkeypatch, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
-    with pytest.raises(ClusterError, match=r"rank 1 of 2 could not join the others at 127.0.0.1:1"):
+    with pytest.raises(
+        MachineError, match=r"^rank 1 of 2 could not join the others at 127.0.0.1:1: .*refused, for 0.6 s$"
+    ):
         World.from_env("cpu", timeout_min=0.01)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_name_that_does_not_resolve_takes_no_longer_than_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    """However long the resolver takes for an answer."""
+    answers = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answers.wait(60) and [])
+    _set(monkeypatch, RANK=rank, WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="n1", MASTER_PORT="1")
+    with pytest.raises(MachineError, match=r"could not join the others at n1:1: its name was not resolved, for 0.6 s$"):
+        World.from_env("cpu", timeout_min=0.01)
+    assert not answers.is_set()
+    answers.set()
 
 
 @pytest.mark.parametrize(("kind", "torn_down"), [("cpu", True), ("cuda", False)])
