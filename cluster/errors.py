@@ -12,6 +12,12 @@ PASSING = {
     errno.ECONNABORTED,
 }  # fmt: skip
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)  # the allocators of CPU, CUDA, cuBLAS
+
 
 class ClusterError(Exception):
     """A failure of ranks, of their communication or of their checkpoints."""
@@ -29,6 +35,12 @@ class MachineError(ClusterError):
     """The machine failed, not the request: a lost rank, a full disk, no GPU. The same command may go well later."""
 
     exit_code = 3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy or torch was refused memory, of the host or of a GPU. torch has no class for all of it."""
+    by_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or by_torch
 
 
 def one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ The text of every error that they raise is one line:
 
     SpiderUsageError, ShardsUsageError, ClusterUsageError   an argument, a key or a combination is not allowed
     SpiderError, ShardsError, ClusterError                  a valid request failed; base classes of the three above
+    MachineError, of ClusterError                           the machine failed: out of memory, no GPU, a lost rank
     OSError                                                 the disk refused a file, which the error names
 
 Imports stand in the functions, so that importing this module, and calling what needs no network, does not load torch.
@@ -23,8 +24,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.errors import is_out_of_memory
 from spider.arguments import how_many_or_which, image_numbers, plain_arguments
 from spider.errors import SpiderUsageError, shown
+from spider.memory import TRAINING, needs_memory
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +98,7 @@ def __getattr__(name: str) -> Any:
 
 
 @plain_arguments()
+@needs_memory("a smaller resolution or fewer workers need less")
 def pack(
     source: str | Path,
     out: str | Path,
@@ -140,6 +144,7 @@ def verify(shards: str | Path, *, workers: int | None = None, progress: bool = F
 
 
 @plain_arguments(*_OPTIONAL)
+@needs_memory("fewer images, sources or workers need less")
 def neighbors(
     target: str | Path,
     sources: Sequence[str | Path] | Mapping[str, str | Path],
@@ -164,6 +169,7 @@ def neighbors(
 
 
 @plain_arguments(*_OPTIONAL)
+@needs_memory("fewer images, datasets or workers need less")
 def neighbor_matrix(
     datasets: Sequence[str | Path] | Mapping[str, str | Path],
     *,
@@ -184,6 +190,7 @@ def neighbor_matrix(
 
 
 @plain_arguments("config")
+@needs_memory(TRAINING)
 def train(
     config: str | Path | None,
     run: str | Path,
@@ -246,6 +253,7 @@ def train(
 
 
 @plain_arguments("config")
+@needs_memory(TRAINING)
 def dry_run(
     config: str | Path | None,
     run: str | Path,
@@ -308,12 +316,17 @@ def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen:
 
 
 def checkpoint_bytes(config: Config) -> int | None:
-    """The size of a checkpoint, from the networks; None where they cannot be built yet, for want of inputs."""
+    """The size of a checkpoint, from the networks; None where they cannot be built, for want of inputs or memory."""
     try:
         from spider.train.dry_run import checkpoint_bytes
     except ModuleNotFoundError:  # a login node need not have torch
         return None
-    return checkpoint_bytes(config)
+    try:
+        return checkpoint_bytes(config)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):  # nor the memory of the nodes
+            raise
+        return None
 
 
 @plain_arguments("name")
@@ -380,6 +393,7 @@ def explain(key: str = "") -> list[Key]:
 
 
 @plain_arguments(seeds=how_many_or_which)
+@needs_memory("a smaller count, or a reference of fewer images, needs less")
 def evaluate(
     subject: str | Path,
     *,
@@ -421,6 +435,7 @@ def evaluate(
 
 
 @plain_arguments()
+@needs_memory("fewer seeds at a time need less, above all with a grid")
 def generate(
     run: str | Path,
     *,
@@ -450,6 +465,7 @@ def generate(
 
 
 @plain_arguments()
+@needs_memory("fewer steps or seeds need less")
 def interpolate(
     run: str | Path,
     out: str | Path,
