@@ -29,7 +29,7 @@ def open_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
-        with beside.open("xb") as file:
+        with beside.open("xb") as file, _named(path):
             yield file
             if sync:
                 file.flush()
@@ -45,6 +45,17 @@ def open_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A write to a full disk does not say where: let it name the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -32,7 +32,8 @@ Pixels = NDArray[np.uint8]
 
 MAX_FILE_BYTES = 256 << 20
 MAX_SIDE_PX = 1 << 15
-MAX_PIXELS = 80_000_000
+MAX_MEGAPIXELS = 80  # unless more are asked for
+MOST_MEGAPIXELS = 178  # Pillow opens no larger image
 
 # Formats whose decoders only decode: no PostScript, no PDF, nothing that starts a program
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
@@ -85,6 +86,7 @@ class Header:
     grey: bool  # stored without colour, or with a palette of greys
     alpha: bool = False
     peak: int | None = None  # the largest value in an image of 16 bits, without its alpha; None: at most 8 bits
+    frames: int = 1  # pages, or pictures of a film; the first is taken
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ class Target:
     crop: Crop
     resize: bool  # False: an image of another size is a bad one
     depth: int = 16  # bits in use, 8 to 16, of the values of images that are stored with 16
+    max_megapixels: float = MAX_MEGAPIXELS  # a larger image is a bad one
 
 
-def read_header(data: bytes | Pixels) -> Header:
+def read_header(data: bytes | Pixels, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
     """The header of an image file, or of pixels [H, W] or [H, W, 3]. Pixels are decoded only of an image of 16 bits.
 
     Raises:
@@ -108,7 +111,7 @@ def read_header(data: bytes | Pixels) -> Header:
     if isinstance(data, np.ndarray):
         return Header(data.shape[1], data.shape[0], data.ndim == 2)
     try:
-        with _open(data) as image:
+        with _open(data, max_megapixels) as image:
             width, height = image.size
             # Pillow would decode a whole PNG in search of EXIF data that stands behind the pixels
             known = image.format != "PNG" or "exif" in image.info
@@ -116,7 +119,7 @@ def read_header(data: bytes | Pixels) -> Header:
                 width, height = height, width
             grey, alpha = _is_grey(image), _has_alpha(image)
             peak = int(_values_of_16_bits(image, data).max()) if _has_16_bits(image) else None
-            return Header(width, height, grey, alpha, peak)
+            return Header(width, height, grey, alpha, peak, getattr(image, "n_frames", 1))
     except BadImage:
         raise
     except Exception as error:  # whatever a decoder raises at a file from outside is that file's fault
@@ -130,7 +133,7 @@ def normalise(data: bytes | Pixels, target: Target) -> tuple[Pixels, Header]:
         BadImage: not an image, damaged, too large to decode safely, of a kind that has no rule, or of the wrong shape.
     """
     try:
-        with Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data) as image:
+        with Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, target.max_megapixels) as image:
             grey, alpha = _is_grey(image), _has_alpha(image)
             if isinstance(data, bytes) and _has_16_bits(image):
                 narrow = _to_8_bits(image, data, target.depth)
@@ -155,7 +158,7 @@ def blank(pixels: Pixels) -> Literal["black", "white", ""]:
     return "white" if np.count_nonzero(pixels >= _WHITE_FROM) >= least else ""
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_megapixels: float = MOST_MEGAPIXELS) -> Image.Image:
     """Header only. Pillow decodes when the pixels are first asked for."""
     if len(data) > MAX_FILE_BYTES:
         raise BadImage(f"too large: {len(data):,} bytes, at most {MAX_FILE_BYTES:,}")
@@ -164,10 +167,15 @@ def _open(data: bytes) -> Image.Image:
         try:
             image = Image.open(BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError:
-            raise BadImage(f"too large: more than {MAX_PIXELS:,} pixels") from None
+            raise BadImage(f"too large: more than {MOST_MEGAPIXELS} megapixels; make it smaller") from None
     width, height = image.size
-    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
-        raise BadImage(f"too large: {width}x{height}, at most {MAX_SIDE_PX} a side and {MAX_PIXELS:,} pixels")
+    if max(width, height) > MAX_SIDE_PX:
+        raise BadImage(f"too large: {width}x{height}, at most {MAX_SIDE_PX} a side")
+    if width * height > max_megapixels * 1e6:
+        raise BadImage(
+            f"too large: {width}x{height} are {width * height / 1e6:.1f} megapixels, at most {max_megapixels:g}: "
+            f"--max-megapixels allows up to {MOST_MEGAPIXELS}"
+        )
     return image
 
 

@@ -76,6 +76,7 @@ class PackOptions(_Record):
     shard_mb: float = Field(64, gt=0)
     encoding: Encoding = "auto"
     labels: Literal["class", "vector", "none"] = "class"
+    max_megapixels: float = Field(80, gt=0, le=178)  # see shards.images
 
 
 class DatasetIndex(_Record):

@@ -30,7 +30,7 @@ from shards.dataset import ShardDataset
 from shards.encodings import jpeg_pixels
 from shards.errors import ShardsError, ShardsUsageError
 from shards.files import write_whole
-from shards.images import NOT_READ, BadImage, Header, Target, blank, normalise, read_header
+from shards.images import MAX_MEGAPIXELS, NOT_READ, BadImage, Header, Target, blank, normalise, read_header
 from shards.index import (
     INDEX_NAME,
     Crop,
@@ -74,6 +74,7 @@ def pack(
     progress: bool = True,
     torchvision_root: Path | None = None,
     labels: Labels = "class",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> DatasetIndex:
     """Pack the images of `source` (see shards.sources) into the folder `out`.
 
@@ -89,6 +90,7 @@ def pack(
         encoding: how images are stored: "auto", "keep", "png" or "raw" (shards.encodings). The pixels are the same.
         progress: show bars and remarks on stderr.
         torchvision_root: where torchvision keeps its datasets.
+        max_megapixels: a larger image is a bad file; at most 178.
         labels: "class": of class folders, or of dataset.json; "vector": lists of numbers in dataset.json; "none".
 
     Returns:
@@ -107,6 +109,7 @@ def pack(
         shard_mb=shard_mb,
         encoding=encoding,
         labels=labels,
+        max_megapixels=max_megapixels,
     )
     allowed = _Allowance.parse(max_bad)
     opened = open_source(source, torchvision_root=torchvision_root, labels=labels)
@@ -218,7 +221,8 @@ def _survey(job: _Job) -> Decision:
     From all, also for a subset: so that subsets of one set have one shape.
     """
     items = job.source.listing.items
-    headers = list(job.map(_read_headers, job.source, list(range(len(items))), "look"))
+    shared = (job.source, job.options.max_megapixels)
+    headers = list(job.map(_read_headers, shared, list(range(len(items))), "look"))
     good = [(item.name, header) for item, header in zip(items, headers, strict=True) if isinstance(header, Header)]
     if not good:
         bad = [BadFile(item.name, str(reason)) for item, reason in zip(items, headers, strict=True)]
@@ -229,11 +233,12 @@ def _survey(job: _Job) -> Decision:
     return decision
 
 
-def _read_headers(source: Source, numbers: Iterable[int]) -> list[Header | str]:
+def _read_headers(shared: tuple[Source, float], numbers: Iterable[int]) -> list[Header | str]:
+    source, max_megapixels = shared
     headers: list[Header | str] = []
     for number in numbers:
         try:
-            headers.append(read_header(source.read(number)))
+            headers.append(read_header(source.read(number), max_megapixels))
         except BadImage as error:
             headers.append(str(error))
     return headers

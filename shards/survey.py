@@ -45,10 +45,10 @@ def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header]
     depth, why_depth = _depth(headers)
     width, height = (options.resolution,) * 2 if options.resolution is not None else _common_size(names, headers)
     resize = options.resolution is not None
-    target = Target(channels, height, width, options.crop, resize, depth)
+    target = Target(channels, height, width, options.crop, resize, depth, options.max_megapixels)
     rules = RULES | {"channels": why_channels, "16bit": why_depth, "crop": options.crop if resize else "none"}
     stored = _STORED[settle(options.encoding, (channels, height, width))]
-    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), _size(target, headers), stored]
+    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), *_frames(headers), _size(target, headers), stored]
     return Decision(target, rules, f"{len(headers):,} images become " + "; ".join(said))
 
 
@@ -71,6 +71,11 @@ def _depth(headers: Sequence[Header]) -> tuple[int, str]:
 def _alpha(headers: Sequence[Header]) -> list[str]:
     count = sum(header.alpha for header in headers)
     return [f"alpha over white ({count:,})"] if count else []
+
+
+def _frames(headers: Sequence[Header]) -> list[str]:
+    count = sum(header.frames > 1 for header in headers)
+    return [f"the first frame of files that have several ({count:,})"] if count else []
 
 
 def _common_size(names: Sequence[str], headers: Sequence[Header]) -> tuple[int, int]:

@@ -113,6 +113,7 @@ def pack(
     max_bad: str | int = "1%",
     encoding: Encoding = "auto",
     labels: Labels = "class",
+    max_megapixels: float = 80,
     progress: bool = False,
 ) -> DatasetIndex:
     """Pack images into shards: see `shards.pack.pack`."""
@@ -131,6 +132,7 @@ def pack(
         max_bad=max_bad,
         encoding=encoding,
         labels=labels,
+        max_megapixels=max_megapixels,
         progress=progress,
     )
 

@@ -277,6 +277,7 @@ _KINDS: dict[str, Kind] = {
     "labels": text,
     "kimg": or_text(number(MIN_KIMG)),
     "max_bad": or_text(whole(0)),
+    "max_megapixels": number(1e-6),
     "metrics": names,
     "mirror": flag,
     "mode": text,

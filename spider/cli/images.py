@@ -60,6 +60,9 @@ def pack(
             "where nothing changes, else PNG; auto is raw up to 128 px RGB, and keep above.",
         ),
     ] = "auto",
+    max_megapixels: Annotated[
+        float, typer.Option(metavar="N", help="Larger images are bad files; at most 178. They need memory to decode.")
+    ] = 80,
     labels: Annotated[
         Literal["class", "vector", "none"],
         typer.Option(
@@ -89,6 +92,7 @@ def pack(
         max_bad=max_bad,
         encoding=encoding,
         labels=labels,
+        max_megapixels=max_megapixels,
         progress=is_main_process(),
     )
     if as_json:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import errno
 import sys
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +23,7 @@ from typer.core import TyperGroup
 
 from cluster.errors import PASSING, ClusterError, MachineError
 from shards.errors import ShardsError
+from shards.files import cache_root
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
 from spider.errors import SpiderError, SpiderUsageError
@@ -59,7 +62,8 @@ class _Commands(TyperGroup):
             passing = error.errno in PASSING
             if not passing and (error.errno not in _REFUSED or error.filename is None):
                 raise
-            complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
+            named = ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
+            complain(f"{named}{_elsewhere(error.filename)}")
             raise typer.Exit(MachineError.exit_code if passing else SpiderError.exit_code) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
@@ -67,6 +71,17 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _elsewhere(place: str | None) -> str:
+    """Which variable moves what could not be written."""
+    for root, hint in (
+        (cache_root(), "SPIDER_CACHE=DIR keeps caches in DIR"),
+        (Path(tempfile.gettempdir()), "TMPDIR=DIR keeps temporary files in DIR"),
+    ):
+        if place is not None and Path(place).is_relative_to(root):
+            return f"; {hint}"
+    return ""
 
 
 app = typer.Typer(

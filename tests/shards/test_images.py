@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -213,3 +215,23 @@ def test_a_file_of_too_many_bytes_is_refused(monkeypatch, picture, encoded):
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 50)
     with pytest.raises(BadImage, match=r"too large: .* bytes, at most 50"):
         pixels_of(encoded(picture(7)))
+
+
+def test_a_large_photograph_is_allowed_by_an_option(encoded):
+    data = encoded(np.zeros((1200, 1000), np.uint8))
+    with pytest.raises(BadImage, match=r"1000x1200 are 1\.2 megapixels, at most 1: --max-megapixels allows up to 178"):
+        read_header(data, 1)
+    assert read_header(data, 1.2).width == 1000
+    small = Target(1, 8, 8, "center", True, max_megapixels=1)
+    with pytest.raises(BadImage, match="--max-megapixels"):
+        normalise(data, small)
+    assert normalise(data, replace(small, max_megapixels=2))[0].shape == (1, 8, 8)
+
+
+def test_several_frames_are_counted():
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255)]
+    buffer = BytesIO()
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    assert read_header(buffer.getvalue()).frames == 2
+    pixels, _ = normalise(buffer.getvalue(), Target(1, 8, 8, "center", False))
+    assert not pixels.any()

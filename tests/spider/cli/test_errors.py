@@ -161,6 +161,25 @@ def test_a_full_disk_is_named(spider, monkeypatch):
     assert (outcome.code, outcome.error) == (3, "error: shards/000001.tar: No space left on device")
 
 
+def test_what_moves_a_place_that_is_full_is_said(spider, monkeypatch, tmp_path):
+    """A cache is moved by SPIDER_CACHE, a temporary file by TMPDIR. A write to a full disk names its file."""
+    from shards.files import cache_root, open_whole
+
+    def fill(place):
+        def write(*arguments, **options):
+            with open_whole(place):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(api, "verify", write)
+        return spider("verify", "shards").error
+
+    inside = cache_root() / "file"
+    assert fill(inside) == f"error: {inside}: No space left on device; SPIDER_CACHE=DIR keeps caches in DIR"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert fill(tmp_path / "x").endswith("; TMPDIR=DIR keeps temporary files in DIR")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bug_keeps_its_traceback(spider, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError
