@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,13 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, ShardsMachineError
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _TASKS_AHEAD = 4  # per worker: enough to keep them busy, few enough to hold in memory
+_SHARED_MEMORY = "/dev/shm"
 _PARENT_CHECK_S = 2.0
 _KNOWS_SENDERS = hasattr(signal, "sigtimedwait")  # not on macOS, where any SIGTERM ends a worker
 
@@ -42,12 +44,31 @@ def usable_cores() -> int:
 def start_pool(workers: int, shared: object) -> ProcessPoolExecutor:
     """Processes for `run(function, task)`, which calls `function(shared, task)` in one of them.
 
+    Raises:
+        ShardsMachineError: they cannot be had, for want of shared memory or of memory.
+
     Only the parent can end them: by a SIGTERM of its own, or by its end, however that comes. Ctrl-C and Slurm signal
     every process of a job, and only the parent may answer.
     """
     # Forking takes no time, and `shared` need not be sent. Where it is not safe (macOS) or not there, spawn
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    return ProcessPoolExecutor(workers, context, _start_worker, (shared, os.getpid()))
+    try:
+        return ProcessPoolExecutor(workers, context, _start_worker, (shared, os.getpid()))
+    except (OSError, ImportError) as error:  # their locks are files in shared memory
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ShardsMachineError(f"processes cannot be started: {reason}; {shared_memory()}") from None
+
+
+def shared_memory() -> str:
+    """What to say where processes fail for want of shared memory: its place, what is free, and how to do without."""
+    try:
+        free = f"has {shutil.disk_usage(_SHARED_MEMORY).free / 1e6:,.0f} MB free"
+    except OSError as error:
+        free = f"cannot be used ({error.strerror})"
+    return (
+        f"{_SHARED_MEMORY}, through which processes talk and hand over images, {free}; no variable moves it: make it "
+        "larger (docker: --shm-size) and writable, or do without processes (data.workers=0; spider pack --workers 1)"
+    )
 
 
 def start_thread(name: str) -> ThreadPoolExecutor:

@@ -28,7 +28,7 @@ from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError, ref
 from shards.files import open_whole
 
 _CHUNK_BYTES = 1 << 20
-_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # of this package
+_PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _HTTP = ("http://", "https://")
 _GONE = (404, 410)
 _NO_RIGHTS = (401, 403, 407)
@@ -144,8 +144,8 @@ class RemoteFolder:
         try:
             filesystem, root = fsspec.url_to_fs(self.url)
         except ImportError as error:
-            extra = _EXTRAS.get(self.url.split("://")[0])
-            advice = f"pip install 'spider-gan[{extra}]'" if extra else str(error)
+            package = _PACKAGES.get(self.url.split("://")[0])
+            advice = f"pip install {package}" if package else str(error)
             raise ShardsUsageError(f"{self.url}: a package that reads such URLs is not installed: {advice}") from None
         except Exception as error:  # an unknown protocol, or a driver's own refusal
             raise ShardsUsageError(f"{self.url}: {error}") from None

@@ -11,8 +11,6 @@ whole batches through shared memory (/dev/shm).
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -30,7 +28,7 @@ from torch import Tensor
 from shards.dataset import ShardDataset
 from shards.errors import ShardsMachineError, ShardsUsageError
 from shards.order import Order, Slots, mirrored, order
-from shards.parallel import run, start_pool, start_thread
+from shards.parallel import run, shared_memory, start_pool, start_thread
 
 _Loaded = tuple[Tensor, Tensor]  # images, labels
 
@@ -116,7 +114,11 @@ class BatchStream:
                     plan, load = waiting.popleft()
                     images, labels = load.result()
                 except BrokenProcessPool:  # from `result` if the pool learns of the death there, from `read` afterwards
-                    raise ShardsMachineError(_death()) from None
+                    raise ShardsMachineError(f"a reading process died; {shared_memory()}") from None
+                except RuntimeError as error:  # torch's, in the process that wanted to hand over a batch
+                    if "shared memory" not in str(error):
+                        raise
+                    raise ShardsMachineError(f"a batch cannot be handed over: {error}; {shared_memory()}") from None
                 yield Batch(images, labels, plan.indices, time.perf_counter() - start)
 
     def _start_readers(self, stack: ExitStack) -> Callable[[_Plan], Future[_Loaded]]:
@@ -159,14 +161,3 @@ def _load(dataset: ShardDataset, plan: _Plan) -> _Loaded:
 def _pinned(load: Future[_Loaded]) -> _Loaded:
     images, labels = load.result()
     return images.pin_memory(), labels.pin_memory()
-
-
-def _death() -> str:
-    message = "a reading process died"
-    if os.path.isdir("/dev/shm"):
-        free_mb = shutil.disk_usage("/dev/shm").free / 1e6
-        message += (
-            f"; /dev/shm, through which batches come, has {free_mb:,.0f} MB free: if that is little, give it more"
-        )
-        message += " (docker: --shm-size) or read with workers=0"
-    return message

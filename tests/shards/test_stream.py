@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -194,6 +195,35 @@ def test_a_worker_killed_between_two_batches_stops_the_stream(packed):
         wait_until(lambda: not second.is_alive())  # the pool has ended it
         with pytest.raises(ShardsMachineError, match=r"a reading process died; /dev/shm"):
             next(batches)
+
+
+NO_SHARED_MEMORY = r"/dev/shm, .*no variable moves it: .*\(data.workers=0; spider pack --workers 1\)"
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
+def test_processes_without_shared_memory_are_the_machines(packed, tmp_path, monkeypatch, code):
+    """For packing and for reading: their locks are made there."""
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    batches = BatchStream(ShardDataset(packed), seed=0, global_batch=12, workers=2).batches(0)
+    for begin in (lambda: next(batches), lambda: pack("builtin:digits", tmp_path, workers=2, progress=False)):
+        with pytest.raises(ShardsMachineError, match=f"cannot be started: {os.strerror(code)}; {NO_SHARED_MEMORY}"):
+            begin()
+
+
+def test_a_batch_that_shared_memory_cannot_hold_is_the_machines(packed, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr("shards.stream._load", refuse)
+    with (
+        closing(BatchStream(ShardDataset(packed), seed=0, global_batch=12).batches(0)) as batches,
+        pytest.raises(ShardsMachineError, match=f"cannot be handed over: .*No space left .*; {NO_SHARED_MEMORY}"),
+    ):
+        next(batches)
 
 
 def wait_until(condition, timeout_s=300):
