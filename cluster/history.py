@@ -70,7 +70,7 @@ class History:
     def read(self) -> list[Event]:
         """All events, oldest first; none without a file."""
         try:
-            lines = self.file.read_text("utf-8").splitlines()
+            lines = self.file.read_text("utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
         return [event for line in lines if (event := _parsed(line)) is not None]

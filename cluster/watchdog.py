@@ -6,13 +6,18 @@
             watchdog.beat()
 
 A rank that hangs holds up all others, each in a collective, and nobody would say why until somebody looks. The stacks
-of all threads go to the file, and the process ends with exit code 1, also while another thread holds Python's lock or
-the main one sits in the kernel: a thread of the interpreter that needs neither does it.
+of all threads go to the file, a line goes to stderr, and the process ends with exit code 1, also while another thread
+holds Python's lock or the main one sits in the kernel: a thread of the interpreter that needs neither does it. That
+thread can write the stacks and end, no more. So it writes them to a pipe, at whose other end a shell waits, which makes
+the file and says the line; it ends with this process.
+
+The time counts for which a process is stopped (SIGSTOP, a suspended job): it made no step either.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +25,8 @@ from types import TracebackType
 from typing import IO, Self
 
 _WAITING = ("distributed_c10d.py", 'cluster/world.py", line')  # on a GPU the host waits in `World.is_finite`
+# Nothing comes from a process that does not hang
+_KEEP = 'IFS= read -r first || exit 0; { printf "%s\\n" "$first"; cat; } > "$1"; printf "%s\\n" "$2" >&2'
 _REARM_S = 1.0  # arming starts a thread, which is too much for every step of a small network
 
 
@@ -35,36 +42,52 @@ class Watchdog:
         """
         self._path = file
         self._timeout_s = timeout_s
-        self._file: IO[str] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._armed_at = 0.0
 
     def __enter__(self) -> Self:
         if self._timeout_s is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("w")  # now, because a process that hangs may open nothing
+            self._path.unlink(missing_ok=True)
+            self._keeper = self._start_keeper(self._timeout_s)  # now, because a process that hangs starts nothing
             self._arm()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
+        if self._keeper is not None:
             faulthandler.cancel_dump_traceback_later()
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+            self._pipe.close()
+            self._keeper.wait()
+            self._keeper = None
             with suppress(OSError):  # not the last one
                 self._path.parent.rmdir()
 
     def beat(self) -> None:
         """There was a step."""
-        if self._file is not None and time.monotonic() - self._armed_at > _REARM_S:
+        if self._keeper is not None and time.monotonic() - self._armed_at > _REARM_S:
             self._arm()
 
     def _arm(self) -> None:
         assert self._timeout_s is not None
-        assert self._file is not None
         self._armed_at = time.monotonic()
-        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._file)
+        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._pipe)
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._keeper is not None
+        assert self._keeper.stdin is not None
+        return self._keeper.stdin
+
+    def _start_keeper(self, timeout_s: float) -> subprocess.Popen[bytes]:
+        said = f"{self._path.stem}: no step for {timeout_s:g} s (or stopped for as long): ended; stacks in {self._path}"
+        return subprocess.Popen(
+            ["sh", "-c", _KEEP, "sh", str(self._path), said],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is none of its business
+        )
 
 
 def stacks_file(rank: int) -> str:

@@ -11,6 +11,8 @@ def no_such(path: str | Path, what: str = "folder") -> str:
     place = Path(path)
     if place.exists():
         return f"{path}: not a {what}"
+    if place.is_symlink():
+        return f"{path}: a link to {place.readlink()}, which is not there"
     try:
         beside = {child.name.lower(): child for child in place.parent.iterdir()}
     except OSError:

@@ -38,12 +38,12 @@ def test_events_are_read_as_they_were_added(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "torn", ['{"time": "2026-', "", "null", '{"event": "started"}', '{"time": "now", "event": "x"}']
+    "torn", ["caf\udce9", '{"time": "2026-', "", "null", '{"event": "started"}', '{"time": "now", "event": "x"}']
 )
 def test_a_line_that_is_no_event_is_passed_over(tmp_path: Path, torn: str) -> None:
     history = History(tmp_path)
     history.add("started")
-    with history.file.open("a") as file:
+    with history.file.open("a", errors="surrogateescape") as file:  # also bytes that are no text
         file.write(f"{torn}\n")
     history.add("finished")
     assert [event.event for event in history.read()] == ["started", "finished"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,13 @@ HANGS_IN_THE_KERNEL = """
 import ctypes
 with Watchdog(FILE, 2.0):
     ctypes.PyDLL(None).sleep(100)  # keeps Python's lock
+"""
+STOPPED = """
+import time
+with Watchdog(FILE, 2.0) as watchdog:
+    print("began", flush=True)
+    while True:
+        watchdog.beat()
 """
 FAILS = """
 with Watchdog(FILE, 60.0):
@@ -63,10 +72,26 @@ def test_steps_keep_it_alive_and_it_leaves_nothing(tmp_path: Path, program: str,
 
 def test_without_a_step_it_ends_and_says_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / stacks_file(3)
-    assert run(HANGS, file).returncode == 1
+    found = run(HANGS, file)
+    assert found.returncode == 1
+    assert found.stderr == f"rank-3: no step for 2 s (or stopped for as long): ended; stacks in {file}\n"
     line = (tmp_path / "program.py").read_text().splitlines().index("    time.sleep(100)") + 1
     assert hung_at(file) == f"step ({tmp_path.name}/program.py:{line})"
     assert not waits_for_others(file)
+
+
+def test_one_that_was_stopped_says_so_when_it_goes_on(tmp_path: Path) -> None:
+    file, script = tmp_path / "rank-0.txt", tmp_path / "program.py"
+    place = f"from pathlib import Path\nfrom cluster.watchdog import *\nFILE = Path({str(file)!r})\n"
+    script.write_text(place + STOPPED)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as stopped:
+        assert stopped.stdout is not None
+        stopped.stdout.readline()
+        stopped.send_signal(signal.SIGSTOP)
+        time.sleep(2.2)
+        stopped.send_signal(signal.SIGCONT)
+        assert b"no step for 2 s (or stopped for as long): ended" in stopped.communicate()[1]
+    assert hung_at(file) is not None
 
 
 def test_it_ends_also_within_a_call_that_keeps_pythons_lock(tmp_path: Path) -> None:
