@@ -6,6 +6,7 @@ packing    sources, listing     what can be packed, and the order, keys and labe
            survey               what every image of a set becomes, decided once
            pack, series         all of it in parallel, and shard after shard, resumable
            contact_sheet        what was packed, to look at
+           fonts                a font that has the letters of a label
 format     index                index.json: what a packed dataset is
            samples              one image in a shard, and its entry in the offsets file
            encodings            its pixels as an array, a PNG, or the file that was packed

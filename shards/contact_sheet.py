@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from shards.dataset import ShardDataset
+from shards.fonts import Font, fitting
 
 _MAX_ROWS = 12
 _COLUMNS = 16
@@ -63,10 +64,11 @@ def _spread(count: int, wanted: int) -> NDArray[np.int64]:
 def _draw(
     dataset: ShardDataset, rows: list[NDArray[np.int64]], captions: list[str], title: str, details: str
 ) -> Image.Image:
-    title_font, font = ImageFont.load_default(_TITLE_PX), ImageFont.load_default(_TEXT_PX)
+    font = ImageFont.load_default(_TEXT_PX)
+    title, title_font = fitting(title, _TITLE_PX)
+    labels = [_shorten(*fitting(caption, _TEXT_PX)) for caption in captions]
     tile_width, tile_height = _tile_size(dataset.index.width, dataset.index.height)
-    captions = [_shorten(caption, font) for caption in captions]
-    left = _MARGIN_PX + max((_length(caption, font) + 12 for caption in captions), default=0)
+    left = _MARGIN_PX + max((_length(text, text_font) + 12 for text, text_font in labels), default=0)
     top = _MARGIN_PX + _TITLE_PX + _TEXT_PX + 22
     columns = max(len(row) for row in rows)
     width = max(left + columns * (tile_width + _GAP_PX), _MARGIN_PX + _length(details, font)) + _MARGIN_PX
@@ -76,8 +78,9 @@ def _draw(
     pen.text((_MARGIN_PX, _MARGIN_PX + _TITLE_PX + 4), details, _SOFT_INK, font)
     for number, row in enumerate(rows):
         y = top + number * (tile_height + _GAP_PX)
-        if captions:
-            pen.text((left - 12, y + tile_height / 2), captions[number], _INK, font, anchor="rm")
+        if labels:
+            text, text_font = labels[number]
+            pen.text((left - 12, y + tile_height / 2), text, _INK, text_font, anchor="rm")
         for column, image in enumerate(row):
             tile = _tile(dataset.read(int(image))[0], tile_width, tile_height)
             sheet.paste(tile, (left + column * (tile_width + _GAP_PX), y))
@@ -102,11 +105,11 @@ def _tile(pixels: NDArray[np.uint8], width: int, height: int) -> Image.Image:
     )
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _shorten(text: str, font: Font) -> tuple[str, Font]:
     while len(text) > 4 and _length(text, font) > _MAX_CAPTION_PX:
         text = text[:-4] + "..."
-    return text
+    return text, font
 
 
-def _length(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+def _length(text: str, font: Font) -> int:
     return round(font.getbbox(text)[2])

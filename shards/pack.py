@@ -6,7 +6,8 @@
         index.json                    what makes OUT a dataset
         contact-sheet.png
 
-Every byte in OUT is a function of the input and the options: not of the number of workers, nor of interruptions.
+Every byte in OUT is a function of the input and the options: not of the number of workers, nor of interruptions. (The
+contact sheet may show letters that the machine has a font for.)
 """
 
 from __future__ import annotations
