@@ -45,12 +45,13 @@ from shards.missing import no_such
 from spider.config.load import MAX_YAML_BYTES, flatten, parse_yaml
 from spider.config.section import Section
 from spider.data import absolute
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderUsageError, shown
 from spider.sources.config import PRIORS
 
 SOURCE = "source"  # the axis that names what `--source` takes
 
 _PLACES = ("evaluate.reference", "evaluate.weights")  # overrides that name files
+_MAX_SEEDS = 10_000
 _DOMAINS = ("grid", "choice", "uniform", "loguniform", "randint", "neighbors")
 _SAID_ELSEWHERE = {"data": "data", "data.path": "data", "kimg": "kimg", "seed": "seeds"}
 _SAID_BY_SOURCE = ("source.kind", "source.path", "source.run")
@@ -211,8 +212,8 @@ class SweepConfig(Section):
     def _counted(cls, seeds: Any) -> Any:
         if not isinstance(seeds, int) or isinstance(seeds, bool):
             return seeds
-        if seeds < 1:
-            raise ValueError(f"seeds: {seeds} of them; at least 1")
+        if not 1 <= seeds <= _MAX_SEEDS:
+            raise ValueError(f"seeds: {shown(seeds)} of them; from 1 to {_MAX_SEEDS}")
         return range(seeds)
 
     @field_validator("seeds")
@@ -293,7 +294,7 @@ def make_sweep(tree: Mapping[str, Any], where: str = "sweep") -> SweepConfig:
         for number, value in enumerate(values):
             _require_plain(value, f"{where}: space.{key}.{axis.domain}")
             if any(_are_same(value, other, is_source=key == SOURCE) for other in values[:number]):
-                raise SpiderUsageError(f"{where}: space.{key}: {axis.domain}: {value!r} stands there twice")
+                raise SpiderUsageError(f"{where}: space.{key}: {axis.domain}: {shown(value)} stands there twice")
     return placed
 
 
@@ -315,9 +316,14 @@ def _are_same(one: Any, other: Any, *, is_source: bool) -> bool:
 
 def _require_plain(value: Any, where: str) -> None:
     try:
-        json.dumps(value)
+        is_kept = json.loads(json.dumps(value, allow_nan=False)) == value
     except TypeError:
-        raise SpiderUsageError(f"{where}: {value} is read as a {type(value).__name__}; write it in quotes") from None
+        kind = type(value).__name__
+        raise SpiderUsageError(f"{where}: {str(value)[:60]} is read as a {kind}; write it in quotes") from None
+    except ValueError:
+        is_kept = False
+    if not is_kept:
+        raise SpiderUsageError(f"{where}: {shown(value)}: numbers are finite, and keys are text")
 
 
 def plain(sweep: SweepConfig) -> dict[str, Any]:
@@ -385,7 +391,7 @@ def _describe(detail: Mapping[str, Any]) -> str:
         del location[1]  # the choice's name, which pydantic puts into the path
     key, message = ".".join(location), str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "model_type" and location[:1] == ["space"]:
-        return f"{key}: found {detail['input']!r}; an axis is {{grid: [...]}}, or {', '.join(_DOMAINS[1:])}"
+        return f"{key}: found {shown(detail['input'])}; an axis is {{grid: [...]}}, or {', '.join(_DOMAINS[1:])}"
     if detail["type"] == "too_short":
         return f"{key}: is empty"
     if detail["type"] == "extra_forbidden":
@@ -395,8 +401,8 @@ def _describe(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "value_error":
         return message if not key or message.startswith(key.partition(".")[0]) else f"{key}: {message}"
     if detail["type"].startswith("union_tag"):
-        return f"{key}.kind: found {detail['input']!r}, allowed: {detail['ctx'].get('expected_tags', '')}"
-    return f"{key}: {message[0].lower()}{message[1:]}, found {detail['input']!r}"
+        return f"{key}.kind: found {shown(detail['input'])}, allowed: {detail['ctx'].get('expected_tags', '')}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {shown(detail['input'])}"
 
 
 def _suggestion(location: list[str]) -> str:
