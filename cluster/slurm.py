@@ -222,6 +222,7 @@ _ASIDE_S = 5.0
 _PATIENCE_S, _AGAIN_S = 120.0, 2.0
 _NO_ANSWER = re.compile("timed out|contact|connect|communicat|temporar|try again|Zero Bytes", re.IGNORECASE)
 
+SUSPENDED = ("SUSPENDED", "STOPPED")  # the second keeps its cores
 UNKNOWN = ("UNKNOWN", "squeue does not answer here")
 
 
@@ -289,6 +290,14 @@ def end_job(job: str) -> None:
     Raises ClusterError if Slurm refuses, with its reason.
     """
     state = job_state(job)
+    if state is not None and state[0] in SUSPENDED:  # it hears no signal, and an scancel would kill it unsaved
+        resumed = subprocess.run(["scontrol", "resume", job], capture_output=True, text=True, check=False)
+        if resumed.returncode != 0:
+            raise ClusterError(
+                f"job {job} is suspended, and cannot save before it is resumed: {resumed.stderr.strip()}; "
+                f"scancel {job} ends it without saving"
+            )
+        state = ("RUNNING", "")
     # An scancel without a signal would kill them half a minute later, in the middle of a large save
     options = ["--signal=TERM"] if state is not None and state[0] == "RUNNING" else []
     asked = subprocess.run(["scancel", *options, job], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.history import Event, History, blamed
-from cluster.slurm import job_state
+from cluster.slurm import SUSPENDED, job_state
 from cluster.submission import Submission
 from shards.missing import no_such
 from spider.config.load import make_config, parse_yaml
@@ -26,7 +26,6 @@ from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of,
 from spider.tables import aligned, duration
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
-_SUSPENDED = ("SUSPENDED", "STOPPED")  # the second keeps its cores
 _SILENT = "ended without a word"
 _TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
 
@@ -275,7 +274,7 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
         asked = None if submission.local else job_state(submission.job)
         if asked is not None and asked[0] == "PENDING":
             return "waiting", asked[1], nodes
-        if asked is not None and asked[0] in _SUSPENDED:
+        if asked is not None and asked[0] in SUSPENDED:
             return "suspended", f"by Slurm; scontrol resume {submission.job} lets it go on, unless Slurm does", nodes
         if submission.local and last is not None and last.event == "submitted":
             return "waiting", None, []

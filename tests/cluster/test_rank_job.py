@@ -190,6 +190,21 @@ def test_one_rank_is_no_world() -> None:
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(rank_env(SlurmTask(7, 0, 0, 1, 0, ("n",), "n", 1, 0)))
 
 
+def test_a_suspended_job_goes_on_so_that_it_can_save_or_is_left_alone(programs: Programs) -> None:
+    programs.play("squeue", "echo 'SUSPENDED|n1'")
+    programs.play("scancel")
+    programs.play("scontrol", "echo 'Access denied' >&2; exit 1")
+    with pytest.raises(
+        ClusterError, match=r"^job 7 is suspended, and cannot save before it is resumed: Access denied;"
+    ):
+        end_job("7")
+    assert programs.calls("scancel") == []
+    programs.play("scontrol")
+    end_job("7")
+    assert programs.calls("scontrol")[-1] == "resume 7"
+    assert programs.calls("scancel") == ["--signal=TERM 7"]
+
+
 def test_a_refusal_to_end_is_slurms_own_line(programs: Programs) -> None:
     programs.play("squeue", "echo 'RUNNING|n1'")
     programs.play("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
