@@ -22,6 +22,8 @@ LOCK = ".lock"
 _ASKED_S = 0.1  # longer than `is_taken` keeps anybody out by asking
 _LOST_S = 150.0  # longer than a file server lets a machine that is gone keep its locks, often 90 s
 
+_TURN_S = 0.2  # between two tries of who waits for its turn
+
 _held: set[IO[str]] = set()
 
 
@@ -69,6 +71,32 @@ def in_turn(directory: Path, patience_s: float) -> Iterator[None]:
         _leave(lock)
 
 
+@contextmanager
+def awaited_turn(directory: Path, work: str) -> Iterator[bool]:
+    """As `in_turn`, with patience without end: who waits has nothing to do until the other is done.
+
+    Args:
+        directory: made if need be.
+        work: what all of them want; said on stderr, with who does it, where one must wait.
+
+    Yields:
+        Whether the others are kept out. False where the file system knows no locks.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / LOCK).open("a+")
+    try:
+        _await(lock, work)
+    except OSError:
+        lock.close()
+        yield False
+        return
+    _enter(lock)
+    try:
+        yield True
+    finally:
+        _leave(lock)
+
+
 def is_taken(directory: Path) -> bool | None:
     """Whether a process is in `directory`. Writes nothing, waits for nothing.
 
@@ -109,11 +137,15 @@ def _lock(directory: Path, patience_s: float | None = None) -> IO[str]:
     except OSError as error:
         print(f"warning: {directory}: its file system cannot lock files ({error}): start one job only", file=sys.stderr)
     else:
-        _held.add(lock)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+        _enter(lock)
     return lock
+
+
+def _enter(lock: IO[str]) -> None:
+    _held.add(lock)
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
 
 
 def _take(lock: IO[str], directory: Path, patience_s: float | None) -> None:
@@ -132,6 +164,21 @@ def _take(lock: IO[str], directory: Path, patience_s: float | None) -> None:
                 print(f"{directory} is in use by {holder}; waiting, should that be lost", file=sys.stderr, flush=True)
                 told = True
             time.sleep(_ASKED_S)
+        else:
+            return
+
+
+def _await(lock: IO[str], work: str) -> None:
+    """Take the lock when it is free. The system frees that of a process that died, and a file server in minutes."""
+    told = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                print(f"{work}: waiting for {_holder(lock) or 'another process'}", file=sys.stderr, flush=True)
+            told = True
+            time.sleep(_TURN_S)
         else:
             return
 

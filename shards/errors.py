@@ -24,10 +24,6 @@ class ShardsMachineError(ShardsError):
     exit_code = 3
 
 
-class ShardsBusyError(ShardsMachineError):
-    """Another process is writing what this one would: it may be there soon."""
-
-
 def refusal(error: Exception) -> type[ShardsError]:
     """What a file system's refusal is: of what is not there, or not ours, it is the same the next time."""
     lasting = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shards.errors import ShardsBusyError, ShardsUsageError
+from shards.errors import ShardsMachineError, ShardsUsageError
 from shards.files import UNFINISHED, write_whole
 from shards.index import ShardRecord
 from shards.listing import BadFile
@@ -185,7 +185,7 @@ def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]
 
     Raises:
         ShardsUsageError: `out` is not free for this plan (`check_free`).
-        ShardsBusyError: another process is writing it.
+        ShardsMachineError: another process is writing it.
     """
     check_free(out, plan)
     journal = out / JOURNAL_NAME
@@ -194,21 +194,11 @@ def open_series(out: Path, plan: str, limit_bytes: int) -> Iterator[ShardSeries]
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ShardsBusyError(f"{out} is being written by another process") from None
+            raise ShardsMachineError(f"{out} is being written by another process") from None
+        except OSError:
+            pass  # a file system without locks, on which nobody can be kept out
         write_whole(journal / "plan.json", plan.encode())
         yield ShardSeries(out, limit_bytes)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock of `open_series`."""
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # the journal is gone: the dataset is complete
-        return False
-    return False
 
 
 def forget_journal(out: Path) -> None:

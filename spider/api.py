@@ -227,7 +227,7 @@ def train(
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
         SpiderError, ShardsError, ClusterError: what failed.
     """
-    from spider.experiment import compose, require_inputs
+    from spider.experiment import compose, inputs_before, require_inputs
     from spider.run import RunDirectory, resolve
 
     directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
@@ -242,16 +242,18 @@ def train(
         overrides=overrides,
         branch=begin,
     )
-    require_inputs(composed)
+    known = inputs_before(directory, begin)
+    require_inputs(composed, known)
     with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
-        from spider.data import with_images
+        from spider.inputs import find_inputs
         from spider.train.loop import train
         from spider.train.start import prepare
 
         composed.for_world(ranks.size)
-        composed = prepare(with_images(composed, ranks, progress), directory)
+        found, inputs = find_inputs(composed, known, ranks, progress)
+        found = prepare(found, directory)
         ranks.barrier()  # nobody may find the configuration of this start where it looks for an older one
-        return train(composed, directory, ranks, branch=begin, progress=progress)
+        return train(found, directory, ranks, inputs=inputs, branch=begin, progress=progress)
 
 
 @plain_arguments("config")
@@ -271,7 +273,7 @@ def dry_run(
     world: World | None = None,
 ) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
-    from spider.experiment import compose, require_inputs
+    from spider.experiment import compose, inputs_before, require_inputs
     from spider.run import RunDirectory, resolve
 
     directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
@@ -286,13 +288,15 @@ def dry_run(
         overrides=overrides,
         branch=begin,
     )
-    require_inputs(composed)
+    known = inputs_before(directory, begin)
+    require_inputs(composed, known)
     with _joined(world, composed.compute.device) as ranks:
-        from spider.data import with_images
+        from spider.inputs import find_inputs
         from spider.train.dry_run import dry_run
         from spider.train.start import prepare
 
-        return dry_run(prepare(with_images(composed, ranks, progress), directory), ranks)
+        found, _ = find_inputs(composed, known, ranks, progress)
+        return dry_run(prepare(found, directory), ranks)
 
 
 @plain_arguments("config", "data", "source", "kimg", "seed", "from_run")
@@ -401,6 +405,7 @@ def evaluate(
     *,
     reference: str | Path | None = None,
     source: str | Path | None = None,
+    data: str | Path | None = None,
     metrics: str | Sequence[str] = ("fid", "kid"),
     protocol: str | None = None,
     embedding: str | None = None,
@@ -425,6 +430,7 @@ def evaluate(
             ranks,
             reference=reference,
             source=source,
+            data=data,
             metrics=metrics,
             protocol=protocol,
             embedding=embedding,
@@ -450,8 +456,8 @@ def generate(
     """Write images of a run's averaged generator: see `spider.generate.generate`.
 
     Args:
-        seeds: numbers of the images; None: 0-99, or 0 with `source_images`.
-        source: where the images, or the run, that feed the generator lie now; None: where the run says.
+        seeds: numbers of the images, each written once; None: 0-99, or 0 with `source_images`.
+        source: where the images or the run that feed it lie now, if they have moved. The run notes it.
     """
     from spider.run import resolve
 
@@ -461,9 +467,8 @@ def generate(
     from spider.generate import generate
     from spider.sources.build import open_generator
 
-    return generate(
-        open_generator(str(run), _device(), moved_to=source), numbers, out=out, source_images=source_images, grid=grid
-    )
+    generator = open_generator(str(run), _device(), source_place=_text(source))
+    return generate(generator, numbers, out=out, source_images=source_images, grid=grid)
 
 
 @plain_arguments()
@@ -479,7 +484,7 @@ def interpolate(
     blend: Blend | None = None,
     source: str | Path | None = None,
 ) -> Interpolation:
-    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`. `source` as in `generate`."""
+    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`; `source` as of `generate`."""
     from spider.run import resolve
 
     numbers = image_numbers("seeds", seeds)
@@ -488,7 +493,7 @@ def interpolate(
     from spider.interpolate import interpolate
     from spider.sources.build import open_generator
 
-    generator = open_generator(str(run), _device(), moved_to=source)
+    generator = open_generator(str(run), _device(), source_place=_text(source))
     return interpolate(generator, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
 
 
@@ -553,6 +558,10 @@ def _require_subject(name: str) -> None:
         resolve(name)
     else:
         require_images(name)
+
+
+def _text(place: str | Path | None) -> str | None:
+    return None if place is None else str(place)
 
 
 def _device() -> torch.device:

@@ -1,13 +1,11 @@
 """Images by whatever name a user gives them: packed shards as they are, anything else packed once and kept.
 
-A run's configuration keeps the name that the user gave. So a run outlives the packed copy: it is made again when it is
-gone, and compared by content.
-
     CACHE/packed/<key>/<name>/        index.json, shards, contact sheet (see shards.pack)
 
 `key` stands for the place, its content as far as that shows without reading it, and the options: what changes any of
-them is packed anew. A pack that was stopped goes on where it was. Of several processes that want the same copy, one
-packs and the others wait for it. To choose a crop, a subset or the place, use `spider pack` first.
+them is packed anew. A pack that was stopped goes on where it was. Of several processes that need the same images, on
+one machine or on many that share the cache, one packs and the others wait for it. To choose a crop, a subset or the
+place, use `spider pack` first.
 """
 
 from __future__ import annotations
@@ -15,22 +13,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import time
+import shutil
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from shards.errors import ShardsBusyError, ShardsError, ShardsUsageError
+from cluster.errors import PASSING, one_line
+from cluster.lock import awaited_turn
+from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.index import INDEX_NAME
 from shards.missing import no_such
-from shards.series import JOURNAL_NAME, is_held
-from spider.config.schema import Config
 from spider.files import cache_directory
 
 if TYPE_CHECKING:
     from cluster.world import World
     from shards.dataset import ShardDataset
+    from shards.sources import Source
 
+T = TypeVar("T")
 Channels = Literal[1, 3]
 
 _WAIT_S = 0.5
@@ -70,26 +71,73 @@ def locate_images(
     world: World | None = None,
     progress: bool = False,
 ) -> str:
-    """Where the packed shards of `open_images` lie, absolute."""
+    """Where the packed shards of `open_images` lie, absolute, so that a run finds them from any folder."""
+    return str(on_main_rank(world, lambda: _pack_once(path, resolution, channels, progress)))
+
+
+def on_main_rank(world: World | None, look: Callable[[], T]) -> T:
+    """What `look` finds on rank 0, plain data, on all ranks. What it raises is raised on all, in the same words."""
     if world is None or world.size == 1:
-        return _pack_once(path, resolution, channels, progress)
-    place: str | None = None
-    failure: ShardsError | None = None
+        return look()
+    answer: dict[str, Any] = {}
+    failure: Exception | None = None
     if world.is_main:
         try:
-            place = _pack_once(path, resolution, channels, progress)
-        except ShardsError as error:
+            answer = {"found": look()}
+        except Exception as error:  # whatever it is, the others must not go on waiting
             failure = error
-    told = world.broadcast_json({"place": place, "error": str(failure), "usage": isinstance(failure, ShardsUsageError)})
-    if told["place"] is None:
-        raise failure or (ShardsUsageError if told["usage"] else ShardsError)(told["error"])
-    return str(told["place"])
+            answer = {"error": one_line(error), "exit_code": _exit_code(error)}
+    told = world.broadcast_json(answer)
+    if "found" in told:
+        found: T = told["found"]
+        return found
+    kinds = {kind.exit_code: kind for kind in (ShardsError, ShardsUsageError, ShardsMachineError)}
+    raise failure or kinds[told["exit_code"]](told["error"])
+
+
+def _exit_code(error: Exception) -> int:
+    passing = isinstance(error, OSError) and error.errno in PASSING
+    return int(getattr(error, "exit_code", (ShardsMachineError if passing else ShardsError).exit_code))
 
 
 def absolute(path: str | Path) -> str:
-    """A file's or folder's name that holds in any folder; URLs, builtin:NAME and torchvision:NAME as they are."""
+    """A file's or folder's name that holds in any folder; URLs, builtin:NAME and torchvision:NAME as they are.
+
+    Raises ShardsUsageError for a name that is empty or blank, and would mean the current folder.
+    """
     text = str(path)
+    if not text.strip():
+        raise ShardsUsageError("the name of a file or folder is empty (. is the current folder)")
     return text if "://" in text or text.startswith(("builtin:", "torchvision:")) else os.path.abspath(text)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether something lies under a name of images. Of URLs and built-in names it is taken for granted."""
+    text = absolute(path)
+    return text != os.path.abspath(path) or Path(text).exists()
+
+
+def fingerprint_of(place: str | Path) -> str:
+    """Of the images packed in a folder or under a URL. Raises ShardsError."""
+    from shards.location import Location
+
+    return Location(place).index.fingerprint
+
+
+def holds(place: str | Path, fingerprint: str) -> bool:
+    """Whether the packed images of that fingerprint are in a folder, all files of them, or under a URL."""
+    try:
+        return fingerprint_of(place) == fingerprint and _is_whole(place)
+    except ShardsError:
+        return False
+
+
+def is_copy_of_now(copy: str, path: str) -> bool:
+    """Whether a packed copy was made of what lies at `path` now, as far as that shows without reading the images."""
+    from shards.sources import open_source
+
+    text = absolute(path)
+    return _is_packed(text) or _copy_of(open_source(text), text, None, None).parts[-2:] == Path(copy).parts[-2:]
 
 
 def require_images(path: str | Path) -> None:
@@ -97,70 +145,81 @@ def require_images(path: str | Path) -> None:
 
     Raises ShardsUsageError.
     """
-    text = absolute(path)
-    if text == os.path.abspath(path) and not Path(text).exists():
+    if not is_there(path):
         raise ShardsUsageError(no_such(path, "file or folder"))
 
 
-def with_images(config: Config, world: World, progress: bool = False) -> Config:
-    """Pack every image set that `config` names, and return it with their absolute names. Collective.
-
-    Raises SpiderUsageError, ShardsUsageError or ShardsError that names the key.
-    """
-    updates: dict[str, object] = {}
-    if config.data.path:
-        path = _packed("data.path", config.data.path, world, progress)
-        updates["data"] = config.data.model_copy(update={"path": path})
-    if config.source.kind == "images":
-        path = _packed("source.path", config.source.path, world, progress)
-        updates["source"] = config.source.model_copy(update={"path": path})
-    if config.evaluate.reference is not None:
-        path = _packed("evaluate.reference", config.evaluate.reference, world, progress)
-        updates["evaluate"] = config.evaluate.model_copy(update={"reference": path})
-    return config.model_copy(update=updates)
-
-
-def _packed(key: str, path: str, world: World, progress: bool) -> str:
-    try:
-        locate_images(path, world=world, progress=progress)
-    except ShardsError as error:
-        raise type(error)(f"{key}: {error}") from None
-    return absolute(path)
-
-
 def _pack_once(path: str | Path, resolution: int | None, channels: Channels | None, progress: bool) -> str:
-    from shards.pack import pack
-    from shards.remote import is_remote
     from shards.sources import open_source
 
     text = absolute(path)
-    if (is_remote(text) or (Path(text) / INDEX_NAME).is_file()) and _is_already(text, resolution, channels):
+    if _is_packed(text) and _is_already(text, resolution, channels):
         return text
     source = open_source(text)
-    about = json.dumps([source.kind, text, source.stamp(), resolution, channels])
-    out = cache_directory("packed") / hashlib.sha256(about.encode()).hexdigest()[:16] / source.name
-    while not (out / INDEX_NAME).is_file():
-        try:
-            pack(text, out, resolution=resolution, channels=channels, progress=progress)
-        except ShardsBusyError:
-            _wait_for(out / INDEX_NAME, path, progress)
-        except ShardsUsageError as error:
-            if "--resolution" not in str(error):
-                raise
-            what = str(error).removesuffix(": say --resolution")
-            raise ShardsUsageError(
-                f"{path}: {what}: pack them to one size first: spider pack {path} OUT --resolution N"
-            ) from None
+    out = _copy_of(source, text, resolution, channels)
+    if not _is_whole(out):
+        with awaited_turn(out.parent, f"{path}: is being packed") as alone:
+            if not _is_whole(out):
+                if (out / INDEX_NAME).is_file():  # what a cleaner of old files has left
+                    shutil.rmtree(out)
+                try:
+                    _pack(text, out, resolution, channels, progress, alone=alone)
+                except ShardsUsageError as error:
+                    if "--resolution" not in str(error):
+                        raise
+                    what = str(error).removesuffix(": say --resolution")
+                    raise ShardsUsageError(
+                        f"{path}: {what}: pack them to one size first: spider pack {path} OUT --resolution N"
+                    ) from None
     return str(out)
 
 
-def _wait_for(index: Path, path: str | Path, progress: bool) -> None:
-    """Let another process pack, until it is done or gone."""
-    if progress:
-        print(f"{path}: another process is packing these images; waiting for it", file=sys.stderr)
-    lock = index.parent / JOURNAL_NAME / "lock"
-    while not index.is_file() and is_held(lock):
-        time.sleep(_WAIT_S)
+def _copy_of(source: Source, path: str, resolution: int | None, channels: Channels | None) -> Path:
+    """Where the packed copy of a source lies, or will."""
+    about = json.dumps([source.kind, path, source.stamp(), resolution, channels])
+    return cache_directory("packed") / hashlib.sha256(about.encode()).hexdigest()[:16] / source.name
+
+
+def _pack(
+    text: str, out: Path, resolution: int | None, channels: Channels | None, progress: bool, *, alone: bool
+) -> None:
+    """Pack into `out`. Where others cannot be kept out, beside it: the first that is done gives its copy to all."""
+    from shards.pack import pack
+
+    where = out if alone else out.parent / f".{uuid.uuid4().hex[:8]}" / out.name
+    pack(text, where, resolution=resolution, channels=channels, progress=progress)
+    if alone:
+        return
+    try:
+        where.rename(out)
+    except OSError:
+        if not (out / INDEX_NAME).is_file():
+            raise
+    finally:
+        shutil.rmtree(where.parent, ignore_errors=True)
+
+
+def _is_packed(path: str) -> bool:
+    from shards.remote import is_remote
+
+    return is_remote(path) or (Path(path) / INDEX_NAME).is_file()
+
+
+def _is_whole(copy: str | Path) -> bool:
+    """Whether all files of packed images are there. Of a URL it is taken for granted."""
+    from shards.location import Location
+    from shards.remote import is_remote
+
+    if is_remote(copy):
+        return True
+    try:
+        location = Location(copy)
+    except ShardsError:
+        return False
+    expected = {name: size for shard in location.index.shards for name, size in
+                ((shard.name, shard.bytes), (shard.offsets_name, None))}  # fmt: skip
+    found = location.sizes(list(expected))
+    return all(found[name] is not None and size in (None, found[name]) for name, size in expected.items())
 
 
 def _is_already(path: str, resolution: int | None, channels: int | None) -> bool:

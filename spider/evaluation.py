@@ -14,7 +14,6 @@ from typing import Any
 
 from cluster.world import World
 from shards.dataset import ShardDataset
-from shards.errors import ShardsUsageError
 from spider.checkout import git_state
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
@@ -24,6 +23,7 @@ from spider.embed.load import load_embedding
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.frozen import FrozenGenerator
+from spider.inputs import at_key, find_images, note_places, recorded, with_places
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.results import MetricResult, document, table, write_result
@@ -65,6 +65,7 @@ def evaluate(
     *,
     reference: str | Path | None = None,
     source: str | Path | None = None,
+    data: str | Path | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     protocol: str | None = None,
     embedding: str | None = None,
@@ -79,7 +80,8 @@ def evaluate(
     Args:
         subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
         reference: images to be like; None: the run's training images.
-        source: where the images, or the run, that feed the run's generator lie now; None: where the run says.
+        source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
+        data: the same of its training images.
         metrics: names from `spider.metrics.registry.METRICS`.
         protocol: a name from `spider.metrics.protocols.PROTOCOLS`, which also says which embedding.
         embedding: `inception` (the default) or `offline`.
@@ -97,8 +99,9 @@ def evaluate(
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
-    if run is None and source is not None:
-        raise SpiderUsageError(f"--source: {subject} is no run, and has none")
+    for option, place in (("--source", source), ("--data", data)):
+        if run is None and place is not None:
+            raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
     chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
     network = open_embedding(embedding, protocol, weights, world)
     given = open_images(reference, world=world, progress=progress) if reference is not None else None
@@ -106,11 +109,12 @@ def evaluate(
     if run is None:
         samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
     else:
-        generator = open_generator(str(run), world.device, moved_to=source)
+        place = None if source is None else str(source)
+        generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
         samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
         shape = generator.image_shape
-        if given is None or "nearest" in metrics:
-            training = _training_images(run, generator, world)
+        if given is None or data is not None or "nearest" in metrics:
+            training = _training_images(run, generator, data, world, progress)
     against = training if given is None else given
     assert against is not None
 
@@ -179,21 +183,23 @@ def _of_generator(
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
 
 
-def _training_images(run: RunRef, generator: FrozenGenerator, world: World) -> ShardDataset:
-    """The images that the run learnt. Raises SpiderError if others, or none, lie in their place now."""
-    path = run.directory.config().data.path
-    try:
-        training = open_images(path, world=world)
-    except ShardsUsageError as error:
-        raise SpiderUsageError(
-            f"{run}: its training images: {error}; name images to compare with: --reference"
-        ) from None
-    if training.fingerprint != generator.training:
-        raise SpiderError(
-            f"{run}: {path} holds other images now (fingerprint {training.fingerprint}) "
-            f"than the run was trained on ({generator.training})"
-        )
-    return training
+def _training_images(
+    run: RunRef, generator: FrozenGenerator, place: str | Path | None, world: World, progress: bool
+) -> ShardDataset:
+    """The images that the run learnt, at `place` if they have moved there. Raises SpiderError if they are others."""
+    directory, key = run.directory, "data.path"
+    config = directory.config()
+    named = config.data.path if place is None else str(place)
+    with at_key(f"{directory.path}: {key}"):
+        found = find_images(key, named, recorded(directory).get(key), world, progress)
+        if found.fingerprint != generator.training:
+            raise (SpiderError if place is None else SpiderUsageError)(
+                f"{named} holds other images (fingerprint {found.fingerprint}) "
+                f"than the run was trained on ({generator.training})"
+            )
+    if place is not None and world.is_main:
+        note_places(directory, with_places(config, {key: found.path}), {key: found})
+    return ShardDataset(found.packed)
 
 
 def _notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from shards.errors import ShardsError
 from shards.missing import no_such
 from spider import weights
 from spider.config.load import load_config, make_config, preset_names
 from spider.config.schema import Config
-from spider.data import absolute, require_images
-from spider.errors import SpiderError, SpiderUsageError
-from spider.run import RunDirectory, RunRef, images_of, is_run, kimg_text, resolve
+from spider.data import absolute
+from spider.errors import SpiderUsageError
+from spider.inputs import (
+    Inputs,
+    at_key,
+    moved_run,
+    name_for_good,
+    named_images,
+    recorded,
+    require_found,
+    require_source_run,
+)
+from spider.run import RunDirectory, RunRef, images_of, is_run, resolve
 from spider.sources.config import PRIORS
 from spider.train.start import length
 
@@ -49,8 +57,8 @@ def compose(
     Raises:
         SpiderUsageError: in one line, the key, the value found and what would be valid.
     """
-    overrides = [*_flags(data, source, seed, mirror), *overrides]
     stored = directory.config() if directory.exists else None
+    overrides = [*_flags(data, source, seed, mirror, stored if directory.checkpoint_names() else None), *overrides]
     if config is not None:
         composed = load_config(str(config), overrides)
     else:
@@ -74,54 +82,64 @@ def compose(
     return composed
 
 
-def require_inputs(config: Config) -> None:
+def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:
+    """What a training that goes on must read: that of the run in `directory`, or of the one that it branches from.
+
+    A start that failed before its first checkpoint leaves nothing to agree with.
+    """
+    if directory.checkpoint_names():
+        return recorded(directory)
+    return {} if branch is None else recorded(branch.directory)
+
+
+def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None:
     """Refuse what `config` names and is not there, by its key, before anything heavy is loaded.
+
+    Args:
+        known: see `inputs_before`.
 
     Raises:
         SpiderUsageError, ShardsUsageError: no such images, run or file.
         SpiderError: evaluations need weights that the cache does not have.
     """
-    _at("data.path", require_images, config.data.path)
-    if config.source.kind == "images":
-        _at("source.path", require_images, config.source.path)
+    for key, place in named_images(config).items():
+        with at_key(key):
+            require_found(key, place, known.get(key))
     if config.source.kind == "generator":
-        _at("source.run", resolve, config.source.run)
+        with at_key("source.run"):
+            require_source_run(config.source.run)
     settings = config.evaluate
     if settings.every_kimg is None:
         return
-    if settings.reference is not None:
-        _at("evaluate.reference", require_images, settings.reference)
     if settings.weights is not None:
         if not Path(settings.weights).is_file():
             raise SpiderUsageError(f"evaluate.weights: {no_such(settings.weights, 'file')}")
     elif settings.embedding == "inception":
-        _at("evaluate.embedding=inception", partial(weights.verify, otherwise=_OTHER_WEIGHTS), "inception")
+        with at_key("evaluate.embedding=inception"):
+            weights.verify("inception", otherwise=_OTHER_WEIGHTS)
 
 
-def _at(key: str, check: Callable[[str], object], value: str) -> None:
-    """`check(value)`, whose refusal names the key."""
-    try:
-        check(value)
-    except (SpiderError, ShardsError) as error:
-        raise type(error)(f"{key}: {error}") from None
-
-
-def _flags(data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool) -> list[str]:
+def _flags(
+    data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool, stored: Config | None
+) -> list[str]:
     flags = [] if data is None else [_override("data.path", absolute(data))]
-    flags += [] if source is None else _source_flags(str(source))
+    flags += [] if source is None else _source_flags(str(source), stored)
     flags += [] if seed is None else [f"seed={seed}"]
     return [*flags, *(["data.mirror=true"] if mirror else [])]
 
 
-def _source_flags(source: str) -> list[str]:
-    """Settings of the same kind of source in a preset stay; another kind brings its own."""
+def _source_flags(source: str, stored: Config | None) -> list[str]:
+    """Settings of the same kind of source in a preset stay; another kind brings its own.
+
+    Args:
+        stored: of the run that goes on, if one does.
+    """
     if source in PRIORS:
         return [f"source.kind={source}"]
     if is_run(source) or ("@" in source and not Path(source).exists()):
-        ref = resolve(source)
-        # One checkpoint for good: the run that feeds may go on, and its last and best may become others
-        kimg = kimg_text(images_of(ref.checkpoint))
-        return ["source.kind=generator", _override("source.run", f"{os.path.abspath(ref.directory.path)}@{kimg}")]
+        before = stored.source.run if stored is not None and stored.source.kind == "generator" else None
+        ref = resolve(source) if before is None else moved_run(before, source)
+        return ["source.kind=generator", _override("source.run", name_for_good(ref))]
     return ["source.kind=images", _override("source.path", absolute(source))]
 
 

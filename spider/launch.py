@@ -25,7 +25,7 @@ from spider.checkout import git_state
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.experiment import compose, require_inputs
+from spider.experiment import compose, inputs_before, require_inputs
 from spider.run import RunDirectory, RunRef, images_of, resolve
 from spider.runs import last_row
 
@@ -204,7 +204,7 @@ def prepare_launch(
     if branch is not None:
         branch = RunRef(RunDirectory(branch.directory.path.absolute()), branch.checkpoint)
     composed = compose(config, directory, branch=branch, **chosen)
-    require_inputs(composed)
+    require_inputs(composed, inputs_before(directory, branch))
     composed.for_world(place.ranks)
     if directory.checkpoint_names():
         _require_same(directory, composed)

@@ -2,6 +2,7 @@
 
 RUN/
   config.yaml            the whole configuration, every default written out
+  inputs.json            the images that it reads, by name and content (spider/inputs.py)
   environment.json       one entry per start: versions, device, world size, command
   metrics.jsonl          one row per `log.every_kimg`: the source of every curve
   tensorboard/           the same rows, and the grids
@@ -15,7 +16,8 @@ RUN/
   best.json              which checkpoint is best, by which metric
   _SUCCESS               the run reached its length
 
-A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). Checkpoints are saved after whole
+A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). A folder that is there wins: with
+a run in the folder `a@b`, that is its name, and `a@b@best` its best checkpoint. Checkpoints are saved after whole
 batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This module needs no torch.
 """
 
@@ -45,6 +47,10 @@ class RunDirectory:
     @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def inputs_file(self) -> Path:
+        return self.path / "inputs.json"
 
     @property
     def metrics_file(self) -> Path:

@@ -14,7 +14,7 @@ from cluster.lock import is_taken
 from shards.missing import no_such
 from spider.config.schema import Config
 from spider.errors import SpiderError
-from spider.run import RunDirectory, images_of
+from spider.run import RunDirectory, images_of, split_name
 
 _ALIVE_S = 600.0  # a run that wrote within this may be running; twice the longest row that is likely
 
@@ -76,8 +76,8 @@ def describe_source(config: Config) -> str:
     if source.kind == "images":
         return f"images {Path(source.path).name}"
     if source.kind == "generator":
-        path, at, which = source.run.partition("@")
-        return f"generator {Path(path).name}{at}{which}"
+        path, which = split_name(source.run)
+        return f"generator {Path(path).name}{f'@{which}' if which else ''}"
     return source.kind
 
 

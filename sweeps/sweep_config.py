@@ -43,9 +43,11 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from shards.missing import no_such
 from spider.config.load import MAX_YAML_BYTES, flatten, parse_yaml
-from spider.config.section import Section
+from spider.config.section import Place, Section
 from spider.data import absolute
 from spider.errors import SpiderUsageError, shown
+from spider.inputs import at_key
+from spider.run import split_name
 from spider.sources.config import PRIORS
 
 SOURCE = "source"  # the axis that names what `--source` takes
@@ -66,12 +68,12 @@ def _named(value: Any) -> Any:
 class NeighborsConfig(Section):
     """The neighbour search whose picks become the values of `source`."""
 
-    sources: tuple[str, ...] | dict[str, str] = Field(min_length=1)
+    sources: tuple[Place, ...] | dict[str, Place] = Field(min_length=1)
     orders: tuple[float | str, ...] = Field((-1.0,), min_length=1)
     picks: int | Literal["all"] = 3
     embedding: str = "inception"
     protocol: str | None = None
-    weights: str | None = None
+    weights: Place | None = None
     mode: str = "robust"
     images: int | None = Field(None, ge=2)
     shortlist: int = Field(20, ge=1)
@@ -190,8 +192,8 @@ def trials_on(machine_cpus: float, machine_gpus: float, cpus: float, gpus: float
 class SweepConfig(Section):
     """A sweep."""
 
-    config: str
-    data: str | None = None
+    config: Place
+    data: Place | None = None
     kimg: float = Field(gt=0)
     overrides: dict[str, Any] = Field({})
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
@@ -355,12 +357,16 @@ def _fixed(sweep: SweepConfig) -> dict[str, Any]:
 def _with_absolute_places(sweep: SweepConfig) -> SweepConfig:
     config = os.path.abspath(sweep.config) if Path(sweep.config).is_file() else sweep.config
     data = None if sweep.data is None else absolute(sweep.data)
-    overrides = {
-        key: absolute(value) if key in _PLACES and value is not None else value
-        for key, value in sweep.overrides.items()
-    }
+    overrides = {key: _absolute_override(key, value) for key, value in sweep.overrides.items()}
     space = {key: _absolute_axis(axis) if key == SOURCE else axis for key, axis in sweep.space.items()}
     return sweep.model_copy(update={"config": config, "data": data, "overrides": overrides, "space": space})
+
+
+def _absolute_override(key: str, value: Any) -> Any:
+    if key not in _PLACES or value is None:
+        return value
+    with at_key(f"overrides.{key}"):
+        return absolute(value)
 
 
 def _absolute_axis(axis: AxisConfig) -> AxisConfig:
@@ -373,16 +379,17 @@ def _absolute_axis(axis: AxisConfig) -> AxisConfig:
         )
         weights = None if found.weights is None else absolute(found.weights)
         return axis.model_copy(update={"neighbors": found.model_copy(update={"sources": places, "weights": weights})})
-    values = getattr(axis, axis.domain)
-    return axis.model_copy(update={axis.domain: tuple(_absolute_source(str(value)) for value in values)})
+    with at_key(f"space.{SOURCE}"):
+        values = tuple(_absolute_source(str(value)) for value in getattr(axis, axis.domain))
+    return axis.model_copy(update={axis.domain: values})
 
 
 def _absolute_source(source: str) -> str:
     """A prior's name as it is; a run's, with what stands behind its @; or images'."""
     if source in PRIORS:
         return source
-    path, at, which = source.partition("@")
-    return f"{os.path.abspath(path)}@{which}" if at and not Path(source).exists() else absolute(source)
+    path, which = split_name(source)
+    return f"{os.path.abspath(path)}@{which}" if which else absolute(source)
 
 
 def _describe(detail: Mapping[str, Any]) -> str:

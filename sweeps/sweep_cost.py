@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cluster.world import World
-from spider.data import with_images
+from spider.inputs import find_inputs
 from spider.run import RunDirectory
 from spider.tables import aligned
 from spider.train.dry_run import DryRun, dry_run
@@ -145,7 +145,8 @@ def _measured(plan: SweepPlan) -> DryRun:
     try:
         device = "cpu" if resources.gpus == 0 or not torch.cuda.is_available() else "cuda"
         world = World.single(device if plan.example.compute.device == "auto" else plan.example.compute.device)
-        return dry_run(prepare(with_images(plan.example, world), RunDirectory(plan.out / "runs" / "none")), world)
+        config, _ = find_inputs(plan.example, {}, world)
+        return dry_run(prepare(config, RunDirectory(plan.out / "runs" / "none")), world)
     finally:
         torch.set_num_threads(threads)
 

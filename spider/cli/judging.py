@@ -13,10 +13,16 @@ from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
 
-_SOURCE = typer.Option(
-    metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now, if they moved."
-)
 _RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
+
+SourcePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="SHARDS|FOLDER|RUN",
+        help="Where the images or the run that feed it lie now, if they have moved; the run notes it.",
+    ),
+]
 
 
 @commands.command(
@@ -34,10 +40,12 @@ def evaluate(
             help="The images to be like; default: those that the run was trained on, which is said.",
         ),
     ] = None,
-    source: Annotated[
+    source: SourcePlace = None,
+    data: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
+            metavar="SHARDS|FOLDER",
+            help="Where the run's training images lie now, if they have moved; the run notes it.",
         ),
     ] = None,
     metrics: Annotated[
@@ -86,6 +94,7 @@ def evaluate(
         subject,
         reference=reference,
         source=source,
+        data=data,
         metrics=metrics,
         protocol=protocol,
         embedding=embedding,
@@ -129,12 +138,7 @@ def generate(
         Path | None,
         typer.Option(metavar="FILE.png", help="All of them under their numbers, each beside its source image."),
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
-        ),
-    ] = None,
+    source: SourcePlace = None,
     trunc: Annotated[
         float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
     ] = None,
@@ -201,12 +205,7 @@ def interpolate(
             help="How vectors are blended; default: spherical for a gaussian prior, whose law it keeps, else linear.",
         ),
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARDS|FOLDER|RUN", help="Where the images, or the run, that feed the generator lie now."
-        ),
-    ] = None,
+    source: SourcePlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Go from image to image of a run.

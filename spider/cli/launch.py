@@ -17,6 +17,7 @@ from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
+from spider.run import split_name
 from spider.tables import duration, size
 
 if TYPE_CHECKING:
@@ -196,7 +197,10 @@ def _require_valid(stage: Stage) -> None:
     group = typer.main.get_group(app)
     try:
         with group.make_context("spider", list(stage.words), resilient_parsing=False) as context:
-            name, command, words = group.resolve_command(context, list(stage.words))
+            try:
+                name, command, words = group.resolve_command(context, list(stage.words))
+            except SpiderUsageError as error:
+                raise SpiderUsageError(f"stage {stage.name}: {error}") from None
             if command is None or name in _NO_STAGE:
                 raise SpiderUsageError(f"stage {stage.name}: spider {name} is no work for a job")
             parsed = command.make_context(name, words, parent=context).params
@@ -219,7 +223,7 @@ def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
     if config is None:  # that of a run that goes on
         return
     chosen = {name: parsed[name] for name in ("data", "source", "kimg", "seed", "mirror")}
-    chosen["source"] = chosen["source"] and chosen["source"].partition("@")[0]  # which checkpoint, is not yet known
+    chosen["source"] = chosen["source"] and split_name(chosen["source"])[0]  # which checkpoint, is not yet known
     try:
         api.require_trainable(config, parsed["run"], stage.place.ranks, overrides=overrides, **chosen)
     except SpiderUsageError as error:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
-from shards.errors import ShardsUsageError
-from spider.data import absolute
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import FrozenGenerator
+from spider.inputs import at_key, find_source, note_places
 from spider.networks.build import build_generator
 from spider.run import resolve
 from spider.sources.cauchy import Cauchy
@@ -58,49 +55,44 @@ def build_source(
 
 
 def open_generator(
-    run: str, device: torch.device, dtype: torch.dtype = torch.float32, *, moved_to: str | Path | None = None
+    run: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    source_place: str | None = None,
+    world: World | None = None,
+    progress: bool = False,
 ) -> FrozenGenerator:
     """The averaged generator of RUN, RUN@best, RUN@last or RUN@KIMG, with its source; it computes in `dtype` or finer.
 
     Args:
-        moved_to: where the images, or the run, that feed it lie now; None: where the run says.
+        source_place: where the images or the run that feed it lie now; None: where the run says. The run notes it.
+        world: ranks that all call this; None: this process is alone, or looks for itself.
+        progress: show a bar while images are packed.
 
     Raises:
-        SpiderUsageError: there is no such run or checkpoint; its source is not there; `moved_to` for a prior.
-        SpiderError: the source is another one than the run was fed.
+        SpiderUsageError: no such run, checkpoint or source; another source than the run was fed.
+        SpiderError: what lies in the source's place now is not what it was.
         ClusterError: the checkpoint is damaged.
     """
     ref = resolve(run)
-    config = ref.directory.config()
-    if moved_to is not None:
-        config = config.model_copy(update={"source": _moved(run, config.source, moved_to)})
+    with at_key(str(ref.directory.path)):
+        config, named, inputs = find_source(ref.directory, source_place, world, progress)
     snapshot = CheckpointStore(ref.directory.checkpoints, World.single(device)).load(ref.checkpoint)
     channels, height, width = snapshot.state["image_shape"]
     shape = (channels, height, width)
     weights = snapshot.tensors["generator_ema"]
     stored = next(iter(weights.values())).dtype
     dtype = torch.promote_types(stored, dtype)
-    try:
-        source = build_source(config.source, shape, device, dtype)
-    except (ShardsUsageError, SpiderUsageError) as error:
-        raise SpiderUsageError(f"{run}: its source: {error}; --source says where it lies now") from None
+    source = build_source(config.source, shape, device, dtype)
     if source.identity != snapshot.state["inputs"]["source"]:
-        raise SpiderError(
+        raise (SpiderError if source_place is None else SpiderUsageError)(
             f"{run}: the run was fed {snapshot.state['inputs']['source']}, and its source now is {source.identity}"
         )
     module = build_generator(config.generator, source, shape, World.single(device), config.seed)
     module.to(stored).load_state_dict(weights)
     generator = FrozenGenerator(module, source, shape, device, training=snapshot.state["inputs"]["data"])
+    if source_place is not None and (world is None or world.is_main):
+        note_places(ref.directory, named, inputs)
     module.to(dtype)  # after the digest, which is that of the weights as they were saved
     return generator
-
-
-def _moved(run: str, source: SourceConfig, place: str | Path) -> SourceConfig:
-    """The same source at another place."""
-    match source:
-        case ImagesConfig():
-            return source.model_copy(update={"path": absolute(place)})
-        case GeneratorConfig():
-            return source.model_copy(update={"run": str(place)})
-        case _:
-            raise SpiderUsageError(f"--source {place}: {run} is fed by kind={source.kind}, which lies nowhere")

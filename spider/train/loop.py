@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cluster.checkpoint import CheckpointStore
 from cluster.lock import alone_in
@@ -28,13 +29,13 @@ from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
 from spider.config.schema import Config
 from spider.files import write_text
+from spider.inputs import Inputs, note_places, with_places, write_inputs
 from spider.precision import set_numerics
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.environment import record_environment
 from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
-from spider.train.start import note_places
 from spider.train.trainer import Trainer
 
 _SLOW_S = 10.0  # a save that takes longer is said
@@ -45,6 +46,7 @@ def train(
     directory: RunDirectory,
     world: World,
     *,
+    inputs: Inputs = MappingProxyType({}),
     branch: RunRef | None = None,
     progress: bool = True,
 ) -> str:
@@ -54,6 +56,7 @@ def train(
         config: resolved (see `spider.train.start.prepare`).
         directory: the run's.
         world: all ranks call this with the same arguments.
+        inputs: what `config` names the packed copies of (see `spider.inputs`); the run notes both.
         branch: a checkpoint of another run to begin with, clock and all.
         progress: show a bar, or lines where stderr is no terminal.
 
@@ -63,6 +66,7 @@ def train(
     Raises:
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
+    named = with_places(config, {key: each.path for key, each in inputs.items()})
     set_numerics(config.compute)
     with closing(Trainer(config, world)) as trainer:
         evaluator = Evaluator(trainer, directory)
@@ -72,11 +76,12 @@ def train(
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
                 if world.is_main:
-                    note_places(directory, config)
+                    note_places(directory, named, inputs)
                 return "already finished"
             saver.write_best()
             if world.is_main:  # not before all that may be refused has been
-                directory.write_config(config)
+                directory.write_config(named)
+                write_inputs(directory, inputs)
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
             record_environment(directory, trainer, branch)

@@ -9,7 +9,7 @@ import pytest
 
 from spider.config.load import load_config
 from spider.errors import SpiderUsageError
-from spider.run import RunDirectory, checkpoint_name, kimg_text, resolve
+from spider.run import RunDirectory, checkpoint_name, is_run, kimg_text, resolve
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,19 @@ def test_the_kimg_that_is_printed_finds_the_checkpoint(tmp_path: Path, images: i
 def test_what_is_no_number_of_kimg_is_said(tmp_path: Path, asked: str):
     with pytest.raises(SpiderUsageError, match="after @ comes last, best or a number of kimg"):
         resolve(f"{saved(tmp_path)}@{asked}")
+
+
+@pytest.mark.parametrize("name", ["a@b", "a@1", "@home", "a@b@c", "a@"])
+def test_a_run_may_have_an_at_in_its_name(tmp_path: Path, name: str):
+    """Though beside it lies one that has not."""
+    saved(tmp_path / "a")
+    run = saved(tmp_path / name)
+    assert is_run(str(run))
+    assert resolve(str(run)).directory.path == run
+    for which in ("last", "1", "1.024"):
+        assert resolve(f"{run}@{which}").directory.path == run
+        assert is_run(f"{run}@{which}")
+    assert resolve(str(resolve(str(run)))) == resolve(str(run))
 
 
 def saved(folder: Path, *images_seen: int) -> Path:

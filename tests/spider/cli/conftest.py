@@ -86,7 +86,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Keys of a run that trains in an instant."""
     return TINY

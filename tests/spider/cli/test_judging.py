@@ -75,6 +75,14 @@ def test_sets_of_images_are_measured_against_each_other(spider, digits, photos):
     assert "photos (10 images) against digits (300 images)" in other.out
 
 
+def test_another_size_than_the_references_is_said(spider, runs, digits, tmp_path):
+    spider("pack", digits, tmp_path / "larger", "--resolution", "16")
+    words = ["evaluate", runs / "gaussian", *OFFLINE, "--seeds", "1", "--metrics", "fid", "--reference"]
+    assert "! the images are 8x8 grey, the reference 16x16 grey" in spider(*words, tmp_path / "larger").out
+    assert spider(*words, tmp_path / "larger", "--json").json["provenance"]["notes"]
+    assert "reference 8x8" not in spider(*words, digits).out
+
+
 def test_figures_bring_their_metric(spider, runs, tmp_path):
     words = [
         "evaluate",
