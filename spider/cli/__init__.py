@@ -7,5 +7,6 @@ judging    evaluate, generate, interpolate
 runs       ls, compare
 weights    weights list, get, verify
 story      demo
+words      what is refused of a command line before its options are read
 output     what the commands print, and how lists are read
 """

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import sys
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,8 @@ from shards.errors import ShardsError
 from shards.files import cache_root
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.output import complain
-from spider.errors import SpiderError, SpiderUsageError
+from spider.cli.words import refuse_empty
+from spider.errors import SpiderError
 from spider.version import VERSION
 
 INTERRUPTED = 130
@@ -39,17 +39,11 @@ _REFUSED = {
 class _Commands(TyperGroup):
     """A group in which errors meant for users end the program with one line."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """An argument without content is an unset variable of a shell. As a path it would mean the current folder."""
-        for before, text in pairwise(["", *args]):
-            option, equals, value = text.partition("=")
-            named = before if before.startswith("-") else "an argument"
-            if option.startswith("--") and equals:
-                named, text = option, value
-            if not text.strip():
-                complain(f"{named} is empty: is a variable of the shell unset?")
-                raise typer.Exit(SpiderUsageError.exit_code)
-        return super().parse_args(ctx, args)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, words = super().resolve_command(ctx, args)
+        if command is not None:
+            refuse_empty(command, words)
+        return name, command, words
 
     def invoke(self, ctx: Any) -> Any:
         try:

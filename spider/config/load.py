@@ -93,6 +93,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SpiderUsageError(f"{text or repr(text)}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
+    if not value.strip():
+        raise SpiderUsageError(f"{text}: no value; is a variable of the shell not set? (null stands for none)")
     tree = parse_yaml(f"value: {value}", text)
     if tree.keys() != {"value"}:  # a line break began another key
         raise SpiderUsageError(f"{key.strip()}: an override is one KEY=VALUE, found {shown(text)}")

@@ -38,7 +38,7 @@ from spider.sources.config import GaussianConfig, SourceConfig
 class DataConfig(Section):
     """The target: the images to learn."""
 
-    path: OptionalPlace = runtime("", description="packed shards; may move, their content is compared")
+    path: OptionalPlace = runtime("", description="images to learn; may move, their content is compared")
     order: Literal["full", "shard_local"] = Field(
         "full", description="full: one permutation per epoch; shard_local: every rank reads about 1/world of the bytes"
     )

@@ -35,16 +35,16 @@ class Section(BaseModel):
         return given
 
 
-def _not_blank(path: str) -> str:
-    if path and not path.strip():
-        raise PydanticCustomError("blank", "a path of blanks alone is none")
-    return path
+def _not_blank(place: str) -> str:
+    if place and not place.strip():
+        raise PydanticCustomError("empty_place", "is blank (. is the current folder)")
+    return place
 
 
-def _not_empty(path: str) -> str:
-    if not path.strip():
-        raise PydanticCustomError("blank", "is empty, and would mean the current folder")
-    return path
+def _not_empty(place: str) -> str:
+    if not place.strip():
+        raise PydanticCustomError("empty_place", "is empty (. is the current folder)")
+    return place
 
 
 Place = Annotated[str, AfterValidator(_not_empty)]  # of a file, a folder or a run

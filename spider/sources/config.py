@@ -55,7 +55,7 @@ class ImagesConfig(Section):
     """Images of a neighbour dataset at the target's size and channels, with Gaussian noise added: Spider GAN."""
 
     kind: Literal["images"] = "images"
-    path: Place = runtime(..., description="shards of the neighbour dataset; may move, its content is compared")
+    path: Place = runtime(..., description="images of the neighbour dataset; may move, their content is compared")
     noise_std: float = Field(
         0.25, ge=0, le=MAX_FACTOR, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )
