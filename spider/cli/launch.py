@@ -17,7 +17,6 @@ from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
-from spider.run import split_name
 from spider.tables import duration, size
 
 if TYPE_CHECKING:
@@ -214,6 +213,8 @@ def _require_valid(stage: Stage) -> None:
 
 def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
     """What a training's keys, and the ranks that it will have, are refused for; its inputs are made by other stages."""
+    from spider.run import split_name
+
     config, overrides = split_words(parsed["words"] or [])
     if str(parsed["kimg"] or "").startswith("+"):
         raise SpiderUsageError(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from shards import series
 from shards.dataset import ShardDataset
-from shards.errors import ShardsBusyError, ShardsError, ShardsUsageError
+from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.pack import pack as pack_aloud
 from shards.samples import _member
 from shards.series import open_series
@@ -428,7 +428,7 @@ def test_a_folder_with_something_else_is_refused(files, tmp_path):
 
 
 def test_two_packs_do_not_write_at_once(files, tmp_path):
-    with open_series(tmp_path / "out", "{}", 1000), pytest.raises(ShardsBusyError, match="written by another process"):
+    with open_series(tmp_path / "out", "{}", 1000), pytest.raises(ShardsMachineError, match="written by another"):
         pack(files, tmp_path / "out")
 
 
