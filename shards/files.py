@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,13 +10,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.errors import ShardsMachineError
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 UNFINISHED = ".unfinished"  # the suffix, after a dot and the name, of what a killed process leaves beside a file
 
 
 def cache_root() -> Path:
     """$SPIDER_CACHE, or `spider` in the user's cache directory: $XDG_CACHE_HOME, or ~/.cache. Unset and "" are one."""
-    own = os.environ.get("SPIDER_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spider"
+    own, user = os.environ.get("SPIDER_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    try:
+        return Path(user or Path.home() / ".cache") / "spider"
+    except RuntimeError:  # a user without an entry, as in a container
+        raise ShardsMachineError("there is no home directory to keep a cache in: SPIDER_CACHE=DIR names one") from None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A full or broken disk refuses a write and does not say where: its error gets the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_THE_DISK:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager
@@ -29,7 +50,7 @@ def open_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     try:
-        with beside.open("xb") as file, _named(path):
+        with naming(path), beside.open("xb") as file:
             yield file
             if sync:
                 file.flush()
@@ -45,17 +66,6 @@ def open_whole(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """A write to a full disk does not say where: let it name the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

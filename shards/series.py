@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shards.errors import ShardsMachineError, ShardsUsageError
-from shards.files import UNFINISHED, write_whole
+from shards.files import UNFINISHED, naming, write_whole
 from shards.index import ShardRecord
 from shards.listing import BadFile
 from shards.samples import BLOCK_BYTES, END_OF_TAR, Sample, write_offsets
@@ -106,9 +106,10 @@ class ShardSeries:
             return
         stem = f"{len(self._sealed):06d}"
         self._write(END_OF_TAR)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self._out):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         os.replace(self._file.name, self._out / f"{stem}.tar")
         offsets = write_offsets(self._entries)
         write_whole(self._out / f"{stem}.offsets", offsets)
@@ -145,7 +146,8 @@ class ShardSeries:
         self._file = (self._out / JOURNAL_NAME / "shard.tmp").open("wb")
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        with naming(self._out):
+            self._file.write(data)
         self._sha256.update(data)
         self._size += len(data)
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shards.files import open_whole
+from shards.files import naming, open_whole
 from shards.images import BadImage, Target, normalise, read_header
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
@@ -199,7 +199,7 @@ def _writer(out: str | Path | None) -> Iterator[Callable[[str, bytes], object]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")
     try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        with naming(path), zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
             yield lambda name, content: archive.writestr(_zip_entry(name), content)
         beside.replace(path)
     finally:

@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shards.files import naming
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
 from spider.generate import SEED, caption, png_bytes, write_picture
@@ -230,7 +231,8 @@ def _write_movie(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".tmp-{path.name}")
     try:
-        (_write_gif if path.suffix == ".gif" else _write_mp4)(beside, frames)
+        with naming(path):
+            (_write_gif if path.suffix == ".gif" else _write_mp4)(beside, frames)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ judging    evaluate, generate, interpolate
 runs       ls, compare
 weights    weights list, get, verify
 story      demo
+disk       what a full or closed disk refuses, in one line
 words      what is refused of a command line before its options are read
 output     what the commands print, and how lists are read
 """

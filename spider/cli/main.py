@@ -11,29 +11,22 @@ A traceback means a mistake in the program, never one of its user.
 
 from __future__ import annotations
 
-import errno
 import sys
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cluster.errors import PASSING, ClusterError, MachineError
+from cluster.errors import ClusterError
 from shards.errors import ShardsError
-from shards.files import cache_root
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
+from spider.cli.disk import described
 from spider.cli.output import complain
 from spider.cli.words import refuse_empty
 from spider.errors import SpiderError
 from spider.version import VERSION
 
 INTERRUPTED = 130
-# What a disk refuses is no mistake of the program: another's folder, a file where a folder would go
-_REFUSED = {
-    getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
-}
 
 
 class _Commands(TyperGroup):
@@ -52,30 +45,17 @@ class _Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
-            # A write to a full disk does not say where; anything else without a name is a mistake of the program
-            passing = error.errno in PASSING
-            if not passing and (error.errno not in _REFUSED or error.filename is None):
+            told = described(error)
+            if told is None:
                 raise
-            named = ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
-            complain(f"{named}{_elsewhere(error.filename)}")
-            raise typer.Exit(MachineError.exit_code if passing else SpiderError.exit_code) from None
+            complain(told[0])
+            raise typer.Exit(told[1]) from None
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
             raise
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-
-
-def _elsewhere(place: str | None) -> str:
-    """Which variable moves what could not be written."""
-    for root, hint in (
-        (cache_root(), "SPIDER_CACHE=DIR keeps caches in DIR"),
-        (Path(tempfile.gettempdir()), "TMPDIR=DIR keeps temporary files in DIR"),
-    ):
-        if place is not None and Path(place).is_relative_to(root):
-            return f"; {hint}"
-    return ""
 
 
 app = typer.Typer(

@@ -42,6 +42,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from shards.files import naming
 from spider import draws
 from spider.config.schema import Config
 from spider.files import finite
@@ -285,7 +286,7 @@ def _clock(line: str) -> int | None:
 
 def _append(path: Path, row: dict[str, Any]) -> None:
     text = json.dumps(finite(row), allow_nan=False)
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
 

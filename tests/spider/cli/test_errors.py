@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
+import resource
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.errors import ClusterError
+from shards.files import cache_root, open_whole
 from spider import api
 
 
@@ -163,7 +168,6 @@ def test_a_full_disk_is_named(spider, monkeypatch):
 
 def test_what_moves_a_place_that_is_full_is_said(spider, monkeypatch, tmp_path):
     """A cache is moved by SPIDER_CACHE, a temporary file by TMPDIR. A write to a full disk names its file."""
-    from shards.files import cache_root, open_whole
 
     def fill(place):
         def write(*arguments, **options):
@@ -178,6 +182,64 @@ def test_what_moves_a_place_that_is_full_is_said(spider, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert fill(tmp_path / "x").endswith("; TMPDIR=DIR keeps temporary files in DIR")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_without_a_name_is_looked_for(spider, monkeypatch, tmp_path):
+    def fill(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(api, "verify", fill)
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache" / "not yet there"))
+    free = {tmp_path: 0}
+    monkeypatch.setattr(shutil, "disk_usage", lambda disk: SimpleNamespace(free=free.get(disk, 1 << 30)))
+    outcome = spider("verify", "shards")
+    where = f"{tmp_path}/cache/not yet there is full; SPIDER_CACHE=DIR keeps caches in DIR"
+    assert (outcome.code, outcome.error) == (3, f"error: No space left on device: {where}")
+
+
+@pytest.mark.parametrize("verb", ["evaluate {digits} --reference {digits} --embedding offline", "weights list"])
+def test_a_closed_cache_is_named_with_what_moves_it(spider, digits, tmp_path, monkeypatch, verb):
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "home" / "spider"))
+    outcome = spider(*verb.format(digits=digits).split())
+    assert outcome.code == 3
+    assert f"{tmp_path}/home/spider" in outcome.error
+    assert "SPIDER_CACHE=DIR keeps caches in DIR" in outcome.error
+
+
+def test_a_user_without_a_home_is_told_what_to_set(spider, digits, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("SPIDER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    outcome = spider("evaluate", digits, "--reference", digits, "--embedding", "offline")
+    assert outcome.code == 3
+    assert "SPIDER_CACHE=DIR names one" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("verb", "out"),
+    [
+        ("generate", "pictures"),
+        ("generate", "pictures.zip"),
+        ("interpolate", "pictures"),
+        ("interpolate", "pictures.png"),
+        ("interpolate", "pictures.gif"),
+    ],
+)
+def test_no_room_leaves_no_part_of_a_picture(spider, runs, tmp_path, verb, out):
+    """And the file that had no room is named."""
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32, most))  # bytes: less than any picture has
+    try:
+        done = spider(verb, runs / "gaussian", "--out", tmp_path / out, "--seeds", "0-3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    assert done.code == 1
+    assert re.search(rf"{tmp_path}/pictures.*: File too large", done.error)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_bug_keeps_its_traceback(spider, monkeypatch):
