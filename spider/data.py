@@ -219,7 +219,7 @@ def _is_whole(copy: str | Path) -> bool:
     expected = {name: size for shard in location.index.shards for name, size in
                 ((shard.name, shard.bytes), (shard.offsets_name, None))}  # fmt: skip
     found = location.sizes(list(expected))
-    return all(found[name] is not None and size in (None, found[name]) for name, size in expected.items())
+    return all(name in found and size in (None, found[name]) for name, size in expected.items())
 
 
 def _is_already(path: str, resolution: int | None, channels: int | None) -> bool:
