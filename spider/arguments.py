@@ -31,6 +31,7 @@ MAX_SEED = 2**63 - 1  # 64 bits: what files and other programs keep of a seed
 MAX_IMAGES = 10_000_000  # of one command: some times the largest sets that this field measures
 MAX_RESOLUTION = 16_384  # px
 MAX_PROCESSES = 1024
+MAX_STEPS = 4096  # on a side of a grid, whose images are as many as the square of that
 MIN_KIMG = 0.001  # one image
 MIN_SHARD_MB = 1e-6  # one byte: every image a shard of its own
 MAX_ITEMS = 100_000  # of a list of names
@@ -306,7 +307,7 @@ _KINDS: dict[str, Kind] = {
     "sources": _named_places,
     "space": one_of("z", "image"),
     "stage": whole(1),
-    "steps": whole(2),
+    "steps": whole(2, MAX_STEPS),
     "subject": place,
     "subset": whole(1),
     "target": place,
