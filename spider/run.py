@@ -15,6 +15,7 @@ RUN/
   slurm/                 the jobs of `spider launch`, and what has happened to them (cluster/rank_job.py)
   best.json              which checkpoint is best, by which metric
   _SUCCESS               the run reached its length
+  _FAILED                or what ended it instead, and when, in one line; gone when it goes on
 
 A run is named RUN or RUN@last (its newest checkpoint), RUN@best, or RUN@2000 (kimg). A folder that is there wins: with
 a run in the folder `a@b`, that is its name, and `a@b@best` its best checkpoint. Checkpoints are saved after whole
@@ -36,6 +37,7 @@ from spider.files import write_text
 
 _SUFFIX = "-kimg"
 _RUNS_NAMED = 5  # in an error
+_FAILURE_LETTERS = 2000  # of a line that says what ended a run
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ class RunDirectory:
     @property
     def success_file(self) -> Path:
         return self.path / "_SUCCESS"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "_FAILED"
+
+    def failure(self) -> str | None:
+        """What ended the training that was here last, and at how many kimg; None if nothing did."""
+        try:
+            with self.failure_file.open(encoding="utf-8", errors="replace") as file:
+                return file.readline(_FAILURE_LETTERS).strip() or None
+        except FileNotFoundError:
+            return None
 
     @property
     def exists(self) -> bool:

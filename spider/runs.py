@@ -27,7 +27,8 @@ class RunSummary:
 
     Attributes:
         name: its path below the folder that was listed.
-        state: `running`, a training is in it; `finished`; `stopped`; `never started`; `unreadable`, see `problem`.
+        state: `running`, a training is in it; `finished`; `stopped`; `failed`, see `failure`; `never started`;
+            `unreadable`, see `problem`.
             `running?` is a guess, where the run's lock cannot be asked: it wrote within ten minutes and nothing was
             saved since.
         kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.
@@ -46,6 +47,7 @@ class RunSummary:
     last_checkpoint: float | None = None
     size_bytes: int = 0
     problem: str | None = None
+    failure: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -112,6 +114,7 @@ def summarise(directory: RunDirectory, root: Path) -> RunSummary:
         best=best,
         last_checkpoint=saved[-1] / 1000 if saved else None,
         size_bytes=size_bytes,
+        failure=directory.failure(),
     )
 
 
@@ -147,10 +150,13 @@ def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: 
     taken = is_taken(directory.path)
     if taken:
         return "running"
+    if directory.failure() is not None:
+        return "failed"
     if saved and saved[-1] >= round(config.kimg * 1000):
         return "finished"
     if not (saved or has_rows):
-        return "never started"
+        # A start that was killed before its first row has left that it began
+        return "stopped" if (directory.path / "environment.json").is_file() else "never started"
     if taken is None and has_rows:
         written = directory.metrics_file.stat().st_mtime
         checkpoints = [(directory.checkpoints / name).stat().st_mtime for name in directory.checkpoint_names()]

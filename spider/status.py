@@ -170,6 +170,8 @@ def describe(found: Status) -> str:
     if found.runs:
         header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
         parts.append(aligned([header, *map(_row, found.runs)]))
+        failed = [run for run in found.runs if run.state == "failed" and run.summary.failure is not None]
+        parts += ["\n".join(f"! {run.name}: failed {run.summary.failure}" for run in failed)] if failed else []
     return "\n\n".join(parts) or f"{found.path}: no run here or below"
 
 
@@ -369,6 +371,8 @@ def _count(number: int, what: str) -> str:
 
 def _because(status: RunStatus) -> str:
     job = status.job
+    if status.state == status.summary.state == "failed" and (job is None or job.why is None):
+        return f" {status.summary.failure}"
     return f": {job.why}" if job is not None and job.why is not None and job.state == status.state else ""
 
 

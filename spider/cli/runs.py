@@ -44,6 +44,8 @@ def ls(
     for summary in found:
         if summary.problem is not None:
             say(f"! {summary.name}: {summary.problem}")
+        if summary.failure is not None and summary.state == "failed":
+            say(f"! {summary.name}: failed {summary.failure}")
 
 
 @commands.command(epilog="\b\nExample:\n  spider compare runs/gaussian runs/letters --out metrics.png")

@@ -18,11 +18,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from cluster.checkpoint import CheckpointStore
+from cluster.errors import one_line
 from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
@@ -82,15 +84,29 @@ def train(
             if world.is_main:  # not before all that may be refused has been
                 directory.write_config(named)
                 write_inputs(directory, inputs)
+                directory.failure_file.unlink(missing_ok=True)
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
-            record_environment(directory, trainer, branch)
-            watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
-            with Recorder(directory, trainer, total, progress, saver.take_timing) as record, watchdog:
-                outcome = _loop(trainer, evaluator, saver, record, watchdog, total)
+            with _noted_failure(directory, trainer):
+                record_environment(directory, trainer, branch)
+                watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
+                with Recorder(directory, trainer, total, progress, saver.take_timing) as record, watchdog:
+                    outcome = _loop(trainer, evaluator, saver, record, watchdog, total)
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
             return outcome
+
+
+@contextmanager
+def _noted_failure(directory: RunDirectory, trainer: Trainer) -> Iterator[None]:
+    """What ends a training stands on a screen that nobody may see, so that `spider status` says it too."""
+    try:
+        yield
+    except Exception as error:
+        if trainer.world.is_main:
+            with suppress(OSError):  # the disk may be what failed
+                write_text(directory.failure_file, f"at {trainer.images / 1000:g} kimg: {one_line(error)}\n")
+        raise
 
 
 def _loop(

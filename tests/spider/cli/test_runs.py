@@ -64,10 +64,27 @@ def test_ls_tells_states_apart(spider, run):
     assert state(spider, run) == "stopped"
     shutil.rmtree(run.checkpoints)
     run.metrics_file.unlink()
+    assert state(spider, run) == "stopped"
+    (run.path / "environment.json").unlink()
     assert state(spider, run) == "never started"
     run.config_file.write_text("bath: 3\n")
     assert state(spider, run) == "unreadable"
     assert "bath: no such key" in spider("ls", run.path).out
+
+
+def test_a_run_that_failed_says_why(spider, digits, tiny, tmp_path):
+    """Also before its first row; and no more when it goes on."""
+    words = ["train", "dcgan", "--data", digits, "--run", tmp_path / "nan", "--kimg", "0.04", *tiny]
+    ended = spider(*words, "g_optimizer.lr=1e9", "d_optimizer.lr=1e9", "guard.max_skipped=0")
+    assert ended.code == 1
+    for verb, place in (("status", "nan"), ("status", "."), ("ls", ".")):
+        told = spider(verb, tmp_path / place)
+        assert "failed" in told.out
+        assert "kimg: phase " in told.out
+        assert "not finite" in told.out
+    shutil.rmtree(tmp_path / "nan" / "checkpoints", ignore_errors=True)
+    assert spider(*words).code == 0
+    assert spider("status", tmp_path / "nan", "--json").json["runs"][0]["state"] == "finished"
 
 
 def test_a_row_that_was_cut_short_is_passed_over(spider, run):
