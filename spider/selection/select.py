@@ -93,7 +93,7 @@ class Selection:
         """Move k by one unit at the end of iteration `step` (adaptive only)."""
         if self.config.kind != "adaptive":
             return
-        down = float(draws.generator(self.seed, "topk.k", step).random()) < p
+        down = float(draws.uniform(self.seed, "topk.k", [step], ())) < p
         self._level = min(self._levels, max(self._lowest, self._level + (-1 if down else 1)))
 
     def state(self) -> dict[str, Any]:

@@ -55,7 +55,5 @@ class ImageSource(ABC):
     def _noise(self, seed: int, use: str, indices: Sequence[int]) -> Tensor:
         if self.noise_std == 0:
             return torch.zeros(len(indices), *self.shape, device=self.device)
-        noise = draws.normal(seed, f"{use}.{self.stream}.noise", indices, self.shape)
-        if self.device.type == "cuda":
-            noise = noise.pin_memory()
-        return self.noise_std * noise.to(self.device, non_blocking=True)
+        noise = draws.normal(seed, f"{use}.{self.stream}.noise", indices, self.shape, self.device)
+        return noise.mul_(self.noise_std)

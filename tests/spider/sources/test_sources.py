@@ -10,7 +10,6 @@ import torch
 from scipy import stats
 
 from shards.order import Slots
-from spider import draws
 from spider.sources import nonparametric
 from spider.sources.build import build_source
 from spider.sources.config import (
@@ -52,18 +51,6 @@ def test_training_draws_are_the_same_at_any_world_size_and_after_a_resume(config
         mine = list(islice(source.feed(0, Slots(8, rank, world), 8), 2))  # resumed after one batch
         for batch, all_slots in zip(mine, whole[1:], strict=True):
             torch.testing.assert_close(batch, all_slots[rank::world], rtol=0, atol=0)
-
-
-def test_streams_and_samples_do_not_repeat():
-    seen = torch.cat([draws.normal(0, "a", range(50), (4,)), draws.normal(0, "b", range(50), (4,))])
-    assert len(seen.unique()) == seen.numel()
-
-
-def test_addressed_normals_are_normal_and_independent():
-    values = draws.normal(1, "law", range(2000), (10,)).numpy()
-    assert stats.kstest(values.ravel(), "norm").pvalue > 1e-3
-    assert np.abs(np.corrcoef(values.T) - np.eye(10)).max() < 0.1
-    assert stats.kstest(draws.uniform(1, "law", range(2000), (10,)).numpy().ravel(), "uniform").pvalue > 1e-3
 
 
 def test_gamma_has_a_gamma_radius_and_a_uniform_direction():
