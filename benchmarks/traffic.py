@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from cluster.engines.ddp import DdpEngine
 from cluster.engines.deepspeed import DeepSpeedEngine
 from cluster.world import World
-from spider.train.trainer import Trainer
+from spider.train.stepper import Stepper
 
 BETWEEN = "between phases"
 GRADIENTS = "gradients"
@@ -84,7 +84,7 @@ def _phase_and_kind(frame: FrameType | None, gathers: bool) -> tuple[str, str]:
             asked_by = kinds[frame.f_code]
         elif not asked_by and module != _MESSENGER and module.partition(".")[0] in _PACKAGES:
             asked_by = f"{module}.{frame.f_code.co_name}"
-        if frame.f_code is Trainer.run.__code__:
+        if frame.f_code is Stepper.take.__code__:
             return frame.f_locals["phase"].name, asked_by
         frame = frame.f_back
     return BETWEEN, asked_by

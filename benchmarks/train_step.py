@@ -69,7 +69,7 @@ def _rows(trainers: dict[str, Trainer], iterations: int) -> list[Row]:
     for trainer in trainers.values():  # compilation and first allocations
         for _ in range(2):
             trainer.iterate()
-        trainer.waits.take()
+        trainer.feeds.waits.take()
     turns = [{name: _turn(trainer, iterations) for name, trainer in trainers.items()} for _ in range(_TURNS)]
     first = next(iter(trainers))
     rows: list[Row] = []
@@ -92,12 +92,12 @@ def _rows(trainers: dict[str, Trainer], iterations: int) -> list[Row]:
 def _turn(trainer: Trainer, iterations: int) -> tuple[float, float]:
     """Seconds per iteration, and of them waiting for images."""
     _synchronise()
-    trainer.waits.take()
+    trainer.feeds.waits.take()
     started = time.perf_counter()
     for _ in range(iterations):
         trainer.iterate()
     _synchronise()
-    return (time.perf_counter() - started) / iterations, trainer.waits.take() / iterations
+    return (time.perf_counter() - started) / iterations, trainer.feeds.waits.take() / iterations
 
 
 def _synchronise() -> None:

@@ -21,7 +21,12 @@ from spider.run import RunDirectory, images_of, no_run
 from spider.runs import describe_best, find_runs
 from spider.tables import aligned
 
-LOSSES = {"loss/d_real": "D's loss on real images", "loss/d_fake": "D's loss on samples", "loss/g": "G's loss"}
+LOSSES = {
+    "loss/d": "D's loss on pairs",
+    "loss/d_real": "D's loss on real images",
+    "loss/d_fake": "D's loss on samples",
+    "loss/g": "G's loss",
+}
 
 _ROWS_PER_METRIC = 5
 

@@ -7,6 +7,7 @@ from spider.objectives.hinge import Hinge
 from spider.objectives.least_squares import LeastSquares
 from spider.objectives.non_saturating import NonSaturating
 from spider.objectives.objective import Objective
+from spider.objectives.relativistic import Relativistic
 from spider.objectives.saturating import Saturating
 from spider.objectives.wasserstein import Wasserstein
 
@@ -16,6 +17,7 @@ _CHOICES: dict[str, type[Objective]] = {
     "non_saturating": NonSaturating,
     "saturating": Saturating,
     "least_squares": LeastSquares,
+    "relativistic": Relativistic,
 }
 
 

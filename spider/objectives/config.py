@@ -8,13 +8,24 @@ from pydantic import Field, model_validator
 
 from spider.config.section import MAX_FACTOR, MAX_STEPS, Section
 
-ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares"]
+ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares", "relativistic"]
 
 
 class ObjectiveConfig(Section):
     """The adversarial loss."""
 
     kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
+    g_reals: Literal["own", "shared"] = Field(
+        "own",
+        description="kind=relativistic: real images of the generator's step: a batch of its own, which the clock does "
+        "not count (as R3GAN's code has it), or the discriminator's last one",
+    )
+
+    @model_validator(mode="after")
+    def _only_pairs_need_reals(self) -> ObjectiveConfig:
+        if self.g_reals != "own" and self.kind != "relativistic":
+            raise ValueError("objective.g_reals goes with objective.kind=relativistic")
+        return self
 
 
 class PenaltiesConfig(Section):
@@ -40,6 +51,11 @@ class PenaltiesConfig(Section):
     def active(self) -> bool:
         """Whether any penalty is on."""
         return max(self.r1_gamma, self.r2_gamma, self.gp_weight) > 0
+
+    @property
+    def needs_fakes(self) -> bool:
+        """Whether a penalty that is on looks at generated images."""
+        return max(self.r2_gamma, self.gp_weight) > 0
 
     @model_validator(mode="after")
     def _own_phase_is_lazy(self) -> PenaltiesConfig:

@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
+from spider.objectives.objective import Separable
 
-class Hinge:
-    """See Objective."""
+
+class Hinge(Separable):
+    """See Separable."""
 
     def d_real(self, logits: Tensor) -> Tensor:
         return (1 - logits).relu()

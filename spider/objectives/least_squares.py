@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
+from spider.objectives.objective import Separable
 
-class LeastSquares:
-    """See Objective."""
+
+class LeastSquares(Separable):
+    """See Separable."""
 
     def d_real(self, logits: Tensor) -> Tensor:
         return (logits - 1).square() / 2

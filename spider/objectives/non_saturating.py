@@ -3,9 +3,11 @@
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from spider.objectives.objective import Separable
 
-class NonSaturating:
-    """See Objective."""
+
+class NonSaturating(Separable):
+    """See Separable."""
 
     def d_real(self, logits: Tensor) -> Tensor:
         return softplus(-logits)

@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
+from spider.objectives.objective import Separable
 
-class Wasserstein:
-    """See Objective."""
+
+class Wasserstein(Separable):
+    """See Separable."""
 
     def d_real(self, logits: Tensor) -> Tensor:
         return -logits

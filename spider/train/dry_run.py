@@ -91,7 +91,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         trainer.iterate()
         if world.any(time.perf_counter() - began > _AT_MOST_S):
             break
-    trainer.waits.take()
+    trainer.feeds.waits.take()
     at_least = 2 * config.penalties.interval_steps
     started, done = time.perf_counter(), 0
     while True:
@@ -103,7 +103,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
             break
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
-    data_wait_percent = 100 * trainer.waits.take() / seconds
+    data_wait_percent = 100 * trainer.feeds.waits.take() / seconds
     evaluation = evaluation_cost(trainer)
     images = done * config.batch
     cuda = world.device.type == "cuda"

@@ -133,7 +133,7 @@ class Recorder:
         window = self.config.selection.trace
         step = trainer.step - 1
         if window is not None and self.is_main and window.first_step <= step < window.first_step + window.steps:
-            row = {"step": step, "images": trainer.images, "k": trainer.last_k, "p": trainer.overfit.p}
+            row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.overfit.p}
             _append(self.directory.trace_file, row)
 
     def row(self) -> None:
@@ -201,7 +201,7 @@ class Recorder:
         now, trainer = time.perf_counter(), self.trainer
         seconds, images = now - self._row_started, trainer.images - self._row_images
         self._row_started, self._row_images = now, trainer.images
-        data_wait_s, waited_s = trainer.waits.take(), trainer.world.take_waited_s()
+        data_wait_s, waited_s = trainer.feeds.waits.take(), trainer.world.take_waited_s()
         timing: dict[str, float | None] = {
             "img_per_s": images / seconds,
             "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
@@ -306,7 +306,7 @@ def _line(row: dict[str, Any], total: int, config: Config) -> str:
 def _postfix(row: dict[str, Any], config: Config) -> str:
     parts = [
         f"{short} {row[name]:.3g}"
-        for short, name in (("Dr", "loss/d_real"), ("Df", "loss/d_fake"), ("G", "loss/g"))
+        for short, name in (("D", "loss/d"), ("Dr", "loss/d_real"), ("Df", "loss/d_fake"), ("G", "loss/g"))
         if name in row
     ]
     if "selection/k" in row:

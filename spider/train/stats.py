@@ -26,14 +26,6 @@ class Stats:
         pair = torch.stack([values.sum(), values.new_full((), float(values.numel()))])
         self._pending[name] = self._pending[name] + pair if name in self._pending else pair
 
-    def pending(self) -> dict[str, Tensor]:
-        """What this iteration has reported so far, for `restore`."""
-        return dict(self._pending)
-
-    def restore(self, pending: dict[str, Tensor]) -> None:
-        """Forget what was reported since `pending` was taken."""
-        self._pending = dict(pending)
-
     def reduce(self) -> dict[str, Tensor]:
         """End the iteration: sum over ranks, add to the totals, and return this iteration's [sum, count] by name."""
         if not self._pending:

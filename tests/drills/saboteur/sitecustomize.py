@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 TOLD = json.loads(os.environ.get("SABOTAGE", "{}"))
@@ -62,31 +63,33 @@ def happened():
 
 
 def spoil_trainer(module):
-    trainer = module.Trainer
-    iterate, to_device, open_feeds = trainer.iterate, trainer._to_device, trainer._open_feeds
+    trainer, feeds = module.Trainer, module.Feeds
+    iterate, draw, open_streams = trainer.iterate, feeds.draw, feeds._open
+    images = [0]  # on the clock
 
     def spoilt_iterate(self):
         time.sleep(SLEEP_S)
+        images[0] = self.images
         if due("hang", self.images):
             time.sleep(3600)
         iterate(self)
 
-    def spoilt_to_device(self, images):
-        images = to_device(self, images)
-        return images * float("nan") if images.dim() == 4 and due("nan", self.images) else images
+    def spoilt_draw(self, phase, step, turn):
+        parts = draw(self, phase, step, turn)
+        return [replace(part, source=part.source * float("nan")) if due("nan", images[0]) else part for part in parts]
 
-    def spoilt_feeds(self):
-        reals, sources = open_feeds(self)
-        return (logged(self, reals) if "order" in TOLD else reals), sources
+    def spoilt_open(self, step):
+        reals, sources = open_streams(self, step)
+        return (logged(images, reals) if "order" in TOLD else reals), sources
 
-    trainer.iterate, trainer._to_device, trainer._open_feeds = spoilt_iterate, spoilt_to_device, spoilt_feeds
+    trainer.iterate, feeds.draw, feeds._open = spoilt_iterate, spoilt_draw, spoilt_open
 
 
-def logged(trainer, batches):
+def logged(images, batches):
     """The batches, each written down as it is taken."""
     with (Path(TOLD["order"]) / f"rank-{RANK}.txt").open("a", buffering=1) as file:
         for batch in batches:
-            file.write(f"{trainer.images} {' '.join(map(str, batch.indices.tolist()))}\n")
+            file.write(f"{images[0]} {' '.join(map(str, batch.indices.tolist()))}\n")
             yield batch
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
+from spider.networks.outputs import DOut
 from spider.objectives.build import build_objective
 from spider.objectives.config import ObjectiveConfig, ObjectiveKind
 from spider.objectives.penalties import slope_excess, squared_gradient
@@ -18,11 +19,31 @@ KINDS = get_args(ObjectiveKind)
 def test_more_real_costs_less(kind):
     """Raising a logit helps D on real images, hurts it on generated ones, and helps G, whatever the objective."""
     objective = build_objective(ObjectiveConfig(kind=kind))
-    logits = torch.linspace(0.1, 0.9, 7, dtype=torch.float64, requires_grad=True)
-    for cost, sign in ((objective.d_real, -1), (objective.d_fake, 1), (objective.g_fake, -1)):
-        (slope,) = torch.autograd.grad(cost(logits).sum(), logits)
+    real, fake = (torch.linspace(*ends, 7, dtype=torch.float64, requires_grad=True) for ends in ((0.1, 0.9), (0.8, 0)))
+    outputs = DOut(real.unsqueeze(1)), DOut(fake.unsqueeze(1))
+    d_loss = sum(values.sum() for values in objective.discriminator(*outputs).values())
+    g_loss = objective.generator(outputs[1], outputs[0]).sum()
+    for loss, logits, sign in ((d_loss, real, -1), (d_loss, fake, 1), (g_loss, fake, -1)):
+        (slope,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert bool((sign * slope >= 0).all())
         assert bool((sign * slope > 0).any())
+
+
+def test_a_relativistic_objective_knows_no_absolute_scale():
+    """Nothing that it says changes when a constant is added to D. Its loss is the logistic one of the difference."""
+    objective = build_objective(ObjectiveConfig(kind="relativistic"))
+    real, fake = torch.randn(2, 6, 3, dtype=torch.float64)
+    losses = objective.discriminator(DOut(real), DOut(fake))
+    torch.testing.assert_close(losses, {"d": -torch.sigmoid(real - fake).log()})
+    torch.testing.assert_close(objective.discriminator(DOut(real + 7), DOut(fake + 7)), losses)
+    g_loss = objective.generator(DOut(fake), DOut(real))
+    torch.testing.assert_close(g_loss, -torch.sigmoid(fake - real).log())
+    torch.testing.assert_close(objective.generator(DOut(fake + 7), DOut(real + 7)), g_loss)
+    for moved, there in zip(
+        objective.realness(DOut(real + 7), DOut(fake + 7)), objective.realness(DOut(real), DOut(fake)), strict=True
+    ):
+        torch.testing.assert_close(moved, there)
+    assert torch.equal(objective.score(DOut(fake + 7)).argsort(0), objective.score(DOut(fake)).argsort(0))
 
 
 def test_logistic_objectives_are_the_papers_logarithms():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cluster.world import World
+from spider.networks.outputs import DOut
 from spider.objectives.build import build_objective
 from spider.objectives.config import ObjectiveConfig, ObjectiveKind
 from spider.overfit.config import OverfitConfig
@@ -34,10 +35,13 @@ def test_topk_takes_the_most_real(kind, pick):
     """The gradient is that of topk(k).mean() over logits, most real first, for every objective."""
     objective = build_objective(ObjectiveConfig(kind=kind))
     logits = torch.randn(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    chosen = selection(kind="fixed", k=3, pick=pick).pick(logits.detach().mean(1), 0, SINGLE)
-    (mine,) = torch.autograd.grad(Term("g", objective.g_fake(logits)).share(chosen.total, chosen.weights), logits)
-    top = logits.squeeze(1).topk(3, largest=pick == "best").values
-    (expected,) = torch.autograd.grad(objective.g_fake(top).mean(), logits)
+    real = DOut(torch.zeros_like(logits))
+    score = objective.score(DOut(logits)).detach().mean(1)
+    chosen = selection(kind="fixed", k=3, pick=pick).pick(score, 0, SINGLE)
+    loss = Term("g", objective.generator(DOut(logits), real)).share(chosen.total, chosen.weights)
+    (mine,) = torch.autograd.grad(loss, logits)
+    top = logits.topk(3, dim=0, largest=pick == "best").values
+    (expected,) = torch.autograd.grad(objective.generator(DOut(top), DOut(real.logits[:3])).mean(), logits)
     torch.testing.assert_close(mine, expected)
 
 

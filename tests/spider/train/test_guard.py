@@ -8,25 +8,31 @@ import torch
 from cluster.world import World
 from spider.config.load import make_config
 from spider.errors import SpiderError
+from spider.objectives.non_saturating import NonSaturating
 from spider.train.trainer import Trainer
 
 BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "penalties.r1_gamma=1", "guard.max_skipped=2"]
 
 
-class Poisoned:
+class Poisoned(NonSaturating):
     """An objective whose cost of generated images goes bad on one rank."""
 
-    def __init__(self, objective, how):
-        self.objective, self.how = objective, how
-        self.d_real, self.g_fake = objective.d_real, objective.g_fake
+    def __init__(self, how):
+        self.how = how
 
     def d_fake(self, logits):
-        values = self.objective.d_fake(logits)
+        values = super().d_fake(logits)
         if self.how == "value":
             return values * float("inf")
         if self.how == "constant":
             return values + float("inf")  # with the slope of a good one
         return values + (logits - logits.detach()).sqrt()  # 0, with an infinite slope
+
+
+def use(trainer, objective):
+    """Let all passes of a trainer minimise another objective."""
+    for phase in trainer.plan.phases:
+        phase.passes[0].run.objective = objective
 
 
 def poisoned(world, data, how, rank, iterations):
@@ -36,7 +42,7 @@ def poisoned(world, data, how, rank, iterations):
     modules = (trainer.discriminator.module, trainer.generator.module)
     before = [[p.clone() for p in module.parameters()] for module in modules]
     if world.rank == rank:
-        trainer.losses.objective = Poisoned(trainer.losses.objective, how)
+        use(trainer, Poisoned(how))
     warnings, error = [], None
     try:
         for _ in range(iterations):
@@ -76,8 +82,9 @@ def test_a_bad_step_is_named_and_skipped(ranks, digits, how, says):
 
 def test_too_many_in_a_row_end_the_run(digits):
     trainer = Trainer(make_config({"data": {"path": str(digits)}}, BASE), World.single())
-    trainer.losses.objective = poison = Poisoned(trainer.losses.objective, "value")
+    poison = Poisoned("value")
     poison.g_fake = lambda logits: logits * float("nan")
+    use(trainer, poison)
     trainer.iterate()
     trainer.iterate()
     with pytest.raises(SpiderError, match=r"3 steps of it in a row were skipped \(guard.max_skipped=2\)"):
@@ -94,9 +101,8 @@ def test_a_player_that_never_steps_ends_the_run_though_the_other_trains(digits):
 
 def test_a_good_step_between_bad_ones_resets_the_count(digits):
     trainer = Trainer(make_config({"data": {"path": str(digits)}}, BASE), World.single())
-    good = trainer.losses.objective
     for bad in (True, True, False, True, True):
-        trainer.losses.objective = Poisoned(good, "value") if bad else good
+        use(trainer, Poisoned("value") if bad else NonSaturating())
         trainer.iterate()
     assert trainer.guard.skipped == 4
 

@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from cluster.world import World
+from shards.stream import BatchStream
 from spider.config.load import make_config
 from spider.config.schema import EmaConfig, OptimizerConfig
+from spider.draws import torch_seed
+from spider.images import to_float
 from spider.train.dry_run import dry_run
+from spider.train.passes import DiscriminatorPenalty
 from spider.train.player import Ema, make_optimizer
 from spider.train.terms import Term
 from spider.train.trainer import Trainer
@@ -86,28 +90,29 @@ def test_a_penalty_of_its_own_corrects_lr_and_betas():
     assert make_optimizer(OptimizerConfig(lr=0.01), parameters, None).defaults["lr"] == 0.01
 
 
-def one_interval(data, overrides):
+def one_interval(data, overrides, monkeypatch):
     """The optimizer, its steps, and by name the weight of all penalties, of the steps that one penalty stands for."""
     trainer = trainer_for(data, ["penalties.interval_steps=4", "d_steps=3", "penalties.gp_weight=10", *overrides])
-    penalise, step = trainer.losses.d_penalty, trainer.discriminator.optimizer.step
+    penalise, step = DiscriminatorPenalty.__call__, trainer.discriminator.optimizer.step
     weights, steps = Counter(), []
 
-    def weigh(batch):
-        terms = penalise(batch)
-        weights.update({term.name: term.coefficient for term in terms})
-        return terms
+    def weigh(penalty, batch):
+        outcome = penalise(penalty, batch)
+        weights.update({term.name: term.coefficient for term in outcome.terms})
+        return outcome
 
-    trainer.losses.d_penalty = weigh
+    monkeypatch.setattr(DiscriminatorPenalty, "__call__", weigh)
     trainer.discriminator.optimizer.step = lambda: steps.append(step())
     for _ in range(4):
         trainer.iterate()
+    monkeypatch.undo()
     return trainer.discriminator.optimizer, len(steps), weights
 
 
-def test_a_penalty_of_its_own_weighs_what_merged_ones_do_together(digits):
+def test_a_penalty_of_its_own_weighs_what_merged_ones_do_together(digits, monkeypatch):
     """However many steps of the discriminator it stands for; lr and betas are those of one more step than these."""
-    adam, main_steps, merged = one_interval(digits, ["penalties.phase=merged"])
-    own_adam, all_steps, own = one_interval(digits, ["penalties.phase=own"])
+    adam, main_steps, merged = one_interval(digits, ["penalties.phase=merged"], monkeypatch)
+    own_adam, all_steps, own = one_interval(digits, ["penalties.phase=own"], monkeypatch)
     assert own == merged
     assert own == {"penalty/r1": 12 / 2, "penalty/r2": 12 / 2, "penalty/gp": 12 * 10}
     assert (main_steps, all_steps) == (12, 13)
@@ -123,7 +128,8 @@ def test_a_lazy_penalty_is_scaled_by_its_interval_and_only_when_due(digits):
         trainer.iterate()
         counts.append(trainer.stats.state().get("penalty/r1", [0, 0])[1])
     assert counts == [16] * 4 + [32] * 4
-    (term,) = trainer.losses.d_penalty(trainer.losses.with_fakes(trainer._draw(0)[0]))
+    main, _ = trainer.plan.phases
+    (term,) = main.passes[1].run(trainer.feeds.draw(main, 8, 0)[0]).terms
     assert term.coefficient == 4 * 1.0 / 2
 
 
@@ -141,3 +147,32 @@ def test_a_dry_run_measures_and_writes_nothing(digits, tmp_path, monkeypatch):
     assert report.disk_gb == pytest.approx(report.checkpoint_mb * 4 / 1024)
     assert "s/kimg" in report.table()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("g_reals", ["own", "shared"])
+def test_what_a_relativistic_run_is_told_does_not_depend_on_a_constant_in_d(digits, g_reals):
+    """eta, p, k and every loss; the generator's reals are a batch of their own only if that is asked for."""
+    overrides = ["objective.kind=relativistic", f"objective.g_reals={g_reals}", "penalties.r2_gamma=1"]
+    overrides += ["selection.kind=fixed", "selection.k=5", "overfit.interval_steps=1", "compute.precision=fp64"]
+    rows = []
+    for constant in (0.0, 30.0):
+        trainer = trainer_for(digits, overrides)
+        with torch.no_grad():
+            trainer.discriminator.module.layers[-1].bias += constant
+        for _ in range(3):
+            trainer.iterate()
+        means = {name: value for name, value in trainer.stats.means().items() if "logits" not in name}
+        scores = {name: means.pop(name) - constant for name in ("selection/score_all", "selection/score_selected")}
+        rows.append({**means, **scores, "p": trainer.overfit.p, "eta": trainer.overfit.eta})
+    assert rows[0] == pytest.approx(rows[1], rel=1e-6)
+
+
+def test_a_paired_objective_draws_reals_for_the_generator_or_shares_them(digits):
+    for g_reals, positions in (("own", [0, 16, 32, 48]), ("shared", [0, 0, 16, 16])):
+        trainer = trainer_for(digits, ["objective.kind=relativistic", f"objective.g_reals={g_reals}"])
+        order = BatchStream(trainer.dataset, seed=torch_seed(0, "train.real"), global_batch=16)
+        for step in (0, 1):
+            for number, phase in enumerate(trainer.plan.phases):
+                (drawn,) = trainer.feeds.draw(phase, step, 0)
+                expected = next(order.batches(positions[2 * step + number])).images
+                assert torch.equal(drawn.real, to_float(expected))

@@ -34,7 +34,7 @@ def trained(world, data, overrides, steps):
     ks = []
     for _ in range(steps):
         trainer.iterate()
-        ks.append(trainer.last_k)
+        ks.append(trainer.stepper.last_k)
     modules = {"g": trainer.generator.module, "ema": trainer.ema.module, "d": trainer.discriminator.module}
     state = {f"{key}.{name}": t.detach() for key, m in modules.items() for name, t in m.state_dict().items()}
     return state, trainer.overfit.p, ks, trainer.stats.means()
@@ -43,8 +43,8 @@ def trained(world, data, overrides, steps):
 def first_gradients(world, data, overrides):
     """On a rank: the gradients that the first iteration left behind, and the real images and sources that it saw."""
     trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
-    drawn = trainer._draw(0)
-    trainer._feeds = None
+    drawn = trainer.feeds.draw(trainer.plan.phases[0], 0, 0)
+    trainer.feeds.close()
     trainer.iterate()
     players = (trainer.generator, trainer.discriminator)
     gradients = {player.name: torch.cat([p.grad.flatten() for _, p in player.trainable]) for player in players}
@@ -55,6 +55,7 @@ METHODS = {
     "plain": [],
     "atopk": ["selection.kind=adaptive", "selection.k_unit=2", "overfit.rise_kimg=0.3", "overfit.target=-0.5"],
     "topk-gp": ["selection.kind=fixed", "selection.k=2", "objective.kind=hinge", "penalties.gp_weight=1", "d_steps=2"],
+    "relativistic": ["objective.kind=relativistic", "penalties.r2_gamma=1", "selection.kind=fixed", "selection.k=6"],
     "own-r1-r2": ["penalties.phase=own", "penalties.interval_steps=4", "penalties.r2_gamma=0.5", "data.mirror=true"],
 }
 CASES = [("plain", *world) for world in WORLDS] + [(name, *world) for name in METHODS for world in ((2, 1), (4, 2))][2:]

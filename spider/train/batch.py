@@ -1,0 +1,69 @@
+"""What a phase works on: one micro-batch of this rank's slots, and the address of its randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spider import draws
+from spider.networks.outputs import Condition
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the random numbers of a batch stand. A pass asks for what it needs; asking twice gives the same."""
+
+    seed: int
+    phase: str
+    positions: Sequence[int]  # of the images, counted within the phase
+    device: torch.device
+
+    def normal(self, use: str, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal draws for a use that no other draw of the phase has, float32 [n, *shape]."""
+        return draws.normal(self.seed, self._stream(use), self.positions, shape, self.device)
+
+    def uniform(self, use: str, shape: tuple[int, ...]) -> Tensor:
+        """Uniform draws in [0, 1), as above."""
+        return draws.uniform(self.seed, self._stream(use), self.positions, shape, self.device)
+
+    def _stream(self, use: str) -> str:
+        return f"train.{self.phase}.{use}"
+
+
+@dataclass(frozen=True)
+class PhaseBatch:
+    """What a phase drew, once, for one micro-batch of this rank's slots."""
+
+    at: Address
+    source: Tensor  # [n, *source.shape]
+    condition: Condition
+    real: Tensor | None = None  # [n, C, H, W], -1 to 1
+    fake: Tensor | None = None  # the generator's answer to `source`, where the phase takes it as given
+
+    def split(self, parts: int) -> list[PhaseBatch]:
+        """Micro-batches: slot s of the rank goes to micro-batch s mod `parts`."""
+        if parts == 1:
+            return [self]
+
+        def part(tensor: Tensor | None, m: int) -> Tensor | None:
+            return None if tensor is None else tensor[m::parts]
+
+        return [
+            PhaseBatch(
+                at=replace(self.at, positions=self.at.positions[m::parts]),
+                source=self.source[m::parts],
+                condition=Condition(part(self.condition.labels, m)),
+                real=part(self.real, m),
+            )
+            for m in range(parts)
+        ]
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A tensor that the phase's plan promised to the pass."""
+    if tensor is None:
+        raise ValueError("the phase's batch lacks a tensor that its pass needs")
+    return tensor

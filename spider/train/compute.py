@@ -1,0 +1,48 @@
+"""In what numbers, and in what memory format, a training computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spider.config.schema import ComputeConfig
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp16": torch.float32, "fp64": torch.float64}
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Compute:
+    """`compute.*` on one device.
+
+    Attributes:
+        dtype: of parameters, and of what networks are given.
+    """
+
+    def __init__(self, config: ComputeConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.dtype = _DTYPES[config.precision]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What is run within is computed in the precision that was asked for."""
+        dtype = _AUTOCAST.get(self.config.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """Images in the memory format that was asked for; all else as it is."""
+        if self.config.channels_last and tensor.dim() == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    def prepared(self, module: nn.Module) -> nn.Module:
+        """A network on the device, in its dtype and memory format, in training mode."""
+        module = module.to(self.device, self.dtype).train()
+        return module.to(memory_format=torch.channels_last) if self.config.channels_last else module
+
+    def compiled(self, module: nn.Module) -> Callable[..., object]:
+        """The network as first-order passes run it."""
+        return torch.compile(module) if self.config.compile else module

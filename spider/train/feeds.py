@@ -1,0 +1,108 @@
+"""The two endless streams that phases draw from, real images and the generator's source, and where each stands.
+
+A phase that draws its own batch takes the next one of the stream. So the position of a stream at an iteration is the
+number of batches that all earlier phases took, which follows from the plan and the iteration alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cluster.world import World
+from shards.dataset import ShardDataset
+from shards.order import Slots
+from shards.stream import Batch, BatchStream
+from spider import draws
+from spider.config.schema import Config
+from spider.images import to_float
+from spider.networks.outputs import Condition
+from spider.sources.source import Source
+from spider.train.batch import Address, PhaseBatch
+from spider.train.compute import Compute
+from spider.train.phases import Phase
+
+
+@dataclass
+class Waits:
+    """Seconds that the loop waited for images since it was last asked."""
+
+    seconds: float = 0.0
+
+    def take(self) -> float:
+        """The seconds, and begin anew."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+class Feeds:
+    """Draws what a phase needs, once for all its passes."""
+
+    def __init__(
+        self, config: Config, world: World, dataset: ShardDataset, source: Source, phases: Sequence[Phase]
+    ) -> None:
+        self.config = config
+        self.world = world
+        self.dataset = dataset
+        self.source = source
+        self.phases = phases
+        self.compute = Compute(config.compute, world.device)
+        self.slots = Slots(config.batch, world.rank, world.size)
+        self.waits = Waits()
+        self._streams: tuple[Iterator[Batch], Iterator[Tensor]] | None = None
+        self._last_real: Tensor | None = None
+        self._last_source: Tensor | None = None
+
+    def draw(self, phase: Phase, step: int, turn: int) -> list[PhaseBatch]:
+        """The micro-batches of a phase: its step number `turn` in iteration `step`. Iterations come in order."""
+        real_stream, source_stream = self._streams = self._streams or self._open(step)
+        if phase.reals == "own":  # before the source: reading processes are forked best while no thread works
+            self._last_real = self._next_real(real_stream)
+        if phase.source == "own":
+            self._last_source = self._next_source(source_stream)
+        assert self._last_source is not None
+        first = (phase.steps_before(step) + turn) * self.slots.batch
+        return PhaseBatch(
+            at=Address(self.config.seed, phase.name, self.slots.at(first), self.world.device),
+            source=self._last_source,
+            condition=Condition(),
+            real=None if phase.reals == "none" else self._last_real,
+        ).split(self.config.accumulation)
+
+    def close(self) -> None:
+        """Let go of the threads and processes that read ahead. The next draw opens them where they have to stand."""
+        self._streams = None
+
+    def _next_real(self, stream: Iterator[Batch]) -> Tensor:
+        batch = next(stream)
+        self.waits.seconds += batch.wait_s
+        images = batch.images.to(self.world.device, non_blocking=True)
+        return self.compute.laid_out(to_float(images, self.compute.dtype))
+
+    def _next_source(self, stream: Iterator[Tensor]) -> Tensor:
+        started = time.perf_counter()
+        source = next(stream)
+        self.waits.seconds += time.perf_counter() - started
+        return self.compute.laid_out(source.to(self.world.device, self.compute.dtype, non_blocking=True))
+
+    def _open(self, step: int) -> tuple[Iterator[Batch], Iterator[Tensor]]:
+        config, slots = self.config, self.slots
+        reals = BatchStream(
+            self.dataset,
+            seed=draws.torch_seed(config.seed, "train.real"),
+            global_batch=slots.batch,
+            rank=slots.rank,
+            world=slots.world,
+            order=config.data.order,
+            mirror=config.data.mirror,
+            workers=config.data.workers,
+            pin=self.world.device.type == "cuda",
+        )
+        taken = {
+            what: slots.batch * sum(phase.steps_before(step) for phase in self.phases if getattr(phase, what) == "own")
+            for what in ("reals", "source")
+        }
+        return iter(reals.batches(taken["reals"])), self.source.feed(config.seed, slots, taken["source"])

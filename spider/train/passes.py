@@ -1,0 +1,139 @@
+"""The passes of a GAN with one adversarial objective, and the two ways to its networks.
+
+Every way to the generator is a `Maker`'s, and every way to the discriminator a `Critic`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from spider.networks.outputs import Condition, DOut, GOut
+from spider.objectives.config import PenaltiesConfig
+from spider.objectives.objective import Objective
+from spider.objectives.penalties import slope_excess, squared_gradient
+from spider.sources.source import Frontend
+from spider.train.batch import PhaseBatch, given
+from spider.train.phases import Outcome
+from spider.train.player import Player
+from spider.train.terms import Term
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+class Maker:
+    """From a batch's source to images."""
+
+    def __init__(self, generator: Player, autocast: Autocast) -> None:
+        self.generator = generator
+        self.autocast = autocast
+
+    def __call__(self, batch: PhaseBatch) -> GOut:
+        """The generator's output for `batch.source`, through which gradients flow."""
+        with self.autocast():
+            return cast(GOut, self.generator.first_order(batch.source, batch.condition))
+
+    @torch.no_grad()
+    def given(self, batch: PhaseBatch) -> Tensor:
+        """Its images, without gradients: what the discriminator's phases take as given."""
+        return self(batch).images.to(batch.source.dtype)
+
+    def penalty(self) -> Tensor | None:
+        """What the generator's frontend adds to its loss; None if it has none. Scalar."""
+        frontend = self.generator.module.frontend
+        return frontend.penalty() if isinstance(frontend, Frontend) else None
+
+
+class Critic:
+    """From images to the discriminator's judgement."""
+
+    def __init__(self, discriminator: Player, autocast: Autocast) -> None:
+        self.discriminator = discriminator
+        self.autocast = autocast
+
+    def __call__(self, images: Tensor, condition: Condition) -> DOut:
+        """The judgement of images, differentiable once. Logits are float32 at least."""
+        with self.autocast():
+            logits = cast(DOut, self.discriminator.first_order(images, condition)).logits
+        return DOut(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+    def twice(self, images: Tensor, condition: Condition) -> DOut:
+        """The judgement of images, differentiable twice: eager, and in full precision."""
+        return cast(DOut, self.discriminator.module(images, condition))
+
+
+class DiscriminatorLoss:
+    """Tell real images from generated ones."""
+
+    def __init__(self, critic: Critic, objective: Objective) -> None:
+        self.critic = critic
+        self.objective = objective
+
+    def __call__(self, batch: PhaseBatch) -> Outcome:
+        """See Pass."""
+        real = self.critic(given(batch.real), batch.condition)
+        fake = self.critic(given(batch.fake), batch.condition)
+        real_realness, fake_realness = self.objective.realness(real, fake)
+        return Outcome(
+            [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()],
+            {
+                "logits/real": real.logits,
+                "signs/real": real_realness.sign(),
+                "logits/fake": fake.logits,
+                "signs/fake": fake_realness.sign(),
+            },
+        )
+
+
+class DiscriminatorPenalty:
+    """The gradient penalties that are on, scaled up by how many discriminator steps each stands for."""
+
+    def __init__(self, critic: Critic, settings: PenaltiesConfig, gain: float) -> None:
+        self.critic = critic
+        self.settings = settings
+        self.gain = gain
+
+    def __call__(self, batch: PhaseBatch) -> Outcome:
+        """See Pass."""
+        settings, gain = self.settings, self.gain
+
+        def logits_of(images: Tensor) -> Tensor:
+            return self.critic.twice(images, batch.condition).logits
+
+        terms = []
+        if settings.r1_gamma:
+            r1 = squared_gradient(logits_of, given(batch.real))
+            terms.append(Term("penalty/r1", r1, coefficient=gain * settings.r1_gamma / 2))
+        if settings.r2_gamma:
+            r2 = squared_gradient(logits_of, given(batch.fake))
+            terms.append(Term("penalty/r2", r2, coefficient=gain * settings.r2_gamma / 2))
+        if settings.gp_weight:
+            real, fake = given(batch.real), given(batch.fake)
+            mix = batch.at.uniform("penalty.mix", ()).to(real.dtype)
+            gp = slope_excess(logits_of, real, fake, mix)
+            terms.append(Term("penalty/gp", gp, coefficient=gain * settings.gp_weight))
+        return Outcome(terms)
+
+
+class GeneratorLoss:
+    """Make the discriminator take generated images for real."""
+
+    def __init__(self, maker: Maker, critic: Critic, objective: Objective) -> None:
+        self.maker = maker
+        self.critic = critic
+        self.objective = objective
+
+    def __call__(self, batch: PhaseBatch) -> Outcome:
+        """See Pass."""
+        fake = self.critic(self.maker(batch).images, batch.condition)
+        real = self.critic(given(batch.real), batch.condition) if self.objective.paired else None
+        scores = self.objective.score(fake).detach().flatten(1).mean(1)
+        terms = [Term("loss/g", self.objective.generator(fake, real), scores=scores)]
+        penalty = self.maker.penalty()
+        if penalty is not None:
+            terms.append(Term("penalty/frontend", penalty.expand(len(batch.source))))
+        return Outcome(terms)

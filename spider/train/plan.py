@@ -1,0 +1,100 @@
+"""From a configuration to players and phases: the one place of a training that knows all axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cluster.engines.engine import build_engine
+from cluster.world import World
+from spider.config.schema import Config, OptimizerConfig
+from spider.networks.build import build_discriminator, build_generator
+from spider.objectives.build import build_objective
+from spider.sources.source import Source
+from spider.train.compute import Compute
+from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker
+from spider.train.phases import Pass, Phase
+from spider.train.player import Player, make_optimizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who trains, and the phases of an iteration in order."""
+
+    generator: Player
+    discriminator: Player
+    phases: tuple[Phase, ...]
+
+
+def build_plan(config: Config, world: World, source: Source, image_shape: tuple[int, int, int]) -> Plan:
+    """The players and phases that a configuration describes.
+
+    Args:
+        source: what the generator is fed.
+        image_shape: (C, H, W) of the images to learn.
+    """
+    compute = Compute(config.compute, world.device)
+    penalties = config.penalties
+    own_penalty = penalties.phase == "own" and penalties.active
+    # A step of its own comes after so many steps of the discriminator
+    interval = penalties.interval_steps * config.d_steps if own_penalty else None
+
+    def player(name: str, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
+        return _player(name, module, optimizer, own_interval, config, compute, world)
+
+    generator = build_generator(config.generator, source, image_shape, world, config.seed)
+    discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed)
+    g_player = player("generator", generator, config.g_optimizer, None)
+    d_player = player("discriminator", discriminator, config.d_optimizer, interval)
+
+    maker, critic = Maker(g_player, compute.autocast), Critic(d_player, compute.autocast)
+    objective = build_objective(config.objective)
+    gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
+    penalty = Pass(DiscriminatorPenalty(critic, penalties, gain), penalties.interval_steps)
+    d_passes = [Pass(DiscriminatorLoss(critic, objective))]
+    if penalties.active and not own_penalty:
+        d_passes.append(penalty)
+    phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", fakes=maker.given)]
+    if own_penalty:
+        phases.append(
+            Phase(
+                "d_reg",
+                d_player,
+                (penalty,),
+                every_steps=penalties.interval_steps,
+                reals="shared",
+                source="shared",
+                fakes=maker.given if penalties.needs_fakes else None,
+            )
+        )
+    phases.append(
+        Phase(
+            "g_main",
+            g_player,
+            (Pass(GeneratorLoss(maker, critic, objective)),),
+            reals=config.objective.g_reals if objective.paired else "none",
+            selects=True,
+        )
+    )
+    return Plan(g_player, d_player, tuple(phases))
+
+
+def _player(
+    name: str,
+    module: nn.Module,
+    optimizer: OptimizerConfig,
+    own_interval: int | None,
+    config: Config,
+    compute: Compute,
+    world: World,
+) -> Player:
+    module = compute.prepared(module)
+    trainable = tuple((n, p) for n, p in module.named_parameters() if p.requires_grad)
+    parameters = [parameter for _, parameter in trainable]
+    adam = make_optimizer(optimizer, parameters, own_interval)
+    chosen = config.engine.kind
+    kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
+    engine = build_engine(kind, module, parameters, adam, world, zero_stage=config.engine.zero_stage)
+    module.requires_grad_(False)
+    return Player(name, module, compute.compiled(module), trainable, adam, engine)
