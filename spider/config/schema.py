@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
+from spider.augment.config import AugmentationConfig
 from spider.config.section import (
     MAX_BATCH,
     MAX_FACTOR,
@@ -190,6 +191,9 @@ class Config(Section):
     g_optimizer: OptimizerConfig = OptimizerConfig()
     d_optimizer: OptimizerConfig = OptimizerConfig()
     d_steps: int = Field(1, ge=1, le=MAX_STEPS, description="discriminator steps per iteration")
+    augment: tuple[AugmentationConfig, ...] = Field(
+        (), description="what images go through on their way to the discriminator, in order, as a list of sections"
+    )
     selection: SelectionConfig = SelectionConfig()
     overfit: OverfitConfig = OverfitConfig()
     ema: EmaConfig = EmaConfig()

@@ -19,6 +19,7 @@ class OverfitConfig(Section):
     rise_kimg: float = Field(
         500.0, ge=MIN_KIMG, le=MAX_KIMG, description="images over which p would rise from 0 to 1, in thousands"
     )
+    p_start: float = Field(0.0, ge=0, le=MAX_FACTOR, description="p at the beginning of the run")
     p_max: float | None = Field(
         1.0, gt=0, le=MAX_FACTOR, description="upper bound of p; null = none, as the paper states it"
     )

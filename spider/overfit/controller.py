@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spider.method import Method
 from spider.overfit.config import OverfitConfig
 
 
-class OverfitController:
+class OverfitController(Method):
     """p, and what was seen since it last moved. Identical on every rank, because it is told of the global batch."""
 
     def __init__(self, config: OverfitConfig, batch: int) -> None:
         self.config = config
         self.move = batch * config.interval_steps / (config.rise_kimg * 1000)
-        self.p = 0.0
+        self.p = config.p_start
         self.eta: float | None = None  # at the last adjustment
         self._seen = torch.zeros(2, dtype=torch.float64)
 
@@ -50,11 +51,22 @@ class OverfitController:
         p = max(0.0, self.p + self.move * (above - below))
         self.p = p if self.config.p_max is None else min(p, self.config.p_max)
 
+    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+        """See Method."""
+        if "signs/real" in sums:
+            self.observe(sums["signs/real"])
+        if self.due(step):
+            self.adjust()
+
+    def columns(self, images: int) -> dict[str, float | None]:
+        """See Method."""
+        return {"overfit/eta": self.eta, "overfit/p": self.p}
+
     def state(self) -> dict[str, Any]:
-        """See MethodState."""
+        """See Method."""
         return {"p": self.p, "eta": self.eta, **dict(zip(("sign_sum", "count"), self._seen.tolist(), strict=True))}
 
     def load(self, state: dict[str, Any]) -> None:
-        """See MethodState."""
+        """See Method."""
         self.p, self.eta = state["p"], state["eta"]
         self._seen = torch.tensor([state["sign_sum"], state["count"]], dtype=torch.float64)

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from cluster.world import World
 from spider import draws
+from spider.method import Method
+from spider.overfit.controller import OverfitController
 from spider.selection.config import SelectionConfig
 
 
@@ -35,13 +37,14 @@ class Selected:
     k: int  # chosen samples over all ranks
 
 
-class Selection:
+class Selection(Method):
     """k, and what it takes to move it. Identical on every rank."""
 
-    def __init__(self, config: SelectionConfig, batch: int, seed: int) -> None:
+    def __init__(self, config: SelectionConfig, batch: int, seed: int, overfit: OverfitController) -> None:
         self.config = config
         self.batch = batch
         self.seed = seed
+        self.overfit = overfit
         self._levels = batch // config.k_unit
         self._lowest = min(self._levels, math.ceil(config.k_min / config.k_unit))
         self._level = self._levels  # of the adaptive walk: k starts at the batch
@@ -89,19 +92,26 @@ class Selection:
             weights = _top(everyone.T.flatten(), k).view(-1, world.size)[:, world.rank]
         return Selected(weights, float(k if self.config.norm == "selected" else self.batch), k)
 
+    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+        """See Method. Comes after the controller, whose p it heeds."""
+        if self.config.kind == "adaptive" and (self.config.update == "step" or self.overfit.due(step)):
+            self.walk(step, self.overfit.p)
+
     def walk(self, step: int, p: float) -> None:
-        """Move k by one unit at the end of iteration `step` (adaptive only)."""
-        if self.config.kind != "adaptive":
-            return
-        down = float(draws.uniform(self.seed, "topk.k", [step], ())) < p
+        """Move k of kind=adaptive by one unit at the end of iteration `step`."""
+        down = float(draws.generator(self.seed, "topk.k", step).random()) < p
         self._level = min(self._levels, max(self._lowest, self._level + (-1 if down else 1)))
 
+    def columns(self, images: int) -> dict[str, float | None]:
+        """See Method."""
+        return {"selection/k_now": self.k(images)}
+
     def state(self) -> dict[str, Any]:
-        """See MethodState."""
+        """See Method."""
         return {"k": self._level * self.config.k_unit, "batch": self.batch}
 
     def load(self, state: dict[str, Any]) -> None:
-        """See MethodState."""
+        """See Method."""
         k = state["k"] * self.batch / state["batch"]  # a branch may have another batch, and other strides
         self._level = min(self._levels, max(self._lowest, round(k / self.config.k_unit)))
 

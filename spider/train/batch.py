@@ -21,13 +21,19 @@ class Address:
     positions: Sequence[int]  # of the images, counted within the phase
     device: torch.device
 
-    def normal(self, use: str, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal draws for a use that no other draw of the phase has, float32 [n, *shape]."""
-        return draws.normal(self.seed, self._stream(use), self.positions, shape, self.device)
+    def normal(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
+        """Standard normal draws for a use that no other draw of the phase has, float32 [n, *shape].
 
-    def uniform(self, use: str, shape: tuple[int, ...]) -> Tensor:
+        On the batch's device, or on the CPU if `host`: the same numbers.
+        """
+        return draws.normal(self.seed, self._stream(use), self.positions, shape, self._device(host))
+
+    def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
         """Uniform draws in [0, 1), as above."""
-        return draws.uniform(self.seed, self._stream(use), self.positions, shape, self.device)
+        return draws.uniform(self.seed, self._stream(use), self.positions, shape, self._device(host))
+
+    def _device(self, host: bool) -> torch.device:
+        return torch.device("cpu") if host else self.device
 
     def _stream(self, use: str) -> str:
         return f"train.{self.phase}.{use}"

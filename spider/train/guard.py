@@ -7,9 +7,10 @@ from typing import Any
 from cluster.world import World
 from spider.config.schema import GuardConfig
 from spider.errors import SpiderError
+from spider.method import Method
 
 
-class Guard:
+class Guard(Method):
     """Counts skipped steps. The same on every rank."""
 
     def __init__(self, config: GuardConfig) -> None:
@@ -50,10 +51,14 @@ class Guard:
             )
         return line
 
+    def columns(self, images: int) -> dict[str, float | None]:
+        """See Method."""
+        return {"guard/skipped": self.skipped}
+
     def state(self) -> dict[str, Any]:
-        """See MethodState."""
+        """See Method."""
         return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """See MethodState."""
+        """See Method."""
         self.skipped, self._in_a_row = state["skipped"], dict(state["in_a_row"])

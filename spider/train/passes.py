@@ -5,14 +5,15 @@ Every way to the generator is a `Maker`'s, and every way to the discriminator a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from spider.networks.outputs import Condition, DOut, GOut
+from spider.augment.augmentation import Augmentation
+from spider.networks.outputs import DOut, GOut
 from spider.objectives.config import PenaltiesConfig
 from spider.objectives.objective import Objective
 from spider.objectives.penalties import slope_excess, squared_gradient
@@ -49,21 +50,34 @@ class Maker:
 
 
 class Critic:
-    """From images to the discriminator's judgement."""
+    """From images to the discriminator's judgement: they are augmented first, whoever asks."""
 
-    def __init__(self, discriminator: Player, autocast: Autocast) -> None:
+    def __init__(self, discriminator: Player, augmentations: Sequence[Augmentation], autocast: Autocast) -> None:
         self.discriminator = discriminator
+        self.augmentations = augmentations
         self.autocast = autocast
 
-    def __call__(self, images: Tensor, condition: Condition) -> DOut:
-        """The judgement of images, differentiable once. Logits are float32 at least."""
+    def __call__(self, images: Tensor, batch: PhaseBatch, use: str) -> DOut:
+        """The judgement of images, differentiable once. Logits are float32 at least.
+
+        Args:
+            images: [n, C, H, W].
+            batch: the micro-batch that they belong to.
+            use: what for, within the phase: two uses are augmented by different draws.
+        """
+        images = self._augmented(images, batch, use)
         with self.autocast():
-            logits = cast(DOut, self.discriminator.first_order(images, condition)).logits
+            logits = cast(DOut, self.discriminator.first_order(images, batch.condition)).logits
         return DOut(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
-    def twice(self, images: Tensor, condition: Condition) -> DOut:
+    def twice(self, images: Tensor, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
-        return cast(DOut, self.discriminator.module(images, condition))
+        return cast(DOut, self.discriminator.module(self._augmented(images, batch, use), batch.condition))
+
+    def _augmented(self, images: Tensor, batch: PhaseBatch, use: str) -> Tensor:
+        for augmentation in self.augmentations:
+            images = augmentation(images, batch.at, use)
+        return images
 
 
 class DiscriminatorLoss:
@@ -75,8 +89,8 @@ class DiscriminatorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        real = self.critic(given(batch.real), batch.condition)
-        fake = self.critic(given(batch.fake), batch.condition)
+        real = self.critic(given(batch.real), batch, "real")
+        fake = self.critic(given(batch.fake), batch, "fake")
         real_realness, fake_realness = self.objective.realness(real, fake)
         return Outcome(
             [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()],
@@ -101,20 +115,20 @@ class DiscriminatorPenalty:
         """See Pass."""
         settings, gain = self.settings, self.gain
 
-        def logits_of(images: Tensor) -> Tensor:
-            return self.critic.twice(images, batch.condition).logits
+        def logits(use: str) -> Callable[[Tensor], Tensor]:
+            return lambda images: self.critic.twice(images, batch, use).logits
 
         terms = []
         if settings.r1_gamma:
-            r1 = squared_gradient(logits_of, given(batch.real))
+            r1 = squared_gradient(logits("r1"), given(batch.real))
             terms.append(Term("penalty/r1", r1, coefficient=gain * settings.r1_gamma / 2))
         if settings.r2_gamma:
-            r2 = squared_gradient(logits_of, given(batch.fake))
+            r2 = squared_gradient(logits("r2"), given(batch.fake))
             terms.append(Term("penalty/r2", r2, coefficient=gain * settings.r2_gamma / 2))
         if settings.gp_weight:
             real, fake = given(batch.real), given(batch.fake)
-            mix = batch.at.uniform("penalty.mix", ()).to(real.dtype)
-            gp = slope_excess(logits_of, real, fake, mix)
+            mix = batch.at.uniform("gp.mix", ()).to(real.dtype)
+            gp = slope_excess(logits("gp"), real, fake, mix)
             terms.append(Term("penalty/gp", gp, coefficient=gain * settings.gp_weight))
         return Outcome(terms)
 
@@ -129,8 +143,8 @@ class GeneratorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        fake = self.critic(self.maker(batch).images, batch.condition)
-        real = self.critic(given(batch.real), batch.condition) if self.objective.paired else None
+        fake = self.critic(self.maker(batch).images, batch, "fake")
+        real = self.critic(given(batch.real), batch, "real") if self.objective.paired else None
         scores = self.objective.score(fake).detach().flatten(1).mean(1)
         terms = [Term("loss/g", self.objective.generator(fake, real), scores=scores)]
         penalty = self.maker.penalty()

@@ -8,6 +8,8 @@ from torch import nn
 
 from cluster.engines.engine import build_engine
 from cluster.world import World
+from spider.augment.augmentation import Augmentation
+from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
 from spider.networks.build import build_discriminator, build_generator
 from spider.objectives.build import build_objective
@@ -24,6 +26,7 @@ class Plan:
 
     generator: Player
     discriminator: Player
+    augmentations: tuple[Augmentation, ...]
     phases: tuple[Phase, ...]
 
 
@@ -48,7 +51,8 @@ def build_plan(config: Config, world: World, source: Source, image_shape: tuple[
     g_player = player("generator", generator, config.g_optimizer, None)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 
-    maker, critic = Maker(g_player, compute.autocast), Critic(d_player, compute.autocast)
+    augmentations = build_augmentations(config.augment, config.batch, image_shape)
+    maker, critic = Maker(g_player, compute.autocast), Critic(d_player, augmentations, compute.autocast)
     objective = build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
     penalty = Pass(DiscriminatorPenalty(critic, penalties, gain), penalties.interval_steps)
@@ -77,7 +81,7 @@ def build_plan(config: Config, world: World, source: Source, image_shape: tuple[
             selects=True,
         )
     )
-    return Plan(g_player, d_player, tuple(phases))
+    return Plan(g_player, d_player, augmentations, tuple(phases))
 
 
 def _player(

@@ -179,8 +179,8 @@ class Recorder:
         row: dict[str, Any] = {"images": trainer.images, "kimg": trainer.images / 1000, **means}
         if {"logits/real", "logits/fake"} <= means.keys():
             row["score_gap"] = means["logits/real"] - means["logits/fake"]
-        row |= {"overfit/eta": trainer.overfit.eta, "overfit/p": trainer.overfit.p}
-        row |= {"selection/k_now": trainer.selection.k(trainer.images), "guard/skipped": trainer.guard.skipped}
+        for method in trainer.methods.values():
+            row |= method.columns(trainer.images)
         row["timing"] = self._timing()
         if self._bar is not None:
             _append(self.directory.metrics_file, row)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cluster.world import World
+from spider.method import Method
 
 
-class Stats:
+class Stats(Method):
     """Accumulated (sum, count) by name. Every rank adds the same names in the same order."""
 
     def __init__(self, world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -28,13 +27,3 @@ class Term:
         if weights is not None:
             values = values * weights.to(values.dtype).unsqueeze(1)
         return values.sum() * (self.coefficient / (total * values.shape[1]))
-
-
-class MethodState(Protocol):
-    """What a method remembers between iterations: updated from the global batch, the same on every rank, saved."""
-
-    def state(self) -> dict[str, Any]:
-        """As JSON."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""

@@ -13,6 +13,7 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
+from spider.method import Method
 from spider.overfit.controller import OverfitController
 from spider.selection.select import Selection
 from spider.sources.build import build_source
@@ -23,7 +24,6 @@ from spider.train.plan import build_plan
 from spider.train.player import Ema
 from spider.train.stats import Stats
 from spider.train.stepper import Stepper
-from spider.train.terms import MethodState
 
 
 class Trainer:
@@ -48,8 +48,16 @@ class Trainer:
         self.ema = Ema(config.ema, self.generator.module)
         self.stats = Stats(world)
         self.guard = Guard(config.guard)
-        self.selection = Selection(config.selection, config.batch, config.seed)
         self.overfit = OverfitController(config.overfit, config.batch)
+        self.selection = Selection(config.selection, config.batch, config.seed, self.overfit)
+        # The order in which they hear of an iteration: the selection heeds the p that the controller has just moved
+        self.methods: dict[str, Method] = {
+            "overfit": self.overfit,
+            "selection": self.selection,
+            **{f"augment.{i}": augmentation for i, augmentation in enumerate(self.plan.augmentations)},
+            "guard": self.guard,
+            "stats": self.stats,
+        }
         self.feeds = Feeds(config, world, self.dataset, self.source, self.plan.phases)
         buffers = [*self.generator.module.buffers(), *self.discriminator.module.buffers()]
         self.stepper = Stepper(config, world, buffers, self.selection, self.stats, self.guard)
@@ -77,18 +85,9 @@ class Trainer:
                     self.stepper.take(phase, phase.passes_at(step), parts, self.images)
         self.images += self.config.batch
         self.ema.update(self.generator.module, self.config.batch, self.images)
-        self._update_methods(step)
-
-    def _update_methods(self, step: int) -> None:
-        """The batch is over: tell the overfit controller, move k."""
-        iteration = self.stats.reduce()
-        if "signs/real" in iteration:
-            self.overfit.observe(iteration["signs/real"])
-        moved = self.overfit.due(step)
-        if moved:
-            self.overfit.adjust()
-        if self.config.selection.update == "step" or moved:
-            self.selection.walk(step, self.overfit.p)
+        sums = self.stats.reduce()
+        for method in self.methods.values():
+            method.iterated(step, sums)
 
     def close(self) -> None:
         """Let go of the threads and processes that read ahead."""
@@ -101,9 +100,6 @@ class Trainer:
         return FrozenGenerator(
             self.ema.module, self.source, self.image_shape, self.world.device, training=self.dataset.fingerprint
         )
-
-    def _methods(self) -> dict[str, MethodState]:
-        return {"overfit": self.overfit, "selection": self.selection, "stats": self.stats, "guard": self.guard}
 
     def _inputs(self) -> dict[str, str]:
         """What the run reads, by content: a resumed run must read the same."""
@@ -127,7 +123,7 @@ class Trainer:
                 "inputs": self._inputs(),
                 "g_optimizer": g_state,
                 "d_optimizer": d_state,
-                **{name: method.state() for name, method in self._methods().items()},
+                **{name: method.state() for name, method in self.methods.items()},
             },
         )
 
@@ -147,7 +143,7 @@ class Trainer:
         self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
         for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
             player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
-        for name, method in self._methods().items():
+        for name, method in self.methods.items():
             method.load(snapshot.state[name])
         self.images = snapshot.state["images"]
         self.feeds.close()

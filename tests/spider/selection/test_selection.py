@@ -26,7 +26,7 @@ def signs(total, count):
 
 
 def selection(batch=8, **settings):
-    return Selection(SelectionConfig(**settings), batch, seed=0)
+    return Selection(SelectionConfig(**settings), batch, 0, OverfitController(OverfitConfig(), batch))
 
 
 @pytest.mark.parametrize("kind", get_args(ObjectiveKind))
@@ -56,7 +56,7 @@ def test_norm_batch_divides_by_the_batch():
 def weights_of_rank(world, scores, settings):
     """On a rank: its weights, total and k."""
     mine = torch.tensor(scores)[world.rank :: world.size]
-    chosen = Selection(SelectionConfig(**settings), len(scores), 0).pick(mine, 0, world)
+    chosen = selection(len(scores), **settings).pick(mine, 0, world)
     return chosen.weights.tolist(), chosen.total, chosen.k
 
 

@@ -1,0 +1,118 @@
+"""ADA's augmentation pipe (Karras et al. 2020, appendix B), as StyleGAN2-ADA has it.
+
+Each operation happens to an image by itself with probability p times its strength. What happens is a function of the
+draws, found on the CPU for the whole batch. So nothing waits for a GPU, and images that keep their geometry, or their
+spectrum, skip that part: a small p costs little.
+
+    blit: mirror, quarter turns, whole shifts · geom: scale, rotation, aspect, shift · color: brightness, contrast, luma
+    flip, hue, saturation · filter: gains of four bands · noise · cutout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spider.augment.augmentation import Augmentation, Draws
+from spider.augment.config import AdaConfig, Operation
+from spider.augment.happening import GATES, NORMALS, UNIFORMS, Happening
+from spider.augment.operations import BAND_REACH, cut, each, reband, recolour
+from spider.augment.warp import warp
+from spider.errors import SpiderUsageError
+from spider.overfit.controller import OverfitController
+
+_BLIT: tuple[Operation, ...] = ("xflip", "rotate90", "xint")
+_GEOM: tuple[Operation, ...] = ("scale", "rotate", "aniso", "xfrac")
+_COLOR: tuple[Operation, ...] = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+PIPES: dict[str, tuple[Operation, ...]] = {
+    "blit": _BLIT,
+    "geom": _GEOM,
+    "color": _COLOR,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+    "bg": _BLIT + _GEOM,
+    "bgc": _BLIT + _GEOM + _COLOR,
+    "bgcf": (*_BLIT, *_GEOM, *_COLOR, "imgfilter"),
+    "bgcfn": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise"),
+    "upright": ("xint", "scale", "aniso", "xfrac", *_COLOR),
+    "bgcfnc": (*_BLIT, *_GEOM, *_COLOR, "imgfilter", "noise", "cutout"),
+}
+
+
+class Ada(Augmentation):
+    """See Augmentation. Remembers p, the probability of each operation."""
+
+    def __init__(self, config: AdaConfig, batch: int, image_shape: tuple[int, int, int]) -> None:
+        self.operations = frozenset(PIPES[config.pipe]) - frozenset(config.without)
+        side = min(image_shape[1:])
+        if "imgfilter" in self.operations and side <= BAND_REACH:
+            raise SpiderUsageError(
+                f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px: "
+                "choose another pipe, or add without: [imgfilter]"
+            )
+        self.adaptive = config.mode == "ada"
+        self.controller = OverfitController(config.control, batch)
+
+    @property
+    def p(self) -> float:
+        """The probability of each operation."""
+        return self.controller.p
+
+    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+        """See Method."""
+        if self.adaptive:
+            self.controller.iterated(step, sums)
+
+    def state(self) -> dict[str, Any]:
+        """See Method."""
+        return self.controller.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See Method."""
+        if self.adaptive:
+            self.controller.load(state)
+
+    def columns(self, images: int) -> dict[str, float | None]:
+        """See Method."""
+        return {"augment/ada_p": self.p}
+
+    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+        """See Augmentation."""
+        if self.p <= 0:
+            return images
+        happens = Happening(
+            self.operations,
+            draws.normal(f"{use}.ada.normal", (NORMALS,), host=True),
+            draws.uniform(f"{use}.ada.uniform", (UNIFORMS,), host=True),
+            draws.uniform(f"{use}.ada.gate", (GATES,), host=True),
+            self.p,
+        )
+        channels, height, width = images.shape[1:]
+        images = _some(images, _differs(inverse := happens.geometry(height, width)), warp, inverse)
+        images = _some(images, _differs(matrix := happens.colour(channels)), recolour, matrix)
+        images = _some(images, ((gains := happens.bands()) != 1).any(1), reband, gains)
+        if bool((sigma := happens.noise()).any()):
+            noise = draws.normal(f"{use}.ada.noise", (channels, height, width))
+            images = images + each(sigma, images) * noise.to(images.dtype)
+        return _some(images, (centre := happens.cutout()).isfinite().all(1), cut, centre)
+
+
+def _some(images: Tensor, which: Tensor, change: Callable[[Tensor, Tensor], Tensor], how: Tensor) -> Tensor:
+    """Images, of which those where `which` [N], on the CPU, is true are changed."""
+    if not bool(which.any()):
+        return images
+    if bool(which.all()):
+        return change(images, how)
+    places = which.nonzero().flatten()
+    on_device = places.to(images.device, non_blocking=True)
+    return images.index_copy(0, on_device, change(images[on_device], how[places]))
+
+
+def _differs(matrices: Tensor) -> Tensor:
+    """Which of the matrices [N, k, k] are not the identity."""
+    identity = torch.eye(matrices.shape[1], dtype=matrices.dtype)
+    return (matrices != identity).flatten(1).any(1)
