@@ -10,10 +10,12 @@ from torch import Tensor
 class Method:
     """Updated from the global batch, the same on every rank, saved with the run. By default it remembers nothing."""
 
-    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
-        """Iteration `step`, counted from 0, is over.
+    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+        """An iteration is over.
 
         Args:
+            step: its number, from 0.
+            images: the clock now.
             sums: what its passes reported, by name: float64 [sum, count] over the global batch. They stay on their
                 device, which is not waited for.
         """

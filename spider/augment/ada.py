@@ -17,17 +17,18 @@ import torch
 from torch import Tensor
 
 from spider.augment.augmentation import Augmentation, Draws
-from spider.augment.config import AdaConfig, Operation
+from spider.augment.config import AdaConfig
 from spider.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.augment.operations import BAND_REACH, cut, each, reband, recolour
 from spider.augment.warp import warp
+from spider.config.schedule import value_at
 from spider.errors import SpiderUsageError
 from spider.overfit.controller import OverfitController
 
-_BLIT: tuple[Operation, ...] = ("xflip", "rotate90", "xint")
-_GEOM: tuple[Operation, ...] = ("scale", "rotate", "aniso", "xfrac")
-_COLOR: tuple[Operation, ...] = ("brightness", "contrast", "lumaflip", "hue", "saturation")
-PIPES: dict[str, tuple[Operation, ...]] = {
+_BLIT = ("xflip", "rotate90", "xint")
+_GEOM = ("scale", "rotate", "aniso", "xfrac")
+_COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+PIPES: dict[str, tuple[str, ...]] = {
     "blit": _BLIT,
     "geom": _GEOM,
     "color": _COLOR,
@@ -43,38 +44,49 @@ PIPES: dict[str, tuple[Operation, ...]] = {
 }
 
 
+def strengths(config: AdaConfig) -> dict[str, float]:
+    """The operations that may happen, each with its factor of p."""
+    found: dict[str, float] = dict.fromkeys(PIPES[config.pipe], 1.0)
+    for name, factor in config.strengths.items():
+        found |= dict.fromkeys(PIPES.get(name, (name,)), factor)
+    return {operation: factor for operation, factor in found.items() if factor > 0}
+
+
 class Ada(Augmentation):
-    """See Augmentation. Remembers p, the probability of each operation."""
+    """See Augmentation.
+
+    Attributes:
+        p: the probability of each operation.
+    """
 
     def __init__(self, config: AdaConfig, batch: int, image_shape: tuple[int, int, int]) -> None:
-        self.operations = frozenset(PIPES[config.pipe]) - frozenset(config.without)
+        self.strengths = strengths(config)
         side = min(image_shape[1:])
-        if "imgfilter" in self.operations and side <= BAND_REACH:
+        if "imgfilter" in self.strengths and side <= BAND_REACH:
             raise SpiderUsageError(
                 f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px: "
-                "choose another pipe, or add without: [imgfilter]"
+                "choose another pipe, or set strengths: {imgfilter: 0}"
             )
-        self.adaptive = config.mode == "ada"
+        self.schedule = None if config.p == "adaptive" else config.p
         self.controller = OverfitController(config.control, batch)
+        self.p = self.controller.p if self.schedule is None else value_at(self.schedule, 0)
 
-    @property
-    def p(self) -> float:
-        """The probability of each operation."""
-        return self.controller.p
-
-    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
         """See Method."""
-        if self.adaptive:
-            self.controller.iterated(step, sums)
+        if self.schedule is None:
+            self.controller.iterated(step, images, sums)
+            self.p = self.controller.p
+        else:
+            self.p = value_at(self.schedule, images)
 
     def state(self) -> dict[str, Any]:
         """See Method."""
-        return self.controller.state()
+        return {"p": self.p, "controller": self.controller.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """See Method."""
-        if self.adaptive:
-            self.controller.load(state)
+        self.p = state["p"]
+        self.controller.load(state["controller"])
 
     def columns(self, images: int) -> dict[str, float | None]:
         """See Method."""
@@ -85,7 +97,7 @@ class Ada(Augmentation):
         if self.p <= 0:
             return images
         happens = Happening(
-            self.operations,
+            self.strengths,
             draws.normal(f"{use}.ada.normal", (NORMALS,), host=True),
             draws.uniform(f"{use}.ada.uniform", (UNIFORMS,), host=True),
             draws.uniform(f"{use}.ada.gate", (GATES,), host=True),

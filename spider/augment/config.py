@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spider.config.section import Section
+from spider.config.schedule import Bounds, Schedule
+from spider.config.section import MAX_FACTOR, Section
 from spider.overfit.config import OverfitConfig
 
+Group = Literal["blit", "geom", "color", "filter", "noise", "cutout"]
 Pipe = Literal["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "upright"]
 Operation = Literal[
     "xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac",
@@ -34,16 +36,18 @@ class AdaConfig(Section):
     """ADA's pipe (Karras et al. 2020): each operation by itself with probability p."""
 
     kind: Literal["ada"] = "ada"
-    mode: Literal["ada", "fixed"] = Field(
-        "ada", description="ada: p moves with the overfitting; fixed: p stays at control.p_start"
+    p: Literal["adaptive"] | Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        "adaptive", description="probability of each operation: steered by the overfitting, a number, or a schedule"
     )
     pipe: Pipe = Field(
         "bgc",
         description="which operations, as StyleGAN2-ADA names their groups; upright = bgc without mirror images, "
         "quarter turns and rotations, for images whose orientation matters",
     )
-    without: tuple[Operation, ...] = Field((), description="operations of the pipe to leave out")
-    control: OverfitConfig = Field(OverfitConfig(), description="the rule of p")
+    strengths: dict[Operation | Group, Annotated[float, Field(ge=0, le=MAX_FACTOR)]] = Field(
+        {}, description="factors of p for single operations, or groups of them; 1 = as the pipe has it, 0 = left out"
+    )
+    control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
 
 
 AugmentationConfig = Annotated[DiffAugmentConfig | AdaConfig, Field(discriminator="kind")]

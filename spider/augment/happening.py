@@ -6,11 +6,10 @@ The ranges are StyleGAN2-ADA's (training/augment.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-
-from spider.augment.config import Operation
 
 # Standard deviations and ranges of StyleGAN2-ADA
 _SHIFT = 0.125  # of the side
@@ -41,15 +40,15 @@ class Happening:
     """What happens to each image of a batch, in float64 on the CPU. An operation that does not happen is the identity.
 
     Args:
-        operations: the pipe's.
+        strengths: the operations that may happen, each with its factor of p.
         normals, uniforms, gates: float [N, NORMALS], [N, UNIFORMS], [N, GATES].
-        p: an operation happens where its gate is below p.
+        p: an operation happens where its gate is below its strength times p.
     """
 
     def __init__(
-        self, operations: frozenset[Operation], normals: Tensor, uniforms: Tensor, gates: Tensor, p: float
+        self, strengths: Mapping[str, float], normals: Tensor, uniforms: Tensor, gates: Tensor, p: float
     ) -> None:
-        self.operations = operations
+        self.strengths = strengths
         self.normals = normals.double()
         self.uniforms = uniforms.double()
         self.gates = gates.double()
@@ -60,27 +59,27 @@ class Happening:
         inverse = _eye(len(self.gates), 3)
         size = inverse.new_tensor([width, height])
         # Two rotations, of which at least one happens with probability p
-        p_turn = 1 - math.sqrt(max(1 - self.p, 0.0))
-        if "xflip" in self.operations:
+        p_turn = 1 - math.sqrt(max(1 - self.p * self.strengths.get("rotate", 1.0), 0.0))
+        if "xflip" in self.strengths:
             inverse = inverse @ _scale(1 - 2 * self._gated("xflip", (2 * self._u("xflip")).floor(), 0.0), 1.0)
-        if "rotate90" in self.operations:
+        if "rotate90" in self.strengths:
             turns = self._gated("rotate90", (4 * self._u("rotate90")).floor(), 0.0)
             inverse = inverse @ _rotate(turns * (math.pi / 2))
-        if "xint" in self.operations:
+        if "xint" in self.strengths:
             shift = self._gated("xint", (2 * self._u("xint") - 1) * _SHIFT, 0.0)
             inverse = inverse @ _translate(-(shift * size).round())
-        if "scale" in self.operations:
+        if "scale" in self.strengths:
             factor = self._gated("scale", (_SCALE_STD * self._n("scale")).exp2(), 1.0)
             inverse = inverse @ _scale(1 / factor, 1 / factor)
-        if "rotate" in self.operations:
+        if "rotate" in self.strengths:
             inverse = inverse @ _rotate(self._gated("rotate", (2 * self._u("rotate") - 1) * math.pi, 0.0, p_turn))
-        if "aniso" in self.operations:
+        if "aniso" in self.strengths:
             factor = self._gated("aniso", (_SCALE_STD * self._n("aniso")).exp2(), 1.0)
             inverse = inverse @ _scale(1 / factor, factor)
-        if "rotate" in self.operations:
+        if "rotate" in self.strengths:
             angle = (2 * self._u("rotate_after") - 1) * math.pi
             inverse = inverse @ _rotate(self._gated("rotate_after", angle, 0.0, p_turn))
-        if "xfrac" in self.operations:
+        if "xfrac" in self.strengths:
             inverse = inverse @ _translate(-self._gated("xfrac", self._n("xfrac") * _SHIFT, 0.0) * size)
         return inverse
 
@@ -89,22 +88,22 @@ class Happening:
         matrix = _eye(len(self.gates), 4)
         luma = matrix.new_tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
         along = luma.outer(luma)
-        if "brightness" in self.operations:
+        if "brightness" in self.strengths:
             offset = _eye(len(self.gates), 4)
             offset[:, :3, 3] = self._gated("brightness", _BRIGHTNESS_STD * self._n("brightness"), 0.0).unsqueeze(1)
             matrix = offset @ matrix
-        if "contrast" in self.operations:
+        if "contrast" in self.strengths:
             factor = _eye(len(self.gates), 4)
             scale = self._gated("contrast", (_CONTRAST_STD * self._n("contrast")).exp2(), 1.0)
             factor[:, :3, :3] *= scale.view(-1, 1, 1)
             matrix = factor @ matrix
-        if "lumaflip" in self.operations:
+        if "lumaflip" in self.strengths:
             flip = self._gated("lumaflip", (2 * self._u("lumaflip")).floor(), 0.0)
             matrix = (_eye(1, 4) - 2 * along * flip.view(-1, 1, 1)) @ matrix
-        if "hue" in self.operations and channels > 1:
+        if "hue" in self.strengths and channels > 1:
             angle = self._gated("hue", (2 * self._u("hue") - 1) * math.pi, 0.0)
             matrix = _turn_about(luma[:3], angle) @ matrix
-        if "saturation" in self.operations and channels > 1:
+        if "saturation" in self.strengths and channels > 1:
             factor = self._gated("saturation", self._n("saturation").exp2(), 1.0).view(-1, 1, 1)
             matrix = (along + (_eye(1, 4) - along) * factor) @ matrix
         return matrix
@@ -112,7 +111,7 @@ class Happening:
     def bands(self) -> Tensor:
         """The gain of each frequency band, [N, 4], so that the expected power stays."""
         gains = torch.ones(len(self.gates), 4, dtype=torch.float64)
-        if "imgfilter" not in self.operations:
+        if "imgfilter" not in self.strengths:
             return gains
         power = gains.new_tensor(_BAND_POWER)
         factors = self._gated("imgfilter", self._n("imgfilter").exp2(), 1.0)  # [N, 4]
@@ -124,13 +123,13 @@ class Happening:
 
     def noise(self) -> Tensor:
         """The standard deviation of noise, [N]."""
-        if "noise" not in self.operations:
+        if "noise" not in self.strengths:
             return torch.zeros(len(self.gates), dtype=torch.float64)
         return self._gated("noise", _NOISE_STD * self._n("noise").abs(), 0.0)
 
     def cutout(self) -> Tensor:
         """The centre of the hole, (x, y) as parts of the sides, [N, 2]; infinite where there is none."""
-        if "cutout" not in self.operations:
+        if "cutout" not in self.strengths:
             return torch.full((len(self.gates), 2), math.inf, dtype=torch.float64)
         return self._gated("cutout", self._u("cutout"), math.inf)
 
@@ -143,7 +142,7 @@ class Happening:
     def _gated(self, name: str, values: Tensor, identity: float, p: float | None = None) -> Tensor:
         """`values` where the operation happens."""
         gate = self.gates[:, _GATES[name]]
-        happens = gate < (self.p if p is None else p)
+        happens = gate < (self.p * self.strengths.get(name, 1.0) if p is None else p)
         if happens.dim() < values.dim():
             happens = happens.unsqueeze(1)
         return torch.where(happens, values, identity)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from spider.config.schedule import Moving
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 
@@ -65,7 +66,8 @@ def _table() -> tuple[Key, ...]:
 
 def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key]:
     for name, info in model.model_fields.items():
-        sections = [arm for arm in _arms(info.annotation) if isinstance(arm, type) and issubclass(arm, BaseModel)]
+        arms = [arm for arm in _arms(info.annotation) if arm is not Moving]  # a value, though written as a section
+        sections = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
         for section in sections:
             tag = section.model_fields["kind"].default if "kind" in section.model_fields and len(sections) > 1 else kind
             yield from _walk(section, f"{prefix}{name}.", tag)
@@ -110,6 +112,8 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return f"list of {_type_name(get_args(annotation)[0])}"
     arms = _arms(annotation)
+    if Moving in arms:
+        return "number or schedule"
     if len(arms) > 1:
         return " | ".join("null" if arm is type(None) else _type_name(arm) for arm in arms)
     return str(getattr(annotation, "__name__", annotation))

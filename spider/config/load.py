@@ -56,6 +56,10 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: s
     for text in overrides:
         key, value = parse_override(text)
         _assign(merged, key, value)
+    for name, field in Config.model_fields.items():  # a section that does not name its choice is of the default one
+        section, kind = merged.get(name), getattr(field.default, "kind", None)
+        if isinstance(section, dict) and kind is not None:
+            section.setdefault("kind", kind)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -188,7 +192,11 @@ def _without_tags(location: Iterable[Any]) -> Iterator[str]:
     """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key."""
     parts = [str(part) for part in location]
     for position, part in enumerate(parts):
-        if position and parts[position - 1] == "source" and part not in ("kind",) and position + 1 < len(parts):
+        before = parts[position - 1] if position else ""
+        union = before in ("source", "generator", "discriminator") or before.isdigit()
+        if union and part != "kind" and position + 1 < len(parts):
+            continue
+        if part in ("number", "schedule"):
             continue
         yield part
 

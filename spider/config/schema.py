@@ -6,12 +6,13 @@ is refused here, by the names of the keys, before anything is built. Keys marked
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
 from spider.augment.config import AugmentationConfig
+from spider.config.schedule import Bounds, Schedule
 from spider.config.section import (
     MAX_BATCH,
     MAX_FACTOR,
@@ -52,20 +53,17 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Adam."""
 
-    lr: float = Field(2e-4, gt=0, le=MAX_FACTOR, description="learning rate")
-    beta1: float = Field(0.5, ge=0, lt=1, description="decay of the gradient's mean")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the gradient's square")
+    lr: Annotated[Schedule, Bounds(gt=0, le=MAX_FACTOR)] = Field(2e-4, description="learning rate")
+    beta1: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.5, description="decay of the gradient's mean")
+    beta2: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.999, description="decay of the gradient's square")
     eps: float = Field(1e-8, gt=0, le=MAX_FACTOR, description="added to the root of the gradient's square")
 
 
 class EmaConfig(Section):
     """The moving average of the generator's weights, which samples and metrics use."""
 
-    half_life_kimg: float = Field(
-        10.0,
-        ge=0,
-        le=MAX_KIMG,
-        description="images after which a weight has half its influence, in thousands; 0 = no average",
+    half_life_kimg: Annotated[Schedule, Bounds(ge=0, le=MAX_KIMG)] = Field(
+        10.0, description="images after which a weight has half its influence, in thousands; 0 = no average"
     )
     rampup: float | None = Field(
         0.05, gt=0, le=MAX_FACTOR, description="half life is at most this part of the images seen; null = none"
@@ -213,8 +211,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Config:
         if self.accumulation > 1:
-            for name, norm in (("generator", self.generator.norm), ("discriminator", self.discriminator.norm)):
-                if norm == "batch":
+            for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+                if network.sees_the_batch:
                     raise ValueError(
                         f"{name}.norm=batch normalises over the global batch, which accumulation={self.accumulation} "
                         f"splits: set accumulation=1 or {name}.norm=none"

@@ -13,6 +13,7 @@ MAX_BATCH = 1_000_000
 MAX_KIMG = 1e9
 MAX_STEPS = 1_000_000_000
 MAX_MINUTES = 1e6
+MAX_SCHEDULE = 10_000  # values of one
 MAX_FACTOR = 1e9  # of what is multiplied with float32
 MAX_WIDTH = 100.0
 MAX_DIM = 1_000_000

@@ -7,8 +7,9 @@ from torch import nn
 
 from cluster.world import World
 from spider import draws
-from spider.networks.config import DiscriminatorNetworkConfig, GeneratorNetworkConfig
+from spider.networks.config import DiscriminatorNetworkConfig, GeneratorNetworkConfig, R3ganConfig
 from spider.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.sources.source import Source
 
 
@@ -20,6 +21,8 @@ def build_generator(
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.generator"))
         frontend = source.frontend()
         shape = source.shape if frontend is None else frontend.shape
+        if isinstance(config, R3ganConfig):
+            return R3ganGenerator(config, shape, image_shape, 0, frontend)
         return DcganGenerator(config, shape, image_shape, world, frontend)
 
 
@@ -29,4 +32,6 @@ def build_discriminator(
     """A discriminator; (images [N, C, H, W], Condition) -> DOut."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
+        if isinstance(config, R3ganConfig):
+            return R3ganDiscriminator(config, image_shape, 0)
         return DcganDiscriminator(config, image_shape, world)

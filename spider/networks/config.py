@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from spider.config.section import MAX_WIDTH, Section
+from spider.errors import SpiderUsageError
 
 Layout = Literal["auto", "mnist", "celeba"]
 
@@ -24,6 +25,11 @@ class DcganGeneratorConfig(Section):
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
 
+    @property
+    def sees_the_batch(self) -> bool:
+        """Whether what an image becomes depends on the others of its batch."""
+        return self.norm == "batch"
+
 
 class DcganDiscriminatorConfig(Section):
     """DCGAN's discriminator: strided convolutions, one logit."""
@@ -36,6 +42,46 @@ class DcganDiscriminatorConfig(Section):
         description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",
     )
 
+    @property
+    def sees_the_batch(self) -> bool:
+        """Whether what an image becomes depends on the others of its batch."""
+        return self.norm == "batch"
 
-GeneratorNetworkConfig = Annotated[DcganGeneratorConfig, Field()]
-DiscriminatorNetworkConfig = Annotated[DcganDiscriminatorConfig, Field()]
+
+class R3ganConfig(Section):
+    """R3GAN's network of that role: grouped residual blocks without normalisation. Sides: 4 px times a power of 2."""
+
+    kind: Literal["r3gan"] = "r3gan"
+    width: float = Field(
+        1.0,
+        gt=0,
+        le=MAX_WIDTH,
+        description="multiplies the channels: 768 up to 32 px, then half as many at each doubling",
+    )
+    blocks: int = Field(2, ge=1, le=1000, description="residual blocks at each resolution")
+    embedding_dim: int = Field(64, ge=1, le=100_000, description="dimensions of a class, where there are classes")
+
+    @property
+    def sees_the_batch(self) -> bool:
+        """Whether what an image becomes depends on the others of its batch."""
+        return False
+
+    def plan(self, image_shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+        """Channels and groups at 4 px, 8 px, ..., up to the images' side.
+
+        Raises:
+            SpiderUsageError: the images' side is not 4 px times a power of 2.
+        """
+        _, height, width = image_shape
+        levels = max(1, height.bit_length() - 2)
+        if (height, width) != (4 << (levels - 1),) * 2:
+            raise SpiderUsageError(
+                f"kind=r3gan makes squares of 4, 8, 16, ... px, found {width}x{height}: "
+                "pack the data at another --resolution"
+            )
+        groups = [max(1, round(96 * self.width / (1 << max(0, level - 3)))) for level in range(levels)]
+        return [8 * group for group in groups], groups
+
+
+GeneratorNetworkConfig = Annotated[DcganGeneratorConfig | R3ganConfig, Field(discriminator="kind")]
+DiscriminatorNetworkConfig = Annotated[DcganDiscriminatorConfig | R3ganConfig, Field(discriminator="kind")]

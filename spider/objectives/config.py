@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from spider.config.schedule import Bounds, Schedule, largest
 from spider.config.section import MAX_FACTOR, MAX_STEPS, Section
 
 ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares", "relativistic"]
@@ -31,11 +32,11 @@ class ObjectiveConfig(Section):
 class PenaltiesConfig(Section):
     """Gradient penalties on the discriminator, all computed every `interval_steps` and scaled up by it."""
 
-    r1_gamma: float = Field(
-        0.0, ge=0, le=MAX_FACTOR, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off"
+    r1_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.0, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off"
     )
-    r2_gamma: float = Field(
-        0.0, ge=0, le=MAX_FACTOR, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off"
+    r2_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.0, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off"
     )
     gp_weight: float = Field(
         0.0, ge=0, le=MAX_FACTOR, description="weight of E (|grad D(mix)| - 1)^2, mix between real and fake; 0 = off"
@@ -50,12 +51,12 @@ class PenaltiesConfig(Section):
     @property
     def active(self) -> bool:
         """Whether any penalty is on."""
-        return max(self.r1_gamma, self.r2_gamma, self.gp_weight) > 0
+        return largest(self.r1_gamma) > 0 or self.needs_fakes
 
     @property
     def needs_fakes(self) -> bool:
         """Whether a penalty that is on looks at generated images."""
-        return max(self.r2_gamma, self.gp_weight) > 0
+        return largest(self.r2_gamma) > 0 or self.gp_weight > 0
 
     @model_validator(mode="after")
     def _own_phase_is_lazy(self) -> PenaltiesConfig:

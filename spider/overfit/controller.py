@@ -51,7 +51,7 @@ class OverfitController(Method):
         p = max(0.0, self.p + self.move * (above - below))
         self.p = p if self.config.p_max is None else min(p, self.config.p_max)
 
-    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
         """See Method."""
         if "signs/real" in sums:
             self.observe(sums["signs/real"])

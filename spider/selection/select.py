@@ -92,7 +92,7 @@ class Selection(Method):
             weights = _top(everyone.T.flatten(), k).view(-1, world.size)[:, world.rank]
         return Selected(weights, float(k if self.config.norm == "selected" else self.batch), k)
 
-    def iterated(self, step: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
         """See Method. Comes after the controller, whose p it heeds."""
         if self.config.kind == "adaptive" and (self.config.update == "step" or self.overfit.due(step)):
             self.walk(step, self.overfit.p)

@@ -44,6 +44,7 @@ class PhaseBatch:
     """What a phase drew, once, for one micro-batch of this rank's slots."""
 
     at: Address
+    images: int  # on the clock
     source: Tensor  # [n, *source.shape]
     condition: Condition
     real: Tensor | None = None  # [n, C, H, W], -1 to 1
@@ -60,6 +61,7 @@ class PhaseBatch:
         return [
             PhaseBatch(
                 at=replace(self.at, positions=self.at.positions[m::parts]),
+                images=self.images,
                 source=self.source[m::parts],
                 condition=Condition(part(self.condition.labels, m)),
                 real=part(self.real, m),

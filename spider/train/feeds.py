@@ -67,6 +67,7 @@ class Feeds:
         first = (phase.steps_before(step) + turn) * self.slots.batch
         return PhaseBatch(
             at=Address(self.config.seed, phase.name, self.slots.at(first), self.world.device),
+            images=step * self.slots.batch,
             source=self._last_source,
             condition=Condition(),
             real=None if phase.reals == "none" else self._last_real,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spider.augment.augmentation import Augmentation
+from spider.config.schedule import largest, value_at
 from spider.networks.outputs import DOut, GOut
 from spider.objectives.config import PenaltiesConfig
 from spider.objectives.objective import Objective
@@ -119,12 +120,12 @@ class DiscriminatorPenalty:
             return lambda images: self.critic.twice(images, batch, use).logits
 
         terms = []
-        if settings.r1_gamma:
+        if largest(settings.r1_gamma):
             r1 = squared_gradient(logits("r1"), given(batch.real))
-            terms.append(Term("penalty/r1", r1, coefficient=gain * settings.r1_gamma / 2))
-        if settings.r2_gamma:
+            terms.append(Term("penalty/r1", r1, coefficient=gain * value_at(settings.r1_gamma, batch.images) / 2))
+        if largest(settings.r2_gamma):
             r2 = squared_gradient(logits("r2"), given(batch.fake))
-            terms.append(Term("penalty/r2", r2, coefficient=gain * settings.r2_gamma / 2))
+            terms.append(Term("penalty/r2", r2, coefficient=gain * value_at(settings.r2_gamma, batch.images) / 2))
         if settings.gp_weight:
             real, fake = given(batch.real), given(batch.fake)
             mix = batch.at.uniform("gp.mix", ()).to(real.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import nn
 
 from cluster.engines.engine import build_engine
@@ -17,7 +19,7 @@ from spider.sources.source import Source
 from spider.train.compute import Compute
 from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker
 from spider.train.phases import Pass, Phase
-from spider.train.player import Player, make_optimizer
+from spider.train.player import Player, adam_settings
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ def _player(
     module = compute.prepared(module)
     trainable = tuple((n, p) for n, p in module.named_parameters() if p.requires_grad)
     parameters = [parameter for _, parameter in trainable]
-    adam = make_optimizer(optimizer, parameters, own_interval)
+    schedules = partial(adam_settings, optimizer, own_interval)
+    adam = torch.optim.Adam(parameters, eps=optimizer.eps, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
     engine = build_engine(kind, module, parameters, adam, world, zero_stage=config.engine.zero_stage)
     module.requires_grad_(False)
-    return Player(name, module, compute.compiled(module), trainable, adam, engine)
+    return Player(name, module, compute.compiled(module), trainable, adam, engine, schedules)

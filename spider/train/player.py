@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from cluster.engines.engine import Engine
+from spider.config.schedule import value_at
 from spider.config.schema import EmaConfig, OptimizerConfig
 
 
@@ -28,6 +30,12 @@ class Player:
     trainable: tuple[tuple[str, nn.Parameter], ...]
     optimizer: torch.optim.Optimizer
     engine: Engine
+    schedules: Callable[[int], dict[str, Any]]  # of the optimizer: its settings by the clock
+
+    def move_schedules(self, images: int) -> None:
+        """Give the optimizer the learning rate and betas of this time."""
+        for group in self.optimizer.param_groups:
+            group.update(self.schedules(images))
 
     @contextmanager
     def playing(self) -> Iterator[None]:
@@ -41,16 +49,15 @@ class Player:
                 parameter.requires_grad_(False)
 
 
-def make_optimizer(
-    config: OptimizerConfig, parameters: list[nn.Parameter], own_phase_interval: int | None
-) -> torch.optim.Adam:
-    """Adam.
+def adam_settings(config: OptimizerConfig, own_phase_interval: int | None, images: int) -> dict[str, Any]:
+    """Adam's learning rate and betas when the clock stands at `images`.
 
     With `own_phase_interval` = k the player steps k + 1 times in k iterations, the extra one for a lazy penalty, and lr
     and betas become what makes that equivalent: lr c, beta^c, c = k / (k + 1) (StyleGAN2, appendix B).
     """
     c = 1.0 if own_phase_interval is None else own_phase_interval / (own_phase_interval + 1)
-    return torch.optim.Adam(parameters, lr=config.lr * c, betas=(config.beta1**c, config.beta2**c), eps=config.eps)
+    lr, beta1, beta2 = (value_at(schedule, images) for schedule in (config.lr, config.beta1, config.beta2))
+    return {"lr": lr * c, "betas": (beta1**c, beta2**c)}
 
 
 class Ema:
@@ -63,7 +70,7 @@ class Ema:
     @torch.no_grad()
     def update(self, module: nn.Module, batch: int, images: int) -> None:
         """Move towards `module` by what `batch` more images are worth at `images` seen (StyleGAN2-ADA's rule)."""
-        half_life = self.config.half_life_kimg * 1000
+        half_life = value_at(self.config.half_life_kimg, images) * 1000
         if self.config.rampup is not None:
             half_life = min(half_life, images * self.config.rampup)
         keep = 0.5 ** (batch / half_life) if half_life > 0 else 0.0

@@ -40,18 +40,20 @@ class Stepper:
         self.warnings: list[str] = []
         self.last_k = config.batch
 
-    def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch], images: int) -> bool:
-        """One step, at `images` on the clock. Whether it was taken.
+    def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch]) -> bool:
+        """One step. Whether it was taken.
 
         A step whose loss or gradient is not finite is skipped, and leaves no trace but a warning and a count: the
         networks' buffers go back to what they were, and nothing is reported.
         """
+        images = parts[0].images
         player, scale = phase.player, self.config.compute.loss_scale
         before = [buffer.clone() for buffer in self.buffers]
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         reports: Reports = []
         if phase.fakes is not None:
             parts = [replace(part, fake=phase.fakes(part)) for part in parts]
+        player.move_schedules(images)
         player.engine.zero_grad()
         with player.playing():
             chosen = self._choose_ahead(phase, parts, images)

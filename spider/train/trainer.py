@@ -82,12 +82,12 @@ class Trainer:
             if phase.due(step):
                 for turn in range(phase.repeat):
                     parts = self.feeds.draw(phase, step, turn)
-                    self.stepper.take(phase, phase.passes_at(step), parts, self.images)
+                    self.stepper.take(phase, phase.passes_at(step), parts)
         self.images += self.config.batch
         self.ema.update(self.generator.module, self.config.batch, self.images)
         sums = self.stats.reduce()
         for method in self.methods.values():
-            method.iterated(step, sums)
+            method.iterated(step, self.images, sums)
 
     def close(self) -> None:
         """Let go of the threads and processes that read ahead."""

@@ -129,7 +129,10 @@ def test_the_order_of_images_is_the_known_one():
 
 def test_real_numbers_are_the_known_ones_up_to_rounding():
     drawn = [draws.uniform(7, "e", [5], (3,)), draws.normal(7, "e", [5], (3,))]
-    known = [[[0.0684205889701, 0.4657433629036, 0.1866069436073]], [[-2.2626230716705, 0.4946709275245, -1.7191967964172]]]
+    known = [
+        [[0.0684205889701, 0.4657433629036, 0.1866069436073]],
+        [[-2.2626230716705, 0.4946709275245, -1.7191967964172]],
+    ]
     torch.testing.assert_close(torch.stack(drawn), torch.tensor(known), rtol=0, atol=1e-6)
 
 

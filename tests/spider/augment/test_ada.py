@@ -12,6 +12,7 @@ from spider.augment.config import AdaConfig
 from spider.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.augment.operations import cut, filter_bank, reband, recolour
 from spider.augment.warp import warp
+from spider.config.schedule import Moving
 from spider.errors import SpiderUsageError
 from spider.overfit.config import OverfitConfig
 from spider.overfit.controller import OverfitController
@@ -26,7 +27,7 @@ AT = Address(1, "d_main", range(6), torch.device("cpu"))
 def test_an_operation_gives_the_recorded_images(name):
     """Every draw at one percentile, as the reference's test mode has it: there the second rotation is off."""
     operation, percentile = name.split("@")
-    operations = frozenset(PIPES.get(operation, [operation]))
+    operations = dict.fromkeys(PIPES.get(operation, [operation]), 1.0)
     u = torch.full((1, UNIFORMS), float(percentile))
     u[:, 5] = 0.5
     happens = Happening(operations, torch.erfinv(2 * u[:, :1] - 1).expand(1, NORMALS), u, torch.zeros(1, GATES), 1.0)
@@ -39,8 +40,7 @@ def test_an_operation_gives_the_recorded_images(name):
 
 
 def augmentation(p, pipe="bgcfnc", **settings):
-    control = OverfitConfig(p_start=p, p_max=None)
-    return Ada(AdaConfig(pipe=pipe, mode="fixed", control=control, **settings), 6, (3, 32, 32))
+    return Ada(AdaConfig(pipe=pipe, p=p, **settings), 6, (3, 32, 32))
 
 
 def test_at_p_0_it_is_the_identity():
@@ -81,11 +81,13 @@ def test_bands_of_gain_1_sum_to_the_image():
 def test_operations_happen_as_often_as_p_says():
     count = 4000
     u = torch.rand(3, count, GATES, generator=torch.Generator().manual_seed(0))
-    happens = Happening(frozenset(PIPES["bgcfnc"]), u[0, :, :NORMALS], u[1, :, :UNIFORMS], u[2], 0.36)
-    turned = Happening(frozenset(["rotate"]), u[0, :, :NORMALS], u[1, :, :UNIFORMS], u[2], 0.36).geometry(8, 8)
+    happens = Happening(dict.fromkeys(PIPES["bgcfnc"], 1.0), u[0, :, :NORMALS], u[1, :, :UNIFORMS], u[2], 0.36)
+    turned = Happening({"rotate": 1.0}, u[0, :, :NORMALS], u[1, :, :UNIFORMS], u[2], 0.36).geometry(8, 8)
     moved = (turned != torch.eye(3)).flatten(1).any(1).double().mean()
     assert moved == pytest.approx(0.36, abs=0.03)  # either of two rotations
     assert (happens.noise() > 0).double().mean() == pytest.approx(0.36, abs=0.03)
+    halved = Happening({"noise": 0.5}, u[0, :, :NORMALS], u[1, :, :UNIFORMS], u[2], 0.36)
+    assert (halved.noise() > 0).double().mean() == pytest.approx(0.18, abs=0.03)
     assert happens.cutout().isfinite().all(1).double().mean() == pytest.approx(0.36, abs=0.03)
 
 
@@ -104,26 +106,25 @@ def test_p_follows_the_reference_on_recorded_logits():
     found = []
     for step, (main, again) in enumerate(zip(recorded["real_logits"], recorded["real_logits_reg_phase"], strict=True)):
         signs = np.sign(np.concatenate([main, again]) if step % 16 == 0 else main)
-        controller.iterated(step, {"signs/real": torch.tensor([signs.sum(), signs.size], dtype=torch.float64)})
+        controller.iterated(step, 0, {"signs/real": torch.tensor([signs.sum(), signs.size], dtype=torch.float64)})
         if (step + 1) % 4 == 0:
             found.append(controller.p)
     np.testing.assert_allclose(found, recorded["p"], rtol=0, atol=1e-6)
 
 
-def test_p_of_an_augmentation_moves_only_if_it_is_adaptive():
+def test_p_is_steered_or_follows_a_schedule_and_is_remembered():
     signs = {"signs/real": torch.tensor([8.0, 8.0], dtype=torch.float64)}
-    ps = {}
-    for mode in ("ada", "fixed"):
-        augment = Ada(AdaConfig(mode=mode, control=OverfitConfig(p_start=0.1, interval_steps=1)), 500, (3, 32, 32))
-        augment.iterated(0, signs)
-        ps[mode] = augment.p
-        again = Ada(AdaConfig(mode=mode, control=OverfitConfig(p_start=0.1)), 500, (3, 32, 32))
+    control = OverfitConfig(p_start=0.1, interval_steps=1)
+    settings = {"adaptive": 0.101, 0.2: 0.2, Moving(linear=(0.0, 0.5), until_kimg=1): 0.25}
+    for p, expected in settings.items():
+        augment, again = (Ada(AdaConfig(p=p, control=control), 500, (3, 32, 32)) for _ in range(2))
+        augment.iterated(0, 500, signs)
+        assert augment.p == pytest.approx(expected)
         again.load(augment.state())
         assert again.p == augment.p
-    assert ps == {"ada": pytest.approx(0.101), "fixed": 0.1}
 
 
 def test_images_too_small_for_the_band_filters_are_refused():
     with pytest.raises(SpiderUsageError, match="imgfilter of pipe bgcf needs images of more than 21 px, found 20 px"):
         Ada(AdaConfig(pipe="bgcf"), 6, (3, 32, 20))
-    Ada(AdaConfig(pipe="bgcf", without=("imgfilter",)), 6, (3, 32, 20))
+    Ada(AdaConfig(pipe="bgcf", strengths={"imgfilter": 0}), 6, (3, 32, 20))

@@ -16,7 +16,7 @@ from spider.draws import torch_seed
 from spider.images import to_float
 from spider.train.dry_run import dry_run
 from spider.train.passes import DiscriminatorPenalty
-from spider.train.player import Ema, make_optimizer
+from spider.train.player import Ema, adam_settings
 from spider.train.terms import Term
 from spider.train.trainer import Trainer
 
@@ -83,11 +83,31 @@ def test_average_has_the_half_life_it_claims():
 
 
 def test_a_penalty_of_its_own_corrects_lr_and_betas():
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
-    adam = make_optimizer(OptimizerConfig(lr=0.01, beta1=0.5, beta2=0.99), parameters, 16)
-    assert adam.defaults["lr"] == pytest.approx(0.01 * 16 / 17)
-    assert adam.defaults["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
-    assert make_optimizer(OptimizerConfig(lr=0.01), parameters, None).defaults["lr"] == 0.01
+    adam = adam_settings(OptimizerConfig(lr=0.01, beta1=0.5, beta2=0.99), 16, 0)
+    assert adam["lr"] == pytest.approx(0.01 * 16 / 17)
+    assert adam["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
+    assert adam_settings(OptimizerConfig(lr=0.01), None, 0)["lr"] == 0.01
+
+
+def test_schedules_move_with_the_clock(digits):
+    """Learning rate and betas in the optimizer, gamma in the penalty's weight."""
+    overrides = [
+        "g_optimizer.lr={linear: [2e-3, 1e-3], until_kimg: 0.032}",
+        "d_optimizer.beta2={steps: [[0, 0.9], [0.03, 0.99]]}",
+        "penalties.r1_gamma={cosine: [2, 1], until_kimg: 0.032}",
+        "penalties.r2_gamma=0",
+    ]
+    trainer = trainer_for(digits, overrides)
+    lrs, betas, gammas = [], [], []
+    for step in range(4):
+        (term,) = trainer.plan.phases[0].passes[1].run(trainer.feeds.draw(trainer.plan.phases[0], step, 0)[0]).terms
+        gammas.append(2 * term.coefficient)
+        trainer.iterate()
+        lrs.append(trainer.generator.optimizer.param_groups[0]["lr"])
+        betas.append(trainer.discriminator.optimizer.param_groups[0]["betas"][1])
+    assert lrs == pytest.approx([2e-3, 1.5e-3, 1e-3, 1e-3])
+    assert betas == [0.9, 0.9, 0.99, 0.99]
+    assert gammas == pytest.approx([2, 1.5, 1, 1])
 
 
 def one_interval(data, overrides, monkeypatch):
