@@ -9,7 +9,7 @@ from spider.config.section import MAX_FACTOR, MAX_KIMG, MAX_STEPS, Section
 
 
 class OverfitConfig(Section):
-    """p measures overfitting and steers selection.kind=adaptive, nothing else: no image is augmented.
+    """The rule of p, which grows with overfitting. This p steers selection.kind=adaptive; ADA has one of its own.
 
     eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts).
     """
