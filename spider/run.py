@@ -25,6 +25,7 @@ batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This modul
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 
 _SUFFIX = "-kimg"
+STATE_FORMAT = 2  # of what a checkpoint holds; grows when seeds mean other numbers
+
 _RUNS_NAMED = 5  # in an error
 _FAILURE_LETTERS = 2000  # of a line that says what ended a run
 
@@ -184,6 +187,20 @@ def resolve(name: str) -> RunRef:
     batch = directory.config().batch
     due = [checkpoint for checkpoint in names if images <= images_of(checkpoint) < images + batch]
     return RunRef(directory, _present(due[0] if due else checkpoint_name(images), names, name))
+
+
+def require_format(state: Mapping[str, Any], where: str | Path) -> None:
+    """Refuse the state of a run whose random numbers were others. `where` names it.
+
+    Raises:
+        SpiderError: it is of another format; format 1 drew from numpy's generator.
+    """
+    found = state.get("format", 1)
+    if found != STATE_FORMAT:
+        raise SpiderError(
+            f"{where}: of another version (format {found} of a run's state; this one has {STATE_FORMAT}), whose random "
+            "numbers were others: neither its images nor its training can be continued; use the version that made it"
+        )
 
 
 def no_run(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import FrozenGenerator
 from spider.inputs import at_key, find_source, note_places
 from spider.networks.build import build_generator
-from spider.run import resolve
+from spider.run import require_format, resolve
 from spider.sources.cauchy import Cauchy
 from spider.sources.config import (
     CauchyConfig,
@@ -79,6 +79,7 @@ def open_generator(
     with at_key(str(ref.directory.path)):
         config, named, inputs = find_source(ref.directory, source_place, world, progress)
     snapshot = CheckpointStore(ref.directory.checkpoints, World.single(device)).load(ref.checkpoint)
+    require_format(snapshot.state, run)
     channels, height, width = snapshot.state["image_shape"]
     shape = (channels, height, width)
     weights = snapshot.tensors["generator_ema"]

@@ -15,6 +15,7 @@ from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
 from spider.method import Method
 from spider.overfit.controller import OverfitController
+from spider.run import STATE_FORMAT, require_format
 from spider.selection.select import Selection
 from spider.sources.build import build_source
 from spider.train.compute import Compute
@@ -118,6 +119,7 @@ class Trainer:
                 "d_optimizer": d_moments,
             },
             state={
+                "format": STATE_FORMAT,
                 "images": self.images,
                 "image_shape": list(self.image_shape),
                 "inputs": self._inputs(),
@@ -129,6 +131,7 @@ class Trainer:
 
     def load(self, snapshot: Snapshot) -> None:
         """Take over a state. Raises SpiderError if it belongs to other data or another source."""
+        require_format(snapshot.state, "the checkpoint")
         for what, mine in self._inputs().items():
             if (theirs := snapshot.state["inputs"][what]) != mine:
                 way = f"give the {what} that it began with"

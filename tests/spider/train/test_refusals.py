@@ -122,3 +122,13 @@ def test_images_may_move_but_must_stay_what_they_are(digits, tmp_path):
     (run / "inputs.json").unlink()  # as of a run that an older version made
     with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
         api.train(None, run, data=tmp_path / "other")
+
+
+def test_a_run_of_other_random_numbers_is_refused_by_name(digits, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as older:
+        older.setattr("spider.train.trainer.STATE_FORMAT", 1)
+        api.train("dcgan", run, data=digits, overrides=SMALL)
+    for verb in (lambda: api.train(None, run, kimg="+0.016"), lambda: api.generate(run, out=tmp_path / "out")):
+        with pytest.raises(SpiderError, match=r"of another version \(format 1 of a run's state; this one has 2\)"):
+            verb()
