@@ -2,10 +2,10 @@
 
     CACHE/packed/<key>/<name>/        index.json, shards, contact sheet (see shards.pack)
 
-`key` stands for the place, its content as far as that shows without reading it, and the options: what changes any of
-them is packed anew. A pack that was stopped goes on where it was. Of several processes that need the same images, on
-one machine or on many that share the cache, one packs and the others wait for it. To choose a crop, a subset or the
-place, use `spider pack` first.
+`key` stands for the place, its content as far as that shows without reading it, the options, and the rules of packing:
+what changes any of them is packed anew. A pack that was stopped goes on where it was. Of several processes that need
+the same images, on one machine or on many that share the cache, one packs and the others wait for it. To choose a crop,
+a subset or the place, use `spider pack` first.
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ def _pack_once(path: str | Path, resolution: int | None, channels: Channels | No
 
 def _copy_of(source: Source, path: str, resolution: int | None, channels: Channels | None) -> Path:
     """Where the packed copy of a source lies, or will."""
-    about = json.dumps([source.kind, path, source.stamp(), resolution, channels])
+    from shards.images import RULES
+
+    about = json.dumps([source.kind, path, source.stamp(), resolution, channels, RULES])
     return cache_directory("packed") / hashlib.sha256(about.encode()).hexdigest()[:16] / source.name
 
 
