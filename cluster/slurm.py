@@ -103,7 +103,7 @@ class SlurmRequest(BaseModel):
     tasks_per_node: PositiveInt | None = None  # ranks of a training on every node; None: one for each GPU, or one
     gpus_per_node: NonNegativeInt = 0
     cpus_per_task: PositiveInt | None = None
-    mem_gb: NonNegativeFloat | None = None  # per node; 0: all that it has
+    mem_gb: Annotated[NonNegativeFloat, Field(allow_inf_nan=False)] | None = None  # per node; 0: all that it has
     partition: _Text | None = None
     account: _Text | None = None
     qos: _Text | None = None
@@ -128,9 +128,8 @@ def read_request(text: str) -> SlurmRequest:
     Raises:
         ClusterUsageError: one line with the key, the value found and what would be valid.
     """
-    path = Path(text)
-    if path.is_file():
-        return _validated(_yaml(path), text)
+    if os.path.isfile(text):  # unlike Path's, it takes a text that is too long for a name
+        return _validated(_yaml(Path(text)), text)
     if "=" not in text:
         raise ClusterUsageError(f"{text}: neither a file nor KEY=VALUE,KEY=VALUE; keys: {', '.join(_keys())}")
     return _validated(_pairs(text), "slurm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,4 +167,4 @@ def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
 
 
 def _has_name(word: str) -> bool:
-    return "=" in word and not Path(word).exists() and "://" not in word.partition("=")[0]
+    return "=" in word and not os.path.exists(word) and "://" not in word.partition("=")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,7 +182,7 @@ def _how_far(summary: RunSummary, outcome: str) -> str:
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The configuration, if the first word is one, and the overrides."""
-    if words and ("=" not in words[0] or Path(words[0]).is_file()):
+    if words and ("=" not in words[0] or os.path.isfile(words[0])):
         return words[0], list(words[1:])
     return None, list(words)
 

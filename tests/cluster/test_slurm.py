@@ -53,6 +53,17 @@ def test_time_has_slurms_forms(text: str, expected: int) -> None:
     assert minutes(text) == expected
 
 
+def test_a_line_may_be_longer_than_a_file_name() -> None:
+    lines = [f"module load part/{number}" for number in range(300)]
+    assert len(read_request(f"time=5,setup=[{','.join(lines)}]").setup) == 300
+
+
+@pytest.mark.parametrize("amount", ["inf", "nan", "-1", "x"])
+def test_an_amount_of_memory_is_a_finite_number(amount: str) -> None:
+    with pytest.raises(ClusterUsageError, match=r"^slurm: mem_gb: "):
+        read_request(f"time=5,mem_gb={amount}")
+
+
 @pytest.mark.parametrize("text", ["", "2h", "1:2:3:4", "-5", "1-", "1.5", "unlimited"])
 def test_other_times_are_refused_with_the_forms(text: str) -> None:
     with pytest.raises(ClusterUsageError, match=r"^slurm: time: a time is MINUTES, .*, found '"):

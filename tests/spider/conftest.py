@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -29,6 +30,24 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+WORK = (
+    "spider.api.checkpoint_bytes",
+    "shards.pack.open_series",
+    "shards.verify.map_ordered",
+    "spider.compare_figure.Figure",
+    "spider.demo.story.demo",
+    "spider.evaluation.evaluate_images",
+    "spider.frozen.FrozenGenerator.__call__",
+    "spider.launch.submit_command",
+    "spider.pipeline.submit_command",
+    "spider.train.dry_run.dry_run",
+    "spider.train.loop.train",
+    "sweeps.neighbors._load",
+    "sweeps.sweep.sweep",
+    "sweeps.sweep_cost.sweep_cost",
+)  # of every verb, as checks end and it begins
+
+
 class WorkBegan(Exception):
     """All checks have passed, and the work of a verb would begin."""
 
@@ -45,22 +64,9 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> type[WorkBegan]:
 
     for module, opener in ((evaluation, "load_embedding"), (build, "open_generator")):
         monkeypatch.setattr(module, opener, cache(getattr(module, opener)))  # slow, and called for every value
-    for work in (
-        "spider.api.checkpoint_bytes",
-        "shards.pack.open_series",
-        "shards.verify.map_ordered",
-        "spider.compare_figure.Figure",
-        "spider.demo.story.demo",
-        "spider.evaluation.evaluate_images",
-        "spider.frozen.FrozenGenerator.__call__",
-        "spider.launch.submit_command",
-        "spider.pipeline.submit_command",
-        "spider.train.dry_run.dry_run",
-        "spider.train.loop.train",
-        "sweeps.neighbors._load",
-        "sweeps.sweep.sweep",
-        "sweeps.sweep_cost.sweep_cost",
-    ):
+    for work in WORK:
+        resolve_name(work)  # a module that is first imported below would keep what stands in for another's work
+    for work in WORK:
         monkeypatch.setattr(work, begin)
     monkeypatch.setattr("socket.create_connection", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)

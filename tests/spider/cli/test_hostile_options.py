@@ -140,3 +140,11 @@ def names_it(line, what, value):
     parts = [part[:10] for part in re.split(r"[=@,./\s]", value) if part] or [""]
     named = option in line.replace("-", "_").lower() or any(part in line or repr(part)[1:-1] in line for part in parts)
     return named or "say what to train" in line
+
+
+@pytest.mark.parametrize("verb", ["train", "launch"])
+def test_a_first_override_may_be_longer_than_a_file_name(places, no_work, verb):
+    words = [f"data.path={places['digits']}" + "/." * 2500, f"--run={places['run']}", "log.samples=0"]
+    code, said = run([verb, *words, *(["--slurm=local"] if verb == "launch" else [])])
+    assert code == 2
+    assert "log.samples" in said
