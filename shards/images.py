@@ -40,7 +40,17 @@ FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"}
 # Images that are passed over, and what to do about it
-NOT_READ = {".npy": "save the arrays as PNG", **dict.fromkeys((".raw", ".dng", ".psd"), "convert to PNG")}
+NOT_READ = {
+    **dict.fromkeys(
+        (".raw", ".dng", ".cr2", ".nef", ".arw", ".psd", ".jp2", ".jxl", ".exr", ".svg", ".tga", ".dcm"),
+        "convert to PNG",
+    ),
+    **dict.fromkeys(
+        (".npy", ".npz", ".h5", ".hdf5", ".mdb", ".mat", ".parquet", ".tfrecord"), "save the images as PNG"
+    ),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "take frames, with ffmpeg -i FILE frames/%06d.png"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack"),
+}
 if features.check("avif"):
     FORMATS.append("AVIF")
     SUFFIXES |= {".avif", ".avifs"}

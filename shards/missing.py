@@ -9,13 +9,15 @@ from pathlib import Path
 def no_such(path: str | Path, what: str = "folder") -> str:
     """`runs/lettres: no such folder; did you mean runs/letters?`"""
     place = Path(path)
-    if place.exists():
-        return f"{path}: not a {what}"
-    if place.is_symlink():
-        return f"{path}: a link to {place.readlink()}, which is not there"
     try:
+        if place.exists():
+            return f"{path}: not a {what}"
+        if place.is_symlink():
+            return f"{path}: a link to {place.readlink()}, which is not there"
         beside = {child.name.lower(): child for child in place.parent.iterdir()}
-    except OSError:
+    except PermissionError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    except (OSError, ValueError):
         return f"{path}: no such {what}, nor {place.parent}"
     close = [str(beside[name]) for name in difflib.get_close_matches(place.name.lower(), beside, n=3)]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

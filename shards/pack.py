@@ -42,12 +42,14 @@ from shards.index import (
     VectorRecord,
     write_index,
 )
-from shards.listing import BadFile, Labels, Listing
+from shards.labels import Labels
+from shards.listing import BadFile, Listing
 from shards.order import subset_rank
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import Sample, build_sample, fingerprint
 from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal, open_series
-from shards.sources import FolderSource, Source, open_source
+from shards.source import Source
+from shards.sources import FolderSource, open_source
 from shards.survey import Decision, decide
 from shards.vectors import write_vectors
 
@@ -355,20 +357,21 @@ def _report(job: _Job, bad: list[BadFile]) -> None:
     if len(bad) > _BAD_SHOWN:
         job.say(f"bad: {len(bad) - _BAD_SHOWN} more, all in {job.out / BAD_NAME}")
     listing = job.source.listing
-    if listing.unlabelled:
-        job.say(f"{listing.unlabelled} of {len(listing.items)} images have no label, and are kept without one")
+    for remark in listing.remarks:
+        job.say(remark)
     if listing.passed_over:
-        types = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in listing.passed_over.items())
-        total = sum(listing.passed_over.values())
-        job.say(f"{total} other files are no images by their names, and were passed over: {types}{_advice(listing)}")
+        job.say(_passed_over(listing))
 
 
-def _advice(listing: Listing) -> str:
-    """What to do about passed-over files that are images of a kind."""
-    if not any(suffix in listing.passed_over for suffix in NOT_READ):
-        return ""
-    known = ", ".join(f"{suffix}: {advice}" for suffix, advice in NOT_READ.items() if suffix in listing.passed_over)
-    return f" ({known})"
+def _passed_over(listing: Listing) -> str:
+    """How many files are no images by their names, by type, and what to do about those that hold images after all."""
+    types = ", ".join(f"{count:,} {suffix}" for suffix, count in listing.passed_over.items())
+    suffixes_of: dict[str, list[str]] = {}
+    for suffix in listing.passed_over.keys() & NOT_READ.keys():
+        suffixes_of.setdefault(NOT_READ[suffix], []).append(suffix)
+    advice = "".join(f"; {', '.join(sorted(suffixes))}: {what}" for what, suffixes in sorted(suffixes_of.items()))
+    total = sum(listing.passed_over.values())
+    return f"{total:,} other files are no images by their names, and were passed over: {types}{advice}"
 
 
 def _vectors(job: _Job, bad: list[BadFile]) -> VectorRecord | None:
@@ -424,4 +427,5 @@ def _keep_what_is_there(job: _Job) -> DatasetIndex:
 
 def _nothing_left(source: Source, bad: list[BadFile]) -> ShardsError:
     first = f"; the first of {len(bad)} bad files is {bad[0].name}: {bad[0].reason}" if bad else ""
-    return ShardsError(f"{source.kind} {source.name}: no image that can be packed{first}")
+    others = f"; {_passed_over(source.listing)}" if source.listing.passed_over else ""
+    return ShardsError(f"{source.kind} {source.name}: no image that can be packed{first}{others}")

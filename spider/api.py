@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cluster.submission import Submission
     from cluster.world import World
     from shards.index import Crop, DatasetIndex, Encoding
-    from shards.listing import Labels
+    from shards.labels import Labels
     from shards.verify import Report
     from spider import weights
     from spider.compare import Comparison

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
+import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from PIL import Image
 from shards.pack import pack
 
 MakeImages = Callable[..., Path]
+MakeArchive = Callable[..., Path]
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -81,3 +85,31 @@ def tree() -> Callable[[Path], dict[str, str]]:
         return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     return hash_files
+
+
+@pytest.fixture
+def tar_of(tmp_path) -> MakeArchive:
+    """A tar of members: their names, or tarfile's notion of them, and their bytes."""
+
+    def make(members: list[tuple[Any, bytes]], name: str = "set.tar") -> Path:
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, data in members:
+                info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, BytesIO(data))
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def zip_of(tmp_path) -> MakeArchive:
+    """A zip of members: their names, or zipfile's notion of them, and their bytes."""
+
+    def make(members: list[tuple[Any, bytes | str]], name: str = "set.zip") -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, data in members:
+                archive.writestr(member, data)
+        return tmp_path / name
+
+    return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -73,18 +74,38 @@ def test_paths_that_would_share_a_key_get_one_each():
     assert len({item.key for item in listing.items}) == 2
 
 
-@given(st.lists(st.text("ab._/-", min_size=1, max_size=8), max_size=12, unique=True))
-def test_no_two_images_have_one_key(names):
-    plain = sorted({name for name in (safe_name(f"{name}.png") for name in names) if name})
-    found = keys(*plain)
+@given(st.lists(st.text("aAé\u0301b._/- \\x0鋼", min_size=1, max_size=8), max_size=12, unique=True), st.data())
+def test_no_two_images_have_one_key(names, data):
+    """Nor where a file is named by the key that another got; a path without dots is its own key."""
+    plain = {name for name in (safe_name(f"{name}.{suffix}") for name in names for suffix in ("png", "jpg")) if name}
+    items = listed("Z/0.png", "0.png", *plain).items
+    copied = [item.key for item in data.draw(st.lists(st.sampled_from(items), max_size=4))]
+    items = listed("Z/0.png", "0.png", *plain, *(f"{key}.png" for key in copied)).items
+    found = [item.key for item in items]
     assert len(set(found)) == len(found)
-    assert all("." not in key and len(key.encode()) <= MAX_KEY_BYTES for key in found)
+    assert all("." not in key and 0 < len(key.encode()) <= MAX_KEY_BYTES for key in found)
+    stems = Counter(item.name.rsplit(".", 1)[0].replace(".", "_") for item in items)
+    assert all(item.key == stem for item in items if stems[stem := item.name.rsplit(".", 1)[0]] == 1)
+
+
+def test_a_file_named_by_the_key_of_another_gets_its_own():
+    _, renamed = keys("x.jpg", "x.png")
+    assert len(set(keys("x.jpg", "x.png", f"{renamed}.png"))) == 3
+
+
+def test_twins_are_packed_and_named():
+    """A photo and its mask."""
+    listing = listed("1.jpg", "1.png", "2.png")
+    assert len(listing.items) == 3
+    assert listing.remarks == [
+        "warning: 2 images differ from another in the suffix of their name only, and are all packed: 1.jpg, 1.png"
+    ]
 
 
 def test_what_is_no_image_is_passed_over_and_counted():
     listing = listed("1.png", "notes.txt", ".hidden.png", "__MACOSX/1.png", "sub/.cache/2.png")
     assert [item.name for item in listing.items] == ["1.png"]
-    assert listing.passed_over == {".png": 3, ".txt": 1}
+    assert listing.passed_over == {"hidden": 3, ".txt": 1}
 
 
 def test_a_name_that_is_no_text_is_bad():
@@ -100,7 +121,9 @@ def test_dataset_json_decides_the_labels(folder):
     listing = listed(*names, labels=[["0/1.png", 4], ["1/3.png", 0]])
     assert [(item.key, item.label) for item in listing.items] == [("0/1", 4), ("0/2", -1), ("1/3", 0)]
     assert listing.classes == ["0", "1", "2", "3", "4"]
-    assert listing.unlabelled == 1
+    assert listing.remarks == [
+        f"1 of 3 images have no label in {folder}dataset.json, and are kept without one; the first is {folder}0/2.png"
+    ]
     assert listing.bad == []
     assert listed(*names, labels=None).classes == []
     assert listing.passed_over == {}
@@ -126,18 +149,62 @@ def test_vectors_are_kept_if_they_are_asked_for(rows):
 
     listing = with_labels("vector")
     assert [item.vector for item in listing.items] == [(1.0, 0.5), (0.0, 2.0), ()]
-    assert (listing.vector_dim, listing.unlabelled, listing.classes) == (2, 1, [])
+    assert (listing.vector_dim, len(listing.remarks), listing.classes) == (2, 1, [])
     assert [item.vector for item in with_labels("none").items] == [()] * 3
-    with pytest.raises(ShardsError, match="--labels vector keeps such labels, --labels none drops them"):
+    with pytest.raises(
+        ShardsError, match="`spider pack --labels vector` keeps such labels, `--labels none` drops them"
+    ):
         with_labels("class")
 
 
-@pytest.mark.parametrize(
-    "labels", [[["1.png", 0.5]], [["1.png", -1]], [["1.png", True]], [["other.png", 1]], [["1.png"]], "x", 3]
-)
+@pytest.mark.parametrize("labels", [
+    [["1.png", 0.5]], [["1.png", -1]], [["1.png", True]], [["other.png", 1]], [["1.png"]], "x", 3, {"1.png": 1},
+    [["1.png", "\ud800"]], [["1.png", ""]], [["1.png", "a\x1b"]], [["1.png", 1], ["1.png", 2]], [[]], [1],
+])  # fmt: skip
 def test_a_wrong_dataset_json_is_refused(labels):
     with pytest.raises(ShardsError, match=r"^dataset\.json: "):
         listed("1.png", "dataset.json", labels=labels)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"[" * 100_000, b"\xff", b'{"labels": 1e999}', b"1" * 5000])
+def test_a_file_that_is_no_dataset_json_is_refused(content):
+    with pytest.raises(ShardsError, match=r'^dataset\.json: not {"labels"'):
+        list_files(["1.png", "dataset.json"], [], lambda _: content)
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    assert [item.label for item in listed("1.png", "2.png", "dataset.json", labels=[["1.png", 2.0]]).items] == [2, -1]
+
+
+@pytest.mark.parametrize(("labels", "unlabelled"), [(None, 0), ([], 0), ([["1.png", None]], 1)])
+def test_labels_that_are_all_missing_are_none(labels, unlabelled):
+    listing = listed("1.png", "dataset.json", labels=labels)
+    assert (listing.items[0].label, listing.classes, len(listing.remarks)) == (-1, [], unlabelled)
+    with pytest.raises(ShardsError, match="labels=vector: no image has a label"):
+        list_files(["1.png", "dataset.json"], [], lambda _: json.dumps({"labels": labels}).encode(), "vector")
+
+
+def test_entries_that_name_no_image_are_counted():
+    listing = listed("1.png", "dataset.json", labels=[["1.png", 0], ["gone.png", 1], ["gone too.png", 1]])
+    assert listing.remarks == ["dataset.json: 2 of 3 entries name no image; the first is gone.png"]
+
+
+def test_an_accent_may_be_spelled_in_two_ways():
+    """macOS stores names in the other way."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert listed(f"{apart}.png", "dataset.json", labels=[[f"{composed}.png", 3]]).items[0].label == 3
+    both = listed(
+        f"{apart}.png", f"{composed}.png", "dataset.json", labels=[[f"{composed}.png", 3], [f"{apart}.png", 4]]
+    )
+    assert {item.key: item.label for item in both.items} == {apart: 4, composed: 3}
+
+
+def test_classes_that_look_alike_are_kept_apart_and_named():
+    listing = listed("Cat/1.png", "cat/1.png", "dog/1.png", "caf\u00e9/1.png", "cafe\u0301/1.png")
+    assert len(listing.classes) == 5
+    assert len(listing.remarks) == 1
+    assert "differ only in case or in the spelling" in listing.remarks[0]
+    assert "Cat (43 61 74), cat (63 61 74)" in listing.remarks[0]
 
 
 def test_a_file_that_names_other_images_is_quoted():
@@ -145,7 +212,9 @@ def test_a_file_that_names_other_images_is_quoted():
         listed("1.png", "dataset.json", labels=[["other.png", 1]])
 
 
-@pytest.mark.parametrize("vectors", [[[1], [1, 2]], [["x"], [1]], [[], []], [[True], [1]]])
+@pytest.mark.parametrize("vectors", [
+    [[1], [1, 2]], [["x"], [1]], [[], []], [[True], [1]], [[float("nan")], [1]], [[10**400], [1]], [[1e39], [1]],
+])  # fmt: skip
 def test_vectors_that_are_none_are_refused(vectors):
     rows = json.dumps({"labels": [["1.png", vectors[0]], ["2.png", vectors[1]]]}).encode()
     with pytest.raises(ShardsError, match=r"^dataset\.json: the label of "):
