@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
 import struct
+import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -82,18 +84,18 @@ def _open_as_nobody(path):
     os._exit(9)
 
 
-def test_a_very_deep_folder_is_read(tmp_path, picture, encoded):
-    deep = tmp_path / "files"
-    deep.mkdir()
-    inner = os.open(deep, os.O_RDONLY)
-    for _ in range(1100):  # deeper than Python's calls may be nested
-        os.mkdir("d", dir_fd=inner)
-        inner, outer = os.open("d", os.O_RDONLY, dir_fd=inner), inner
-        os.close(outer)
-    os.close(inner)
-    deepest = deep.joinpath(*["d"] * 1100)
-    (deepest / "0.png").write_bytes(encoded(picture(0)))
-    assert [item.key for item in open_source(deep).listing.items] == ["0"]
+def test_folders_may_be_nested_deeper_than_calls(tmp_path, picture, encoded):
+    folder = tmp_path.joinpath(*["d"] * 60)
+    folder.mkdir(parents=True)
+    (folder / "0.png").write_bytes(encoded(picture(0)))
+    limit = sys.getrecursionlimit()
+    depth = len(inspect.stack(0))
+    try:
+        sys.setrecursionlimit(depth + 50)
+        source = open_source(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [item.key for item in source.listing.items] == ["0"]
 
 
 def test_a_name_that_is_no_utf8_is_written_in_ascii(files, tmp_path):
@@ -209,6 +211,8 @@ def test_a_packed_set_can_be_packed_again(packed, tmp_path):
     ("/no/such/folder", "/no/such/folder: no such file or folder"),
     ("imagefolder:foo", "imagefolder is no kind of source: builtin, torchvision, or a path alone$"),
     ("imagefolder:/", "imagefolder is no kind of source: .*; did you mean /"),
+    ("/tmp/" + "x" * 300, "no such file or folder, nor /tmp"),
+    ("a\0b", "no such file or folder"),
     ("bultin:digits", r"did you mean builtin:digits\?$"),
 ])  # fmt: skip
 def test_unknown_sources_are_named(spec, message):
