@@ -29,7 +29,7 @@ from spider.files import cache_directory
 if TYPE_CHECKING:
     from cluster.world import World
     from shards.dataset import ShardDataset
-    from shards.sources import Source
+    from shards.source import Source
 
 T = TypeVar("T")
 Channels = Literal[1, 3]
