@@ -137,7 +137,7 @@ def evaluate(
         )
     provenance |= {
         "reference": "training" if reference is None else "given",
-        "notes": _notes(shape, against.index.shape),
+        "notes": size_notes(shape, against.index.shape),
         **_surroundings(world),
     }
     return Evaluation(results, provenance)
@@ -202,15 +202,13 @@ def _training_images(
     return ShardDataset(found.packed)
 
 
-def _notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
+def size_notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
     """What a reader must know of the sizes and channels [C, H, W] of two sets."""
     if shape == reference:
         return []
     mine, other = (f"{w}x{h} {'grey' if c == 1 else 'RGB'}" for c, h, w in (shape, reference))
-    note = (
-        f"the images are {mine}, the reference {other}: the embedding sees both at one size, but what a resize blurs "
-    )
-    return [note + "counts, so compare this number with none that was measured at another size"]
+    what = f"the images are {mine}, the reference {other}: the embedding resizes both, and what that blurs changes the"
+    return [f"{what} number; compare it only with numbers that were measured at these sizes"]
 
 
 def _surroundings(world: World) -> dict[str, Any]:

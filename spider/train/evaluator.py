@@ -15,7 +15,7 @@ from shards.dataset import ShardDataset
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
-from spider.evaluation import open_embedding
+from spider.evaluation import open_embedding, size_notes
 from spider.files import cache_directory
 from spider.heartbeat import Heartbeat
 from spider.metrics.evaluate import evaluate_images
@@ -104,7 +104,12 @@ class Evaluator:
         )
         self.owed = False
         if trainer.world.is_main:
-            provenance = {**generator.provenance(), "images": trainer.images, "versions": versions()}
+            notes = size_notes(trainer.image_shape, self.reference.index.shape)
+            if self.best is None:  # the first time
+                for note in notes:
+                    record.say(f"warning: {note}")
+            about = {"images": trainer.images, "notes": notes, "versions": versions()}
+            provenance = {**generator.provenance(), **about}
             file = self.directory.evaluations / f"{name}.json"
             # The file comes after the curves. So if it is there, they have the point, and a kill came before the save
             record.evaluation([result.to_json() for result in results], drawn=file.exists())

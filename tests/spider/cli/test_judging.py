@@ -83,6 +83,16 @@ def test_another_size_than_the_references_is_said(spider, runs, digits, tmp_path
     assert "reference 8x8" not in spider(*words, digits).out
 
 
+def test_a_training_says_that_its_reference_has_another_size(spider, digits, tiny, tmp_path):
+    spider("pack", digits, tmp_path / "larger", "--resolution", "16")
+    measured = ["evaluate.every_kimg=0.04", "evaluate.embedding=offline", "evaluate.count=16"]
+    words = ["--data", digits, "--kimg", "0.08", *tiny, *measured, f"evaluate.reference={tmp_path / 'larger'}"]
+    done = spider("train", "dcgan", "--run", tmp_path / "run", *words)
+    assert done.err.count("warning: the images are 8x8 grey, the reference 16x16 grey") == 1
+    [first, *_] = sorted((tmp_path / "run" / "evaluations").iterdir())
+    assert json.loads(first.read_text())["provenance"]["notes"]
+
+
 def test_figures_bring_their_metric(spider, runs, tmp_path):
     words = [
         "evaluate",

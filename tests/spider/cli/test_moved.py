@@ -134,6 +134,21 @@ def test_training_images_that_moved_are_named_to_evaluate(spider, place, forget)
     assert spider("evaluate", place / "fed", *OFFLINE).code == 0
 
 
+def test_a_reference_that_moved_is_named_by_its_key(spider, place, forget, tmp_path, tiny):
+    reference = pictures(tmp_path / "reference", 5)
+    measured = ["evaluate.every_kimg=0.04", "evaluate.embedding=offline", "evaluate.count=16"]
+    run = ["train", "--run", tmp_path / "run", "--kimg"]
+    words = ["dcgan", "--data", place / "reals", *tiny, *measured, f"evaluate.reference={reference}"]
+    assert spider(*run, "0.04", *words).code == 0
+    forget()
+    reference.rename(tmp_path / "elsewhere")
+    lost = spider(*run, "0.08")
+    assert (lost.code, "evaluate.reference=PLACE" in lost.error, str(reference) in lost.error) == (2, True, True)
+    assert spider(*run, "0.08", f"evaluate.reference={tmp_path / 'elsewhere'}").code == 0
+    other = spider(*run, "0.12", f"evaluate.reference={place / 'source'}")
+    assert (other.code, other.error.startswith("error: evaluate.reference: the run has the images of")) == (2, True)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_another_source_is_refused_and_both_are_named(verbs, place, verb):
     other = pictures(place / "other", 7)

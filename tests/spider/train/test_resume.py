@@ -455,7 +455,7 @@ def test_another_configuration_is_refused_with_the_difference(digits, uninterrup
 
 def test_other_data_is_refused(digits, patches, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
-    with pytest.raises(SpiderError, match="was trained on other images"):
+    with pytest.raises(SpiderError, match="data: the checkpoint was trained on"):
         run(patches, tmp_path / "run", ["kimg=2"])
 
 
