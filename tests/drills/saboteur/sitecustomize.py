@@ -76,7 +76,9 @@ def spoil_trainer(module):
 
     def spoilt_draw(self, phase, step, turn):
         parts = draw(self, phase, step, turn)
-        return [replace(part, source=part.source * float("nan")) if due("nan", images[0]) else part for part in parts]
+        if phase.reals == "none" or not due("nan", images[0]):
+            return parts
+        return [replace(part, real=part.real * float("nan")) for part in parts]
 
     def spoilt_open(self, step):
         reals, sources = open_streams(self, step)
