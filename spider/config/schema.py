@@ -18,6 +18,7 @@ from spider.config.section import (
     MAX_FACTOR,
     MAX_KIMG,
     MAX_MINUTES,
+    MAX_RATE,
     MAX_STEPS,
     OptionalPlace,
     Place,
@@ -53,7 +54,7 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Adam."""
 
-    lr: Annotated[Schedule, Bounds(gt=0, le=MAX_FACTOR)] = Field(2e-4, description="learning rate")
+    lr: Annotated[Schedule, Bounds(gt=0, le=MAX_RATE)] = Field(2e-4, description="learning rate")
     beta1: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.5, description="decay of the gradient's mean")
     beta2: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.999, description="decay of the gradient's square")
     eps: float = Field(1e-8, gt=0, le=MAX_FACTOR, description="added to the root of the gradient's square")

@@ -14,6 +14,7 @@ MAX_KIMG = 1e9
 MAX_STEPS = 1_000_000_000
 MAX_MINUTES = 1e6
 MAX_SCHEDULE = 10_000  # values of one
+MAX_RATE = 1e30  # of learning: float32 holds it
 MAX_FACTOR = 1e9  # of what is multiplied with float32
 MAX_WIDTH = 100.0
 MAX_DIM = 1_000_000
