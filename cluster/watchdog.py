@@ -59,6 +59,8 @@ class Watchdog:
         if self._keeper is not None:
             faulthandler.cancel_dump_traceback_later()
             self._pipe.close()
+            # Not left to the end of the pipe: processes that were forked meanwhile hold it open
+            self._keeper.kill()
             self._keeper.wait()
             self._keeper = None
             with suppress(OSError):  # not the last one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.watchdog import hung_at, stacks_file, waits_for_others
+from cluster.watchdog import Watchdog, hung_at, stacks_file, waits_for_others
 
 BEATS = """
 with Watchdog(FILE, 6.0) as watchdog:
@@ -156,3 +157,13 @@ def test_no_file_and_an_empty_one_are_no_hang(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert [hung_at(tmp_path / name) for name in ("none", "empty")] == [None, None]
     assert [waits_for_others(tmp_path / name) for name in ("none", "empty")] == [False, False]
+
+
+def test_a_forked_process_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """It has a copy of all that is open: a reading process of a training, which lives as long as that."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,))
+    with Watchdog(tmp_path / "stacks" / "rank-0.txt", 600):
+        child.start()
+    assert child.is_alive()
+    child.kill()
+    child.join()
