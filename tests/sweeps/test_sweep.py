@@ -217,7 +217,7 @@ def test_tensorboard_shows_all_trials_by_images_and_with_what_was_chosen(killed:
 def test_under_asha_no_trial_is_lost_or_run_twice_and_what_is_not_finite_is_over(
     address: str, tmp_path: Path, digits: Path
 ) -> None:
-    space = {"g_optimizer.lr": {"grid": [2e-4, 1e18, 1e-9, 1e-10]}}
+    space = {"d_optimizer.lr": {"grid": [2e-4, 1e18, 1e-9, 1e-10]}}
     file = write(
         tmp_path / "sweep.yaml",
         digits,
@@ -229,7 +229,7 @@ def test_under_asha_no_trial_is_lost_or_run_twice_and_what_is_not_finite_is_over
     )
     out = tmp_path / "out"
     report = sweep(file, out, ray=address)
-    trials = {row.labels["g_optimizer.lr"]: row.configuration.trials[0] for row in report.rows}
+    trials = {row.labels["d_optimizer.lr"]: row.configuration.trials[0] for row in report.rows}
     assert trials["1e+18"].outcome == "not finite"
     assert "not finite" in trials["1e+18"].error
     assert report.rows[-1].mean is None

@@ -80,7 +80,7 @@ def test_nothing_is_left_behind(digits, patches, tmp_path):
     before = alive()  # of which some may be ending
     assert run(digits, tmp_path / "run", ["kimg=0.04", *reading]) == "finished"
     with pytest.raises(SpiderError, match="not finite"):
-        run(digits, tmp_path / "bad", ["kimg=0.04", *reading, "g_optimizer.lr=1e18", "guard.max_skipped=0"])
+        run(digits, tmp_path / "bad", ["kimg=0.04", *reading, "d_optimizer.lr=1e18", "guard.max_skipped=0"])
     deadline = time.monotonic() + 300
     while alive() - before and time.monotonic() < deadline:  # they are told to end, and not waited for
         time.sleep(0.05)
