@@ -85,11 +85,21 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
         tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SpiderUsageError(f"{where}: not plain YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpiderUsageError(f"{where}: not plain YAML: nested too deep") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # of a value that cannot be
+        raise SpiderUsageError(f"{where}: not plain YAML: a value that cannot be: {_brief(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise SpiderUsageError(f"{where}: holds a {type(tree).__name__}, not a mapping of keys")
     return tree
+
+
+def _brief(error: Exception) -> str:
+    """What an error says, in a line of bearable length."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def parse_override(text: str) -> tuple[str, Any]:

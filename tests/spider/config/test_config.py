@@ -127,3 +127,12 @@ def test_configuration_needs_no_torch():
 
 def test_defaults_make_a_config():
     assert make_config({}) == Config()
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int x", "!!bool x", "{[1]: 2}", "2020-13-45", "[" * 2000, "9" * 5000], ids=lambda value: value[:12]
+)
+def test_a_value_that_yaml_cannot_make_is_refused_in_a_line(value):
+    with pytest.raises(SpiderUsageError, match="not plain YAML") as error:
+        make_config({}, [f"batch={value}"])
+    assert "\n" not in str(error.value)
