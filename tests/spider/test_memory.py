@@ -50,7 +50,7 @@ def test_a_training_names_the_keys(verb, digits, tmp_path, monkeypatch):
     def ask(*arguments):
         torch.empty(TOO_MANY, dtype=torch.uint8)
 
-    monkeypatch.setattr("spider.train.trainer.build_generator", ask)
+    monkeypatch.setattr("spider.train.plan.build_generator", ask)
     with pytest.raises(MachineError, match=r"^out of memory .*batch, .*accumulation .*generator\.width"):
         verb("dcgan", tmp_path / "run", data=digits, kimg=0.01)
 
