@@ -8,6 +8,7 @@ from datetime import date
 
 import pytest
 
+from shards.errors import ShardsUsageError
 from spider.errors import SpiderUsageError
 from sweeps.sweep_config import AshaConfig, AxisConfig, NeighborsConfig, SweepConfig, make_sweep, plain
 
@@ -61,7 +62,7 @@ def test_what_is_read_is_a_sweep_and_the_rest_is_refused(keys, tmp_path, monkeyp
         try:
             sweep = make_sweep(tree, "sweep.yaml")
             assert make_sweep(plain(sweep), "sweep.yaml") == sweep
-        except SpiderUsageError as error:
+        except (SpiderUsageError, ShardsUsageError) as error:
             if "\n" in str(error).replace("a\nb", "") or len(str(error)) > 1000:
                 wrong.append(f"{value!r}: {error}"[:300])
         except Exception as error:
