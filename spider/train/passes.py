@@ -76,6 +76,8 @@ class Critic:
         return cast(DOut, self.discriminator.module(self._augmented(images, batch, use), batch.condition))
 
     def _augmented(self, images: Tensor, batch: PhaseBatch, use: str) -> Tensor:
+        if self.augmentations:  # a generator under autocast gives half precision, too coarse for the places of a warp
+            images = images.to(torch.promote_types(images.dtype, torch.float32))
         for augmentation in self.augmentations:
             images = augmentation(images, batch.at, use)
         return images

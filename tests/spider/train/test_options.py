@@ -10,6 +10,7 @@ import torch
 
 from cluster.world import World
 from shards.stream import BatchStream
+from spider.augment.ada import Ada
 from spider.config.load import make_config
 from spider.config.schema import EmaConfig, OptimizerConfig
 from spider.draws import torch_seed
@@ -196,3 +197,19 @@ def test_a_paired_objective_draws_reals_for_the_generator_or_shares_them(digits)
                 (drawn,) = trainer.feeds.draw(phase, step, 0)
                 expected = next(order.batches(positions[2 * step + number])).images
                 assert torch.equal(drawn.real, to_float(expected))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_images_are_augmented_in_full_precision(digits, monkeypatch, precision):
+    """Also those of a generator under autocast: half precision is too coarse for the places of a warp."""
+    seen = []
+    augment = Ada.__call__
+
+    def look(ada, images, draws, use):
+        seen.append(images.dtype)
+        return augment(ada, images, draws, use)
+
+    monkeypatch.setattr(Ada, "__call__", look)
+    trainer = trainer_for(digits, [f"compute.precision={precision}", "augment=[{kind: ada, pipe: bg, p: 1}]"])
+    trainer.iterate()
+    assert set(seen) == {torch.float32}
