@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Channels = Literal[1, 3]
 
-_WAIT_S = 0.5
-
 
 def open_images(
     path: str | Path,
