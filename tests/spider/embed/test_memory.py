@@ -35,19 +35,6 @@ def test_batches_take_the_pages_of_the_batch_before_and_the_last_gives_them_back
     assert resident() - before < SIZE / 2
 
 
-def test_it_ends_with_an_error_too():
-    def interrupted() -> None:
-        with kept_memory(torch.device("cpu")):
-            faults_of(1)
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        interrupted()
-    before = resident()
-    faults_of(1)
-    assert resident() - before < SIZE / 2
-
-
 def test_off_the_cpu_nothing_is_set():
     with kept_memory(torch.device("meta")):
         before = resident()
