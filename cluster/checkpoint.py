@@ -3,7 +3,9 @@
     checkpoints/
         000120-kimg/            see cluster/snapshot.py
         .tmp-*/                 a write under way, or left by one that was killed; the next one removes it
-        quarantine/000140-kimg/ one that did not verify, with reason.txt
+        quarantine/000140-kimg/ one that did not verify, or does not fit the run, with reason.txt
+
+What else lies there is somebody's, and is left alone: a folder is a checkpoint if its manifest bears its name.
 
 A save writes beside, fsyncs and renames, so that a kill at any moment leaves the old set, or the old set and the new
 one. Only a kill between the two renames of a replacement leaves the old set without the one replaced. Saving and
@@ -21,9 +23,7 @@ At most one write is under way, so that the extra memory is one copy of the stat
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -31,33 +31,37 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineError, one_line
-from cluster.snapshot import (
-    STATE,
-    TENSORS_SUFFIX,
-    DamagedCheckpointError,
-    EncodedSnapshot,
-    Snapshot,
-    check_name,
-    encode,
-    fsync_directory,
-    is_name,
-    read_directory,
-    write_directory,
-)
+from cluster.manifest import STATE, TENSORS_SUFFIX, DamagedCheckpointError, check_name, checkpoint_names, read_manifest
+from cluster.snapshot import EncodedSnapshot, Snapshot, encode, fsync_directory, read_directory, write_directory
 from cluster.world import World
+from plain.terminal import warn
 
-__all__ = ["CheckpointStore", "DamagedCheckpointError", "Snapshot", "checksum", "pack_optimizer", "unpack_optimizer"]
+__all__ = [
+    "CheckpointStore",
+    "DamagedCheckpointError",
+    "Snapshot",
+    "UnfitCheckpointError",
+    "checksum",
+    "pack_optimizer",
+    "unpack_optimizer",
+]
+
+T = TypeVar("T")
 
 QUARANTINE, TEMPORARY_PREFIX = "quarantine", ".tmp-"
 # Words per step of a checksum: what fits into a core's cache, 1 MB.
 _CHECKSUM_WORDS = 2**17
+
+
+class UnfitCheckpointError(ClusterError):
+    """A checkpoint is whole, but what it holds cannot be taken over."""
 
 
 class CheckpointStore:
@@ -90,14 +94,11 @@ class CheckpointStore:
         try:  # not together: the other ranks may be anywhere
             self._wait()
         except Exception as failure:
-            print(f"warning: {one_line(failure)}", file=sys.stderr)
+            warn(one_line(failure))
 
     def names(self) -> list[str]:
         """The checkpoints that are there, oldest first, not yet verified. Not collective."""
-        if not self.directory.is_dir():
-            return []
-        names = (entry.name for entry in self.directory.iterdir() if entry.is_dir() and is_name(entry.name))
-        return sorted((name for name in names if name != QUARANTINE), key=_natural)
+        return checkpoint_names(self.directory)
 
     def save(self, name: str, snapshot: Snapshot, *, replace: bool = False) -> None:
         """Write a checkpoint, once it is sure that all ranks hold the same.
@@ -157,7 +158,7 @@ class CheckpointStore:
         self.finish()
         with self._world.together():
             self._check_name(name)
-            if self._world.is_main and not replace and (self.directory / name).exists():
+            if self._world.is_main and not replace and self._is_ours(name):
                 raise ClusterError(f"checkpoint {self.directory / name} exists already")
             encoded = encode(snapshot)
         if self._world.size > 1:
@@ -169,14 +170,16 @@ class CheckpointStore:
     ) -> None:
         started = time.monotonic()
         final, temporary, replaced = self.directory / name, self._temporary(name), self._temporary(name)
-        if final.exists() and not replace:
+        if not replace and self._is_ours(name):
             raise ClusterError(f"checkpoint {final} exists already")
         try:
             with _refusals(f"checkpoint {final} could not be written"):
+                if final.exists() and not self._is_ours(name):  # whose it is nobody knows, so it is kept
+                    self._quarantine(name, f"{final} is in the way of a checkpoint of that name")
                 for left_over in self.directory.glob(TEMPORARY_PREFIX + "*"):
                     shutil.rmtree(left_over, ignore_errors=True)  # a network's file system may hold on to a file
                 temporary.mkdir(parents=True)
-                written_bytes = write_directory(temporary, snapshot)
+                written_bytes = write_directory(temporary, name, snapshot)
                 if final.exists():
                     final.rename(replaced)
                 temporary.rename(final)
@@ -202,46 +205,75 @@ class CheckpointStore:
         with self._world.together():
             return self._read(name)
 
-    def load_latest(self) -> tuple[str, Snapshot] | None:
+    def load_latest(self, take: Callable[[str, Snapshot], None] | None = None) -> tuple[str, Snapshot] | None:
         """The newest checkpoint that verifies, by name; None if there never was one. For the run that owns them.
 
         A damaged one is moved to quarantine/ with its reason, which is also said on stderr, and the one before is
-        taken.
+        taken. So is one that `take` refuses, but not before an earlier one was taken: if none fits, it is the run that
+        has changed.
+
+        Args:
+            take: takes over name and content, on all ranks; raises UnfitCheckpointError for what cannot be taken over.
 
         Raises:
             ClusterError: all of them are damaged: starting over is not for a program to decide. Or some rank cannot
                 read what rank 0 can, which is no reason for quarantine.
+            UnfitCheckpointError: none that verifies can be taken over; what is said is of the newest.
         """
+        unfit: dict[str, str] = {}
         for name in reversed(self._world.broadcast_json(self.names())):
-            damage = None
-            with self._world.together():
-                try:
-                    snapshot = self._read(name)
-                except DamagedCheckpointError as error:
-                    damage = str(error)
-            damages: list[str | None] = self._world.all_gather_json(damage)
-            if not any(damages):
-                return name, snapshot
-            if damages[0] is None:
-                rank = next(rank for rank, text in enumerate(damages) if text)
-                raise ClusterError(f"rank {rank} cannot read what rank 0 can: {damages[rank]}")
-            with self._world.together():
-                if self._world.is_main:
-                    self._quarantine(name, damages[0])
+            snapshot, damage = self._attempt(lambda name=name: self._read(name), DamagedCheckpointError)  # type: ignore[misc]
+            if damage is not None:
+                self._set_aside({name: damage})
+                continue
+            assert snapshot is not None
+            if take is not None:
+                _, misfit = self._attempt(lambda name=name, content=snapshot: take(name, content), UnfitCheckpointError)  # type: ignore[misc]
+                if misfit is not None:
+                    unfit[name] = misfit
+                    continue
+            self._set_aside(unfit)
+            return name, snapshot
+        if unfit:
+            raise UnfitCheckpointError(next(iter(unfit.values())))
         quarantine = self.directory / QUARANTINE
         if self._world.broadcast_json(quarantine.is_dir() and any(quarantine.iterdir())):
             raise ClusterError(f"no checkpoint is left that verifies, see {quarantine}; remove it to start over")
         return None
 
+    def _attempt(self, step: Callable[[], T], refusal: type[ClusterError]) -> tuple[T | None, str | None]:
+        """What a step gives on this rank, and why rank 0 refused it. Raises ClusterError if only others did."""
+        found, refused = None, None
+        with self._world.together():
+            try:
+                found = step()
+            except refusal as error:
+                refused = str(error)
+        by_rank: list[str | None] = self._world.all_gather_json(refused)
+        if by_rank[0] is None and any(by_rank):
+            rank = next(rank for rank, text in enumerate(by_rank) if text)
+            raise ClusterError(f"rank {rank} cannot read what rank 0 can: {by_rank[rank]}")
+        return found, by_rank[0]
+
+    def _set_aside(self, reasons: Mapping[str, str]) -> None:
+        """Move checkpoints to quarantine/."""
+        with self._world.together():
+            if self._world.is_main:
+                for name, reason in reasons.items():
+                    with _refusals(f"checkpoint {self.directory / name} could not be moved to quarantine"):
+                        self._quarantine(name, f"{reason}; the one before is taken")
+
     def prune(self, keep_last: int, names: Collection[str] = ()) -> None:
         """Remove all but the newest `keep_last` and those of the given names. Rank 0 does; not collective.
+
+        A folder whose manifest does not bear its name is neither counted nor removed.
 
         While a save is under way, only its `then` may call this.
         """
         if keep_last < 1:
             raise ClusterUsageError(f"keep_last={keep_last} must be at least 1")
         if self._world.is_main:
-            for name in self.names()[:-keep_last]:
+            for name in [name for name in self.names() if self._is_ours(name)][:-keep_last]:
                 if name not in names:
                     self._remove(name)
 
@@ -259,9 +291,10 @@ class CheckpointStore:
             (self.directory / name).rename(temporary)
             shutil.rmtree(temporary)
         except OSError as error:
-            print(f"warning: checkpoint {self.directory / name} could not be removed: {error}", file=sys.stderr)
+            warn(f"checkpoint {self.directory / name} could not be removed: {error}")
 
     def _quarantine(self, name: str, reason: str) -> None:
+        """Move what bears a checkpoint's name, and is none that can be used."""
         folder = self.directory / QUARANTINE
         folder.mkdir(exist_ok=True)
         target = folder / name
@@ -269,7 +302,14 @@ class CheckpointStore:
             target = folder / f"{name}.{uuid.uuid4().hex[:8]}"
         (self.directory / name).rename(target)
         (target / "reason.txt").write_text(reason + "\n")
-        print(f"warning: {reason}; moved to {target}, trying the one before", file=sys.stderr)
+        warn(f"{reason}; moved to {target}")
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether the folder of that name is there, with the manifest of that name."""
+        try:
+            return read_manifest(self.directory / name).is_of(self.directory / name)
+        except DamagedCheckpointError:
+            return False
 
     def _temporary(self, name: str) -> Path:
         return self.directory / f"{TEMPORARY_PREFIX}{name}-{uuid.uuid4().hex[:8]}"
@@ -288,11 +328,6 @@ def _refusals(what: str) -> Iterator[None]:
     except OSError as error:
         kind = MachineError if error.errno in PASSING else ClusterError
         raise kind(f"{what}: {error.strerror or error}") from error
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key: runs of digits by their value, before other text."""
-    return [(int(part), "") if part.isdigit() else (sys.maxsize, part) for part in re.findall(r"\d+|\D+", name)]
 
 
 def _digests(snapshot: EncodedSnapshot, device: torch.device) -> dict[str, str]:

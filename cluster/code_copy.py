@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from plain.json_data import read_json
+
 ORIGIN = "origin.json"
 _LEFT_OUT = ("__pycache__",)
 
@@ -62,7 +64,10 @@ def shell_lines(copy: Path) -> tuple[str, ...]:
 def origin_of(package: Path) -> dict[str, Any] | None:
     """What was known when the copy was made that a package's folder lies in; None outside a copy."""
     file = package.parent / ORIGIN
-    return json.loads(file.read_text()) if file.is_file() else None
+    if not file.is_file():
+        return None
+    origin: dict[str, Any] | None = read_json(file)
+    return origin
 
 
 def _root(package: str) -> Path:

@@ -17,18 +17,55 @@ Written by whoever knows, with one write per line, so that lines of several proc
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from plain.errors import UnreadableError
+from plain.rows import Rows, append_row, read_rows
+from plain.terminal import warn
 
 HISTORY = "history.jsonl"
 
 _BLAMED = 2  # failures that began on one node, before it is named
+
+
+class _Row(BaseModel):
+    """What a line must be, as far as anybody reads it: see the module."""
+
+    model_config = ConfigDict(extra="allow")
+
+    # Times that every time zone has
+    time: Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC))]
+    event: str
+    job: str | None = None
+    start: int | None = None
+    ranks: int | None = None
+    rank: int | None = None
+    node: str | None = None
+    nodes: int | list[str] | None = None
+    newest: str | None = None
+    reason: str | None = None
+    again: bool | None = None
+    saved: bool | None = None
+    seconds: float | None = None
+    grace_s: float | None = None
+
+    @model_validator(mode="after")
+    def _nodes_are_named(self) -> Self:
+        """Only who submits knows no more than their number."""
+        if self.nodes is not None and isinstance(self.nodes, int) != (self.event == "submitted"):
+            raise ValueError(f"nodes of {self.event} are {'a number' if self.event == 'submitted' else 'names'}")
+        return self
+
+    def to_event(self) -> Event:
+        about = self.model_dump(exclude_unset=True)
+        return Event(about.pop("time"), about.pop("event"), about)
 
 
 @dataclass(frozen=True)
@@ -60,20 +97,25 @@ class History:
         """Append an event. If the disk refuses, that is said on stderr: what the job does next matters more."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **about})
         try:
-            with self.file.open("a+b", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"  # by a disk that was full
-                file.write(b"\n" * torn + f"{line}\n".encode())
+            append_row(self.file, line)
         except OSError as error:
-            print(f"warning: {self.file}: {error.strerror}; not written: {line}", file=sys.stderr, flush=True)
+            warn(f"{self.file}: {error.strerror}; not written: {line}")
 
     def read(self) -> list[Event]:
-        """All events, oldest first; none without a file."""
+        """All events, oldest first; none without a file. For a job, which goes on whatever became of its history."""
         try:
-            lines = self.file.read_text("utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
+            return self.rows().rows
+        except UnreadableError as error:
+            warn(str(error))
             return []
-        return [event for line in lines if (event := _parsed(line)) is not None]
+
+    def rows(self) -> Rows[Event]:
+        """All events, oldest first, and what is damaged. For a person, who is told.
+
+        Raises UnreadableError: it is no file of rows.
+        """
+        found = read_rows(self.file, _Row)
+        return Rows(found.path, [row.to_event() for row in found.rows], found.damaged)
 
 
 def in_vain(events: Sequence[Event], newest: str | None) -> int:
@@ -98,19 +140,10 @@ def is_cancelled(events: Sequence[Event], job: str) -> bool:
 def blamed(events: Sequence[Event]) -> str | None:
     """The node on which failures began again and again, in one line; None without one."""
     failures = [event["node"] for event in events if event.event == "failed" and event["again"] and event["node"]]
-    nodes = {node for event in events if event.event == "started" for node in event["nodes"]}
+    nodes = {node for event in events if event.event == "started" for node in event["nodes"] or []}
     if len(nodes) < 2 or not failures:
         return None
     [(node, count)] = Counter(failures).most_common(1)
     if count < _BLAMED or 2 * count <= len(failures):
         return None
     return f"{node}: {count} of {len(failures)} failures began there; extra: {{exclude: {node}}} leaves it out"
-
-
-def _parsed(line: str) -> Event | None:
-    """None for a line that a full disk has cut short."""
-    try:
-        about = json.loads(line)
-        return Event(datetime.fromisoformat(about.pop("time")), about.pop("event"), about)
-    except (ValueError, KeyError, AttributeError):
-        return None

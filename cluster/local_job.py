@@ -35,6 +35,8 @@ from cluster.rank_job import (
 from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
 from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import settle
+from plain.json_data import read_json
+from plain.typed import checked
 
 _SPEC, _LOG = "local.json", "local.out"
 _MODULE = "cluster.local_job"
@@ -68,8 +70,8 @@ class LocalJob:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """From its file."""
-        return cls(**json.loads((folder / _SPEC).read_text("utf-8")))
+        """From its file. Raises UnreadableError, or OSError."""
+        return checked(read_json(folder / _SPEC), cls, str(folder / _SPEC))
 
     def write(self, folder: Path) -> None:
         """Into its file."""

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster.errors import ClusterUsageError, MachineError
+from cluster.errors import ClusterError, ClusterUsageError, MachineError
+from plain.terminal import warn
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 
 _ASKED_S = 0.1  # longer than `is_taken` keeps anybody out by asking
+_HOLDER_LETTERS = 200  # more than a process and a host have
 _LOST_S = 150.0  # longer than a file server lets a machine that is gone keep its locks, often 90 s
 
 _TURN_S = 0.2  # between two tries of who waits for its turn
@@ -104,9 +106,9 @@ def is_taken(directory: Path) -> bool | None:
     machine, whose locks may not be seen from here, and did not leave in order.
     """
     try:
-        with (directory / LOCK).open() as lock:
+        with open(directory / LOCK, errors="replace", opener=_without_waiting) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            last = lock.read()
+            last = lock.read(_HOLDER_LETTERS)
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -114,6 +116,11 @@ def is_taken(directory: Path) -> bool | None:
     except OSError:
         return None
     return None if last and not last.endswith(f" on {socket.gethostname()}\n") else False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """To open a pipe waits for who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _leave(lock: IO[str]) -> None:
@@ -126,7 +133,10 @@ def _leave(lock: IO[str]) -> None:
 
 def _lock(directory: Path, patience_s: float | None = None) -> IO[str]:
     directory.mkdir(parents=True, exist_ok=True)
-    lock = (directory / LOCK).open("a+")
+    path = directory / LOCK
+    if path.exists() and not path.is_file():
+        raise ClusterError(f"{path}: not a file; remove it")
+    lock = path.open("a+", errors="replace")
     try:
         _take(lock, directory, patience_s)
     except BlockingIOError:
@@ -135,7 +145,7 @@ def _lock(directory: Path, patience_s: float | None = None) -> IO[str]:
         # Of another start of the same job, perhaps, which is about to end
         raise MachineError(f"{directory} is in use by {holder}") from None
     except OSError as error:
-        print(f"warning: {directory}: its file system cannot lock files ({error}): start one job only", file=sys.stderr)
+        warn(f"{directory}: its file system cannot lock files ({error}): start one job only")
     else:
         _enter(lock)
     return lock
@@ -186,4 +196,4 @@ def _await(lock: IO[str], work: str) -> None:
 def _holder(lock: IO[str]) -> str:
     """The process that entered last; empty if it has left in order."""
     lock.seek(0)
-    return lock.read().strip()
+    return lock.read(_HOLDER_LETTERS).strip()

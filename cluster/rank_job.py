@@ -44,6 +44,7 @@ from cluster.code_copy import copy_code, shell_lines
 from cluster.errors import ClusterError
 from cluster.history import History, is_cancelled
 from cluster.launcher import whole_number
+from cluster.manifest import checkpoint_names
 from cluster.process import birth
 from cluster.slurm import (
     REQUEUED,
@@ -403,10 +404,9 @@ def _interface(place: SlurmTask) -> str | None:
 
 
 def newest_in(saves: Path | None) -> str | None:
-    """The name of the last save in a folder of them; they begin with digits."""
-    if saves is None or not saves.is_dir():
-        return None
-    return max((entry.name for entry in saves.iterdir() if entry.name[0].isdigit()), default=None)
+    """The name of the newest checkpoint in a folder of them."""
+    names = [] if saves is None else checkpoint_names(saves)
+    return names[-1] if names else None
 
 
 def _error(lines: Sequence[str], code: int) -> tuple[bool, str]:

@@ -51,6 +51,8 @@ from cluster.slurm import (
     script,
     submit,
 )
+from plain.errors import UnreadableError
+from plain.json_data import read_json
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -254,10 +256,10 @@ class RayJob:
     def _has_failed(self, task: SlurmTask) -> bool:
         """Whether the head has given up in this start of the job; another node may still see the marker of the last."""
         try:
-            about = json.loads((self.folder / FAILED).read_text())
-        except (OSError, ValueError):
+            about = read_json(self.folder / FAILED)
+        except (OSError, UnreadableError):
             return False
-        return (about.get("job"), about.get("restarts")) == (task.job_id, task.restarts)
+        return isinstance(about, dict) and (about.get("job"), about.get("restarts")) == (task.job_id, task.restarts)
 
     def _write_marker(self, name: str, task: SlurmTask, output: children.Output, reason: str | None = None) -> None:
         about = {

@@ -29,7 +29,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -44,6 +43,8 @@ from pydantic import (
 
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.launcher import whole_number
+from plain.errors import UnreadableError
+from plain.yaml_data import read_yaml
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
@@ -53,7 +54,6 @@ REQUEUED = 255  # exit code of a process whose job submitit has put into the que
 _SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 _FIRST_PORT, _PORTS = 20_000, 12_000  # below the ports that Linux gives to outgoing connections, from 32,768 on
 _TIME_FORMS = "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES[:SECONDS]"
-_MAX_YAML_BYTES = 1 << 16
 # The script says these already, from other keys or because jobs here depend on them
 _NOT_EXTRA = {
     "account", "array", "constraint", "cpus-per-task", "dependency", "error", "exclusive", "gpus-per-node", "job-name",
@@ -518,13 +518,11 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _yaml(path: Path) -> Mapping[str, object]:
-    if path.stat().st_size > _MAX_YAML_BYTES:
-        raise ClusterUsageError(f"{path}: larger than {_MAX_YAML_BYTES} bytes, which no request is")
     try:
         # Values stay text: YAML would read 2:00:00 as the number 7200, and we that as minutes
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise ClusterUsageError(f"{path}: not plain YAML: {' '.join(str(error).split())}") from None
+        tree = read_yaml(path, all_text=True)
+    except UnreadableError as error:
+        raise ClusterUsageError(str(error)) from None
     if not isinstance(tree, dict):
         raise ClusterUsageError(f"{path}: not a mapping of keys; keys: {', '.join(_keys())}")
     return tree

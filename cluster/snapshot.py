@@ -1,13 +1,14 @@
 """One checkpoint on the disk: a directory of tensors and JSON, vouched for by a manifest.
 
     000120-kimg/
-        manifest.json               format version, and the size and SHA-256 of every other file
+        manifest.json               see cluster/manifest.py: name, and the size and SHA-256 of every other file
         generator.safetensors       one file per group of tensors
         ...
         state.json                  everything that is not a tensor
 
-Each file is read once and what was read is verified. Nothing here can run code: tensors are safetensors, the rest is
-JSON, and a directory that holds anything else is refused.
+Each file is read once and what was read is verified, the sizes of all files before the content of any: a link may lead
+to a device that never ends. Nothing here can run code: tensors are safetensors, the rest is JSON, and a directory that
+holds anything else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 import math
 import os
-import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor
 
-from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineError
+from cluster.errors import PASSING, ClusterUsageError, MachineError
+from cluster.manifest import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    TENSORS_SUFFIX,
+    DamagedCheckpointError,
+    ListedFile,
+    check_name,
+    is_name,
+    read_manifest,
+)
+from plain.errors import UnreadableError
+from plain.files import open_regular, read_regular
+from plain.json_data import parse_json
 
-FORMAT = 2  # 1 marked checkpoints to keep
-MANIFEST, STATE, TENSORS_SUFFIX = "manifest.json", "state.json", ".safetensors"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_STATE_BYTES = 64 << 20
 
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
@@ -51,10 +63,6 @@ SAFETENSORS_DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-
-class DamagedCheckpointError(ClusterError):
-    """A checkpoint does not hold what its manifest says."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +111,18 @@ def encode(snapshot: Snapshot) -> EncodedSnapshot:
     return EncodedSnapshot(files, json.dumps(snapshot.state, indent=1, allow_nan=False).encode())
 
 
-def write_directory(directory: Path, snapshot: EncodedSnapshot) -> int:
+def write_directory(directory: Path, name: str, snapshot: EncodedSnapshot) -> int:
     """Write all files into an empty directory and, last, the manifest; all is on the disk when this returns.
+
+    Args:
+        name: of the checkpoint, which the directory may not bear yet.
 
     Returns:
         How many bytes the manifest lists.
     """
     listed = {file: _write_file(directory / file, _safetensors(tensors)) for file, tensors in snapshot.files.items()}
     listed[STATE] = _write_file(directory / STATE, [snapshot.state])
-    manifest = {"format": FORMAT, "files": listed}
+    manifest = {"format": FORMAT, "name": name, "files": listed}
     _write_file(directory / MANIFEST, [json.dumps(manifest, indent=1).encode()])
     fsync_directory(directory)
     return sum(entry["bytes"] for entry in listed.values())
@@ -125,34 +136,24 @@ def read_directory(directory: Path) -> Snapshot:
         MachineError: the storage does not answer; nothing is known of the checkpoint.
         ClusterUsageError: it was written by a version of this program that this one does not know.
     """
+    manifest = read_manifest(directory)
+    if not manifest.is_of(directory):
+        raise DamagedCheckpointError(f"checkpoint {directory} is a copy: its {MANIFEST} is that of {manifest.name}")
     try:
-        listed = _read_manifest(directory)["files"]
-        _check_listing(directory, listed)
-        contents = {file: _read_verified(directory / file, entry) for file, entry in listed.items()}
+        _check_listing(directory, manifest.files)
+        for file, entry in manifest.files.items():
+            _check_size(directory / file, entry)
+        contents = {file: _read_verified(directory / file, entry) for file, entry in manifest.files.items()}
     except OSError as error:
         if error.errno in PASSING:
             raise MachineError(f"checkpoint {directory} could not be read: {error}") from error
         raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {error}") from error
-    state = _parse_json(directory / STATE, contents.pop(STATE))
+    state = _parse_state(directory / STATE, contents.pop(STATE))
     tensors = {
         file.removesuffix(TENSORS_SUFFIX): _parse_tensors(directory / file, content)
         for file, content in contents.items()
     }
     return Snapshot(tensors, state)
-
-
-def check_name(name: str) -> None:
-    """Refuse what is no plain file name.
-
-    Raises:
-        ClusterUsageError: saying what a name may hold.
-    """
-    if not _NAME.fullmatch(name):
-        raise ClusterUsageError(f"checkpoint name {name!r} must be letters, digits, '-', '_', '.', and start with one")
-
-
-def is_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
 
 
 def fsync_directory(directory: Path) -> None:
@@ -227,28 +228,11 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         yield raw.numpy().data
 
 
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is missing")
-    manifest = _parse_json(path, path.read_bytes())
-    version = manifest.get("format")
-    if isinstance(version, int) and version != FORMAT:
-        raise ClusterUsageError(f"checkpoint {directory} has format {version}; this version reads format {FORMAT}")
-    files = manifest.get("files")
-    if set(manifest) != {"format", "files"} or version != FORMAT or not isinstance(files, dict):
-        raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} is not one")
-    for file, entry in files.items():
-        if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
-            raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {MANIFEST} has no digest of {file!r}")
-    return manifest
-
-
-def _check_listing(directory: Path, files: Mapping[str, Any]) -> None:
+def _check_listing(directory: Path, files: Mapping[str, ListedFile]) -> None:
     """The directory holds what the manifest lists, all of kinds that cannot run code."""
     present = {entry.name for entry in directory.iterdir()} - {MANIFEST}
     for file in sorted({*files, *present}):
-        if file != STATE and not (file.endswith(TENSORS_SUFFIX) and _NAME.fullmatch(file)):
+        if file != STATE and not (file.endswith(TENSORS_SUFFIX) and is_name(file)):
             raise DamagedCheckpointError(
                 f"checkpoint {directory} is refused: it holds {file!r}, but only {TENSORS_SUFFIX} and {STATE} are read"
             )
@@ -260,12 +244,23 @@ def _check_listing(directory: Path, files: Mapping[str, Any]) -> None:
         raise DamagedCheckpointError(f"checkpoint {directory} is damaged: {STATE} is missing")
 
 
-def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
-    content = path.read_bytes()
-    size = entry["bytes"]
-    if len(content) != size:
-        raise DamagedCheckpointError(f"checkpoint file {path} is damaged: it has {len(content)} bytes, not {size}")
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+def _check_size(path: Path, entry: ListedFile) -> None:
+    limit = _MAX_STATE_BYTES if path.name == STATE else sys.maxsize
+    try:
+        with open_regular(path, limit) as (_, size):
+            pass
+    except UnreadableError as error:
+        raise DamagedCheckpointError(f"checkpoint file {error}") from None
+    if size != entry.bytes:
+        raise DamagedCheckpointError(f"checkpoint file {path} is damaged: it has {size} bytes, not {entry.bytes}")
+
+
+def _read_verified(path: Path, entry: ListedFile) -> bytes:
+    try:
+        content = read_regular(path, entry.bytes)
+    except UnreadableError as error:  # since its size was compared
+        raise DamagedCheckpointError(f"checkpoint file {error}") from None
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise DamagedCheckpointError(f"checkpoint file {path} is damaged: its SHA-256 is not the manifest's")
     return content
 
@@ -277,11 +272,11 @@ def _parse_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise DamagedCheckpointError(f"checkpoint file {path} is not safetensors: {error}") from error
 
 
-def _parse_json(path: Path, content: bytes) -> dict[str, Any]:
+def _parse_state(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DamagedCheckpointError(f"checkpoint file {path} is not JSON: {error}") from error
+        value = parse_json(content, str(path))
+    except UnreadableError as error:
+        raise DamagedCheckpointError(f"checkpoint file {error}") from None
     if not isinstance(value, dict):
         raise DamagedCheckpointError(f"checkpoint file {path} holds a JSON {type(value).__name__}, not an object")
     return value

@@ -15,13 +15,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from cluster.errors import ClusterError, ClusterUsageError, one_line
+from pydantic import Field
+
+from cluster.errors import ClusterError, ClusterUsageError
 from cluster.history import History
 from cluster.lock import in_turn
 from cluster.process import birth
 from cluster.slurm import UNKNOWN, SlurmRequest, end_job, job_state
+from plain.errors import UnreadableError
+from plain.json_data import read_json
+from plain.typed import checked
 
 JOB = "job.json"
 
@@ -43,7 +48,7 @@ class Submission:
         born: of a local job, what tells its process from a later one of the same number (cluster/process.py).
     """
 
-    job: str
+    job: Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.+-]{0,63}$")]  # it names files
     nodes: int
     tasks_per_node: int
     command: list[str]
@@ -57,13 +62,11 @@ class Submission:
     def read(cls, folder: Path) -> Self | None:
         """The last one of a folder; None if there was none. Raises ClusterError for a file that is damaged."""
         try:
-            return cls(**json.loads((folder / JOB).read_text("utf-8")))
+            return checked(read_json(folder / JOB), cls, str(folder / JOB))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
-            raise ClusterError(
-                f"{folder / JOB} is damaged: {one_line(error)}; remove it once its job is over"
-            ) from None
+        except UnreadableError as error:
+            raise ClusterError(f"{error}; remove the file once its job is over") from None
 
     def write(self, folder: Path) -> None:
         """Replace it."""
@@ -90,7 +93,7 @@ class Submission:
             return None if state == UNKNOWN else state is not None
         if self.host != socket.gethostname():
             return None
-        return self.born is not None and birth(int(self.job)) == self.born
+        return self.born is not None and self.job.isdecimal() and birth(int(self.job)) == self.born
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from typing import Any
 
 from cluster.errors import MachineError
 from cluster.history import Event, History, in_vain, is_cancelled
+from plain.errors import UnreadableError
+from plain.json_data import read_json
+from plain.typed import checked
 
 STOPPED = 130  # exit code of a command that was asked to stop, and saved
 
@@ -109,8 +112,8 @@ def read_endings(folder: Path, job: int | str, start: int) -> list[Ending]:
     """Of the ranks that have said, by rank."""
     found = []
     for file in start_folder(folder, job, start).glob("rank-*.json"):
-        with suppress(ValueError, TypeError, OSError):
-            found.append(Ending(**json.loads(file.read_text("utf-8"))))
+        with suppress(UnreadableError, OSError):
+            found.append(checked(read_json(file), Ending, str(file)))
     return sorted(found, key=lambda ending: ending.rank)
 
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import unicodedata
 from collections import Counter
@@ -18,6 +17,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from plain.errors import UnreadableError
+from plain.json_data import parse_json
 from shards.errors import ShardsError
 from shards.images import BadImage
 
@@ -116,7 +117,7 @@ def _as_read(text: str) -> str:
 def _read_rows(name: str, read: Callable[[str], bytes]) -> list[tuple[str, Any]]:
     """Path and label of every row, as they stand there; none if the file has no labels."""
     try:
-        content = json.loads(read(name))
+        content = parse_json(read(name), name)
         if not isinstance(content, dict) or "labels" not in content:
             raise TypeError("it has no labels")
         rows = content["labels"]
@@ -126,6 +127,8 @@ def _read_rows(name: str, read: Callable[[str], bytes]) -> list[tuple[str, Any]]
             raise TypeError(f"labels are {_short(rows)}")
         # [path, 1, 0, 0] is what some tools write for [path, [1, 0, 0]]
         return [(str(row[0]), row[1] if len(row) == 2 else list(row[1:])) for row in rows]
+    except UnreadableError as error:
+        raise ShardsError(str(error)) from None
     except BadImage as error:
         raise ShardsError(f"{name}: {error}") from None
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from plain.rows import Rows
+from plain.terminal import one_line
 from spider.config.load import flatten
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.metrics.results import MetricResult, read_results
-from spider.run import RunDirectory, images_of, no_run
+from spider.records import BestRecord, StartRecord
+from spider.run import RunDirectory, no_run
 from spider.runs import describe_best, find_runs
 from spider.tables import aligned
+
+T = TypeVar("T")
 
 LOSSES = {
     "loss/d": "D's loss on pairs",
@@ -67,7 +73,7 @@ class Comparison:
     parameters: dict[str, list[int | None]]
     metrics: dict[str, list[Curve]]
     losses: dict[str, list[Curve]]
-    best: list[dict[str, Any] | None]
+    best: list[BestRecord | None]
     warnings: list[str] = field(default_factory=list)
 
     def at_common_kimg(self, label: str) -> dict[float, list[float | None]]:
@@ -89,7 +95,7 @@ class Comparison:
                 for kimg in _spread(found)
             ]
         rows.append(["best", *(self._best([self.best[run] for run in each.runs]) for each in self.experiments)])
-        notes = [f"! {warning}" for warning in self.warnings]
+        notes = [f"! {one_line(warning)}" for warning in self.warnings]
         if len(self.experiments) < len(self.runs):
             notes = ["several seeds: mean (lowest to highest)", *notes]
         return "\n".join([aligned(rows), *notes])
@@ -112,7 +118,7 @@ class Comparison:
         }
 
     @staticmethod
-    def _best(found: Sequence[dict[str, Any] | None]) -> str:
+    def _best(found: Sequence[BestRecord | None]) -> str:
         if len(found) == 1:
             return describe_best(found[0])
         metrics = {best["metric"] for best in found if best is not None}
@@ -132,19 +138,20 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
 
     Args:
         runs: their folders; or one folder, for all runs in it and below. What holds no run among several, as
-            `runs/*` may name it, is left out, and `warnings` says so.
+            `runs/*` may name it, is left out, and `warnings` says so. So is what cannot be read of a run, or the run
+            if that is its configuration.
 
     Raises:
         SpiderUsageError: fewer than two runs, or a name under which there is nothing.
-        SpiderError: a run's configuration or evaluation cannot be read.
     """
     directories, left_out = _open([str(run) for run in runs])
     if len(directories) < 2:
         raise SpiderUsageError("; ".join(["a comparison takes two runs or more", *left_out]))
     names = [str(directory.path) for directory in directories]
-    evaluations = [_evaluations(directory) for directory in directories]
-    rows = [_rows(directory) for directory in directories]
-    parameters = [_parameters(directory) for directory in directories]
+    evaluations = [_evaluations(directory, left_out) for directory in directories]
+    rows = [_rows(directory, left_out) for directory in directories]
+    parameters = [_parameters(directory, left_out) for directory in directories]
+    best = [_readable(directory.best, None, left_out) for directory in directories]
     return Comparison(
         runs=names,
         experiments=_experiments(names, directories),
@@ -155,7 +162,7 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
             label: [[(row["kimg"], row[label]) for row in each if row.get(label) is not None] for each in rows]
             for label in LOSSES
         },
-        best=[directory.best() for directory in directories],
+        best=best,
         warnings=[*left_out, *_incomparable(names, evaluations)],
     )
 
@@ -167,11 +174,22 @@ def _open(names: Sequence[str]) -> tuple[list[RunDirectory], list[str]]:
             hint = "; a comparison is of whole runs, without @" if "@" in name else ""
             raise SpiderUsageError(f"{no_run(name)}{hint}")
     if len(names) == 1 and Path(names[0]).is_dir():
-        found = list(find_runs(Path(names[0])))
-        return found, [] if found else [no_run(names[0])]
-    directories = [RunDirectory(Path(name)) for name in names]
-    left_out = [f"left out: {no_run(each.path)}" for each in directories if not each.exists]
-    return [each for each in directories if each.exists], left_out
+        directories = list(find_runs(Path(names[0])))
+        left_out = [] if directories else [no_run(names[0])]
+    else:
+        directories = [RunDirectory(Path(name)) for name in names]
+        left_out = [f"left out: {no_run(each.path)}" for each in directories if not each.exists]
+    found = [each for each in directories if each.exists]
+    return [each for each in found if _readable(each.config, None, left_out) is not None], left_out
+
+
+def _readable(read: Callable[[], T], otherwise: T, left_out: list[str]) -> T:
+    """What `read` gives; if a file is damaged, `otherwise`, and a line that says so."""
+    try:
+        return read()
+    except (SpiderError, OSError) as error:
+        left_out.append(f"left out: {error}")
+        return otherwise
 
 
 def _experiments(names: Sequence[str], directories: Sequence[RunDirectory]) -> list[Experiment]:
@@ -210,32 +228,27 @@ def _keys(mappings: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
-def _parameters(directory: RunDirectory) -> dict[str, int]:
-    file = directory.path / "environment.json"
-    starts = json.loads(file.read_text("utf-8"))["starts"] if file.is_file() else []
-    return dict(starts[-1]["parameters"]) if starts else {}
+def _parameters(directory: RunDirectory, left_out: list[str]) -> dict[str, int]:
+    starts: list[StartRecord] = _readable(directory.starts, [], left_out)
+    return starts[-1].get("parameters", {}) if starts else {}
 
 
-def _rows(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, without one that a kill cut short."""
-    if not directory.metrics_file.is_file():
-        return []
-    rows = []
-    for line in directory.metrics_file.read_text("utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+def _rows(directory: RunDirectory, left_out: list[str]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, without those that are damaged."""
+    found: Rows[dict[str, Any]] = _readable(directory.rows, Rows(directory.metrics_file, [], []), left_out)
+    left_out += [] if found.warning is None else [found.warning]
+    return found.rows
 
 
 _Evaluations = dict[float, list[MetricResult]]  # by kimg
 
 
-def _evaluations(directory: RunDirectory) -> _Evaluations:
-    files = sorted(directory.evaluations.glob("[0-9]*-kimg.json"))
-    found = {images_of(file.name.removesuffix(".json")) / 1000: read_results(file) for file in files}
-    return dict(sorted(found.items()))
+def _evaluations(directory: RunDirectory, left_out: list[str]) -> _Evaluations:
+    files = directory.evaluation_files()
+    found: _Evaluations = {}
+    for images, file in files.items():
+        found[images / 1000] = _readable(partial(read_results, file), [], left_out)
+    return {kimg: results for kimg, results in found.items() if results}
 
 
 def _labels(evaluations: Sequence[_Evaluations]) -> list[str]:
@@ -260,8 +273,8 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
         ways = {
             name: {
                 **{key: value for key, value in result.protocol.items() if key != "seed"},
-                "reference": result.provenance["reference"]["fingerprint"],
-                "samples": result.provenance["samples"]["count"],
+                "reference": _provenance(result, "reference", "fingerprint"),
+                "samples": _provenance(result, "samples", "count"),
             }
             for name, each in zip(names, evaluations, strict=True)
             for results in each.values()
@@ -273,6 +286,12 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
         if different:
             warnings.append(f"{label}: the runs were measured with different {', '.join(different)}")
     return warnings
+
+
+def _provenance(result: MetricResult, side: str, key: str) -> Any:
+    """What a result says of one of its sets of images; None if it does not."""
+    about = result.provenance.get(side)
+    return about.get(key) if isinstance(about, dict) else None
 
 
 def _at_common_kimg(curves: Sequence[Curve]) -> dict[float, list[float | None]]:

@@ -18,9 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ClusterError
+from plain.errors import UnreadableError
+from plain.json_data import read_json
+from plain.typed import checked
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
 from spider.config.load import flatten, make_config
@@ -52,21 +55,18 @@ class Input(BaseModel):
 
 Inputs = Mapping[str, Input]  # by the key that names them
 
-_INPUTS = TypeAdapter(dict[str, Input])
-
 
 def recorded(directory: RunDirectory) -> Inputs:
     """What the run read. Empty if it has not begun, or is of a version that did not note it.
 
     Raises SpiderError if inputs.json is damaged.
     """
-    file = directory.inputs_file
-    if not file.is_file():
-        return {}
     try:
-        return _INPUTS.validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise SpiderError(f"{file}: damaged: {error.errors()[0]['msg']}") from None
+        return checked(read_json(directory.inputs_file), dict[str, Input], str(directory.inputs_file))
+    except FileNotFoundError:
+        return {}
+    except UnreadableError as error:
+        raise SpiderError(str(error)) from None
 
 
 def named_images(config: Config) -> dict[str, str]:

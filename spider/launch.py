@@ -27,9 +27,8 @@ from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.experiment import compose, inputs_before, require_inputs
 from spider.run import RunDirectory, RunRef, images_of, resolve
-from spider.runs import last_row
 
-PACKAGES = ("cluster", "shards", "spider", "sweeps")
+PACKAGES = ("cluster", "plain", "shards", "spider", "sweeps")
 FOLDER = "slurm"  # of a run, for its jobs
 SUBMITTED = "submitted.yaml"
 LOCAL = "local"
@@ -161,7 +160,7 @@ class Launch:
             checkpoint_bytes: the size of a checkpoint, if known; one that is there already says it itself.
         """
         config, directory, request = self.config, self.directory, self.place.request
-        row = last_row(directory)
+        row = directory.last_row()
         speed = None if row is None else row["timing"]["img_per_s"]
         done = 0.0 if row is None else row["kimg"]
         left = max(0.0, config.kimg - done)
@@ -169,7 +168,7 @@ class Launch:
         there = directory.checkpoint_names()
         if there:
             newest = directory.checkpoints / there[-1]
-            checkpoint_bytes = sum(file.stat().st_size for file in newest.iterdir())
+            checkpoint_bytes = sum(file.lstat().st_size for file in newest.iterdir())
         return Forecast(
             kimg=config.kimg,
             done_kimg=done,

@@ -36,7 +36,7 @@ from cluster.lock import in_turn
 from cluster.rank_job import RankCommand, ranks_script
 from cluster.slurm import changed
 from cluster.submission import Submission, cancel
-from spider.config.load import parse_yaml
+from spider.config.load import read_mapping
 from spider.errors import SpiderError, SpiderUsageError
 from spider.launch import FOLDER, Place, submit_command
 from spider.run import RunDirectory
@@ -163,7 +163,7 @@ def is_pipeline(name: str | None) -> bool:
     """Whether a name is that of a file of stages."""
     if name is None or not Path(name).is_file():
         return False
-    return "stages" in parse_yaml(Path(name).read_text("utf-8"), name)
+    return "stages" in read_mapping(Path(name))
 
 
 def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage]:
@@ -178,7 +178,7 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
         SpiderUsageError, ClusterUsageError: the stage, the key, the value found and what would be valid.
     """
     try:
-        config = PipelineConfig.model_validate(parse_yaml(Path(file).read_text("utf-8"), str(file)))
+        config = PipelineConfig.model_validate(read_mapping(Path(file)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

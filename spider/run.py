@@ -24,23 +24,34 @@ batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This modul
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from cluster.manifest import checkpoint_names
+from plain.errors import UnreadableError
+from plain.files import open_regular
+from plain.json_data import read_json
+from plain.rows import Rows, newest_rows, read_rows
+from plain.typed import checked
 from shards.missing import no_such
-from spider.config.load import make_config, parse_yaml, to_yaml
+from spider.config.load import make_config, read_mapping, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
+from spider.records import BestRecord, EnvironmentRecord, MetricsRecord, StartRecord, is_checkpoint_name
+
+_RUNS_NAMED = 5  # in an error
+
+
+T = TypeVar("T")
 
 _SUFFIX = "-kimg"
 STATE_FORMAT = 2  # of what a checkpoint holds; grows when seeds mean other numbers
-
-_RUNS_NAMED = 5  # in an error
-_FAILURE_LETTERS = 2000  # of a line that says what ended a run
+_FAILURE_BYTES = 2000  # of a line that says what ended a run
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,10 @@ class RunDirectory:
         return self.path / "best.json"
 
     @property
+    def environment_file(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
     def success_file(self) -> Path:
         return self.path / "_SUCCESS"
 
@@ -98,12 +113,14 @@ class RunDirectory:
         return self.path / "_FAILED"
 
     def failure(self) -> str | None:
-        """What ended the training that was here last, and at how many kimg; None if nothing did."""
-        try:
-            with self.failure_file.open(encoding="utf-8", errors="replace") as file:
-                return file.readline(_FAILURE_LETTERS).strip() or None
-        except FileNotFoundError:
-            return None
+        """What ended the training that was here last, and at how many kimg; None if nothing did. Raises as `rows`."""
+        with _as_spider_error():
+            try:
+                with open_regular(self.failure_file, sys.maxsize) as (file, _):
+                    line = file.readline(_FAILURE_BYTES)
+            except FileNotFoundError:
+                return None
+        return line.decode("utf-8", "replace").strip() or None
 
     @property
     def exists(self) -> bool:
@@ -114,23 +131,58 @@ class RunDirectory:
         """The run's configuration. Raises SpiderError if there is none or it does not parse."""
         if not self.exists:
             raise SpiderError(no_run(self.path))
-        return make_config(
-            parse_yaml(self.config_file.read_text("utf-8"), str(self.config_file)), (), str(self.config_file)
-        )
+        return make_config(read_mapping(self.config_file), (), str(self.config_file))
 
     def write_config(self, config: Config) -> None:
         """Replace config.yaml."""
         write_text(self.config_file, to_yaml(config))
 
     def checkpoint_names(self) -> list[str]:
-        """Names of the finished checkpoints, oldest first."""
-        if not self.checkpoints.is_dir():
-            return []
-        return sorted(p.name for p in self.checkpoints.iterdir() if p.is_dir() and p.name.endswith(_SUFFIX))
+        """Names of the finished checkpoints, oldest first; not of copies of them (see cluster/manifest.py)."""
+        return [name for name in checkpoint_names(self.checkpoints) if is_checkpoint_name(name)]
 
-    def best(self) -> dict[str, Any] | None:
-        """{"checkpoint", "metric", "value"} of the best evaluation so far."""
-        return json.loads(self.best_file.read_text("utf-8")) if self.best_file.is_file() else None
+    def best(self) -> BestRecord | None:
+        """The best evaluation so far. Raises SpiderError if best.json is damaged."""
+        return _read(self.best_file, BestRecord)
+
+    def starts(self) -> list[StartRecord]:
+        """Where and with what it was started, oldest first. Raises SpiderError if environment.json is damaged."""
+        found = _read(self.environment_file, EnvironmentRecord)
+        return [] if found is None else found["starts"]
+
+    def rows(self) -> Rows[dict[str, Any]]:
+        """All rows of metrics.jsonl (see `MetricsRecord`). Raises SpiderError if it is no file of rows."""
+        with _as_spider_error():
+            found = read_rows(self.metrics_file, MetricsRecord)
+        return Rows(found.path, [row.model_dump(exclude_unset=True) for row in found.rows], found.damaged)
+
+    def last_row(self) -> dict[str, Any] | None:
+        """The newest whole row of metrics.jsonl; None without one. Raises as `rows`."""
+        with _as_spider_error():
+            newest = next(newest_rows(self.metrics_file, MetricsRecord), None)
+        return None if newest is None else newest.model_dump(exclude_unset=True)
+
+    def evaluation_files(self) -> dict[int, Path]:
+        """The files of evaluations by their clock in images, in its order."""
+        files = [file for file in self.evaluations.glob("*.json") if is_checkpoint_name(file.stem)]
+        return dict(sorted((images_of(file.stem), file) for file in files))
+
+
+def _read(file: Path, kind: type[T]) -> T | None:
+    """What a small file holds; None if it is not there. Raises SpiderError: the file, the key, what was found."""
+    with _as_spider_error():
+        try:
+            return checked(read_json(file), kind, str(file))
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _as_spider_error() -> Iterator[None]:
+    try:
+        yield
+    except UnreadableError as error:
+        raise SpiderError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -155,7 +207,9 @@ def checkpoint_name(images: int) -> str:
 
 
 def images_of(checkpoint: str) -> int:
-    """The inverse of `checkpoint_name`."""
+    """The inverse of `checkpoint_name`. Raises ValueError for what is none."""
+    if not is_checkpoint_name(checkpoint):
+        raise ValueError(f"{checkpoint!r} is no name of a checkpoint")
     return round(float(checkpoint.removesuffix(_SUFFIX)) * 1000)
 
 

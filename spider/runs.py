@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.lock import is_taken
 from shards.missing import no_such
 from spider.config.schema import Config
 from spider.errors import SpiderError
+from spider.records import BestRecord
 from spider.run import RunDirectory, images_of, split_name
 
-_ALIVE_S = 600.0  # a run that wrote within this may be running; twice the longest row that is likely
+T = TypeVar("T")
 
-_TAIL_BYTES = 1 << 16  # of metrics.jsonl: many rows
+_ALIVE_S = 600.0  # a run that wrote within this may be running; twice the longest row that is likely
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class RunSummary:
         kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.
         last_checkpoint: in kimg.
         best: {"checkpoint", "metric", "value"}.
+        problem: what cannot be read of it, in one line.
     """
 
     name: str
@@ -43,7 +45,7 @@ class RunSummary:
     source: str = ""
     objective: str = ""
     selection: str = ""
-    best: dict[str, Any] | None = None
+    best: BestRecord | None = None
     last_checkpoint: float | None = None
     size_bytes: int = 0
     problem: str | None = None
@@ -83,7 +85,7 @@ def describe_source(config: Config) -> str:
     return source.kind
 
 
-def describe_best(best: dict[str, Any] | None) -> str:
+def describe_best(best: BestRecord | None) -> str:
     """`FID 12.3 at 2000 kimg`, or `-`."""
     return (
         "-"
@@ -97,15 +99,17 @@ def summarise(directory: RunDirectory, root: Path) -> RunSummary:
     name = name_of(directory, root)
     size_bytes = _size(directory.path)
     try:
-        config, best = directory.config(), directory.best()
-    except (SpiderError, ValueError, OSError) as error:
+        config = directory.config()
+    except (SpiderError, OSError) as error:
         return RunSummary(name, "unreadable", size_bytes=size_bytes, problem=str(error))
+    problems: list[str] = []
+    best, written = _tried(directory.best, problems), _tried(partial(images_written, directory), problems)
+    failure = _tried(directory.failure, problems)
     saved = [images_of(checkpoint) for checkpoint in directory.checkpoint_names()]
-    written = images_written(directory)
     images = max([*saved[-1:], written or 0])
     return RunSummary(
         name=name,
-        state=_state(directory, config, saved, written is not None),
+        state=_state(directory, config, saved, written is not None, failure is not None),
         kimg=images / 1000,
         length_kimg=config.kimg,
         source=describe_source(config),
@@ -114,8 +118,18 @@ def summarise(directory: RunDirectory, root: Path) -> RunSummary:
         best=best,
         last_checkpoint=saved[-1] / 1000 if saved else None,
         size_bytes=size_bytes,
-        failure=directory.failure(),
+        failure=failure,
+        problem="; ".join(problems) or None,
     )
+
+
+def _tried(read: Callable[[], T], problems: list[str]) -> T | None:
+    """What `read` gives; None, and why, if a file is damaged."""
+    try:
+        return read()
+    except (SpiderError, OSError) as error:
+        problems.append(str(error))
+        return None
 
 
 def name_of(directory: RunDirectory, root: Path) -> str:
@@ -125,32 +139,15 @@ def name_of(directory: RunDirectory, root: Path) -> str:
 
 def images_written(directory: RunDirectory) -> int | None:
     """The clock of the newest whole row of metrics.jsonl; None without one."""
-    row = last_row(directory)
+    row = directory.last_row()
     return None if row is None else int(row["images"])
 
 
-def last_row(directory: RunDirectory) -> dict[str, Any] | None:
-    """The newest whole row of metrics.jsonl; None without one."""
-    if not directory.metrics_file.is_file():
-        return None
-    with directory.metrics_file.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        try:
-            row: dict[str, Any] = json.loads(line)
-            if "images" in row:
-                return row
-        except (ValueError, TypeError):  # the line that a kill cut short
-            continue
-    return None
-
-
-def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: bool) -> str:
+def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: bool, has_failed: bool) -> str:
     taken = is_taken(directory.path)
     if taken:
         return "running"
-    if directory.failure() is not None:
+    if has_failed:
         return "failed"
     if saved and saved[-1] >= round(config.kimg * 1000):
         return "finished"

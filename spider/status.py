@@ -10,19 +10,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterError
 from cluster.history import Event, History, blamed
 from cluster.slurm import SUSPENDED, job_state
 from cluster.submission import Submission
+from plain.errors import UnreadableError
+from plain.terminal import one_line
 from shards.missing import no_such
-from spider.config.load import make_config, parse_yaml
+from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
 from spider.launch import FOLDER, SUBMITTED
 from spider.pipeline import pipelines_below, stage_folders
+from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, images_of
-from spider.runs import RunSummary, describe_best, find_runs, last_row, name_of, summarise
+from spider.runs import RunSummary, describe_best, find_runs, name_of, summarise
 from spider.tables import aligned, duration
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
@@ -37,7 +42,8 @@ class JobStatus:
     Attributes:
         job: its number.
         state: `waiting` (`why` says for what), `running`, `suspended` (Slurm holds its processes), `unknown` (`why`
-            says where to ask), `finished`, `stopped`, `failed`, `never started`, or `ended without a word`.
+            says where to ask), `finished`, `stopped`, `failed`, `never started`, `ended without a word`,
+            or `unreadable` (`problem` says which file).
         why: of a state that needs a reason.
         nodes: on which it runs, or ran last.
         since: when that state began, in UTC.
@@ -46,6 +52,7 @@ class JobStatus:
         waited_s: in the queue, all together.
         blamed: a node on which failures begin again and again.
         history: all that happened, oldest first.
+        problem: what cannot be read of it, in one line.
     """
 
     job: str
@@ -58,6 +65,7 @@ class JobStatus:
     waited_s: float
     blamed: str | None
     history: list[dict[str, Any]]
+    problem: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -170,21 +178,39 @@ def describe(found: Status) -> str:
     if found.runs:
         header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
         parts.append(aligned([header, *map(_row, found.runs)]))
-        failed = [run for run in found.runs if run.state == "failed" and run.summary.failure is not None]
-        parts += ["\n".join(f"! {run.name}: failed {run.summary.failure}" for run in failed)] if failed else []
+    parts += ["\n".join(problems)] if (problems := list(_problems(found))) else []
+    failed = [run for run in found.runs if run.state == "failed" and run.summary.failure is not None]
+    told = [f"! {one_line(f'{run.name}: failed {run.summary.failure}')}" for run in failed]
+    parts += ["\n".join(told)] if told else []
     return "\n\n".join(parts) or f"{found.path}: no run here or below"
+
+
+def _problems(found: Status) -> Iterator[str]:
+    """A line for each run or stage of which something cannot be read."""
+    told = [(run.name, run.summary.problem) for run in found.runs]
+    told += [(run.name, run.job.problem) for run in found.runs if run.job is not None]
+    told += [(name, job.problem) for name, job in found.stages.items()]
+    return (f"! {one_line(f'{name}: {problem}')}" for name, problem in told if problem is not None)
 
 
 def job_status(folder: Path) -> JobStatus | None:
     """Of the job whose files are in `folder`; None if there never was one."""
+    try:
+        return _job_status(folder)
+    except (ClusterError, UnreadableError) as error:
+        return JobStatus("?", "unreadable", None, [], None, 0.0, {}, 0.0, None, [], problem=str(error))
+
+
+def _job_status(folder: Path) -> JobStatus | None:
     submission = Submission.read(folder)
     if submission is None:
         return None
-    events = History(folder).read()
-    state, why, nodes = _state(submission, events)
+    told = History(folder).rows()
+    state, why, nodes = _state(submission, told.rows)
     if state == _SILENT:  # unless it has said something since its history was read
-        events = History(folder).read()
-        state, why, nodes = _state(submission, events)
+        told = History(folder).rows()
+        state, why, nodes = _state(submission, told.rows)
+    events = told.rows
     last = events[-1] if events else None
     return JobStatus(
         job=submission.job,
@@ -197,6 +223,7 @@ def job_status(folder: Path) -> JobStatus | None:
         waited_s=_waited_s(events, state),
         blamed=blamed(events),
         history=[{"time": event.time.isoformat(), "event": event.event, **event.about} for event in events],
+        problem=told.warning,
     )
 
 
@@ -224,8 +251,9 @@ def _describe_run(status: RunStatus) -> str:
             rows.append(("node", job.blamed))
     if status.stacks:
         rows.append(("hung", ", ".join(status.stacks)))
+    rows += [("problem", problem) for problem in (summary.problem, job and job.problem) if problem]
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    lines = [one_line(f"{name:<{width}}  {value}") for name, value in rows]
     if job is not None:
         lines += ["", *_told(job.history)]
     return "\n".join(lines)
@@ -233,7 +261,10 @@ def _describe_run(status: RunStatus) -> str:
 
 def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
     summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
-    row = last_row(directory)
+    try:
+        row = directory.last_row()
+    except (SpiderError, OSError):  # the summary says so
+        row = None
     has_begun = job is not None and row is not None and job.began < directory.metrics_file.stat().st_mtime
     running = has_begun and job.state == "running" if job else summary.state in ("running", "running?")
     speed = row["timing"]["img_per_s"] if running and row is not None else None
@@ -256,15 +287,19 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
 def _not_begun(directory: RunDirectory, root: Path) -> RunSummary:
     """A run that was submitted, and has written nothing yet."""
     file = directory.path / FOLDER / SUBMITTED
-    length = make_config(parse_yaml(file.read_text("utf-8"), str(file)), (), str(file)).kimg if file.exists() else 0.0
-    return RunSummary(name_of(directory, root), "never started", length_kimg=length)
+    name = name_of(directory, root)
+    try:
+        length = make_config(read_mapping(file), (), str(file)).kimg if file.exists() else 0.0
+    except (SpiderError, OSError) as error:
+        return RunSummary(name, "unreadable", problem=str(error))
+    return RunSummary(name, "never started", length_kimg=length)
 
 
 def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | None, list[str]]:
     """State, reason, nodes."""
     last = events[-1] if events else None
     began = next((event for event in reversed(events) if event.event == "started"), None)
-    nodes = list(began["nodes"]) if began is not None and began["job"] == submission.job else []
+    nodes = list(began["nodes"] or []) if began is not None and began["job"] == submission.job else []
     over = last is not None and (
         last.event in ("finished", "stopped") or (last.event == "failed" and not last["again"])
     )
@@ -295,7 +330,7 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
 
 def _restarts(events: Sequence[Event]) -> Iterator[Event]:
     """The events after which the same job started again, or will."""
-    for event, following in zip(events, [*events[1:], None], strict=True):
+    for event, following in zip_longest(events, events[1:]):
         by_slurm = following is not None and following.event == "started" and following["job"] == event["job"]
         if event.event in ("requeued", "lost") or event["again"] or (event.event == "stopped" and by_slurm):
             yield event
@@ -304,7 +339,7 @@ def _restarts(events: Sequence[Event]) -> Iterator[Event]:
 def _restart_reason(event: Event) -> str:
     if event.event == "requeued":
         return str(event["reason"])
-    return {"lost": "lost start", "failed": "failure", "stopped": "requeued by Slurm"}[event.event]
+    return {"lost": "lost start", "failed": "failure", "stopped": "requeued by Slurm"}.get(event.event, event.event)
 
 
 def _waited_s(events: Sequence[Event], state: str) -> float:
@@ -327,31 +362,41 @@ def _told(history: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A line for each event, in local time."""
     for event in history:
         at = datetime.fromisoformat(event["time"]).astimezone()
-        yield f"{at:%Y-%m-%d %H:%M:%S}  {_sentence(event)}"
+        yield one_line(f"{at:%Y-%m-%d %H:%M:%S}  {_sentence(event)}")
 
 
 def _sentence(event: dict[str, Any]) -> str:
-    what = event["event"]
+    what, reason = event["event"], event.get("reason")
     if what == "submitted":
-        return f"submitted as job {event['job']}: {_count(event['ranks'], 'rank')} on {_count(event['nodes'], 'node')}"
+        where = f"{_count(event.get('ranks'), 'rank')} on {_count(event.get('nodes'), 'node')}"
+        return f"submitted as job {event.get('job')}: {where}"
     if what == "started":
-        nodes = ", ".join(event["nodes"])
-        newest = event["newest"]
-        return f"started on {nodes}, from {'the beginning' if newest is None else f'{images_of(newest) / 1000:g} kimg'}"
+        return f"started on {_nodes(event)}, from {_place(event.get('newest'))}"
     if what == "requeued":
         saved = "saved" if event.get("saved", True) else "not saved in time"
-        return f"{event['reason']}: {saved}, and back in the queue{_took(event.get('seconds'), event.get('grace_s'))}"
+        return f"{reason}: {saved}, and back in the queue{_took(event.get('seconds'), event.get('grace_s'))}"
     if what == "failed":
-        return f"failed: {event['reason']}{'; back in the queue' if event['again'] else ''}"
+        return f"failed: {reason}{'; back in the queue' if event.get('again') else ''}"
     if what == "lost":
-        return f"lost on {', '.join(event['nodes'] or ['?'])}: {event['reason']}"
+        return f"lost on {_nodes(event)}: {reason}"
     if what == "cancelled":
         return "asked to save and end"
     if what == "not cancelled":
-        return f"Slurm refused: {event['reason']}"
+        return f"Slurm refused: {reason}"
     if what == "stopped":
-        return f"stopped: {event['reason']}"
+        return f"stopped: {reason}"
     return str(what)
+
+
+def _nodes(event: dict[str, Any]) -> str:
+    return ", ".join(event.get("nodes") or ["?"])
+
+
+def _place(newest: str | None) -> str:
+    """Where a start goes on from, by the name of what was saved last."""
+    if newest is None:
+        return "the beginning"
+    return f"{images_of(newest) / 1000:g} kimg" if is_checkpoint_name(newest) else newest
 
 
 def _took(seconds: float | None, grace_s: float | None) -> str:
@@ -365,8 +410,8 @@ def _took(seconds: float | None, grace_s: float | None) -> str:
     return f"{took}, of {grace_s:g}{tight}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int | None, what: str) -> str:
+    return f"{'?' if number is None else number} {what}{'' if number == 1 else 's'}"
 
 
 def _because(status: RunStatus) -> str:
@@ -387,8 +432,8 @@ def _slowest(row: dict[str, Any]) -> str | None:
     timing = row["timing"]
     if timing.get("slowest_rank") is None:
         return None
-    waits = f"; most data wait: rank {timing['data_wait_rank']}, {timing['data_wait_percent']:.1f} %"
-    return f"rank {timing['slowest_rank']}, {timing['slowest_rank_percent']:+.0f} % on the mean{waits}"
+    waits = f"; most data wait: rank {timing.get('data_wait_rank')}, {timing.get('data_wait_percent', 0.0):.1f} %"
+    return f"rank {timing['slowest_rank']}, {timing.get('slowest_rank_percent', 0.0):+.0f} % on the mean{waits}"
 
 
 def _row(status: RunStatus) -> list[str]:

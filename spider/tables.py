@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from plain.terminal import one_line
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of the same length with their columns lined up, two spaces between; numbers to the right, text to the left.
 
     A column whose entries below the first row all begin with a digit or a sign, or are empty, is one of numbers.
     """
+    rows = [[one_line(cell) for cell in row] for row in rows]
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [all(cell in ("", "-") or cell[0] in "+-0123456789" for cell in column[1:]) for column in columns]

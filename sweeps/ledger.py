@@ -16,8 +16,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
+from plain.errors import UnreadableError
+from plain.json_data import read_json
+from plain.typed import checked
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory
@@ -51,12 +56,6 @@ class Trial:
     judged_kimg: float = 0.0
     last: Evaluated | None = None
 
-    @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> Self:
-        """From plain data."""
-        last = tree.get("last")
-        return cls(**{**tree, "last": None if last is None else Evaluated(**last)})
-
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to do; what failed is tried again by who starts the sweep again."""
@@ -83,12 +82,6 @@ class Configuration:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        trials = [Trial.from_json(trial) for trial in tree["trials"]]
-        return cls(tree["number"], tree["point"], tree["source"], tree["refused"], trials)
 
 
 class Ledger:
@@ -225,11 +218,22 @@ def common(curves: Sequence[Sequence[Evaluated]]) -> tuple[float, list[float]]:
     return kimg, [each[kimg] for each in known]
 
 
+class _Document(TypedDict):
+    """A file of configurations/."""
+
+    format: int
+    number: int
+    point: dict[str, Any]
+    source: str | None
+    refused: str | None
+    trials: list[Trial]
+
+
 def _read(file: Path) -> Configuration:
     try:
-        tree = json.loads(file.read_text("utf-8"))
-        if tree.pop("format") != FORMAT:
-            raise ValueError(f"not of format {FORMAT}")
-        return Configuration.from_json(tree)
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpiderError(f"{file}: not a configuration of a sweep: {error}") from error
+        tree = checked(read_json(file), _Document, str(file))
+    except UnreadableError as error:
+        raise SpiderError(f"{file}: not a configuration of a sweep: {str(error).removeprefix(f'{file}: ')}") from error
+    if tree["format"] != FORMAT:
+        raise SpiderError(f"{file}: not a configuration of a sweep: not of format {FORMAT}")
+    return Configuration(tree["number"], tree["point"], tree["source"], tree["refused"], tree["trials"])

@@ -42,7 +42,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from shards.missing import no_such
-from spider.config.load import MAX_YAML_BYTES, flatten, parse_yaml
+from spider.config.load import flatten, read_mapping
 from spider.config.section import Place, Section
 from spider.data import absolute
 from spider.errors import SpiderUsageError, shown
@@ -276,9 +276,7 @@ def read_sweep(file: str | Path) -> SweepConfig:
     path = Path(file)
     if not path.is_file():
         raise SpiderUsageError(no_such(path, "file"))
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise SpiderUsageError(f"{file}: larger than {MAX_YAML_BYTES} bytes, which no sweep is")
-    return make_sweep(parse_yaml(path.read_text("utf-8"), str(file)), str(file))
+    return make_sweep(read_mapping(path), str(file))
 
 
 def make_sweep(tree: Mapping[str, Any], where: str = "sweep") -> SweepConfig:

@@ -7,12 +7,13 @@ What is there already is not searched again: the sweep's settings cannot have ch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plain.errors import UnreadableError
+from plain.json_data import read_json
 from spider.errors import SpiderError, SpiderUsageError
 from spider.sid.kernels import parse_kernel
 from sweeps.space import Axis, source_axis, source_names
@@ -111,8 +112,10 @@ def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
 
 def _read(search: NeighborsConfig, file: Path) -> list[Ranking]:
     try:
-        tree: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        tree: dict[str, Any] = read_json(file)
         return [_ranking(tree, parse_kernel(order).label) for order in search.orders]
+    except UnreadableError as error:
+        raise SpiderUsageError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SpiderUsageError(f"{file}: not what a neighbour search writes: {error!r}") from error
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from spider.config.load import flatten, parse_yaml, preset_names, preset_text
+from plain.errors import UnreadableError
+from plain.files import read_regular
+from plain.text import decode
+from plain.yaml_data import MAX_BYTES
+from spider.config.load import flatten, parse_yaml, preset_names, preset_text, read_mapping
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.files import write_text
@@ -154,10 +158,10 @@ class SweepPlan:
         stored = self.out / "sweep.yaml"
         if not stored.is_file():
             return
-        before = make_sweep(parse_yaml(stored.read_text("utf-8"), str(stored)), str(stored))
+        before = make_sweep(read_mapping(stored), str(stored))
         found = sweep_differences(before, self.sweep)
         kept = self.out / "base.yaml"
-        old, new = (flatten(parse_yaml(text, self.sweep.config)) for text in (kept.read_text("utf-8"), self.base))
+        old, new = flatten(read_mapping(kept)), flatten(parse_yaml(self.base, self.sweep.config))
         found += [
             f"{self.sweep.config}: {key} was {old.get(key)!r}, now {new.get(key)!r}"
             for key in dict.fromkeys([*old, *new])
@@ -174,7 +178,10 @@ def _source_axis(search: NeighborsConfig, rankings: list[Ranking] | None) -> Axi
 def _text_of(config: str) -> str:
     """The YAML of a preset or a file. Raises SpiderUsageError."""
     if Path(config).is_file():
-        return Path(config).read_text("utf-8")
+        try:
+            return decode(read_regular(Path(config), MAX_BYTES), config)
+        except UnreadableError as error:
+            raise SpiderUsageError(str(error)) from None
     if config not in preset_names():
         raise SpiderUsageError(f"config: {config}: neither a file nor a preset; presets: {', '.join(preset_names())}")
     return preset_text(config)

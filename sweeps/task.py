@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from spider.errors import SpiderError
 from spider.metrics.results import read_results
-from spider.run import RunDirectory, images_of
+from spider.run import RunDirectory
 
 Better = Literal["lower", "higher"]
 
@@ -103,8 +103,7 @@ class Evaluated:
 def evaluations(run: RunDirectory, measure: Measure) -> list[Evaluated]:
     """The run's evaluations up to the length of a trial, by kimg."""
     found: dict[float, Evaluated] = {}
-    for file in sorted(run.evaluations.glob("[0-9]*-kimg.json")):
-        images = images_of(file.name.removesuffix(".json"))
+    for images, file in run.evaluation_files().items():
         kimg = measure.due_kimg(images)
         if kimg in found:  # of a run that was made longer afterwards
             continue

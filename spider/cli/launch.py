@@ -7,12 +7,15 @@ import sys
 import time
 from collections import deque
 from dataclasses import asdict
+from io import TextIOWrapper
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plain.files import open_regular
+from plain.terminal import CLEAR_SCREEN, is_heard
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
@@ -27,10 +30,10 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 _WATCH_S = 5.0
+_TAIL_BYTES = 4 << 20  # of a log, in which its last lines are looked for
 _TICKS = 10  # how often a log is read for each time that squeue is asked
 _NO_STAGE = ("launch", "status", "logs", "cancel", "demo")
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of the click that typer brings
-_CLEAR = "\x1b[H\x1b[2J"
 
 
 @commands.command(
@@ -120,8 +123,10 @@ def status(
         if as_json:
             say_json(found.as_json())
         else:
-            say((_CLEAR if watch and sys.stdout.isatty() else "") + _described(found))
-        if not watch or found.is_over:
+            if watch and sys.stdout.isatty():
+                sys.stdout.write(CLEAR_SCREEN)
+            say(_described(found))
+        if not watch or found.is_over or not is_heard():
             return
         time.sleep(_WATCH_S)
 
@@ -141,13 +146,14 @@ def logs(
     """
     log = _log(run, rank, wait=follow)
     say(f"{log}:")
-    with log.open(encoding="utf-8", errors="replace") as file:
+    with open_regular(log, sys.maxsize) as (end, size), TextIOWrapper(end, "utf-8", "replace") as file:
+        file.seek(max(0, size - _TAIL_BYTES))
         sys.stdout.write("".join(deque(file, maxlen=lines)))
         for tick in count() if follow else ():
             sys.stdout.flush()
             is_over = tick % _TICKS == 0 and _is_over(log.parent)
             sys.stdout.write(file.read())  # after that was asked: it is all that the job had to say
-            if is_over:
+            if is_over or not is_heard():
                 break
             time.sleep(_WATCH_S / _TICKS)
 

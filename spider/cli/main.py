@@ -18,6 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from cluster.errors import ClusterError
+from plain.errors import UnreadableError
+from plain.terminal import guarded, occupy_closed_streams
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.disk import described
@@ -30,7 +32,20 @@ INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
-    """A group in which errors meant for users end the program with one line."""
+    """A group in which errors meant for users end the program with one line, and printing ends nothing."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with guarded() as (stdout, _):
+            try:
+                return super().main(*args, **kwargs)
+            except SystemExit as end:
+                stdout.flush()
+                # Whoever closes a pipe has read enough; an answer that a full disk swallowed is missing
+                refusal = None if end.code or stdout.lost is None else described(stdout.lost)
+                if refusal is None:
+                    raise
+                complain(f"stdout: {refusal[0]}")
+                sys.exit(refusal[1])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, words = super().resolve_command(ctx, args)
@@ -41,7 +56,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (SpiderError, ShardsError, ClusterError) as error:
+        except (SpiderError, ShardsError, ClusterError, UnreadableError) as error:
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
@@ -90,4 +105,5 @@ for group in (images, neighbors, training, launch, judging, runs, sweeps, weight
 
 def main() -> None:
     """The console script `spider`, and `python -m spider`."""
+    occupy_closed_streams()
     app(prog_name="spider")

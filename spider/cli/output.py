@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 from cluster.launcher import processes
+from plain import terminal
+from plain.terminal import one_line
 from spider.errors import SpiderUsageError
 
 
@@ -39,10 +41,10 @@ def say_json(answer: Any) -> None:
 def warn(text: str) -> None:
     """What may not be meant, on stderr."""
     if is_main_process():
-        print(f"warning: {text}", file=sys.stderr)
+        terminal.warn(text)
 
 
 def complain(text: str) -> None:
     """An error, on stderr; also of other ranks, because rank 0 may not have it."""
     rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
-    print(f"error{rank}: {text}", file=sys.stderr)
+    print(f"error{rank}: {one_line(text)}", file=sys.stderr)

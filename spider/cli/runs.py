@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plain.terminal import one_line
 from spider import api
 from spider.cli.output import say, say_json
 from spider.tables import aligned
@@ -43,9 +44,9 @@ def ls(
     say(aligned([header, *map(_row, found)]))
     for summary in found:
         if summary.problem is not None:
-            say(f"! {summary.name}: {summary.problem}")
+            say(f"! {one_line(f'{summary.name}: {summary.problem}')}")
         if summary.failure is not None and summary.state == "failed":
-            say(f"! {summary.name}: failed {summary.failure}")
+            say(f"! {one_line(f'{summary.name}: failed {summary.failure}')}")
 
 
 @commands.command(epilog="\b\nExample:\n  spider compare runs/gaussian runs/letters --out metrics.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from plain import yaml_data
+from plain.errors import UnreadableError
 from spider.config.explain import is_runtime, similar_keys
 from spider.config.schema import Config
 from spider.config.section import TRUTH
 from spider.errors import SpiderUsageError, shown
-
-MAX_YAML_BYTES = 1 << 20
 
 
 def preset_names() -> list[str]:
@@ -37,22 +37,19 @@ def load_config(preset_or_file: str, overrides: Sequence[str] = ()) -> Config:
     Raises SpiderUsageError, one line that names the key, the value found and what would be valid.
     """
     if Path(preset_or_file).is_file():
-        if Path(preset_or_file).stat().st_size > MAX_YAML_BYTES:
-            raise SpiderUsageError(f"{preset_or_file}: larger than {MAX_YAML_BYTES} bytes, which no configuration is")
-        text, where = Path(preset_or_file).read_text(encoding="utf-8"), preset_or_file
-    elif preset_or_file in preset_names():
-        text, where = preset_text(preset_or_file), f"preset {preset_or_file}"
-    else:
-        raise SpiderUsageError(
-            f"{preset_or_file}: neither a file nor a preset; presets: {', '.join(preset_names())}"
-            f"{_hint(preset_or_file, preset_names())}"
-        )
-    return make_config(parse_yaml(text, where), overrides, where)
+        return make_config(read_mapping(Path(preset_or_file)), overrides, preset_or_file)
+    if preset_or_file in preset_names():
+        where = f"preset {preset_or_file}"
+        return make_config(parse_yaml(preset_text(preset_or_file), where), overrides, where)
+    raise SpiderUsageError(
+        f"{preset_or_file}: neither a file nor a preset; presets: {', '.join(preset_names())}"
+        f"{_hint(preset_or_file, preset_names())}"
+    )
 
 
 def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config") -> Config:
-    """A Config from plain data and overrides. Raises SpiderUsageError as `load_config` does."""
-    merged = _copy(tree)
+    """A Config from plain data, whose keys may be dotted, and overrides. Raises SpiderUsageError as `load_config`."""
+    merged = _nested(tree, where)
     for text in overrides:
         key, value = parse_override(text)
         _assign(merged, key, value)
@@ -66,40 +63,26 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: s
         raise SpiderUsageError(f"{where}: {_one_line(error)}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data, each key of a mapping once: YAML would take the last and say nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-            if isinstance(key.value, str):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Plain data from YAML; tags that would build objects are refused."""
+    """Plain data from YAML within the limits of `plain.yaml_data`. Raises SpiderUsageError that begins with `where`."""
+    return _mapping(lambda: yaml_data.parse_yaml(text, where), where)
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """`parse_yaml` of a file, in whatever Unicode it was saved."""
+    return _mapping(lambda: yaml_data.read_yaml(file), str(file))
+
+
+def _mapping(read: Callable[[], Any], where: str) -> dict[str, Any]:
     try:
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SpiderUsageError(f"{where}: not plain YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise SpiderUsageError(f"{where}: not plain YAML: nested too deep") from None
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # of a value that cannot be
-        raise SpiderUsageError(f"{where}: not plain YAML: a value that cannot be: {_brief(error)}") from None
+        tree = read()
+    except UnreadableError as error:
+        raise SpiderUsageError(str(error)) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise SpiderUsageError(f"{where}: holds a {type(tree).__name__}, not a mapping of keys")
     return tree
-
-
-def _brief(error: Exception) -> str:
-    """What an error says, in a line of bearable length."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -147,8 +130,28 @@ def _presets() -> Traversable:
     return resources.files("spider.presets")
 
 
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+def _nested(tree: Mapping[str, Any], where: str, above: str = "") -> dict[str, Any]:
+    """A copy in which `generator.width: 1` is `generator: {width: 1}`. Raises SpiderUsageError for a key in both."""
+    nested: dict[str, Any] = {}
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise SpiderUsageError(f"{where}: {above}{key}: keys are text, this one is read as {type(key).__name__}")
+        first, _, rest = key.partition(".")
+        inner = {rest: value} if rest else value
+        _merge(nested, first, _nested(inner, where, f"{above}{first}.") if isinstance(inner, Mapping) else inner,
+               f"{where}: {above}")  # fmt: skip
+    return nested
+
+
+def _merge(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Add a key, or what a section has beside what is there of it."""
+    if key not in tree or (tree[key] is None and isinstance(value, dict)):
+        tree[key] = value
+    elif isinstance(tree[key], dict) and isinstance(value, dict):
+        for name, item in value.items():
+            _merge(tree[key], name, item, f"{where}{key}.")
+    elif not (isinstance(tree[key], dict) and value is None):
+        raise SpiderUsageError(f"{where}{key}: given twice, once as a dotted key")
 
 
 def _number(value: Any) -> Any:

@@ -7,7 +7,6 @@ OUT/figures/training.png            distance against images shown, a line per so
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from plain.json_data import read_json
 from spider.checkout import git_state
 from spider.config.schema import Config
 from spider.demo import page
@@ -29,7 +29,7 @@ from spider.grids import sample_grid, write_png
 from spider.metrics.nearest_figures import HISTOGRAM, PANEL
 from spider.metrics.registry import METRICS
 from spider.metrics.results import MetricResult, read_results, summarise
-from spider.run import RunDirectory, images_of
+from spider.run import RunDirectory
 from spider.sources.build import open_generator
 from spider.train.environment import versions
 
@@ -61,10 +61,9 @@ class Run:
 
     def curve(self, label: str) -> Curve:
         """A metric while training; empty if it was measured at the end only."""
-        files = sorted(self.directory.evaluations.glob("[0-9]*-kimg.json"))
         return [
-            (images_of(file.stem) / 1000, result.value)
-            for file in files
+            (images / 1000, result.value)
+            for images, file in self.directory.evaluation_files().items()
             for result in read_results(file)
             if result.label == label and result.value is not None
         ]
@@ -72,13 +71,12 @@ class Run:
     @property
     def parameters(self) -> dict[str, int]:
         """How many train, by network."""
-        starts = json.loads((self.directory.path / "environment.json").read_text("utf-8"))["starts"]
-        return dict(starts[-1]["parameters"])
+        return self.directory.starts()[-1].get("parameters", {})
 
     @property
     def data_wait_percent(self) -> float:
         """Share of the training time spent waiting for images and noise."""
-        rows = [json.loads(line)["timing"] for line in self.directory.metrics_file.read_text("utf-8").splitlines()]
+        rows = [row["timing"] for row in self.directory.rows().rows]
         # Rows are equally many images apart, so that a row's time goes with its sec_per_kimg
         percent, seconds = (np.array([row[key] for row in rows]) for key in ("data_wait_percent", "sec_per_kimg"))
         return float(np.average(percent, weights=seconds))
@@ -109,7 +107,7 @@ class Findings:
     @cached_property
     def ranking(self) -> dict[str, Any]:
         """The document of neighbors.json."""
-        document: dict[str, Any] = json.loads((self.neighbours / "neighbors.json").read_text("utf-8"))
+        document: dict[str, Any] = read_json(self.neighbours / "neighbors.json")
         return document
 
     @property

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from plain.json_data import read_json
+from plain.typed import checked
 from spider.files import write_text
 
 
@@ -39,7 +41,9 @@ class Steps:
     def __init__(self, file: Path, count: int, progress: bool) -> None:
         self.file, self.count, self.progress = file, count, progress
         self._begun: list[str] = []
-        self._spent: dict[str, tuple[float, float]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        self._spent: dict[str, tuple[float, float]] = (
+            checked(read_json(file), dict[str, tuple[float, float]], str(file)) if file.is_file() else {}
+        )
 
     @property
     def timings(self) -> list[Timing]:

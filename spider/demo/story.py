@@ -13,7 +13,6 @@ Whatever is there already is not done again: the same call goes on where the one
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import torch
 
 from cluster.launcher import processes
 from cluster.world import World
+from plain.json_data import read_json
 from shards.index import INDEX_NAME
 from shards.pack import pack
 from shards.parallel import usable_cores
@@ -178,7 +178,7 @@ class Story:
             self.steps.say(report.table())
 
         self.steps.do(f"rank the neighbours of {self.plan.target}", work, done=file.is_file())
-        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        document: dict[str, Any] = read_json(file)
         return document
 
     def train(self, source: str, seed: int) -> None:

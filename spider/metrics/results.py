@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from plain.errors import UnreadableError
+from plain.json_data import read_json
+from plain.typed import checked
 from spider.errors import SpiderError
 from spider.files import finite, write_text
 from spider.tables import aligned
@@ -60,6 +64,13 @@ class MetricResult:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
         return cls(**data)
+
+
+class _Document(TypedDict):
+    """What `document` writes, as far as it is read again."""
+
+    format: int
+    results: list[MetricResult]
 
 
 @dataclass(frozen=True)
@@ -135,14 +146,16 @@ def write_result(path: Path, results: Sequence[MetricResult], provenance: Mappin
 
 
 def read_results(path: Path) -> list[MetricResult]:
-    """The results that `write_result` wrote."""
+    """The results that `write_result` wrote. Raises SpiderError: the file, the key, and what was found."""
     try:
-        document = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise SpiderError(f"{path}: cannot be read as evaluation results: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        document = checked(read_json(Path(path)), _Document, str(path))
+    except (OSError, UnreadableError) as error:
+        raise SpiderError(
+            f"{path}: cannot be read as evaluation results: {str(error).removeprefix(f'{path}: ')}"
+        ) from None
+    if document["format"] != FORMAT:
         raise SpiderError(f"{path}: not evaluation results of format {FORMAT}")
-    return [MetricResult.from_json(result) for result in document["results"]]
+    return document["results"]
 
 
 def table(results: Sequence[MetricResult]) -> str:

@@ -28,6 +28,7 @@ from spider.sources.gmm import Gmm
 from spider.sources.images import Images
 from spider.sources.nonparametric import Nonparametric
 from spider.sources.source import Source
+from spider.train.restore import fitting, require_tensors
 
 
 def build_source(
@@ -80,19 +81,23 @@ def open_generator(
         config, named, inputs = find_source(ref.directory, source_place, world, progress)
     snapshot = CheckpointStore(ref.directory.checkpoints, World.single(device)).load(ref.checkpoint)
     require_format(snapshot.state, run)
-    channels, height, width = snapshot.state["image_shape"]
-    shape = (channels, height, width)
-    weights = snapshot.tensors["generator_ema"]
-    stored = next(iter(weights.values())).dtype
+    with fitting(f"checkpoint {ref.path} does not fit its run"):
+        channels, height, width = map(int, snapshot.state["image_shape"])
+        shape = (channels, height, width)
+        weights = snapshot.tensors["generator_ema"]
+        [stored] = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+        fed, trained_on = (str(snapshot.state["inputs"][what]) for what in ("source", "data"))
     dtype = torch.promote_types(stored, dtype)
     source = build_source(config.source, shape, device, dtype)
-    if source.identity != snapshot.state["inputs"]["source"]:
+    if source.identity != fed:
         raise (SpiderError if source_place is None else SpiderUsageError)(
-            f"{run}: the run was fed {snapshot.state['inputs']['source']}, and its source now is {source.identity}"
+            f"{run}: the run was fed {fed}, and its source now is {source.identity}"
         )
     module = build_generator(config.generator, source, shape, World.single(device), config.seed)
-    module.to(stored).load_state_dict(weights)
-    generator = FrozenGenerator(module, source, shape, device, training=snapshot.state["inputs"]["data"])
+    with fitting(f"checkpoint {ref.path} does not fit its run"):
+        require_tensors(weights, module.to(stored).state_dict(), "generator_ema")
+    module.load_state_dict(weights)
+    generator = FrozenGenerator(module, source, shape, device, training=trained_on)
     if source_place is not None and (world is None or world.is_main):
         note_places(ref.directory, named, inputs)
     module.to(dtype)  # after the digest, which is that of the weights as they were saved

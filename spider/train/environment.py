@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 
+from plain.terminal import warn
 from spider.checkout import git_state
+from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory, RunRef
 from spider.train.trainer import Trainer
@@ -29,8 +31,7 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
     """Append this start to environment.json, and warn of what may cost a resumed run its bits (main rank only)."""
     if not trainer.world.is_main:
         return
-    file = directory.path / "environment.json"
-    starts = json.loads(file.read_text("utf-8"))["starts"] if file.is_file() else []
+    starts: list[dict[str, Any]] = [*_earlier_starts(directory)]
     starts.append(
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,18 +54,26 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
             },
         }
     )
-    write_text(file, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_text(directory.environment_file, json.dumps({"starts": starts}, indent=2) + "\n")
     if trainer.images and len(starts) > 1:
         changed = _changed(*starts[-2:])
         if changed:
-            print(
-                f"warning: going on under other {', '.join(changed)}: close to the run before, but not bit for bit",
-                file=sys.stderr,
-            )
+            warn(f"going on under other {', '.join(changed)}: close to the run before, but not bit for bit")
+
+
+def _earlier_starts(directory: RunDirectory) -> list[dict[str, Any]]:
+    """Those that are noted; none, and the file is set aside, if it is damaged: no training hangs on it."""
+    try:
+        return [dict(start) for start in directory.starts()]
+    except SpiderError as error:
+        aside = directory.environment_file.with_name("environment.damaged.json")
+        directory.environment_file.replace(aside)
+        warn(f"{error}; moved to {aside.name}, and begun anew")
+        return []
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = ({**start, **start["versions"]} for start in (before, now))
+    old, new = ({**start, **start.get("versions", {})} for start in (before, now))
     keys = ("world_size", "engine", "device", "threads", "torch", "numpy", "spider")
     return [f"{key} ({old[key]}, now {new[key]})" for key in keys if key in old and old[key] != new[key]]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from plain.typed import checked
 from shards.dataset import ShardDataset
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
@@ -22,6 +23,7 @@ from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.registry import METRICS, metrics_named
 from spider.metrics.results import write_result
+from spider.records import BestRecord
 from spider.run import RunDirectory, checkpoint_name
 from spider.train.clock import crosses
 from spider.train.environment import versions
@@ -38,7 +40,7 @@ class Best:
     value: float
 
     def as_json(self) -> dict[str, Any]:
-        """For checkpoints and best.json."""
+        """For checkpoints and best.json: a `BestRecord`."""
         return asdict(self)
 
 
@@ -130,11 +132,14 @@ class Evaluator:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave. Raises SpiderError if other reference images have come in place of those."""
+        """Take over what `state` gave. Raises SpiderError if other reference images have come in place of those.
+
+        Raises KeyError or UnreadableError if it is no such state.
+        """
         theirs, mine = state["reference"], self.state()["reference"]
         if None not in (theirs, mine) and theirs != mine:
             raise SpiderError(f"evaluate.reference: the run was measured against {theirs}, this one would be by {mine}")
-        self.best, self.before = (Best(**state[key]) if state[key] else None for key in ("best", "before"))
+        self.best, self.before = (_best(state[key], key) for key in ("best", "before"))
         due = crosses(self.trainer.images, self.trainer.config.batch, self.settings.every_kimg)  # by today's settings
         self.owed = due and state.get("owed", False)  # which older checkpoints do not say
 
@@ -142,6 +147,10 @@ class Evaluator:
         if self.best is None:
             return True
         return value > self.best.value if METRICS[metric].better == "higher" else value < self.best.value
+
+
+def _best(found: Any, where: str) -> Best | None:
+    return None if found is None else Best(**checked(found, BestRecord, where))
 
 
 @contextmanager

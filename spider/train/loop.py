@@ -16,20 +16,21 @@ evaluation, which is then abandoned and owed: see `spider.train.evaluator`.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cluster.checkpoint import CheckpointStore
+from cluster.checkpoint import CheckpointStore, Snapshot
 from cluster.errors import one_line
 from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
+from plain.terminal import warn
 from spider.config.schema import Config
+from spider.errors import SpiderError
 from spider.files import write_text
 from spider.inputs import Inputs, note_places, with_places, write_inputs
 from spider.precision import set_numerics
@@ -38,6 +39,7 @@ from spider.train.clock import crosses
 from spider.train.environment import record_environment
 from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
+from spider.train.restore import fitting, require_same_networks, require_same_run
 from spider.train.trainer import Trainer
 
 _SLOW_S = 10.0  # a save that takes longer is said
@@ -197,14 +199,20 @@ class Saver:
 
     def load(self, branch: RunRef | None) -> None:
         """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch."""
-        newest = self.store.load_latest()
-        if newest is not None:
-            self.trainer.load(newest[1])
-            self.evaluator.load(newest[1].state["evaluator"])
+        if self.store.load_latest(self._take) is not None:
             self._forget_a_lost_best()
         elif branch is not None:
-            store = CheckpointStore(branch.directory.checkpoints, self.trainer.world)
-            self.trainer.load(store.load(branch.checkpoint))
+            snapshot = CheckpointStore(branch.directory.checkpoints, self.trainer.world).load(branch.checkpoint)
+            with fitting(f"{branch} does not fit this configuration"):
+                require_same_networks(snapshot, self.trainer)
+                self.trainer.load(snapshot)
+
+    def _take(self, name: str, snapshot: Snapshot) -> None:
+        """Take over a checkpoint of this run. Raises UnfitCheckpointError."""
+        with fitting(f"checkpoint {self.store.directory / name} does not fit the run"):
+            require_same_run(snapshot, self.trainer, name)
+            self.trainer.load(snapshot)
+            self.evaluator.load(snapshot.state["evaluator"])
 
     def save(self, record: Recorder, *, replace: bool = False) -> None:
         """Take the state. When it is on the disk, though training goes on: name the best, then let go of the others.
@@ -270,10 +278,12 @@ class Saver:
         if best is not None and best.checkpoint not in there:
             self.evaluator.best = None
             if world.is_main:
-                print(
-                    f"warning: the best checkpoint, {best.checkpoint}, is no longer there; its value is forgotten",
-                    file=sys.stderr,
-                )
-        told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
+                warn(f"the best checkpoint, {best.checkpoint}, is no longer there; its value is forgotten")
+        try:
+            told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
+        except SpiderError as error:
+            told = None
+            if world.is_main:
+                warn(f"{error}; written anew")
         if told is not None and told["checkpoint"] not in there:
             self.write_best()

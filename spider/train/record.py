@@ -29,19 +29,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import AfterValidator
 from tqdm import tqdm
 
+from plain.rows import read_rows
+from plain.terminal import warn
 from shards.files import naming
 from spider import draws
 from spider.config.schema import Config
@@ -49,6 +53,7 @@ from spider.files import finite
 from spider.generate import SEED, caption
 from spider.grids import sample_grid, write_png
 from spider.images import to_float
+from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.trainer import Trainer
@@ -57,6 +62,16 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
+
+
+def _require_clock(row: dict[str, Any]) -> dict[str, Any]:
+    if type(row.get("images")) is not int:
+        raise ValueError(f"images is {row.get('images')!r}, not a number of images")
+    return row
+
+
+# A dict, which keeps the order of the keys, so that what stays of a file keeps its bytes
+_Clocked = cast("type[dict[str, Any]]", Annotated[dict[str, Any], AfterValidator(_require_clock)])
 
 
 class Recorder:
@@ -255,16 +270,20 @@ def rewind(directory: RunDirectory, images: int, config: Config) -> None:
 
 def _wait_for_another_second(folder: Path) -> None:
     """TensorBoard reads event files by name, which begins with the second of their making, and must read these last."""
-    made = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+    seconds = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
+    made = [int(second) for second in seconds if re.fullmatch("[0-9]{1,12}", second)]
     while made and 0 <= time.time() - max(made) < 1:
         time.sleep(0.05)
 
 
 def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:
     """Leave the rows of a file of JSON lines whose `images` may stay."""
-    if not file.is_file():
+    if not file.exists():
         return
-    kept = [line for line in file.read_text("utf-8").splitlines() if (then := _clock(line)) is not None and stays(then)]
+    found = read_rows(file, _Clocked)
+    if found.warning is not None:
+        warn(found.warning)
+    kept = [json.dumps(row) for row in found.rows if stays(row["images"])]
     beside = file.with_name(f".{file.name}.tmp")
     beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
     beside.replace(file)
@@ -272,16 +291,10 @@ def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:
 
 def _keep_files(folder: Path, suffix: str, stays: Callable[[int], bool]) -> None:
     """Leave the files called by a clock that may stay, and those that are not."""
-    for file in folder.glob(f"[0-9]*-kimg{suffix}"):
-        if not stays(images_of(file.name.removesuffix(suffix))):
+    for file in folder.glob(f"*{suffix}"):
+        name = file.name.removesuffix(suffix)
+        if is_checkpoint_name(name) and not stays(images_of(name)):
             file.unlink()
-
-
-def _clock(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["images"])
-    except ValueError:  # the line that a kill cut short
-        return None
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -130,7 +130,20 @@ class Trainer:
         )
 
     def load(self, snapshot: Snapshot) -> None:
-        """Take over a state. Raises SpiderError if it belongs to other data or another source."""
+        """Take over a state that fits (see `spider.train.restore`). Raises as `require_same_inputs`."""
+        self.require_same_inputs(snapshot)
+        self.generator.module.load_state_dict(snapshot.tensors["generator"])
+        self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
+        self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
+        for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
+            player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
+        for name, method in self.methods.items():
+            method.load(snapshot.state[name])
+        self.images = snapshot.state["images"]
+        self.feeds.close()
+
+    def require_same_inputs(self, snapshot: Snapshot) -> None:
+        """Raise SpiderError if a state belongs to other data or another source, or to another version."""
         require_format(snapshot.state, "the checkpoint")
         for what, mine in self._inputs().items():
             if (theirs := snapshot.state["inputs"][what]) != mine:
@@ -141,12 +154,3 @@ class Trainer:
                     f"{what}: the checkpoint was trained on {theirs}, this configuration reads {mine}; {way}, "
                     "or begin in another folder with --run"
                 )
-        self.generator.module.load_state_dict(snapshot.tensors["generator"])
-        self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
-        self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
-        for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
-            player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
-        for name, method in self.methods.items():
-            method.load(snapshot.state[name])
-        self.images = snapshot.state["images"]
-        self.feeds.close()

@@ -321,7 +321,7 @@ DAMAGES = {
     _list_a_pickle: "holds 'optimizer.pkl'",
     _list_a_file_outside: "holds '../outside.safetensors'",
     _state_that_is_no_object: "state.json holds a JSON list",
-    _manifest_that_is_no_json: "manifest.json is not JSON",
+    _manifest_that_is_no_json: "manifest.json: not JSON",
 }
 
 
@@ -393,7 +393,7 @@ def test_an_unknown_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "2-kimg" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 7}))
     for load in (store.load_latest, lambda: store.load("2-kimg")):
-        with pytest.raises(ClusterUsageError, match="has format 7; this version reads format 2"):
+        with pytest.raises(ClusterUsageError, match="has format 7; this version reads format 3"):
             load()
     assert store.names() == ["1-kimg", "2-kimg"]
 
@@ -569,9 +569,9 @@ def _zero(snapshot: Snapshot) -> None:
 def _disk(work: Callable[[], object]) -> Iterator[None]:
     """Have something done before every write."""
 
-    def write(directory: Path, snapshot: EncodedSnapshot) -> int:
+    def write(directory: Path, name: str, snapshot: EncodedSnapshot) -> int:
         work()
-        return write_directory(directory, snapshot)
+        return write_directory(directory, name, snapshot)
 
     with mock.patch.object(cluster.checkpoint, "write_directory", write):
         yield

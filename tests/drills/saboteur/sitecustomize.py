@@ -108,9 +108,9 @@ def spoil_snapshot(module):
 
     write = module.write_directory
 
-    def spoilt_write(directory, snapshot):
+    def spoilt_write(directory, name, snapshot):
         saving[0] = json.loads(snapshot.state)["images"]
-        return write(directory, snapshot)
+        return write(directory, name, snapshot)
 
     saving = [0]
     module._safetensors, module.write_directory = spoilt_safetensors, spoilt_write

@@ -61,10 +61,10 @@ def slow_disk(monkeypatch):
     """Every checkpoint takes longer to write than some iterations. The names of those begun."""
     write, begun = cluster.checkpoint.write_directory, []
 
-    def write_slowly(directory, snapshot):
+    def write_slowly(directory, name, snapshot):
         begun.append(directory.name.removeprefix(".tmp-").rpartition("-")[0])
         time.sleep(0.15)
-        return write(directory, snapshot)
+        return write(directory, name, snapshot)
 
     monkeypatch.setattr(cluster.checkpoint, "write_directory", write_slowly)
     return begun
@@ -195,9 +195,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(digits, tmp_path, meanwh
     """The first write, of 16 images, ends when 32 are done; the second save, of 32, waits for it."""
     write, at_32, seen = cluster.checkpoint.write_directory, threading.Event(), {}
 
-    def write_later(directory, snapshot):
+    def write_later(directory, name, snapshot):
         assert at_32.wait(300)
-        return write(directory, snapshot)
+        return write(directory, name, snapshot)
 
     def look(images):
         seen[images] = kept(tmp_path / "run")
@@ -226,7 +226,7 @@ def test_an_error_in_the_loop_lets_the_write_end(digits, tmp_path, meanwhile, sl
 
 
 def test_a_run_whose_last_write_fails_is_not_marked_as_done(digits, tmp_path, monkeypatch):
-    def fill(directory, snapshot):
+    def fill(directory, name, snapshot):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cluster.checkpoint, "write_directory", fill)

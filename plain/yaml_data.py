@@ -1,0 +1,138 @@
+"""YAML to plain data: mappings, lists, text, numbers, dates. No tag builds an object.
+
+PyYAML by itself bounds nothing. A few hundred bytes of aliases to aliases stand for more data than any machine holds,
+a few thousand brackets end in a RecursionError, and of a key that stands twice the last value wins without a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plain.errors import UnreadableError
+from plain.files import read_regular
+from plain.text import decode
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000  # with every alias written out
+
+# What PyYAML's constructors raise for a value that does not fit its tag: a month 13, an integer of 5,000 digits, ...
+_BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+class _Limits(yaml.parser.Parser, yaml.composer.Composer):
+    """Counts what a document stands for while it is composed, before anything is built from it."""
+
+    def compose_document(self) -> yaml.Node | None:
+        self._sizes: dict[int, tuple[int, int]] = {}  # by id of a composed node: nodes and levels, aliases written out
+        self._depth = 0
+        return super().compose_document()
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        self._require(self._depth <= MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            self._require(id(node) in self._sizes, f"*{event.anchor} stands within what it names", event)
+        else:
+            self._sizes[id(node)] = self._size(node)
+        nodes, levels = self._sizes[id(node)]
+        self._require(nodes <= MAX_NODES, f"stands for more than {MAX_NODES:,} values", event)
+        self._require(self._depth + levels <= MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels", event)
+        return node
+
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.MappingNode):
+            below = [each for pair in node.value for each in pair]
+            _require_each_key_once(node)
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        else:
+            return 1, 1
+        sizes = [self._sizes[id(each)] for each in below]
+        return 1 + sum(nodes for nodes, _ in sizes), 1 + max((levels for _, levels in sizes), default=0)
+
+    @staticmethod
+    def _require(holds: bool, what: str, event: yaml.Event) -> None:
+        if not holds:
+            raise yaml.composer.ComposerError(problem=what, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def _require_each_key_once(node: yaml.MappingNode) -> None:
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.composer.ComposerError(None, None, "a key is a list or a mapping", key.start_mark)
+        if (key.tag, key.value) in seen:
+            raise yaml.composer.ComposerError(None, None, f"{key.value} stands there twice", key.start_mark)
+        seen.add((key.tag, key.value))
+
+
+class _Typed(_Limits, yaml.SafeLoader):
+    """Values as YAML 1.1 types them."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value):
+            raise yaml.constructor.ConstructorError(None, None, "an escape that is no character", node.start_mark)
+        return value
+
+
+class _AllText(_Limits, yaml.BaseLoader):
+    """Every value as it is written."""
+
+
+def parse_yaml(text: str, where: str, *, all_text: bool = False) -> Any:
+    """Plain data.
+
+    Args:
+        where: what errors call the text: the file's name.
+        all_text: leave every value as it is written; YAML 1.1 reads 2:00:00 as the number 7200.
+
+    Raises:
+        UnreadableError: it is no YAML, a tag would build an object, a key stands twice, an integer does not fit
+            64 bits, or it is larger, deeper or stands for more than the limits above.
+    """
+    if len(text) > MAX_BYTES:
+        raise UnreadableError(f"{where}: has more than {MAX_BYTES:,} characters, which is the most that is read")
+    try:
+        tree = yaml.load(text, Loader=_AllText if all_text else _Typed)
+    except yaml.YAMLError as error:
+        raise UnreadableError(f"{where}: not plain YAML: {_why(error)}") from None
+    except _BAD_VALUES as error:
+        raise UnreadableError(f"{where}: not plain YAML: a value that cannot be: {error}") from None
+    _require_bounded_integers(tree, where)
+    return tree
+
+
+def read_yaml(path: Path, *, all_text: bool = False) -> Any:
+    """`parse_yaml` of a file; OSError if it is not there or cannot be read."""
+    return parse_yaml(decode(read_regular(path, MAX_BYTES), str(path)), str(path), all_text=all_text)
+
+
+def _why(error: yaml.YAMLError) -> str:
+    """What is wrong, and in which line, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    return f"{error.problem}{'' if mark is None else f' in line {mark.line + 1}'}"
+
+
+def _require_bounded_integers(value: Any, where: str) -> None:
+    """No calculation expects more, and Python does not even print an integer of 5,000 digits."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _require_bounded_integers(key, where)
+            _require_bounded_integers(item, where)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            _require_bounded_integers(item, where)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise UnreadableError(f"{where}: an integer of {value.bit_length()} bits; at most 64 are read")
