@@ -41,7 +41,7 @@ from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineErro
 from cluster.manifest import STATE, TENSORS_SUFFIX, DamagedCheckpointError, check_name, checkpoint_names, read_manifest
 from cluster.snapshot import EncodedSnapshot, Snapshot, encode, fsync_directory, read_directory, write_directory
 from cluster.world import World
-from plain.terminal import warn
+from untrusted.terminal import warn
 
 __all__ = [
     "CheckpointStore",

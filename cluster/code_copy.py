@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plain.json_data import read_json
+from untrusted.json_data import read_json
 
 ORIGIN = "origin.json"
 _LEFT_OUT = ("__pycache__",)

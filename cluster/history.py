@@ -26,9 +26,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from plain.errors import UnreadableError
-from plain.rows import Rows, append_row, read_rows
-from plain.terminal import warn
+from untrusted.errors import UnreadableError
+from untrusted.rows import Rows, append_row, read_rows
+from untrusted.terminal import warn
 
 HISTORY = "history.jsonl"
 

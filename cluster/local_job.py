@@ -35,8 +35,8 @@ from cluster.rank_job import (
 from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
 from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import settle
-from plain.json_data import read_json
-from plain.typed import checked
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 _SPEC, _LOG = "local.json", "local.out"
 _MODULE = "cluster.local_job"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cluster.errors import ClusterError, ClusterUsageError, MachineError
-from plain.terminal import warn
+from untrusted.terminal import warn
 
 if TYPE_CHECKING:
     from cluster.world import World

@@ -20,9 +20,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from cluster.errors import PASSING, ClusterError, ClusterUsageError, MachineError
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 FORMAT = 3
 MANIFEST, STATE, TENSORS_SUFFIX = "manifest.json", "state.json", ".safetensors"

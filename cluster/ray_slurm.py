@@ -51,8 +51,8 @@ from cluster.slurm import (
     script,
     submit,
 )
-from plain.errors import UnreadableError
-from plain.json_data import read_json
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission

@@ -43,8 +43,8 @@ from pydantic import (
 
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.launcher import whole_number
-from plain.errors import UnreadableError
-from plain.yaml_data import read_yaml
+from untrusted.errors import UnreadableError
+from untrusted.yaml_data import read_yaml
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor

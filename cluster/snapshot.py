@@ -40,9 +40,9 @@ from cluster.manifest import (
     is_name,
     read_manifest,
 )
-from plain.errors import UnreadableError
-from plain.files import open_regular, read_regular
-from plain.json_data import parse_json
+from untrusted.errors import UnreadableError
+from untrusted.files import open_regular, read_regular
+from untrusted.json_data import parse_json
 
 _MAX_STATE_BYTES = 64 << 20
 

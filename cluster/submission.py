@@ -24,9 +24,9 @@ from cluster.history import History
 from cluster.lock import in_turn
 from cluster.process import birth
 from cluster.slurm import UNKNOWN, SlurmRequest, end_job, job_state
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 JOB = "job.json"
 

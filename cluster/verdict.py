@@ -17,9 +17,9 @@ from typing import Any
 
 from cluster.errors import MachineError
 from cluster.history import Event, History, in_vain, is_cancelled
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 STOPPED = 130  # exit code of a command that was asked to stop, and saved
 

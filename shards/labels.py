@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from plain.errors import UnreadableError
-from plain.json_data import parse_json
 from shards.errors import ShardsError
 from shards.images import BadImage
+from untrusted.errors import UnreadableError
+from untrusted.json_data import parse_json
 
 LABELS_FILE = "dataset.json"
 MAX_CLASSES = 1_000_000

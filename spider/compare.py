@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from plain.rows import Rows
-from plain.terminal import one_line
 from spider.config.load import flatten
 from spider.errors import SpiderError, SpiderUsageError
 from spider.metrics.results import MetricResult, read_results
@@ -24,6 +22,8 @@ from spider.records import BestRecord, StartRecord
 from spider.run import RunDirectory, no_run
 from spider.runs import describe_best, find_runs
 from spider.tables import aligned
+from untrusted.rows import Rows
+from untrusted.terminal import one_line
 
 T = TypeVar("T")
 

@@ -21,9 +21,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ClusterError
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
 from spider.config.load import flatten, make_config
@@ -32,6 +29,9 @@ from spider.data import absolute, fingerprint_of, holds, is_copy_of_now, is_ther
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 from spider.run import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 if TYPE_CHECKING:
     from cluster.world import World

@@ -32,17 +32,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.manifest import checkpoint_names
-from plain.errors import UnreadableError
-from plain.files import open_regular
-from plain.json_data import read_json
-from plain.rows import Rows, newest_rows, read_rows
-from plain.typed import checked
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 from spider.records import BestRecord, EnvironmentRecord, MetricsRecord, StartRecord, is_checkpoint_name
+from untrusted.errors import UnreadableError
+from untrusted.files import open_regular
+from untrusted.json_data import read_json
+from untrusted.rows import Rows, newest_rows, read_rows
+from untrusted.typed import checked
 
 _RUNS_NAMED = 5  # in an error
 

@@ -18,8 +18,6 @@ from cluster.errors import ClusterError
 from cluster.history import Event, History, blamed
 from cluster.slurm import SUSPENDED, job_state
 from cluster.submission import Submission
-from plain.errors import UnreadableError
-from plain.terminal import one_line
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
@@ -29,6 +27,8 @@ from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, images_of
 from spider.runs import RunSummary, describe_best, find_runs, name_of, summarise
 from spider.tables import aligned, duration
+from untrusted.errors import UnreadableError
+from untrusted.terminal import one_line
 
 _TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
 _SILENT = "ended without a word"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plain.terminal import one_line
+from untrusted.terminal import one_line
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

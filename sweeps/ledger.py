@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory
 from sweeps.space import Known, Point, Search
 from sweeps.task import Evaluated, Measure, evaluations
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 FORMAT = 1
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plain.errors import UnreadableError
-from plain.json_data import read_json
 from spider.errors import SpiderError, SpiderUsageError
 from spider.sid.kernels import parse_kernel
 from sweeps.space import Axis, source_axis, source_names
 from sweeps.sweep_config import NeighborsConfig
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
 
 _FILE = "neighbors.json"
 

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import yaml
 
-from plain.errors import UnreadableError
-from plain.files import read_regular
-from plain.text import decode
-from plain.yaml_data import MAX_BYTES
 from spider.config.load import flatten, parse_yaml, preset_names, preset_text, read_mapping
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
@@ -32,6 +28,10 @@ from sweeps.trials import (
     settled_source,
     train_words,
 )
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
+from untrusted.text import decode
+from untrusted.yaml_data import MAX_BYTES
 
 
 class SweepPlan:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plain.files import open_regular
-from plain.terminal import CLEAR_SCREEN, is_heard
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size
+from untrusted.files import open_regular
+from untrusted.terminal import CLEAR_SCREEN, is_heard
 
 if TYPE_CHECKING:
     from spider.launch import Forecast, Launch, Place

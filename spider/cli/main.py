@@ -18,8 +18,6 @@ import typer
 from typer.core import TyperGroup
 
 from cluster.errors import ClusterError
-from plain.errors import UnreadableError
-from plain.terminal import guarded, occupy_closed_streams
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
 from spider.cli.disk import described
@@ -27,6 +25,8 @@ from spider.cli.output import complain
 from spider.cli.words import refuse_empty
 from spider.errors import SpiderError
 from spider.version import VERSION
+from untrusted.errors import UnreadableError
+from untrusted.terminal import guarded, occupy_closed_streams
 
 INTERRUPTED = 130
 

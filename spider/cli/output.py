@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from cluster.launcher import processes
-from plain import terminal
-from plain.terminal import one_line
 from spider.errors import SpiderUsageError
+from untrusted import terminal
+from untrusted.terminal import one_line
 
 
 def is_main_process() -> bool:

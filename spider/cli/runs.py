@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plain.terminal import one_line
 from spider import api
 from spider.cli.output import say, say_json
 from spider.tables import aligned
+from untrusted.terminal import one_line
 
 if TYPE_CHECKING:
     from spider.runs import RunSummary

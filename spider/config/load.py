@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from plain import yaml_data
-from plain.errors import UnreadableError
 from spider.config.explain import is_runtime, similar_keys
 from spider.config.schema import Config
 from spider.config.section import TRUTH
 from spider.errors import SpiderUsageError, shown
+from untrusted import yaml_data
+from untrusted.errors import UnreadableError
 
 
 def preset_names() -> list[str]:
@@ -64,7 +64,7 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: s
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Plain data from YAML within the limits of `plain.yaml_data`. Raises SpiderUsageError that begins with `where`."""
+    """Plain data from YAML within the limits of `untrusted`. Raises SpiderUsageError that begins with `where`."""
     return _mapping(lambda: yaml_data.parse_yaml(text, where), where)
 
 

@@ -18,7 +18,6 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from plain.json_data import read_json
 from spider.checkout import git_state
 from spider.config.schema import Config
 from spider.demo import page
@@ -32,6 +31,7 @@ from spider.metrics.results import MetricResult, read_results, summarise
 from spider.run import RunDirectory
 from spider.sources.build import open_generator
 from spider.train.environment import versions
+from untrusted.json_data import read_json
 
 REPORT = "report.html"
 

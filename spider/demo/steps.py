@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from plain.json_data import read_json
-from plain.typed import checked
 from spider.files import write_text
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ import torch
 
 from cluster.launcher import processes
 from cluster.world import World
-from plain.json_data import read_json
 from shards.index import INDEX_NAME
 from shards.pack import pack
 from shards.parallel import usable_cores
@@ -42,6 +41,7 @@ from spider.run import RunDirectory
 from spider.train.loop import train
 from spider.train.start import prepare
 from sweeps.neighbors import NeighborOptions, neighbors
+from untrusted.json_data import read_json
 
 PRESET = "demo"
 EMBEDDING = "offline"

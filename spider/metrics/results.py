@@ -17,12 +17,12 @@ from typing import Any, Self
 import numpy as np
 from typing_extensions import TypedDict
 
-from plain.errors import UnreadableError
-from plain.json_data import read_json
-from plain.typed import checked
 from spider.errors import SpiderError
 from spider.files import finite, write_text
 from spider.tables import aligned
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
 
 FORMAT = 1
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from plain.terminal import warn
 from spider.checkout import git_state
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory, RunRef
 from spider.train.trainer import Trainer
 from spider.version import VERSION
+from untrusted.terminal import warn
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "webdataset")
 

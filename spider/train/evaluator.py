@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plain.typed import checked
 from shards.dataset import ShardDataset
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
@@ -29,6 +28,7 @@ from spider.train.clock import crosses
 from spider.train.environment import versions
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
+from untrusted.typed import checked
 
 
 @dataclass(frozen=True)

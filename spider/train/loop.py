@@ -28,7 +28,6 @@ from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
-from plain.terminal import warn
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.files import write_text
@@ -41,6 +40,7 @@ from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
 from spider.train.restore import fitting, require_same_networks, require_same_run
 from spider.train.trainer import Trainer
+from untrusted.terminal import warn
 
 _SLOW_S = 10.0  # a save that takes longer is said
 

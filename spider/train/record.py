@@ -44,8 +44,6 @@ import torch
 from pydantic import AfterValidator
 from tqdm import tqdm
 
-from plain.rows import read_rows
-from plain.terminal import warn
 from shards.files import naming
 from spider import draws
 from spider.config.schema import Config
@@ -57,6 +55,8 @@ from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, checkpoint_name, images_of
 from spider.train.clock import crosses
 from spider.train.trainer import Trainer
+from untrusted.rows import read_rows
+from untrusted.terminal import warn
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

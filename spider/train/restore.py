@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cluster.checkpoint import Snapshot, UnfitCheckpointError
-from plain.errors import UnreadableError
-from plain.terminal import one_line
 from spider.run import checkpoint_name
+from untrusted.errors import UnreadableError
+from untrusted.terminal import one_line
 
 if TYPE_CHECKING:
     from spider.train.player import Player

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from plain.errors import UnreadableError
-from plain.files import open_regular
-from plain.json_data import parse_json
-from plain.typed import checked
+from untrusted.errors import UnreadableError
+from untrusted.files import open_regular
+from untrusted.json_data import parse_json
+from untrusted.typed import checked
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from plain.errors import UnreadableError
+from untrusted.errors import UnreadableError
 
 _MARKS = (  # the longer ones first: that of UTF-32 begins like that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from plain.errors import UnreadableError
+from untrusted.errors import UnreadableError
 
 
 @contextmanager

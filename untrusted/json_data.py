@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from plain.errors import UnreadableError
-from plain.files import read_regular
-from plain.text import decode
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
+from untrusted.text import decode
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from plain.errors import UnreadableError
-from plain.files import read_regular
-from plain.text import decode
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
+from untrusted.text import decode
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32

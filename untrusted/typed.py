@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from plain.errors import UnreadableError
+from untrusted.errors import UnreadableError
 
 T = TypeVar("T")
 
