@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # As the ranks have one thread each: bits are the same for the same threads only. torch heeds it when it is imported,
 # which nothing above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# nohup, and what starts jobs without a terminal, leave it ignored, and every process of a test would inherit that
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

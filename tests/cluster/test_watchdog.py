@@ -39,9 +39,9 @@ with Watchdog(FILE, 2.0):
 STOPPED = """
 import time
 with Watchdog(FILE, 2.0) as watchdog:
+    watchdog.beat()
     print("began", flush=True)
-    while True:
-        watchdog.beat()
+    time.sleep(100)  # no beat: one that comes between the signal to go on and the end would keep it alive
 """
 FAILS = """
 with Watchdog(FILE, 60.0):
