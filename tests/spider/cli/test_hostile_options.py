@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from spider.cli.main import app
+from untrusted.terminal import one_line
 
 NUMBERS = [
     "", " ", "-1", "0", "1.5", "1e8", "1e30", "nan", "inf", str(2**64), "9" * 5000, "٣", "1 000", " 5", "0x10", "x",
@@ -138,7 +139,7 @@ def names_it(line, what, value):
     """Whether an error says which option is wrong, or what is wrong in it; or that there is no configuration."""
     option = what.strip("-").replace("-", "_").removesuffix("s")
     parts = [part[:10] for part in re.split(r"[=@,./\s]", value) if part] or [""]
-    named = option in line.replace("-", "_").lower() or any(part in line or repr(part)[1:-1] in line for part in parts)
+    named = option in line.replace("-", "_").lower() or any(one_line(part) in line for part in parts)
     return named or "say what to train" in line
 
 
