@@ -11,19 +11,17 @@ spectrum, skip that part: a small p costs little.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from spider.augment.augmentation import Augmentation, Draws
+from spider.augment.augmentation import Draws
 from spider.augment.config import AdaConfig
 from spider.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.augment.operations import BAND_REACH, cut, each, reband, recolour
+from spider.augment.steered import Steered
 from spider.augment.warp import warp
-from spider.config.schedule import value_at
 from spider.errors import SpiderUsageError
-from spider.overfit.controller import OverfitController
 
 _BLIT = ("xflip", "rotate90", "xint")
 _GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -52,14 +50,13 @@ def strengths(config: AdaConfig) -> dict[str, float]:
     return {operation: factor for operation, factor in found.items() if factor > 0}
 
 
-class Ada(Augmentation):
-    """See Augmentation.
+class Ada(Steered):
+    """See Augmentation."""
 
-    Attributes:
-        p: the probability of each operation.
-    """
+    column = "augment/ada_p"
 
     def __init__(self, config: AdaConfig, batch: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(config.p, config.control, batch)
         self.strengths = strengths(config)
         side = min(image_shape[1:])
         if "imgfilter" in self.strengths and side <= BAND_REACH:
@@ -67,30 +64,6 @@ class Ada(Augmentation):
                 f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px: "
                 "choose another pipe, or set strengths: {imgfilter: 0}"
             )
-        self.schedule = None if config.p == "adaptive" else config.p
-        self.controller = OverfitController(config.control, batch)
-        self.p = self.controller.p if self.schedule is None else value_at(self.schedule, 0)
-
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
-        """See Method."""
-        if self.schedule is None:
-            self.controller.iterated(step, images, sums)
-            self.p = self.controller.p
-        else:
-            self.p = value_at(self.schedule, images)
-
-    def state(self) -> dict[str, Any]:
-        """See Method."""
-        return {"p": self.p, "controller": self.controller.state()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """See Method."""
-        self.p = state["p"]
-        self.controller.load(state["controller"])
-
-    def columns(self, images: int) -> dict[str, float | None]:
-        """See Method."""
-        return {"augment/ada_p": self.p}
 
     def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
         """See Augmentation."""

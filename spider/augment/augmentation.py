@@ -1,8 +1,7 @@
-"""What every augmentation is."""
+"""What every augmentation is: of images on their way to the discriminator, or of the set that it takes for real."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Protocol
 
 from torch import Tensor
@@ -20,10 +19,15 @@ class Draws(Protocol):
         """Uniform draws in [0, 1), as above."""
 
 
-class Augmentation(Method, ABC):
-    """Changes images, differentiably as often as asked for."""
+class Augmentation(Method):
+    """Changes images, differentiably as often as asked for. By default it changes nothing.
 
-    @abstractmethod
+    Attributes:
+        swaps: whether `reals` puts generated images among the real ones. The discriminator's phases then make them.
+    """
+
+    swaps = False
+
     def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
         """Images [N, C, H, W], about -1 to 1, to images of the same shape.
 
@@ -31,3 +35,13 @@ class Augmentation(Method, ABC):
             draws: of these images.
             use: names the images' use within the phase: two uses of one phase draw different numbers.
         """
+        return images
+
+    def reals(self, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+        """What the discriminator of a phase takes for real images, before anything else is done to them.
+
+        Args:
+            real, fake: [N, C, H, W], the real images of the phase and its generated ones.
+            draws: of these images.
+        """
+        return real

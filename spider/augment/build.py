@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spider.augment.ada import Ada
+from spider.augment.apa import Apa
 from spider.augment.augmentation import Augmentation
-from spider.augment.config import AdaConfig, AugmentationConfig
+from spider.augment.config import AdaConfig, ApaConfig, AugmentationConfig, DiffAugmentConfig, MirrorConfig
 from spider.augment.diffaugment import DiffAugment
+from spider.augment.mirror import Mirror
 
 
 def build_augmentations(
@@ -22,6 +24,16 @@ def build_augmentations(
     Raises:
         SpiderUsageError: one cannot work on images of this shape.
     """
-    return tuple(
-        Ada(config, batch, image_shape) if isinstance(config, AdaConfig) else DiffAugment(config) for config in configs
-    )
+    return tuple(_build(config, batch, image_shape) for config in configs)
+
+
+def _build(config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
+    match config:
+        case AdaConfig():
+            return Ada(config, batch, image_shape)
+        case ApaConfig():
+            return Apa(config, batch)
+        case MirrorConfig():
+            return Mirror()
+        case DiffAugmentConfig():
+            return DiffAugment(config)

@@ -50,4 +50,20 @@ class AdaConfig(Section):
     control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
 
 
-AugmentationConfig = Annotated[DiffAugmentConfig | AdaConfig, Field(discriminator="kind")]
+class ApaConfig(Section):
+    """APA (Jiang et al. 2021): a real image is replaced by a generated one with probability p. For few images."""
+
+    kind: Literal["apa"] = "apa"
+    p: Literal["adaptive"] | Annotated[Schedule, Bounds(ge=0, le=1)] = Field(
+        "adaptive", description="probability: steered by the overfitting, a number, or a schedule"
+    )
+    control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
+
+
+class MirrorConfig(Section):
+    """Half of the images are mirrored, of real and of generated ones. (data.mirror=true mirrors the real ones only.)"""
+
+    kind: Literal["mirror"] = "mirror"
+
+
+AugmentationConfig = Annotated[DiffAugmentConfig | AdaConfig | ApaConfig | MirrorConfig, Field(discriminator="kind")]

@@ -230,6 +230,11 @@ class Config(Section):
                 raise ValueError(f"selection.k_unit={selection.k_unit} does not divide batch={self.batch}")
             if selection.k_min > self.batch:
                 raise ValueError(f"selection.k_min={selection.k_min} exceeds batch={self.batch}")
+        if self.objective.kind == "relativistic" and any(each.kind == "apa" for each in self.augment):
+            raise ValueError(
+                "augment: kind=apa cannot go with objective.kind=relativistic, because a real image that is replaced "
+                "would be compared with itself"
+            )
         if self.compute.loss_scale != 1 and self.compute.precision != "fp16":
             raise ValueError("compute.loss_scale goes with compute.precision=fp16")
         if self.engine.kind == "deepspeed" and self.compute.precision == "fp64":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -48,6 +49,21 @@ class Maker:
         """What the generator's frontend adds to its loss; None if it has none. Scalar."""
         frontend = self.generator.module.frontend
         return frontend.penalty() if isinstance(frontend, Frontend) else None
+
+
+class Prepare:
+    """The images that a phase of the discriminator takes as given: its fakes, and which images it takes for real."""
+
+    def __init__(self, maker: Maker, augmentations: Sequence[Augmentation]) -> None:
+        self.maker = maker
+        self.augmentations = augmentations
+
+    def __call__(self, batch: PhaseBatch) -> PhaseBatch:
+        """The batch, with both."""
+        real, fake = given(batch.real), self.maker.given(batch)
+        for augmentation in self.augmentations:
+            real = augmentation.reals(real, fake, batch.at)
+        return replace(batch, real=real, fake=fake)
 
 
 class Critic:

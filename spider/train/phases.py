@@ -50,7 +50,7 @@ class Phase:
     repeat: int = 1  # steps in such an iteration
     reals: Draws = "none"
     source: Draws = "own"
-    fakes: Callable[[PhaseBatch], Tensor] | None = None  # makes the images that the passes take as given
+    prepare: Callable[[PhaseBatch], PhaseBatch] | None = None  # adds the images that the passes take as given
     selects: bool = False  # the first pass scores its images for the selection
 
     def due(self, step: int) -> bool:

@@ -17,7 +17,7 @@ from spider.networks.build import build_discriminator, build_generator
 from spider.objectives.build import build_objective
 from spider.sources.source import Source
 from spider.train.compute import Compute
-from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker
+from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player, adam_settings
 
@@ -55,13 +55,14 @@ def build_plan(config: Config, world: World, source: Source, image_shape: tuple[
 
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
     maker, critic = Maker(g_player, compute.autocast), Critic(d_player, augmentations, compute.autocast)
+    prepare = Prepare(maker, augmentations)
     objective = build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
     penalty = Pass(DiscriminatorPenalty(critic, penalties, gain), penalties.interval_steps)
     d_passes = [Pass(DiscriminatorLoss(critic, objective))]
     if penalties.active and not own_penalty:
         d_passes.append(penalty)
-    phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", fakes=maker.given)]
+    phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)]
     if own_penalty:
         phases.append(
             Phase(
@@ -71,7 +72,7 @@ def build_plan(config: Config, world: World, source: Source, image_shape: tuple[
                 every_steps=penalties.interval_steps,
                 reals="shared",
                 source="shared",
-                fakes=maker.given if penalties.needs_fakes else None,
+                prepare=prepare if penalties.needs_fakes or any(each.swaps for each in augmentations) else None,
             )
         )
     phases.append(

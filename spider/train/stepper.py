@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,8 +50,8 @@ class Stepper:
         before = [buffer.clone() for buffer in self.buffers]
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         reports: Reports = []
-        if phase.fakes is not None:
-            parts = [replace(part, fake=phase.fakes(part)) for part in parts]
+        if phase.prepare is not None:
+            parts = [phase.prepare(part) for part in parts]
         player.move_schedules(images)
         player.engine.zero_grad()
         with player.playing():

@@ -57,10 +57,15 @@ METHODS = {
     "topk-gp": ["selection.kind=fixed", "selection.k=2", "objective.kind=hinge", "penalties.gp_weight=1", "d_steps=2"],
     "relativistic": ["objective.kind=relativistic", "penalties.r2_gamma=1", "selection.kind=fixed", "selection.k=6"],
     "augmented": [
-        "augment=[{kind: ada, pipe: bgc, control: {p_start: 0.5, rise_kimg: 0.3}}, {kind: diffaugment}]",
+        "augment=[{kind: mirror}, {kind: ada, control: {p_start: 0.5, rise_kimg: 0.3}}, {kind: diffaugment}]",
         "penalties.r2_gamma=1",
     ],
     "own-r1-r2": ["penalties.phase=own", "penalties.interval_steps=4", "penalties.r2_gamma=0.5", "data.mirror=true"],
+    "apa": [
+        "augment=[{kind: apa, control: {p_start: 0.5, rise_kimg: 0.3}}]",
+        "penalties.phase=own",
+        "penalties.interval_steps=4",
+    ],
 }
 CASES = [("plain", *world) for world in WORLDS] + [(name, *world) for name in METHODS for world in ((2, 1), (4, 2))][2:]
 
