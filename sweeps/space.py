@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from spider import draws
 from spider.sources.config import PRIORS
-from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig, number_of
+from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig
 from sweeps.task import Better
 
 Point = dict[str, Any]  # by axis, its value
@@ -107,7 +107,7 @@ def make_axis(key: str, config: AxisConfig) -> Axis:
     """The axis of one entry of `space`; that of neighbours is for `neighbor_axis`, after the search."""
     domain = config.domain
     if domain in ("grid", "choice"):
-        values = tuple(value if key == SOURCE else number_of(value) for value in getattr(config, domain))
+        values = tuple(getattr(config, domain))
         return Axis(key, values, _labels(key, values), crossed=domain == "grid")
     low, high = getattr(config, domain)
     return Axis(key, low=low, high=high, log=domain == "loguniform", whole=domain == "randint")

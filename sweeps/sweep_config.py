@@ -293,25 +293,9 @@ def make_sweep(tree: Mapping[str, Any], where: str = "sweep") -> SweepConfig:
         values = list(getattr(axis, axis.domain)) if axis.domain in ("grid", "choice") else []
         for number, value in enumerate(values):
             _require_plain(value, f"{where}: space.{key}.{axis.domain}")
-            if any(_are_same(value, other, is_source=key == SOURCE) for other in values[:number]):
+            if any(value == other and type(value) is type(other) for other in values[:number]):
                 raise SpiderUsageError(f"{where}: space.{key}: {axis.domain}: {shown(value)} stands there twice")
     return placed
-
-
-def number_of(value: Any) -> Any:
-    """A number that YAML 1.1 reads as text, as it does 1e-4, which everybody who writes it means; else the value."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _are_same(one: Any, other: Any, *, is_source: bool) -> bool:
-    if not is_source:
-        one, other = number_of(one), number_of(other)
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _require_plain(value: Any, where: str) -> None:

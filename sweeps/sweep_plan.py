@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from spider.config.load import flatten, parse_yaml, preset_names, preset_text, read_mapping
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
@@ -31,7 +29,7 @@ from sweeps.trials import (
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
 from untrusted.text import decode
-from untrusted.yaml_data import MAX_BYTES
+from untrusted.yaml_data import MAX_BYTES, to_yaml
 
 
 class SweepPlan:
@@ -82,8 +80,7 @@ class SweepPlan:
     def write(self) -> None:
         """sweep.yaml and base.yaml."""
         write_text(self.out / "base.yaml", self.base)
-        text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True, width=120)
-        write_text(self.out / "sweep.yaml", text)
+        write_text(self.out / "sweep.yaml", to_yaml(plain(self.sweep)))
 
     def axes(self, rankings: list[Ranking] | None) -> list[Axis]:
         """The axes in the order of the space; without rankings, any source that could be picked is one."""

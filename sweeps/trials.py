@@ -122,4 +122,4 @@ def _yaml(value: Any) -> str:
     return json.dumps(value)
 
 
-_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf", "infinity"}
+_WORDS = {"true", "false", "null"}

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
-_repr.maxlevel = 2
+_repr.maxlevel = _repr.maxlist = _repr.maxtuple = _repr.maxdict = 2
 
 
 def checked(value: Any, kind: type[T], where: str) -> T:

@@ -1,11 +1,16 @@
-"""YAML to plain data: mappings, lists, text, numbers, dates. No tag builds an object.
+"""YAML to plain data, and back: mappings, lists, text, numbers. No tag builds an object.
 
 PyYAML by itself bounds nothing. A few hundred bytes of aliases to aliases stand for more data than any machine holds,
 a few thousand brackets end in a RecursionError, and of a key that stands twice the last value wins without a word.
+
+Plain words are typed by the core schema of YAML 1.2, as people mean them. YAML 1.1, which PyYAML knows, reads 010 as 8,
+12:30 as 750, 1e-4 and 1.e5 as text, `no` as false, and 2001-01-01 as a date. Here 010 is 10, 0o10 is 8, 1e-4 is a
+number, and the other three are text, as is whatever stands in quotes.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,20 @@ from untrusted.text import decode
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000  # with every alias written out
+
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution: the tag, how a plain word of it is written, and how that begins
+_CORE_SCHEMA = (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),  # of YAML 1.1, and in use
+)
+_MAX_DIGITS = 30  # of an integer; 64 bits have 20
 
 # What PyYAML's constructors raise for a value that does not fit its tag: a month 13, an integer of 5,000 digits, ...
 _BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -76,13 +95,39 @@ def _require_each_key_once(node: yaml.MappingNode) -> None:
 
 
 class _Typed(_Limits, yaml.SafeLoader):
-    """Values as YAML 1.1 types them."""
+    """Values as the core schema of YAML 1.2 types them."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node))
+        if not text.startswith(("0o", "0x")) and len(text) > _MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"an integer of {len(text)} digits; at most {_MAX_DIGITS} are read", node.start_mark
+            )
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        text = str(self.construct_scalar(node)).lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value):
             raise yaml.constructor.ConstructorError(None, None, "an escape that is no character", node.start_mark)
         return value
+
+
+_Typed.yaml_implicit_resolvers = {}  # without those of YAML 1.1
+_Typed.add_constructor("tag:yaml.org,2002:int", _Typed.construct_yaml_int)
+_Typed.add_constructor("tag:yaml.org,2002:float", _Typed.construct_yaml_float)
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
+
+
+for _tag, _pattern, _first in _CORE_SCHEMA:
+    for _class in (_Typed, _Writer):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), _first)
 
 
 class _AllText(_Limits, yaml.BaseLoader):
@@ -94,7 +139,7 @@ def parse_yaml(text: str, where: str, *, all_text: bool = False) -> Any:
 
     Args:
         where: what errors call the text: the file's name.
-        all_text: leave every value as it is written; YAML 1.1 reads 2:00:00 as the number 7200.
+        all_text: leave every value as it is written, because 007 is the name of a node and not the number 7.
 
     Raises:
         UnreadableError: it is no YAML, a tag would build an object, a key stands twice, an integer does not fit
@@ -117,12 +162,19 @@ def read_yaml(path: Path, *, all_text: bool = False) -> Any:
     return parse_yaml(decode(read_regular(path, MAX_BYTES), str(path)), str(path), all_text=all_text)
 
 
+def to_yaml(tree: Any) -> str:
+    """Plain data as text, in the order of its keys, which `parse_yaml` reads back."""
+    text: str = yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
 def _why(error: yaml.YAMLError) -> str:
     """What is wrong, and in which line, in one line."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     mark = error.problem_mark or error.context_mark
-    return f"{error.problem}{'' if mark is None else f' in line {mark.line + 1}'}"
+    context = f"{error.context}, " if str(error.problem).startswith("but ") else ""
+    return f"{context}{error.problem}{'' if mark is None else f' in line {mark.line + 1}'}"
 
 
 def _require_bounded_integers(value: Any, where: str) -> None:

@@ -9,12 +9,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from spider.config.explain import is_runtime, similar_keys
 from spider.config.schema import Config
-from spider.config.section import TRUTH
+from spider.config.section import SECTION_ERROR
 from spider.errors import SpiderUsageError, shown
 from untrusted import yaml_data
 from untrusted.errors import UnreadableError
@@ -86,7 +85,7 @@ def _mapping(read: Callable[[], Any], where: str) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`penalties.r1_gamma=1` to ("penalties.r1_gamma", 1.0); the value is read as YAML."""
+    """`penalties.r1_gamma=1` to ("penalties.r1_gamma", 1); the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SpiderUsageError(f"{text or repr(text)}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
@@ -95,13 +94,12 @@ def parse_override(text: str) -> tuple[str, Any]:
     tree = parse_yaml(f"value: {value}", text)
     if tree.keys() != {"value"}:  # a line break began another key
         raise SpiderUsageError(f"{key.strip()}: an override is one KEY=VALUE, found {shown(text)}")
-    return key.strip(), _number(tree["value"])
+    return key.strip(), tree["value"]
 
 
 def to_yaml(config: Config) -> str:
     """The whole configuration, every default written out."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return yaml_data.to_yaml(config.model_dump(mode="json"))
 
 
 def flatten(tree: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:
@@ -154,16 +152,6 @@ def _merge(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
         raise SpiderUsageError(f"{where}{key}: given twice, once as a dotted key")
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; everybody who types it means the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents):
@@ -191,7 +179,7 @@ def _describe(detail: Mapping[str, Any]) -> str:
         return f"{key}: missing, and has no default (spider config explain {key})"
     if detail["type"] == "value_error":
         return message
-    if detail["type"] == TRUTH:
+    if detail["type"] == SECTION_ERROR:
         return ".".join(filter(None, [key, message]))
     if detail["type"].startswith("union_tag"):
         allowed = detail["ctx"].get("expected_tags", "")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from untrusted.terminal import one_line
 
 # Beyond these a value is a slip of the hand, and would overflow or end the memory somewhere far from its key
 MAX_BATCH = 1_000_000
@@ -19,7 +22,9 @@ MAX_FACTOR = 1e9  # of what is multiplied with float32
 MAX_WIDTH = 100.0
 MAX_DIM = 1_000_000
 
-TRUTH = "truth"  # the error of a boolean where none can be; it is of the section, and names the key
+SECTION_ERROR = "section"  # of a value that no key of its kind may have; it is of the section, and names the key
+
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Section(BaseModel):
@@ -29,11 +34,26 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _text_is_printable(cls, given: Any) -> Any:
+        """A text is printed and written to config.yaml, which cannot hold such letters."""
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            letter = _NOT_PRINTABLE.search(value) if isinstance(value, str) and name in cls.model_fields else None
+            if letter is not None:
+                what = "a byte that is not UTF-8" if letter[0] >= "\ud800" else "a control character"
+                raise PydanticCustomError(
+                    SECTION_ERROR,
+                    "{name} holds {what}, {letter}; a link by another name leads to the same place",
+                    {"name": name, "what": what, "letter": one_line(letter[0])},
+                )
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
     def _truth_is_no_number(cls, given: Any) -> Any:
         """pydantic would take true for 1."""
         for name, value in given.items() if isinstance(given, Mapping) else ():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
-                raise PydanticCustomError(TRUTH, "{name} should not be true or false", {"name": name})
+                raise PydanticCustomError(SECTION_ERROR, "{name} should not be true or false", {"name": name})
         return given
 
 

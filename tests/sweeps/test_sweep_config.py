@@ -53,7 +53,6 @@ def plan(tmp_path: Path, **keys: Any) -> SweepPlan:
         ({"space": {"batch": [8, 16]}}, r"space\.batch: found \[8, 16\]; an axis is \{grid: "),
         ({"space": {}}, r"space: is empty"),
         ({"space": {"batch": {"grid": [8, 8]}}}, r"space\.batch: grid: 8 stands there twice"),
-        ({"space": {"ema.rampup": {"grid": [0.001, "1e-3"]}}}, r"space\.ema\.rampup: grid: '1e-3' stands there twice"),
         ({"space": {"source": {"grid": ["a", "./a"]}}}, r"space\.source: grid: '.*/a' stands there twice"),
         ({"space": {"batch": {"grid": [datetime.date(2026, 1, 2)]}}}, r"space\.batch\.grid: .*read as a date"),
         ({"overrides": {"batch": datetime.date(2026, 1, 2)}}, r"overrides\.batch: 2026-01-02 is read as a date"),

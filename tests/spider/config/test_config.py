@@ -130,9 +130,40 @@ def test_defaults_make_a_config():
 
 
 @pytest.mark.parametrize(
-    "value", ["!!int x", "!!bool x", "{[1]: 2}", "2020-13-45", "[" * 2000, "9" * 5000], ids=lambda value: value[:12]
+    "value",
+    ["!!int x", "!!bool x", "{[1]: 2}", "!!timestamp 2020-13-45", "[" * 2000, "9" * 5000],
+    ids=lambda value: value[:12],
 )
 def test_a_value_that_yaml_cannot_make_is_refused_in_a_line(value):
     with pytest.raises(SpiderUsageError, match="not plain YAML") as error:
         make_config({}, [f"batch={value}"])
     assert "\n" not in str(error.value)
+
+
+def test_numbers_that_yaml_1_1_reads_as_others_are_what_they_look_like():
+    assert make_config({}, ["batch=010"]).batch == 10
+    assert make_config({}, ["batch=1_000"]).batch == 1000
+    with pytest.raises(SpiderUsageError, match=r"batch: .*found '12:30'"):
+        make_config({}, ["batch=12:30"])
+
+
+@pytest.mark.parametrize("text", ["'1e5'", '"010"', "'true'", "'1'", "12:30", "2001-01-01", "no", "runs/1e5"])
+def test_a_text_stays_a_text_and_reads_back(text: str):
+    config = make_config({}, [f"data.path={text}"])
+    assert config.data.path == text.strip("'\"")
+    assert make_config(parse_yaml(to_yaml(config), "x")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\x1b[2Jb", "data.path holds a control character, \\x1b; "),
+        ("a\nb", "data.path holds a control character, \\n; "),
+        ("a\u2028b", "data.path holds a control character, \\u2028; "),
+        ("caf\udce9", "data.path holds a byte that is not UTF-8, \\xe9; "),
+    ],
+)
+def test_text_that_no_file_can_keep_is_refused(text: str, says: str):
+    with pytest.raises(SpiderUsageError) as refused:
+        make_config({"data": {"path": text}})
+    assert says in str(refused.value)

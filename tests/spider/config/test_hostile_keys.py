@@ -19,8 +19,8 @@ from spider.errors import SpiderUsageError
 KEYS = [(key.name, key.kind) for key in explain("")]
 HOSTILE = [
     "", " ", "null", "~", "true", "false", "yes", "-1", "0", "0.5", "1.5", "1e8", "1e9", "1e30", "1e-30", "5e-324",
-    "nan", ".nan", ".inf", "-.inf", "inf", str(2**63), str(-(2**63)), str(2**64), "9" * 400, "0x" + "f" * 400, "0o7",
-    "1_000",
+    "nan", ".nan", ".inf", "-.inf", "inf", str(2**63), str(-(2**63)), str(2**64), "9" * 400, "9" * 5000,
+    "0x" + "f" * 5000, "0o7", "010", "12:30", "2001-99-99", "1_000",
     "1 000", "٣", "1:30", "2001-01-01", "[]", "[1, 2]", "[[]]", "{}", "{a: 1}", "{kind: x}", "{kind: [1]}", "[1,",
     "{a", "&a *a", "*a", "&a [*a]", "!!python/object/apply:os.system ['true']", "!!binary x", "!!set {a}", "|\n a",
     "a: b", "'", '"', "=", "a#b", "# a", "\t", "\x1b[2J", "\u202e", "x" * 5000, "- a", "? a", "%", "@", "a\nb: 1",
