@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,6 +18,9 @@ from pydantic_core import PydanticUndefined
 from spider.config.schedule import Moving
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
+
+ANY = "N"  # in the name of a key: any member of a list
+_MEMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ def is_runtime(name: str) -> bool:
 def similar_keys(name: str) -> list[str]:
     """What may have been meant by a key that does not exist: those of the same last part, else those spelt alike."""
     keys = all_keys()
+    place = _MEMBER.search(name)
+    if place is not None:
+        keys = [key.replace(f".{ANY}.", place[0]) for key in keys]
     last = name.rpartition(".")[2]
     sections = dict.fromkeys(key.rpartition(".")[0] for key in keys if "." in key)
     same = [key for key in keys if key.rpartition(".")[2] == last]
@@ -51,7 +58,11 @@ def similar_keys(name: str) -> list[str]:
 
 
 def explain(name: str) -> list[Key]:
-    """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError."""
+    """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError.
+
+    `N` stands for the number of a member of a list, from 0.
+    """
+    name = _MEMBER.sub(f".{ANY}.", name)
     found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
     if not found:
         close = similar_keys(name)
@@ -67,11 +78,14 @@ def _table() -> tuple[Key, ...]:
 def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key]:
     for name, info in model.model_fields.items():
         arms = [arm for arm in _arms(info.annotation) if arm is not Moving]  # a value, though written as a section
-        sections = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
-        for section in sections:
-            tag = section.model_fields["kind"].default if "kind" in section.model_fields and len(sections) > 1 else kind
-            yield from _walk(section, f"{prefix}{name}.", tag)
-        if not sections:
+        sections, members = _sections(arms), _sections(arm for each in arms for arm in _members(each))
+        if members:
+            yield _key(f"{prefix}{name}", info, kind, info.description or "")
+        for below, found in ((f"{prefix}{name}.", sections), (f"{prefix}{name}.{ANY}.", members)):
+            for section in found:
+                is_choice = "kind" in section.model_fields and len(found) > 1
+                yield from _walk(section, below, section.model_fields["kind"].default if is_choice else kind)
+        if not sections and not members:
             # The name of a choice means what the choice is, and that its section says
             yield _key(f"{prefix}{name}", info, kind, info.description or inspect.cleandoc(model.__doc__ or ""))
 
@@ -98,6 +112,15 @@ def _limits(info: FieldInfo) -> Iterator[tuple[str, Any]]:
                 yield sign, bound
 
 
+def _sections(arms: Iterable[Any]) -> list[type[BaseModel]]:
+    return [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """What a list may hold."""
+    return _arms(get_args(annotation)[0]) if get_origin(annotation) is tuple else ()
+
+
 def _arms(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Annotated:
         return _arms(get_args(annotation)[0])
@@ -110,7 +133,8 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
-        return f"list of {_type_name(get_args(annotation)[0])}"
+        members = _sections(_members(annotation))
+        return "list of sections" if members else f"list of {_type_name(get_args(annotation)[0])}"
     arms = _arms(annotation)
     if Moving in arms:
         return "number or schedule"

@@ -166,6 +166,12 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
+# In the words of YAML
+_SHAPES = dict.fromkeys(("tuple_type", "list_type"), "must be a list, [..., ...]") | dict.fromkeys(
+    ("model_type", "model_attributes_type", "dict_type"), "must be a section, {key: value}"
+)
+
+
 def _one_line(error: ValidationError) -> str:
     return "; ".join(_describe(detail) for detail in error.errors())
 
@@ -186,6 +192,8 @@ def _describe(detail: Mapping[str, Any]) -> str:
         return (
             f"{key}.kind: found {shown(found.get('kind') if isinstance(found, Mapping) else found)}, allowed: {allowed}"
         )
+    if detail["type"] in _SHAPES:
+        message = _SHAPES[detail["type"]]
     return f"{key}: {message[0].lower()}{message[1:]}, found {shown(found)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -108,6 +109,26 @@ def test_every_key_is_explained():
     assert set(all_keys()) >= {"penalties.r1_gamma", "source.noise_std", "kimg"}
     with pytest.raises(SpiderUsageError, match=r"did you mean penalties.r1_gamma"):
         explain("r1_gamma")
+
+
+def test_members_of_a_list_have_keys():
+    (pipe,) = explain("augment.1.pipe")
+    assert (pipe.name, pipe.kind) == ("augment.N.pipe", "ada")
+    with pytest.raises(SpiderUsageError, match=r"augment\.1\.pip: no such key; did you mean augment\.1\.pipe"):
+        load_config("dcgan", ["augment=[{kind: apa}, {kind: ada, pip: bgc}]"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("augment=ada", "augment: must be a list, [..., ...], found 'ada'"),
+        ("augment=[ada]", "augment.0: must be a section, {key: value}, found 'ada'"),
+        ("penalties=3", "penalties: must be a section, {key: value}, found 3"),
+    ],
+)
+def test_another_shape_is_named_in_the_words_of_yaml(override, said):
+    with pytest.raises(SpiderUsageError, match=re.escape(said)):
+        load_config("dcgan", [override])
 
 
 def test_a_choice_is_explained_by_what_it_chooses():
