@@ -34,13 +34,13 @@ from torch import Tensor
 from benchmarks.report import write_report
 from cluster.ray import RayCluster, RayWorkers, connected
 from cluster.workers import OneWorker, Piece
+from neighbors.search import NeighborSearch, Pair
+from neighbors.worker import DatasetSummary, NeighborPlan, NeighborWorker
 from spider.embed.cache import FeatureCache
 from spider.embed.features import PIECE, pieces_of
 from spider.embed.load import load_embedding
 from spider.sid.cube import FeatureSummary, summarise_part
 from spider.sid.kernels import Kernel
-from sweeps.neighbor_search import NeighborSearch, Pair
-from sweeps.neighbor_worker import DatasetSummary, NeighborPlan, NeighborWorker
 
 WORKERS = 2
 CANDIDATES, DIM = 300, 2048

@@ -32,7 +32,7 @@ PARAMETERS = "parameters"
 BATCH_NORM = "batch norm"
 
 # Read off frames of the project alone: what lies between them and torch is called otherwise in every version
-_PACKAGES = ("cluster", "shards", "spider", "sweeps", "untrusted")
+_PACKAGES = ("cluster", "neighbors", "shards", "spider", "sweeps", "untrusted")
 _MESSENGER = "cluster.world"  # passes calls on; the one thing that it asks for itself is in _KINDS
 _KINDS = {
     World.sum_with_grad.__code__: BATCH_NORM,  # forwards and backwards; nothing else is summed within a graph

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from cluster.submission import Submission
     from cluster.world import World
+    from neighbors.matrix_report import MatrixReport
+    from neighbors.report import NeighborReport
     from shards.index import Crop, DatasetIndex, Encoding
     from shards.labels import Labels
     from shards.verify import Report
@@ -51,10 +53,8 @@ if TYPE_CHECKING:
     from spider.sid.kernels import Kernel
     from spider.status import Status
     from spider.train.dry_run import DryRun
-    from sweeps.neighbor_matrix import MatrixReport
-    from sweeps.neighbor_report import NeighborReport
-    from sweeps.sweep_cost import SweepCost
-    from sweeps.sweep_report import SweepReport
+    from sweeps.cost import SweepCost
+    from sweeps.report import SweepReport
 
 __all__ = [
     "cancel",
@@ -156,7 +156,7 @@ def neighbors(
     progress: bool = False,
     **options: Any,
 ) -> NeighborReport:
-    """Rank datasets by their signed distance to a target: see `sweeps.neighbors.neighbors`.
+    """Rank datasets by their signed distance to a target: see `neighbors.find.neighbors`.
 
     `orders` may be one text, `-1,0 log,1025/2048`; `options` are the other fields of `NeighborOptions` there.
     """
@@ -164,7 +164,7 @@ def neighbors(
 
     for images in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
         require_images(images)
-    from sweeps.neighbors import NeighborOptions, neighbors
+    from neighbors.find import NeighborOptions, neighbors
 
     chosen = NeighborOptions(orders=orders, progress=progress, **options)
     return neighbors(target, sources, out=out, options=chosen)
@@ -180,12 +180,12 @@ def neighbor_matrix(
     progress: bool = False,
     **options: Any,
 ) -> MatrixReport:
-    """Every dataset as a target, all others as its sources: see `sweeps.neighbors.neighbor_matrix`. As `neighbors`."""
+    """Every dataset as a target, all others as its sources: see `neighbors.find.neighbor_matrix`. As `neighbors`."""
     from spider.data import require_images
 
     for images in datasets.values() if isinstance(datasets, Mapping) else datasets:
         require_images(images)
-    from sweeps.neighbors import NeighborOptions, neighbor_matrix
+    from neighbors.find import NeighborOptions, neighbor_matrix
 
     chosen = NeighborOptions(orders=orders, progress=progress, **options)
     return neighbor_matrix(datasets, out=out, options=chosen)
@@ -517,9 +517,9 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bool = False) -> SweepReport:
     """Run many trainings that differ in a few keys, or go on with them: see `sweeps.sweep.sweep`.
 
-    `sweeps.sweep_config` shows what `file` holds.
+    `sweeps.config` shows what `file` holds.
     """
-    from sweeps.sweep_config import read_sweep
+    from sweeps.config import read_sweep
 
     read_sweep(file)  # mistakes in it show before torch is loaded
     from sweeps.sweep import sweep
@@ -530,10 +530,10 @@ def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bo
 @plain_arguments()
 def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
     """What `sweep` with the same arguments would do and cost, from a few measured steps. Writes nothing into `out`."""
-    from sweeps.sweep_config import read_sweep
+    from sweeps.config import read_sweep
 
     read_sweep(file)
-    from sweeps.sweep_cost import sweep_cost
+    from sweeps.cost import sweep_cost
 
     return sweep_cost(file, out)
 

@@ -28,7 +28,7 @@ from spider.errors import SpiderUsageError
 from spider.experiment import compose, inputs_before, require_inputs
 from spider.run import RunDirectory, RunRef, images_of, resolve
 
-PACKAGES = ("cluster", "untrusted", "shards", "spider", "sweeps")
+PACKAGES = ("cluster", "neighbors", "untrusted", "shards", "spider", "sweeps")
 FOLDER = "slurm"  # of a run, for its jobs
 SUBMITTED = "submitted.yaml"
 LOCAL = "local"

@@ -1,1 +1,1 @@
-"""Many runs or many datasets at once: neighbour search."""
+"""Many trainings that differ in a few keys, on Ray, and what came of them."""

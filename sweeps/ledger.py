@@ -23,8 +23,8 @@ from typing_extensions import TypedDict
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.run import RunDirectory
+from sweeps.measure import Evaluated, Measure, evaluations
 from sweeps.space import Known, Point, Search
-from sweeps.task import Evaluated, Measure, evaluations
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neighbors.rank_correlation import rank_correlation, rank_correlation_interval
 from spider.tables import aligned
-from sweeps.rank_correlation import rank_correlation, rank_correlation_interval
-from sweeps.sweep_config import SOURCE
-from sweeps.sweep_neighbors import Ranking
+from sweeps.config import SOURCE
+from sweeps.neighbor_sources import Ranking
 
 if TYPE_CHECKING:
-    from sweeps.sweep_report import Row
-    from sweeps.task import Measure
+    from sweeps.measure import Measure
+    from sweeps.report import Row
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from spider import draws
 from spider.sources.config import PRIORS
-from sweeps.sweep_config import SOURCE, AxisConfig, SweepConfig
-from sweeps.task import Better
+from sweeps.config import SOURCE, AxisConfig, SweepConfig
+from sweeps.measure import Better
 
 Point = dict[str, Any]  # by axis, its value
 

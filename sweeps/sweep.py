@@ -23,17 +23,17 @@ from pathlib import Path
 from cluster.lock import alone_in
 from cluster.world import World
 from sweeps.ledger import Ledger
+from sweeps.neighbor_sources import search_neighbors
+from sweeps.plan import SweepPlan
+from sweeps.report import SweepReport, make_report
 from sweeps.space import Axis
-from sweeps.sweep_neighbors import search_neighbors
-from sweeps.sweep_plan import SweepPlan
-from sweeps.sweep_report import SweepReport, make_report
 
 
 def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bool = False) -> SweepReport:
     """Run a sweep, or go on with the one in `out`.
 
     Args:
-        file: SWEEP.yaml, see `sweeps.sweep_config`.
+        file: SWEEP.yaml, see `sweeps.config`.
         out: the folder, on storage that every machine of the cluster sees.
         ray: `local`, or the address of a cluster (see `cluster.ray.connected`). A neighbour search is made on it as
             well; with `local`, in this process.
@@ -67,12 +67,12 @@ def _run(plan: SweepPlan, axes: list[Axis], ledger: Ledger, address: str, progre
     """The part that takes long, and Ray."""
     from cluster.ray import connected
     from sweeps.progress import Progress
-    from sweeps.tuning import run_trials
+    from sweeps.ray_tune import run_trials
 
     with connected(address) as cluster:
         gpus = plan.sweep.resources.gpus_where(has_any=cluster.gpus > 0)
         shown = Progress(ledger, len(plan.sweep.seeds), progress)
         try:
-            run_trials(plan.sweep, ledger, cluster, partial(plan.task, axes, gpus), shown)
+            run_trials(plan.sweep, ledger, cluster, partial(plan.trial_spec, axes, gpus), shown)
         finally:
             shown.close()

@@ -144,7 +144,7 @@ def _check(words: Sequence[str], options: Mapping[str, Any], *, dry_run: bool) -
     if options["embedding"] == "inception" and options["weights"] is None:
         weights.verify("inception")
     if not dry_run:
-        from sweeps.neighbors import NeighborOptions
+        from neighbors.find import NeighborOptions
 
         NeighborOptions(**options)
 

@@ -73,7 +73,7 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
-        from sweeps.sweep_plan import SweepPlan
+        from sweeps.plan import SweepPlan
 
         SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
         submit_this(context, slurm, out, dry_run=dry_run)

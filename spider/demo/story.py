@@ -1,7 +1,7 @@
 """The whole story on built-in data, on one machine, offline, in minutes.
 
     OUT/data/digits, letters, patches   packed images (see shards.pack)
-        neighbors/                      which of them are near the digits (see sweeps.neighbor_report)
+        neighbors/                      which of them are near the digits (see neighbors.report)
         runs/gaussian-seed0, ...        a training run for each source and training seed (see spider.run), in each
                                         evaluations/final.json and nearest-panel.png: what became of it
         floor.json                      how far the digits are from themselves
@@ -25,6 +25,7 @@ import torch
 
 from cluster.launcher import processes
 from cluster.world import World
+from neighbors.find import NeighborOptions, neighbors
 from shards.index import INDEX_NAME
 from shards.pack import pack
 from shards.parallel import usable_cores
@@ -40,7 +41,6 @@ from spider.metrics.results import read_results
 from spider.run import RunDirectory
 from spider.train.loop import train
 from spider.train.start import prepare
-from sweeps.neighbors import NeighborOptions, neighbors
 from untrusted.json_data import read_json
 
 PRESET = "demo"

@@ -1,4 +1,4 @@
-"""Small packed datasets and a small run, made once per session; and verbs that only check."""
+"""A small run, made once per session; and verbs that only check."""
 
 from __future__ import annotations
 
@@ -9,26 +9,8 @@ from pkgutil import resolve_name
 
 import pytest
 
-from shards.pack import pack
 from spider import api, evaluation
 from spider.sources import build
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 of scikit-learn's digits, 8 x 8 grey, in shards small enough that there are several."""
-    out = tmp_path_factory.mktemp("packed") / "digits"
-    pack("builtin:digits", out, subset=300, shard_mb=0.1, workers=1, progress=False)
-    return out
-
-
-@pytest.fixture(scope="session")
-def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 patches of photographs, 16 x 16 colour."""
-    out = tmp_path_factory.mktemp("packed") / "patches"
-    pack("builtin:patches", out, resolution=16, subset=200, workers=1, progress=False)
-    return out
-
 
 WORK = (
     "spider.api.checkpoint_bytes",
@@ -42,9 +24,9 @@ WORK = (
     "spider.pipeline.submit_command",
     "spider.train.dry_run.dry_run",
     "spider.train.loop.train",
-    "sweeps.neighbors._load",
+    "neighbors.find._load",
     "sweeps.sweep.sweep",
-    "sweeps.sweep_cost.sweep_cost",
+    "sweeps.cost.sweep_cost",
 )  # of every verb, as checks end and it begins
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shards.errors import ShardsUsageError
 from spider.errors import SpiderUsageError
-from sweeps.sweep_config import AshaConfig, AxisConfig, NeighborsConfig, SweepConfig, make_sweep, plain
+from sweeps.config import AshaConfig, AxisConfig, NeighborsConfig, SweepConfig, make_sweep, plain
 
 # As YAML may type what stands behind a key
 HOSTILE = [

@@ -22,11 +22,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from spider import api
 from spider.metrics.results import read_results
 from spider.run import images_of
+from sweeps.report import SweepReport
 from sweeps.sweep import sweep
-from sweeps.sweep_report import SweepReport
 
 if TYPE_CHECKING:
-    from tests.sweeps.conftest import Head
+    from tests.conftest import Head
 
 TINY = {
     "batch": 8,

@@ -11,7 +11,7 @@ from spider.cli.main import app
 from spider.config.load import make_config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
-from sweeps.sweep_config import make_sweep
+from sweeps.config import make_sweep
 
 
 def leaves(command, path=()):

@@ -74,7 +74,7 @@ def test_the_verbs_import_without_torch():
 SLOW = ("torchvision", "pytorch_fid", "torch._dynamo", "scipy", "sklearn", "tensorboard")
 
 
-@pytest.mark.parametrize("module", ["spider.train.dry_run", "spider.evaluation", "sweeps.neighbors"])
+@pytest.mark.parametrize("module", ["spider.train.dry_run", "spider.evaluation", "neighbors.find"])
 def test_what_measures_waits_for_torch_alone(module):
     """Each of these takes as long to import as torch, or half as long, and only some of what is measured needs it."""
     script = f"""

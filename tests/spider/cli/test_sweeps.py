@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import yaml
 
-from sweeps.sweep_config import make_sweep
+from sweeps.config import make_sweep
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
+from neighbors import report as neighbor_report
+from neighbors import search as neighbor_search
+from neighbors.find import NeighborOptions, neighbor_matrix, neighbors
+from neighbors.report import NeighborReport
+from neighbors.worker import NeighborPlan, NeighborWorker
 from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.embed.features import PIECE
 from spider.embed.images import DrawnImages
 from spider.errors import SpiderError, SpiderUsageError
-from sweeps import neighbor_report, neighbor_search
-from sweeps.neighbor_report import NeighborReport
-from sweeps.neighbor_worker import NeighborPlan, NeighborWorker
-from sweeps.neighbors import NeighborOptions, neighbor_matrix, neighbors
 
 COUNTS = {"digits": 1200, "letters": 1100, "patches": 700}
 

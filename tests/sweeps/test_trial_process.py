@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.training import Training, _environment
+from sweeps.trial.process import TrainProcess, _environment
 
 WORDS = ["dcgan", "--kimg", "900", "batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.every_kimg=0.01"]
 
@@ -45,9 +45,9 @@ def wait_for(what: Any) -> Any:
 
 def test_ranks_end_with_the_process_that_started_them(digits: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    code = "import sys, time; from pathlib import Path; from sweeps.training import Training\n"
+    code = "import sys, time; from pathlib import Path; from sweeps.trial.process import TrainProcess\n"
     code += "run, log, *words = sys.argv[1:]\n"
-    code += "Training(Path(run), words, Path(), Path(log), processes=2, threads=1, gpus=False)\n"
+    code += "TrainProcess(Path(run), words, Path(), Path(log), processes=2, threads=1, gpus=False)\n"
     code += "time.sleep(600)"
     command = [sys.executable, "-c", code, str(run), str(tmp_path / "log.txt"), *words(digits)]
     with subprocess.Popen(command) as parent:
@@ -61,7 +61,7 @@ def test_ranks_end_with_the_process_that_started_them(digits: Path, tmp_path: Pa
 
 def test_ranks_end_when_one_of_them_is_killed(digits: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    training = Training(run, words(digits), tmp_path, tmp_path / "log.txt", processes=2, threads=1, gpus=False)
+    training = TrainProcess(run, words(digits), tmp_path, tmp_path / "log.txt", processes=2, threads=1, gpus=False)
     wait_for((run / "metrics.jsonl").is_file)
     assert training.exit_code() is None
     os.kill(ranks(run)["1"], signal.SIGKILL)

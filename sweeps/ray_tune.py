@@ -28,13 +28,13 @@ from cluster.errors import ClusterUsageError
 from cluster.lock import is_taken
 from cluster.ray import RayCluster
 from cluster.stop import heard
+from sweeps.config import AshaConfig, SweepConfig, trials_on
 from sweeps.ledger import Configuration, Ledger, Outcome, Trial
 from sweeps.progress import Progress
-from sweeps.sweep_config import AshaConfig, SweepConfig, trials_on
-from sweeps.task import Task
-from sweeps.trial import TIME, VALUE, SweepTrial, TrialFailed
+from sweeps.trial.actor import TIME, VALUE, TrialActor, TrialFailed
+from sweeps.trial.spec import TrialSpec
 
-_LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.training`
+_LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.trial.process`
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run writes its own curves
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report may say only how far a training is
@@ -46,7 +46,7 @@ def run_trials(
     sweep: SweepConfig,
     ledger: Ledger,
     cluster: RayCluster,
-    task: Callable[[Configuration, Trial], Task],
+    spec: Callable[[Configuration, Trial], TrialSpec],
     progress: Progress,
 ) -> None:
     """Run what has not ended until it has, or until somebody asks for a stop; trainings are then saved.
@@ -62,10 +62,10 @@ def run_trials(
     mode = "min" if ledger.measure.better == "lower" else "max"
     with _quiet(), _stoppable():
         tune.Tuner(
-            tune.with_resources(SweepTrial, tune.PlacementGroupFactory([_bundle(resources.cpus, gpus)])),
+            tune.with_resources(TrialActor, tune.PlacementGroupFactory([_bundle(resources.cpus, gpus)])),
             tune_config=tune.TuneConfig(
                 num_samples=-1,  # as many as the queue has
-                search_alg=_Queue(ledger, task),
+                search_alg=_Queue(ledger, spec),
                 scheduler=_scheduler(sweep, ledger, mode),
                 max_concurrent_trials=sweep.at_once or room_for(resources.cpus, gpus),
                 trial_dirname_creator=lambda trial: str(trial.config["name"]),
@@ -101,9 +101,9 @@ def require_room(cpus: float, gpus: float, address: str) -> None:
 class _Queue(Searcher):
     """Hands out the ledger's trials, and tells it how they ended."""
 
-    def __init__(self, ledger: Ledger, task: Callable[[Configuration, Trial], Task]) -> None:
+    def __init__(self, ledger: Ledger, spec: Callable[[Configuration, Trial], TrialSpec]) -> None:
         super().__init__()
-        self._ledger, self._task = ledger, task
+        self._ledger, self._spec = ledger, spec
         self._names: dict[str, str] = {}  # by Ray's own identifier
         self._errors: dict[str, str] = {}
 
@@ -112,7 +112,7 @@ class _Queue(Searcher):
         if following is None:
             return Searcher.FINISHED
         self._names[trial_id] = following[1].name
-        return self._task(*following).to_config()
+        return self._spec(*following).to_config()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         name, result = self._names[trial_id], result or {}

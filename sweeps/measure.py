@@ -1,13 +1,9 @@
-"""What the process of a trial is told, and what it reads: the evaluations of its run.
-
-There is such a process for every trial that runs, beside its training: it needs no torch, and little memory.
-"""
+"""What trials are compared by, and the evaluations of a run by which they are. Needs no torch, and little memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 from spider.errors import SpiderError
 from spider.metrics.results import read_results
@@ -44,43 +40,6 @@ class Measure:
         if images >= round(self.length_kimg * 1000):
             return self.length_kimg
         return round(int(images / (self.every_kimg * 1000) + 1e-9) * self.every_kimg, 6)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the process of a trial needs to know; as plain data it is Ray's `config`.
-
-    Attributes:
-        name: of the trial.
-        run: its folder.
-        words: what stands after `spider train --run RUN`.
-        cwd: the folder that the places in them are relative to.
-        log: where the training prints.
-        measure: what is reported.
-        hyperparameters: for TensorBoard; empty where the run writes no events.
-        processes, threads: ranks, and threads of each.
-        gpus: whether the training may use those that Ray gave the trial.
-    """
-
-    name: str
-    run: str
-    words: list[str]
-    cwd: str
-    log: str
-    measure: Measure
-    hyperparameters: dict[str, Any]
-    processes: int
-    threads: int
-    gpus: bool
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"name": self.name, "task": asdict(self)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The inverse of `to_config`."""
-        return cls(**{**config["task"], "measure": Measure(**config["task"]["measure"])})
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from neighbors.rank_correlation import rank_correlation
 from spider.files import finite, write_text
 from spider.sid.curve import SidCurve
 from spider.sid.figures import draw_curves, draw_heatmap, short
 from spider.sid.selection import Place
 from spider.tables import aligned
-from sweeps.rank_correlation import rank_correlation
 
 FORMAT = 1
 FILES = ("neighbors.json", "neighbors.csv", "curves.png", "heatmap.png")

@@ -25,15 +25,15 @@ import numpy as np
 
 from spider.files import write_text
 from spider.tables import aligned
+from sweeps.config import SOURCE
+from sweeps.figures import draw_outcome, draw_parallel
 from sweeps.ledger import Configuration, Ledger, common
+from sweeps.measure import Evaluated, Measure
 from sweeps.neighbor_outcome import NeighborOutcome, neighbor_outcome
+from sweeps.neighbor_sources import Ranking
+from sweeps.plan import SweepPlan
 from sweeps.space import Axis
-from sweeps.sweep_config import SOURCE
-from sweeps.sweep_figures import draw_outcome, draw_parallel
-from sweeps.sweep_neighbors import Ranking
-from sweeps.sweep_plan import SweepPlan
-from sweeps.task import Evaluated, Measure
-from sweeps.trials import train_words
+from sweeps.trial.config import train_words
 
 FORMAT = 1
 

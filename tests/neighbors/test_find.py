@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neighbors.find import NeighborOptions, neighbors
+from neighbors.report import NeighborReport
 from shards.dataset import ShardDataset
 from shards.errors import ShardsUsageError
 from shards.pack import pack
 from spider.errors import SpiderError, SpiderUsageError
-from sweeps.neighbor_report import NeighborReport
-from sweeps.neighbors import NeighborOptions, neighbors
 
 NAMES = ("letters", "patches", "digits2")
 

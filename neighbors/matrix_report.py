@@ -7,7 +7,7 @@ OUT/matrix.json                 {"datasets", "embedding", "csid": {"-1": {SOURCE
     heatmap.png                 CSID of the first order, sources against targets, the picks framed
     heatmap-ORDER.png           of each further order
     heatmap-fid.png             Fréchet distance, or heatmap-fd.png
-    TARGET/neighbors.json ...   each target's own report, see `sweeps.neighbor_report`
+    TARGET/neighbors.json ...   each target's own report, see `neighbors.report`
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from neighbors.report import FILES, NeighborReport, NeighborRow
 from spider.files import write_text
 from spider.sid.curve import difference_stderr
 from spider.sid.figures import draw_heatmap, short
 from spider.sid.selection import SURE
 from spider.tables import aligned
-from sweeps.neighbor_report import FILES, NeighborReport, NeighborRow
 
 FORMAT = 1
 

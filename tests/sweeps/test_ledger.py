@@ -6,7 +6,6 @@ No training runs here: a run is played by the evaluations that it would have wri
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 import shutil
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -23,14 +21,13 @@ from spider.config.load import make_config
 from spider.experiment import compose
 from spider.metrics.results import MetricResult, write_result
 from spider.run import RunDirectory, checkpoint_name
+from sweeps.config import AshaConfig, AxisConfig
 from sweeps.ledger import Ledger, Trial
-from sweeps.rank_correlation import rank_correlation, rank_correlation_interval
+from sweeps.measure import PENALTY
+from sweeps.neighbor_sources import search_neighbors
+from sweeps.plan import SweepPlan
+from sweeps.report import SweepReport, make_report
 from sweeps.space import make_axis
-from sweeps.sweep_config import AshaConfig, AxisConfig
-from sweeps.sweep_neighbors import search_neighbors
-from sweeps.sweep_plan import SweepPlan
-from sweeps.sweep_report import SweepReport, make_report
-from sweeps.task import PENALTY
 
 EVERY, LENGTH = 10, 40
 Value = Callable[[dict[str, Any], int], float | None]
@@ -241,7 +238,7 @@ def test_what_optuna_suggests_and_no_run_can_be_is_refused_and_passed_over(make:
 
 def asha_of(make: Callable[..., SweepPlan], **keys: Any) -> tuple[SweepPlan, Callable[[], tuple[Any, Ledger]]]:
     """A plan of four trials, and what makes a scheduler that knows no more than the files."""
-    from sweeps.tuning import _Asha
+    from sweeps.ray_tune import _Asha
 
     asha = AshaConfig(**{"grace_kimg": EVERY, "reduction_factor": 2, **keys})
     plan = make(space={"penalties.r1_gamma": {"grid": [1, 2, 3, 4]}}, seeds=1, scheduler=asha.model_dump())
@@ -362,20 +359,6 @@ def test_a_winner_that_lost_a_seed_is_told(make: Callable[..., SweepPlan]) -> No
     assert "the best so far at full length" in report(plan).table()
 
 
-@pytest.mark.parametrize("count", [5, 6, 7])
-def test_the_interval_of_a_rank_correlation_has_its_confidence(count: int) -> None:
-    """Over every order of things that have nothing to do with each other."""
-    correlations = [
-        rank_correlation(np.arange(count, dtype=float), np.array(order, dtype=float))
-        for order in itertools.permutations(range(count))
-    ]
-    intervals = {found: rank_correlation_interval(found, count) for found in set(correlations)}
-    sure = sum(intervals[found][0] > 0 or intervals[found][1] < 0 for found in correlations) / len(correlations)
-    assert 0.01 < sure < 0.05
-    assert all(-1 <= low <= found <= high <= 1 for found, (low, high) in intervals.items())
-    assert rank_correlation_interval(1.0, 4) is None
-
-
 def test_neighbours_of_any_order_are_trained_on_once_and_stand_beside_the_result(
     make: Callable[..., SweepPlan], patches: Path
 ) -> None:
@@ -447,4 +430,4 @@ def test_a_run_as_source_is_one_checkpoint_for_the_whole_sweep(make: Callable[..
     (fed.checkpoints / "000003-kimg").mkdir()
     again = plan.ledger(plan.axes([]))
     assert again.configurations[1].source == f"{fed.path}@2"
-    assert f"{fed.path}@2" in plan.task(plan.axes([]), 0, again.configurations[1], given[1][1]).words
+    assert f"{fed.path}@2" in plan.trial_spec(plan.axes([]), 0, again.configurations[1], given[1][1]).words

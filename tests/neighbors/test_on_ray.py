@@ -19,13 +19,13 @@ import torch
 
 from cluster.children import descendants
 from cluster.errors import ClusterError
+from neighbors.find import NeighborOptions, neighbors
+from neighbors.report import NeighborReport
 from shards.pack import pack
 from spider.errors import SpiderError
-from sweeps.neighbor_report import NeighborReport
-from sweeps.neighbors import NeighborOptions, neighbors
 
 if TYPE_CHECKING:
-    from tests.sweeps.conftest import Head
+    from tests.conftest import Head
 
 COUNTS = {"digits": 1797, "letters": 2500, "patches": 2200}
 PIECES = 2 + 3 + 3

@@ -15,11 +15,11 @@ from spider.run import RunDirectory
 from spider.tables import aligned
 from spider.train.dry_run import DryRun, dry_run
 from spider.train.start import prepare
+from sweeps.config import ResourcesConfig, trials_on
+from sweeps.neighbor_sources import read_rankings
+from sweeps.plan import SweepPlan
 from sweeps.space import make_search
-from sweeps.sweep_config import ResourcesConfig, trials_on
-from sweeps.sweep_neighbors import read_rankings
-from sweeps.sweep_plan import SweepPlan
-from sweeps.trials import run_name
+from sweeps.trial.config import run_name
 
 _LISTED = 20  # trials on the screen
 

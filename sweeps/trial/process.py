@@ -28,7 +28,7 @@ _OTHERS_JOB = re.compile(
 )
 
 
-class Training:
+class TrainProcess:
     """A running `spider train`, the only thing that this process has started."""
 
     def __init__(

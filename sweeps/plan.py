@@ -12,12 +12,12 @@ from spider.config.load import flatten, parse_yaml, preset_names, preset_text, r
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.files import write_text
+from sweeps.config import SOURCE, NeighborsConfig, make_sweep, plain, read_sweep, sweep_differences
 from sweeps.ledger import Configuration, Ledger, Trial
+from sweeps.measure import Measure
+from sweeps.neighbor_sources import Ranking, named_sources, neighbor_axis
 from sweeps.space import Axis, Point, make_axis, make_search, source_axis
-from sweeps.sweep_config import SOURCE, NeighborsConfig, make_sweep, plain, read_sweep, sweep_differences
-from sweeps.sweep_neighbors import Ranking, named_sources, neighbor_axis
-from sweeps.task import Measure, Task
-from sweeps.trials import (
+from sweeps.trial.config import (
     check_trial,
     compose_trial,
     hyperparameters,
@@ -26,6 +26,7 @@ from sweeps.trials import (
     settled_source,
     train_words,
 )
+from sweeps.trial.spec import TrialSpec
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
 from untrusted.text import decode
@@ -103,10 +104,10 @@ class SweepPlan:
         search = make_search(self.sweep, axes, self.measure.better)
         return Ledger(self.out, search, self.measure, begin)
 
-    def task(self, axes: list[Axis], gpus: float, configuration: Configuration, trial: Trial) -> Task:
+    def trial_spec(self, axes: list[Axis], gpus: float, configuration: Configuration, trial: Trial) -> TrialSpec:
         """What the process of a trial is told."""
         run, resources = self.out / "runs" / trial.name, self.sweep.resources
-        return Task(
+        return TrialSpec(
             name=trial.name,
             words=train_words(
                 self.sweep,

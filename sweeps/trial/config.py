@@ -16,9 +16,9 @@ from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.experiment import compose, require_inputs
 from spider.run import RunDirectory
+from sweeps.config import SOURCE, AshaConfig, SweepConfig
+from sweeps.measure import Measure
 from sweeps.space import Axis, Point
-from sweeps.sweep_config import SOURCE, AshaConfig, SweepConfig
-from sweeps.task import Measure
 
 _NAME_LETTERS = 120  # of a folder, whose name may have 255
 

@@ -1,6 +1,6 @@
 """The neighbours that a sweep trains on: what the search picks under any of its orders, each once.
 
-    OUT/neighbors/neighbors.json, ...      the search, see `sweeps.neighbor_report`
+    OUT/neighbors/neighbors.json, ...      the search, see `neighbors.report`
 
 What is there already is not searched again: the sweep's settings cannot have changed (see `sweeps.sweep`).
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 from spider.errors import SpiderError, SpiderUsageError
 from spider.sid.kernels import parse_kernel
+from sweeps.config import NeighborsConfig
 from sweeps.space import Axis, source_axis, source_names
-from sweeps.sweep_config import NeighborsConfig
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 
@@ -77,7 +77,7 @@ def search_neighbors(
         SpiderError, ShardsError: what is missing or damaged.
     """
     if not (out / _FILE).is_file():
-        from sweeps.neighbors import NeighborOptions, neighbors
+        from neighbors.find import NeighborOptions, neighbors
 
         places, everything = named_sources(search), search.picks == "all"
         options = NeighborOptions(

@@ -19,6 +19,10 @@ from typing import Any, cast
 import numpy as np
 
 from cluster.workers import OneWorker, Workers
+from neighbors.matrix_report import MatrixReport
+from neighbors.report import NeighborReport, NeighborRow
+from neighbors.search import NeighborSearch, Pair
+from neighbors.worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 from spider import weights
 from spider.data import open_images
 from spider.embed.embedding import Embedding
@@ -33,10 +37,6 @@ from spider.sid.estimate import MODES
 from spider.sid.kernels import Kernel, parse_kernel
 from spider.sid.paper import IMAGES as PAPER_IMAGES
 from spider.sid.selection import Candidate, Place, select
-from sweeps.neighbor_matrix import MatrixReport
-from sweeps.neighbor_report import NeighborReport, NeighborRow
-from sweeps.neighbor_search import NeighborSearch, Pair
-from sweeps.neighbor_worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 
 Images = NumberedImages | str | Path
 
@@ -114,7 +114,7 @@ def neighbors(
     out: Path | str,
     options: NeighborOptions | None = None,
 ) -> NeighborReport:
-    """Rank sources by their signed distance to the target and write what `sweeps.neighbor_report` shows to `out`.
+    """Rank sources by their signed distance to the target and write what `neighbors.report` shows to `out`.
 
     Args:
         target: a dataset, or a place that `spider.data.open_images` opens.
@@ -142,7 +142,7 @@ def neighbor_matrix(
 ) -> MatrixReport:
     """Every dataset as a target, all others as its sources: each ordered pair once. As `neighbors` for the rest.
 
-    Writes what `sweeps.neighbor_matrix` shows.
+    Writes what `neighbors.matrix_report` shows.
     """
     options = options or NeighborOptions()
     network = _load(options)

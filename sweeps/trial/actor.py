@@ -18,8 +18,9 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from cluster.lock import is_taken
 from spider.run import RunDirectory
 from spider.runs import images_written
-from sweeps.task import Evaluated, Task, evaluations
-from sweeps.training import Training
+from sweeps.measure import Evaluated, evaluations
+from sweeps.trial.process import TrainProcess
+from sweeps.trial.spec import TrialSpec
 
 TIME = "kimg"
 VALUE = "value"
@@ -33,15 +34,15 @@ class TrialFailed(Exception):
     """A training ended that should not have."""
 
 
-class SweepTrial(tune.Trainable):
+class TrialActor(tune.Trainable):
     """A training, watched. Every step reports one evaluation, in order; or, after a while, only how far it is."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Nothing is started before the first step."""
-        self._task = Task.from_config(config)
-        self._measure = self._task.measure
-        self._run = RunDirectory(Path(self._task.run))
-        self._training: Training | None = None
+        self._spec = TrialSpec.from_config(config)
+        self._measure = self._spec.measure
+        self._run = RunDirectory(Path(self._spec.run))
+        self._training: TrainProcess | None = None
         self._last: dict[str, Any] = {}
 
     def step(self) -> dict[str, Any]:
@@ -66,17 +67,17 @@ class SweepTrial(tune.Trainable):
             self._training.stop()
 
     def _start(self) -> None:
-        task = self._task
-        if task.hyperparameters:
-            write_hyperparameters(self._run.tensorboard, task.name, task.hyperparameters)
-        self._training = Training(
+        spec = self._spec
+        if spec.hyperparameters:
+            write_hyperparameters(self._run.tensorboard, spec.name, spec.hyperparameters)
+        self._training = TrainProcess(
             self._run.path,
-            task.words,
-            Path(task.cwd),
-            Path(task.log),
-            processes=task.processes,
-            threads=task.threads,
-            gpus=task.gpus,
+            spec.words,
+            Path(spec.cwd),
+            Path(spec.log),
+            processes=spec.processes,
+            threads=spec.threads,
+            gpus=spec.gpus,
         )
 
     def _next(self, *, finished: bool) -> Evaluated | None:

@@ -27,7 +27,7 @@ from sweeps.space import Axis
 
 if TYPE_CHECKING:
     from sweeps.neighbor_outcome import NeighborOutcome
-    from sweeps.sweep_report import Row, SweepReport
+    from sweeps.report import Row, SweepReport
 
 _LOG_ABOVE = 10.0  # the largest value over the smallest, above which a scale is logarithmic
 _BAND = 0.32  # of the room between two named values, over which lines through one of them are spread

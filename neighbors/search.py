@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from cluster.workers import Done, Piece, Workers
+from neighbors.worker import DatasetSummary, Measured, NeighborPlan
 from spider.embed.cache import FeatureCache
 from spider.embed.features import PIECE, Span, pieces_of
 from spider.embed.images import close_files, has_colour
@@ -37,7 +38,6 @@ from spider.sid.oracle import closed_form
 from spider.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
 from spider.sid.sums import Slope
 from spider.sid.threads import own_threads
-from sweeps.neighbor_worker import DatasetSummary, Measured, NeighborPlan
 
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception

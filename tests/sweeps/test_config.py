@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from spider.errors import SpiderUsageError
-from sweeps.sweep_config import make_sweep, plain, sweep_differences
-from sweeps.sweep_plan import SweepPlan
+from sweeps.config import make_sweep, plain, sweep_differences
+from sweeps.plan import SweepPlan
 
 SWEEP: dict[str, Any] = {
     "config": "dcgan",
@@ -173,5 +173,5 @@ def test_random_search_may_be_made_longer() -> None:
 
 
 def test_the_file_is_read_without_torch_and_ray() -> None:
-    code = "import sys, sweeps.sweep_config; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    code = "import sys, sweeps.config; print([m for m in ('torch', 'ray') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

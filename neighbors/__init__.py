@@ -1,0 +1,1 @@
+"""Which datasets are friendly neighbours of a target: the search, its workers and its report."""

@@ -1,0 +1,1 @@
+"""One configuration under one seed: what it is, the process that trains it, and the actor that watches that."""
