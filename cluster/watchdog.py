@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-_WAITING = ("distributed_c10d.py", 'cluster/world.py", line')  # on a GPU the host waits in `World.is_finite`
+_WAITING = ("distributed_c10d.py", 'cluster/world.py", line')  # on a GPU the host waits in `World.read`
 # Nothing comes from a process that does not hang
 _KEEP = 'IFS= read -r first || exit 0; { printf "%s\\n" "$first"; cat; } > "$1"; printf "%s\\n" "$2" >&2'
 _REARM_S = 1.0  # arming starts a thread, which is too much for every step of a small network

@@ -186,12 +186,13 @@ class World:
         """Whether the flag is set on every rank."""
         return self._count(flag) == self.size
 
-    def is_finite(self, tensor: Tensor) -> bool:
-        """Whether a result of collectives is finite; the same on every rank, as that is.
+    def read(self, tensor: Tensor) -> list[float]:
+        """The values of a vector that collectives made, on the host.
 
         On a GPU this waits for the other ranks, since NCCL's collectives have returned at once.
         """
-        return bool(tensor.isfinite().all())
+        values: list[float] = tensor.tolist()
+        return values
 
     def sum_with_grad(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, differentiable any number of times.

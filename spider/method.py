@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+# What the passes of an iteration reported, by name: (sum, count) over the global batch, of the steps that were taken
+Sums = Mapping[str, tuple[float, float]]
 
 
 class Method:
     """Updated from the global batch, the same on every rank, saved with the run. By default it remembers nothing."""
 
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: Sums) -> None:
         """An iteration is over.
 
         Args:
             step: its number, from 0.
             images: the clock now.
-            sums: what its passes reported, by name: float64 [sum, count] over the global batch. They stay on their
-                device, which is not waited for.
+            sums: what its passes reported.
         """
 
     def state(self) -> dict[str, Any]:

@@ -10,13 +10,14 @@ without a gradient counts as zeros.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cluster.engines.local import LocalEngine
+from cluster.engines.local import LocalEngine, blame
 from cluster.world import World
 
 # Large enough to use the network's bandwidth, small enough that the copy of one bucket is no memory to speak of.
@@ -34,13 +35,16 @@ class DdpEngine(LocalEngine):
         super().__init__(module, parameters, optimizer)
         self._world = world
         self._buckets = bucket_layout(self._parameters, BUCKET_BYTES)
-        self._finite_here = torch.ones(len(self._parameters), dtype=torch.bool)
+        self._finite_here = torch.ones(len(self._parameters), dtype=torch.bool, device=world.device)
         agree(module, self._names, self._parameters, world)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         super().backward(loss, last=last)
-        if last and self._world.size > 1:
-            self._finite_here = self._finite()
+        if not last:
+            return
+        # The largest magnitude is finite if all are; a sum of squares may overflow
+        self._finite_here = torch.stack(torch._foreach_norm(self._gradients(), math.inf)).isfinite()
+        if self._world.size > 1:
             for bucket in self._buckets:
                 self._sum_over_ranks([self._gradients()[i] for i in bucket])
 
@@ -51,18 +55,12 @@ class DdpEngine(LocalEngine):
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    def non_finite(self) -> dict[str, list[int]]:
-        if self._world.size == 1:
-            return super().non_finite()
-        finite = self._finite()
-        if bool(finite.all()):
-            return {}
-        finite_on = self._world.all_gather(self._finite_here).tolist()  # [W][P]
-        return {
-            name: [rank for rank in range(self._world.size) if not finite_on[rank][i]]
-            for i, name in enumerate(self._names)
-            if not finite[i]
-        }
+    def measure(self, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        norm, finite = super().measure(scale)
+        return norm, torch.stack([self._finite_here, finite[1]])
+
+    def non_finite(self, finite: Tensor) -> dict[str, list[int]]:
+        return blame(self._names, finite, self._world)
 
 
 def bucket_layout(parameters: Sequence[Tensor], max_bytes: int) -> list[list[int]]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cluster.engines.ddp import agree
-from cluster.engines.local import LocalEngine
+from cluster.engines.local import LocalEngine, blame
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.world import World
 
@@ -71,30 +71,25 @@ class DeepSpeedEngine(LocalEngine):
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
-    def gradient_norm(self, scale: float = 1.0) -> Tensor:
+    def measure(self, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         if not self._stage:
-            return super().gradient_norm(scale)
+            norm, finite = super().measure(scale)
+            return norm, torch.stack([self._finite_here, finite[1]])
         parts = [part for group in self._zero.averaged_gradients.values() for part in group or ()]
         if scale != 1:
             torch._foreach_div_(parts, scale)
-        return self._world.all_reduce_sum_(torch.nn.utils.get_total_norm(parts).square()).sqrt()
+        norm = self._world.all_reduce_sum_(torch.nn.utils.get_total_norm(parts).square()).sqrt()
+        return norm, torch.stack([self._finite_here, self._finite_sums(norm)])
 
-    def non_finite(self) -> dict[str, list[int]]:
-        finite_on = self._world.all_gather(self._finite_here).tolist()  # [W][P]
-        found = {
-            name: [rank for rank, finite in enumerate(finite_on) if not finite[i]] for i, name in enumerate(self._names)
-        }
-        named = {name: at for name, at in found.items() if at}
-        return named if named else self._overflown()
+    def _finite_sums(self, norm: Tensor) -> Tensor:
+        """Whether the sum over ranks of each parameter's gradient is finite, [P]."""
+        everywhere = self._world.all_gather(self._finite_here).all(0)
+        if bool(norm.isfinite()) or not bool(everywhere.all()):
+            return everywhere
+        return torch.stack([self._whole_gradient(p).isfinite().all() for p in self._parameters])  # a sum overflowed
 
-    def _overflown(self) -> dict[str, list[int]]:
-        """Parameters whose gradient was finite everywhere, and whose sum is not."""
-        gradients = [self._whole_gradient(parameter) for parameter in self._parameters]
-        return {
-            name: []
-            for name, gradient in zip(self._names, gradients, strict=True)
-            if not bool(gradient.isfinite().all())
-        }
+    def non_finite(self, finite: Tensor) -> dict[str, list[int]]:
+        return blame(self._names, finite, self._world)
 
     def _whole_gradient(self, parameter: nn.Parameter) -> Tensor:
         from deepspeed.utils import safe_get_full_grad
@@ -102,8 +97,9 @@ class DeepSpeedEngine(LocalEngine):
         gradient: Tensor = safe_get_full_grad(parameter)
         return gradient
 
-    def step(self) -> None:
-        self._engine.step()
+    def step(self, taken: Tensor) -> None:
+        if bool(taken):  # ZeRO's step waits for the device anyway, for a norm of its own
+            self._engine.step()
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not self._stage:
@@ -136,7 +132,7 @@ class DeepSpeedEngine(LocalEngine):
             state = self._zero.optimizer.state[flat]
             for key, value in by_owner.get(str(number), {}).items():
                 if not value.dim():
-                    state[key] = value.clone()
+                    state[key] = value.to(flat.device, copy=True)
                     continue
                 part = state.setdefault(key, torch.zeros_like(flat))
                 for of_parameter, of_flat in _place(parameter):

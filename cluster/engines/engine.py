@@ -7,8 +7,8 @@ optimizer step, on any number of ranks:
     for i, micro_batch in enumerate(micro_batches):
         loss = ...                          # forwards go through engine.module
         engine.backward(loss, last=i == len(micro_batches) - 1)
-    if not engine.non_finite():
-        engine.step()
+    norm, _ = engine.measure()
+    engine.step(norm.isfinite())            # leaves no trace where that is false; nothing waits for the device
 
 `loss` is this rank's and this micro-batch's share of a sum over the global batch: whoever wants a mean divides by the
 global count first. So gradients are summed, over micro-batches and over ranks, and no engine knows a batch size.
@@ -48,18 +48,31 @@ class Engine(Protocol):
         through on its way, such as the other player, is frozen meanwhile.
         """
 
-    def gradient_norm(self, scale: float = 1.0) -> Tensor:
-        """After the last backward: divide all gradients by `scale`, and their Euclidean norm. Scalar."""
+    def measure(self, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """After the last backward: divide all gradients by `scale`, and measure them. Nothing waits for the device.
 
-    def non_finite(self) -> dict[str, list[int]]:
-        """After the last backward: the parameters whose gradient is not finite, each with the ranks it comes from.
-
-        Empty when all is well. No ranks are named for a parameter when its gradient was finite everywhere and only the
-        sum overflowed.
+        Returns:
+            Their Euclidean norm, scalar; and whether each parameter's gradient is finite, bool [2, P]: in the first row
+            this rank's own, in the second the sum over ranks (there, whether its norm is).
         """
 
-    def step(self) -> None:
-        """Let the optimizer move the parameters."""
+    def non_finite(self, finite: Tensor) -> dict[str, list[int]]:
+        """The parameters whose summed gradient was not finite, each with the ranks it came from.
+
+        Empty when all was well. No ranks are named for a parameter when its gradient was finite everywhere and only the
+        sum overflowed. Waits for the device.
+
+        Args:
+            finite: what `measure` gave, perhaps several steps ago.
+        """
+
+    def step(self, taken: Tensor) -> None:
+        """Let the optimizer move the parameters, where `taken` is true; otherwise neither they nor its state change.
+
+        Args:
+            taken: bool, scalar, the same on every rank. It stays on its device, which is not waited for; DeepSpeed's
+                own step waits, so `deepspeed` does.
+        """
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the optimizer has gathered, whole on every rank, as `cluster.checkpoint.pack_optimizer` names it."""
@@ -86,11 +99,11 @@ def build_engine(
     Args:
         module: forwards go through it. On more than one rank its parameters and buffers take rank 0's values.
         parameters: those that train, in an order that is the same on all ranks and in every run.
-        optimizer: of the same parameters.
+        optimizer: of the same parameters, fused: torch's fused optimizers skip a step on a word that is on the device.
         zero_stage: of `deepspeed`: 0, 1 or 2.
 
     Raises:
-        ClusterUsageError: the engine cannot serve this world.
+        ClusterUsageError: the engine cannot serve this world, or the optimizer is not fused.
     """
     match name:
         case "local":

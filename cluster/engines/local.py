@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from cluster.checkpoint import pack_optimizer, unpack_optimizer
 from cluster.errors import ClusterUsageError
+from cluster.world import World
 
 
 class LocalEngine:
@@ -22,6 +23,11 @@ class LocalEngine:
         self.module = module
         self._parameters = list(parameters)
         self._names = _names_of(self._parameters, module, optimizer)
+        if not getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ClusterUsageError(
+                f"{type(optimizer).__name__} of {type(module).__name__} must be made with fused=True: only a fused "
+                "optimizer can skip a step for a gradient that is not finite without waiting for the device"
+            )
         self._optimizer = optimizer
 
     def zero_grad(self) -> None:
@@ -35,28 +41,32 @@ class LocalEngine:
                 if parameter.grad is None:  # As zeros, so that the optimizer moves the same parameters in every engine.
                     parameter.grad = torch.zeros_like(parameter)
 
-    def non_finite(self) -> dict[str, list[int]]:
-        return {name: [0] for name, finite in zip(self._names, self._finite().tolist(), strict=True) if not finite}
-
-    def gradient_norm(self, scale: float = 1.0) -> Tensor:
+    def measure(self, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         gradients = self._gradients()
         if scale != 1:
             torch._foreach_div_(gradients, scale)
-        return torch.nn.utils.get_total_norm(gradients)
+        norms = torch.stack(torch._foreach_norm(gradients))  # [P]
+        return torch.linalg.vector_norm(norms), norms.isfinite().expand(2, -1)
 
-    def step(self) -> None:
+    def non_finite(self, finite: Tensor) -> dict[str, list[int]]:
+        return blame(self._names, finite, World.single())
+
+    def step(self, taken: Tensor) -> None:
+        # As torch's GradScaler tells it: where this is 1, the kernel returns before it writes anything
+        self._optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
         self._optimizer.step()
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return pack_optimizer(self._optimizer)
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        own = [
-            {key: value for key, value in group.items() if key != "params"} for group in self._optimizer.param_groups
-        ]
-        unpack_optimizer(self._optimizer, tensors, rest)
-        for group, settings in zip(self._optimizer.param_groups, own, strict=True):
-            group.update(settings)
+        own = {
+            f"group.{i}": {key: value for key, value in group.items() if key != "params"}
+            for i, group in enumerate(self._optimizer.param_groups)
+        }
+        unpack_optimizer(
+            self._optimizer, tensors, {owner: {**entry, **own.get(owner, {})} for owner, entry in rest.items()}
+        )
 
     def _gradients(self) -> list[Tensor]:
         """The gradients in the order of the parameters, after the last backward."""
@@ -64,9 +74,19 @@ class LocalEngine:
         assert len(gradients) == len(self._parameters), "no backward with last=True since zero_grad"
         return gradients
 
-    def _finite(self) -> Tensor:
-        """Whether each gradient is finite, bool [P], without waiting for the device."""
-        return torch.stack([gradient.isfinite().all() for gradient in self._gradients()])
+
+def blame(names: Sequence[str], finite: Tensor, world: World) -> dict[str, list[int]]:
+    """See `cluster.engines.engine.Engine.non_finite`. Collective.
+
+    Args:
+        names: of the parameters.
+        finite: bool [2, P]: this rank's own gradients, and their sums.
+        world: the ranks.
+    """
+    own, summed = world.all_gather(finite[0]).tolist(), finite[1].tolist()  # [W][P], [P]
+    return {
+        name: [rank for rank in range(world.size) if not own[rank][i]] for i, name in enumerate(names) if not summed[i]
+    }
 
 
 def _names_of(parameters: Sequence[nn.Parameter], module: nn.Module, optimizer: Optimizer) -> list[str]:

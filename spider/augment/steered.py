@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from spider.augment.augmentation import Augmentation
 from spider.config.schedule import Schedule, value_at
-from spider.method import Method
+from spider.method import Method, Sums
 from spider.overfit.config import OverfitConfig
 from spider.overfit.controller import OverfitController
 
@@ -31,7 +29,7 @@ class Steered(Augmentation):
         """The probability, now."""
         return self._rule.p
 
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method."""
         self._rule.iterated(step, images, sums)
 
@@ -55,7 +53,7 @@ class Scheduled(Method):
         self.schedule = schedule
         self.p = value_at(schedule, 0)
 
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method."""
         self.p = value_at(self.schedule, images)
 

@@ -6,6 +6,8 @@ halved by the same filter. The filter is orthogonal to its even shifts, so the i
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, grid_sample, pad
@@ -70,7 +72,7 @@ def margins(inverse: Tensor, height: int, width: int) -> tuple[int, int, int, in
 
 def _double(images: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, 2 H, 2 W]."""
-    taps = _filter(images) * 2
+    taps = _filter(images.dtype, images.device) * 2
     planes = images.flatten(0, 1).unsqueeze(1)  # [N C, 1, H, W]: one filter for all channels
     crop = _TAPS // 2 - 1
     planes = conv_transpose2d(planes, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, crop))
@@ -80,15 +82,17 @@ def _double(images: Tensor) -> Tensor:
 
 def _halve(images: Tensor) -> Tensor:
     """[N, C, 2 (H + 2 pad), 2 (W + 2 pad)] -> [N, C, H, W]."""
-    taps = _filter(images)
+    taps = _filter(images.dtype, images.device)
     planes = images.flatten(0, 1).unsqueeze(1)[..., 1:-1, 1:-1]
     planes = conv2d(planes, taps.view(1, 1, 1, -1), stride=(1, 2))
     planes = conv2d(planes, taps.view(1, 1, -1, 1), stride=(2, 1))
     return planes.view(*images.shape[:2], *planes.shape[2:])
 
 
-def _filter(images: Tensor) -> Tensor:
-    taps = images.new_tensor(_SYM6)
+@lru_cache(maxsize=16)
+def _filter(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept on the device: it would be waited for at every copy from the host."""
+    taps = torch.tensor(_SYM6, dtype=dtype, device=device)
     return taps / taps.sum()
 
 

@@ -137,27 +137,33 @@ class _Block(nn.Module):
 class _Up(nn.Module):
     """[N, c, h, w] -> [N, C, 2 h, 2 w]; the channels change first, if they do."""
 
+    taps: Tensor  # a buffer, which lies where the network does: it would be waited for at every copy from the host
+
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.change = _change(channels_in, channels_out)
+        self.register_buffer("taps", _resampling_filter(gain=4.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         x = self.change(x)
-        taps = _resampling_filter(x, gain=4.0).expand(x.shape[1], 1, -1, -1)
+        taps = self.taps.expand(x.shape[1], 1, -1, -1)
         return conv_transpose2d(x, taps, stride=2, padding=1, groups=x.shape[1])
 
 
 class _Down(nn.Module):
     """[N, c, 2 h, 2 w] -> [N, C, h, w]; the channels change last, if they do."""
 
+    taps: Tensor
+
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.change = _change(channels_in, channels_out)
+        self.register_buffer("taps", _resampling_filter(gain=1.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        taps = _resampling_filter(x, gain=1.0).expand(x.shape[1], 1, -1, -1)
+        taps = self.taps.expand(x.shape[1], 1, -1, -1)
         smaller: Tensor = self.change(conv2d(pad(x, (1, 1, 1, 1)), taps, stride=2, groups=x.shape[1]))
         return smaller
 
@@ -174,8 +180,9 @@ def _change(channels_in: int, channels_out: int) -> nn.Module:
     return _initialised(nn.Conv2d(channels_in, channels_out, 1, bias=False))
 
 
-def _resampling_filter(x: Tensor, gain: float) -> Tensor:
-    taps = x.new_tensor(_TAPS)
+def _resampling_filter(gain: float) -> Tensor:
+    """[4, 4]."""
+    taps = torch.tensor(_TAPS)
     kernel = taps.outer(taps)
     return kernel * (gain / kernel.sum())
 

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from spider.method import Method
+from spider.method import Method, Sums
 from spider.overfit.config import OverfitConfig
 
 
@@ -26,15 +23,11 @@ class OverfitController(Method):
         self.move = batch * config.interval_steps / (config.rise_kimg * 1000)
         self.p = config.p_start
         self.eta: float | None = None  # at the last adjustment
-        self._seen = torch.zeros(2, dtype=torch.float64)
+        self._seen = (0.0, 0.0)
 
-    def observe(self, signs: Tensor) -> None:
-        """Add the signs of the discriminator's logits of real images over the global batch.
-
-        Args:
-            signs: their sum and their number, float64 [2]. Stays on its device, which is not waited for.
-        """
-        self._seen = self._seen.to(signs.device) + signs
+    def observe(self, sign_sum: float, count: float) -> None:
+        """Add the signs of the discriminator's logits of real images over the global batch: their sum and number."""
+        self._seen = self._seen[0] + sign_sum, self._seen[1] + count
 
     def due(self, step: int) -> bool:
         """Whether p moves at the end of iteration `step` (counted from 0)."""
@@ -42,19 +35,19 @@ class OverfitController(Method):
 
     def adjust(self) -> None:
         """Move p by one step towards what eta says, and begin to count anew."""
-        sign_sum, count = self._seen.tolist()
+        sign_sum, count = self._seen
         if count == 0:
             return
         self.eta = sign_sum / count
-        self._seen = torch.zeros_like(self._seen)
+        self._seen = (0.0, 0.0)
         above, below = self.eta > self.config.target, self.eta < self.config.target
         p = max(0.0, self.p + self.move * (above - below))
         self.p = p if self.config.p_max is None else min(p, self.config.p_max)
 
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method."""
         if "signs/real" in sums:
-            self.observe(sums["signs/real"])
+            self.observe(*sums["signs/real"])
         if self.due(step):
             self.adjust()
 
@@ -64,9 +57,9 @@ class OverfitController(Method):
 
     def state(self) -> dict[str, Any]:
         """See Method."""
-        return {"p": self.p, "eta": self.eta, **dict(zip(("sign_sum", "count"), self._seen.tolist(), strict=True))}
+        return {"p": self.p, "eta": self.eta, **dict(zip(("sign_sum", "count"), self._seen, strict=True))}
 
     def load(self, state: dict[str, Any]) -> None:
         """See Method."""
         self.p, self.eta = state["p"], state["eta"]
-        self._seen = torch.tensor([state["sign_sum"], state["count"]], dtype=torch.float64)
+        self._seen = state["sign_sum"], state["count"]

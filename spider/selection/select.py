@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cluster.world import World
 from spider import draws
-from spider.method import Method
+from spider.method import Method, Sums
 from spider.overfit.controller import OverfitController
 from spider.selection.config import SelectionConfig
 
@@ -92,7 +92,7 @@ class Selection(Method):
             weights = _top(everyone.T.flatten(), k).view(-1, world.size)[:, world.rank]
         return Selected(weights, float(k if self.config.norm == "selected" else self.batch), k)
 
-    def iterated(self, step: int, images: int, sums: dict[str, Tensor]) -> None:
+    def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method. Comes after the controller, whose p it heeds."""
         if self.config.kind == "adaptive" and (self.config.update == "step" or self.overfit.due(step)):
             self.walk(step, self.overfit.p)

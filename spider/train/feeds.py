@@ -42,14 +42,20 @@ class Feeds:
     """Draws what a phase needs, once for all its passes."""
 
     def __init__(
-        self, config: Config, world: World, dataset: ShardDataset, source: Source, phases: Sequence[Phase]
+        self,
+        config: Config,
+        world: World,
+        dataset: ShardDataset,
+        source: Source,
+        phases: Sequence[Phase],
+        compute: Compute,
     ) -> None:
         self.config = config
         self.world = world
         self.dataset = dataset
         self.source = source
         self.phases = phases
-        self.compute = Compute(config.compute, world.device)
+        self.compute = compute
         self.slots = Slots(config.batch, world.rank, world.size)
         self.waits = Waits()
         self._streams: tuple[Iterator[Batch], Iterator[Tensor]] | None = None

@@ -23,7 +23,7 @@ class Guard(Method):
         self._in_a_row[phase] = 0
 
     def skip(self, phase: str, terms: list[str], gradients: dict[str, list[int]], images: int, world: World) -> str:
-        """A step was skipped.
+        """A step was skipped. The host learns it at the end of the iteration.
 
         Args:
             phase: whose it was.

@@ -10,36 +10,55 @@ from torch import nn
 
 from cluster.engines.engine import build_engine
 from cluster.world import World
-from spider.augment.augmentation import Augmentation
 from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
+from spider.method import Method
 from spider.networks.build import build_discriminator, build_generator
 from spider.objectives.build import build_objective
+from spider.overfit.controller import OverfitController
+from spider.selection.select import Selection
 from spider.sources.source import Source
 from spider.train.compute import Compute
+from spider.train.guard import Guard
 from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player, adam_settings
+from spider.train.stats import Stats
+
+# The order in which the methods hear of an iteration. It matters where one heeds what another has just become
+ORDER = (
+    "overfit",  # before the selection, whose k walks by the p that this iteration gives
+    "selection",
+    "augment",  # every member steers a p of its own, from what the passes reported
+    "guard",  # hears nothing: it is told of each step
+    "stats",  # adds up what the passes reported
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Who trains, and the phases of an iteration in order."""
+    """Who trains, the phases of an iteration in order, and what remembers."""
 
     generator: Player
     discriminator: Player
-    augmentations: tuple[Augmentation, ...]
     phases: tuple[Phase, ...]
+    methods: dict[str, Method]  # by the names of `ORDER`, in that order; of augmentations each "augment.0", ...
+    overfit: OverfitController
+    selection: Selection
+    guard: Guard
+    stats: Stats
 
 
-def build_plan(config: Config, world: World, source: Source, image_shape: tuple[int, int, int]) -> Plan:
+def build_plan(
+    config: Config, world: World, source: Source, image_shape: tuple[int, int, int], compute: Compute
+) -> Plan:
     """The players and phases that a configuration describes.
 
     Args:
         source: what the generator is fed.
         image_shape: (C, H, W) of the images to learn.
+        compute: on the world's device.
     """
-    compute = Compute(config.compute, world.device)
     penalties = config.penalties
     own_penalty = penalties.phase == "own" and penalties.active
     # A step of its own comes after so many steps of the discriminator
@@ -84,7 +103,18 @@ def build_plan(config: Config, world: World, source: Source, image_shape: tuple[
             selects=True,
         )
     )
-    return Plan(g_player, d_player, augmentations, tuple(phases))
+    overfit = OverfitController(config.overfit, config.batch)
+    selection = Selection(config.selection, config.batch, config.seed, overfit)
+    guard, stats = Guard(config.guard), Stats()
+    named: dict[str, dict[str, Method]] = {
+        "overfit": {"overfit": overfit},
+        "selection": {"selection": selection},
+        "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
+        "guard": {"guard": guard},
+        "stats": {"stats": stats},
+    }
+    methods = {name: method for each in ORDER for name, method in named[each].items()}
+    return Plan(g_player, d_player, tuple(phases), methods, overfit, selection, guard, stats)
 
 
 def _player(
@@ -100,7 +130,7 @@ def _player(
     trainable = tuple((n, p) for n, p in module.named_parameters() if p.requires_grad)
     parameters = [parameter for _, parameter in trainable]
     schedules = partial(adam_settings, optimizer, own_interval)
-    adam = torch.optim.Adam(parameters, eps=optimizer.eps, **schedules(0))
+    adam = torch.optim.Adam(parameters, eps=optimizer.eps, fused=True, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
     engine = build_engine(kind, module, parameters, adam, world, zero_stage=config.engine.zero_stage)

@@ -148,7 +148,7 @@ class Recorder:
         window = self.config.selection.trace
         step = trainer.step - 1
         if window is not None and self.is_main and window.first_step <= step < window.first_step + window.steps:
-            row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.overfit.p}
+            row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.plan.overfit.p}
             _append(self.directory.trace_file, row)
 
     def row(self) -> None:
@@ -190,11 +190,11 @@ class Recorder:
 
     def _write_row(self) -> dict[str, Any]:
         trainer = self.trainer
-        means = trainer.stats.means()
+        means = trainer.plan.stats.means()
         row: dict[str, Any] = {"images": trainer.images, "kimg": trainer.images / 1000, **means}
         if {"logits/real", "logits/fake"} <= means.keys():
             row["score_gap"] = means["logits/real"] - means["logits/fake"]
-        for method in trainer.methods.values():
+        for method in trainer.plan.methods.values():
             row |= method.columns(trainer.images)
         row["timing"] = self._timing()
         if self._bar is not None:

@@ -1,55 +1,72 @@
-"""One step of one player: every pass over every micro-batch, one reduction over ranks, one optimizer step."""
+"""One step of one player: every pass over every micro-batch, one reduction over ranks, one optimizer step.
+
+Nothing in a step waits for the device. Whether loss and gradients are finite is a flag there: the optimizer heeds it,
+and so do the networks' buffers. Once an iteration the host reads the flags of all its steps together with what their
+passes reported, and learns which steps were taken.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cluster.world import World
 from spider.config.schema import Config
+from spider.method import Sums
 from spider.selection.select import Selected, Selection
 from spider.train.batch import PhaseBatch
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
-from spider.train.stats import Stats
+from spider.train.stats import Report
 from spider.train.terms import Term
 
-Reports = list[tuple[str, Tensor]]
+
+@dataclass(frozen=True)
+class _Asked:
+    """A step as it was asked of the device."""
+
+    phase: Phase
+    images: int  # on the clock
+    taken: Tensor  # bool, scalar, the same on every rank
+    report: Report
+    finite: Tensor  # of the gradients, see `Engine.measure`
 
 
 class Stepper:
     """Takes the steps of phases.
 
     Attributes:
-        warnings: a line for each step that was skipped, since the list was last emptied.
+        warnings: a line for each step of the last iteration that was skipped.
         last_k: how many samples taught the generator in its last step.
     """
 
     def __init__(
-        self, config: Config, world: World, buffers: Sequence[Tensor], selection: Selection, stats: Stats, guard: Guard
+        self, config: Config, world: World, buffers: Sequence[Tensor], selection: Selection, guard: Guard
     ) -> None:
         self.config = config
         self.world = world
         self.buffers = buffers
         self.selection = selection
-        self.stats = stats
         self.guard = guard
         self.warnings: list[str] = []
         self.last_k = config.batch
+        self._asked: list[_Asked] = []
 
-    def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch]) -> bool:
-        """One step. Whether it was taken.
+    def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch]) -> None:
+        """One step.
 
-        A step whose loss or gradient is not finite is skipped, and leaves no trace but a warning and a count: the
-        networks' buffers go back to what they were, and nothing is reported.
+        A step whose loss or gradient is not finite leaves no trace but a warning and a count: parameters, moments and
+        the networks' buffers stay what they were, and what it reported is dropped.
         """
         images = parts[0].images
         player, scale = phase.player, self.config.compute.loss_scale
         before = [buffer.clone() for buffer in self.buffers]
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        reports: Reports = []
+        report = Report()
         if phase.prepare is not None:
             parts = [phase.prepare(part) for part in parts]
         player.move_schedules(images)
@@ -59,40 +76,67 @@ class Stepper:
             for m, part in enumerate(parts):
                 for one_pass in passes:
                     outcome = one_pass.run(part)
-                    loss = self._reduce(phase, outcome.terms, None if chosen is None else chosen[m], images, reports)
+                    loss = self._reduce(phase, outcome.terms, None if chosen is None else chosen[m], images, report)
                     last = m == len(parts) - 1 and one_pass is passes[-1]
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
                     total += loss.detach()
-                    reports += [(term.name, term.values.detach()) for term in outcome.terms]
-                    reports += outcome.reports.items()
-        norm = player.engine.gradient_norm(scale)
-        reports.append((f"grad_norm/{phase.name}", norm))
-        if self.world.is_finite(norm + self.world.all_reduce_sum(total)):
-            player.engine.step()
-            self.guard.passed(phase.name)
-            for name, values in reports:
-                self.stats.add(name, values)
-            return True
+                    for name, values in outcome.reports.items():
+                        report.add(name, values)
+        norm, finite = player.engine.measure(scale)
+        taken = (norm + self.world.all_reduce_sum(total)).isfinite()
+        player.engine.step(taken)
         for buffer, value in zip(self.buffers, before, strict=True):
-            buffer.copy_(value)
-        bad = [name for name, values in reports[:-1] if not bool(values.isfinite().all())]
-        gradients = {f"gradient of {player.name}.{name}": at for name, at in player.engine.non_finite().items()}
-        self.warnings.append(self.guard.skip(phase.name, bad, gradients, images, self.world))
-        return False
+            torch.where(taken, buffer, value, out=buffer)
+        report.add(f"grad_norm/{phase.name}", norm)
+        self._asked.append(_Asked(phase, images, taken, report, finite))
+
+    def settle(self) -> Sums:
+        """End the iteration: what the steps that were taken reported, over all ranks. Collective.
+
+        The one place of an iteration where the host waits for the device. Raises SpiderError as `Guard.skip`.
+        """
+        asked, self._asked = self._asked, []
+        self.warnings = []
+        reported = torch.stack([total for each in asked for total in each.report.sums.values()])
+        flags = torch.stack([each.taken for each in asked])
+        read = iter(self.world.read(torch.cat([self.world.all_reduce_sum(reported), flags.to(reported.dtype)])))
+        by_step = [{name: next(read) for name in each.report.sums} for each in asked]
+        sums: dict[str, tuple[float, float]] = {}
+        for each, totals, taken in zip(asked, by_step, read, strict=True):
+            if not taken:
+                self.warnings.append(self._skipped(each))
+                continue
+            self.guard.passed(each.phase.name)
+            for name, total in totals.items():
+                before = sums.get(name, (0.0, 0))
+                sums[name] = before[0] + total, before[1] + each.report.counts[name] * self.world.size
+        return sums
+
+    def _skipped(self, asked: _Asked) -> str:
+        """The line about a step that was not taken."""
+        *names, _ = asked.report.sums  # the last is the norm of the gradient
+        bad = [name for name in names if not math.isfinite(asked.report.sums[name].item())]
+        player = asked.phase.player
+        gradients = {
+            f"gradient of {player.name}.{name}": at for name, at in player.engine.non_finite(asked.finite).items()
+        }
+        return self.guard.skip(asked.phase.name, bad, gradients, asked.images, self.world)
 
     def _reduce(
-        self, phase: Phase, terms: Sequence[Term], chosen: Selected | None, images: int, reports: Reports
+        self, phase: Phase, terms: Sequence[Term], chosen: Selected | None, images: int, report: Report
     ) -> Tensor:
         """The share of this micro-batch in the sum of the terms' means over the global batch."""
         shares = []
         for term in terms:
+            report.add(term.name, term.values)
             if phase.selects and term.scores is not None and self.selection.active:
                 chosen = chosen or self.selection.pick(term.scores, images, self.world)
                 shares.append(term.share(chosen.total, chosen.weights))
                 self.last_k = chosen.k
-                reports.append(("selection/score_all", term.scores))
-                reports.append(("selection/score_selected", term.scores[chosen.weights.bool()]))
-                reports.append(("selection/k", term.scores.new_full((1,), float(chosen.k))))
+                report.add("selection/score_all", term.scores)
+                # Over the whole batch, so that nobody need count here: the mean is that of the k
+                report.add("selection/score_selected", term.scores * chosen.weights * (self.config.batch / chosen.k))
+                report.add("selection/k", term.scores.new_full((1,), float(chosen.k)))
             else:
                 shares.append(term.share(float(self.config.batch)))
         return torch.stack(shares).sum()

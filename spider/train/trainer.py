@@ -13,17 +13,12 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
-from spider.method import Method
-from spider.overfit.controller import OverfitController
 from spider.run import STATE_FORMAT, require_format
-from spider.selection.select import Selection
 from spider.sources.build import build_source
 from spider.train.compute import Compute
 from spider.train.feeds import Feeds
-from spider.train.guard import Guard
 from spider.train.plan import build_plan
 from spider.train.player import Ema
-from spider.train.stats import Stats
 from spider.train.stepper import Stepper
 
 
@@ -42,26 +37,14 @@ class Trainer:
         self.dataset = open_images(config.data.path)
         index = self.dataset.index
         self.image_shape = (index.channels, index.height, index.width)
-        dtype = Compute(config.compute, world.device).dtype
-        self.source = build_source(config.source, self.image_shape, world.device, dtype)
-        self.plan = build_plan(config, world, self.source, self.image_shape)
-        self.generator, self.discriminator = self.plan.generator, self.plan.discriminator
+        compute = Compute(config.compute, world.device)
+        self.source = build_source(config.source, self.image_shape, world.device, compute.dtype)
+        self.plan = plan = build_plan(config, world, self.source, self.image_shape, compute)
+        self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
-        self.stats = Stats(world)
-        self.guard = Guard(config.guard)
-        self.overfit = OverfitController(config.overfit, config.batch)
-        self.selection = Selection(config.selection, config.batch, config.seed, self.overfit)
-        # The order in which they hear of an iteration: the selection heeds the p that the controller has just moved
-        self.methods: dict[str, Method] = {
-            "overfit": self.overfit,
-            "selection": self.selection,
-            **{f"augment.{i}": augmentation for i, augmentation in enumerate(self.plan.augmentations)},
-            "guard": self.guard,
-            "stats": self.stats,
-        }
-        self.feeds = Feeds(config, world, self.dataset, self.source, self.plan.phases)
+        self.feeds = Feeds(config, world, self.dataset, self.source, plan.phases, compute)
         buffers = [*self.generator.module.buffers(), *self.discriminator.module.buffers()]
-        self.stepper = Stepper(config, world, buffers, self.selection, self.stats, self.guard)
+        self.stepper = Stepper(config, world, buffers, plan.selection, plan.guard)
 
     # ------------------------------------------------------------------------------------------------ one iteration
 
@@ -78,7 +61,6 @@ class Trainer:
     def iterate(self) -> None:
         """One iteration: every phase that is due takes its steps, and the clock moves by the batch."""
         step = self.step
-        self.stepper.warnings = []
         for phase in self.plan.phases:
             if phase.due(step):
                 for turn in range(phase.repeat):
@@ -86,8 +68,8 @@ class Trainer:
                     self.stepper.take(phase, phase.passes_at(step), parts)
         self.images += self.config.batch
         self.ema.update(self.generator.module, self.config.batch, self.images)
-        sums = self.stats.reduce()
-        for method in self.methods.values():
+        sums = self.stepper.settle()
+        for method in self.plan.methods.values():
             method.iterated(step, self.images, sums)
 
     def close(self) -> None:
@@ -125,7 +107,7 @@ class Trainer:
                 "inputs": self._inputs(),
                 "g_optimizer": g_state,
                 "d_optimizer": d_state,
-                **{name: method.state() for name, method in self.methods.items()},
+                **{name: method.state() for name, method in self.plan.methods.items()},
             },
         )
 
@@ -137,7 +119,7 @@ class Trainer:
         self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
         for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
             player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
-        for name, method in self.methods.items():
+        for name, method in self.plan.methods.items():
             method.load(snapshot.state[name])
         self.images = snapshot.state["images"]
         self.feeds.close()

@@ -38,7 +38,7 @@ class Game:
         self.d[0].requires_grad_(False)
         self.g_parameters = list(self.g.parameters())
         self.d_parameters = [parameter for parameter in self.d.parameters() if parameter.requires_grad]
-        adam: dict[str, Any] = {"lr": 2e-3, "betas": (0.0, 0.99)}
+        adam: dict[str, Any] = {"lr": 2e-3, "betas": (0.0, 0.99), "fused": True}
         self.g_optimizer = torch.optim.Adam(self.g_parameters, **adam)
         groups = [{"params": self.d_parameters[:2]}, {"params": self.d_parameters[2:], "lr": 5e-3}]
         self.d_optimizer = torch.optim.Adam(groups, **adam)
@@ -116,10 +116,10 @@ class Player:
                     slots = slice(self.world.rank + micro * self.world.size, None, self.world.size * self.accumulation)
                     share = spoil(step, phase, self.world.rank, self.game.share(phase, step, slots))
                     engine.backward(share, last=micro == self.accumulation - 1)
-                if bool(engine.gradient_norm().isfinite()):
-                    engine.step()
-                else:
-                    skipped.append((step, phase, engine.non_finite()))
+                norm, finite = engine.measure()
+                engine.step(norm.isfinite())
+                if not bool(norm.isfinite()):
+                    skipped.append((step, phase, engine.non_finite(finite)))
         return skipped
 
     def state(self) -> dict[str, Any]:
@@ -223,8 +223,8 @@ def _norms(world: World, engine: str) -> list[float]:
     engine_of.zero_grad()
     share = player.game.share("g_main", 0, slice(world.rank, None, world.size))
     engine_of.backward(share * 4, last=True)
-    norm = engine_of.gradient_norm(4.0)
-    engine_of.step()
+    norm, _ = engine_of.measure(4.0)
+    engine_of.step(norm.isfinite())
     return [norm.item(), *(parameter.sum().item() for parameter in player.game.g_parameters)]
 
 
@@ -242,7 +242,7 @@ def _refusal(world: World, stage: int, dtype: torch.dtype) -> str:
             "deepspeed",
             module,
             list(module.parameters()),
-            torch.optim.Adam(module.parameters()),
+            torch.optim.Adam(module.parameters(), fused=True),
             world,
             zero_stage=stage,
         )

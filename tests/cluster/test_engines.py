@@ -60,7 +60,7 @@ def _engine_gradients(
 ) -> list[Tensor]:
     module = _discriminator(world, dtype)
     parameters = list(module.parameters())
-    engine = build_engine(engine_name, module, parameters, torch.optim.SGD(parameters, lr=1.0), world)
+    engine = build_engine(engine_name, module, parameters, torch.optim.SGD(parameters, lr=1.0, fused=True), world)
     mine = _images(dtype)[world.rank :: world.size]
     for micro in range(accumulation):
         engine.backward(_share_of_loss(module, mine[micro::accumulation], loss), last=micro == accumulation - 1)
@@ -131,7 +131,7 @@ def _values_after_construction(world: World) -> list[float]:
     module = nn.BatchNorm1d(2)
     for tensor in module.state_dict().values():
         tensor.fill_(world.rank + 1)
-    build_engine("ddp", module, list(module.parameters()), torch.optim.SGD(module.parameters()), world)
+    build_engine("ddp", module, list(module.parameters()), torch.optim.SGD(module.parameters(), fused=True), world)
     return [tensor.float().mean().item() for tensor in module.state_dict().values()]
 
 
@@ -142,7 +142,7 @@ def test_parameters_and_buffers_come_from_rank_0(ranks: Ranks) -> None:
 def _leak(world: World) -> tuple[bool, bool]:
     generator, discriminator = nn.Linear(2, 3), nn.Linear(3, 1)
     parameters = list(generator.parameters())
-    engine = build_engine("ddp", generator, parameters, torch.optim.SGD(parameters), world)
+    engine = build_engine("ddp", generator, parameters, torch.optim.SGD(parameters, fused=True), world)
     engine.backward(discriminator(generator(torch.ones(4, 2))).sum(), last=True)
     reached = generator.weight.grad is not None and bool(generator.weight.grad.any())
     return reached, discriminator.weight.grad is None
@@ -154,12 +154,14 @@ def test_the_other_player_gets_no_gradient(ranks: Ranks) -> None:
 
 def _poisoned(world: World, engine_name: EngineName, where: dict[int, str], value: float) -> dict[str, list[int]]:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    engine = build_engine(engine_name, module, list(module.parameters()), torch.optim.SGD(module.parameters()), world)
+    engine = build_engine(
+        engine_name, module, list(module.parameters()), torch.optim.SGD(module.parameters(), fused=True), world
+    )
     loss = module(torch.ones(1, 2)).sum()
     if world.rank in where:
         loss = loss + module.get_parameter(where[world.rank]).sum() * value
     engine.backward(loss, last=True)
-    return engine.non_finite()
+    return engine.non_finite(engine.measure()[1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -177,7 +179,7 @@ def test_a_sum_that_overflows_is_named_without_a_rank(ranks: Ranks) -> None:
 
 def _train(world: World, state: dict[str, dict[str, Tensor]] | None, first: int, last: int) -> dict[str, Tensor]:
     module = nn.Sequential(nn.Linear(64, 96), nn.Softplus(), nn.Linear(96, 96), nn.Softplus(), nn.Linear(96, 1))
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, fused=True)
     if state is not None:
         module.load_state_dict(state)
     engine = build_engine("ddp", module, list(module.parameters()), optimizer, world)
@@ -185,7 +187,7 @@ def _train(world: World, state: dict[str, dict[str, Tensor]] | None, first: int,
         engine.zero_grad()
         images = torch.randn(4, 64, generator=torch.Generator().manual_seed(10 * step + world.rank))
         engine.backward(nn.functional.softplus(module(images)).sum() / 16, last=True)
-        engine.step()
+        engine.step(torch.tensor(True))
     return dict(module.state_dict())
 
 
@@ -203,13 +205,15 @@ def test_local_is_refused_on_many_ranks(ranks: Ranks) -> None:
 def _refusal_of_local(world: World) -> str:
     module = nn.Linear(1, 1)
     with pytest.raises(ClusterUsageError) as refused:
-        build_engine("local", module, list(module.parameters()), torch.optim.SGD(module.parameters()), world)
+        build_engine(
+            "local", module, list(module.parameters()), torch.optim.SGD(module.parameters(), fused=True), world
+        )
     return str(refused.value)
 
 
 def test_parameters_that_cannot_train_are_refused_by_name() -> None:
     module, world = nn.Linear(2, 1), World.single()
-    everything = torch.optim.SGD(module.parameters())
+    everything = torch.optim.SGD(module.parameters(), fused=True)
     with pytest.raises(ClusterUsageError, match="empty"):
         build_engine("local", module, [], everything, world)
     with pytest.raises(ClusterUsageError, match="not in Linear"):
@@ -228,7 +232,7 @@ def test_parameters_that_cannot_train_are_refused_by_name() -> None:
 def _unequal_shapes(world: World) -> str:
     module = nn.Linear(2, 1 + world.rank)
     with pytest.raises(ClusterError) as refused:
-        build_engine("ddp", module, list(module.parameters()), torch.optim.SGD(module.parameters()), world)
+        build_engine("ddp", module, list(module.parameters()), torch.optim.SGD(module.parameters(), fused=True), world)
     return str(refused.value)
 
 

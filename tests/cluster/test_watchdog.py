@@ -133,7 +133,7 @@ def test_the_place_is_the_innermost_of_the_projects(tmp_path: Path) -> None:
 
 def test_a_result_that_a_gpu_owes_is_waited_for_with_the_others(tmp_path: Path) -> None:
     """NCCL's collectives return at once."""
-    waiting, loop = 'cluster/world.py", line 9 in is_finite', 'spider/train/loop.py", line 5 in run'
+    waiting, loop = 'cluster/world.py", line 9 in read', 'spider/train/loop.py", line 5 in run'
     assert waits_for_others(stacks(tmp_path / "x", f'File "/run/{waiting}', f'File "/run/{loop}'))
     assert not waits_for_others(stacks(tmp_path / "y", f'File "/run/{loop}'))
 

@@ -141,8 +141,8 @@ def test_what_makes_it_faster_changes_little(digits: Path, world: World, overrid
 
 
 @pytest.mark.parametrize("overrides", [[], ATOPK, AUGMENTED, R3GAN], ids=["dcgan", "atopk", "augmented", "r3gan"])
-def test_an_iteration_seldom_waits_for_the_gpu(digits: Path, world: World, overrides: list[str]) -> None:
-    """torch counts the waits that it knows of. Each phase may ask once whether its step is finite."""
+def test_an_iteration_waits_for_the_gpu_once(digits: Path, world: World, overrides: list[str]) -> None:
+    """torch counts the waits that it knows of."""
     trained = trainer(digits, world, "penalties.interval_steps=1", *overrides)
     after(4, trained)
     counted = 0
@@ -151,7 +151,7 @@ def test_an_iteration_seldom_waits_for_the_gpu(digits: Path, world: World, overr
         counted = len(waits)
     trained.close()
     print(f"waits in an iteration: {counted}")
-    assert counted <= len(trained.plan.phases) + 1
+    assert counted <= 1
 
 
 @contextmanager

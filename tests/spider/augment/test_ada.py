@@ -106,14 +106,14 @@ def test_p_follows_the_reference_on_recorded_logits():
     found = []
     for step, (main, again) in enumerate(zip(recorded["real_logits"], recorded["real_logits_reg_phase"], strict=True)):
         signs = np.sign(np.concatenate([main, again]) if step % 16 == 0 else main)
-        controller.iterated(step, 0, {"signs/real": torch.tensor([signs.sum(), signs.size], dtype=torch.float64)})
+        controller.iterated(step, 0, {"signs/real": (float(signs.sum()), signs.size)})
         if (step + 1) % 4 == 0:
             found.append(controller.p)
     np.testing.assert_allclose(found, recorded["p"], rtol=0, atol=1e-6)
 
 
 def test_p_is_steered_or_follows_a_schedule_and_is_remembered():
-    signs = {"signs/real": torch.tensor([8.0, 8.0], dtype=torch.float64)}
+    signs = {"signs/real": (8.0, 8.0)}
     control = OverfitConfig(p_start=0.1, interval_steps=1)
     settings = {"adaptive": 0.101, 0.2: 0.2, Moving(linear=(0.0, 0.5), until_kimg=1): 0.25}
     for p, expected in settings.items():

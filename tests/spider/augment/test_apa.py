@@ -56,7 +56,7 @@ def test_p_follows_the_recorded_signs():
     found = []
     for number, sign in enumerate(VECTORS["controller__sign_means"].tolist()):
         for step in range(4 * number, 4 * number + 4):
-            rule.iterated(step, 0, {"signs/real": torch.tensor([sign, 1.0], dtype=torch.float64)})
+            rule.iterated(step, 0, {"signs/real": (sign, 1.0)})
         found.append(rule.p)
     np.testing.assert_allclose(found, VECTORS["controller__p"], rtol=0, atol=1e-6)
 

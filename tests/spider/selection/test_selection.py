@@ -21,10 +21,6 @@ from spider.train.terms import Term
 SINGLE = World.single()
 
 
-def signs(total, count):
-    return torch.tensor([total, count], dtype=torch.float64)
-
-
 def selection(batch=8, **settings):
     return Selection(SelectionConfig(**settings), batch, 0, OverfitController(OverfitConfig(), batch))
 
@@ -134,18 +130,18 @@ def test_p_moves_by_one_step_and_is_clamped():
     controller = OverfitController(OverfitConfig(rise_kimg=500), batch)
     assert controller.move == pytest.approx(5.12e-4)  # StyleGAN2-ADA's step at batch 64
     assert [step for step in range(9) if controller.due(step)] == [3, 7]
-    controller.observe(signs(-64.0, 64.0))
+    controller.observe(-64.0, 64.0)
     controller.adjust()
     assert controller.p == 0.0
     for _ in range(3):
-        controller.observe(signs(64.0, 64.0))
+        controller.observe(64.0, 64.0)
         controller.adjust()
     assert controller.p == pytest.approx(3 * 5.12e-4)
-    controller.observe(signs(0.6 * 64, 64.0))  # eta at the target: p stays
+    controller.observe(0.6 * 64, 64.0)  # eta at the target: p stays
     controller.adjust()
     assert controller.p == pytest.approx(3 * 5.12e-4)
     for _ in range(3000):
-        controller.observe(signs(64.0, 64.0))
+        controller.observe(64.0, 64.0)
         controller.adjust()
     assert controller.p == 1.0
 
@@ -153,15 +149,15 @@ def test_p_moves_by_one_step_and_is_clamped():
 def test_without_an_upper_bound_p_winds_up():
     controller = OverfitController(OverfitConfig(p_max=None, rise_kimg=1), 500)
     for _ in range(3):
-        controller.observe(signs(1.0, 1.0))
+        controller.observe(1.0, 1.0)
         controller.adjust()
     assert controller.p == pytest.approx(6.0)
 
 
 def test_eta_is_over_everything_since_the_last_adjustment():
     controller = OverfitController(OverfitConfig(), 4)
-    controller.observe(signs(4.0, 4.0))
-    controller.observe(signs(0.0, 4.0))
+    controller.observe(4.0, 4.0)
+    controller.observe(0.0, 4.0)
     controller.adjust()
     assert controller.eta == 0.5
 
@@ -170,7 +166,7 @@ def test_states_are_restored():
     walk, controller = selection(8, kind="adaptive"), OverfitController(OverfitConfig(), 8)
     for step in range(5):
         walk.walk(step, 0.7)
-        controller.observe(signs(8.0, 8.0))
+        controller.observe(8.0, 8.0)
     other, second = selection(8, kind="adaptive"), OverfitController(OverfitConfig(), 8)
     other.load(walk.state())
     second.load(controller.state())

@@ -55,7 +55,7 @@ def poisoned(world, data, how, rank, iterations):
         for module, old in zip(modules, before, strict=True)
     ]
     finite = all(bool(b.isfinite().all()) for module in modules for b in module.state_dict().values())
-    return warnings, moved, finite, error, trainer.stats.means(), trainer.guard.skipped
+    return warnings, moved, finite, error, trainer.plan.stats.means(), trainer.plan.guard.skipped
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_good_step_between_bad_ones_resets_the_count(digits):
     for bad in (True, True, False, True, True):
         use(trainer, Poisoned("value") if bad else NonSaturating())
         trainer.iterate()
-    assert trainer.guard.skipped == 4
+    assert trainer.plan.guard.skipped == 4
 
 
 FED = {

@@ -32,9 +32,9 @@ def means_after(data, overrides, iterations=3):
     trainer = trainer_for(data, overrides)
     for _ in range(iterations):
         trainer.iterate()
-    assert trainer.guard.skipped == 0
+    assert trainer.plan.guard.skipped == 0
     assert all(p.dtype in (torch.float32, torch.float64) for _, p in trainer.generator.trainable)
-    return trainer.stats.means()
+    return trainer.plan.stats.means()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_lazy_penalty_is_scaled_by_its_interval_and_only_when_due(digits):
     counts = []
     for _ in range(8):
         trainer.iterate()
-        counts.append(trainer.stats.state().get("penalty/r1", [0, 0])[1])
+        counts.append(trainer.plan.stats.state().get("penalty/r1", [0, 0])[1])
     assert counts == [16] * 4 + [32] * 4
     main, _ = trainer.plan.phases
     (term,) = main.passes[1].run(trainer.feeds.draw(main, 8, 0)[0]).terms
@@ -174,7 +174,8 @@ def test_a_dry_run_measures_and_writes_nothing(digits, tmp_path, monkeypatch):
 def test_what_a_relativistic_run_is_told_does_not_depend_on_a_constant_in_d(digits, g_reals):
     """eta, p, k and every loss; the generator's reals are a batch of their own only if that is asked for."""
     overrides = ["objective.kind=relativistic", f"objective.g_reals={g_reals}", "penalties.r2_gamma=1"]
-    overrides += ["selection.kind=fixed", "selection.k=5", "overfit.interval_steps=1", "compute.precision=fp64"]
+    overrides += ["selection.kind=adaptive", "overfit.rise_kimg=0.05", "compute.precision=fp64"]
+    overrides += ["overfit.interval_steps=1", "overfit.target=-0.9"]  # p rises at once, and k falls
     rows = []
     for constant in (0.0, 30.0):
         trainer = trainer_for(digits, overrides)
@@ -182,9 +183,9 @@ def test_what_a_relativistic_run_is_told_does_not_depend_on_a_constant_in_d(digi
             trainer.discriminator.module.layers[-1].bias += constant
         for _ in range(3):
             trainer.iterate()
-        means = {name: value for name, value in trainer.stats.means().items() if "logits" not in name}
+        means = {name: value for name, value in trainer.plan.stats.means().items() if "logits" not in name}
         scores = {name: means.pop(name) - constant for name in ("selection/score_all", "selection/score_selected")}
-        rows.append({**means, **scores, "p": trainer.overfit.p, "eta": trainer.overfit.eta})
+        rows.append({**means, **scores, "p": trainer.plan.overfit.p, "eta": trainer.plan.overfit.eta})
     assert rows[0] == pytest.approx(rows[1], rel=1e-6)
 
 

@@ -37,7 +37,7 @@ def trained(world, data, overrides, steps):
         ks.append(trainer.stepper.last_k)
     modules = {"g": trainer.generator.module, "ema": trainer.ema.module, "d": trainer.discriminator.module}
     state = {f"{key}.{name}": t.detach() for key, m in modules.items() for name, t in m.state_dict().items()}
-    return state, trainer.overfit.p, ks, trainer.stats.means()
+    return state, trainer.plan.overfit.p, ks, trainer.plan.stats.means()
 
 
 def first_gradients(world, data, overrides):
