@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import re
+import select
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -143,8 +144,21 @@ def warn(text: str) -> None:
 
 
 def is_heard() -> bool:
-    """Whether anybody can read what is written to stdout."""
-    return not isinstance(sys.stdout, GuardedStream) or sys.stdout.lost is None
+    """Whether anybody can still read what is written to stdout, also when there is nothing to write for a while."""
+    if not isinstance(sys.stdout, GuardedStream):
+        return True
+    sys.stdout.flush()
+    return sys.stdout.lost is None and not _has_no_reader(sys.stdout)
+
+
+def _has_no_reader(stream: GuardedStream) -> bool:
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # a stream of Python's own
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(told & select.POLLERR for _, told in poll.poll(0))
 
 
 def occupy_closed_streams() -> None:
