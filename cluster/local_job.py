@@ -36,6 +36,7 @@ from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
 from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import settle
 from untrusted.json_data import read_json
+from untrusted.terminal import guarded
 from untrusted.typed import checked
 
 _SPEC, _LOG = "local.json", "local.out"
@@ -253,5 +254,6 @@ def _requeue() -> NoReturn:
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
-        sys.exit(_Supervisor(Path(sys.argv[1])).work())
+        with guarded():  # a log on a full disk must not decide what becomes of the job
+            sys.exit(_Supervisor(Path(sys.argv[1])).work())
     _be_rank(Path(sys.argv[1]), *map(int, sys.argv[2:]))

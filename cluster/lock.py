@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cluster.errors import ClusterError, ClusterUsageError, MachineError
-from untrusted.terminal import warn
+from untrusted.terminal import tell, warn
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -171,7 +170,7 @@ def _take(lock: IO[str], directory: Path, patience_s: float | None) -> None:
             if time.monotonic() - started > (own_s if patience_s is None else patience_s):
                 raise
             if elsewhere and not told and patience_s is None:
-                print(f"{directory} is in use by {holder}; waiting, should that be lost", file=sys.stderr, flush=True)
+                tell(f"{directory} is in use by {holder}; waiting, should that be lost")
                 told = True
             time.sleep(_ASKED_S)
         else:
@@ -186,7 +185,7 @@ def _await(lock: IO[str], work: str) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not told:
-                print(f"{work}: waiting for {_holder(lock) or 'another process'}", file=sys.stderr, flush=True)
+                tell(f"{work}: waiting for {_holder(lock) or 'another process'}")
             told = True
             time.sleep(_TURN_S)
         else:

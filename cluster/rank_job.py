@@ -66,6 +66,7 @@ from cluster.slurm import (
 from cluster.submission import Submission, record_submission, submitting
 from cluster.verdict import Ending, read_endings, settle, settle_without_script, start_folder
 from cluster.watchdog import hung_at, stacks_file, waits_for_others
+from untrusted.terminal import guarded
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -460,4 +461,5 @@ def _is_ending(job: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    with guarded():  # a log on a full disk must not decide what becomes of the job
+        sys.exit(_main(*sys.argv[1:]))

@@ -8,7 +8,6 @@ is executed or unpacked. All that is bad is named, not only the first.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 import zlib
@@ -28,6 +27,8 @@ from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import fingerprint, parse_offsets, sample_digest
 from shards.vectors import read_vectors
+from untrusted.errors import UnreadableError
+from untrusted.json_data import parse_json
 
 _MAX_MEMBER_BYTES = 1 << 30
 
@@ -207,8 +208,8 @@ def _label(text: bytes, classes: int) -> int:
 
 def _check_about(text: bytes) -> None:
     try:
-        about = json.loads(text)
-    except ValueError:
+        about = parse_json(text, "its json member")
+    except UnreadableError:
         about = None
     if not isinstance(about, dict):
         raise BadSample("its json member is none")

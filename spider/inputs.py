@@ -13,7 +13,6 @@ compared by its weights, of which checkpoints have the digest. This module needs
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from spider.files import write_text
 from spider.run import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
+from untrusted.terminal import warn
 from untrusted.typed import checked
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> None
     try:
         _note_places(directory, config, inputs)
     except OSError as error:
-        print(f"warning: {directory.path}: cannot note where its inputs lie now: {error}", file=sys.stderr)
+        warn(f"{directory.path}: cannot note where its inputs lie now: {error}")
 
 
 def _note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> None:
@@ -255,10 +255,9 @@ def _say_if_changed(key: str, place: str, found: Input) -> None:
     except ShardsError:
         return
     if changed:
-        print(
-            f"warning: {key}: {place} has changed since the run began; the run goes on with the images of then, "
-            f"of which {found.packed} is the copy",
-            file=sys.stderr,
+        warn(
+            f"{key}: {place} has changed since the run began; the run goes on with the images of then, "
+            f"of which {found.packed} is the copy"
         )
 
 

@@ -13,7 +13,6 @@ import os
 import re
 import select
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
@@ -22,16 +21,16 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 # What tqdm writes in calls of its own: a bar over the one before, and the way up to it. And what `status --watch` does
 _OWN_CODES = re.compile(rf"\r|\n*(\x1b\[A)+|{re.escape(CLEAR_SCREEN)}")
-# They turn the direction of the text that follows, so that a name reads as another one
-_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_PLAIN = re.compile(r"[ -~\n\t]*")
+# Control codes, marks that end a line, halves of a character, and marks that turn the direction of the text that
+# follows, so that a name reads as another one. Line breaks and tabs are none of them
+_COMMANDING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def escaped(text: str) -> str:
     """`text` with control codes, and what is no character, written out: \\x1b, \\u202e. Line breaks and tabs stay."""
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(letter if letter in "\n\t" or _is_harmless(letter) else _written_out(letter) for letter in text)
+    return _COMMANDING.sub(_written_out, text)
 
 
 def one_line(text: str) -> str:
@@ -39,11 +38,8 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
-def _is_harmless(letter: str) -> bool:
-    return unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") and letter not in _TURNING
-
-
-def _written_out(letter: str) -> str:
+def _written_out(found: re.Match[str]) -> str:
+    letter = found[0]
     if "\udc80" <= letter <= "\udcff":  # a byte of a file name that is not UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
@@ -136,11 +132,16 @@ def guarded() -> Iterator[tuple[GuardedStream, GuardedStream]]:
         sys.stdout, sys.stderr = before
 
 
-def warn(text: str) -> None:
+def tell(text: str) -> None:
     """One line on stderr. What a full disk or a closed terminal does to it ends nothing."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            print(f"warning: {one_line(text)}", file=sys.stderr, flush=True)
+            print(one_line(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """`tell` of what may not be meant."""
+    tell(f"warning: {text}")
 
 
 def is_heard() -> bool:

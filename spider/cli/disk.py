@@ -26,7 +26,8 @@ def described(error: OSError) -> tuple[str, int] | None:
     """One line and an exit code; None if the error is no disk's, but a mistake of the program."""
     if str(error.args[-1] if error.args else "").startswith("No usable temporary directory"):
         return f"{error.args[-1]}: TMPDIR=DIR names another", MachineError.exit_code
-    file = None if error.filename is None else Path(os.fsdecode(error.filename))
+    name = error.filename2 or error.filename  # the first is a file that was to be renamed, and nobody knows that one
+    file = None if name is None else Path(os.fsdecode(name))
     cached = file is not None and _is_in(file, _cache())
     passing = error.errno in PASSING or cached  # the same request goes well with another cache
     if not passing and (error.errno not in _REFUSED or file is None):

@@ -20,7 +20,7 @@ from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size
 from untrusted.files import open_regular
-from untrusted.terminal import CLEAR_SCREEN, is_heard
+from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
 if TYPE_CHECKING:
     from spider.launch import Forecast, Launch, Place
@@ -262,7 +262,7 @@ def _log(run: Path, rank: int, *, wait: bool) -> Path:
             if not wait or _is_over(error.folder):
                 raise
             if not told:
-                print(f"{error}; waiting", file=sys.stderr)
+                tell(f"{error}; waiting")
             told = True
             time.sleep(_WATCH_S)
 

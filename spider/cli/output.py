@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 from cluster.launcher import processes
 from spider.errors import SpiderUsageError
 from untrusted import terminal
-from untrusted.terminal import one_line
+from untrusted.terminal import tell
 
 
 def is_main_process() -> bool:
@@ -47,4 +46,4 @@ def warn(text: str) -> None:
 def complain(text: str) -> None:
     """An error, on stderr; also of other ranks, because rank 0 may not have it."""
     rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
-    print(f"error{rank}: {one_line(text)}", file=sys.stderr)
+    tell(f"error{rank}: {text}")

@@ -11,7 +11,6 @@ on reading. Files appear whole or not at all. An entry that is damaged is report
 """
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -25,6 +24,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shards.files import write_whole
+from untrusted.errors import UnreadableError
+from untrusted.json_data import parse_json
+from untrusted.typed import checked
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class FeatureCache:
             return None
         try:
             header, arrays = _metadata(data), load(data)
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, UnreadableError) as error:
             log.warning("%s: damaged (%s); making it again", path, error)
             path.unlink(missing_ok=True)
             return None
@@ -109,12 +111,10 @@ class FeatureCache:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """What a file says of itself. Raises ValueError if it is none."""
+    """What a file says of itself. Raises UnreadableError if it is none."""
     size = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + size]).get("__metadata__")
-    if not isinstance(found, dict):
-        raise ValueError("no header")
-    return found
+    header = checked(parse_json(data[8 : 8 + size], "header"), dict[str, Any], "header")
+    return checked(header.get("__metadata__"), dict[str, str], "header")
 
 
 def _sha256(arrays: Arrays) -> str:

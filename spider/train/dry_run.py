@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from spider.precision import set_numerics
 from spider.train.environment import device_name
 from spider.train.evaluation_cost import EvaluationCost, evaluation_cost
 from spider.train.trainer import Trainer
+from untrusted.terminal import tell
 
 _WARM_UP = 3  # iterations, compilation and allocation left out of the figures
 _AT_LEAST_S, _AT_MOST_S = 1.0, 60.0  # of measuring; one iteration is measured whatever it takes
@@ -85,7 +85,7 @@ def dry_run(config: Config, world: World) -> DryRun:
 
 def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
     if world.is_main:
-        print(f"measuring a few iterations of {config.batch:,} images", file=sys.stderr)
+        tell(f"measuring a few iterations of {config.batch:,} images")
     began = time.perf_counter()
     for _ in range(_WARM_UP):
         trainer.iterate()
