@@ -105,9 +105,13 @@ def order(
 
 def mirrored(seed: int, start: int, stop: int) -> NDArray[np.bool_]:
     """Whether the image at each position start .. stop - 1 is flipped left to right, bool [stop - start]."""
+    return (raw_words("mirror", seed, 0, start, stop) >> np.uint64(63)).astype(np.bool_)
+
+
+def raw_words(purpose: str, seed: int, number: int, start: int, stop: int) -> NDArray[np.uint64]:
+    """Random words start .. stop - 1 of an endless row, one for each (purpose, seed, number), uint64 [stop - start]."""
     block = start // 4  # Philox makes four words per count
-    words = _philox("mirror", seed, 0, counter=block).random_raw(stop - 4 * block)
-    return (words[start - 4 * block :] >> np.uint64(63)).astype(np.bool_)
+    return _philox(purpose, seed, number, counter=block).random_raw(stop - 4 * block)[start - 4 * block :]
 
 
 def subset_rank(seed: int, keys: Sequence[str]) -> Indices:

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from shards.dataset import ShardDataset
 from shards.errors import ShardsMachineError, ShardsUsageError
-from shards.order import Order, Slots, mirrored, order
+from shards.order import Indices, Order, Slots, mirrored, order
 from shards.parallel import run, shared_memory, start_pool, start_thread
 
+Reading = Callable[[int, int], Indices]  # (start, stop) -> the images at positions start .. stop - 1 [stop - start]
 _Loaded = tuple[Tensor, Tensor]  # images, labels
 
 
@@ -51,13 +52,34 @@ class _Plan:
     flips: NDArray[np.bool_] | None  # [n]
 
 
+def reading(dataset: ShardDataset, kind: Order, seed: int, global_batch: int, images: Indices | None = None) -> Reading:
+    """All images of a dataset in an order, or those `images` of it (numbers that rise)."""
+    counts = dataset.index.shard_counts
+    if images is not None:
+        counts = np.diff(np.searchsorted(images, np.cumsum([0, *counts]))).tolist()
+
+    def read(start: int, stop: int) -> Indices:
+        found = order(
+            kind,
+            seed=seed,
+            count=sum(counts),
+            global_batch=global_batch,
+            start=start,
+            stop=stop,
+            shard_counts=counts,
+        )
+        return found if images is None else images[found]
+
+    return read
+
+
 class BatchStream:
     """Batches of `dataset` for one rank.
 
     Args:
         seed: of the order and the flips. Give two streams of one run different seeds.
         global_batch: images per batch over all ranks; must divide by `world`.
-        order: "full" or "shard_local" (shards.order).
+        order: "full" or "shard_local" of all images (shards.order), or a pure function that gives the images.
         mirror: flip each image left to right with probability one half, decided by (seed, position).
         workers: reading processes; 0: a thread of this one.
         prefetch: batches read ahead, by each process; 0: none.
@@ -75,7 +97,7 @@ class BatchStream:
         global_batch: int,
         rank: int = 0,
         world: int = 1,
-        order: Order = "full",
+        order: Order | Reading = "full",
         mirror: bool = False,
         workers: int = 0,
         prefetch: int = 2,
@@ -86,7 +108,8 @@ class BatchStream:
         if pin and not torch.cuda.is_available():
             raise ShardsUsageError("pin: there is no accelerator to copy to")
         self.dataset = dataset
-        self.seed, self.global_batch, self.order, self.mirror = seed, global_batch, order, mirror
+        self.seed, self.global_batch, self.mirror = seed, global_batch, mirror
+        self.reading = reading(dataset, order, seed, global_batch) if isinstance(order, str) else order
         self.workers, self.prefetch, self.pin = workers, prefetch, pin
         self._slots = Slots(global_batch, rank, world).at(0)  # of every batch
 
@@ -138,15 +161,7 @@ class BatchStream:
     def _plans(self, position: int) -> Iterator[_Plan]:
         for start in count(position, self.global_batch):
             stop = start + self.global_batch
-            indices = order(
-                self.order,
-                seed=self.seed,
-                count=len(self.dataset),
-                global_batch=self.global_batch,
-                start=start,
-                stop=stop,
-                shard_counts=self.dataset.index.shard_counts,
-            )
+            indices = self.reading(start, stop)
             flips = mirrored(self.seed, start, stop)[self._slots] if self.mirror else None
             yield _Plan(indices[self._slots], flips)
 

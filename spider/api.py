@@ -449,6 +449,7 @@ def generate(
     *,
     seeds: str | Sequence[int] | None = None,
     out: str | Path | None = None,
+    classes: Sequence[str] = (),
     source_images: Sequence[str | Path] = (),
     grid: str | Path | None = None,
     source: str | Path | None = None,
@@ -468,7 +469,7 @@ def generate(
     from spider.sources.build import open_generator
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
-    return generate(generator, numbers, out=out, source_images=source_images, grid=grid)
+    return generate(generator, numbers, out=out, classes=classes, source_images=source_images, grid=grid)
 
 
 @plain_arguments()
@@ -480,6 +481,7 @@ def interpolate(
     space: Space | None = None,
     stage: int | None = None,
     seeds: str | Sequence[int] = (0, 1, 2, 3),
+    classes: Sequence[str] = (),
     steps: int = 8,
     blend: Blend | None = None,
     source: str | Path | None = None,
@@ -494,7 +496,9 @@ def interpolate(
     from spider.sources.build import open_generator
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
-    return interpolate(generator, out, space=space, stage=stage, numbers=numbers, steps=steps, blend=blend)
+    return interpolate(
+        generator, out, space=space, stage=stage, numbers=numbers, classes=classes, steps=steps, blend=blend
+    )
 
 
 @plain_arguments()

@@ -1,7 +1,8 @@
 """A finished generator: a network that only serves.
 
 It holds averaged weights, stays in evaluation mode, never trains, and is never saved again. Image i of it is always
-the same image, whatever else is asked for: that is what metrics, grids and cascades rely on.
+the same image, and of the same class if there are classes, whatever else is asked for: that is what metrics, grids and
+cascades rely on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from spider.conditions.conditions import Conditions
 from spider.images import to_uint8
 from spider.networks.outputs import Condition, GOut
 from spider.precision import exact_float32
@@ -23,10 +25,10 @@ BLOCK = 64  # images are made in blocks of consecutive numbers, because a convol
 
 
 class FrozenGenerator:
-    """A generator with its source.
+    """A generator with its source, and with what it is told.
 
     Attributes:
-        digest: identifies weights and source, sha256 in hex.
+        digest: identifies weights, source and conditions, sha256 in hex.
         image_shape: (C, H, W).
         training: fingerprint of the images that it learnt.
     """
@@ -35,6 +37,7 @@ class FrozenGenerator:
         self,
         module: nn.Module,
         source: Source,
+        conditions: Conditions,
         image_shape: tuple[int, int, int],
         device: torch.device,
         *,
@@ -42,26 +45,41 @@ class FrozenGenerator:
     ) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
         self.source = source
+        self.conditions = conditions
         self.image_shape = image_shape
         self.device = device
         self.training = training
-        self.digest = _digest(module, source)
+        self.digest = _digest(module, source, conditions)
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, condition: Condition) -> Tensor:
         """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
         dtype = next(self.module.parameters()).dtype
         with exact_float32():  # whatever a training around it has switched on
-            return cast(GOut, self.module(inputs.to(self.device, dtype), Condition())).images
+            return cast(GOut, self.module(inputs.to(self.device, dtype), condition)).images
 
-    def images(self, seed: int, indices: Sequence[int]) -> Tensor:
-        """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1]."""
-        return self(self.source.at(seed, indices))
+    def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
+        """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].
 
-    def with_sources(self, seed: int, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        Args:
+            condition: in place of the one that each number has.
+        """
+        return self(self.source.at(seed, indices), condition or self.condition_at(seed, indices))
+
+    def condition_at(self, seed: int, indices: Sequence[int]) -> Condition:
+        """What images number `indices` are told."""
+        return self.conditions.at(seed, indices, self.device)
+
+    def of_class(self, label: int, count: int) -> Condition:
+        """A condition for `count` images of one class."""
+        return Condition(torch.full((count,), label, device=self.device))
+
+    def with_sources(
+        self, seed: int, indices: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Images, and the source images that made them (before noise); None where the source is no image."""
         sources = self.source.images_at(seed, indices) if isinstance(self.source, ImageSource) else None
-        return self.images(seed, indices), sources
+        return self.images(seed, indices, condition), sources
 
     def numbered(self, name: str, seed: int, count: int) -> GeneratedImages:
         """The first `count` images under a seed, as metrics take them."""
@@ -98,8 +116,8 @@ class GeneratedImages:
         return torch.cat(blocks)
 
 
-def _digest(module: nn.Module, source: Source) -> str:
-    digest = hashlib.sha256(source.identity.encode())
+def _digest(module: nn.Module, source: Source, conditions: Conditions) -> str:
+    digest = hashlib.sha256(f"{source.identity}{conditions.identity}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

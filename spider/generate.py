@@ -1,6 +1,7 @@
 """Images of a finished run, as files.
 
 OUT/seed000042.png                    image number 42 of evaluation seed 0, whatever else is asked for
+OUT/class0003-seed000042.png          the same number's input with class 3 in place of its own
 OUT/cat-seed000042.png                the same number's noise on the source image cat.jpg
 OUT.zip                               the same files, stored, the same bytes every time
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,9 +28,12 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
 from spider.grids import sample_grid, write_png
 from spider.images import to_float, to_uint8
+from spider.networks.outputs import Condition
 from spider.sources.image_source import ImageSource
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
+_ROW = 8  # images of a class in a grid of samples; fewer where there are many classes
+_LEAST_ROW = 4
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
 
 
@@ -50,10 +56,11 @@ class Generated:
     grid: str | None
     generator: str
     seed: int = SEED
+    classes: list[str] = field(default_factory=list)  # that were asked for, by name
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {name: getattr(self, name) for name in ("out", "files", "grid", "generator", "seed")}
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ def generate(
     numbers: Sequence[int],
     *,
     out: str | Path | None = None,
+    classes: Sequence[str] = (),
     source_images: Sequence[str | Path] = (),
     grid: str | Path | None = None,
 ) -> Generated:
@@ -80,11 +88,14 @@ def generate(
         numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
             A number that is given twice makes one image.
         out: a folder, or a file that ends in .zip.
+        classes: names or numbers of classes. Every number is made of each; without any, of the class that it has.
         source_images: files to feed instead of the source's own images, each with every number's noise.
-        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one.
+        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one; a
+            row for each class that was asked for.
 
     Raises:
-        SpiderUsageError: nothing to write, nowhere to write it, or source images for a generator that takes none.
+        SpiderUsageError: nothing to write, nowhere to write it, source images for a generator that takes none, or a
+            class that it does not know.
         SpiderError: a source image cannot be read.
     """
     if out is None and grid is None:
@@ -94,7 +105,8 @@ def generate(
     if min(numbers) < 0:
         raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
     numbers = list(dict.fromkeys(numbers))
-    parts = _from_files(generator, numbers, source_images) if source_images else _numbered(generator, numbers)
+    labels = list(dict.fromkeys(class_numbers(generator, classes)))
+    parts = _parts(generator, numbers, labels, source_images)
     names: list[str] = []
     kept: list[_Part] = []
     with _writer(out) as write:
@@ -107,30 +119,86 @@ def generate(
         sources = [part.sources for part in kept if part.sources is not None]
         shown = torch.cat([part.images for part in kept])
         captions = [caption for part in kept for caption in part.captions]
-        write_png(Path(grid), sample_grid(shown, torch.cat(sources) if sources else None, captions=captions))
+        names_of = generator.conditions.names
+        pixels = sample_grid(
+            shown,
+            torch.cat(sources) if sources else None,
+            columns=len(shown) // len(labels) if labels else _ROW,
+            captions=captions,
+            rows=[names_of[label] for label in labels] or None,
+        )
+        write_png(Path(grid), pixels)
     return Generated(
         out=None if out is None else str(out),
         files=names,
         grid=None if grid is None else str(grid),
         generator=generator.digest,
+        classes=[generator.conditions.names[label] for label in labels],
     )
 
 
-def _numbered(generator: FrozenGenerator, numbers: Sequence[int]) -> Iterator[_Part]:
+def _parts(
+    generator: FrozenGenerator, numbers: Sequence[int], labels: Sequence[int], source_images: Sequence[str | Path]
+) -> Iterator[_Part]:
+    for label in labels or (None,):
+        if source_images:
+            yield from _from_files(generator, numbers, label, source_images)
+        else:
+            yield from _numbered(generator, numbers, label)
+
+
+def grid_of_samples(generator: FrozenGenerator, count: int) -> npt.NDArray[np.uint8]:
+    """A grid of the first images, each under its number: uint8 [height, width, 3].
+
+    With classes each has a row, in which number N is what `spider generate --class NAME --seeds N` writes. Where there
+    are too many classes for `count` images in rows of four, some are shown, spread over all of them.
+    """
+    present = generator.conditions.present
+    if not present:
+        images, sources = generator.with_sources(SEED, range(count))
+        return sample_grid(images, sources, captions=[caption(number) for number in range(count)])
+    columns = min(count, max(_LEAST_ROW, min(_ROW, count // len(present))))
+    rows = min(len(present), count // columns)
+    labels = [present[i * len(present) // rows] for i in range(rows)]
+    numbers = [*range(columns)] * rows
+    condition = Condition(torch.tensor(labels, device=generator.device).repeat_interleave(columns))
+    images, sources = generator.with_sources(SEED, numbers, condition)
+    captions = [caption(number) for number in numbers]
+    names = [generator.conditions.names[label] for label in labels]
+    return sample_grid(images, sources, columns=columns, captions=captions, rows=names)
+
+
+def class_numbers(generator: FrozenGenerator, names: Sequence[str]) -> list[int]:
+    """The classes that `--class` names. Raises SpiderUsageError: the generator does not know one."""
+    try:
+        return [generator.conditions.class_number(name) for name in names]
+    except SpiderUsageError as error:
+        raise SpiderUsageError(f"--class: {error}") from None
+
+
+def _numbered(generator: FrozenGenerator, numbers: Sequence[int], label: int | None) -> Iterator[_Part]:
     """Made in the blocks that evaluation makes them in, so that the bytes are the same whatever else is asked for."""
+    condition = None if label is None else generator.of_class(label, BLOCK)
     for block in dict.fromkeys(number // BLOCK for number in numbers):
-        images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK))
+        images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK), condition)
         wanted = [number for number in numbers if number // BLOCK == block]
         rows = [number % BLOCK for number in wanted]
         yield _Part(
-            [f"seed{number:06d}" for number in wanted],
+            [f"{_prefix(label)}seed{number:06d}" for number in wanted],
             [caption(number) for number in wanted],
             images[rows],
             None if sources is None else sources[rows],
         )
 
 
-def _from_files(generator: FrozenGenerator, numbers: Sequence[int], files: Sequence[str | Path]) -> Iterator[_Part]:
+def _prefix(label: int | None) -> str:
+    """Of a file's name: a class by its number, because its name may be none of a file."""
+    return "" if label is None else f"class{label:04d}-"
+
+
+def _from_files(
+    generator: FrozenGenerator, numbers: Sequence[int], label: int | None, files: Sequence[str | Path]
+) -> Iterator[_Part]:
     source = generator.source
     if not isinstance(source, ImageSource):
         raise SpiderUsageError(
@@ -141,11 +209,12 @@ def _from_files(generator: FrozenGenerator, numbers: Sequence[int], files: Seque
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)
+        condition = generator.condition_at(SEED, chosen) if label is None else generator.of_class(label, len(chosen))
         for stem, image in zip(stems, clean, strict=True):
             yield _Part(
-                [f"{stem}-seed{number:06d}" for number in chosen],
+                [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],
                 [caption(number, stem) for number in chosen],
-                generator(image + noise),
+                generator(image + noise, condition),
                 image.expand(len(chosen), -1, -1, -1),
             )
 

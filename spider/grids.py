@@ -14,12 +14,18 @@ from torch import Tensor
 from shards.files import open_whole
 from spider.images import match_channels
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 _LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
 _LEAST_TEXT = 10  # px; the height of captions under the smallest images
 
 
 def sample_grid(
-    images: Tensor, sources: Tensor | None = None, columns: int = 8, captions: Sequence[str] | None = None
+    images: Tensor,
+    sources: Tensor | None = None,
+    columns: int = 8,
+    captions: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """A grid of images, each with the source image that made it on its left if there are sources.
 
@@ -27,6 +33,7 @@ def sample_grid(
         images, sources: float [N, C, H, W], -1 to 1 and clamped there.
         columns: images (or pairs) per row.
         captions: what stands below each image; None: nothing, and no room for it.
+        rows: what stands on the left of each row.
 
     Returns:
         uint8 [height, width, 3].
@@ -43,6 +50,8 @@ def sample_grid(
         strips = torch.stack([_strip(text, shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
     grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
+    if rows is not None:
+        grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
     pixels: npt.NDArray[np.uint8] = (
         (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     )
@@ -60,10 +69,30 @@ def _strip(text: str, width: int) -> Tensor:
     size = max(_LEAST_TEXT, width // 12)
     strip = Image.new("L", (width, round(1.4 * size)), 255)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    draw.text((width / 2, 0.7 * size), _cut(text, draw, font, width), fill=60, font=font, anchor="mm")
+    return (torch.from_numpy(np.array(strip)) / 127.5 - 1).expand(3, -1, -1)
+
+
+def _names_of_rows(rows: Sequence[str], height: int, padding: int, image_width: int) -> Tensor:
+    """A white strip with a name in the middle of each row's height: float [3, height, width], 0 to 1."""
+    size = max(_LEAST_TEXT, image_width // 6)
+    font = ImageFont.load_default(size)
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    texts = [_cut(text, measure, font, 3 * image_width) for text in rows]
+    width = int(max(measure.textlength(text, font=font) for text in texts)) + 2 * padding
+    strip = Image.new("L", (width, height), 255)
+    draw, pitch = ImageDraw.Draw(strip), (height - padding) / len(rows)
+    for number, text in enumerate(texts):
+        middle = padding + (number + 0.5) * pitch - padding / 2
+        draw.text((width - padding, middle), text, fill=0, font=font, anchor="rm")
+    return (torch.from_numpy(np.array(strip)) / 255).expand(3, -1, -1)
+
+
+def _cut(text: str, draw: ImageDraw.ImageDraw, font: Font, width: float) -> str:
+    """As much of a text as fits."""
     while text and draw.textlength(text, font=font) > width:
         text = f"{text[:-2]}…" if len(text) > 2 else ""
-    draw.text((width / 2, 0.7 * size), text, fill=60, font=font, anchor="mm")
-    return (torch.from_numpy(np.array(strip)) / 127.5 - 1).expand(3, -1, -1)
+    return text
 
 
 def _enlarge(images: Tensor, scale: int) -> Tensor:

@@ -7,7 +7,7 @@
 Stages are counted from the innermost: in z -> G1 -> G2, stage 1 is G1, fed vectors, and stage 2 is G2, fed G1's images.
 Interpolating at stage K means blending what is fed to it, and letting the stages from K on make images of the blends.
 Images and vectors are those of the image numbers that were asked for (evaluation seed 0), so that the corners are the
-images that `spider generate` writes.
+images that `spider generate` writes. Classes are blended with the inputs: their vectors, by the weights w.
 
 How inputs are blended, w being weights that sum to 1:
   images     sum w x, pixel by pixel. The noise that the source adds is blended by w / |w|, which keeps its deviation.
@@ -32,13 +32,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from shards.files import naming
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
-from spider.generate import SEED, caption, png_bytes, write_picture
+from spider.generate import SEED, caption, class_numbers, png_bytes, write_picture
 from spider.grids import sample_grid, write_png
 from spider.images import to_uint8
+from spider.networks.outputs import Condition
 from spider.sources.gaussian import Gaussian
 from spider.sources.generator import Generator
 from spider.sources.gmm import Gmm
@@ -74,6 +76,7 @@ def interpolate(
     space: Space | None = None,
     stage: int | None = None,
     numbers: Sequence[int] = (0, 1, 2, 3),
+    classes: Sequence[str] = (),
     steps: int = 8,
     blend: Blend | None = None,
 ) -> Interpolation:
@@ -84,11 +87,12 @@ def interpolate(
         space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
         stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
         numbers: image numbers; four for a grid or a folder, two or more for a loop.
+        classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
         blend: of vectors; None: by the prior, see the module.
 
     Raises:
-        SpiderUsageError: a suffix, a space, a stage or a number of inputs that cannot be.
+        SpiderUsageError: a suffix, a space, a stage, a class or a number of inputs that cannot be.
         SpiderError: .mp4 without ffmpeg, or ffmpeg failed.
     """
     path = Path(out)
@@ -97,7 +101,8 @@ def interpolate(
     space, stage = _place(chain, space, stage)
     blend = _blend(chain[stage - 1], space, blend)
     weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
-    parts = _run(chain[stage - 1 :], list(numbers), weights, blend)
+    told = _classes(generator, list(numbers), classes)
+    parts = _run(chain[stage - 1 :], list(numbers), told, weights, blend)
     if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
     else:
@@ -192,12 +197,13 @@ def _loop_weights(count: int, steps: int) -> Tensor:
 
 
 def _run(
-    chain: Sequence[FrozenGenerator], numbers: list[int], weights: Tensor, blend: Blend
+    chain: Sequence[FrozenGenerator], numbers: list[int], told: Condition, weights: Tensor, blend: Blend
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Blocks of images float [n, C, H, W] of the last stage, each with the images fed to it.
 
     Args:
         chain: the stages from the one on at whose input is blended.
+        told: the last stage, of each input.
         weights: [F, M], M the number of inputs.
     """
     first, device = chain[0].source, chain[0].device
@@ -211,8 +217,26 @@ def _run(
             if isinstance(stage.source, ImageSource):
                 clean = stage.source.adapt(fed)
                 fed = clean + _mixed(unit, stage.source.noise_at(SEED, numbers))
-            fed = stage(fed)
+            condition = told if stage is chain[-1] else stage.condition_at(SEED, numbers)
+            fed = stage(fed, _between(condition, linear, stage))
         yield fed, clean
+
+
+def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str]) -> Condition:
+    """What the generator is told of each input."""
+    if not names:
+        return generator.condition_at(SEED, numbers)
+    if len(names) not in (1, len(numbers)):
+        raise SpiderUsageError(f"--class: {len(names)} classes for {len(numbers)} images; give one, or one for each")
+    labels = class_numbers(generator, names)
+    return Condition(torch.tensor(labels * (len(numbers) // len(labels)), device=generator.device))
+
+
+def _between(condition: Condition, weights: Tensor, stage: FrozenGenerator) -> Condition:
+    """Blends of the conditions of M inputs by weights [F, M]: shares of classes [F, classes]."""
+    if condition.labels is None:
+        return condition
+    return Condition(weights @ one_hot(condition.labels, stage.conditions.shape.classes).to(weights.dtype))
 
 
 def _mixed(weights: Tensor, corners: Tensor) -> Tensor:

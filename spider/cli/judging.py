@@ -115,6 +115,7 @@ def evaluate(
 @commands.command(
     epilog="\b\nExamples:\n"
     "  spider generate runs/letters@best --out samples/ --seeds 0-99 --grid samples.png\n"
+    "  spider generate runs/letters --class A --class B --seeds 0-7 --grid a-and-b.png\n"
     "  spider generate runs/letters --out one.zip --seeds 0-3 --source-image a.png"
 )
 def generate(
@@ -143,7 +144,12 @@ def generate(
         float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
     ] = None,
     class_: Annotated[
-        int | None, typer.Option("--class", metavar="K", help="Class; for generators that were trained on labels.")
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME|K",
+            help="Class, by name or number (may be repeated: a row of the grid each); default: the one each image has.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -155,10 +161,16 @@ def generate(
         raise SpiderUsageError(
             f"--trunc {trunc:g}: the generator of {run} has no truncation (dcgan has no mapping network)"
         )
-    if class_ is not None:
-        raise SpiderUsageError(f"--class {class_}: the generator of {run} was not trained on labels")
     require_one_process("generate")
-    written = api.generate(run, seeds=seeds, out=out, source_images=source_image or (), grid=grid, source=source)
+    written = api.generate(
+        run,
+        seeds=seeds,
+        out=out,
+        classes=class_ or (),
+        source_images=source_image or (),
+        grid=grid,
+        source=source,
+    )
     if as_json:
         say_json(written.as_json())
         return
@@ -195,6 +207,14 @@ def interpolate(
     seeds: Annotated[
         str, typer.Option(metavar="0,1,2,3", help="Which images to go between, numbered as in spider generate.")
     ] = "0,1,2,3",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME|K",
+            help="Class of all of them, or repeated for each; default: the one each has. Classes are blended too.",
+        ),
+    ] = None,
     steps: Annotated[
         int, typer.Option(metavar="N", help="Images on a side of the grid; frames from one image to the next.")
     ] = 8,
@@ -213,7 +233,17 @@ def interpolate(
     Blends what is fed to a stage of it, and shows what the generator makes of the blends.
     """
     require_one_process("interpolate")
-    written = api.interpolate(run, out, space=space, stage=stage, seeds=seeds, steps=steps, blend=blend, source=source)
+    written = api.interpolate(
+        run,
+        out,
+        space=space,
+        stage=stage,
+        seeds=seeds,
+        classes=class_ or (),
+        steps=steps,
+        blend=blend,
+        source=source,
+    )
     if as_json:
         say_json(written.as_json())
     else:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
 from spider.augment.config import AugmentationConfig
+from spider.conditions.config import ConditionConfig, NoConditionConfig, require_fitting
 from spider.config.schedule import Bounds, Schedule
 from spider.config.section import (
     MAX_BATCH,
@@ -183,6 +184,7 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     source: SourceConfig = GaussianConfig()
+    condition: ConditionConfig = NoConditionConfig()
     generator: GeneratorNetworkConfig = DcganGeneratorConfig()
     discriminator: DiscriminatorNetworkConfig = DcganDiscriminatorConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -211,8 +213,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Config:
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        require_fitting(self.condition, networks, paired=self.objective.paired, order=self.data.order)
         if self.accumulation > 1:
-            for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+            for name, network in networks.items():
                 if network.sees_the_batch:
                     raise ValueError(
                         f"{name}.norm=batch normalises over the global batch, which accumulation={self.accumulation} "

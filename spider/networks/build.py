@@ -9,29 +9,39 @@ from cluster.world import World
 from spider import draws
 from spider.networks.config import DiscriminatorNetworkConfig, GeneratorNetworkConfig, R3ganConfig
 from spider.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.networks.outputs import UNCONDITIONAL, ConditionShape
 from spider.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.sources.source import Source
 
 
 def build_generator(
-    config: GeneratorNetworkConfig, source: Source, image_shape: tuple[int, int, int], world: World, seed: int
+    config: GeneratorNetworkConfig,
+    source: Source,
+    image_shape: tuple[int, int, int],
+    world: World,
+    seed: int,
+    told: ConditionShape = UNCONDITIONAL,
 ) -> nn.Module:
-    """A generator fed by `source`; (source [N, *source.shape], Condition) -> GOut."""
+    """A generator fed by `source` and `told` a condition; (source [N, *source.shape], Condition) -> GOut."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.generator"))
         frontend = source.frontend()
         shape = source.shape if frontend is None else frontend.shape
         if isinstance(config, R3ganConfig):
-            return R3ganGenerator(config, shape, image_shape, 0, frontend)
-        return DcganGenerator(config, shape, image_shape, world, frontend)
+            return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
+        return DcganGenerator(config, shape, image_shape, told, world, frontend)
 
 
 def build_discriminator(
-    config: DiscriminatorNetworkConfig, image_shape: tuple[int, int, int], world: World, seed: int
+    config: DiscriminatorNetworkConfig,
+    image_shape: tuple[int, int, int],
+    world: World,
+    seed: int,
+    told: ConditionShape = UNCONDITIONAL,
 ) -> nn.Module:
-    """A discriminator; (images [N, C, H, W], Condition) -> DOut."""
+    """A discriminator that is `told` a condition; (images [N, C, H, W], Condition) -> DOut."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         if isinstance(config, R3ganConfig):
-            return R3ganDiscriminator(config, image_shape, 0)
-        return DcganDiscriminator(config, image_shape, world)
+            return R3ganDiscriminator(config, image_shape, told.classes)
+        return DcganDiscriminator(config, image_shape, told, world)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from spider.config.section import MAX_WIDTH, Section
+from spider.config.section import MAX_DIM, MAX_WIDTH, Section
 from spider.errors import SpiderUsageError
 
 Layout = Literal["auto", "mnist", "celeba"]
@@ -24,6 +24,19 @@ class DcganGeneratorConfig(Section):
     layout: Layout = Field("auto", description=_LAYOUT)
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
+    conditioning: Literal["concat", "batch_norm"] = Field(
+        "concat",
+        description="where there are classes: the vector of a class is joined to the input (to an image as channels), "
+        "or each class has its own scales and shifts of the batch normalisation",
+    )
+    embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="conditioning=concat: dimensions of a class")
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    @model_validator(mode="after")
+    def _class_norm_needs_norm(self) -> DcganGeneratorConfig:
+        if self.conditioning == "batch_norm" and self.norm == "none":
+            raise ValueError("generator.conditioning=batch_norm needs generator.norm=batch")
+        return self
 
     @property
     def sees_the_batch(self) -> bool:
@@ -32,7 +45,7 @@ class DcganGeneratorConfig(Section):
 
 
 class DcganDiscriminatorConfig(Section):
-    """DCGAN's discriminator: strided convolutions, one logit."""
+    """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
 
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
@@ -41,6 +54,7 @@ class DcganDiscriminatorConfig(Section):
         "none",
         description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",
     )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     @property
     def sees_the_batch(self) -> bool:
@@ -59,7 +73,14 @@ class R3ganConfig(Section):
         description="multiplies the channels: 768 up to 32 px, then half as many at each doubling",
     )
     blocks: int = Field(2, ge=1, le=1000, description="residual blocks at each resolution")
-    embedding_dim: int = Field(64, ge=1, le=100_000, description="dimensions of a class, where there are classes")
+    embedding_dim: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_DIM,
+        description="dimensions of a class, where there are classes; null = 64 in the generator, in the discriminator "
+        "as many as it has channels at 4 px",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     @property
     def sees_the_batch(self) -> bool:

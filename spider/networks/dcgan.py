@@ -7,6 +7,10 @@
 Fed vectors it is DCGAN; fed images, the dense layer becomes a convolutional encoder and the decoder stays the same, so
 that a comparison of sources compares nothing else. (The authors never published their image-fed layers, "deepconv".)
 
+With classes, the generator is told by a vector that is joined to z, or to an image as constant channels; or by batch
+normalisation with scales and shifts of each class. The discriminator's logit is w h + e(y) h, where h is what its last
+layer takes, w that layer and e(y) the class's vector (Miyato & Koyama 2018, equation 6, without spectral norm).
+
 Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
   mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
           discriminator  64 down, 64 down, 128 down, dense 50, dense 1; normalised after the activation
@@ -19,13 +23,15 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.networks.classes import ClassEmbedding
 from spider.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
-from spider.networks.norm import GlobalBatchNorm
-from spider.networks.outputs import Condition, DOut, GOut
+from spider.networks.norm import ClassBatchNorm, GlobalBatchNorm
+from spider.networks.outputs import Condition, ConditionShape, DOut, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
 _KERNEL = 5
@@ -40,6 +46,7 @@ class DcganGenerator(nn.Module):
         config: DcganGeneratorConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
+        told: ConditionShape,
         world: World,
         frontend: nn.Module | None = None,
     ) -> None:
@@ -48,7 +55,10 @@ class DcganGenerator(nn.Module):
         layout = _resolve(config.layout, height)
         ups = 2 if layout == "mnist" else _halvings(height)
         base = (_divide(height, ups), _divide(width, ups))
-        blocks = _Blocks(config.norm, world)
+        joined = told.classes > 0 and config.conditioning == "concat"
+        blocks = _Blocks(config.norm, world, 0 if joined else told.classes)
+        self.embedding = ClassEmbedding(told.classes, config.embedding_dim) if joined else None
+        channels_in = input_shape[0] + (config.embedding_dim if joined else 0)
 
         def channels(full: int) -> int:
             return max(1, round(full * config.width))
@@ -62,26 +72,32 @@ class DcganGenerator(nn.Module):
         self.frontend = frontend if frontend is not None else nn.Identity()
         if len(input_shape) == 1:
             after: list[nn.Module] = blocks.activation(first) if layout == "mnist" else [nn.LeakyReLU(_SLOPE)]
-            self.stem: nn.Module = _DenseStem(input_shape[0], first, base, after, bias=not blocks.norm)
+            self.stem: nn.Module = _DenseStem(channels_in, first, base, after, bias=not blocks.norm)
         else:
-            self.stem = _encoder(input_shape[0], first, ups, blocks)
+            self.stem = _encoder(channels_in, first, ups, blocks)
         decoder: list[nn.Module] = []
         current = first
         for out, stride in plan:
             decoder += [blocks.up(current, out, stride), *blocks.activation(out)]
             current = out
-        self.decoder = nn.Sequential(*decoder, blocks.up(current, image_channels, last_stride), nn.Tanh())
+        self.decoder = _Layers([*decoder, blocks.up(current, image_channels, last_stride), nn.Tanh()])
         _initialise(self.stem, self.decoder)
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
-        return GOut(images=self.decoder(self.stem(self.frontend(source))))
+        x = self.frontend(source)
+        if self.embedding is not None:
+            vector = self.embedding(condition).to(x.dtype)
+            x = torch.cat([x, vector.view(*vector.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])], dim=1)
+        return GOut(images=self.decoder(self.stem(x, condition), condition))
 
 
 class DcganDiscriminator(nn.Module):
     """[N, C, H, W] in [-1, 1] -> DOut with logits [N, 1]."""
 
-    def __init__(self, config: DcganDiscriminatorConfig, image_shape: tuple[int, int, int], world: World) -> None:
+    def __init__(
+        self, config: DcganDiscriminatorConfig, image_shape: tuple[int, int, int], told: ConditionShape, world: World
+    ) -> None:
         super().__init__()
         current, height, width = image_shape
         layout = _resolve(config.layout, height)
@@ -100,11 +116,15 @@ class DcganDiscriminator(nn.Module):
             layers += [nn.Linear(flat, 50), nn.LeakyReLU(_SLOPE)]
             flat = 50
         self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
+        self.embedding = ClassEmbedding(told.classes, flat, std=flat**-0.5) if told.classes else None
         _initialise(self.layers)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
-        return DOut(logits=self.layers(images))
+        if self.embedding is None:
+            return DOut(logits=self.layers(images))
+        h = self.layers[:-1](images)  # [N, flat]
+        return DOut(logits=self.layers[-1](h) + (h * self.embedding(condition)).sum(dim=1, keepdim=True))
 
 
 class _DenseStem(nn.Module):
@@ -114,19 +134,30 @@ class _DenseStem(nn.Module):
         super().__init__()
         self.base = base
         self.dense = nn.Linear(dim, channels * base[0] * base[1], bias=bias)
-        self.after = nn.Sequential(*after)
+        self.after = _Layers(after)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
         """See the class."""
-        return cast(Tensor, self.after(self.dense(z).unflatten(1, (-1, *self.base))))
+        return cast(Tensor, self.after(self.dense(z).unflatten(1, (-1, *self.base)), condition))
+
+
+class _Layers(nn.ModuleList):
+    """Layers in a row, some of which are told the condition."""
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """See the class."""
+        for layer in self:
+            x = layer(x, condition) if isinstance(layer, ClassBatchNorm) else layer(x)
+        return x
 
 
 class _Blocks:
-    """The layers that both networks are made of, with or without normalisation."""
+    """The layers that both networks are made of, with or without normalisation, which may be that of a class."""
 
-    def __init__(self, norm: str, world: World) -> None:
+    def __init__(self, norm: str, world: World, classes: int = 0) -> None:
         self.norm = norm == "batch"
         self.world = world
+        self.classes = classes
 
     def up(self, channels_in: int, channels_out: int, stride: int) -> nn.Module:
         """Transposed convolution, [N, c, h, w] -> [N, C, stride h, stride w]."""
@@ -140,7 +171,11 @@ class _Blocks:
 
     def activation(self, channels: int) -> list[nn.Module]:
         """What follows every hidden layer."""
-        return [*([GlobalBatchNorm(channels, self.world)] if self.norm else []), nn.LeakyReLU(_SLOPE)]
+        if not self.norm:
+            return [nn.LeakyReLU(_SLOPE)]
+        if self.classes:
+            return [ClassBatchNorm(channels, self.classes, self.world), nn.LeakyReLU(_SLOPE)]
+        return [GlobalBatchNorm(channels, self.world), nn.LeakyReLU(_SLOPE)]
 
 
 def _encoder(channels_in: int, channels_out: int, halvings: int, blocks: _Blocks) -> nn.Module:
@@ -150,7 +185,7 @@ def _encoder(channels_in: int, channels_out: int, halvings: int, blocks: _Blocks
         out = max(1, channels_out >> (halvings - 1 - i))
         layers += [blocks.down(channels_in, out), *blocks.activation(out)]
         channels_in = out
-    return nn.Sequential(*layers)
+    return _Layers(layers)
 
 
 def _resolve(layout: Layout, height: int) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from cluster.world import World
+from spider.networks.classes import ClassEmbedding
+from spider.networks.outputs import Condition
 
 
 class GlobalBatchNorm(nn.Module):
@@ -17,19 +19,21 @@ class GlobalBatchNorm(nn.Module):
 
     [N, C, ...] -> [N, C, ...]. Running statistics (for evaluation) move by `momentum` towards the batch's, with the
     unbiased variance, as torch.nn.BatchNorm2d's do. Defaults are Keras's, which the authors' networks use: a momentum
-    of 0.99 there is 0.01 here, eps 1e-3.
+    of 0.99 there is 0.01 here, eps 1e-3. `affine`: each channel is scaled and shifted after that, as is learnt.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, world: World, *, momentum: float = 0.01, eps: float = 1e-3) -> None:
+    def __init__(
+        self, channels: int, world: World, *, momentum: float = 0.01, eps: float = 1e-3, affine: bool = True
+    ) -> None:
         super().__init__()
         self.world = world
         self.momentum = momentum
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -56,9 +60,30 @@ class GlobalBatchNorm(nn.Module):
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
-        scale = self.weight * (variance.to(own_mean.dtype) + self.eps).rsqrt()
-        shift = self.bias + (wide - mean).to(own_mean.dtype) * scale
+        scale = (variance.to(own_mean.dtype) + self.eps).rsqrt()
+        scale = scale if self.weight is None else self.weight * scale
+        shift = (wide - mean).to(own_mean.dtype) * scale
+        shift = shift if self.bias is None else self.bias + shift
         return (centred * _spread(scale, x) + _spread(shift, x)).to(x.dtype)
+
+
+class ClassBatchNorm(nn.Module):
+    """Batch normalisation whose scale and shift of each channel depend on the class (de Vries et al. 2017).
+
+    [N, C, H, W] -> [N, C, H, W]. The statistics are of all classes together.
+    """
+
+    def __init__(self, channels: int, classes: int, world: World) -> None:
+        super().__init__()
+        self.norm = GlobalBatchNorm(channels, world, affine=False)
+        self.scale = ClassEmbedding(classes, channels, mean=1.0, std=0.0)
+        self.shift = ClassEmbedding(classes, channels, std=0.0)
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """See the class."""
+        scale, shift = (each(condition)[:, :, None, None] for each in (self.scale, self.shift))
+        y: Tensor = self.norm(x) * scale + shift
+        return y.to(x.dtype)
 
 
 def _per_channel(x: Tensor) -> Tensor:

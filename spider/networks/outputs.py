@@ -1,17 +1,32 @@
-"""What generators and discriminators return. Fields are added as networks need them; the trainer reads only these."""
+"""What networks are told and return. Fields are added as networks need them; the trainer reads only these."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConditionShape:
+    """What a network is told of every image: what it is built for."""
+
+    classes: int = 0  # labels are 0 .. classes - 1; 0: it is told no class
+
+
+UNCONDITIONAL = ConditionShape()
 
 
 @dataclass(frozen=True)
 class Condition:
     """What travels with every batch of images. None: the network is not told."""
 
-    labels: Tensor | None = None  # int64 [N]
+    labels: Tensor | None = None  # int64 [N]; or float [N, classes], the share of each class, for what lies between
+
+    def part(self, m: int, parts: int) -> Condition:
+        """Of the images m, m + parts, m + 2 parts, ..."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Condition(**{name: None if value is None else value[m::parts] for name, value in values.items()})
 
 
 @dataclass(frozen=True)

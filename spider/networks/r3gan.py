@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, one_hot, pad
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, pad
 
 from spider.errors import SpiderUsageError
+from spider.networks.classes import ClassEmbedding
 from spider.networks.config import R3ganConfig
 from spider.networks.outputs import Condition, DOut, GOut
 
@@ -25,6 +26,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 _SLOPE = 0.2
 _EXPANSION = 2
 _BASE = 4  # pixels, where the networks begin and end
+_GENERATOR_EMBEDDING = 64  # dimensions of a class, the authors' choice
 _TAPS = (1.0, 3.0, 3.0, 1.0)  # of the resampling filter
 
 
@@ -44,8 +46,9 @@ class R3ganGenerator(nn.Module):
             raise SpiderUsageError("generator.kind=r3gan is fed vectors; a source of images needs generator.kind=dcgan")
         widths, groups = config.plan(image_shape)
         self.frontend = frontend if frontend is not None else nn.Identity()
-        self.embedding = _ClassEmbedding(classes, config.embedding_dim) if classes else None
-        dim = input_shape[0] + (config.embedding_dim if classes else 0)
+        embedded = config.embedding_dim or _GENERATOR_EMBEDDING
+        self.embedding = ClassEmbedding(classes, embedded, std=classes**-0.5) if classes else None
+        dim = input_shape[0] + (embedded if classes else 0)
         self.basis = nn.Parameter(torch.randn(widths[0], _BASE, _BASE))
         self.dense = _initialised(nn.Linear(dim, widths[0], bias=False))
         self.stages = nn.ModuleList(
@@ -83,9 +86,9 @@ class R3ganDiscriminator(nn.Module):
             for i in reversed(range(len(widths)))
         )
         self.basis = _initialised(nn.Conv2d(widths[0], widths[0], _BASE, groups=widths[0], bias=False))
-        dim = config.embedding_dim if classes else 1
+        dim = (config.embedding_dim or widths[0]) if classes else 1
         self.dense = _initialised(nn.Linear(widths[0], dim, bias=False))
-        self.embedding = _ClassEmbedding(classes, dim, gain=1 / math.sqrt(dim)) if classes else None
+        self.embedding = ClassEmbedding(classes, dim, std=(classes * dim) ** -0.5) if classes else None
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
@@ -96,22 +99,6 @@ class R3ganDiscriminator(nn.Module):
         if self.embedding is not None:
             judged = (judged * self.embedding(condition)).sum(dim=1, keepdim=True)
         return DOut(logits=judged)
-
-
-class _ClassEmbedding(nn.Module):
-    """A vector for each class, [N, dim]."""
-
-    def __init__(self, classes: int, dim: int, gain: float = 1.0) -> None:
-        super().__init__()
-        self.dense = _initialised(nn.Linear(classes, dim, bias=False), gain)
-
-    def forward(self, condition: Condition) -> Tensor:
-        """See the class."""
-        if condition.labels is None:
-            raise ValueError("a network with classes was given no labels")
-        chosen = one_hot(condition.labels, self.dense.in_features).to(self.dense.weight.dtype)
-        embedded: Tensor = self.dense(chosen)
-        return embedded
 
 
 class _Block(nn.Module):

@@ -22,9 +22,14 @@ class ObjectiveConfig(Section):
         "not count (as R3GAN's code has it), or the discriminator's last one",
     )
 
+    @property
+    def paired(self) -> bool:
+        """Whether each generated image is compared with a real one, in the steps of both players."""
+        return self.kind == "relativistic"
+
     @model_validator(mode="after")
     def _only_pairs_need_reals(self) -> ObjectiveConfig:
-        if self.g_reals != "own" and self.kind != "relativistic":
+        if self.g_reals != "own" and not self.paired:
             raise ValueError("objective.g_reals goes with objective.kind=relativistic")
         return self
 

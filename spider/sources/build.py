@@ -6,6 +6,7 @@ import torch
 
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
+from spider.conditions.build import restored_conditions
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import FrozenGenerator
 from spider.inputs import at_key, find_source, note_places
@@ -86,6 +87,7 @@ def open_generator(
         shape = (channels, height, width)
         weights = snapshot.tensors["generator_ema"]
         [stored] = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+        conditions = restored_conditions(config.condition, snapshot.state.get("condition"))
         fed, trained_on = (str(snapshot.state["inputs"][what]) for what in ("source", "data"))
     dtype = torch.promote_types(stored, dtype)
     source = build_source(config.source, shape, device, dtype)
@@ -93,11 +95,11 @@ def open_generator(
         raise (SpiderError if source_place is None else SpiderUsageError)(
             f"{run}: the run was fed {fed}, and its source now is {source.identity}"
         )
-    module = build_generator(config.generator, source, shape, World.single(device), config.seed)
+    module = build_generator(config.generator, source, shape, World.single(device), config.seed, conditions.shape)
     with fitting(f"checkpoint {ref.path} does not fit its run"):
         require_tensors(weights, module.to(stored).state_dict(), "generator_ema")
     module.load_state_dict(weights)
-    generator = FrozenGenerator(module, source, shape, device, training=trained_on)
+    generator = FrozenGenerator(module, source, conditions, shape, device, training=trained_on)
     if source_place is not None and (world is None or world.is_main):
         note_places(ref.directory, named, inputs)
     module.to(dtype)  # after the digest, which is that of the weights as they were saved

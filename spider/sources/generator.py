@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,10 @@ from spider.sources.image_source import ImageSource
 
 
 class Generator(ImageSource):
-    """G1(s) at the target's size and channels, plus noise; s from the source that G1 was trained on. Any depth."""
+    """G1(s) at the target's size and channels, plus noise; s from the source that G1 was trained on. Any depth.
+
+    Where G1 was told classes, each input has one, drawn apart from the target's.
+    """
 
     def __init__(self, config: GeneratorConfig, stage: FrozenGenerator, target_shape: tuple[int, int, int]) -> None:
         self.depth: int = 1 + getattr(stage.source, "depth", 0)
@@ -29,8 +33,16 @@ class Generator(ImageSource):
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
-        inputs, noises = self.stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
-        return (self.adapt(self.stage(each)) + noise for each, noise in zip(inputs, noises, strict=False))
+        stage, stream = self.stage, f"train.source.condition{self.depth}"
+        told = (
+            stage.conditions.drawn(seed, stream, slots.at(start), stage.device)
+            for start in count(position, slots.batch)
+        )
+        inputs, noises = stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
+        return (
+            self.adapt(stage(each, condition)) + noise
+            for each, condition, noise in zip(inputs, told, noises, strict=False)
+        )
 
     @property
     def identity(self) -> str:

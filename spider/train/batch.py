@@ -26,17 +26,18 @@ class Address:
 
         On the batch's device, or on the CPU if `host`: the same numbers.
         """
-        return draws.normal(self.seed, self._stream(use), self.positions, shape, self._device(host))
+        return draws.normal(self.seed, self.stream(use), self.positions, shape, self._device(host))
 
     def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
         """Uniform draws in [0, 1), as above."""
-        return draws.uniform(self.seed, self._stream(use), self.positions, shape, self._device(host))
+        return draws.uniform(self.seed, self.stream(use), self.positions, shape, self._device(host))
+
+    def stream(self, use: str) -> str:
+        """The name of the draws for a use."""
+        return f"train.{self.phase}.{use}"
 
     def _device(self, host: bool) -> torch.device:
         return torch.device("cpu") if host else self.device
-
-    def _stream(self, use: str) -> str:
-        return f"train.{self.phase}.{use}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class PhaseBatch:
     at: Address
     images: int  # on the clock
     source: Tensor  # [n, *source.shape]
-    condition: Condition
+    fake_condition: Condition  # of what the generator makes of `source`
+    real_condition: Condition
     real: Tensor | None = None  # [n, C, H, W], -1 to 1
     fake: Tensor | None = None  # the generator's answer to `source`, where the phase takes it as given
 
@@ -63,7 +65,8 @@ class PhaseBatch:
                 at=replace(self.at, positions=self.at.positions[m::parts]),
                 images=self.images,
                 source=self.source[m::parts],
-                condition=Condition(part(self.condition.labels, m)),
+                fake_condition=self.fake_condition.part(m, parts),
+                real_condition=self.real_condition.part(m, parts),
                 real=part(self.real, m),
             )
             for m in range(parts)

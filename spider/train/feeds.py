@@ -1,5 +1,8 @@
 """The two endless streams that phases draw from, real images and the generator's source, and where each stands.
 
+Conditions travel with what they belong to: those of real images come with the images, those of generated ones are drawn
+when the source is, or are those of the real images in the same slots.
+
 A phase that draws its own batch takes the next one of the stream. So the position of a stream at an iteration is the
 number of batches that all earlier phases took, which follows from the plan and the iteration alone.
 """
@@ -17,6 +20,7 @@ from shards.dataset import ShardDataset
 from shards.order import Slots
 from shards.stream import Batch, BatchStream
 from spider import draws
+from spider.conditions.conditions import Conditions
 from spider.config.schema import Config
 from spider.images import to_float
 from spider.networks.outputs import Condition
@@ -47,6 +51,7 @@ class Feeds:
         world: World,
         dataset: ShardDataset,
         source: Source,
+        conditions: Conditions,
         phases: Sequence[Phase],
         compute: Compute,
     ) -> None:
@@ -54,40 +59,49 @@ class Feeds:
         self.world = world
         self.dataset = dataset
         self.source = source
+        self.conditions = conditions
         self.phases = phases
         self.compute = compute
         self.slots = Slots(config.batch, world.rank, world.size)
         self.waits = Waits()
         self._streams: tuple[Iterator[Batch], Iterator[Tensor]] | None = None
-        self._last_real: Tensor | None = None
-        self._last_source: Tensor | None = None
+        self._last_real: tuple[Tensor, Condition] | None = None
+        self._last_source: tuple[Tensor, Condition] | None = None
 
     def draw(self, phase: Phase, step: int, turn: int) -> list[PhaseBatch]:
         """The micro-batches of a phase: its step number `turn` in iteration `step`. Iterations come in order."""
         real_stream, source_stream = self._streams = self._streams or self._open(step)
         if phase.reals == "own":  # before the source: reading processes are forked best while no thread works
             self._last_real = self._next_real(real_stream)
-        if phase.source == "own":
-            self._last_source = self._next_source(source_stream)
-        assert self._last_source is not None
+        real, real_condition = (None, Condition()) if phase.reals == "none" else _drawn(self._last_real)
         first = (phase.steps_before(step) + turn) * self.slots.batch
+        at = Address(self.config.seed, phase.name, self.slots.at(first), self.world.device)
+        if phase.source == "own":
+            fake_condition = real_condition if self.conditions.paired else self._drawn_condition(at)
+            self._last_source = self._next_source(source_stream), fake_condition
+        source, fake_condition = _drawn(self._last_source)
         return PhaseBatch(
-            at=Address(self.config.seed, phase.name, self.slots.at(first), self.world.device),
+            at=at,
             images=step * self.slots.batch,
-            source=self._last_source,
-            condition=Condition(),
-            real=None if phase.reals == "none" else self._last_real,
+            source=source,
+            fake_condition=fake_condition,
+            real_condition=real_condition,
+            real=real,
         ).split(self.config.accumulation)
 
     def close(self) -> None:
         """Let go of the threads and processes that read ahead. The next draw opens them where they have to stand."""
         self._streams = None
 
-    def _next_real(self, stream: Iterator[Batch]) -> Tensor:
+    def _drawn_condition(self, at: Address) -> Condition:
+        return self.conditions.drawn(at.seed, at.stream("condition"), at.positions, at.device)
+
+    def _next_real(self, stream: Iterator[Batch]) -> tuple[Tensor, Condition]:
         batch = next(stream)
         self.waits.seconds += batch.wait_s
         images = batch.images.to(self.world.device, non_blocking=True)
-        return self.compute.laid_out(to_float(images, self.compute.dtype))
+        real = self.compute.laid_out(to_float(images, self.compute.dtype))
+        return real, self.conditions.of_reals(batch, self.world.device)
 
     def _next_source(self, stream: Iterator[Tensor]) -> Tensor:
         started = time.perf_counter()
@@ -97,13 +111,14 @@ class Feeds:
 
     def _open(self, step: int) -> tuple[Iterator[Batch], Iterator[Tensor]]:
         config, slots = self.config, self.slots
+        seed = draws.torch_seed(config.seed, "train.real")
         reals = BatchStream(
             self.dataset,
-            seed=draws.torch_seed(config.seed, "train.real"),
+            seed=seed,
             global_batch=slots.batch,
             rank=slots.rank,
             world=slots.world,
-            order=config.data.order,
+            order=self.conditions.order(self.dataset, config.data.order, seed, slots.batch),
             mirror=config.data.mirror,
             workers=config.data.workers,
             pin=self.world.device.type == "cuda",
@@ -113,3 +128,9 @@ class Feeds:
             for what in ("reals", "source")
         }
         return iter(reals.batches(taken["reals"])), self.source.feed(config.seed, slots, taken["source"])
+
+
+def _drawn(batch: tuple[Tensor, Condition] | None) -> tuple[Tensor, Condition]:
+    """A batch that an earlier phase of the plan has drawn, if not this one."""
+    assert batch is not None
+    return batch

@@ -129,6 +129,8 @@ def _loop(
         except Stopped:
             return False
 
+    for remark in trainer.remarks:
+        record.say(f"warning: {remark}")
     if trainer.images:
         record.say(f"going on from {trainer.images / 1000:g} kimg")
     else:

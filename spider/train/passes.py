@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spider.augment.augmentation import Augmentation
 from spider.config.schedule import largest, value_at
-from spider.networks.outputs import DOut, GOut
+from spider.networks.outputs import Condition, DOut, GOut
 from spider.objectives.config import PenaltiesConfig
 from spider.objectives.objective import Objective
 from spider.objectives.penalties import slope_excess, squared_gradient
@@ -38,7 +38,7 @@ class Maker:
     def __call__(self, batch: PhaseBatch) -> GOut:
         """The generator's output for `batch.source`, through which gradients flow."""
         with self.autocast():
-            return cast(GOut, self.generator.first_order(batch.source, batch.condition))
+            return cast(GOut, self.generator.first_order(batch.source, batch.fake_condition))
 
     @torch.no_grad()
     def given(self, batch: PhaseBatch) -> Tensor:
@@ -74,22 +74,23 @@ class Critic:
         self.augmentations = augmentations
         self.autocast = autocast
 
-    def __call__(self, images: Tensor, batch: PhaseBatch, use: str) -> DOut:
+    def __call__(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable once. Logits are float32 at least.
 
         Args:
             images: [n, C, H, W].
+            condition: theirs.
             batch: the micro-batch that they belong to.
             use: what for, within the phase: two uses are augmented by different draws.
         """
         images = self._augmented(images, batch, use)
         with self.autocast():
-            logits = cast(DOut, self.discriminator.first_order(images, batch.condition)).logits
+            logits = cast(DOut, self.discriminator.first_order(images, condition)).logits
         return DOut(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
-    def twice(self, images: Tensor, batch: PhaseBatch, use: str) -> DOut:
+    def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
-        return cast(DOut, self.discriminator.module(self._augmented(images, batch, use), batch.condition))
+        return cast(DOut, self.discriminator.module(self._augmented(images, batch, use), condition))
 
     def _augmented(self, images: Tensor, batch: PhaseBatch, use: str) -> Tensor:
         if self.augmentations:  # a generator under autocast gives half precision, too coarse for the places of a warp
@@ -108,8 +109,8 @@ class DiscriminatorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        real = self.critic(given(batch.real), batch, "real")
-        fake = self.critic(given(batch.fake), batch, "fake")
+        real = self.critic(given(batch.real), batch.real_condition, batch, "real")
+        fake = self.critic(given(batch.fake), batch.fake_condition, batch, "fake")
         real_realness, fake_realness = self.objective.realness(real, fake)
         return Outcome(
             [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()],
@@ -134,20 +135,21 @@ class DiscriminatorPenalty:
         """See Pass."""
         settings, gain = self.settings, self.gain
 
-        def logits(use: str) -> Callable[[Tensor], Tensor]:
-            return lambda images: self.critic.twice(images, batch, use).logits
+        def logits(use: str, condition: Condition) -> Callable[[Tensor], Tensor]:
+            return lambda images: self.critic.twice(images, condition, batch, use).logits
 
         terms = []
         if largest(settings.r1_gamma):
-            r1 = squared_gradient(logits("r1"), given(batch.real))
+            r1 = squared_gradient(logits("r1", batch.real_condition), given(batch.real))
             terms.append(Term("penalty/r1", r1, coefficient=gain * value_at(settings.r1_gamma, batch.images) / 2))
         if largest(settings.r2_gamma):
-            r2 = squared_gradient(logits("r2"), given(batch.fake))
+            r2 = squared_gradient(logits("r2", batch.fake_condition), given(batch.fake))
             terms.append(Term("penalty/r2", r2, coefficient=gain * value_at(settings.r2_gamma, batch.images) / 2))
         if settings.gp_weight:
             real, fake = given(batch.real), given(batch.fake)
             mix = batch.at.uniform("gp.mix", ()).to(real.dtype)
-            gp = slope_excess(logits("gp"), real, fake, mix)
+            # What lies between two images is judged as being of the real one's class
+            gp = slope_excess(logits("gp", batch.real_condition), real, fake, mix)
             terms.append(Term("penalty/gp", gp, coefficient=gain * settings.gp_weight))
         return Outcome(terms)
 
@@ -162,8 +164,9 @@ class GeneratorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        fake = self.critic(self.maker(batch).images, batch, "fake")
-        real = self.critic(given(batch.real), batch, "real") if self.objective.paired else None
+        fake = self.critic(self.maker(batch).images, batch.fake_condition, batch, "fake")
+        paired = self.objective.paired
+        real = self.critic(given(batch.real), batch.real_condition, batch, "real") if paired else None
         scores = self.objective.score(fake).detach().flatten(1).mean(1)
         terms = [Term("loss/g", self.objective.generator(fake, real), scores=scores)]
         penalty = self.maker.penalty()

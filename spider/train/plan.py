@@ -14,6 +14,7 @@ from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
 from spider.method import Method
 from spider.networks.build import build_discriminator, build_generator
+from spider.networks.outputs import ConditionShape
 from spider.objectives.build import build_objective
 from spider.overfit.controller import OverfitController
 from spider.selection.select import Selection
@@ -50,13 +51,19 @@ class Plan:
 
 
 def build_plan(
-    config: Config, world: World, source: Source, image_shape: tuple[int, int, int], compute: Compute
+    config: Config,
+    world: World,
+    source: Source,
+    image_shape: tuple[int, int, int],
+    told: ConditionShape,
+    compute: Compute,
 ) -> Plan:
     """The players and phases that a configuration describes.
 
     Args:
         source: what the generator is fed.
         image_shape: (C, H, W) of the images to learn.
+        told: what the networks are told of every image.
         compute: on the world's device.
     """
     penalties = config.penalties
@@ -67,8 +74,8 @@ def build_plan(
     def player(name: str, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
         return _player(name, module, optimizer, own_interval, config, compute, world)
 
-    generator = build_generator(config.generator, source, image_shape, world, config.seed)
-    discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed)
+    generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
+    discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     g_player = player("generator", generator, config.g_optimizer, None)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 

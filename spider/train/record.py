@@ -22,7 +22,8 @@ An evaluation that is due may be abandoned for a stop. Then the checkpoint knows
 its clock by whoever goes on.
 
 samples/reals.png is a draw of training images. In the other grids every image bears its number: the one called seed 7
-in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes.
+in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes. With classes each has a row, and in the row of
+`cat` it is what `spider generate RUN@120 --class cat --seeds 7` writes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from shards.files import naming
 from spider import draws
 from spider.config.schema import Config
 from spider.files import finite
-from spider.generate import SEED, caption
+from spider.generate import grid_of_samples
 from spider.grids import sample_grid, write_png
 from spider.images import to_float
 from spider.records import is_checkpoint_name
@@ -205,9 +206,7 @@ class Recorder:
         return row
 
     def _write_samples(self) -> npt.NDArray[np.uint8]:
-        generator, numbers = self.trainer.frozen(), range(self.config.log.samples)
-        images, sources = generator.with_sources(SEED, numbers)
-        pixels = sample_grid(images, sources, captions=[caption(number) for number in numbers])
+        pixels = grid_of_samples(self.trainer.frozen(), self.config.log.samples)
         write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
         return pixels
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cluster.checkpoint import Snapshot
 from cluster.world import World
+from spider.conditions.build import build_conditions
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
@@ -39,10 +40,12 @@ class Trainer:
         self.image_shape = (index.channels, index.height, index.width)
         compute = Compute(config.compute, world.device)
         self.source = build_source(config.source, self.image_shape, world.device, compute.dtype)
-        self.plan = plan = build_plan(config, world, self.source, self.image_shape, compute)
+        paired = config.objective.paired
+        self.conditions = build_conditions(config.condition, self.dataset, paired_objective=paired)
+        self.plan = plan = build_plan(config, world, self.source, self.image_shape, self.conditions.shape, compute)
         self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
-        self.feeds = Feeds(config, world, self.dataset, self.source, plan.phases, compute)
+        self.feeds = Feeds(config, world, self.dataset, self.source, self.conditions, plan.phases, compute)
         buffers = [*self.generator.module.buffers(), *self.discriminator.module.buffers()]
         self.stepper = Stepper(config, world, buffers, plan.selection, plan.guard)
 
@@ -57,6 +60,11 @@ class Trainer:
     def warnings(self) -> list[str]:
         """What the last iteration had to say."""
         return self.stepper.warnings
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the person who trains should know of what is learnt."""
+        return self.conditions.remarks
 
     def iterate(self) -> None:
         """One iteration: every phase that is due takes its steps, and the clock moves by the batch."""
@@ -81,7 +89,12 @@ class Trainer:
     def frozen(self) -> FrozenGenerator:
         """The averaged generator as it is now."""
         return FrozenGenerator(
-            self.ema.module, self.source, self.image_shape, self.world.device, training=self.dataset.fingerprint
+            self.ema.module,
+            self.source,
+            self.conditions,
+            self.image_shape,
+            self.world.device,
+            training=self.dataset.fingerprint,
         )
 
     def _inputs(self) -> dict[str, str]:
@@ -105,6 +118,7 @@ class Trainer:
                 "images": self.images,
                 "image_shape": list(self.image_shape),
                 "inputs": self._inputs(),
+                "condition": self.conditions.state(),
                 "g_optimizer": g_state,
                 "d_optimizer": d_state,
                 **{name: method.state() for name, method in self.plan.methods.items()},

@@ -25,7 +25,7 @@ IN_BLOCK = {
     "LinearLayer.Layer.weight": "change.weight",
 }
 ELSEWHERE = {
-    "EmbeddingLayer.weight": "embedding.dense.weight",
+    "EmbeddingLayer.weight": "embedding.weight",
     "ExtractionLayer.Layer.weight": "from_image.weight",
     "AggregationLayer.Layer.weight": "to_image.weight",
 }
@@ -50,7 +50,8 @@ def weights(role):
         if player != role:
             continue
         if there in ELSEWHERE:
-            found[ELSEWHERE[there]] = tensor
+            # The authors multiply a matrix [dim, classes] by a class as a unit vector
+            found[ELSEWHERE[there]] = tensor.T if "Embedding" in there else tensor
             continue
         _, stage, _, layer, rest = there.split(".", 4)
         if rest in AT_4_PX:

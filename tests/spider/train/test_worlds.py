@@ -60,6 +60,14 @@ METHODS = {
         "augment=[{kind: mirror}, {kind: ada, control: {p_start: 0.5, rise_kimg: 0.3}}, {kind: diffaugment}]",
         "penalties.r2_gamma=1",
     ],
+    "classes": ["condition.kind=class", "condition.sampler=balanced", "condition.temperature=2", "d_steps=2"],
+    "paired-classes": [
+        "condition.kind=class",
+        "objective.kind=relativistic",
+        "penalties.r2_gamma=1",
+        "penalties.phase=own",
+        "penalties.interval_steps=2",
+    ],
     "own-r1-r2": ["penalties.phase=own", "penalties.interval_steps=4", "penalties.r2_gamma=0.5", "data.mirror=true"],
     "apa": [
         "augment=[{kind: apa, control: {p_start: 0.5, rise_kimg: 0.3}}]",

@@ -1,0 +1,31 @@
+"""From settings to conditions: of a dataset that is there, or as a checkpoint tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shards.dataset import ShardDataset
+from spider.conditions.classes import Classes
+from spider.conditions.conditions import Conditions
+from spider.conditions.config import ClassConditionConfig, ConditionConfig
+from spider.conditions.none import NoConditions
+
+
+def build_conditions(config: ConditionConfig, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
+    """The conditions that the settings name, for the images to learn.
+
+    Args:
+        paired_objective: whether the objective compares each generated image with a real one.
+
+    Raises:
+        SpiderUsageError: the images have no such conditions.
+    """
+    if not isinstance(config, ClassConditionConfig):
+        return NoConditions()
+    paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
+    return Classes.of(config, dataset, paired=paired)
+
+
+def restored_conditions(config: ConditionConfig, state: Any) -> Conditions:
+    """The conditions of a finished generator. Raises UnreadableError or ValueError if `state` is none of theirs."""
+    return Classes.of_state(config, state) if isinstance(config, ClassConditionConfig) else NoConditions()
