@@ -77,6 +77,11 @@ class ShardDataset:
         """Identifies keys, labels, pixels and their order: equal fingerprints, equal images."""
         return self.index.fingerprint
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of the classes by number; empty if the images have none."""
+        return self.index.classes
+
     def __len__(self) -> int:
         return self.index.count
 

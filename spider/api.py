@@ -449,7 +449,7 @@ def generate(
     *,
     seeds: str | Sequence[int] | None = None,
     out: str | Path | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str | int] = (),
     source_images: Sequence[str | Path] = (),
     grid: str | Path | None = None,
     source: str | Path | None = None,
@@ -458,6 +458,7 @@ def generate(
 
     Args:
         seeds: numbers of the images, each written once; None: 0-99, or 0 with `source_images`.
+        classes: names or numbers of the classes to make of each, in place of the one that it has.
         source: where the images or the run that feed it lie now, if they have moved. The run notes it.
     """
     from spider.run import resolve
@@ -469,7 +470,7 @@ def generate(
     from spider.sources.build import open_generator
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
-    return generate(generator, numbers, out=out, classes=classes, source_images=source_images, grid=grid)
+    return generate(generator, numbers, out=out, classes=[*map(str, classes)], source_images=source_images, grid=grid)
 
 
 @plain_arguments()
@@ -481,7 +482,7 @@ def interpolate(
     space: Space | None = None,
     stage: int | None = None,
     seeds: str | Sequence[int] = (0, 1, 2, 3),
-    classes: Sequence[str] = (),
+    classes: Sequence[str | int] = (),
     steps: int = 8,
     blend: Blend | None = None,
     source: str | Path | None = None,
@@ -497,7 +498,14 @@ def interpolate(
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
     return interpolate(
-        generator, out, space=space, stage=stage, numbers=numbers, classes=classes, steps=steps, blend=blend
+        generator,
+        out,
+        space=space,
+        stage=stage,
+        numbers=numbers,
+        classes=[*map(str, classes)],
+        steps=steps,
+        blend=blend,
     )
 
 

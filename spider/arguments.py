@@ -180,6 +180,11 @@ def names(name: str, value: Any) -> list[str]:
     return [text(name, each) for each in _items(name, value, "a text such as fid,kid, or a list of texts")]
 
 
+def class_name(name: str, value: Any) -> str:
+    """A class by its name or number."""
+    return text(name, value) if isinstance(value, str) else str(whole(0)(name, value))
+
+
 def orders(name: str, value: Any) -> list[Any]:
     """Kernel orders: `-1,0 log`, or numbers, texts and kernels in a list. Which there are, `parse_kernel` knows."""
     if isinstance(value, str):
@@ -260,6 +265,7 @@ _KINDS: dict[str, Kind] = {
     "cache": place,
     "channels": whole(1, 3),
     "count": whole(1, MAX_IMAGES),
+    "classes": list_of(class_name, "the name or number of a class, or a list of them"),
     "config": place,
     "crop": text,
     "data": place,

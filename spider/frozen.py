@@ -11,7 +11,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spider.conditions.conditions import Conditions
@@ -106,6 +108,16 @@ class GeneratedImages:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the classes by number; empty if the generator is told none."""
+        return self.generator.conditions.names
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every image, int64 [count], -1 where there is none."""
+        labels = self.generator.conditions.at(self.seed, range(self.count), torch.device("cpu")).labels
+        return np.full(self.count, -1) if labels is None else labels.numpy()
 
     def batch(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, C, H, W] on the CPU."""

@@ -142,7 +142,7 @@ def _parts(
 ) -> Iterator[_Part]:
     for label in labels or (None,):
         if source_images:
-            yield from _from_files(generator, numbers, label, source_images)
+            yield from _from_files(generator, numbers, source_images, label)
         else:
             yield from _numbered(generator, numbers, label)
 
@@ -197,7 +197,7 @@ def _prefix(label: int | None) -> str:
 
 
 def _from_files(
-    generator: FrozenGenerator, numbers: Sequence[int], label: int | None, files: Sequence[str | Path]
+    generator: FrozenGenerator, numbers: Sequence[int], files: Sequence[str | Path], label: int | None = None
 ) -> Iterator[_Part]:
     source = generator.source
     if not isinstance(source, ImageSource):

@@ -102,7 +102,7 @@ def interpolate(
     blend = _blend(chain[stage - 1], space, blend)
     weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
     told = _classes(generator, list(numbers), classes)
-    parts = _run(chain[stage - 1 :], list(numbers), told, weights, blend)
+    parts = _run(chain[stage - 1 :], list(numbers), weights, blend, told)
     if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
     else:
@@ -197,14 +197,14 @@ def _loop_weights(count: int, steps: int) -> Tensor:
 
 
 def _run(
-    chain: Sequence[FrozenGenerator], numbers: list[int], told: Condition, weights: Tensor, blend: Blend
+    chain: Sequence[FrozenGenerator], numbers: list[int], weights: Tensor, blend: Blend, told: Condition
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Blocks of images float [n, C, H, W] of the last stage, each with the images fed to it.
 
     Args:
         chain: the stages from the one on at whose input is blended.
-        told: the last stage, of each input.
         weights: [F, M], M the number of inputs.
+        told: what the last stage is told of each input.
     """
     first, device = chain[0].source, chain[0].device
     corners = first.images_at(SEED, numbers) if isinstance(first, ImageSource) else first.at(SEED, numbers)

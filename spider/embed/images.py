@@ -7,8 +7,9 @@ same image. Metrics, neighbour search and the feature cache know nothing else ab
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +37,33 @@ class NumberedImages(Protocol):
         """Images start .. stop - 1 as uint8 [stop - start, C, H, W], C 1 or 3."""
 
 
+@runtime_checkable
+class LabelledImages(NumberedImages, Protocol):
+    """Images that may have classes."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the classes by number; empty if there are none."""
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every image, int64 [len], -1 where there is none."""
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """The classes of some images: their names by number, and the number of every image, -1 where there is none."""
+
+    names: list[str]
+    labels: NDArray[np.int64]
+
+
+def classes_of(images: NumberedImages) -> ClassLabels:
+    """The classes of images; no names if they have none."""
+    if not isinstance(images, LabelledImages) or not images.class_names:
+        return ClassLabels([], np.full(len(images), -1))
+    return ClassLabels(images.class_names, images.labels())
+
+
 class DrawnImages:
     """`count` of the images, drawn by `seed` without replacement, in their order. The same draw is the same images."""
 
@@ -56,6 +84,16 @@ class DrawnImages:
     def _numbers(self) -> NDArray[np.int64]:
         rng = draws.generator(self._seed, "embed.drawn")
         return np.sort(rng.permutation(len(self._images))[: self._count])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the images that these are drawn from."""
+        return classes_of(self._images).names
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every drawn image."""
+        drawn: NDArray[np.int64] = classes_of(self._images).labels[self._numbers]
+        return drawn
 
     def close(self) -> None:
         """Close the files of the images that these are drawn from, if they have any."""

@@ -19,6 +19,7 @@ from spider.embed.features import extract_features, extract_features_and_logits
 from spider.embed.images import NumberedImages
 from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
+from spider.metrics.by_class import ClassPairs
 from spider.metrics.protocols import protocol_for
 from spider.metrics.registry import METRICS, Comparison, Metric, metrics_named
 from spider.metrics.results import MetricResult
@@ -61,7 +62,8 @@ def evaluate_images(
         heartbeat: called on all ranks every few seconds, at the same places; what it raises ends the evaluation.
 
     Raises:
-        SpiderUsageError: an unknown metric or protocol, one that the embedding cannot serve, too few images for it.
+        SpiderUsageError: an unknown metric or protocol, one that the embedding cannot serve, too few images for it,
+            images without classes for one that needs them.
         SpiderError: an image has features that are not finite.
     """
     chosen = metrics_named(list(metrics), embedding)
@@ -74,6 +76,8 @@ def evaluate_images(
     if not any(metric.needs_training for metric in chosen):
         training = None
 
+    needs_classes = any(metric.needs_classes for metric in chosen)
+    classes = ClassPairs.of(samples, count, reference) if needs_classes else None
     comparison = Comparison(
         *_samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat),
         reference=_features(reference, embedding, world, cache, progress, heartbeat),
@@ -83,6 +87,7 @@ def evaluate_images(
         world=world,
         progress=progress,
         heartbeat=heartbeat,
+        classes=classes,
     )
     sets = {"samples": (samples, count), "reference": (reference, len(reference))}
     if training is not None:

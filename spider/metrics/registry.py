@@ -17,6 +17,7 @@ from spider.embed.cache import Features
 from spider.embed.embedding import Embedding
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
+from spider.metrics.by_class import LEAST, ClassPairs, distances_by_class
 from spider.metrics.frechet import frechet_distance, too_few_images
 from spider.metrics.inception_score import inception_score
 from spider.metrics.kid import kid, kid_full
@@ -42,6 +43,7 @@ class Comparison:
         logits: float32 [N, classes] of the samples, where a metric needs them.
         reference: float32 [M, d].
         training: float32 [K, d], of the generator's training images; None: the reference is they.
+        classes: of samples and reference, where a metric needs them.
     """
 
     samples: Features
@@ -53,6 +55,7 @@ class Comparison:
     world: World
     progress: bool = False
     heartbeat: Heartbeat = silent
+    classes: ClassPairs | None = None
 
     @cached_property
     def manifolds(self) -> dict[Neighbourhood, Manifolds]:
@@ -113,6 +116,7 @@ class Metric:
         about: one line for `--help`.
         elsewhere: its name under another embedding, where that is not `label`; the embedding's name is added to it.
         needs_logits: whether the embedding must classify.
+        needs_classes: whether samples and reference must have classes.
         needs_training: whether it looks at the generator's training images.
         better: which way is better, where a checkpoint can be chosen by it.
     """
@@ -123,6 +127,7 @@ class Metric:
     score: Callable[[Comparison], Score]
     elsewhere: str | None = None
     needs_logits: bool = False
+    needs_classes: bool = False
     needs_training: bool = False
     better: Literal["lower", "higher"] | None = None
 
@@ -142,6 +147,25 @@ def _fid(c: Comparison) -> Score:
     found = [(name, too_few_images(len(features), dim)) for name, features in sets.items()]
     return Score(
         distance, protocol={"ddof": ddof}, warnings=[f"{name}: {warning}" for name, warning in found if warning]
+    )
+
+
+def _fid_class(c: Comparison) -> Score:
+    assert c.classes is not None
+    ddof = c.protocol.ddof
+    rows = distances_by_class(c.samples, c.reference, c.classes, c.world, ddof=ddof, heartbeat=c.heartbeat)
+    values = [row["value"] for row in rows if row["value"] is not None]
+    few = [row["class"] for row in rows if row["value"] is None]
+    warnings = [f"of {len(few)} of {len(rows)} classes a set has fewer than {LEAST} images: {few[0]}"] if few else []
+    smallest = min((min(row["samples"], row["reference"]) for row in rows if row["value"] is not None), default=0)
+    biased = too_few_images(smallest, c.samples.shape[1]) if values else None
+    return Score(
+        float(np.mean(values)) if values else math.nan,
+        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        std_over=f"{len(values)} classes" if len(values) > 1 else None,
+        protocol={"ddof": ddof, "least_images": LEAST},
+        warnings=[*warnings, *([f"the smallest class: {biased}"] if biased else [])],
+        details={"classes": rows},
     )
 
 
@@ -295,6 +319,15 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("fid", "FID", "Fréchet distance; 0 is best", _fid, elsewhere="FD", better="lower"),
+        Metric(
+            "fid_class",
+            "FID by class",
+            "mean over classes of the Fréchet distance of each; 0 is best",
+            _fid_class,
+            elsewhere="FD by class",
+            needs_classes=True,
+            better="lower",
+        ),
         Metric(
             "kid",
             "KID",

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from spider.errors import SpiderError
 from spider.files import finite, write_text
+from spider.metrics.by_class import class_lines
 from spider.tables import aligned
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
@@ -169,7 +170,10 @@ def table(results: Sequence[MetricResult]) -> str:
         spread, what = _spread(summary, alone)
         rows.append((summary.label, _number(summary.mean), _number(spread), what))
     warnings = [f"! {summary.label}: {text}" for summary in summarise(results) for text in summary.warnings]
-    return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings])
+    by_class = [result.details["classes"] for result in results if "classes" in result.details]
+    header = ("class", "value", "samples", "reference")
+    classes = ["", aligned([header, *class_lines(by_class)])] if by_class else []
+    return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings, *classes])
 
 
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:

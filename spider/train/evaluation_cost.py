@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from shards.dataset import ShardDataset
 from spider.embed.cache import Features
 from spider.embed.features import BLOCK, extract_features, extract_features_and_logits
 from spider.embed.images import DrawnImages
+from spider.metrics.by_class import ClassPairs
 from spider.metrics.protocols import protocol_for
 from spider.metrics.registry import Comparison, metrics_named
 from spider.run import RunDirectory
@@ -80,6 +82,7 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
         protocol=protocol_for(embedding, settings.protocol),
         seed=settings.seed,
         world=trainer.world,
+        classes=_classes(trainer, reference) if any(metric.needs_classes for metric in metrics) else None,
     )
     _, metrics_sec = _timed(trainer, lambda: [metric.score(comparison) for metric in metrics])
     end = -(-round(config.kimg * 1000) // config.batch) * config.batch
@@ -91,6 +94,11 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
         images_measured=len(samples),
         images=settings.count,
     )
+
+
+def _classes(trainer: Trainer, reference: ShardDataset) -> ClassPairs:
+    count = trainer.config.evaluate.count
+    return ClassPairs.of(trainer.frozen().numbered("samples", trainer.config.evaluate.seed, count), count, reference)
 
 
 def _as_many(features: Features, count: int) -> Features:

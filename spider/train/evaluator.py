@@ -18,6 +18,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.evaluation import open_embedding, size_notes
 from spider.files import cache_directory
 from spider.heartbeat import Heartbeat
+from spider.metrics.by_class import require_classes
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.registry import METRICS, metrics_named
@@ -70,10 +71,15 @@ class Evaluator:
         with _at("evaluate.embedding"):
             self.embedding = open_embedding(settings.embedding, settings.protocol, settings.weights, trainer.world)
         with _at("evaluate.metrics"):
-            first = metrics_named(list(settings.metrics), self.embedding)[0]
+            first, *others = metrics_named(list(settings.metrics), self.embedding)
         if first.better is None:
             raise SpiderUsageError(f"evaluate.metrics: {first.name} comes first, and no checkpoint is best by it")
         self.reference = trainer.dataset if settings.reference is None else open_images(settings.reference)
+        if any(metric.needs_classes for metric in (first, *others)):
+            with _at("evaluate.metrics"):
+                require_classes(
+                    {"the generator": trainer.conditions.names, "the reference": self.reference.class_names}
+                )
         self.cache = FeatureCache(cache_directory("features"))
 
     @property

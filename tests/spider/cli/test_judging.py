@@ -16,6 +16,7 @@ from spider.generate import _from_files
 from spider.images import to_uint8
 from spider.interpolate import _grid_weights, _loop_weights, _run, stages
 from spider.sources.build import open_generator
+from spider.networks.outputs import Condition
 from spider.sources.config import GaussianConfig, ImagesConfig
 from spider.sources.gaussian import Gaussian
 from spider.sources.images import Images
@@ -39,8 +40,11 @@ class Bare:
     def __init__(self, source):
         self.source = source
 
-    def __call__(self, fed):
+    def __call__(self, fed, condition):
         return fed
+
+    def condition_at(self, seed, indices):
+        return Condition()
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluate
@@ -156,7 +160,7 @@ def test_the_corners_are_the_images_of_those_numbers(runs, run, stage):
     generator = opened(runs / run)
     numbers = [2, 3, 5, 8]
     blend = "spherical" if stage == 1 and run != "patches" else "linear"
-    blocks = _run(stages(generator)[stage - 1 :], numbers, _grid_weights(4), blend)
+    blocks = _run(stages(generator)[stage - 1 :], numbers, _grid_weights(4), blend, Condition())
     images = torch.cat([made for made, _ in blocks])
     torch.testing.assert_close(images[[0, 3, 12, 15]], generator.images(0, numbers), atol=1e-5, rtol=0)
 
@@ -170,7 +174,10 @@ def test_a_loop_visits_every_input_and_comes_back():
 
 def test_a_spherical_blend_of_normal_vectors_is_normal():
     stage = Bare(Gaussian(GaussianConfig(dim=50_000)))
-    fed = {blend: next(_run([stage], [0, 1, 2, 3], _grid_weights(5), blend))[0] for blend in ("spherical", "linear")}
+    fed = {
+        blend: next(_run([stage], [0, 1, 2, 3], _grid_weights(5), blend, Condition()))[0]
+        for blend in ("spherical", "linear")
+    }
     torch.testing.assert_close(fed["spherical"].std(1), torch.ones(25), atol=0.02, rtol=0)
     assert fed["linear"][12].std() < 0.51  # the middle: half as long as anything drawn
 
@@ -178,7 +185,7 @@ def test_a_spherical_blend_of_normal_vectors_is_normal():
 def test_images_blend_pixel_by_pixel_and_their_noise_keeps_its_deviation(patches):
     config = ImagesConfig(path=str(patches), noise_std=0.25)
     source = Images(config, (3, 64, 64), torch.device("cpu"))
-    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], _grid_weights(3), "linear"))
+    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], _grid_weights(3), "linear", Condition()))
     torch.testing.assert_close(clean[4], source.images_at(0, [0, 1, 2, 3]).mean(0))
     torch.testing.assert_close((fed - clean).flatten(1).std(1), torch.full((9,), 0.25), atol=0.01, rtol=0)
 

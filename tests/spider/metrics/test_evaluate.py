@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +31,9 @@ DIM = 12
 
 
 class Images:
-    """Noise in three grey levels that differ between sets."""
+    """Noise in three grey levels that differ between sets, in two classes by turns."""
+
+    class_names = ("even", "odd")
 
     def __init__(self, name: str, count: int, seed: int, low: int = 0, high: int = 256, channels: int = 3) -> None:
         self.name = name
@@ -45,6 +48,9 @@ class Images:
 
     def batch(self, start: int, stop: int) -> Tensor:
         return self.pixels[start:stop]
+
+    def labels(self) -> NDArray[np.int64]:
+        return np.arange(len(self)) % 2
 
 
 @dataclass

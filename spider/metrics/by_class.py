@@ -1,0 +1,90 @@
+"""The Fréchet distance of each class by itself: a good mean may hide a rare class that was not learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spider.embed.cache import Features
+from spider.embed.images import NumberedImages, classes_of
+from spider.errors import SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
+from spider.metrics.frechet import frechet_distance
+from spider.metrics.moments import moments_of
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+LEAST = 50  # images of a class in each set, to be measured
+_SHOWN = 30  # classes in a table
+
+
+@dataclass(frozen=True)
+class ClassPairs:
+    """The classes of two sets, matched by their names.
+
+    Attributes:
+        names: of all classes of either set.
+        samples, reference: places in `names`, int64 [N] and [M]; -1: none.
+    """
+
+    names: list[str]
+    samples: NDArray[np.int64]
+    reference: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: NumberedImages, count: int, reference: NumberedImages) -> ClassPairs:
+        """Of the first `count` samples and all of the reference. Raises SpiderUsageError: one has no classes."""
+        told = [classes_of(images) for images in (samples, reference)]
+        require_classes({images.name: found.names for images, found in zip((samples, reference), told, strict=True)})
+        names = list(dict.fromkeys(name for found in told for name in found.names))
+        number = {name: place for place, name in enumerate(names)}
+        mine, theirs = (
+            np.array([*(number[name] for name in found.names), -1])[found.labels]  # the last one is that of -1
+            for found in told
+        )
+        return cls(names, mine[:count], theirs)
+
+
+def require_classes(names: Mapping[str, Sequence[str]]) -> None:
+    """Refuse sets without classes. Raises SpiderUsageError that says which."""
+    for who, classes in names.items():
+        if not classes:
+            raise SpiderUsageError(f"metric 'fid_class' needs classes, and {who} has none")
+
+
+def distances_by_class(
+    samples: Features, reference: Features, pairs: ClassPairs, world: World, *, ddof: int, heartbeat: Heartbeat = silent
+) -> list[dict[str, Any]]:
+    """{"class", "value", "samples", "reference"} of every class; value None where a set has fewer than `LEAST` of it.
+
+    Collective. Value is the Fréchet distance, samples and reference are counts of images.
+    """
+    rows = []
+    for number, name in enumerate(pairs.names):
+        heartbeat()
+        sets = samples[pairs.samples == number], reference[pairs.reference == number]
+        value = None
+        if min(map(len, sets)) >= LEAST:
+            moments = [moments_of(features, world, heartbeat=heartbeat) for features in sets]
+            value = frechet_distance(*moments, ddof=ddof, heartbeat=heartbeat)
+        rows.append({"class": name, "value": value, "samples": len(sets[0]), "reference": len(sets[1])})
+    return rows
+
+
+def class_lines(by_seed: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str, str, str]]:
+    """Rows of a table (class, mean over seeds, samples of each, reference), the worst first if there are many."""
+    lines = []
+    for rows in zip(*by_seed, strict=True):
+        values = [row["value"] for row in rows]
+        mean = None if None in values else float(np.mean(values))
+        counts = sorted({row["samples"] for row in rows})
+        samples = f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+        lines.append((rows[0]["class"], mean, samples, f"{rows[0]['reference']:,}"))
+    if len(lines) > _SHOWN:
+        lines = sorted(lines, key=lambda line: -np.inf if line[1] is None else line[1], reverse=True)[:_SHOWN]
+    return [(name, "-" if mean is None else f"{mean:.5g}", *counts) for name, mean, *counts in lines]
