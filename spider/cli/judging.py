@@ -52,7 +52,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="fid, fid_class, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest.",
+            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class.",
         ),
     ] = "fid,kid",
     protocol: Annotated[

@@ -320,15 +320,6 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("fid", "FID", "Fréchet distance; 0 is best", _fid, elsewhere="FD", better="lower"),
         Metric(
-            "fid_class",
-            "FID by class",
-            "mean over classes of the Fréchet distance of each; 0 is best",
-            _fid_class,
-            elsewhere="FD by class",
-            needs_classes=True,
-            better="lower",
-        ),
-        Metric(
             "kid",
             "KID",
             "unbiased kernel distance, about 0 at best, over subsets",
@@ -358,6 +349,15 @@ METRICS: dict[str, Metric] = {
             "distance to the nearest training image over that of images that are no copies; 1 is one law, 0 copies",
             _nearest,
             needs_training=True,
+        ),
+        Metric(
+            "fid_class",
+            "FID by class",
+            "mean over classes of the Fréchet distance of each; 0 is best",
+            _fid_class,
+            elsewhere="FD by class",
+            needs_classes=True,
+            better="lower",
         ),
     )
 }

@@ -24,13 +24,18 @@ class DcganGeneratorConfig(Section):
     layout: Layout = Field("auto", description=_LAYOUT)
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
-    conditioning: Literal["concat", "batch_norm"] = Field(
-        "concat",
+    conditioning: Literal["concat", "batch_norm"] | None = Field(
+        None,
         description="where there are classes: the vector of a class is joined to the input (to an image as channels), "
-        "or each class has its own scales and shifts of the batch normalisation",
+        "or each class has its own scales and shifts of the batch normalisation; null = batch_norm where norm=batch",
     )
-    embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="conditioning=concat: dimensions of a class")
+    embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="dimensions of the vector of a class")
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    @property
+    def joins_the_class(self) -> bool:
+        """Whether the vector of a class is joined to the input."""
+        return self.conditioning == "concat" or (self.conditioning is None and self.norm == "none")
 
     @model_validator(mode="after")
     def _class_norm_needs_norm(self) -> DcganGeneratorConfig:

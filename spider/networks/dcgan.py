@@ -55,7 +55,7 @@ class DcganGenerator(nn.Module):
         layout = _resolve(config.layout, height)
         ups = 2 if layout == "mnist" else _halvings(height)
         base = (_divide(height, ups), _divide(width, ups))
-        joined = told.classes > 0 and config.conditioning == "concat"
+        joined = told.classes > 0 and config.joins_the_class
         blocks = _Blocks(config.norm, world, 0 if joined else told.classes)
         self.embedding = ClassEmbedding(told.classes, config.embedding_dim) if joined else None
         channels_in = input_shape[0] + (config.embedding_dim if joined else 0)

@@ -15,8 +15,8 @@ from spider.frozen import BLOCK
 from spider.generate import _from_files
 from spider.images import to_uint8
 from spider.interpolate import _grid_weights, _loop_weights, _run, stages
-from spider.sources.build import open_generator
 from spider.networks.outputs import Condition
+from spider.sources.build import open_generator
 from spider.sources.config import GaussianConfig, ImagesConfig
 from spider.sources.gaussian import Gaussian
 from spider.sources.images import Images

@@ -31,9 +31,9 @@ DIM = 12
 
 
 class Images:
-    """Noise in three grey levels that differ between sets, in two classes by turns."""
+    """Noise in three grey levels that differ between sets, of two classes, one twice as large."""
 
-    class_names = ("even", "odd")
+    class_names = ("many", "few")
 
     def __init__(self, name: str, count: int, seed: int, low: int = 0, high: int = 256, channels: int = 3) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class Images:
         return self.pixels[start:stop]
 
     def labels(self) -> NDArray[np.int64]:
-        return np.arange(len(self)) % 2
+        return (np.arange(len(self)) % 3 == 2).astype(np.int64)
 
 
 @dataclass

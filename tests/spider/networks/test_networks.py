@@ -11,7 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.networks.build import build_discriminator, build_generator
 from spider.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.networks.norm import GlobalBatchNorm
-from spider.networks.outputs import Condition
+from spider.networks.outputs import Condition, ConditionShape
 from spider.sources.config import GaussianConfig
 from spider.sources.gaussian import Gaussian
 
@@ -113,3 +113,32 @@ def test_batch_norm_in_evaluation_uses_what_it_has_seen():
     x = torch.randn(64, 2, 4, 4) * 2 + 5
     layer(x)
     assert abs(float(layer.eval()(x).detach().mean())) < 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"conditioning": "concat"}, {"norm": "none"}], ids=["norm", "concat", "none"])
+@pytest.mark.parametrize("input_shape", [(10,), (1, 16, 16)], ids=["vectors", "images"])
+def test_both_players_heed_the_class_alone(settings, input_shape):
+    """Equal inputs of two classes differ; an image does not see the classes of the others of its batch."""
+    told, source = ConditionShape(classes=3), Gaussian(GaussianConfig(dim=10))
+    source.shape = input_shape
+    network = build_generator(DcganGeneratorConfig(width=0.05, **settings), source, (1, 16, 16), SINGLE, 0, told)
+    critic = build_discriminator(DcganDiscriminatorConfig(width=0.05), (1, 16, 16), SINGLE, 0, told)
+    for parameter in network.parameters():  # scales and shifts begin alike for all classes
+        torch.nn.init.normal_(parameter)
+    network.eval()
+    inputs, labels = torch.randn(1, *input_shape).expand(3, *input_shape), Condition(torch.tensor([0, 1, 0]))
+    images = network(inputs, labels).images
+    torch.testing.assert_close(images[0], images[2])
+    assert not torch.allclose(images[0], images[1])
+    logits = critic(images[:1].expand(3, -1, -1, -1), labels).logits
+    torch.testing.assert_close(logits[0], logits[2])
+    assert not torch.allclose(logits[0], logits[1])
+
+
+def test_the_discriminators_logit_is_a_projection():
+    """w h + e(y) h + b (Miyato & Koyama 2018), with h what the last layer takes."""
+    critic = build_discriminator(DcganDiscriminatorConfig(width=0.1), (1, 8, 8), SINGLE, 0, ConditionShape(classes=4))
+    images, label = torch.randn(5, 1, 8, 8), 2
+    h, last = critic.layers[:-1](images), critic.layers[-1]
+    expected = h @ (last.weight[0] + critic.embedding.weight[label]) + last.bias
+    torch.testing.assert_close(critic(images, Condition(torch.full((5,), label))).logits[:, 0], expected)

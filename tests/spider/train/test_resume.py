@@ -239,6 +239,14 @@ METHODS = {
         "data.order=shard_local",
         "overfit.rise_kimg=0.2",
     ],
+    "classes": [
+        "condition.kind=class",
+        "condition.sampler=balanced",
+        "condition.temperature=2",
+        "evaluate.metrics=[fid,fid_class]",
+        "d_steps=2",
+    ],
+    "paired-classes": ["condition.kind=class", "objective.kind=relativistic", "penalties.r2_gamma=1"],
     "cascade": ["source.kind=generator", "source.run={stage}", "source.noise_std=0.1"],
 }
 
