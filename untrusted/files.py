@@ -37,9 +37,11 @@ def open_regular(path: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """The content of a file. Raises what `open_regular` raises."""
-    with open_regular(path, max_bytes) as (file, _):
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:  # it has grown meanwhile
+    with open_regular(path, max_bytes) as (file, size):
+        content = file.read(size + 1)  # Python sets aside as much memory as it is asked to read
+        if len(content) > size:  # it has grown meanwhile
+            content += file.read(max_bytes + 1 - len(content))
+    if len(content) > max_bytes:
         raise UnreadableError(f"{path}: has more than {max_bytes:,} bytes, which is the most that is read")
     return content
 

@@ -60,6 +60,11 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
         read_regular(path, 10)
 
 
+def test_a_limit_costs_no_memory(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 1 << 60) == b"12345"
+
+
 def test_what_is_not_there_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "nothing", 1)
