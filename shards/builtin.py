@@ -11,6 +11,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,9 @@ class ImageSet:
 
 def digits() -> ImageSet:
     """scikit-learn's digits, their 0 .. 16 spread over 0 .. 255."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return ImageSet(
-        np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64), list("0123456789")
-    )
+    rows = np.loadtxt(_of_scikit_learn("data/digits.csv.gz"), delimiter=",")  # [1797, 64 levels and the label]
+    levels, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+    return ImageSet(np.rint(levels * (255 / 16)).astype(np.uint8), labels.astype(np.int64), list("0123456789"))
 
 
 def letters() -> ImageSet:
@@ -64,9 +62,7 @@ def letters() -> ImageSet:
 
 def patches() -> ImageSet:
     """Squares of log-uniform side at uniform places, from one photograph and the other in turn."""
-    from sklearn.datasets import load_sample_images
-
-    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    photographs = [Image.open(_of_scikit_learn(f"images/{name}.jpg")) for name in ("china", "flower")]
     rng = np.random.Generator(np.random.Philox(key=1))
     pixels = []
     for number in range(_PATCHES):
@@ -79,6 +75,14 @@ def patches() -> ImageSet:
 
 
 SETS: dict[str, Callable[[], ImageSet]] = {"digits": digits, "letters": letters, "patches": patches}
+
+
+def _of_scikit_learn(name: str) -> Path:
+    """A file of sklearn.datasets. The package itself takes longer to import than its digits to train on."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("scikit-learn, of which the built-in sets are made, is not installed")
+    return Path(package.origin).parent / "datasets" / name
 
 
 def _load_fonts() -> list[ImageFont.FreeTypeFont]:

@@ -27,7 +27,10 @@ def set_numerics(config: ComputeConfig) -> None:
     """Set torch's global switches for a training."""
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-    torch.use_deterministic_algorithms(config.deterministic)
+    if (
+        torch.are_deterministic_algorithms_enabled() != config.deterministic
+    ):  # whoever asks for either loads the compiler
+        torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change within a run
     torch.backends.cudnn.allow_tf32 = config.tf32  # torch's own default is True here
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
 
 from cluster.engines.engine import build_engine
@@ -19,11 +18,12 @@ from spider.objectives.build import build_objective
 from spider.overfit.controller import OverfitController
 from spider.selection.select import Selection
 from spider.sources.source import Source
+from spider.train.adam import Adam, adam_settings
 from spider.train.compute import Compute
 from spider.train.guard import Guard
 from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
 from spider.train.phases import Pass, Phase
-from spider.train.player import Player, adam_settings
+from spider.train.player import Player
 from spider.train.stats import Stats
 
 # The order in which the methods hear of an iteration. It matters where one heeds what another has just become
@@ -137,7 +137,7 @@ def _player(
     trainable = tuple((n, p) for n, p in module.named_parameters() if p.requires_grad)
     parameters = [parameter for _, parameter in trainable]
     schedules = partial(adam_settings, optimizer, own_interval)
-    adam = torch.optim.Adam(parameters, eps=optimizer.eps, fused=True, **schedules(0))
+    adam = Adam(parameters, eps=optimizer.eps, fused=True, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
     engine = build_engine(kind, module, parameters, adam, world, zero_stage=config.engine.zero_stage)

@@ -71,17 +71,36 @@ def test_the_verbs_import_without_torch():
     assert loaded("from spider.api import *; import spider.compare, spider.data, spider.experiment")[1] is False
 
 
-SLOW = ("torchvision", "pytorch_fid", "torch._dynamo", "scipy", "sklearn", "tensorboard")
+SLOW = (
+    *("deepspeed", "optuna", "pandas", "pytorch_fid", "ray", "scipy", "sklearn", "submitit"),
+    *("tensorboard", "torch._dynamo", "torch._inductor", "torchvision", "webdataset"),
+)
 
 
-@pytest.mark.parametrize("module", ["spider.train.dry_run", "spider.evaluation", "neighbors.find"])
+def slow_ones_of(statements, names=SLOW):
+    """Which of `names` a process has imported after `statements`, as it prints them."""
+    script = f"import sys\n{statements}\nprint([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["spider.evaluation", "neighbors.find"])
 def test_what_measures_waits_for_torch_alone(module):
     """Each of these takes as long to import as torch, or half as long, and only some of what is measured needs it."""
-    script = f"""
-import sys
-import {module}
-from spider.embed.load import load_embedding
-load_embedding("offline")
-print([name for name in {SLOW} if name in sys.modules])
+    offline = "from spider.embed.load import load_embedding; load_embedding('offline')"
+    assert slow_ones_of(f"import {module}; {offline}") == "[]"
+
+
+def test_a_dry_run_waits_for_torch_alone(tiny, tmp_path, monkeypatch):
+    """So does every training: this one makes networks, steps them with Adam, and reads built-in images."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "dcgan", "--data", "builtin:digits", "--run", "run", "--dry-run", *tiny]
+    run = f"""
+from spider.cli.main import app
+try:
+    app({[str(word) for word in words]!r})
+except SystemExit as end:
+    assert not end.code
 """
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    assert slow_ones_of(run, (*SLOW, "matplotlib")) == "[]"

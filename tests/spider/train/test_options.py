@@ -15,9 +15,10 @@ from spider.config.load import make_config
 from spider.config.schema import EmaConfig, OptimizerConfig
 from spider.draws import torch_seed
 from spider.images import to_float
+from spider.train.adam import adam_settings
 from spider.train.dry_run import dry_run
 from spider.train.passes import DiscriminatorPenalty
-from spider.train.player import Ema, adam_settings
+from spider.train.player import Ema
 from spider.train.terms import Term
 from spider.train.trainer import Trainer
 
