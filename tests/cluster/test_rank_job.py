@@ -375,3 +375,20 @@ def test_an_exit_code_of_255_is_no_requeue(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         alone(tmp_path, "exit 255").work(lambda: "preemption", requeued)
     assert stop.value.code == 1
+
+
+def test_a_log_on_a_full_disk_decides_nothing(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was killed goes back into the queue, though its last lines cannot be printed."""
+    programs.play("squeue", "echo 'RUNNING|n1'")
+    programs.play("scontrol")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    history = History(tmp_path)
+    history.add("submitted", job="7", nodes=1, ranks=1)
+    history.add("started", job="7", start=0, nodes=["n1"], ranks=1, newest=None)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cluster.rank_job", str(tmp_path), "3"]
+        ended = subprocess.run(command, stdout=full, stderr=full, cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == rank_job.REQUEUED
+    assert any("requeue" in call for call in programs.calls("scontrol"))
