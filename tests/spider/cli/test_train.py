@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -132,6 +134,36 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(digits, tiny, tmp_path):
     assert process.returncode == 130, err
     assert ": stopped at " in out
     assert "Traceback" not in err
+    assert RunDirectory(tmp_path / "run").checkpoint_names()
+
+
+TAKE_THE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "spider", *sys.argv[1:]])
+"""
+
+
+def test_a_terminal_that_closes_saves(digits, tiny, tmp_path):
+    """Its processes get SIGHUP, and whatever they then write to it fails."""
+    ours, its = pty.openpty()
+    words = ["train", "dcgan", "--data", digits, "--run", tmp_path / "run", "--kimg", "500", *tiny]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE_THE_TERMINAL, *map(str, words)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    rows = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 600
+    while not rows.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        if select.select([ours], [], [], 0.02)[0]:
+            os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=600) == 130
     assert RunDirectory(tmp_path / "run").checkpoint_names()
 
 
