@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster import ray_place
 from cluster.errors import ClusterError, ClusterUsageError, one_line
 from cluster.workers import Done, Piece
 
@@ -72,6 +73,7 @@ def connected(address: str) -> Iterator[RayCluster]:
     Raises:
         ClusterUsageError: this process is connected already.
         ClusterError: nothing answers there, or it runs another version of Ray or Python.
+        MachineError: the place of its files is full or closed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will, and warns that it does not yet
@@ -84,7 +86,8 @@ def connected(address: str) -> Iterator[RayCluster]:
     context: Any
     try:
         if address == LOCAL:
-            root = Path(f"/tmp/spider-ray-{os.getuid()}")  # /tmp/ray may be somebody else's; sockets need short names
+            # Ray's own choice, /tmp/ray, may be somebody else's
+            root = ray_place.require() / f"spider-ray-{os.getuid()}"
             _remove_old_sessions(root)
             context = ray.init(
                 "local",

@@ -28,7 +28,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +37,7 @@ from typing import TYPE_CHECKING
 
 from cluster import children
 from cluster.errors import ClusterError, ClusterUsageError
+from cluster.ray_place import IN_SHELL, make_folder
 from cluster.slurm import (
     REQUEUED,
     JobSignals,
@@ -135,7 +135,7 @@ def _launch(command: Sequence[str], folder: Path, name: str) -> Launch:
         ),
         after=(
             "code=$?",
-            "rm -rf /tmp/r$SLURM_JOB_ID-*  # of a head that was killed",
+            f"rm -rf {IN_SHELL}/r$SLURM_JOB_ID-*  # of a head that was killed",
             f"if [ $code -eq {REQUEUED} ]; then exit $code; fi  # back in the queue",
             f"if [ -e {success} ]; then exit 0; fi",
             f"if [ ! -e {failed} ]; then echo {shlex.quote(lost)} > {failed}; fi",
@@ -329,7 +329,7 @@ def _check(ray: _Ray, signals: JobSignals) -> None:
 def _scratch_folder(task: SlurmTask) -> Iterator[Path]:
     """A folder on this node, with a short name, since Ray puts sockets there. No process of ours is left afterwards."""
     children.adopt_orphans()
-    folder = Path(tempfile.mkdtemp(prefix=f"r{task.job_id}-", dir="/tmp"))
+    folder = make_folder(f"r{task.job_id}-")
     try:
         yield folder
     finally:

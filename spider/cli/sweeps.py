@@ -25,7 +25,9 @@ _INTERRUPTED, _FAILED = 130, 1
 def sweep(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What differs, and how it is searched.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The sweep's folder. One that holds it is gone on with.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The sweep's folder. A folder that holds the sweep resumes it.")
+    ],
     ray: Annotated[
         str,
         typer.Option(
@@ -51,7 +53,7 @@ def sweep(
 ) -> None:
     """Train many runs that differ in a few keys, on Ray.
 
-    Every trial is an ordinary run in DIR/runs. The same command goes on where a killed or stopped sweep was; Ctrl-C
+    Every trial is an ordinary run in DIR/runs. The same command resumes a killed or stopped sweep; Ctrl-C
     saves the trainings and ends with exit code 130. DIR gets sweep.json, sweep.csv, parallel.png and, where the sources
     come from a neighbour search, outcome.png. `spider compare DIR/runs` shows the trials side by side.
 

@@ -47,7 +47,7 @@ def train(
             "--run",
             "--run-dir",  # torchrun's parser takes --run for a short form of its own --run-path
             metavar="DIR",
-            help="The run's folder. One that holds a run is gone on with. (Under torchrun: --run-dir.)",
+            help="The run's folder. A folder that holds a run resumes it. (Under torchrun: --run-dir.)",
         ),
     ],
     words: Annotated[
@@ -81,7 +81,7 @@ def train(
 ) -> None:
     """Train a GAN, or go on with a run.
 
-    The same command goes on where a stopped run was. A run whose configuration differs is refused with the difference;
+    The same command resumes a stopped run. A run whose configuration differs is refused with the difference;
     --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130; so does a closed terminal,
     except under nohup.
     """
