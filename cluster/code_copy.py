@@ -1,4 +1,4 @@
-"""The packages that run a job, copied beside it, so that a job that is started again runs what was submitted.
+"""The code that runs a job, copied beside it, so that a job that is started again runs what was submitted.
 
     FOLDER/0a1b2c3d4e5f/             the first digits of the copy's digest
         origin.json                  {"commit": ..., "dirty": ...}: where it was copied from
@@ -30,7 +30,7 @@ def copy_code(packages: Sequence[str], folder: Path, origin: dict[str, Any] | No
     """Copy packages as they are now.
 
     Args:
-        packages: names of top-level packages, as this process would import them.
+        packages: names of top-level packages, or of single modules, as this process would import them.
         folder: for the copies.
         origin: what is known of where they come from.
 
@@ -71,11 +71,16 @@ def origin_of(package: Path) -> dict[str, Any] | None:
 
 
 def _root(package: str) -> Path:
+    """The folder of a package, or the file of a module."""
     spec = find_spec(package)
     assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    assert spec.origin is not None
+    return Path(spec.origin)
 
 
 def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
     return [path for path in sorted(root.rglob("*")) if path.is_file() and not set(path.parts) & set(_LEFT_OUT)]

@@ -15,6 +15,7 @@ from typing import Any
 from cluster.world import World
 from shards.dataset import ShardDataset
 from spider.checkout import git_state
+from spider.config.load import with_values
 from spider.data import open_images
 from spider.embed.cache import FeatureCache
 from spider.embed.embedding import Embedding
@@ -23,7 +24,7 @@ from spider.embed.load import load_embedding
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.frozen import FrozenGenerator
-from spider.inputs import at_key, find_images, note_places, recorded, with_places
+from spider.inputs import at_key, find_images, note_places, recorded
 from spider.metrics.evaluate import evaluate_images
 from spider.metrics.protocols import protocol_named
 from spider.metrics.results import MetricResult, document, table, write_result
@@ -198,7 +199,7 @@ def _training_images(
                 f"than the run was trained on ({generator.training})"
             )
     if place is not None and world.is_main:
-        note_places(directory, with_places(config, {key: found.path}), {key: found})
+        note_places(directory, with_values(config, {key: found.path}), {key: found})
     return ShardDataset(found.packed)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from shards.missing import no_such
 from spider import weights
+from spider.config.choices import is_outside
 from spider.config.load import load_config, make_config, preset_names
+from spider.config.marks import named
 from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
@@ -18,13 +19,12 @@ from spider.inputs import (
     at_key,
     moved_run,
     name_for_good,
-    named_images,
     recorded,
     require_found,
-    require_source_run,
+    with_absolute_names,
 )
 from spider.run import RunDirectory, RunRef, images_of, is_run, resolve
-from spider.sources.config import PRIORS
+from spider.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
 from spider.train.start import length
 
 _OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
@@ -48,7 +48,7 @@ def compose(
         config: a preset or a YAML file; None: that of the run in `directory`, or of the run that `branch` leaves.
         directory: the run's, which may hold one already.
         data: images to learn; None: those of the configuration, or of the run in `directory`.
-        source: a prior's name; or a run, whose generator feeds this one; or images.
+        source: a prior's name, or module:Class of your own; or a run, whose generator feeds this one; or images.
         kimg: length in thousand images; "+N": so much beyond the checkpoint that the run goes on from.
         seed, mirror: the keys `seed` and `data.mirror`.
         overrides: `key=value`, after all of these, so that they win.
@@ -79,7 +79,7 @@ def compose(
     composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
     if branch is not None and not directory.checkpoint_names() and images_of(branch.checkpoint) >= composed.kimg * 1000:
         raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
-    return composed
+    return with_absolute_names(composed)
 
 
 def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:
@@ -102,19 +102,11 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
         SpiderUsageError, ShardsUsageError: no such images, run or file.
         SpiderError: evaluations need weights that the cache does not have.
     """
-    for key, place in named_images(config).items():
-        with at_key(key):
-            require_found(key, place, known.get(key))
-    if config.source.kind == "generator":
-        with at_key("source.run"):
-            require_source_run(config.source.run)
+    for each in named(config):
+        with at_key(each.key):
+            require_found(each, known.get(each.key))
     settings = config.evaluate
-    if settings.every_kimg is None:
-        return
-    if settings.weights is not None:
-        if not Path(settings.weights).is_file():
-            raise SpiderUsageError(f"evaluate.weights: {no_such(settings.weights, 'file')}")
-    elif settings.embedding == "inception":
+    if settings.every_kimg is not None and settings.weights is None and settings.embedding == "inception":
         with at_key("evaluate.embedding=inception"):
             weights.verify("inception", otherwise=_OTHER_WEIGHTS)
 
@@ -134,13 +126,14 @@ def _source_flags(source: str, stored: Config | None) -> list[str]:
     Args:
         stored: of the run that goes on, if one does.
     """
-    if source in PRIORS:
-        return [f"source.kind={source}"]
+    if source in PRIORS or (is_outside(source) and not Path(source).exists()):
+        return [_override("source.kind", source)]
     if is_run(source) or ("@" in source and not Path(source).exists()):
-        before = stored.source.run if stored is not None and stored.source.kind == "generator" else None
-        ref = resolve(source) if before is None else moved_run(before, source)
-        return ["source.kind=generator", _override("source.run", name_for_good(ref))]
-    return ["source.kind=images", _override("source.path", absolute(source))]
+        (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
+        ref = resolve(moved_run(before[0].place, source) if before else source)
+        return [f"source.kind={kind}", _override(f"source.{key}", name_for_good(ref))]
+    kind, key = FROM_IMAGES
+    return [f"source.kind={kind}", _override(f"source.{key}", absolute(source))]
 
 
 def _override(key: str, value: str) -> str:

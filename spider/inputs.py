@@ -1,33 +1,39 @@
 """What a run reads from outside, by the names that the user gave and by content.
 
     RUN/inputs.json   {"data.path":   {"path": "/data/dogs", "fingerprint": "3fd2...", "packed": "/cache/.../dogs"},
-                       "source.path": {"path": "/shards/cats", "fingerprint": "90ab...", "packed": "/shards/cats"}}
+                       "source.run":  {"path": "/runs/one@100", "fingerprint": "90ab...", "packed": "/runs/one@100"}}
 
-`path` is what the user named, and stands in config.yaml too. `fingerprint` is that of its images when the run began.
-`packed` are the shards that were read: `path` itself, or the copy in the cache that was made of it. Whoever needs the
+The marks of the keys say what they name (`spider.config.marks`). `path` is what the user named, and stands in
+config.yaml too. `packed` is what was read: `path` itself, or the copy in the cache that was made of it. Whoever needs
 images again takes the copy. If that is gone, `path` is packed again. If `path` is gone too, the user says where it lies
-now, and the run notes that. The images must be the same ones each time. A run that feeds another one (`source.run`) is
-compared by its weights, of which checkpoints have the digest. This module needs no torch.
+now, and the run notes that. `fingerprint` is of the content when the run began, which must be the same each time: of
+the images, of a checkpoint's tensors as its manifest lists them, or of the bytes of a file. This module needs no torch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ClusterError
+from cluster.manifest import TENSORS_SUFFIX, read_manifest
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
-from spider.config.load import flatten, make_config
+from spider.config.load import flatten, with_values
+from spider.config.marks import Named, named
 from spider.config.schema import Config
 from spider.data import absolute, fingerprint_of, holds, is_copy_of_now, is_there, locate_images, on_main_rank
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 from spider.run import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
+from spider.sources.config import FROM_IMAGES, FROM_RUN
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.terminal import warn
@@ -36,15 +42,11 @@ from untrusted.typed import checked
 if TYPE_CHECKING:
     from cluster.world import World
 
-OPTIONS = {
-    "data.path": "--data PLACE",
-    "source.path": "--source PLACE",
-    "evaluate.reference": "evaluate.reference=PLACE",
-}
+_OPTIONS = {"data.path": "--data PLACE", **{f"source.{key}": "--source PLACE" for _, key in (FROM_IMAGES, FROM_RUN)}}
 
 
 class Input(BaseModel):
-    """One set of images that a run reads."""
+    """One thing that a run reads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,46 +71,39 @@ def recorded(directory: RunDirectory) -> Inputs:
         raise SpiderError(str(error)) from None
 
 
-def named_images(config: Config) -> dict[str, str]:
-    """Every set of images that a configuration names and a training reads, by its key."""
-    places = {"data.path": config.data.path} if config.data.path else {}
-    if config.source.kind == "images":
-        places["source.path"] = config.source.path
-    if config.evaluate.every_kimg is not None and config.evaluate.reference is not None:
-        places["evaluate.reference"] = config.evaluate.reference
-    return places
+def with_absolute_names(config: Config) -> Config:
+    """The same configuration, in which every name of something outside holds in any folder.
 
-
-def with_places(config: Config, places: Mapping[str, str]) -> Config:
-    """The same configuration with other places, by their keys."""
-    tree = config.model_dump(mode="json")
-    for key, place in places.items():
-        section, name = key.split(".")
-        tree[section][name] = place
-    return make_config(tree)
+    Raises ShardsUsageError that names the key.
+    """
+    names = {}
+    for each in named(config, unread=True):
+        with at_key(each.key):
+            names[each.key] = _absolute(each)
+    return with_values(config, names)
 
 
 def find_inputs(
     config: Config, known: Inputs, world: World | None = None, progress: bool = False
 ) -> tuple[Config, dict[str, Input]]:
-    """The images that a training will read, packed if need be. Collective.
+    """All that a training will read: images packed if need be, runs at a checkpoint that stays. Collective.
 
     Args:
         known: what the run that goes on has read; empty for a new one.
 
     Returns:
-        The configuration with the places of packed shards, which the trainer reads; and what belongs in inputs.json.
+        The configuration with the places that the trainer reads; and what belongs in inputs.json.
 
     Raises:
         SpiderUsageError, ShardsUsageError, ShardsError: the key, and what is missing or is not the same.
     """
     found = {}
-    for key, place in named_images(config).items():
-        with at_key(key):
-            found[key] = find_images(key, place, known.get(key), world, progress)
-            if world is None or world.is_main:
-                _say_if_changed(key, place, found[key])
-    return with_places(config, {key: each.packed for key, each in found.items()}), found
+    for each in named(config):
+        with at_key(each.key):
+            found[each.key] = _find(each, known.get(each.key), world, progress, "")
+            if each.what == "images" and (world is None or world.is_main):
+                _say_if_changed(each.key, each.place, found[each.key])
+    return with_values(config, {key: each.packed for key, each in found.items()}), found
 
 
 def find_images(
@@ -125,7 +120,7 @@ def find_images(
     Raises:
         SpiderUsageError, ShardsUsageError, ShardsError: what is missing or is not the same; `at_key` names the key.
     """
-    return Input(**on_main_rank(world, lambda: _find(key, place, known, progress, how).model_dump()))
+    return Input(**on_main_rank(world, lambda: _find_images(key, place, known, progress, how).model_dump()))
 
 
 @contextmanager
@@ -137,11 +132,19 @@ def at_key(key: str) -> Iterator[None]:
         raise type(error)(f"{key}: {error}") from None
 
 
-def require_found(key: str, place: str, known: Input | None, how: str = "") -> None:
-    """Refuse images of which neither `place` nor a packed copy is there. Raises ShardsUsageError."""
-    if is_there(place) or (known is not None and _is_same(place, known) and holds(known.packed, known.fingerprint)):
+def require_found(each: Named, known: Input | None) -> None:
+    """Refuse what is not there: neither under its name nor, of images, as a packed copy.
+
+    Raises SpiderUsageError, ShardsUsageError; `at_key` names the key.
+    """
+    if _needs_no_reading(each, known):
         return
-    raise ShardsUsageError(_gone(no_such(place, "file or folder"), how or OPTIONS[key]))
+    if each.what == "images":
+        _require_images(each.key, each.place, known, "")
+    elif each.what == "run":
+        _require_run(each.key, each.place, "")
+    elif not Path(each.place).is_file():
+        raise SpiderUsageError(no_such(each.place, "file"))
 
 
 def find_source(
@@ -160,45 +163,32 @@ def find_source(
         SpiderUsageError, ShardsUsageError, ShardsError: the key, and what is missing or is not the same.
     """
     config = directory.config()
-    source = config.source
+    marked = named(config, "source.")
+    if not marked and place is not None:
+        kind = config.source.kind
+        raise SpiderUsageError(f"--source {place}: {directory.path} is fed {kind} vectors, which lie nowhere")
     how = f"spider generate {directory.path} --source PLACE"
-    if source.kind == "images":
-        with at_key("source.path"):
-            known = recorded(directory).get("source.path")
-            found = find_images("source.path", place or source.path, known, world, progress, how)
-        at, named = (with_places(config, {"source.path": path}) for path in (found.packed, found.path))
-        return at, named, {"source.path": found}
-    if source.kind == "generator":
-        with at_key("source.run"):
-            ref = require_source_run(source.run, how) if place is None else moved_run(source.run, place)
-        if place is not None:
-            config = with_places(config, {"source.run": name_for_good(ref)})
-        return config, config, {}
-    if place is not None:
-        raise SpiderUsageError(f"--source {place}: {directory.path} is fed {source.kind} vectors, which lie nowhere")
-    return config, config, {}
+    inputs = {}
+    for number, each in enumerate(marked):
+        with at_key(each.key):
+            now = each if place is None or number else _moved_to(each, place)
+            inputs[each.key] = _find(now, recorded(directory).get(each.key), world, progress, how)
+    at, names = ({key: getattr(found, which) for key, found in inputs.items()} for which in ("packed", "path"))
+    return with_values(config, at), with_values(config, names), inputs
 
 
-def moved_run(before: str, place: str) -> RunRef:
-    """The run that feeds another one, at the place where it lies now.
+def moved_run(before: str, place: str) -> str:
+    """A run at the place where it lies now.
 
-    Where `place` names no checkpoint it is the one that `before` names: the run that feeds may have gone on since.
+    Where `place` names no checkpoint it is the one that `before` names: the run may have gone on since.
     """
     _, which = split_name(before)
-    return resolve(place if split_name(place)[1] or not which else f"{place}@{which}")
+    return place if split_name(place)[1] or not which else f"{place}@{which}"
 
 
 def name_for_good(ref: RunRef) -> str:
     """RUN@KIMG from any folder, and also when the run has gone on, and its last and best are others."""
     return f"{absolute(ref.directory.path)}@{kimg_text(images_of(ref.checkpoint))}"
-
-
-def require_source_run(run: str, how: str = OPTIONS["source.path"]) -> RunRef:
-    """The checkpoint that feeds a run. Raises SpiderUsageError if it is not there."""
-    path, _ = split_name(run)
-    if not is_there(path):
-        raise SpiderUsageError(_gone(no_such(path), how))
-    return resolve(run)
 
 
 def note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> None:
@@ -215,10 +205,10 @@ def note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> None
 
 def _note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> None:
     written = directory.config()
-    now = flatten(config)
-    moved = {key: now[key] for key in (*OPTIONS, "source.run") if now.get(key) not in (None, flatten(written).get(key))}
+    before_moving = flatten(written)
+    moved = {each.key: each.place for each in named(config, unread=True) if each.place != before_moving.get(each.key)}
     if moved:
-        directory.write_config(with_places(written, moved))
+        directory.write_config(with_values(written, moved))
     before = recorded(directory)
     if {**before, **inputs} != before:
         write_inputs(directory, {**before, **inputs})
@@ -230,8 +220,18 @@ def write_inputs(directory: RunDirectory, inputs: Inputs) -> None:
     write_text(directory.inputs_file, json.dumps(plain, indent=2) + "\n")
 
 
-def _find(key: str, place: str, known: Input | None, progress: bool, how: str) -> Input:
-    require_found(key, place, known, how)
+def _find(each: Named, known: Input | None, world: World | None, progress: bool, how: str) -> Input:
+    """What a key names: known content that is the same, or content that becomes known. Collective."""
+    if known is not None and _needs_no_reading(each, known):
+        return known
+    if each.what == "images":
+        return find_images(each.key, each.place, known, world, progress, how)
+    look = _find_run if each.what == "run" else _find_file
+    return Input(**on_main_rank(world, lambda: look(each, known, how).model_dump()))
+
+
+def _find_images(key: str, place: str, known: Input | None, progress: bool, how: str) -> Input:
+    _require_images(key, place, known, how)
     if known is not None and _is_same(place, known) and holds(known.packed, known.fingerprint):
         return known
     packed = locate_images(place, progress=progress)
@@ -242,6 +242,76 @@ def _find(key: str, place: str, known: Input | None, progress: bool, how: str) -
             f"now {place} holds others ({found.fingerprint}){'' if how else '; use another --run'}"
         )
     return found
+
+
+def _find_run(each: Named, known: Input | None, how: str) -> Input:
+    """The checkpoint: RUN alone, of a run that goes on, is the one that it began with."""
+    place = each.place
+    if known is not None and not split_name(place)[1]:
+        place = moved_run(known.path, place)
+    _require_run(each.key, place, how)
+    ref = resolve(place)
+    path, files = name_for_good(ref), read_manifest(ref.path).files
+    # Not of state.json: an evaluation that was owed changes it, and no weight
+    listed = "\n".join(f"{name} {file.sha256}" for name, file in sorted(files.items()) if name.endswith(TENSORS_SUFFIX))
+    found = Input(path=path, fingerprint=hashlib.sha256(listed.encode()).hexdigest(), packed=path)
+    _require_same_content(each, known, found, how)
+    return found
+
+
+def _find_file(each: Named, known: Input | None, how: str) -> Input:
+    path = absolute(each.place)
+    if not Path(path).is_file():
+        raise SpiderUsageError(_gone(no_such(path, "file"), how or _option(each.key)))
+    with open(path, "rb") as file:
+        found = Input(path=path, fingerprint=hashlib.file_digest(file, "sha256").hexdigest(), packed=path)
+    _require_same_content(each, known, found, how)
+    return found
+
+
+def _require_same_content(each: Named, known: Input | None, found: Input, how: str) -> None:
+    if known is not None and found.fingerprint != known.fingerprint:
+        raise SpiderUsageError(
+            f"the run has read {known.path} (sha256 {known.fingerprint[:12]}), and {each.place} holds something else "
+            f"({found.fingerprint[:12]}){'' if how else '; use another --run'}"
+        )
+
+
+def _require_images(key: str, place: str, known: Input | None, how: str) -> None:
+    if is_there(place) or (known is not None and _is_same(place, known) and holds(known.packed, known.fingerprint)):
+        return
+    raise ShardsUsageError(_gone(no_such(place, "file or folder"), how or _option(key)))
+
+
+def _require_run(key: str, place: str, how: str) -> None:
+    path, _ = split_name(place)
+    if not is_there(path):
+        raise SpiderUsageError(_gone(no_such(path), how or _option(key)))
+    resolve(place)
+
+
+def _needs_no_reading(each: Named, known: Input | None) -> bool:
+    """Whether only the start of a run reads it, and this run has started with it."""
+    if not each.mark.once or known is None:
+        return False
+    path, _ = split_name(known.path)
+    return _absolute(each) in (known.path, path, f"{path}@last", f"{path}@best")
+
+
+def _moved_to(each: Named, place: str) -> Named:
+    return replace(each, place=moved_run(each.place, place) if each.what == "run" else place)
+
+
+def _absolute(each: Named) -> str:
+    if each.what != "run":
+        return absolute(each.place)
+    path, which = split_name(each.place)
+    return f"{absolute(path)}@{which}" if which else absolute(path)
+
+
+def _option(key: str) -> str:
+    """How one says where something lies now."""
+    return _OPTIONS.get(key, f"{key}=PLACE")
 
 
 def _gone(what: str, how: str) -> str:

@@ -22,6 +22,7 @@ from cluster.rank_job import RankCommand, ranks_script, submit_ranks
 from cluster.slurm import SlurmRequest, read_request
 from cluster.submission import Submission
 from spider.checkout import git_state
+from spider.config.choices import outside_packages
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
@@ -146,7 +147,10 @@ class Launch:
         """Write the configuration, and put the job into the queue, or start it here."""
         is_new, notes = not self.directory.path.exists(), {SUBMITTED: to_yaml(self.config)}
         try:
-            return submit_command(self.command, self.place, self.folder, name=self.name, notes=notes)
+            more_code = outside_packages(self.config.model_dump())
+            return submit_command(
+                self.command, self.place, self.folder, name=self.name, notes=notes, more_code=more_code
+            )
         except ClusterError:
             if is_new:  # nothing is left of what was refused, and nothing taken that was there
                 with suppress(OSError):
@@ -223,27 +227,29 @@ def submit_command(
     name: str,
     behind: Sequence[tuple[Path, Submission]] = (),
     notes: Mapping[str, str] | None = None,
+    more_code: Sequence[str] = (),
 ) -> Submission:
     """Put a command into the queue, or start it here, behind other jobs, each given with its folder.
 
     Args:
         notes: files that are written into the folder first, by name.
+        more_code: top-level packages and modules that are copied for the job, beside those of this project.
     """
-    origin = git_state()
+    origin, packages = git_state(), (*PACKAGES, *more_code)
     if place.local:
         folders = [before for before, _ in behind]
         return submit_local(
-            command, place.request, folder, packages=PACKAGES, origin=origin, behind=folders, notes=notes
+            command, place.request, folder, packages=packages, origin=origin, behind=folders, notes=notes
         )
     jobs = [submission.job for _, submission in behind]
     return submit_ranks(
-        command, place.request, folder, name=name, packages=PACKAGES, origin=origin, behind=jobs, notes=notes
+        command, place.request, folder, name=name, packages=packages, origin=origin, behind=jobs, notes=notes
     )
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:
     """Refuse another configuration than the run's, as its start would, but now. Images are compared by the start."""
-    filled_later = ("data.path", "source.path", "evaluate.reference", "selection.over_kimg", "selection.every_kimg")
+    filled_later = ("selection.over_kimg", "selection.every_kimg")
     changed = [each for each in differences(directory.config(), config) if each[0] not in filled_later]
     if changed:
         listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)

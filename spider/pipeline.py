@@ -36,6 +36,7 @@ from cluster.lock import in_turn
 from cluster.rank_job import RankCommand, ranks_script
 from cluster.slurm import changed
 from cluster.submission import Submission, cancel
+from spider.config.choices import outside_packages
 from spider.config.load import read_mapping
 from spider.errors import SpiderError, SpiderUsageError
 from spider.launch import FOLDER, Place, submit_command
@@ -46,6 +47,7 @@ _SUBMITTING_S = 600.0  # a long pipeline, a slow sbatch
 _ON_ALL_RANKS = ("train", "evaluate")
 _ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
 _WITHOUT_GPUS = ("pack", "verify")
+_SETTINGS = (".yaml", ".yml")
 
 
 def _list(value: object) -> object:
@@ -98,6 +100,14 @@ class Stage:
             saves=None if run is None else run.checkpoints,
             stacks=None if run is None else run.stacks,
         )
+
+    @property
+    def more_code(self) -> tuple[str, ...]:
+        """The user's own modules that its words, or the files of settings among them, name."""
+        files = (Path(word) for word in self.words if Path(word).suffix in _SETTINGS)
+        trees = [read_mapping(file) for file in files if file.is_file()]
+        named = dict(word.split("=", 1) for word in self.words if "=" in word)
+        return outside_packages([*trees, {key: value.strip("\"'") for key, value in named.items()}])
 
     def script(self) -> str:
         """What sbatch would be given, but for the numbers of the jobs that it waits for.
@@ -235,7 +245,9 @@ def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
         else:
             name = f"spider-{stage.name}"
             try:
-                made = submit_command(stage.command, stage.place, stage.folder, name=name, behind=behind)
+                made = submit_command(
+                    stage.command, stage.place, stage.folder, name=name, behind=behind, more_code=stage.more_code
+                )
             except ClusterError as error:
                 new = [each for each in stages if each.name in found and found[each.name].is_new]
                 for each in reversed(new):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from cluster.lock import is_taken
 from shards.missing import no_such
+from spider.config.marks import Named, named
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.records import BestRecord
@@ -76,13 +77,12 @@ def find_runs(folder: Path) -> Iterator[RunDirectory]:
 
 def describe_source(config: Config) -> str:
     """`gaussian`, `images letters`, `generator runs/g1@best`."""
-    source = config.source
-    if source.kind == "images":
-        return f"images {Path(source.path).name}"
-    if source.kind == "generator":
-        path, which = split_name(source.run)
-        return f"generator {Path(path).name}{f'@{which}' if which else ''}"
-    return source.kind
+    return " ".join([config.source.kind, *(_short(each) for each in named(config, "source."))])
+
+
+def _short(each: Named) -> str:
+    path, which = split_name(each.place) if each.what == "run" else (each.place, "")
+    return f"{Path(path).name}{f'@{which}' if which else ''}"
 
 
 def describe_best(best: BestRecord | None) -> str:

@@ -42,6 +42,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from shards.missing import no_such
+from spider.config.choices import is_outside
+from spider.config.explain import place_keys
 from spider.config.load import flatten, read_mapping
 from spider.config.section import Place, Section
 from spider.data import absolute
@@ -52,11 +54,10 @@ from spider.sources.config import PRIORS
 
 SOURCE = "source"  # the axis that names what `--source` takes
 
-_PLACES = ("evaluate.reference", "evaluate.weights")  # overrides that name files
 _MAX_SEEDS = 10_000
 _DOMAINS = ("grid", "choice", "uniform", "loguniform", "randint", "neighbors")
 _SAID_ELSEWHERE = {"data": "data", "data.path": "data", "kimg": "kimg", "seed": "seeds"}
-_SAID_BY_SOURCE = ("source.kind", "source.path", "source.run")
+_SAID_BY_SOURCE = (f"{SOURCE}.kind", *(key for key in place_keys() if key.startswith(f"{SOURCE}.")))
 _SAME_FOR_ALL = ("evaluate", "log", "checkpoint", "guard", "engine")
 
 
@@ -345,10 +346,10 @@ def _with_absolute_places(sweep: SweepConfig) -> SweepConfig:
 
 
 def _absolute_override(key: str, value: Any) -> Any:
-    if key not in _PLACES or value is None:
+    if key not in place_keys() or value is None:
         return value
     with at_key(f"overrides.{key}"):
-        return absolute(value)
+        return _absolute_place(str(value))
 
 
 def _absolute_axis(axis: AxisConfig) -> AxisConfig:
@@ -367,11 +368,14 @@ def _absolute_axis(axis: AxisConfig) -> AxisConfig:
 
 
 def _absolute_source(source: str) -> str:
-    """A prior's name as it is; a run's, with what stands behind its @; or images'."""
-    if source in PRIORS:
-        return source
-    path, which = split_name(source)
-    return f"{os.path.abspath(path)}@{which}" if which else absolute(source)
+    """A prior's name, or a class's, as it is; a place from any folder."""
+    return source if source in PRIORS or is_outside(source) else _absolute_place(source)
+
+
+def _absolute_place(place: str) -> str:
+    """A file's or folder's; or a run's, with what stands behind its @."""
+    path, which = split_name(place)
+    return f"{os.path.abspath(path)}@{which}" if which else absolute(place)
 
 
 def _describe(detail: Mapping[str, Any]) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from spider.augment.ada import Ada
 from spider.augment.apa import Apa
 from spider.augment.augmentation import Augmentation
-from spider.augment.config import AdaConfig, ApaConfig, AugmentationConfig, DiffAugmentConfig, MirrorConfig
+from spider.augment.config import AdaConfig, ApaConfig, AugmentationChoice, DiffAugmentConfig, MirrorConfig
 from spider.augment.diffaugment import DiffAugment
 from spider.augment.mirror import Mirror
 
 
 def build_augmentations(
-    configs: Sequence[AugmentationConfig], batch: int, image_shape: tuple[int, int, int]
+    configs: Sequence[AugmentationChoice], batch: int, image_shape: tuple[int, int, int]
 ) -> tuple[Augmentation, ...]:
     """The augmentations that the settings name, in order.
 
@@ -27,7 +27,7 @@ def build_augmentations(
     return tuple(_build(config, batch, image_shape) for config in configs)
 
 
-def _build(config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
+def _build(config: AugmentationChoice, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
     match config:
         case AdaConfig():
             return Ada(config, batch, image_shape)
@@ -37,3 +37,5 @@ def _build(config: AugmentationConfig, batch: int, image_shape: tuple[int, int, 
             return Mirror()
         case DiffAugmentConfig():
             return DiffAugment(config)
+        case _:
+            return config.build(batch, image_shape)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from spider.config.choices import Choice, Choices
 from spider.config.schedule import Bounds, Schedule
-from spider.config.section import MAX_FACTOR, Section
+from spider.config.section import MAX_FACTOR
 from spider.overfit.config import OverfitConfig
+
+if TYPE_CHECKING:
+    from spider.augment.augmentation import Augmentation
+    from spider.config.schema import Config
 
 Group = Literal["blit", "geom", "color", "filter", "noise", "cutout"]
 Pipe = Literal["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "upright"]
@@ -19,7 +25,20 @@ Operation = Literal[
 Policy = Literal["color", "translation", "cutout"]
 
 
-class DiffAugmentConfig(Section):
+class AugmentationChoice(Choice):
+    """The settings of an augmentation."""
+
+    def build(self, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
+        """The augmentation, where it is not of this package.
+
+        Args:
+            batch: images of an iteration, over all ranks.
+            image_shape: (C, H, W).
+        """
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class DiffAugmentConfig(AugmentationChoice):
     """DiffAugment (Zhao et al. 2020): every image, always."""
 
     kind: Literal["diffaugment"] = "diffaugment"
@@ -32,7 +51,7 @@ class DiffAugmentConfig(Section):
     )
 
 
-class AdaConfig(Section):
+class AdaConfig(AugmentationChoice):
     """ADA's pipe (Karras et al. 2020): each operation by itself with probability p."""
 
     kind: Literal["ada"] = "ada"
@@ -50,7 +69,7 @@ class AdaConfig(Section):
     control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
 
 
-class ApaConfig(Section):
+class ApaConfig(AugmentationChoice):
     """APA (Jiang et al. 2021): a real image is replaced by a generated one with probability p. For few images."""
 
     kind: Literal["apa"] = "apa"
@@ -59,11 +78,19 @@ class ApaConfig(Section):
     )
     control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
 
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if config.objective.paired:
+            yield (
+                f"augment: kind=apa cannot go with objective.kind={config.objective.kind}, because a real image that "
+                "is replaced would be compared with itself"
+            )
 
-class MirrorConfig(Section):
+
+class MirrorConfig(AugmentationChoice):
     """Half of the images are mirrored, of real and of generated ones. (data.mirror=true mirrors the real ones only.)"""
 
     kind: Literal["mirror"] = "mirror"
 
 
-AugmentationConfig = Annotated[DiffAugmentConfig | AdaConfig | ApaConfig | MirrorConfig, Field(discriminator="kind")]
+AugmentationConfig = Annotated[AugmentationChoice, Choices(DiffAugmentConfig, AdaConfig, ApaConfig, MirrorConfig)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from spider.config.section import MAX_FACTOR, Section
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
 
 
 class NoConditionConfig(Section):
@@ -50,45 +53,24 @@ class ClassConditionConfig(Section):
             raise ValueError("condition.temperature goes with condition.sampler=balanced")
         return self
 
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+            if self.kind not in network.conditions:
+                yield (
+                    f"{name}.kind={network.kind} cannot be told a class: condition.kind=class needs another "
+                    f"{name}.kind, or set condition.kind=none"
+                )
+        if self.fakes == "paired" and not config.objective.paired:
+            yield (
+                "condition.fakes=paired takes the classes of the real images in every step, which goes with "
+                "objective.kind=relativistic; others: as_data, uniform"
+            )
+        if self.sampler == "balanced" and config.data.order != "full":
+            yield (
+                "condition.sampler=balanced reads from all shards at once: "
+                f"data.order={config.data.order} cannot be held"
+            )
+
 
 ConditionConfig = Annotated[NoConditionConfig | ClassConditionConfig, Field(discriminator="kind")]
-
-
-class TellableConfig(Protocol):
-    """Settings of a network, which say what it can be told."""
-
-    conditions: ClassVar[frozenset[str]]  # kinds of conditions, besides none
-
-    @property
-    def kind(self) -> str:
-        """Its name."""
-
-
-def require_fitting(
-    condition: ConditionConfig, networks: Mapping[str, TellableConfig], *, paired: bool, order: str
-) -> None:
-    """Refuse what a condition cannot go with.
-
-    Args:
-        networks: by the key of their section.
-        paired: whether the objective compares each generated image with a real one.
-        order: of reading, `data.order`.
-
-    Raises:
-        ValueError: names the keys.
-    """
-    if condition.kind == "none":
-        return
-    for name, network in networks.items():
-        if condition.kind not in network.conditions:
-            raise ValueError(
-                f"{name}.kind={network.kind} cannot be told a class: condition.kind=class needs another "
-                f"{name}.kind, or set condition.kind=none"
-            )
-    if condition.fakes == "paired" and not paired:
-        raise ValueError(
-            "condition.fakes=paired takes the classes of the real images in every step, which goes with "
-            "objective.kind=relativistic; others: as_data, uniform"
-        )
-    if condition.sampler == "balanced" and order != "full":
-        raise ValueError(f"condition.sampler=balanced reads from all shards at once: data.order={order} cannot be held")

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from spider.config.choices import Choices
+from spider.config.marks import is_runtime, mark_of
 from spider.config.schedule import Moving
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
@@ -33,6 +35,7 @@ class Key:
     description: str
     runtime: bool
     kind: str | None = None  # the choice of a union that has this key
+    names_place: bool = False  # whether it names a file, a folder or a run
 
 
 def all_keys() -> list[str]:
@@ -40,9 +43,15 @@ def all_keys() -> list[str]:
     return list(dict.fromkeys(key.name for key in _table()))
 
 
-def is_runtime(name: str) -> bool:
-    """Whether `name` may differ between a run and its resumption."""
-    return any(key.runtime for key in _table() if key.name == name)
+def place_keys() -> list[str]:
+    """Every dotted key that names a file, a folder or a run, of the choices of this package."""
+    return [key.name for key in _table() if key.names_place]
+
+
+@cache
+def choice_names() -> frozenset[str]:
+    """The names of all choices of this package."""
+    return frozenset(key.kind for key in _table() if key.kind is not None)
 
 
 def similar_keys(name: str) -> list[str]:
@@ -78,7 +87,9 @@ def _table() -> tuple[Key, ...]:
 def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key]:
     for name, info in model.model_fields.items():
         arms = [arm for arm in _arms(info.annotation) if arm is not Moving]  # a value, though written as a section
-        sections, members = _sections(arms), _sections(arm for each in arms for arm in _members(each))
+        choices = [arm for each in info.metadata if isinstance(each, Choices) for arm in each.built_in]
+        sections = choices or _sections(arms)
+        members = _sections(arm for each in arms for arm in _members(each))
         if members:
             yield _key(f"{prefix}{name}", info, kind, info.description or "")
         for below, found in ((f"{prefix}{name}.", sections), (f"{prefix}{name}.{ANY}.", members)):
@@ -91,7 +102,6 @@ def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key
 
 
 def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
-    extra = info.json_schema_extra
     limits = " ".join(f"{sign} {bound}" for sign, bound in _limits(info))
     default = "(required)" if info.default is PydanticUndefined else _shown(info.default)
     return Key(
@@ -99,8 +109,9 @@ def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
         type=f"{_type_name(info.annotation)}{f' {limits}' if limits else ''}",
         default=default,
         description=description,
-        runtime=isinstance(extra, dict) and bool(extra.get("runtime")),
+        runtime=is_runtime(info),
         kind=kind,
+        names_place=mark_of(info) is not None,
     )
 
 
@@ -123,7 +134,9 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _arms(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Annotated:
-        return _arms(get_args(annotation)[0])
+        inner, *marks = get_args(annotation)
+        choices = [arm for mark in marks if isinstance(mark, Choices) for arm in mark.built_in]
+        return tuple(choices) or _arms(inner)
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(arm for part in get_args(annotation) for arm in _arms(part))
     return (annotation,)

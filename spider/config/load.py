@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spider.config.explain import is_runtime, similar_keys
+from spider.config.explain import choice_names, similar_keys
+from spider.config.marks import runtime_keys
 from spider.config.schema import Config
 from spider.config.section import SECTION_ERROR
 from spider.errors import SpiderUsageError, shown
@@ -103,12 +104,15 @@ def to_yaml(config: Config) -> str:
 
 
 def flatten(tree: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:
-    """{"penalties": {"r1_gamma": 1}} to {"penalties.r1_gamma": 1}."""
+    """{"penalties": {"r1_gamma": 1}} to {"penalties.r1_gamma": 1}; of a list of sections, "augment.0.kind"."""
     items = tree.model_dump(mode="json") if isinstance(tree, BaseModel) else tree
     flat: dict[str, Any] = {}
     for key, value in items.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value):
+                flat |= flatten(item, f"{prefix}{key}.{number}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -117,11 +121,26 @@ def flatten(tree: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, 
 def differences(old: Config, new: Config, *, runtime: bool = False) -> list[tuple[str, Any, Any]]:
     """Keys whose values differ, with both; those marked `runtime` only if asked for."""
     before, after = flatten(old), flatten(new)
+    free = runtime_keys(old) | runtime_keys(new)
     return [
         (key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key) and (runtime or not is_runtime(key))
+        if before.get(key) != after.get(key) and (runtime or key not in free)
     ]
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same configuration with other values, by their dotted keys, each of which stands in it."""
+    if not values:
+        return config
+    tree = config.model_dump(mode="json")
+    for key, value in values.items():
+        *above, last = key.split(".")
+        section: Any = tree
+        for part in above:
+            section = section[int(part)] if isinstance(section, list) else section[part]
+        section[last] = value
+    return make_config(tree)
 
 
 def _presets() -> Traversable:
@@ -202,8 +221,8 @@ def _without_tags(location: Iterable[Any]) -> Iterator[str]:
     parts = [str(part) for part in location]
     for position, part in enumerate(parts):
         before = parts[position - 1] if position else ""
-        union = before in ("source", "generator", "discriminator") or before.isdigit()
-        if union and part != "kind" and position + 1 < len(parts):
+        below = position + 1 < len(parts)
+        if below and part in choice_names() and (before.isdigit() or before in Config.model_fields):
             continue
         if part in ("number", "schedule"):
             continue

@@ -6,13 +6,16 @@ is refused here, by the names of the keys, before anything is built. Keys marked
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
 from spider.augment.config import AugmentationConfig
-from spider.conditions.config import ConditionConfig, NoConditionConfig, require_fitting
+from spider.conditions.config import ConditionConfig, NoConditionConfig
+from spider.config.choices import sections_of
+from spider.config.marks import Names
 from spider.config.schedule import Bounds, Schedule
 from spider.config.section import (
     MAX_BATCH,
@@ -33,7 +36,7 @@ from spider.networks.config import (
     DiscriminatorNetworkConfig,
     GeneratorNetworkConfig,
 )
-from spider.objectives.config import ObjectiveConfig, PenaltiesConfig
+from spider.objectives.config import AnyObjectiveConfig, ObjectiveConfig, PenaltiesConfig
 from spider.overfit.config import OverfitConfig
 from spider.selection.config import SelectionConfig
 from spider.sources.config import GaussianConfig, SourceConfig
@@ -42,7 +45,9 @@ from spider.sources.config import GaussianConfig, SourceConfig
 class DataConfig(Section):
     """The target: the images to learn."""
 
-    path: OptionalPlace = runtime("", description="images to learn; may move, their content is compared")
+    path: Annotated[OptionalPlace, Names("images")] = Field(
+        "", description="images to learn; may move, their content is compared"
+    )
     order: Literal["full", "shard_local"] = Field(
         "full", description="full: one permutation per epoch; shard_local: every rank reads about 1/world of the bytes"
     )
@@ -90,6 +95,11 @@ class ComputeConfig(Section):
         False, description="refuse operations that are not deterministic (needed on GPUs for bit-exact resume)"
     )
     device: Literal["auto", "cpu", "cuda"] = runtime("auto", description="where to compute")
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.loss_scale != 1 and self.precision != "fp16":
+            yield "compute.loss_scale goes with compute.precision=fp16"
 
 
 class GuardConfig(Section):
@@ -142,12 +152,18 @@ class EvaluateConfig(Section):
     protocol: str | None = Field(
         None, description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or offline"
     )
-    weights: Place | None = runtime(None, description="weights file of the embedding; null = the cache")
+    weights: Annotated[Place | None, Names("file")] = Field(
+        None, description="weights file of the embedding; null = the cache"
+    )
     count: int = Field(5000, ge=2, le=MAX_IMAGES, description="samples to generate")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the evaluation's samples, apart from the training's")
-    reference: Place | None = runtime(
+    reference: Annotated[Place | None, Names("images")] = Field(
         None, description="reference images; null = the training images; may move, their content is compared"
     )
+
+    def unread(self) -> Collection[str]:
+        """See Section."""
+        return ("weights", "reference") if self.every_kimg is None else ()
 
 
 class EngineConfig(Section):
@@ -169,6 +185,11 @@ class EngineConfig(Section):
         """`timeout_min` in seconds."""
         return None if self.timeout_min is None else 60 * self.timeout_min
 
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.kind == "deepspeed" and config.compute.precision == "fp64":
+            yield "engine.kind=deepspeed sums float32 only; compute.precision=fp64 goes with ddp"
+
     @field_validator("zero_stage")
     @classmethod
     def _keeps_parameters_whole(cls, stage: int) -> int:
@@ -187,7 +208,7 @@ class Config(Section):
     condition: ConditionConfig = NoConditionConfig()
     generator: GeneratorNetworkConfig = DcganGeneratorConfig()
     discriminator: DiscriminatorNetworkConfig = DcganDiscriminatorConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: AnyObjectiveConfig = ObjectiveConfig()
     penalties: PenaltiesConfig = PenaltiesConfig()
     g_optimizer: OptimizerConfig = OptimizerConfig()
     d_optimizer: OptimizerConfig = OptimizerConfig()
@@ -211,38 +232,16 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     engine: EngineConfig = EngineConfig()
 
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.batch % self.accumulation:
+            yield f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches"
+
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Config:
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
-        require_fitting(self.condition, networks, paired=self.objective.paired, order=self.data.order)
-        if self.accumulation > 1:
-            for name, network in networks.items():
-                if network.sees_the_batch:
-                    raise ValueError(
-                        f"{name}.norm=batch normalises over the global batch, which accumulation={self.accumulation} "
-                        f"splits: set accumulation=1 or {name}.norm=none"
-                    )
-            if self.selection.kind != "all" and self.selection.scope == "rank":
-                raise ValueError("selection.scope=rank needs accumulation=1; selection.scope=global works with any")
-        if self.batch % self.accumulation:
-            raise ValueError(f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches")
-        selection = self.selection
-        if selection.k is not None and selection.k > self.batch:
-            raise ValueError(f"selection.k={selection.k} exceeds batch={self.batch}")
-        if selection.kind == "adaptive":
-            if self.batch % selection.k_unit:
-                raise ValueError(f"selection.k_unit={selection.k_unit} does not divide batch={self.batch}")
-            if selection.k_min > self.batch:
-                raise ValueError(f"selection.k_min={selection.k_min} exceeds batch={self.batch}")
-        if self.objective.kind == "relativistic" and any(each.kind == "apa" for each in self.augment):
-            raise ValueError(
-                "augment: kind=apa cannot go with objective.kind=relativistic, because a real image that is replaced "
-                "would be compared with itself"
-            )
-        if self.compute.loss_scale != 1 and self.compute.precision != "fp16":
-            raise ValueError("compute.loss_scale goes with compute.precision=fp16")
-        if self.engine.kind == "deepspeed" and self.compute.precision == "fp64":
-            raise ValueError("engine.kind=deepspeed sums float32 only; compute.precision=fp64 goes with ddp")
+        for _, section in sections_of(self):
+            for why in section.refusals(self):
+                raise ValueError(why)
         return self
 
     @property

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from untrusted.terminal import one_line
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
 
 # Beyond these a value is a slip of the hand, and would overflow or end the memory somewhere far from its key
 MAX_BATCH = 1_000_000
@@ -55,6 +58,14 @@ class Section(BaseModel):
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
                 raise PydanticCustomError(SECTION_ERROR, "{name} should not be true or false", {"name": name})
         return given
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """Why this part cannot go with others of the whole configuration: one line each, with the keys of both."""
+        return iter(())
+
+    def unread(self) -> Collection[str]:
+        """Own fields that name a file, a folder or a run which is not read, as the other fields stand."""
+        return ()
 
 
 def _not_blank(place: str) -> str:

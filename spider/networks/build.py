@@ -7,7 +7,8 @@ from torch import nn
 
 from cluster.world import World
 from spider import draws
-from spider.networks.config import DiscriminatorNetworkConfig, GeneratorNetworkConfig, R3ganConfig
+from spider.errors import SpiderUsageError
+from spider.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, NetworkChoice, R3ganConfig
 from spider.networks.dcgan import DcganDiscriminator, DcganGenerator
 from spider.networks.outputs import UNCONDITIONAL, ConditionShape
 from spider.networks.r3gan import R3ganDiscriminator, R3ganGenerator
@@ -15,7 +16,7 @@ from spider.sources.source import Source
 
 
 def build_generator(
-    config: GeneratorNetworkConfig,
+    config: NetworkChoice,
     source: Source,
     image_shape: tuple[int, int, int],
     world: World,
@@ -29,11 +30,18 @@ def build_generator(
         shape = source.shape if frontend is None else frontend.shape
         if isinstance(config, R3ganConfig):
             return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
-        return DcganGenerator(config, shape, image_shape, told, world, frontend)
+        if isinstance(config, DcganGeneratorConfig):
+            return DcganGenerator(config, shape, image_shape, told, world, frontend)
+        made = config.build_generator(shape, image_shape, told, world, frontend)
+        if frontend is not None and getattr(made, "frontend", None) is not frontend:
+            raise SpiderUsageError(
+                f"generator.kind={config.kind} does not keep `frontend`, which its source needs to train"
+            )
+        return made
 
 
 def build_discriminator(
-    config: DiscriminatorNetworkConfig,
+    config: NetworkChoice,
     image_shape: tuple[int, int, int],
     world: World,
     seed: int,
@@ -44,4 +52,6 @@ def build_discriminator(
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         if isinstance(config, R3ganConfig):
             return R3ganDiscriminator(config, image_shape, told.classes)
-        return DcganDiscriminator(config, image_shape, told, world)
+        if isinstance(config, DcganDiscriminatorConfig):
+            return DcganDiscriminator(config, image_shape, told, world)
+        return config.build_discriminator(image_shape, told, world)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from spider.config.section import MAX_DIM, MAX_WIDTH, Section
+from spider.config.choices import Choice, Choices
+from spider.config.section import MAX_DIM, MAX_WIDTH
 from spider.errors import SpiderUsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cluster.world import World
+    from spider.config.schema import Config
+    from spider.networks.outputs import ConditionShape
 
 Layout = Literal["auto", "mnist", "celeba"]
 
@@ -17,7 +26,45 @@ _LAYOUT = (
 )
 
 
-class DcganGeneratorConfig(Section):
+class NetworkChoice(Choice):
+    """The settings of a generator, of a discriminator, or of both."""
+
+    conditions: ClassVar[frozenset[str]] = frozenset()  # what it can be told: kinds of conditions, besides none
+
+    def build_generator(
+        self,
+        input_shape: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        told: ConditionShape,
+        world: World,
+        frontend: nn.Module | None,
+    ) -> nn.Module:
+        """The generator, where it is not of this package: (inputs [N, *input_shape], Condition) -> GOut.
+
+        Args:
+            input_shape: of one input: (d,) for a vector, (C, H, W) for an image.
+            image_shape: (C, H, W) of the images to learn.
+            told: what the condition tells of every image.
+            world: the ranks, for what looks at the global batch.
+            frontend: to be called on the inputs first, and kept as the attribute `frontend`; None for most sources.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.build_generator: it is no generator")
+
+    def build_discriminator(self, image_shape: tuple[int, int, int], told: ConditionShape, world: World) -> nn.Module:
+        """The discriminator, as above: (images [N, C, H, W], Condition) -> DOut."""
+        raise NotImplementedError(f"{type(self).__name__}.build_discriminator: it is no discriminator")
+
+
+def batch_norm_refusals(role: str, norm: str, config: Config) -> Iterator[str]:
+    """Why a network with a key `norm` cannot go with the rest: micro-batches split what it normalises over."""
+    if norm == "batch" and config.accumulation > 1:
+        yield (
+            f"{role}.norm=batch normalises over the global batch, which accumulation={config.accumulation} "
+            f"splits: set accumulation=1 or {role}.norm=none"
+        )
+
+
+class DcganGeneratorConfig(NetworkChoice):
     """DCGAN. Fed vectors, it starts from a dense layer; fed images, from a convolutional encoder (Spider DCGAN)."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -43,13 +90,12 @@ class DcganGeneratorConfig(Section):
             raise ValueError("generator.conditioning=batch_norm needs generator.norm=batch")
         return self
 
-    @property
-    def sees_the_batch(self) -> bool:
-        """Whether what an image becomes depends on the others of its batch."""
-        return self.norm == "batch"
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return batch_norm_refusals("generator", self.norm, config)
 
 
-class DcganDiscriminatorConfig(Section):
+class DcganDiscriminatorConfig(NetworkChoice):
     """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -61,13 +107,12 @@ class DcganDiscriminatorConfig(Section):
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
-    @property
-    def sees_the_batch(self) -> bool:
-        """Whether what an image becomes depends on the others of its batch."""
-        return self.norm == "batch"
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return batch_norm_refusals("discriminator", self.norm, config)
 
 
-class R3ganConfig(Section):
+class R3ganConfig(NetworkChoice):
     """R3GAN's network of that role: grouped residual blocks without normalisation. Sides: 4 px times a power of 2."""
 
     kind: Literal["r3gan"] = "r3gan"
@@ -87,11 +132,6 @@ class R3ganConfig(Section):
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
-    @property
-    def sees_the_batch(self) -> bool:
-        """Whether what an image becomes depends on the others of its batch."""
-        return False
-
     def plan(self, image_shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
         """Channels and groups at 4 px, 8 px, ..., up to the images' side.
 
@@ -109,5 +149,5 @@ class R3ganConfig(Section):
         return [8 * group for group in groups], groups
 
 
-GeneratorNetworkConfig = Annotated[DcganGeneratorConfig | R3ganConfig, Field(discriminator="kind")]
-DiscriminatorNetworkConfig = Annotated[DcganDiscriminatorConfig | R3ganConfig, Field(discriminator="kind")]
+GeneratorNetworkConfig = Annotated[NetworkChoice, Choices(DcganGeneratorConfig, R3ganConfig)]
+DiscriminatorNetworkConfig = Annotated[NetworkChoice, Choices(DcganDiscriminatorConfig, R3ganConfig)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spider.objectives.config import ObjectiveConfig
+from spider.objectives.config import ObjectiveChoice
 from spider.objectives.hinge import Hinge
 from spider.objectives.least_squares import LeastSquares
 from spider.objectives.non_saturating import NonSaturating
@@ -21,6 +21,7 @@ _CHOICES: dict[str, type[Objective]] = {
 }
 
 
-def build_objective(config: ObjectiveConfig) -> Objective:
+def build_objective(config: ObjectiveChoice) -> Objective:
     """The objective that the settings name."""
-    return _CHOICES[config.kind]()
+    made = _CHOICES.get(config.kind)
+    return config.build() if made is None else made()

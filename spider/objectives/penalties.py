@@ -7,9 +7,33 @@ eagerly and outside autocast.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from spider.augment.augmentation import Draws
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images of a micro-batch, and the discriminator's judgement of such images.
+
+    Attributes:
+        images: [n, C, H, W].
+        logits: [n, C, H, W] -> [n, P], of images like these; differentiable twice, augmented.
+    """
+
+    images: Tensor
+    logits: Callable[[Tensor], Tensor]
+
+
+class Penalty(Protocol):
+    """A penalty on the discriminator."""
+
+    def __call__(self, real: Judged, fake: Judged | None, draws: Draws) -> Tensor:
+        """Values [n] before any weight; `fake` is None where the settings say that it is not needed."""
 
 
 def squared_gradient(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from spider.arguments import MIN_KIMG
 from spider.config.section import MAX_BATCH, MAX_KIMG, MAX_STEPS, Section
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
 
 
 class TraceConfig(Section):
@@ -59,3 +63,16 @@ class SelectionConfig(Section):
         if (self.kind == "fixed") != (self.k is not None):
             raise ValueError("selection.k goes with selection.kind=fixed, and that needs it")
         return self
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        batch = config.batch
+        if config.accumulation > 1 and self.kind != "all" and self.scope == "rank":
+            yield "selection.scope=rank needs accumulation=1; selection.scope=global works with any"
+        if self.k is not None and self.k > batch:
+            yield f"selection.k={self.k} exceeds batch={batch}"
+        if self.kind == "adaptive":
+            if batch % self.k_unit:
+                yield f"selection.k_unit={self.k_unit} does not divide batch={batch}"
+            if self.k_min > batch:
+                yield f"selection.k_min={self.k_min} exceeds batch={batch}"

@@ -20,7 +20,8 @@ from spider.sources.config import (
     GeneratorConfig,
     GmmConfig,
     ImagesConfig,
-    SourceConfig,
+    NonparametricConfig,
+    SourceChoice,
 )
 from spider.sources.gamma import Gamma
 from spider.sources.gaussian import Gaussian
@@ -33,7 +34,7 @@ from spider.train.restore import fitting, require_tensors
 
 
 def build_source(
-    config: SourceConfig,
+    config: SourceChoice,
     target_shape: tuple[int, int, int],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
@@ -52,8 +53,10 @@ def build_source(
             return Images(config, target_shape, device)
         case GeneratorConfig():
             return Generator(config, open_generator(config.run, device, dtype), target_shape)
-        case _:
+        case NonparametricConfig():
             return Nonparametric(config)
+        case _:
+            return config.build(target_shape, device, dtype)
 
 
 def open_generator(

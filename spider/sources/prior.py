@@ -11,14 +11,14 @@ from torch import Tensor
 
 from shards.order import Slots
 from spider.sources.ahead import ahead
-from spider.sources.config import SourceConfig
+from spider.sources.config import SourceChoice
 from spider.sources.source import Frontend
 
 
 class Prior(ABC):
     """A source of vectors. A subclass says how one is drawn."""
 
-    def __init__(self, config: SourceConfig, shape: tuple[int, ...]) -> None:
+    def __init__(self, config: SourceChoice, shape: tuple[int, ...]) -> None:
         self.config = config
         self.shape = shape
 

@@ -28,10 +28,11 @@ from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
+from spider.config.load import with_values
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.files import write_text
-from spider.inputs import Inputs, note_places, with_places, write_inputs
+from spider.inputs import Inputs, note_places, write_inputs
 from spider.precision import set_numerics
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
 from spider.train.clock import crosses
@@ -70,7 +71,7 @@ def train(
     Raises:
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
-    named = with_places(config, {key: each.path for key, each in inputs.items()})
+    named = with_values(config, {key: each.path for key, each in inputs.items()})
     set_numerics(config.compute)
     with closing(Trainer(config, world)) as trainer:
         evaluator = Evaluator(trainer, directory)

@@ -18,7 +18,7 @@ from spider.config.schedule import largest, value_at
 from spider.networks.outputs import Condition, DOut, GOut
 from spider.objectives.config import PenaltiesConfig
 from spider.objectives.objective import Objective
-from spider.objectives.penalties import slope_excess, squared_gradient
+from spider.objectives.penalties import Judged, slope_excess, squared_gradient
 from spider.sources.source import Frontend
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome
@@ -47,7 +47,7 @@ class Maker:
 
     def penalty(self) -> Tensor | None:
         """What the generator's frontend adds to its loss; None if it has none. Scalar."""
-        frontend = self.generator.module.frontend
+        frontend = getattr(self.generator.module, "frontend", None)
         return frontend.penalty() if isinstance(frontend, Frontend) else None
 
 
@@ -130,6 +130,7 @@ class DiscriminatorPenalty:
         self.critic = critic
         self.settings = settings
         self.gain = gain
+        self.more = [(each, each.build()) for each in settings.more]
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
@@ -151,6 +152,14 @@ class DiscriminatorPenalty:
             # What lies between two images is judged as being of the real one's class
             gp = slope_excess(logits("gp", batch.real_condition), real, fake, mix)
             terms.append(Term("penalty/gp", gp, coefficient=gain * settings.gp_weight))
+        for number, (choice, penalty) in enumerate(self.more):
+            name = f"more.{number}"
+            real_ones = Judged(given(batch.real), logits(f"{name}.real", batch.real_condition))
+            fake_ones = (
+                Judged(given(batch.fake), logits(f"{name}.fake", batch.fake_condition)) if choice.needs_fakes else None
+            )
+            values = penalty(real_ones, fake_ones, batch.at)
+            terms.append(Term(f"penalty/{name}", values, coefficient=gain * value_at(choice.weight, batch.images)))
         return Outcome(terms)
 
 

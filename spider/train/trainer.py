@@ -10,6 +10,7 @@ from __future__ import annotations
 from cluster.checkpoint import Snapshot
 from cluster.world import World
 from spider.conditions.build import build_conditions
+from spider.config.marks import named
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
@@ -144,8 +145,9 @@ class Trainer:
         for what, mine in self._inputs().items():
             if (theirs := snapshot.state["inputs"][what]) != mine:
                 way = f"give the {what} that it began with"
-                if what == "source" and self.config.source.kind == "generator":
-                    way = "name the checkpoint that it began with, source.run=RUN@KIMG, if that is kept"
+                for each in named(self.config, f"{what}."):
+                    if each.what == "run":
+                        way = f"name the checkpoint that it began with, {each.key}=RUN@KIMG, if that is kept"
                 raise SpiderError(
                     f"{what}: the checkpoint was trained on {theirs}, this configuration reads {mine}; {way}, "
                     "or begin in another folder with --run"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spider.config.marks import named
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.experiment import compose, require_inputs
@@ -55,7 +56,8 @@ def settled_source(point: Point, composed: Config) -> str | None:
     """What `--source` is given for good: a run's best and last checkpoint may become others while a sweep goes on."""
     if SOURCE not in point:
         return None
-    return composed.source.run if composed.source.kind == "generator" else str(point[SOURCE])
+    runs = [each.place for each in named(composed, f"{SOURCE}.") if each.what == "run"]
+    return runs[0] if runs else str(point[SOURCE])
 
 
 def run_name(number: int, axes: Sequence[Axis], point: Point, seed: int) -> str:

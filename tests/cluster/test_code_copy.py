@@ -42,6 +42,11 @@ def test_a_copy_has_all_but_what_python_compiled(mine: Path, tmp_path: Path) -> 
     assert origin_of(mine) is None
 
 
+def test_a_module_of_one_file_is_copied_too(mine: Path, tmp_path: Path) -> None:
+    (mine.parent / "alone.py").write_text("x = 1")
+    assert files(copy_code(["mine", "alone"], tmp_path / "code", None)) >= {"alone.py", "mine/__init__.py"}
+
+
 def test_content_names_a_copy_and_it_is_used_again(mine: Path, tmp_path: Path) -> None:
     first = copy_code(["mine"], tmp_path / "code", ORIGIN)
     made = (first / "origin.json").stat().st_mtime_ns

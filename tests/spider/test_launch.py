@@ -69,7 +69,11 @@ def trained(folder: Path, images: str, *overrides: str) -> RunDirectory:
         (SLURM, {"overrides": ["engine.kind=local"]}, "engine.kind=local serves one process, and there are 8"),
         (SLURM, {"overrides": ["batc=3"]}, "preset dcgan: batc: no such key; did you mean batch"),
         (SLURM, {"source": "nowhere"}, "source.path: {here}/nowhere: no such file or folder"),
-        (SLURM, {"overrides": ["evaluate.every_kimg=1", "evaluate.weights=nowhere"]}, "evaluate.weights: nowhere: no"),
+        (
+            SLURM,
+            {"overrides": ["evaluate.every_kimg=1", "evaluate.weights=nowhere"]},
+            "evaluate.weights: {here}/nowhere: no",
+        ),
         (SLURM, {"from_run": "nowhere@3"}, "nowhere: no such folder"),
         ("nodes=2", {}, "slurm: time: missing; MINUTES, "),
         ("nods=2,time=60", {}, "slurm: nods: no such key; did you mean nodes"),

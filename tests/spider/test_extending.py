@@ -1,0 +1,120 @@
+"""The examples of docs/extending.md: choices from outside of the package train, and get all that built-in ones get."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards.errors import ShardsUsageError
+from spider import api
+from spider.config.choices import outside_packages
+from spider.errors import SpiderUsageError
+from spider.launch import prepare_launch
+from spider.run import RunDirectory
+from tests.equal_runs import assert_equal_runs
+
+DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
+EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", DOCS.read_text(), re.DOTALL))
+RUN = ["batch=8", "log.samples=4", "log.every_kimg=0.008"]
+SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
+WORDS = {
+    "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
+    "mysource": [*SMALL, "source.kind=mysource:Thumbnails", "source.pictures=pictures"],
+    "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],
+    "mypenalty": [*SMALL, "penalties.more=[{kind: 'mypenalty:Drift', weight: 0.1}]"],
+    "myaugment": [*SMALL, "augment=[{kind: 'myaugment:Brighten', strength: 0.3}, {kind: mirror}]"],
+}
+
+
+def pictures(folder: Path, seed: int) -> Path:
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all examples as modules, and with pictures."""
+    for name, text in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    pictures(tmp_path / "pictures", 0)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_trains_resumes_and_serves(here: Path, digits: Path, name: str) -> None:
+    whole, halves = here / "whole", here / "halves"
+    api.train("dcgan", whole, data=digits, kimg=0.032, overrides=WORDS[name])
+    api.train("dcgan", halves, data=digits, kimg=0.016, overrides=WORDS[name])
+    assert api.train(None, halves, kimg=0.032) == "finished"
+    assert_equal_runs(whole, halves)
+    [summary] = api.ls(halves)
+    assert (summary.state, summary.problem) == ("finished", None)
+    api.generate(halves, seeds="0-3", out=here / "out")
+    assert len(list((here / "out").iterdir())) == 4
+    launch = prepare_launch("dcgan", here / "job", "local", data=digits, overrides=WORDS[name])
+    assert outside_packages(launch.config.model_dump()) == (name,)
+
+
+def test_an_example_is_part_of_what_is_learnt(here: Path, digits: Path) -> None:
+    rows = {}
+    for name, words in {"plain": SMALL, **{name: WORDS[name] for name in WORDS}}.items():
+        api.train("dcgan", here / name, data=digits, kimg=0.016, overrides=words)
+        row = RunDirectory(here / name).last_row()
+        rows[name] = json.dumps(row and {key: value for key, value in row.items() if key != "timing"})
+    assert len(set(rows.values())) == len(rows)
+    assert "penalty/more.0" in rows["mypenalty"]
+
+
+def test_a_marked_field_of_a_source_from_outside_gets_all_that_marks_give(here: Path, digits: Path) -> None:
+    words, run = WORDS["mysource"], here / "run"
+    with pytest.raises(ShardsUsageError, match=r"^source.pictures: .*/nowhere: no such .*: source.pictures=PLACE$"):
+        api.train("dcgan", run, data=digits, kimg=0.016, overrides=[*words, "source.pictures=nowhere"])
+    api.train("dcgan", run, data=digits, kimg=0.016, overrides=words)
+    assert RunDirectory(run).config().model_dump()["source"]["pictures"] == str(here / "pictures")
+    noted = json.loads((run / "inputs.json").read_text())["source.pictures"]
+    assert noted["path"] == str(here / "pictures")
+    assert (Path(noted["packed"]) / "index.json").is_file()
+    assert api.ls(run)[0].source == "mysource:Thumbnails pictures"
+    shutil.move(here / "pictures", here / "moved")
+    moved, other = f"source.pictures={here / 'moved'}", f"source.pictures={pictures(here / 'other', 1)}"
+    with pytest.raises(SpiderUsageError, match=r"^source.pictures: the run has the images of .*holds others"):
+        api.train(None, run, kimg=0.032, overrides=[other])
+    shutil.rmtree(noted["packed"])
+    assert api.train(None, run, kimg=0.032, overrides=[moved]) == "finished"
+    assert RunDirectory(run).config().model_dump()["source"]["pictures"] == str(here / "moved")
+
+
+def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path, digits: Path) -> None:
+    (here / "broken.py").write_text("raise RuntimeError('no luck\\nat all')")
+    for kind, why in {
+        "nowhere:Tiny": "cannot import nowhere",
+        "broken:Tiny": "no luck at all",
+        "mynets:Nothing": "mynets has no Nothing",
+        "mynets:TinyGenerator": "is no subclass of spider.networks.config.NetworkChoice",
+        "antigravity:Tiny": "of Python's own library",
+    }.items():
+        with pytest.raises(SpiderUsageError) as refused:
+            api.train("dcgan", here / "run", data=digits, overrides=[f"generator.kind={kind}"])
+        assert str(refused.value).startswith(f"preset dcgan: generator.kind={kind}: ")
+        assert why in str(refused.value)
+    with pytest.raises(SpiderUsageError, match=r"generator.channels: .*less than or equal to 4096, found 5000"):
+        api.train("dcgan", here / "run", data=digits, overrides=[*WORDS["mynets"], "generator.channels=5000"])
+    assert "antigravity" not in sys.modules
+    for name in ("mynets", "myloss"):
+        api.train("dcgan", here / "runs" / name, data=digits, kimg=0.008, overrides=WORDS[name])
+    (here / "mynets.py").unlink()
+    sys.modules.pop("mynets")
+    states = {summary.name: summary.state for summary in api.ls(here / "runs")}
+    assert states == {"mynets": "unreadable", "myloss": "finished"}
