@@ -44,6 +44,7 @@ class RunSummary:
     kimg: float = 0.0
     length_kimg: float = 0.0
     source: str = ""
+    condition: str = ""
     objective: str = ""
     selection: str = ""
     best: BestRecord | None = None
@@ -113,6 +114,7 @@ def summarise(directory: RunDirectory, root: Path) -> RunSummary:
         kimg=images / 1000,
         length_kimg=config.kimg,
         source=describe_source(config),
+        condition=config.condition.kind,
         objective=config.objective.kind,
         selection=config.selection.kind,
         best=best,

@@ -30,7 +30,7 @@ def ls(
 ) -> None:
     """List the runs below a folder.
 
-    How far each is, what feeds it, what it minimises, its best metric, its size.
+    How far each is, what feeds it, what it is told, what it minimises, its best metric, its size.
     """
     folder = folder or _usual_folder()
     found = api.ls(folder)
@@ -40,7 +40,7 @@ def ls(
     if not found:
         say(f"{folder}: no run here or below")
         return
-    header = ["run", "state", "kimg", "source", "objective", "selection", "best", "checkpoint", "MB"]
+    header = ["run", "state", "kimg", "source", "condition", "objective", "selection", "best", "checkpoint", "MB"]
     say(aligned([header, *map(_row, found)]))
     for summary in found:
         if summary.problem is not None:
@@ -85,6 +85,7 @@ def _row(summary: RunSummary) -> list[str]:
         summary.state,
         f"{summary.kimg:g}/{summary.length_kimg:g}",
         summary.source,
+        summary.condition,
         summary.objective,
         summary.selection,
         describe_best(summary.best),

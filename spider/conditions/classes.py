@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -54,8 +53,8 @@ class Classes:
         self.shape = ConditionShape(classes=len(names))
         as_read = counts if config.sampler == "data" else quotas(counts, config.temperature).tolist()
         alike = [min(count, 1) for count in counts]
-        self._drawn = np.cumsum(alike if config.fakes == "uniform" else as_read)
-        self._numbered = np.cumsum(alike if config.samples == "uniform" else counts)
+        self._drawn = _Law(alike if config.fakes == "uniform" else as_read)
+        self._numbered = _Law(alike if config.samples == "uniform" else counts)
         self.present = [label for label, count in enumerate(counts) if count]
         self.remarks = [_remark(config, unlabelled, sum(counts))] if unlabelled else []
 
@@ -102,15 +101,15 @@ class Classes:
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """Their labels."""
-        return Condition(self._known(batch.labels).to(device, non_blocking=True))
+        return Condition(self._known(batch.labels.to(device, non_blocking=True)))
 
     def drawn(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Condition:
         """Each by itself, in the shares that the settings say."""
-        return Condition(_draw(self._drawn, seed, stream, indices, device))
+        return Condition(self._drawn(seed, stream, indices, device))
 
     def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """See Conditions."""
-        return Condition(_draw(self._numbered, seed, "eval.condition", indices, device))
+        return Condition(self._numbered(seed, "eval.condition", indices, device))
 
     def class_number(self, name: str) -> int:
         """See Conditions."""
@@ -126,7 +125,7 @@ class Classes:
     @property
     def identity(self) -> str:
         """See Conditions."""
-        told = json.dumps([self.names, self._numbered.tolist(), self._drawn.tolist()])
+        told = json.dumps([self.names, self._numbered.shares, self._drawn.shares])
         return f"class {hashlib.sha256(told.encode()).hexdigest()}"
 
     def state(self) -> dict[str, Any]:
@@ -140,10 +139,18 @@ class Classes:
         return torch.where(labels < 0, len(self.names) - 1, labels)
 
 
-def _draw(ends: NDArray[np.int64], seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Tensor:
-    """The class y for which a whole number u, drawn from 0 .. ends[-1] - 1, has ends[y - 1] <= u < ends[y]."""
-    chosen = draws.integers(seed, stream, indices, (), int(ends[-1]), device)
-    return torch.searchsorted(torch.from_numpy(ends).to(device), chosen, right=True)
+class _Law:
+    """Classes drawn with the probabilities `shares` / sum: y where u, drawn below the sum, lies in the share of y."""
+
+    def __init__(self, shares: list[int]) -> None:
+        self.shares = shares
+        self._ends: dict[torch.device, Tensor] = {}  # kept, because a copy to a device waits for it
+
+    def __call__(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Tensor:
+        if device not in self._ends:
+            self._ends[device] = torch.tensor(self.shares, device=device).cumsum(0)
+        drawn = draws.integers(seed, stream, indices, (), sum(self.shares), device)
+        return torch.searchsorted(self._ends[device], drawn, right=True)
 
 
 def _remark(config: ClassConditionConfig, unlabelled: int, used: int) -> str:

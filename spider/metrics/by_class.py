@@ -13,7 +13,7 @@ from spider.embed.cache import Features
 from spider.embed.images import NumberedImages, classes_of
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
-from spider.metrics.frechet import frechet_distance
+from spider.metrics.frechet import NormalLaw, law_distance
 from spider.metrics.moments import moments_of
 
 if TYPE_CHECKING:
@@ -70,10 +70,16 @@ def distances_by_class(
         sets = samples[pairs.samples == number], reference[pairs.reference == number]
         value = None
         if min(map(len, sets)) >= LEAST:
-            moments = [moments_of(features, world, heartbeat=heartbeat) for features in sets]
-            value = frechet_distance(*moments, ddof=ddof, heartbeat=heartbeat)
+            value = law_distance(*(_law(features, world, ddof, heartbeat) for features in sets))
         rows.append({"class": name, "value": value, "samples": len(sets[0]), "reference": len(sets[1])})
     return rows
+
+
+def _law(features: Features, world: World, ddof: int, heartbeat: Heartbeat) -> NormalLaw:
+    count, dim = features.shape
+    if count <= dim:
+        return NormalLaw.of_few(features, ddof)
+    return NormalLaw.of(moments_of(features, world, heartbeat=heartbeat), ddof)
 
 
 def class_lines(by_seed: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str, str, str]]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spider.embed.cache import Features
 from spider.heartbeat import Heartbeat, silent
 from spider.metrics.moments import Moments
 
@@ -39,6 +40,13 @@ class NormalLaw:
     def of(cls, moments: Moments, ddof: int = 1) -> NormalLaw:
         """With these moments; covariances are divided by N - ddof."""
         return cls(moments.mean(), _factor(moments, ddof))
+
+    @classmethod
+    def of_few(cls, vectors: Features, ddof: int = 1) -> NormalLaw:
+        """Of vectors [N, d], N above `ddof`: the centred ones are a factor, and where N < d much the smaller one."""
+        x = torch.from_numpy(vectors).double()
+        mean = x.mean(dim=0)
+        return cls(mean, (x - mean).T / (len(x) - ddof) ** 0.5)
 
 
 def frechet_distance(a: Moments, b: Moments, *, ddof: int = 1, heartbeat: Heartbeat = silent) -> float:

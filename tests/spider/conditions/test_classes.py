@@ -14,6 +14,7 @@ from PIL import Image
 from cluster.world import World
 from shards.balance import quotas
 from shards.dataset import ShardDataset
+from shards.order import Slots
 from shards.pack import pack
 from spider import api, draws
 from spider.conditions.classes import UNLABELLED, Classes
@@ -311,3 +312,29 @@ def test_a_metric_of_classes_is_refused_at_the_start_of_a_training_without(digit
     keys = ["evaluate.every_kimg=1", "evaluate.embedding=offline", "evaluate.metrics=[fid,fid_class]"]
     with pytest.raises(SpiderUsageError, match=r"^evaluate\.metrics: .* needs classes, and the generator has none"):
         api.train("dcgan", tmp_path / "run", data=digits, overrides=keys)
+
+
+# ----------------------------------------------------------------------------------------------------- spider sources
+
+
+def test_the_class_of_a_source_image_is_not_told(digits, patches):
+    """The condition is of the target: with images for a source the draws are those of a prior's run."""
+    keys = ["source.kind=images", f"source.path={digits}"]
+    fed, plain = (drawn(trainer_for(digits, extra)) for extra in (keys, []))
+    for (_, one), (_, other) in zip(fed, plain, strict=True):
+        assert torch.equal(one.fake_condition.labels, other.fake_condition.labels)
+    trainer_for(digits, ["source.kind=images", f"source.path={patches}"])  # which have no labels
+
+
+def test_a_stage_with_classes_feeds_every_class(run, digits):
+    """Its inputs for training have classes of their own, drawn anew for every position; sample N has class N's."""
+    source = trainer_for(digits, ["source.kind=generator", f"source.run={run}", "source.noise_std=0"]).source
+    stage, slots = source.stage, Slots(16)
+    for start, fed in zip((32, 48), source.feed(0, slots, 32), strict=False):
+        told = stage.conditions.drawn(0, "train.source.condition1", slots.at(start), CPU)
+        assert len(set(told.labels.tolist())) > 3
+        z = next(stage.source.feed(0, slots, start))
+        torch.testing.assert_close(fed, stage(z, told))
+    torch.testing.assert_close(
+        source.images_at(3, [5, 9]), stage(stage.source.at(3, [5, 9]), stage.condition_at(3, [5, 9]))
+    )

@@ -118,7 +118,8 @@ PRESETS = {
     "dcgan": ["penalties.r1_gamma=1", "d_steps=2", ADA],
     "dcgan, two micro-batches": ["accumulation=2", "generator.norm=none", "penalties.gp_weight=1", *TOPK],
     "spider-dcgan": ["penalties.phase=own", "penalties.interval_steps=2", *TOPK, ADA],
-    "r3gan-32": ["penalties.r1_gamma=1", *TOPK, ADA],
+    "r3gan-32": ["penalties.r1_gamma=1", "condition.kind=class", *TOPK, ADA],
+    "dcgan-class": ["condition.sampler=balanced", *TOPK],
 }
 
 
