@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("reader", "train_step", "sid_curve", "metrics", "neighbors", "checkpoint", "ranks")
+NAMES = ("reader", "train_step", "loop", "draws", "sid_curve", "metrics", "neighbors", "checkpoint", "ranks")
 
 
 def main() -> int:
