@@ -28,7 +28,7 @@ def described(error: OSError) -> tuple[str, int] | None:
         return f"{error.args[-1]}: TMPDIR=DIR names another", MachineError.exit_code
     name = error.filename2 or error.filename  # the first is a file that was to be renamed, and nobody knows that one
     file = None if name is None else Path(os.fsdecode(name))
-    cached = file is not None and _is_in(file, _cache())
+    cached = file is not None and _is_cached(file)
     passing = error.errno in PASSING or cached  # the same request goes well with another cache
     if not passing and (error.errno not in _REFUSED or file is None):
         return None
@@ -41,7 +41,7 @@ def described(error: OSError) -> tuple[str, int] | None:
 
 def _moves(file: Path) -> str:
     """Which variable moves what lies there, if one does."""
-    if _is_in(file, _cache()):
+    if _is_cached(file):
         return "; SPIDER_CACHE=DIR keeps caches in DIR"
     return "; TMPDIR=DIR keeps temporary files in DIR" if _is_in(file, _temporary()) else ""
 
@@ -55,6 +55,12 @@ def _full_places() -> list[Path]:
             if shutil.disk_usage(disk).free < _FULL_BYTES:
                 found.append(place)
     return found
+
+
+def _is_cached(file: Path) -> bool:
+    """Whether it lies in the cache, or is a folder above it that cannot be made."""
+    cache = _cache()
+    return _is_in(file, cache) or (cache is not None and _is_in(cache, file) and not file.exists())
 
 
 def _is_in(file: Path, folder: Path | None) -> bool:

@@ -207,6 +207,14 @@ def test_a_closed_cache_is_named_with_what_moves_it(spider, digits, tmp_path, mo
     assert "SPIDER_CACHE=DIR keeps caches in DIR" in outcome.error
 
 
+def test_a_folder_above_the_cache_that_cannot_be_made_is_named(spider, digits, monkeypatch):
+    monkeypatch.setenv("SPIDER_CACHE", "/proc/no-home/.cache/spider")  # where nobody may make a folder
+    outcome = spider("evaluate", digits, "--reference", digits, "--embedding", "offline")
+    assert outcome.code == 3
+    assert outcome.error.startswith("error: /proc")
+    assert "SPIDER_CACHE=DIR keeps caches in DIR" in outcome.error
+
+
 def test_a_user_without_a_home_is_told_what_to_set(spider, digits, monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
