@@ -7,11 +7,11 @@ from typing import Any
 from shards.dataset import ShardDataset
 from spider.conditions.classes import Classes
 from spider.conditions.conditions import Conditions
-from spider.conditions.config import ClassConditionConfig, ConditionConfig
+from spider.conditions.config import ClassConditionConfig, ConditionChoice, NoConditionConfig
 from spider.conditions.none import NoConditions
 
 
-def build_conditions(config: ConditionConfig, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
+def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
     """The conditions that the settings name, for the images to learn.
 
     Args:
@@ -20,12 +20,22 @@ def build_conditions(config: ConditionConfig, dataset: ShardDataset, *, paired_o
     Raises:
         SpiderUsageError: the images have no such conditions.
     """
-    if not isinstance(config, ClassConditionConfig):
-        return NoConditions()
-    paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
-    return Classes.of(config, dataset, paired=paired)
+    match config:
+        case NoConditionConfig():
+            return NoConditions()
+        case ClassConditionConfig():
+            paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
+            return Classes.of(config, dataset, paired=paired)
+        case _:
+            return config.build(dataset, paired_objective)
 
 
-def restored_conditions(config: ConditionConfig, state: Any) -> Conditions:
+def restored_conditions(config: ConditionChoice, state: Any) -> Conditions:
     """The conditions of a finished generator. Raises UnreadableError or ValueError if `state` is none of theirs."""
-    return Classes.of_state(config, state) if isinstance(config, ClassConditionConfig) else NoConditions()
+    match config:
+        case NoConditionConfig():
+            return NoConditions()
+        case ClassConditionConfig():
+            return Classes.of_state(config, state)
+        case _:
+            return config.restored(state)

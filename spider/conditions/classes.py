@@ -93,7 +93,7 @@ class Classes:
 
     def order(self, dataset: ShardDataset, kind: Order, seed: int, global_batch: int) -> Order | Reading:
         """The images that have a class, each once per epoch or as the balance says."""
-        labels = self._known(torch.from_numpy(dataset.labels())).numpy()
+        labels = self.told(torch.from_numpy(dataset.labels())).numpy()
         if self.config.sampler == "balanced":
             return BalancedOrder(labels, seed=seed, temperature=self.config.temperature)
         labelled: Indices = np.flatnonzero(labels >= 0)
@@ -101,7 +101,7 @@ class Classes:
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """Their labels."""
-        return Condition(self._known(batch.labels.to(device, non_blocking=True)))
+        return Condition(self.told(batch.labels.to(device, non_blocking=True)))
 
     def drawn(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Condition:
         """Each by itself, in the shares that the settings say."""
@@ -132,8 +132,8 @@ class Classes:
         """A ClassState."""
         return {"names": self.names, "counts": self.counts}
 
-    def _known(self, labels: Tensor) -> Tensor:
-        """Labels with the images that have none in their own class, if there is one."""
+    def told(self, labels: Tensor) -> Tensor:
+        """The classes of images with these labels in the dataset, int64 [n]; -1: left out."""
         if self.config.unlabelled != "own_class":
             return labels
         return torch.where(labels < 0, len(self.names) - 1, labels)

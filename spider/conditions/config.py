@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from spider.config.section import MAX_FACTOR, Section
+from spider.config.choices import Choice, Choices
+from spider.config.section import MAX_FACTOR
 
 if TYPE_CHECKING:
+    from shards.dataset import ShardDataset
+    from spider.conditions.conditions import Conditions
     from spider.config.schema import Config
 
 
-class NoConditionConfig(Section):
+class ConditionChoice(Choice):
+    """The settings of what the players are told.
+
+    Attributes:
+        tells: what networks must be able to be told, one of their `conditions`; None: nothing.
+    """
+
+    tells: ClassVar[str | None] = None
+
+    def build(self, dataset: ShardDataset, paired_objective: bool) -> Conditions:
+        """The conditions of images to learn, where they are not of this package.
+
+        Args:
+            paired_objective: whether the objective compares each generated image with a real one.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+    def restored(self, state: Any) -> Conditions:
+        """The conditions of a finished generator, by what their `state` was when it was saved."""
+        raise NotImplementedError(f"{type(self).__name__}.restored")
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+            if self.tells is not None and self.tells not in network.conditions:
+                yield (
+                    f"{name}.kind={network.kind} cannot be told a {self.tells}: condition.kind={self.kind} needs "
+                    f"another {name}.kind, or set condition.kind=none"
+                )
+
+
+class NoConditionConfig(ConditionChoice):
     """The players are told nothing of an image."""
 
     kind: Literal["none"] = "none"
 
 
-class ClassConditionConfig(Section):
+class ClassConditionConfig(ConditionChoice):
     """Both players are told the class of every image: the labels of `data`, where it has classes."""
+
+    tells: ClassVar[str | None] = "class"
 
     kind: Literal["class"] = "class"
     fakes: Literal["as_data", "uniform", "paired"] | None = Field(
@@ -55,12 +91,7 @@ class ClassConditionConfig(Section):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
-            if self.kind not in network.conditions:
-                yield (
-                    f"{name}.kind={network.kind} cannot be told a class: condition.kind=class needs another "
-                    f"{name}.kind, or set condition.kind=none"
-                )
+        yield from super().refusals(config)
         if self.fakes == "paired" and not config.objective.paired:
             yield (
                 "condition.fakes=paired takes the classes of the real images in every step, which goes with "
@@ -73,4 +104,4 @@ class ClassConditionConfig(Section):
             )
 
 
-ConditionConfig = Annotated[NoConditionConfig | ClassConditionConfig, Field(discriminator="kind")]
+ConditionConfig = Annotated[ConditionChoice, Choices(NoConditionConfig, ClassConditionConfig)]

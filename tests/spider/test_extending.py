@@ -27,6 +27,7 @@ SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
 WORDS = {
     "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
     "mysource": [*SMALL, "source.kind=mysource:Thumbnails", "source.pictures=pictures"],
+    "mycondition": [*SMALL, "condition.kind=mycondition:Parity"],
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],
     "mypenalty": [*SMALL, "penalties.more=[{kind: 'mypenalty:Drift', weight: 0.1}]"],
     "myaugment": [*SMALL, "augment=[{kind: 'myaugment:Brighten', strength: 0.3}, {kind: mirror}]"],
