@@ -16,8 +16,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,14 +24,11 @@ from shards.files import naming, open_whole
 from shards.images import BadImage, Target, normalise, read_header
 from spider.errors import SpiderError, SpiderUsageError
 from spider.frozen import BLOCK, FrozenGenerator
-from spider.grids import sample_grid, write_png
+from spider.grids import COLUMNS, sample_grid, write_png
 from spider.images import to_float, to_uint8
-from spider.networks.outputs import Condition
 from spider.sources.image_source import ImageSource
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
-_ROW = 8  # images of a class in a grid of samples; fewer where there are many classes
-_LEAST_ROW = 4
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
 
 
@@ -123,7 +118,7 @@ def generate(
         pixels = sample_grid(
             shown,
             torch.cat(sources) if sources else None,
-            columns=len(shown) // len(labels) if labels else _ROW,
+            columns=len(shown) // len(labels) if labels else COLUMNS,
             captions=captions,
             rows=[names_of[label] for label in labels] or None,
         )
@@ -145,27 +140,6 @@ def _parts(
             yield from _from_files(generator, numbers, source_images, label)
         else:
             yield from _numbered(generator, numbers, label)
-
-
-def grid_of_samples(generator: FrozenGenerator, count: int) -> npt.NDArray[np.uint8]:
-    """A grid of the first images, each under its number: uint8 [height, width, 3].
-
-    With classes each has a row, in which number N is what `spider generate --class NAME --seeds N` writes. Where there
-    are too many classes for `count` images in rows of four, some are shown, spread over all of them.
-    """
-    present = generator.conditions.present
-    if not present:
-        images, sources = generator.with_sources(SEED, range(count))
-        return sample_grid(images, sources, captions=[caption(number) for number in range(count)])
-    columns = min(count, max(_LEAST_ROW, min(_ROW, count // len(present))))
-    rows = min(len(present), count // columns)
-    labels = [present[i * len(present) // rows] for i in range(rows)]
-    numbers = [*range(columns)] * rows
-    condition = Condition(torch.tensor(labels, device=generator.device).repeat_interleave(columns))
-    images, sources = generator.with_sources(SEED, numbers, condition)
-    captions = [caption(number) for number in numbers]
-    names = [generator.conditions.names[label] for label in labels]
-    return sample_grid(images, sources, columns=columns, captions=captions, rows=names)
 
 
 def class_numbers(generator: FrozenGenerator, names: Sequence[str]) -> list[int]:

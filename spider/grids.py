@@ -16,6 +16,7 @@ from spider.images import match_channels
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+COLUMNS = 8  # images in a row
 _LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
 _LEAST_TEXT = 10  # px; the height of captions under the smallest images
 
@@ -23,7 +24,7 @@ _LEAST_TEXT = 10  # px; the height of captions under the smallest images
 def sample_grid(
     images: Tensor,
     sources: Tensor | None = None,
-    columns: int = 8,
+    columns: int = COLUMNS,
     captions: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
 ) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -93,11 +94,16 @@ class Classes:
 
     def order(self, dataset: ShardDataset, kind: Order, seed: int, global_batch: int) -> Order | Reading:
         """The images that have a class, each once per epoch or as the balance says."""
-        labels = self.told(torch.from_numpy(dataset.labels())).numpy()
+        labels = self.classes_of(dataset)
         if self.config.sampler == "balanced":
             return BalancedOrder(labels, seed=seed, temperature=self.config.temperature)
         labelled: Indices = np.flatnonzero(labels >= 0)
         return kind if len(labelled) == len(labels) else reading(dataset, kind, seed, global_batch, labelled)
+
+    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
+        """See Conditions."""
+        labels: NDArray[np.int64] = self.told(torch.from_numpy(dataset.labels())).numpy()
+        return labels
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """Their labels."""

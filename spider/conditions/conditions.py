@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shards.dataset import ShardDataset
 from shards.order import Order
@@ -32,6 +34,9 @@ class Conditions(Protocol):
 
     def order(self, dataset: ShardDataset, kind: Order, seed: int, global_batch: int) -> Order | Reading:
         """Which real images a training reads, and when."""
+
+    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
+        """The class of every image of the dataset, int64 [len], -1 where it has none."""
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """The conditions of real images that were read."""

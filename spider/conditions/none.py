@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shards.dataset import ShardDataset
 from shards.order import Order
@@ -28,6 +30,10 @@ class NoConditions:
     def order(self, dataset: ShardDataset, kind: Order, seed: int, global_batch: int) -> Order | Reading:
         """All images."""
         return kind
+
+    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
+        """None has one."""
+        return np.full(len(dataset), -1)
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """Empty."""

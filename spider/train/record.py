@@ -46,14 +46,12 @@ from pydantic import AfterValidator
 from tqdm import tqdm
 
 from shards.files import naming
-from spider import draws
 from spider.config.schema import Config
 from spider.files import finite
-from spider.generate import grid_of_samples
-from spider.grids import sample_grid, write_png
-from spider.images import to_float
+from spider.grids import write_png
 from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, checkpoint_name, images_of
+from spider.sample_grids import grid_of_reals, grid_of_samples
 from spider.train.clock import crosses
 from spider.train.trainer import Trainer
 from untrusted.rows import read_rows
@@ -165,13 +163,12 @@ class Recorder:
             self._image("samples", self._write_samples())
 
     def reals(self) -> None:
-        """A grid of training images, once: drawn, because the first ones of a set may be of one class."""
+        """A grid of training images, once."""
         path = self.directory.samples / "reals.png"
         if not self.is_main or path.exists():
             return
         dataset = self.trainer.dataset
-        chosen = draws.generator(self.config.seed, "record.reals").permutation(len(dataset))[: self.config.log.samples]
-        pixels = sample_grid(to_float(torch.from_numpy(dataset.read_batch(chosen)[0])))
+        pixels = grid_of_reals(dataset, self.trainer.conditions, self.config.seed, self.config.log.samples)
         write_png(path, pixels)
         self._image("reals", pixels)
 

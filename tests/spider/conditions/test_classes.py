@@ -25,11 +25,11 @@ from spider.embed.features import extract_features
 from spider.embed.images import classes_of
 from spider.embed.load import load_embedding
 from spider.errors import SpiderUsageError
-from spider.generate import grid_of_samples
 from spider.metrics.frechet import frechet_distance
 from spider.metrics.moments import moments_of
 from spider.networks.config import R3ganConfig
 from spider.networks.outputs import Condition
+from spider.sample_grids import class_rows, grid_of_samples
 from spider.sources.build import open_generator
 from spider.train.trainer import Trainer
 
@@ -245,12 +245,34 @@ def test_generate_makes_what_the_network_makes_of_that_class(run, tmp_path):
     assert (tmp_path / "b" / own).read_bytes() == (tmp_path / "b" / asked).read_bytes()
 
 
-def test_the_grid_of_samples_has_a_row_for_each_class(run, trained):
-    """Eight samples are two rows of four; without classes the rows have no names, and so no room for them."""
-    grid = grid_of_samples(open_generator(str(run), CPU), 8)
-    plain = grid_of_samples(open_generator(str(trained), CPU), 8)
-    assert grid.shape[0] > plain.shape[0]
-    assert grid.shape[1] != plain.shape[1]
+def cells(pixels, columns, rows):
+    """The images of a grid of digits, by rows, without names and captions: 8 x 8 pixels, each 8 x 8 there."""
+    side, gap = 64, 16
+    left = pixels.shape[1] - columns * (side + gap)
+    pitch = (pixels.shape[0] - gap) // rows
+    return [
+        [pixels[gap + r * pitch :, left + c * (side + gap) :][:side:8, :side:8, 0] for c in range(columns)]
+        for r in range(rows)
+    ]
+
+
+def test_grids_have_a_row_for_each_class(run, digits):
+    """Eight samples are two rows of four, of classes that are spread over all."""
+    assert class_rows(range(10), 80) == ([*range(10)], 8)
+    assert class_rows(range(10), 50) == ([*range(10)], 5)
+    assert class_rows([3, 5, 9, 11], 8) == ([3, 9], 4)
+    assert class_rows(range(1000), 32) == ([*range(0, 1000, 125)], 4)
+    generator = open_generator(str(run), CPU)
+    shown = cells(grid_of_samples(generator, 8), 4, 2)
+    for row, label in zip(shown, (0, 5), strict=True):
+        made = generator.images(0, range(4), Condition(torch.full((4,), label)))[:, 0]
+        for cell, image in zip(row, made, strict=True):
+            torch.testing.assert_close(torch.from_numpy(cell / 127.5 - 1).float(), image, atol=0.01, rtol=0)
+    dataset, reals = ShardDataset(digits), np.array(Image.open(run / "samples" / "reals.png"))
+    pixels, labels = dataset.read_batch(range(len(dataset)))
+    for row, label in zip(cells(reals, 4, 2), (0, 5), strict=True):
+        for cell in row:
+            assert label in labels[(pixels[:, 0] == cell).all(axis=(1, 2))]
 
 
 def test_a_class_that_is_none_is_refused(run, trained):
