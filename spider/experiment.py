@@ -79,7 +79,19 @@ def compose(
     composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
     if branch is not None and not directory.checkpoint_names() and images_of(branch.checkpoint) >= composed.kimg * 1000:
         raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
+    if branch is not None:
+        _require_same_beginning(composed, branch)
     return with_absolute_names(composed)
+
+
+def _require_same_beginning(config: Config, branch: RunRef) -> None:
+    """Refuse other weights to begin with than those of the checkpoint, which `--from` goes on from."""
+    theirs = branch.directory.config().init
+    if config.init != theirs and (config.init.players or theirs.freeze_d):
+        raise SpiderUsageError(
+            f"init: --from {branch} goes on with that run, which has init.kind={theirs.kind} and init.freeze_d="
+            f"{theirs.freeze_d}: give the same; or leave --from out, and begin anew with its weights: init.run={branch}"
+        )
 
 
 def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:

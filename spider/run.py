@@ -3,6 +3,7 @@
 RUN/
   config.yaml            the whole configuration, every default written out
   inputs.json            the images that it reads, by name and content (spider/inputs.py)
+  init.json              which of the weights that it was given fitted (spider/init/fit.py)
   environment.json       one entry per start: versions, device, world size, command
   metrics.jsonl          one row per `log.every_kimg`: the source of every curve
   tensorboard/           the same rows, and the grids
@@ -67,6 +68,10 @@ class RunDirectory:
     @property
     def inputs_file(self) -> Path:
         return self.path / "inputs.json"
+
+    @property
+    def init_file(self) -> Path:
+        return self.path / "init.json"
 
     @property
     def metrics_file(self) -> Path:

@@ -23,7 +23,14 @@ Kimg = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(metavar="S", help="Seed of weights, order and every draw.")]
 Mirror = Annotated[bool, typer.Option("--mirror", help="Flip half of the images left to right.")]
-FromRun = Annotated[str | None, typer.Option("--from", metavar="RUN@KIMG", help="Begin with another run's checkpoint.")]
+FromRun = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN@KIMG",
+        help="Go on with another run's training, optimizers and clock included. (For its weights alone: init.)",
+    ),
+]
 
 commands = typer.Typer()
 config_commands = typer.Typer(no_args_is_help=True)
@@ -82,7 +89,8 @@ def train(
     """Train a GAN, or go on with a run.
 
     The same command resumes a stopped run. A run whose configuration differs is refused with the difference;
-    --from begins a new one at its checkpoint. Ctrl-C saves and ends with exit code 130; so does a closed terminal,
+    --from begins a new one at its checkpoint; init.kind=run init.run=RUN begins one with its weights alone. Ctrl-C
+    saves and ends with exit code 130; so does a closed terminal,
     except under nohup.
     """
     config, overrides = split_words(words or [])

@@ -30,6 +30,7 @@ from spider.config.section import (
     runtime,
 )
 from spider.errors import SpiderUsageError
+from spider.init.config import InitConfig, RandomInitConfig
 from spider.networks.config import (
     DcganDiscriminatorConfig,
     DcganGeneratorConfig,
@@ -206,6 +207,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     source: SourceConfig = GaussianConfig()
     condition: ConditionConfig = NoConditionConfig()
+    init: InitConfig = RandomInitConfig()
     generator: GeneratorNetworkConfig = DcganGeneratorConfig()
     discriminator: DiscriminatorNetworkConfig = DcganDiscriminatorConfig()
     objective: AnyObjectiveConfig = ObjectiveConfig()

@@ -126,6 +126,15 @@ class DcganDiscriminator(nn.Module):
         h = self.layers[:-1](images)  # [N, flat]
         return DOut(logits=self.layers[-1](h) + (h * self.embedding(condition)).sum(dim=1, keepdim=True))
 
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """Each convolution and dense layer with what follows it, in order."""
+        found: list[list[nn.Module]] = []
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                found.append([])
+            found[-1].append(layer)
+        return found
+
 
 class _DenseStem(nn.Module):
     """[N, d] -> [N, c, b, b], and what comes `after`."""

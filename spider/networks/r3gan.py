@@ -100,6 +100,11 @@ class R3ganDiscriminator(nn.Module):
             judged = (judged * self.embedding(condition)).sum(dim=1, keepdim=True)
         return DOut(logits=judged)
 
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """The first convolution, each block and each change of resolution, and the end, in order."""
+        blocks = [[block] for stage in self.stages for block in stage.children() if list(block.parameters())]
+        return [[self.from_image], *blocks, [self.basis, self.dense]]
+
 
 class _Block(nn.Module):
     """x + W3 act(W2 act(W1 x)), the middle convolution in groups."""

@@ -39,8 +39,12 @@ class Compute:
         return tensor
 
     def prepared(self, module: nn.Module) -> nn.Module:
-        """A network on the device, in its dtype and memory format, in training mode."""
+        """A network on the device, in its dtype and memory format, in training mode but for frozen parts."""
         module = module.to(self.device, self.dtype).train()
+        for part in module.modules():
+            parameters = list(part.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                part.eval()  # its running statistics stay as well
         return module.to(memory_format=torch.channels_last) if self.config.channels_last else module
 
     def compiled(self, module: nn.Module) -> Callable[..., object]:

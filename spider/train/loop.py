@@ -32,6 +32,7 @@ from spider.config.load import with_values
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.files import write_text
+from spider.init.fit import Fit
 from spider.inputs import Inputs, note_places, write_inputs
 from spider.precision import set_numerics
 from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
@@ -77,7 +78,7 @@ def train(
         evaluator = Evaluator(trainer, directory)
         with alone_in(directory.path, world), CheckpointStore(directory.checkpoints, world) as store:
             saver = Saver(store, trainer, evaluator, directory)
-            saver.load(branch)
+            fits = saver.load(branch)
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
                 if world.is_main:
@@ -87,6 +88,8 @@ def train(
             if world.is_main:  # not before all that may be refused has been
                 directory.write_config(named)
                 write_inputs(directory, inputs)
+                if fits:
+                    write_text(directory.init_file, json.dumps({n: fit.as_json() for n, fit in fits.items()}, indent=1))
                 directory.failure_file.unlink(missing_ok=True)
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
@@ -130,6 +133,8 @@ def _loop(
         except Stopped:
             return False
 
+    for line in trainer.begun:
+        record.say(line)
     for remark in trainer.remarks:
         record.say(f"warning: {remark}")
     if trainer.images:
@@ -200,8 +205,11 @@ class Saver:
         overdue = minutes is not None and time.monotonic() - self._saved_at > minutes * 60
         return overdue or _due(self.trainer, settings.every_kimg) or _due(self.trainer, settings.keep_every_kimg)
 
-    def load(self, branch: RunRef | None) -> None:
-        """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch."""
+    def load(self, branch: RunRef | None) -> dict[str, Fit]:
+        """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch.
+
+        Returns how the weights fit that a beginning was given, by network; empty if it was given none.
+        """
         if self.store.load_latest(self._take) is not None:
             self._forget_a_lost_best()
         elif branch is not None:
@@ -209,6 +217,9 @@ class Saver:
             with fitting(f"{branch} does not fit this configuration"):
                 require_same_networks(snapshot, self.trainer)
                 self.trainer.load(snapshot)
+        else:
+            return self.trainer.begin()
+        return {}
 
     def _take(self, name: str, snapshot: Snapshot) -> None:
         """Take over a checkpoint of this run. Raises UnfitCheckpointError."""

@@ -11,6 +11,7 @@ from cluster.engines.engine import build_engine
 from cluster.world import World
 from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
+from spider.init.freeze import freeze_first_layers
 from spider.method import Method
 from spider.networks.build import build_discriminator, build_generator
 from spider.networks.outputs import ConditionShape
@@ -76,6 +77,7 @@ def build_plan(
 
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
+    freeze_first_layers(discriminator, config.init)
     g_player = player("generator", generator, config.g_optimizer, None)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 

@@ -15,6 +15,8 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
 from spider.frozen import FrozenGenerator
+from spider.init.fit import Fit, fit_weights
+from spider.init.read import read_weights
 from spider.run import STATE_FORMAT, require_format
 from spider.sources.build import build_source
 from spider.train.compute import Compute
@@ -36,6 +38,7 @@ class Trainer:
         self.config = config
         self.world = world
         self.images = 0
+        self.begun: list[str] = []
         self.dataset = open_images(config.data.path)
         index = self.dataset.index
         self.image_shape = (index.channels, index.height, index.width)
@@ -125,6 +128,21 @@ class Trainer:
                 **{name: method.state() for name, method in self.plan.methods.items()},
             },
         )
+
+    def begin(self) -> dict[str, Fit]:
+        """Take over the weights that the settings name for a run that begins, and tell how they fit. Collective.
+
+        Raises SpiderUsageError, SpiderError, ClusterError: see `read_weights` and `fit_weights`.
+        """
+        given = read_weights(self.config.init)
+        if not given:
+            return {}
+        snapshot, player = self.snapshot(), self.discriminator
+        frozen = dict(player.module.named_parameters()).keys() - dict(player.trainable).keys()
+        placed, fits = fit_weights(snapshot.tensors, given, self.config.init, sorted(frozen))
+        self.load(Snapshot({**snapshot.tensors, **placed}, snapshot.state))
+        self.begun = [fit.line(network) for network, fit in fits.items()]
+        return fits
 
     def load(self, snapshot: Snapshot) -> None:
         """Take over a state that fits (see `spider.train.restore`). Raises as `require_same_inputs`."""

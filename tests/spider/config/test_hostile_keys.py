@@ -30,7 +30,12 @@ HOSTILE = [
 def settled(name, kind, value):
     """The overrides that give a key a value, where its section may be one of several."""
     section = name.rpartition(".")[0]
-    needed = {"images": ["source.path=x"], "generator": ["source.run=x"]}.get(kind or "", [])
+    needed = {
+        "images": ["source.path=x"],
+        "generator": ["source.run=x"],
+        "run": ["init.run=x"],
+        "weights": ["init.file=x"],
+    }.get(kind or "", [])
     chosen = [f"{section}.kind={kind}", *needed] if kind and not name.endswith(".kind") else []
     chosen += ["selection.trace.first_step=0"] if name.startswith("selection.trace.") else []
     return [*chosen, f"{name}={value}"]

@@ -1,0 +1,1 @@
+"""What weights a run begins with."""

@@ -1,0 +1,210 @@
+"""Runs that begin with given weights: what fits is taken over bit for bit, what is frozen never moves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cluster.world import World
+from spider import api
+from spider.config.load import make_config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.run import RunDirectory, resolve
+from spider.sources.build import open_generator
+from spider.train.trainer import Trainer
+from tests.equal_runs import assert_equal_runs
+
+CPU = torch.device("cpu")
+DCGAN = [
+    "batch=8",
+    "objective.kind=non_saturating",
+    "log.samples=4",
+    "generator.width=0.05",
+    "discriminator.width=0.05",
+]
+R3GAN = ["batch=8", "log.samples=4", "generator.width=0.02", "discriminator.width=0.02", "generator.blocks=1",
+         "discriminator.blocks=1", "log.tensorboard=false", "source.dim=16"]  # fmt: skip
+WORDS = {"dcgan": DCGAN, "r3gan-32": R3GAN}
+
+
+@pytest.fixture(scope="module")
+def finished(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each kind of network."""
+    root = tmp_path_factory.mktemp("finished")
+    for preset, words in WORDS.items():
+        api.train(preset, root / preset, data=digits, kimg=0.024, overrides=[*words, "evaluate.every_kimg=null"])
+    return {preset: root / preset for preset in WORDS}
+
+
+def begin(run: Path, digits: Path, *words: str, world: World | None = None) -> Trainer:
+    """A trainer of the run's configuration that has begun by `words`."""
+    tree = RunDirectory(run).config().model_dump(mode="json") | {"seed": 7}
+    config = make_config({**tree, "data": {"path": str(digits)}}, words)
+    trainer = Trainer(config, world or World.single())
+    trainer.begin()
+    return trainer
+
+
+def tensors(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(resolve(str(run)).path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("preset", WORDS)
+def test_no_step_after_a_run_gives_its_images_and_its_networks(finished, digits, preset):
+    trainer = begin(finished[preset], digits, "init.kind=run", f"init.run={finished[preset]}")
+    assert trainer.frozen().digest == open_generator(str(finished[preset]), CPU).digest
+    for name in ("generator", "generator_ema", "discriminator"):
+        given, here = tensors(finished[preset], name), trainer.snapshot().tensors[name]
+        assert all(torch.equal(given[key], here[key]) for key in given | here)
+    assert trainer.images == 0
+    assert not trainer.snapshot().tensors["g_optimizer"]
+    assert all("are given" in line and ": all" in line for line in trainer.begun)
+
+
+def test_a_network_that_is_not_named_stays_at_random_and_g_begins_as_its_average(finished, digits):
+    run = finished["dcgan"]
+    here = begin(run, digits, "init.kind=run", f"init.run={run}", "init.players=[g_ema]").snapshot().tensors
+    plain = begin(run, digits).snapshot().tensors
+    average = tensors(run, "generator_ema")
+    for name in ("generator", "generator_ema"):
+        assert all(torch.equal(here[name][key], tensor) for key, tensor in average.items())
+    assert all(torch.equal(here["discriminator"][key], tensor) for key, tensor in plain["discriminator"].items())
+
+
+@pytest.mark.parametrize(("preset", "layers"), [("dcgan", 1), ("dcgan", 2), ("r3gan-32", 2)])
+def test_frozen_layers_and_only_they_never_move(finished, digits, preset, layers):
+    run = finished[preset]
+    norm = ["discriminator.norm=batch"] if (preset, layers) == ("dcgan", 1) else []
+    if norm:  # whose running statistics must stay as well
+        run = run.parent / "normed"
+        api.train(preset, run, data=digits, kimg=0.016, overrides=[*WORDS[preset], *norm])
+    words = ("init.kind=run", f"init.run={run}", f"init.freeze_d={layers}", "penalties.r1_gamma=1")
+    trainer = begin(run, digits, *words)
+    listed = trainer.discriminator.module.layers_from_images()
+    names = {id(module): name for name, module in trainer.discriminator.module.named_modules()}
+    frozen = tuple(f"{names[id(module)]}." for layer in listed[:layers] for module in layer)
+    for _ in range(3):
+        trainer.iterate()
+    given, here = tensors(run, "discriminator"), trainer.snapshot().tensors["discriminator"]
+    assert {key for key in given if torch.equal(given[key], here[key])} == {
+        key for key in given if key.startswith(frozen)
+    }
+    with pytest.raises(SpiderUsageError, match=r"init.freeze_d=99: of the discriminator's \d+ layers at most"):
+        begin(run, digits, *words, "init.freeze_d=99")
+
+
+def test_a_resumed_run_is_one_that_was_never_stopped_and_reads_the_weights_no_more(finished, digits, tmp_path):
+    run = tmp_path / "given"
+    shutil.copytree(finished["dcgan"], run)
+    words = [*DCGAN, "init.kind=run", f"init.run={run}", "init.freeze_d=1", "log.every_kimg=0.008"]
+    api.train("dcgan", tmp_path / "whole", data=digits, kimg=0.04, overrides=words)
+    api.train("dcgan", tmp_path / "halves", data=digits, kimg=0.016, overrides=words)
+    noted = json.loads((tmp_path / "halves" / "inputs.json").read_text())["init.run"]
+    assert noted["path"] == f"{run}@0.024" == RunDirectory(tmp_path / "halves").config().model_dump()["init"]["run"]
+    report = json.loads((tmp_path / "halves" / "init.json").read_text())
+    assert report["discriminator"]["fitted"].keys() == tensors(run, "discriminator").keys()
+    with pytest.raises(SpiderUsageError, match=r"^init.run: the run has read .* holds something else"):
+        api.train("dcgan", tmp_path / "halves", data=digits, kimg=0.04,
+                  overrides=[*words, f"init.run={finished['r3gan-32']}"])  # fmt: skip
+    shutil.rmtree(run)
+    api.train("dcgan", tmp_path / "halves", data=digits, kimg=0.04, overrides=words)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_other_sizes_are_left_at_random_and_reported(finished, patches, tmp_path):
+    run = finished["dcgan"]
+    words = ["init.kind=run", f"init.run={run}"]
+    api.train("dcgan", tmp_path / "run", data=patches, kimg=0.008, overrides=[*DCGAN, *words])
+    report = json.loads((tmp_path / "run" / "init.json").read_text())
+    given, here = tensors(run, "discriminator"), tensors(tmp_path / "run", "discriminator")
+    found = report["discriminator"]
+    assert {*found["fitted"], *found["misfits"], *found["missing"]} == here.keys()
+    assert {*found["fitted"], *found["misfits"], *found["unused"]} == given.keys()
+    for name, shapes in found["misfits"].items():
+        assert shapes == {"given": [*given[name].shape], "here": [*here[name].shape]}
+    assert found["misfits"]
+    assert found["fitted"]
+    with pytest.raises(SpiderUsageError, match=r"^init.require=all: generator: not every tensor fits: .* has shape \["):
+        begin(run, patches, *words, "init.require=all")
+    with pytest.raises(SpiderUsageError, match=r"^init.freeze_d=1: discriminator\.layers\.0\.weight does not fit"):
+        begin(run, patches, *words, "init.freeze_d=1")
+
+
+def test_weights_of_a_file_fit_as_those_of_a_run(finished, digits, tmp_path):
+    run, file = finished["dcgan"], tmp_path / "weights.safetensors"
+    average, critic = tensors(run, "generator_ema"), tensors(run, "discriminator")
+    save_file(average, file)
+    trainer = begin(run, digits, "init.kind=weights", f"init.file={file}")
+    assert trainer.frozen().digest == open_generator(str(run), CPU).digest
+    both = {f"generator_ema.{key}": t for key, t in average.items()} | {
+        f"discriminator.{key}": t for key, t in critic.items()
+    }
+    save_file(both, tmp_path / "both.safetensors")
+    words = ("init.kind=weights", f"init.file={tmp_path / 'both.safetensors'}")
+    here = begin(run, digits, *words, "init.players=[g_ema, d]").snapshot().tensors
+    assert all(torch.equal(here["discriminator"][key], tensor) for key, tensor in critic.items())
+    for wrong, why in {
+        "init.players=[d]": r"^init.players names d, and no discriminator is given",
+        "init.players=[g, d]": r"^init.players=\['g', 'd'\]: .* holds one network",
+    }.items():
+        words = ("init.kind=weights", f"init.file={file}", wrong)
+        with pytest.raises(SpiderUsageError, match=why if "g, d" in wrong else "init"):
+            begin(run, digits, *words)
+    average["decoder.0.weight"] = average[next(iter(average))] * float("nan")
+    save_file(average, file)
+    with pytest.raises(SpiderError, match=r"^init: generator.decoder.0.weight is not finite"):
+        begin(run, digits, "init.kind=weights", f"init.file={file}")
+    file.write_bytes(b"no tensors")
+    with pytest.raises(SpiderError, match=r"^init.file: .*: no safetensors file"):
+        begin(run, digits, "init.kind=weights", f"init.file={file}")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["init.kind=run"], "init.run: missing"),
+        (["init.kind=run", "init.run=nowhere"], "init.run: .*nowhere: no such folder; .*init.run=PLACE"),
+        (["init.kind=weights", "init.file=nowhere"], "init.file: .*nowhere: no such file"),
+        (["init.kind=weights", "init.file=x", "init.freeze_d=1"], "init.freeze_d=1 freezes given weights"),
+        (["init.freeze_d=1"], "init.freeze_d=1 freezes given weights"),
+        (["init.kind=run", "init.run=x", "init.players=[]"], "init.players"),
+    ],
+)
+def test_refusals_name_the_key(digits, tmp_path, words, why):
+    with pytest.raises(SpiderUsageError, match=why):
+        api.train("dcgan", tmp_path / "run", data=digits, overrides=[*DCGAN, *words])
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_goes_on_and_init_begins_anew(finished, digits, tmp_path):
+    run = finished["dcgan"]
+    with pytest.raises(SpiderUsageError, match=r"^init: --from .* goes on with that run"):
+        api.train("dcgan", tmp_path / "run", data=digits, kimg=0.04, from_run=f"{run}",
+                  overrides=[*DCGAN, "init.kind=run", f"init.run={run}"])  # fmt: skip
+
+
+def stepped(world, run, digits, words):
+    """On a rank: the tensors before and after two iterations."""
+    trainer = begin(run, digits, *words, world=world)
+    before = {group: {k: t.clone() for k, t in found.items()} for group, found in trainer.snapshot().tensors.items()}
+    for _ in range(2):
+        trainer.iterate()
+    return before, trainer.snapshot().tensors
+
+
+@pytest.mark.parametrize("engine", ["engine.kind=ddp", "engine.kind=deepspeed engine.zero_stage=1"])
+def test_two_ranks_begin_and_go_on_as_one(ranks, finished, digits, engine):
+    run = finished["dcgan"]
+    words = ["init.kind=run", f"init.run={run}", "init.freeze_d=2", "generator.norm=none", "g_optimizer.beta1=0"]
+    begun, after = stepped(World.single(), run, digits, words)
+    for begun_there, after_there in ranks(2).run(stepped, run, digits, [*words, *engine.split()]):
+        for group in ("generator", "generator_ema", "discriminator"):
+            for name, tensor in begun[group].items():
+                assert torch.equal(begun_there[group][name], tensor)
+                torch.testing.assert_close(after_there[group][name], after[group][name], rtol=1e-3, atol=1e-5)
+        assert torch.equal(after_there["discriminator"]["layers.0.weight"], begun["discriminator"]["layers.0.weight"])
