@@ -176,6 +176,10 @@ class _Watch(tune.Callback):
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
         self._ledger, self._progress = ledger, progress
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles what it is given, which nobody reads, and a terminal cannot be pickled."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._progress.started(trial.config["name"])
 
