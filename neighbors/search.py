@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.jobs.saves import note_progress
 from cluster.workers import Done, Piece, Workers
 from neighbors.worker import DatasetSummary, Measured, NeighborPlan
 from spider.embed.cache import FeatureCache
@@ -227,6 +228,7 @@ class NeighborSearch:
         with Bar(total=total, desc=title, unit=unit, unit_scale=sizes is not None, shown=self._progress) as bar:
             for done in self._workers.run(pieces):
                 if done.error is None:
+                    note_progress()
                     yield done
                 else:
                     failed.append(done)

@@ -32,7 +32,7 @@ from spider.memory import TRAINING, needs_memory
 if TYPE_CHECKING:
     import torch
 
-    from cluster.submission import Submission
+    from cluster.jobs.submission import Submission
     from cluster.world import World
     from neighbors.matrix_report import MatrixReport
     from neighbors.report import NeighborReport
@@ -346,7 +346,7 @@ def is_pipeline(name: str | None) -> bool:
 @plain_arguments()
 def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     """The stages of a file, checked: see `spider.pipeline`."""
-    from spider.launch import read_place
+    from spider.jobs import read_place
     from spider.pipeline import read_pipeline
 
     return read_pipeline(file, run, read_place(slurm))

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cluster.code_copy import origin_of
+from cluster.jobs.code_copy import origin_of
 
 
 def git_state() -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """A training as a job of ranks, on Slurm or on this machine. Needs no torch, but for a forecast of the disk.
 
     RUN/slurm/submitted.yaml   the configuration; every start of the job reads this one
-    RUN/slurm/...              the job's own files: cluster/rank_job.py
+    RUN/slurm/...              the job's own files: cluster/jobs/slurm_job.py
 
 `RUN/config.yaml`, as of any run, is what the newest start has made of it.
 """
@@ -10,49 +10,23 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand, ranks_script, submit_ranks
-from cluster.slurm import SlurmRequest, read_request
-from cluster.submission import Submission
-from spider.checkout import git_state
+from cluster.jobs.command import RankCommand
+from cluster.jobs.submission import Submission
 from spider.config.choices import outside_packages
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.experiment import compose, inputs_before, require_inputs
+from spider.jobs import FOLDER, Place, command_script, read_place, submit_command
 from spider.run import RunDirectory, RunRef, images_of, resolve
 
-PACKAGES = ("cluster", "neighbors", "untrusted", "shards", "spider", "sweeps")
-FOLDER = "slurm"  # of a run, for its jobs
 SUBMITTED = "submitted.yaml"
-LOCAL = "local"
-
-_ENOUGH_MIN = 60 * 24 * 365  # the time of a local job, which nobody limits
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where jobs run.
-
-    Attributes:
-        request: nodes, ranks, time, and what else Slurm is asked.
-        local: on this machine, without Slurm.
-    """
-
-    request: SlurmRequest
-    local: bool
-
-    @property
-    def ranks(self) -> int:
-        """All together."""
-        return self.request.nodes * self.request.tasks
 
 
 @dataclass(frozen=True)
@@ -82,23 +56,6 @@ class Forecast:
     def disk_bytes(self) -> int | None:
         """Of all checkpoints."""
         return None if self.checkpoint_bytes is None else self.checkpoint_bytes * self.checkpoints
-
-
-def read_place(text: str) -> Place:
-    """`KEY=VALUE,KEY=VALUE` or a YAML file, for Slurm; `local` or `local,KEY=VALUE`, for this machine.
-
-    Raises ClusterUsageError: one line with the key, the value found and what would be valid.
-    """
-    first, _, rest = text.partition(",")
-    if first != LOCAL:
-        if LOCAL in text.split(","):
-            raise SpiderUsageError(f"slurm: {text}: local comes first")
-        return Place(read_request(text), local=False)
-    text = rest if "time=" in rest else ",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))
-    request = read_request(text)
-    if request.nodes != 1:
-        raise SpiderUsageError(f"nodes={request.nodes}: a local job is on this machine; tasks_per_node=N has N ranks")
-    return Place(request, local=True)
 
 
 @dataclass(frozen=True)
@@ -141,7 +98,7 @@ class Launch:
         """What sbatch would be given. Writes nothing, and needs no Slurm."""
         if self.place.local:
             raise SpiderUsageError("--dry-run: a local job has no script; `spider train --dry-run` measures")
-        return ranks_script(self.command, self.place.request, self.folder, name=self.name)
+        return command_script(self.command, self.place, self.folder, name=self.name)
 
     def submit(self) -> Submission:
         """Write the configuration, and put the job into the queue, or start it here."""
@@ -217,34 +174,6 @@ def prepare_launch(
 def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
     """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
     compose(config, RunDirectory(Path(run)), **chosen).for_world(ranks)
-
-
-def submit_command(
-    command: RankCommand,
-    place: Place,
-    folder: Path,
-    *,
-    name: str,
-    behind: Sequence[tuple[Path, Submission]] = (),
-    notes: Mapping[str, str] | None = None,
-    more_code: Sequence[str] = (),
-) -> Submission:
-    """Put a command into the queue, or start it here, behind other jobs, each given with its folder.
-
-    Args:
-        notes: files that are written into the folder first, by name.
-        more_code: top-level packages and modules that are copied for the job, beside those of this project.
-    """
-    origin, packages = git_state(), (*PACKAGES, *more_code)
-    if place.local:
-        folders = [before for before, _ in behind]
-        return submit_local(
-            command, place.request, folder, packages=packages, origin=origin, behind=folders, notes=notes
-        )
-    jobs = [submission.job for _, submission in behind]
-    return submit_ranks(
-        command, place.request, folder, name=name, packages=packages, origin=origin, behind=jobs, notes=notes
-    )
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:

@@ -11,7 +11,7 @@ begin unless they have ended well; what it reads it checks itself, as ever. `tra
 the request, everything else as one process on one node (`pack` without GPUs); `slurm` changes keys of the request for
 one stage.
 
-    RUN/stages/NAME/...     a stage's job: cluster/rank_job.py
+    RUN/stages/NAME/...     a stage's job: cluster/jobs/slurm_job.py
 
 The same command submits again what has not finished: a stage that has, by the same words, and comes after none that is
 submitted again, is left out.
@@ -31,15 +31,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.history import History
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission, cancel
 from cluster.lock import in_turn
-from cluster.rank_job import RankCommand, ranks_script
-from cluster.slurm import changed
-from cluster.submission import Submission, cancel
+from cluster.slurm.request import changed
 from spider.config.choices import outside_packages
 from spider.config.load import read_mapping
 from spider.errors import SpiderError, SpiderUsageError
-from spider.launch import FOLDER, Place, submit_command
+from spider.jobs import FOLDER, Place, command_script, submit_command
 from spider.run import RunDirectory
 
 STAGES = "stages"
@@ -115,7 +115,7 @@ class Stage:
         Raises ClusterUsageError, naming the stage.
         """
         try:
-            return ranks_script(self.command, self.place.request, self.folder, name=f"spider-{self.name}")
+            return command_script(self.command, self.place, self.folder, name=f"spider-{self.name}")
         except ClusterUsageError as error:
             raise ClusterUsageError(f"stage {self.name}: {error}") from None
 

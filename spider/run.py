@@ -13,7 +13,7 @@ RUN/
   checkpoints/000120-kimg/{manifest.json,*.safetensors,state.json}
   evaluations/000120-kimg.json
   stacks/rank-0.txt      where a rank was that made no step for `engine.timeout_min`
-  slurm/                 the jobs of `spider launch`, and what has happened to them (cluster/rank_job.py)
+  slurm/                 the jobs of `spider launch`, and what has happened to them (cluster/jobs/slurm_job.py)
   best.json              which checkpoint is best, by which metric
   _SUCCESS               the run reached its length
   _FAILED                or what ended it instead, and when, in one line; gone when it goes on

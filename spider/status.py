@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.history import Event, History, blamed
-from cluster.slurm import SUSPENDED, job_state
-from cluster.submission import Submission
+from cluster.jobs.history import Event, History, blamed
+from cluster.jobs.submission import JOB, Submission
+from cluster.slurm.queue import SUSPENDED, job_state
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
-from spider.launch import FOLDER, SUBMITTED
+from spider.jobs import FOLDER
+from spider.launch import SUBMITTED
 from spider.pipeline import pipelines_below, stage_folders
 from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, images_of
@@ -133,48 +134,67 @@ class Status:
         path: what was asked for.
         runs: every run there and below, also those that only have been submitted.
         stages: the jobs of a pipeline, by the stage's name; of those below a folder, by PIPELINE/NAME.
+        drivers: the jobs of neighbour searches and sweeps, by their folders.
     """
 
     path: str
     runs: list[RunStatus]
     stages: dict[str, JobStatus]
+    drivers: dict[str, JobStatus]
+
+    @property
+    def jobs(self) -> dict[str, JobStatus]:
+        """Of all that is no training, by name."""
+        return {**self.stages, **self.drivers}
 
     @property
     def is_over(self) -> bool:
         """Whether nothing of it waits or runs."""
-        return all(run.is_over for run in self.runs) and all(job.is_over for job in self.stages.values())
+        return all(run.is_over for run in self.runs) and all(job.is_over for job in self.jobs.values())
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        stages = {name: asdict(job) for name, job in self.stages.items()}
-        return {"path": self.path, "runs": [run.as_json() for run in self.runs], "stages": stages}
+        stages, drivers = ({name: asdict(job) for name, job in jobs.items()} for jobs in (self.stages, self.drivers))
+        return {"path": self.path, "runs": [run.as_json() for run in self.runs], "stages": stages, "drivers": drivers}
 
 
 def status(path: str | Path) -> Status:
-    """Of a run, a pipeline, or every run in a folder and below it. Raises SpiderError if there is no such folder."""
+    """Of a run, a pipeline, a search or a sweep, or of all in a folder and below. Raises SpiderError without one."""
     root = Path(path)
     if not root.is_dir():
         raise SpiderError(no_such(root))
     begun = {directory.path for directory in find_runs(root)}
     submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
     runs = [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
-    jobs = {
+    stages = {
         name if pipeline == root else f"{pipeline.relative_to(root)}/{name}": job_status(folder)
         for pipeline in pipelines_below(root)
         for name, folder in stage_folders(pipeline).items()
     }
-    return Status(str(path), runs, {name: job for name, job in jobs.items() if job is not None})
+    drivers = {name_of(RunDirectory(out), root): job_status(out / FOLDER) for out in _driver_folders(root)}
+    return Status(str(path), runs, _there(stages), _there(drivers))
+
+
+def _driver_folders(root: Path) -> list[Path]:
+    """Of searches and sweeps that were submitted as jobs: a training's job has its configuration beside it."""
+    folders = {file.parent for file in root.rglob(f"{FOLDER}/{JOB}")}
+    return sorted(folder.parent for folder in folders if not (folder / SUBMITTED).exists())
+
+
+def _there(jobs: dict[str, JobStatus | None]) -> dict[str, JobStatus]:
+    return {name: job for name, job in jobs.items() if job is not None}
 
 
 def describe(found: Status) -> str:
-    """For a person: a run with its history; a line for each stage, or run, of many."""
-    if len(found.runs) == 1 and not found.stages and found.runs[0].name in (Path(found.path).name, "."):
+    """For a person: a run, a search or a sweep with its history; a line for each stage, or run, of many."""
+    own = (Path(found.path).name, ".")
+    if len(found.runs) == 1 and not found.jobs and found.runs[0].name in own:
         return _describe_run(found.runs[0])
-    parts = []
-    if found.stages:
+    parts = [_describe_driver(job) for name, job in found.drivers.items() if name in own]
+    for what, jobs in (("stage", found.stages), ("job", found.drivers)):
         rows = [[name, job.state, str(sum(job.restarts.values())), job.job, ",".join(job.nodes) or "-", job.why or ""]
-                for name, job in found.stages.items()]  # fmt: skip
-        parts.append(aligned([["stage", "state", "restarts", "job", "nodes", "why"], *rows]))
+                for name, job in jobs.items() if what == "stage" or name not in own]  # fmt: skip
+        parts += [aligned([[what, "state", "restarts", "job", "nodes", "why"], *rows])] if rows else []
     if found.runs:
         header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
         parts.append(aligned([header, *map(_row, found.runs)]))
@@ -189,7 +209,7 @@ def _problems(found: Status) -> Iterator[str]:
     """A line for each run or stage of which something cannot be read."""
     told = [(run.name, run.summary.problem) for run in found.runs]
     told += [(run.name, run.job.problem) for run in found.runs if run.job is not None]
-    told += [(name, job.problem) for name, job in found.stages.items()]
+    told += [(name, job.problem) for name, job in found.jobs.items()]
     return (f"! {one_line(f'{name}: {problem}')}" for name, problem in told if problem is not None)
 
 
@@ -243,15 +263,28 @@ def _describe_run(status: RunStatus) -> str:
     if summary.best is not None:
         rows.append(("best", describe_best(summary.best)))
     if job is not None:
-        where = f" on {', '.join(job.nodes)}" if job.nodes else ""
-        rows.append(("job", f"{job.job}{where}; {duration(job.waited_s)} in the queue"))
-        again = ", ".join(f"{count} x {reason}" for reason, count in job.restarts.items())
-        rows.append(("restarts", again or "none"))
-        if job.blamed is not None:
-            rows.append(("node", job.blamed))
+        rows += _job_rows(job)
     if status.stacks:
         rows.append(("hung", ", ".join(status.stacks)))
     rows += [("problem", problem) for problem in (summary.problem, job and job.problem) if problem]
+    return _with_history(rows, job)
+
+
+def _describe_driver(job: JobStatus) -> str:
+    """For a person: several lines."""
+    state = job.state if job.why is None else f"{job.state}: {job.why}"
+    return _with_history([("state", state), *_job_rows(job)], job)
+
+
+def _job_rows(job: JobStatus) -> Iterator[tuple[str, str]]:
+    where = f" on {', '.join(job.nodes)}" if job.nodes else ""
+    yield "job", f"{job.job}{where}; {duration(job.waited_s)} in the queue"
+    yield "restarts", ", ".join(f"{count} x {reason}" for reason, count in job.restarts.items()) or "none"
+    if job.blamed is not None:
+        yield "node", job.blamed
+
+
+def _with_history(rows: list[tuple[str, str]], job: JobStatus | None) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [one_line(f"{name:<{width}}  {value}") for name, value in rows]
     if job is not None:

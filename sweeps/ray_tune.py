@@ -25,6 +25,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.errors import ClusterUsageError
+from cluster.jobs.saves import note_progress
 from cluster.lock import is_taken
 from cluster.ray import RayCluster
 from cluster.stop import heard
@@ -184,6 +185,8 @@ class _Watch(tune.Callback):
         self._progress.started(trial.config["name"])
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if result.get(VALUE) is not None:
+            note_progress()
         self._progress.reported(trial.config["name"], result.get("trained_kimg", 0.0), result.get(VALUE))
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

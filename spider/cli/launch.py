@@ -23,7 +23,8 @@ from untrusted.files import open_regular
 from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
 if TYPE_CHECKING:
-    from spider.launch import Forecast, Launch, Place
+    from spider.jobs import Place
+    from spider.launch import Forecast, Launch
     from spider.pipeline import Stage
     from spider.status import Status
 
@@ -110,13 +111,15 @@ def launch(
 
 @commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
 def status(
-    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a pipeline, or a folder of runs.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|DIR", help="A run, a pipeline, a search, a sweep, or a folder of them.")
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show how far runs are, and what happened to their jobs.
+    """Show how far runs, searches and sweeps are, and what happened to their jobs.
 
-    Of one run, all of its history; of a pipeline or a folder, a line for each stage and run.
+    Of one of them, all of its history; of a pipeline or a folder, a line for each stage and run.
     """
     while True:
         found = api.status(path)
@@ -134,7 +137,8 @@ def status(
 @commands.command(epilog="\b\nExamples:\n  spider logs runs/birds\n  spider logs runs/birds --rank 3 --follow")
 def logs(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run that was launched; of a pipeline, DIR/stages/NAME.")
+        Path,
+        typer.Argument(metavar="RUN", help="A run, search or sweep that is a job; of a pipeline, DIR/stages/NAME."),
     ],
     rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of which rank.")] = 0,
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
@@ -160,12 +164,14 @@ def logs(
 
 @commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
 def cancel(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a pipeline, whose jobs wait or run.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run, pipeline, search or sweep, whose jobs wait or run.")
+    ],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
 ) -> None:
-    """Save, and end the job of a run, or all of a pipeline.
+    """Save, and end the job of a run, a search or a sweep, or all of a pipeline.
 
-    The launch command goes on with it.
+    The command that started it resumes it.
     """
     for job in api.cancel(run):
         say(f"job {job} was asked to save and end")

@@ -85,8 +85,8 @@ def neighbors(
     slurm: Annotated[
         str | None,
         typer.Option(
-            metavar="nodes=N,...|FILE.yaml",
-            help="As a Slurm job, on Ray on all its nodes: nodes, time, gpus_per_node, partition, ...",
+            metavar="KEY=VALUE,...|FILE|local",
+            help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -119,7 +119,7 @@ def neighbors(
     }
     if slurm is not None:
         _check([target, *sources], {**options, "orders": orders.split(","), "ray": "auto"}, dry_run=dry_run)
-        submit_this(context, slurm, out, dry_run=dry_run)
+        submit_this(context, "neighbors", slurm, out, dry_run=dry_run, as_json=as_json)
         return
     if every:
         matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)

@@ -1,45 +1,48 @@
-"""A command that works on Ray, as a Slurm job whose nodes are the Ray cluster."""
+"""A neighbour search or a sweep as a job, instead of in this process."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import typer
 
-from spider.cli.output import say, warn
-from spider.errors import SpiderUsageError
+from spider.cli.output import say, say_json, warn
 
-_NOT_IN_THE_JOB = ("slurm", "dry_run", "ray", "help")
+_NOT_IN_THE_JOB = ("slurm", "dry_run", "ray", "help", "as_json")
 
 
-def submit_this(context: typer.Context, slurm: str, out: Path, *, dry_run: bool) -> None:
-    """Put the command of `context`, with `--ray auto`, into the queue; with `dry_run`, print the script instead.
-
-    The job's files and its marker of success or failure go to OUT/slurm.
-    """
-    from cluster.ray_slurm import FAILED, SUCCESS, script_with_ray, submit_with_ray
-    from cluster.slurm import read_request
+def submit_this(
+    context: typer.Context,
+    verb: Literal["neighbors", "sweep"],
+    slurm: str,
+    out: Path,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    more_code: tuple[str, ...] = (),
+) -> None:
+    """Put the command of `context` into the queue, or start it here; with `dry_run`, print the script instead."""
+    from spider.driver_job import DriverJob
+    from spider.jobs import read_place
 
     source = context.get_parameter_source("ray")
-    if source is not None and source.name == "COMMANDLINE":
-        raise SpiderUsageError("--ray and --slurm: the job's nodes are the Ray cluster; give one of them")
-    request = read_request(slurm)
-    if request.gpus_per_node and request.cpus_per_task is None and not request.exclusive:
+    ray = context.params["ray"] if source is not None and source.name == "COMMANDLINE" else None
+    place = read_place(slurm)
+    job = DriverJob(verb, tuple(_words(context)), out, place, ray, more_code)
+    request = place.request
+    if request.gpus_per_node and request.cpus_per_task is None and not request.exclusive and not place.local:
         warn("cpus_per_task is not given: on most clusters each node then gives one core, for all its GPUs")
-    verb = str(context.info_name)
-    command = [sys.executable, "-m", "spider", verb, "--ray=auto", *_words(context)]
-    folder = out / "slurm"
-    name = f"spider-{verb}"
     if dry_run:
-        say(script_with_ray(command, request, folder, name=name).rstrip())
+        say(job.script().rstrip())
         return
-    job = submit_with_ray(command, request, folder, name=name)
-    say(
-        f"job {job} on {request.nodes} nodes: its log is {folder}/{job}_0_log.out; {folder}/{SUCCESS} or {FAILED} says "
-        "how it ended; the same command submits it again, to go on"
-    )
+    submission = job.submit()
+    if as_json:
+        say_json({"out": str(out), "job": submission.job, "log": str(submission.log(job.folder, 0))})
+        return
+    where = "on this machine" if place.local else f"on {request.nodes} node{'s' * (request.nodes > 1)}"
+    say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")
 
 
 def _words(context: typer.Context) -> Iterator[str]:

@@ -10,10 +10,11 @@ import typer
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.cli.slurm import submit_this
+from spider.errors import SpiderError
 
 commands = typer.Typer()
 
-_INTERRUPTED, _FAILED = 130, 1
+_INTERRUPTED = 130
 
 
 @commands.command(
@@ -38,8 +39,8 @@ def sweep(
     slurm: Annotated[
         str | None,
         typer.Option(
-            metavar="nodes=N,...|FILE.yaml",
-            help="As a Slurm job, on Ray on all its nodes: nodes, time, gpus_per_node, partition, ...",
+            metavar="KEY=VALUE,...|FILE|local",
+            help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -75,10 +76,12 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
+        from spider.config.choices import outside_packages
         from sweeps.plan import SweepPlan
 
-        SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
-        submit_this(context, slurm, out, dry_run=dry_run)
+        plan = SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
+        code = outside_packages(plan.example.model_dump())
+        submit_this(context, "sweep", slurm, out, dry_run=dry_run, as_json=as_json, more_code=code)
         return
     if dry_run:
         cost = api.sweep_cost(file, out)
@@ -96,5 +99,5 @@ def sweep(
         if not as_json:
             say(f"stopped; the same command goes on in {out}")
         raise typer.Exit(_INTERRUPTED)
-    if report.counts.get("failed"):
-        raise typer.Exit(_FAILED)
+    if failed := report.counts.get("failed"):
+        raise SpiderError(f"{failed} trials failed; what they printed is in {out}/logs")

@@ -1,21 +1,24 @@
-"""A command on Ray in a real Slurm job: on all nodes, whatever dies but the head, and once more when time is over."""
+"""A command on Ray in a real Slurm job: on all nodes, whatever dies but the head, and again when that dies as well."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cluster.ray_slurm import FAILED, SUCCESS, submit_with_ray
-from cluster.slurm import read_request
+from cluster.jobs.command import RayCommand
+from cluster.jobs.history import History
+from cluster.jobs.slurm_job import submit_job
+from cluster.jobs.submission import cancel
+from cluster.slurm.request import read_request
 
 if TYPE_CHECKING:
     from tests.drills.conftest import Slurm
 
 COUNT = 60
+PACKAGES = ("cluster", "untrusted")
 
 
 class Made(NamedTuple):
@@ -31,8 +34,9 @@ def start(folder: Path, *, seconds: float = 2.0) -> str:
     What is done to it half way comes while it works, however late: a quarter of the numbers leaves it 20 s or more.
     """
     program = str(Path(__file__).parent / "squares.py")
-    command = [sys.executable, program, str(COUNT), str(seconds), str(folder / "done")]
-    return submit_with_ray(command, read_request("nodes=2,cpus_per_task=2,time=10"), folder)
+    words = (sys.executable, program, str(COUNT), str(seconds), str(folder / "done"))
+    request = read_request("nodes=2,cpus_per_task=2,time=10")
+    return submit_job(RayCommand(words, folder.parent), request, folder, name="squares", packages=PACKAGES).job
 
 
 def done(folder: Path) -> dict[int, Made]:
@@ -45,10 +49,9 @@ def done(folder: Path) -> dict[int, Made]:
     return found
 
 
-def marker(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Which of them a job left, and what it says."""
-    [name] = [name for name in (SUCCESS, FAILED) if (folder / name).exists()]
-    return name, json.loads((folder / name).read_text())
+def events(folder: Path) -> list[str]:
+    """What has happened to a job."""
+    return [event.event for event in History(folder).read()]
 
 
 def nodes(folder: Path) -> set[str]:
@@ -71,7 +74,7 @@ def left(slurm: Slurm, job: str) -> set[object]:
 def test_a_command_has_workers_on_both_nodes(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job", seconds=1.0)
     assert slurm.wait_for_end(job) == "COMPLETED"
-    assert marker(tmp_path / "job")[0] == SUCCESS
+    assert events(tmp_path / "job") == ["submitted", "started", "finished"]
     assert set(done(tmp_path / "job")) == set(range(COUNT))
     assert nodes(tmp_path / "job") == {"n1", "n2"}
     assert not left(slurm, job)
@@ -93,7 +96,7 @@ def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
     half_way(slurm, tmp_path / "job")
     slurm.lose(job, "n2")
     assert slurm.wait_for_end(job) == "COMPLETED"
-    assert marker(tmp_path / "job")[0] == SUCCESS
+    assert events(tmp_path / "job") == ["submitted", "started", "finished"]
     assert set(done(tmp_path / "job")) == set(range(COUNT))
     assert nodes(tmp_path / "job") == {"n1", "n2"}
 
@@ -109,23 +112,23 @@ def test_a_preempted_job_goes_on_where_it_was(slurm: Slurm, tmp_path: Path) -> N
     found = done(tmp_path / "job")
     assert set(found) == set(range(COUNT))
     assert {made.start for made in found.values()} == {0, 1}  # the second had something left to do
-    assert marker(tmp_path / "job")[0] == SUCCESS
+    assert events(tmp_path / "job") == ["submitted", "started", "requeued", "started", "finished"]
 
 
 def test_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job")
     half_way(slurm, tmp_path / "job")
-    slurm.says("scancel", job)
-    assert slurm.wait_for_end(job) == "CANCELLED"
+    cancel(tmp_path / "job")
+    slurm.wait_for_end(job)
     slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")
-    assert marker(tmp_path / "job")[1]["reason"] == "stopped by SIGTERM"
+    assert events(tmp_path / "job") == ["submitted", "started", "cancelled", "stopped"]
 
 
-def test_a_head_that_dies_is_a_failure(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_head_that_dies_starts_again(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job")
     half_way(slurm, tmp_path / "job")
-    head = slurm.pids(job, "n1", "submitit.core._submit")
-    os.kill(max(head), signal.SIGKILL)
-    assert slurm.wait_for_end(job) == "FAILED"
-    assert marker(tmp_path / "job")[0] == FAILED
+    os.kill(max(slurm.pids(job, "n1", "cluster.ray_node")), signal.SIGKILL)
+    assert slurm.wait_for_end(job) == "COMPLETED"
+    assert set(done(tmp_path / "job")) == set(range(COUNT))
+    assert events(tmp_path / "job") == ["submitted", "started", "failed", "started", "finished"]
     slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cluster.history import History
-from cluster.submission import Submission, cancel
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission, cancel
 from shards.pack import pack
 from spider.run import RunDirectory, images_of
 from tests.equal_runs import assert_equal_runs

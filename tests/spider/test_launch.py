@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.submission import Submission
+from cluster.jobs.submission import Submission
 from shards.errors import ShardsError
 from spider.config.load import load_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.launch import Launch, prepare_launch, read_place
+from spider.jobs import read_place
+from spider.launch import Launch, prepare_launch
 from spider.pipeline import log_file
 from spider.run import RunDirectory, checkpoint_name
 

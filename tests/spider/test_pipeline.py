@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.history import History
-from cluster.submission import Submission
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.launch import read_place
+from spider.jobs import read_place
 from spider.pipeline import (
     Stage,
     cancel_jobs,

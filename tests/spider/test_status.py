@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster.jobs.submission import Submission
 from cluster.lock import alone_in
-from cluster.submission import Submission
 from cluster.world import World
 from spider.config.load import load_config, to_yaml
 from spider.errors import SpiderError
-from spider.launch import FOLDER, SUBMITTED
+from spider.jobs import FOLDER
+from spider.launch import SUBMITTED
 from spider.run import RunDirectory, checkpoint_name
 from spider.status import RunStatus, describe, duration, job_status, status
 

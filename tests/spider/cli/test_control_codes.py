@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.history import History
-from cluster.submission import Submission
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
 from untrusted.terminal import one_line
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp"

@@ -10,8 +10,8 @@ import signal
 
 import pytest
 
-from cluster.history import History
-from cluster.submission import Submission
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
 
 HUGE = b"9" * 5000
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.history import History
-from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand
-from cluster.slurm import read_request
-from cluster.submission import Submission
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import History
+from cluster.jobs.local_job import submit_local
+from cluster.jobs.submission import Submission
+from cluster.slurm.request import read_request
 
 SLURM = "nodes=2,gpus_per_node=4,cpus_per_task=4,time=60"
 PIPELINE = """

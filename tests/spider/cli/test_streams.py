@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from cluster.history import History
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
 from cluster.process import birth
-from cluster.submission import Submission
 from spider.cli import launch
 from spider.cli.main import app
 from spider.run import RunDirectory, resolve

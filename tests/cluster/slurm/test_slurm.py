@@ -11,23 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster import slurm
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.slurm import (
-    REQUEUED,
-    JobSignals,
-    Launch,
-    SlurmRequest,
-    SlurmTask,
-    changed,
-    minutes,
-    network_interface,
-    read_request,
-    requeue_job,
-    script,
-    submit,
-    time_left_s,
-)
+from cluster.slurm import queue
+from cluster.slurm.place import SlurmTask, network_interface
+from cluster.slurm.queue import requeue_job, time_left_s
+from cluster.slurm.request import SlurmRequest, changed, minutes, read_request
+from cluster.slurm.script import Launch, script, submit
+from cluster.slurm.signals import REQUEUED, JobSignals
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -213,14 +203,14 @@ def test_without_submitit_a_job_does_not_go_back() -> None:
 
 
 def test_a_slurm_that_does_not_answer_is_asked_again(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(queue, "_AGAIN_S", 0.01)
     seen = programs.folder / "seen"
     programs.play(
         "scontrol", f"[ -e {seen} ] && exit 0; touch {seen}; echo 'Socket timed out on send/recv' >&2; exit 1"
     )
     requeue_job("7")
     assert programs.calls("scontrol") == ["requeue 7"] * 2
-    monkeypatch.setattr(slurm, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(queue, "_PATIENCE_S", 1.0)
     programs.play("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ClusterError, match=r"^Unable to contact slurm controller$"):
         requeue_job("7")
@@ -255,7 +245,7 @@ def test_a_requeue_that_submitit_was_refused_is_asked_for_again(
 
 @pytest.mark.parametrize("does", ["exit 1", "sleep 60"])
 def test_the_time_left_is_not_waited_for(programs: Programs, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    monkeypatch.setattr(slurm, "_ASIDE_S", 0.2)
+    monkeypatch.setattr(queue, "_ASIDE_S", 0.2)
     programs.play("squeue", f"exec {does}" if does.startswith("sleep") else does)
     assert time_left_s("7") is None
 

@@ -15,21 +15,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster import rank_job
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.history import History
-from cluster.rank_job import (
-    Leader,
-    Rank,
-    RankCommand,
-    RankJob,
-    newest_in,
-    rank_env,
-    ranks_script,
-    submit_ranks,
-)
-from cluster.slurm import UNKNOWN, JobSignals, SlurmTask, end_job, job_state, read_request, time_left_s
-from cluster.submission import Submission
+from cluster.jobs import process, slurm_job
+from cluster.jobs.command import RankCommand, RayCommand, rank_env
+from cluster.jobs.history import History
+from cluster.jobs.process import JobProcess, Leader
+from cluster.jobs.saves import newest_in
+from cluster.jobs.slurm_job import SlurmJob, job_script, submit_job
+from cluster.jobs.submission import Submission
+from cluster.slurm.place import SlurmTask
+from cluster.slurm.queue import UNKNOWN, end_job, job_state, time_left_s
+from cluster.slurm.request import read_request
+from cluster.slurm.signals import REQUEUED, JobSignals
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent
 NO_LEADER = Leader(0, lambda: None)
 LOST = "rank 0 on n1 ended without a word: killed, or the node was lost"
+SEARCH = ("spider", "neighbors", "shards/target", "shards/a set", "--ray", "auto")
 COMMAND = ("spider", "train", "runs/a run/slurm/submitted.yaml", "--run", "runs/a run")
 SCRIPTS = {
     "ranks_1_node.sbatch": ("time=30", ()),
@@ -49,28 +47,63 @@ SCRIPTS = {
     ),
 }
 
+RAY_SCRIPTS = {
+    "ray_1_node.sbatch": "time=30",
+    "ray_2_nodes_8_gpus.sbatch": (
+        "nodes=2,gpus_per_node=8,partition=gpu,time=2:00:00,cpus_per_task=96,mem_gb=0,account=lab,exclusive=true,"
+        "setup=[module load cuda/12.4, source /shared/venv/bin/activate]"
+    ),
+}
+
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_script_is_as_it_was(tmp_path: Path, name: str) -> None:
     (text, behind), folder = SCRIPTS[name], tmp_path / "a run" / "slurm"
     run = RankCommand(COMMAND, Path.cwd(), folder.parent / "checkpoints", folder.parent / "stacks")
-    made = ranks_script(run, read_request(text), folder, name="spider-a run", behind=behind)
+    made = job_script(run, read_request(text), folder, name="spider-a run", behind=behind)
     found = made.replace(shlex.quote(sys.executable), "PYTHON").replace(str(folder.parent), "RUN")
     assert found + "\n" == (GOLDEN / name).read_text()
     assert subprocess.run(["bash", "-n"], input=made, text=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", RAY_SCRIPTS)
+def test_the_script_of_a_driver_on_ray_is_as_it_was(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "neighbors of a"
+    run = RayCommand(SEARCH, Path.cwd(), folder / "progress")
+    made = job_script(run, read_request(RAY_SCRIPTS[name]), folder, name="neighbors")
+    found = made.replace(shlex.quote(sys.executable), "PYTHON").replace(str(folder), "FOLDER")
+    assert found + "\n" == (GOLDEN / name).read_text()
+    assert subprocess.run(["bash", "-n"], input=made, text=True, check=False).returncode == 0
+
+
+def test_a_driver_on_ray_has_one_process_on_each_node(tmp_path: Path, programs: Programs) -> None:
+    programs.play("sbatch", "echo Submitted batch job 7")
+    run = RayCommand(("true",), tmp_path)
+    with pytest.raises(ClusterUsageError, match="tasks_per_node: one Ray on every node"):
+        job_script(run, read_request("time=5,tasks_per_node=2"), tmp_path / "job", name="x")
+    made = submit_job(
+        run, read_request("time=5,nodes=2,gpus_per_node=8"), tmp_path / "job", name="x", packages=["cluster"]
+    )
+    assert (made.nodes, made.tasks_per_node) == (2, 1)
+    [submitted] = History(tmp_path / "job").read()
+    assert submitted["ranks"] == 2
+    task = pickle.loads((tmp_path / "job" / "7_submitted.pkl").read_bytes()).function
+    assert task.run == run
+    assert task.checkpoint().function == task  # after a requeue the same again
+
+
 def test_a_break_in_the_command_does_not_reach_the_shell(tmp_path: Path) -> None:
     run = RankCommand(("echo", "a\nexit 77\r\nexit 78"), tmp_path)
-    lines = ranks_script(run, read_request("time=5"), tmp_path, name="x").splitlines()
+    lines = job_script(run, read_request("time=5"), tmp_path, name="x").splitlines()
     assert [line for line in lines if "77" in line or "78" in line] == ["# the command: echo 'a exit 77 exit 78'"]
 
 
 def test_a_script_needs_no_torch_and_no_slurm_and_writes_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from cluster.rank_job import *; from cluster.slurm import read_request\n"
+        "import sys; from cluster.jobs.command import RankCommand; from cluster.jobs.slurm_job import *\n"
+        "from cluster.slurm.request import read_request\n"
         f"place = Path({str(tmp_path)!r}) / 'job'\n"
-        "ranks_script(RankCommand(('a',), place), read_request('time=5'), place, name='a')\n"
+        "job_script(RankCommand(('a',), place), read_request('time=5'), place, name='a')\n"
         "print('torch' in sys.modules)"
     )
     env = {**os.environ, "PATH": "/nowhere"}
@@ -84,11 +117,11 @@ def test_the_lines_after_srun_decide_about_the_job(tmp_path: Path, programs: Pro
     programs.play("scontrol", "exit $REFUSED")
     state = tmp_path / "state"
     state.write_text("RUNNING|n1\n")
-    text = ranks_script(RankCommand(("a",), tmp_path), read_request("time=5"), tmp_path, name="x")
+    text = job_script(RankCommand(("a",), tmp_path), read_request("time=5"), tmp_path, name="x")
 
     def code(of_srun: int, start: int, refused: int = 0) -> int:
         told = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(start)}
-        told |= {"CODE": str(of_srun), "REFUSED": str(refused), "PYTHONPATH": str(Path(rank_job.__file__).parents[1])}
+        told |= {"CODE": str(of_srun), "REFUSED": str(refused), "PYTHONPATH": str(Path(slurm_job.__file__).parents[2])}
         return subprocess.run(["bash", "-c", text], env=told, capture_output=True, check=False).returncode
 
     history = History(tmp_path)
@@ -124,23 +157,23 @@ def test_submission_leaves_what_the_job_needs(tmp_path: Path, programs: Programs
     programs.play("squeue", "echo 'RUNNING|n[1-2]'")
     folder, run = tmp_path / "job", RankCommand(COMMAND, tmp_path)
     request = read_request("time=5,nodes=2,tasks_per_node=2")
-    made = submit_ranks(run, request, folder, name="x", packages=["cluster"], origin={"commit": "c"}, behind=["6"])
+    made = submit_job(run, request, folder, name="x", packages=["cluster"], origin={"commit": "c"}, behind=["6"])
     assert Submission.read(folder) == made
     assert (made.job, made.nodes, made.tasks_per_node, made.command) == ("7", 2, 2, list(COMMAND))
     assert made.log(folder, 3) == folder / "7_3_log.out"
-    assert (Path(made.code) / "cluster" / "rank_job.py").read_bytes() == Path(rank_job.__file__).read_bytes()
+    assert (Path(made.code) / "cluster" / "jobs" / "slurm_job.py").read_bytes() == Path(slurm_job.__file__).read_bytes()
     text = (folder / "7_submission.sh").read_text()
     assert f"PYTHONPATH={made.code}" in text
     assert "#SBATCH --dependency=afterok:6\n" in text
     task = pickle.loads((folder / "7_submitted.pkl").read_bytes()).function
-    assert task == RankJob(run, folder, 120, max_failures=3)
+    assert task == SlurmJob(run, folder, 120, max_failures=3)
     assert task.checkpoint().function == task  # after a requeue the same again
     [event] = History(folder).read()
     assert (event.event, event["ranks"]) == ("submitted", 4)
     with pytest.raises(ClusterUsageError, match=f"^{folder}: its job 7 is still in the queue or running$"):
-        submit_ranks(run, request, folder, name="x", packages=["cluster"])
+        submit_job(run, request, folder, name="x", packages=["cluster"])
     programs.play("squeue", "true")
-    submit_ranks(run, request, folder, name="x", packages=["cluster"])
+    submit_job(run, request, folder, name="x", packages=["cluster"])
 
 
 def test_the_newest_save_is_the_last_by_name(tmp_path: Path) -> None:
@@ -248,7 +281,7 @@ def test_the_end_of_time_is_told_from_preemption(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     programs.play("squeue", f"echo {left}")
-    assert rank_job._why_preempted(120) == (why or "time limit or preemption")
+    assert slurm_job._why_preempted(120) == (why or "time limit or preemption")
 
 
 @pytest.mark.parametrize(
@@ -262,12 +295,12 @@ def test_the_end_of_time_is_told_from_preemption(
     ],
 )
 def test_what_a_command_said_last(lines: list[str], code: int, expected: tuple[bool, str]) -> None:
-    assert rank_job._error(lines, code) == expected
+    assert process._error(lines, code) == expected
 
 
 def alone(
     folder: Path, command: str, *, grace_s: float = 60.0, preempted: bool = False, leader: Leader = NO_LEADER
-) -> Rank:
+) -> JobProcess:
     """Rank 0 of a job of one; `preempted`: as if the signal came when the command has begun."""
     signals = JobSignals()
 
@@ -280,7 +313,7 @@ def alone(
         threading.Thread(target=signal_comes, daemon=True).start()
     place = SlurmTask(7, 0, 0, 1, 0, ("n1",), "n1", 1, 0)
     History(folder).add("submitted", job="7", nodes=1, ranks=1)
-    return Rank(RankCommand(("sh", "-c", command), folder), folder, place, signals, grace_s, leader)
+    return JobProcess(RankCommand(("sh", "-c", command), folder), folder, place, signals, grace_s, leader)
 
 
 def requeued() -> None:
@@ -290,8 +323,8 @@ def requeued() -> None:
 @pytest.fixture(autouse=True)
 def spared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank ends all that its process has started: here, also the ranks that other tests keep."""
-    monkeypatch.setattr(rank_job.children, "kill_all", lambda: None)
-    monkeypatch.setattr(rank_job.children, "adopt_orphans", lambda: None)
+    monkeypatch.setattr(process.children, "kill_all", lambda: None)
+    monkeypatch.setattr(process.children, "adopt_orphans", lambda: None)
 
 
 def test_what_does_not_save_in_time_is_killed_and_starts_again(tmp_path: Path) -> None:
@@ -359,7 +392,7 @@ def test_a_job_without_its_script_goes_back_into_the_queue(
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     programs.play("scontrol")
-    history, job = History(tmp_path), RankJob(RankCommand(("a",), tmp_path), tmp_path, 120, max_failures=1)
+    history, job = History(tmp_path), SlurmJob(RankCommand(("a",), tmp_path), tmp_path, 120, max_failures=1)
     history.add("submitted", job="7", nodes=1, ranks=1)
     for start in (0, 1):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(start))
@@ -388,7 +421,7 @@ def test_a_log_on_a_full_disk_decides_nothing(
     history.add("submitted", job="7", nodes=1, ranks=1)
     history.add("started", job="7", start=0, nodes=["n1"], ranks=1, newest=None)
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "cluster.rank_job", str(tmp_path), "3"]
-        ended = subprocess.run(command, stdout=full, stderr=full, cwd=Path(__file__).parents[2], check=False)
-    assert ended.returncode == rank_job.REQUEUED
+        command = [sys.executable, "-m", "cluster.jobs.slurm_job", str(tmp_path), "3"]
+        ended = subprocess.run(command, stdout=full, stderr=full, cwd=Path(__file__).parents[3], check=False)
+    assert ended.returncode == REQUEUED
     assert any("requeue" in call for call in programs.calls("scontrol"))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.history import Event, History
-from cluster.verdict import Cause, Ending, judge, read_endings, settle, start_folder
+from cluster.jobs.history import Event, History
+from cluster.jobs.verdict import Cause, Ending, judge, read_endings, settle, start_folder
 
 KILLED, ABORTED, TERMINATED = -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM
 
@@ -43,12 +43,12 @@ class Job:
         self.start += 1
         self.history.add("started", job="7", start=self.start, nodes=["n1", "n2"], ranks=2, newest=newest)
 
-    def end(self, *endings: Ending, newest: str | None = None, is_ending: bool = False) -> bool:
+    def end(self, *endings: Ending, newest: str | None = None, is_ending: bool = False, led: bool = False) -> bool:
         folder = start_folder(self.folder, 7, self.start)
         folder.mkdir()
         for each in endings:
             (folder / f"rank-{each.rank}.json").write_text(json.dumps(asdict(each)))
-        return settle(self.history, "7", self.start, self.max_failures, newest, is_ending=is_ending).again
+        return settle(self.history, "7", self.start, self.max_failures, newest, is_ending=is_ending, led=led).again
 
     def die(self, newest: str | None = None) -> bool:
         """A start in which a rank was killed."""
@@ -257,3 +257,18 @@ def test_a_torn_ending_is_none(tmp_path: Path) -> None:
     (folder / "rank-1.json").write_text(json.dumps(asdict(ending(1, 3))))
     (folder / "rank-0.json").write_text('{"rank": 0, "no')
     assert [each.rank for each in read_endings(tmp_path, 7, 0)] == [1]
+
+
+def test_where_one_process_leads_the_end_of_the_others_means_nothing(job: Job) -> None:
+    job.begin()
+    assert not job.end(ending(0), ending(1, KILLED, "killed by SIGKILL"), led=True)
+    assert job.last == ("finished", None)
+    job.begin()
+    assert not job.end(ending(0), led=True)  # the other's node was lost
+    assert job.last == ("finished", None)
+    job.begin()
+    assert job.end(ending(1), led=True)
+    assert job.last == ("failed", "rank 0 on n1 ended without a word: killed, or the node was lost")
+    job.begin()
+    assert not job.end(told(0, 1, "2 trials failed"), told(1, 3, "no answer"), led=True)
+    assert job.last == ("failed", "2 trials failed")

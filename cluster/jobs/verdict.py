@@ -1,4 +1,4 @@
-"""What becomes of a job of ranks when a start of it has ended: who failed, why, and whether it starts again.
+"""What becomes of a job when a start of it has ended: who failed, why, and whether it starts again.
 
     FOLDER/1234.2/rank-3.json    how rank 3 ended in start 2 of job 1234: `Ending`
 
@@ -11,12 +11,12 @@ import json
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import MachineError
-from cluster.history import Event, History, in_vain, is_cancelled
+from cluster.jobs.history import Event, History, in_vain, is_cancelled
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked
@@ -93,7 +93,7 @@ class Verdict:
     """What becomes of a job.
 
     Attributes:
-        event: the last one of this start, see `cluster.history`.
+        event: the last one of this start, see `cluster.jobs.history`.
         reason: of it.
         again: whether the job is to be started again.
     """
@@ -118,7 +118,14 @@ def read_endings(folder: Path, job: int | str, start: int) -> list[Ending]:
 
 
 def settle(
-    history: History, job: str, start: int, max_failures: int, newest: str | None, *, is_ending: bool
+    history: History,
+    job: str,
+    start: int,
+    max_failures: int,
+    newest: str | None,
+    *,
+    is_ending: bool,
+    led: bool = False,
 ) -> Verdict:
     """Decide how a start ended, and note it. Called once, when all of its ranks have ended.
 
@@ -128,6 +135,7 @@ def settle(
         max_failures: so many starts in a row may fail that save nothing new.
         newest: what has been saved last.
         is_ending: whether the job is being ended from without, as far as the scheduler knows.
+        led: whether process 0 alone decides, see `JobCommand`.
     """
     events = history.read()
     mine = [event for event in events if (event["job"], event["start"]) == (job, start)]
@@ -135,6 +143,9 @@ def settle(
         return Verdict(mine[-1].event, mine[-1]["reason"], again=False)
     began = next((event for event in mine if event.event == "started"), None)
     endings = read_endings(history.file.parent, job, start)
+    if led:
+        endings = [ending for ending in endings if ending.rank == 0]
+        began = began and replace(began, about={**began.about, "ranks": 1})
     vain = in_vain(events, newest) + _unrecorded(events, job, start)
     verdict, cause = _decide(is_cancelled(events, job), began, endings, max_failures, vain, is_ending)
     more: dict[str, Any] = {}

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterUsageError
-from cluster.history import Event, History
-from cluster.local_job import submit_local
-from cluster.rank_job import RankCommand
-from cluster.slurm import read_request
-from cluster.submission import Submission, cancel
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import Event, History
+from cluster.jobs.local_job import submit_local
+from cluster.jobs.submission import Submission, cancel
+from cluster.slurm.request import read_request
 
 WAIT_S = 600.0
 SAVES_WHEN_ASKED = (
@@ -113,7 +113,8 @@ def test_ranks_that_want_gpus_see_those_of_the_machine(jobs: Jobs, monkeypatch: 
 
 def test_a_job_survives_who_submitted_it(jobs: Jobs) -> None:
     program = (
-        "from pathlib import Path; from cluster.local_job import *; from cluster.slurm import read_request\n"
+        "from pathlib import Path; from cluster.jobs.local_job import *\n"
+        "from cluster.slurm.request import read_request\n"
         f"root = Path({str(jobs.root)!r})\n"
         "command = RankCommand(('sh', '-c', 'while [ ! -e go ]; do sleep 0.05; done'), root)\n"
         "submit_local(command, read_request('time=1'), root / 'job', packages=['cluster'])"
@@ -196,7 +197,7 @@ def test_another_process_with_the_number_of_a_job_is_not_the_job(jobs: Jobs) -> 
     jobs.end_of(folder)
     made = Submission.read(folder)
     assert made is not None
-    with subprocess.Popen(["sh", "-c", "read line", "cluster.local_job"], stdin=subprocess.PIPE) as other:
+    with subprocess.Popen(["sh", "-c", "read line", "cluster.jobs.local_job"], stdin=subprocess.PIPE) as other:
         dataclasses.replace(made, job=str(other.pid)).write(folder)
         assert not is_alive(folder)
         assert cancel(folder) is None

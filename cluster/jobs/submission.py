@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.history import History
+from cluster.jobs.command import JobCommand
+from cluster.jobs.history import History
 from cluster.lock import in_turn
 from cluster.process import birth
-from cluster.slurm import UNKNOWN, SlurmRequest, end_job, job_state
+from cluster.slurm.queue import UNKNOWN, end_job, job_state
+from cluster.slurm.request import SlurmRequest
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked
@@ -124,15 +126,15 @@ def _require_free(folder: Path) -> None:
 
 
 def record_submission(
-    job: str, command: Sequence[str], request: SlurmRequest, folder: Path, code: Path, *, local: bool = False
+    job: str, run: JobCommand, request: SlurmRequest, folder: Path, code: Path, *, local: bool = False
 ) -> Submission:
     """Note that a job was submitted, `local`: as the process of this machine with that number."""
-    told = request.model_dump(mode="json", exclude_defaults=True)
+    told, tasks = request.model_dump(mode="json", exclude_defaults=True), run.tasks_per_node(request)
     made = Submission(
         job=job,
         nodes=request.nodes,
-        tasks_per_node=request.tasks,
-        command=list(command),
+        tasks_per_node=tasks,
+        command=list(run.command),
         code=str(code),
         request=told,
         local=local,
@@ -140,7 +142,7 @@ def record_submission(
         born=birth(int(job)) if local else None,
     )
     made.write(folder)
-    History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * request.tasks)
+    History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * tasks)
     return made
 
 

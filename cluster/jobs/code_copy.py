@@ -22,6 +22,7 @@ from typing import Any
 
 from untrusted.json_data import read_json
 
+CODE = "code"  # of a job's folder, for the copies
 ORIGIN = "origin.json"
 _LEFT_OUT = ("__pycache__",)
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cluster.errors import ClusterError, ClusterUsageError
-from cluster.history import History
-from cluster.rank_job import RankCommand, submit_ranks
-from cluster.slurm import UNKNOWN, job_state, read_request
-from cluster.submission import Submission, cancel, submitting
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import History
+from cluster.jobs.slurm_job import submit_job
+from cluster.jobs.submission import Submission, cancel, submitting
+from cluster.slurm.queue import UNKNOWN, job_state
+from cluster.slurm.request import read_request
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -59,7 +61,7 @@ def submit(folder: Path) -> str:
     """What comes of it."""
     run = RankCommand(("a",), folder)
     try:
-        return submit_ranks(run, read_request("time=5"), folder, name="x", packages=["cluster"]).job
+        return submit_job(run, read_request("time=5"), folder, name="x", packages=["cluster"]).job
     except ClusterUsageError as error:
         return str(error)
 
@@ -90,7 +92,7 @@ def test_what_is_refused_leaves_a_folder_as_it_was(tmp_path: Path, programs: Pro
 
 
 def test_who_cannot_wait_longer_is_told_who_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.submission._SUBMITTING_S", 0.1)
+    monkeypatch.setattr("cluster.jobs.submission._SUBMITTING_S", 0.1)
     with submitting(tmp_path / "job"), pytest.raises(ClusterUsageError, match=r"job is in use by process \d+ on "):
         submitting(tmp_path / "job").__enter__()
     assert (tmp_path / "job").exists()

@@ -2,7 +2,7 @@
 
     FOLDER/local.json         what it runs
     FOLDER/local.out          what the process says that starts the ranks, whose number is the job's
-    all else                  as of a job of Slurm: cluster/rank_job.py
+    all else                  as of a job of Slurm: cluster/jobs/slurm_job.py
 
 It starts again what Slurm would, and hears the same signals: SIGTERM, save and end; SIGUSR2, save, and start again.
 """
@@ -22,25 +22,23 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from cluster import children
-from cluster.code_copy import copy_code
 from cluster.errors import ClusterUsageError
-from cluster.history import History
-from cluster.rank_job import (
-    CODE,
-    Leader,
-    Rank,
-    RankCommand,
-    newest_in,
-)
-from cluster.slurm import REQUEUED, JobSignals, SlurmRequest, SlurmTask
-from cluster.submission import Submission, record_submission, submitting
-from cluster.verdict import settle
+from cluster.jobs.code_copy import CODE, copy_code
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import History
+from cluster.jobs.process import JobProcess, Leader
+from cluster.jobs.saves import newest_in
+from cluster.jobs.submission import Submission, record_submission, submitting
+from cluster.jobs.verdict import settle
+from cluster.slurm.place import SlurmTask
+from cluster.slurm.request import SlurmRequest
+from cluster.slurm.signals import REQUEUED, JobSignals
 from untrusted.json_data import read_json
 from untrusted.terminal import guarded
 from untrusted.typed import checked
 
 _SPEC, _LOG = "local.json", "local.out"
-_MODULE = "cluster.local_job"
+_MODULE = "cluster.jobs.local_job"
 _NODE = "localhost"
 _GO = b"go"
 _POLL_S = 0.1
@@ -95,11 +93,11 @@ def submit_local(
     behind: Sequence[Path] = (),
     notes: Mapping[str, str] | None = None,
 ) -> Submission:
-    """Start a job here; it goes on when this process has ended. See `cluster.rank_job.submit_ranks`.
+    """Start a job here; it goes on when this process has ended. See `cluster.jobs.slurm_job.submit_job`.
 
     Args:
         behind: folders of jobs that must have finished before.
-        notes: as of `submit_ranks`.
+        notes: as of `submit_job`.
 
     Raises:
         ClusterUsageError: more than one node, or the folder's last job is still running.
@@ -115,7 +113,7 @@ def submit_local(
         code = copy_code(packages, folder / CODE, origin)
         _spec(run, request, behind).write(folder)
         job = _start_supervisor(folder, code)
-        submission = record_submission(str(job.pid), run.command, request, folder, code, local=True)
+        submission = record_submission(str(job.pid), run, request, folder, code, local=True)
     assert job.stdin is not None
     with suppress(BrokenPipeError), job.stdin:
         job.stdin.write(_GO)
@@ -240,7 +238,7 @@ def _be_rank(folder: Path, job: int, rank: int, start: int) -> None:
     place = SlurmTask(job, start, rank, spec.ranks, rank, (_NODE,), _NODE, max(1, cores // spec.ranks), 0)
     with JobSignals() as signals:
         leader = Leader(job, lambda: _say_that_it_was_killed(History(folder), job, start))
-        Rank(spec.run, folder, place, signals, None, leader).work(lambda: "asked to by SIGUSR2", _requeue)
+        JobProcess(spec.run, folder, place, signals, None, leader).work(lambda: "asked to by SIGUSR2", _requeue)
 
 
 def _say_that_it_was_killed(history: History, job: int, start: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.history import Event, History, blamed, in_vain, is_cancelled
+from cluster.jobs.history import Event, History, blamed, in_vain, is_cancelled
 
 
 def events(*given: tuple[str, dict[str, object]]) -> list[Event]:
