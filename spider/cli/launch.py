@@ -112,7 +112,7 @@ def launch(
 @commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
 def status(
     path: Annotated[
-        Path, typer.Argument(metavar="RUN|DIR", help="A run, a pipeline, a search, a sweep, or a folder of them.")
+        Path, typer.Argument(metavar="RUN|DIR", help="A run, pipeline, search or sweep, or a folder of them.")
     ],
     watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -138,7 +138,7 @@ def status(
 def logs(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run, search or sweep that is a job; of a pipeline, DIR/stages/NAME."),
+        typer.Argument(metavar="RUN", help="A run, search or sweep; of a pipeline, DIR/stages/NAME."),
     ],
     rank: Annotated[int, typer.Option(metavar="N", min=0, help="Of which rank.")] = 0,
     lines: Annotated[int, typer.Option(metavar="N", min=1, help="How many lines of the end.")] = 40,
@@ -164,9 +164,7 @@ def logs(
 
 @commands.command(epilog="\b\nExample:\n  spider cancel runs/birds")
 def cancel(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run, pipeline, search or sweep, whose jobs wait or run.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, pipeline, search or sweep whose jobs are to end.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
 ) -> None:
     """Save, and end the job of a run, a search or a sweep, or all of a pipeline.
