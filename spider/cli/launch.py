@@ -117,7 +117,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until all have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show how far runs, searches and sweeps are, and what happened to their jobs.
+    """Show how far runs are, and what happened to jobs.
+
+    Of trainings, neighbour searches, sweeps and pipelines.
 
     Of one of them, all of its history; of a pipeline or a folder, a line for each stage and run.
     """
@@ -167,7 +169,7 @@ def cancel(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, pipeline, search or sweep whose jobs are to end.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has saved and ended.")] = True,
 ) -> None:
-    """Save, and end the job of a run, a search or a sweep, or all of a pipeline.
+    """Save, and end a job, or all jobs of a pipeline.
 
     The command that started it resumes it.
     """
