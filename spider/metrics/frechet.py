@@ -43,10 +43,18 @@ class NormalLaw:
 
     @classmethod
     def of_few(cls, vectors: Features, ddof: int = 1) -> NormalLaw:
-        """Of vectors [N, d], N above `ddof`: the centred ones are a factor, and where N < d much the smaller one."""
+        """Of vectors [N, d], N above `ddof`, without their covariance: where N <= d, the factor [d, N - 1] is smaller.
+
+        A reflection turns the sum of the vectors into the first one. The others then have the scatter of all about
+        their mean, and full rank, which N centred vectors do not have.
+        """
         x = torch.from_numpy(vectors).double()
         mean = x.mean(dim=0)
-        return cls(mean, (x - mean).T / (len(x) - ddof) ** 0.5)
+        normal = torch.full((len(x), 1), len(x) ** -0.5, dtype=x.dtype)
+        normal[0] += 1
+        centred = x - mean
+        reflected = centred - normal * (2 / normal.square().sum() * (normal * centred).sum(dim=0))
+        return cls(mean, reflected[1:].T / (len(x) - ddof) ** 0.5)
 
 
 def frechet_distance(a: Moments, b: Moments, *, ddof: int = 1, heartbeat: Heartbeat = silent) -> float:

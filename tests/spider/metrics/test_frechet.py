@@ -7,7 +7,7 @@ import torch
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.metrics.frechet import frechet_distance, too_few_images
+from spider.metrics.frechet import NormalLaw, frechet_distance, law_distance, too_few_images
 from spider.metrics.moments import Moments, moments_of
 
 WORLD = World.single()
@@ -151,3 +151,12 @@ def test_few_images_warn():
     assert "singular" in str(too_few_images(64, 64))
     with pytest.raises(SpiderUsageError, match="no images"):
         moments_of(np.empty((0, 4), np.float32), WORLD)
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (10, 48), (48, 48)])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_few_images_need_no_covariance(counts, ddof):
+    """The distance is the one from the moments."""
+    sets = [features(number, count, shift=1.0) for number, count in enumerate(counts)]
+    few = law_distance(*(NormalLaw.of_few(each, ddof) for each in sets))
+    assert few == pytest.approx(distance(*sets, ddof=ddof), rel=1e-9)
