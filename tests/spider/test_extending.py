@@ -14,7 +14,6 @@ from PIL import Image
 
 from shards.errors import ShardsUsageError
 from spider import api
-from spider.config.choices import outside_packages
 from spider.errors import SpiderUsageError
 from spider.launch import prepare_launch
 from spider.run import RunDirectory
@@ -54,7 +53,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_trains_resumes_and_serves(here: Path, digits: Path, name: str) -> None:
+def test_an_example_trains_resumes_and_serves(
+    here: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     whole, halves = here / "whole", here / "halves"
     api.train("dcgan", whole, data=digits, kimg=0.032, overrides=WORDS[name])
     api.train("dcgan", halves, data=digits, kimg=0.016, overrides=WORDS[name])
@@ -64,8 +65,10 @@ def test_an_example_trains_resumes_and_serves(here: Path, digits: Path, name: st
     assert (summary.state, summary.problem) == ("finished", None)
     api.generate(halves, seeds="0-3", out=here / "out")
     assert len(list((here / "out").iterdir())) == 4
-    launch = prepare_launch("dcgan", here / "job", "local", data=digits, overrides=WORDS[name])
-    assert outside_packages(launch.config.model_dump()) == (name,)
+    copied: list[str] = []
+    monkeypatch.setattr("spider.launch.submit_local", lambda *_, packages, **__: copied.extend(packages))
+    prepare_launch("dcgan", here / "job", "local", data=digits, overrides=WORDS[name]).submit()
+    assert {name, "spider"} <= set(copied)
 
 
 def test_an_example_is_part_of_what_is_learnt(here: Path, digits: Path) -> None:

@@ -208,3 +208,13 @@ def test_two_ranks_begin_and_go_on_as_one(ranks, finished, digits, engine):
                 assert torch.equal(begun_there[group][name], tensor)
                 torch.testing.assert_close(after_there[group][name], after[group][name], rtol=1e-3, atol=1e-5)
         assert torch.equal(after_there["discriminator"]["layers.0.weight"], begun["discriminator"]["layers.0.weight"])
+
+
+def test_classes_begin_with_what_a_run_without_them_has(finished, digits):
+    run = finished["r3gan-32"]
+    trainer = begin(run, digits, "init.kind=run", f"init.run={run}", "condition.kind=class")
+    given, here = tensors(run, "discriminator"), trainer.snapshot().tensors["discriminator"]
+    alike = {name for name in given if name in here and given[name].shape == here[name].shape}
+    assert {name for name in alike if torch.equal(given[name], here[name])} == alike
+    assert any(name.startswith("embedding") for name in here.keys() - alike)
+    trainer.iterate()
