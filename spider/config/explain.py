@@ -54,6 +54,12 @@ def choice_names() -> frozenset[str]:
     return frozenset(key.kind for key in _table() if key.kind is not None)
 
 
+def kinds_with(name: str) -> list[str]:
+    """The choices of a section that have a key of this name."""
+    name = _MEMBER.sub(f".{ANY}.", name)
+    return [key.kind for key in _table() if key.name == name and key.kind is not None]
+
+
 def similar_keys(name: str) -> list[str]:
     """What may have been meant by a key that does not exist: those of the same last part, else those spelt alike."""
     keys = all_keys()

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spider.config.explain import choice_names, similar_keys
+from spider.config.explain import choice_names, kinds_with, similar_keys
 from spider.config.marks import runtime_keys
 from spider.config.schema import Config
 from spider.config.section import SECTION_ERROR
@@ -199,6 +199,9 @@ def _describe(detail: Mapping[str, Any]) -> str:
     key = ".".join(_without_tags(detail["loc"]))
     message, found = str(detail["msg"]).removeprefix("Value error, "), detail["input"]
     if detail["type"] == "extra_forbidden":
+        kinds = kinds_with(key)
+        if kinds:
+            return f"{key} goes with {key.rpartition('.')[0]}.kind={' or '.join(kinds)}"
         return f"{key}: no such key{_suggest(similar_keys(key))}"
     if detail["type"] == "missing":
         return f"{key}: missing, and has no default (spider config explain {key})"

@@ -32,6 +32,11 @@ def test_yaml_of_a_config_reads_back_equal():
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
+        (["source.path=x"], "source.path goes with source.kind=images"),
+        (
+            ["generator.norm=none", "generator.kind=r3gan", "generator.layout=auto"],
+            "generator.layout goes with generator.kind=dcgan",
+        ),
         (["penalties.r1_gama=1"], "penalties.r1_gama: no such key; did you mean penalties.r1_gamma"),
         (["batch=0"], "batch: input should be greater than or equal to 1, found 0"),
         (["source.kind=gauss"], "source.kind: found 'gauss', allowed: 'gaussian'"),
