@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from spider.compare import Comparison
     from spider.config.explain import Key
     from spider.config.schema import Config
+    from spider.cost.dry_run import DryRun
     from spider.demo.story import DemoResult
     from spider.evaluation import Evaluation
     from spider.generate import Generated
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from spider.runs import RunSummary
     from spider.sid.kernels import Kernel
     from spider.status import Status
-    from spider.train.dry_run import DryRun
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
 
@@ -291,8 +291,8 @@ def dry_run(
     known = inputs_before(directory, begin)
     require_inputs(composed, known)
     with _joined(world, composed.compute.device) as ranks:
+        from spider.cost.dry_run import dry_run
         from spider.inputs import find_inputs
-        from spider.train.dry_run import dry_run
         from spider.train.start import prepare
 
         found, _ = find_inputs(composed, known, ranks, progress)
@@ -324,7 +324,7 @@ def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen:
 def checkpoint_bytes(config: Config) -> int | None:
     """The size of a checkpoint, from the networks; None where they cannot be built, for want of inputs or memory."""
     try:
-        from spider.train.dry_run import checkpoint_bytes
+        from spider.cost.dry_run import checkpoint_bytes
     except ModuleNotFoundError:  # a login node need not have torch
         return None
     try:

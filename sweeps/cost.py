@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from cluster.world import World
+from spider.cost.dry_run import DryRun, dry_run
 from spider.inputs import find_inputs
 from spider.run import RunDirectory
 from spider.tables import aligned
-from spider.train.dry_run import DryRun, dry_run
 from spider.train.start import prepare
 from sweeps.config import ResourcesConfig, trials_on
 from sweeps.neighbor_sources import read_rankings

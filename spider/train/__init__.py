@@ -1,11 +1,16 @@
 """The training loop and what it is made of.
 
-loop       the algorithm, top to bottom
-trainer    players, phases and method states as one object: one iteration, and its state
-phases     what the discriminator's and the generator's steps minimise
-terms      one quantity in a loss, and its reduction over the global batch
-player     a module, what of it trains, its optimizer and its engine
-stats      numbers on their way to metrics.jsonl, exact under resume
-record     metrics.jsonl, TensorBoard, sample grids
-dry_run    what a run will cost
+loop         the algorithm, top to bottom
+trainer      players, phases and methods as one object: one iteration, and its state
+plan         from a configuration to players, phases and methods
+phases       what is due when, and the passes that make up a step; batch, what they work on
+passes       what the discriminator's and the generator's steps minimise; terms, one quantity in a loss
+stepper      one step of one player; guard, those that are not finite
+player       a module, what of it trains, its optimizer and its engine
+feeds        the streams of images and of the generator's source
+stats        numbers on their way to metrics.jsonl, exact under resume
+record       metrics.jsonl, TensorBoard, sample grids; timing, rewind
+evaluator    metrics while training, and which checkpoint is best
+saver        checkpoints: when, what is kept; restore, whether one fits
+start        what a configuration becomes before the first step; environment, where it ran
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from cluster.engines.engine import build_engine
 from cluster.world import World
+from spider.augment.augmentation import Augmentation
 from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
 from spider.init.freeze import freeze_first_layers
@@ -82,6 +84,27 @@ def build_plan(
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
+    phases = _phases(config, compute, g_player, d_player, augmentations)
+    overfit = OverfitController(config.overfit, config.batch)
+    selection = Selection(config.selection, config.batch, config.seed, overfit)
+    guard, stats = Guard(config.guard), Stats()
+    named: dict[str, dict[str, Method]] = {
+        "overfit": {"overfit": overfit},
+        "selection": {"selection": selection},
+        "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
+        "guard": {"guard": guard},
+        "stats": {"stats": stats},
+    }
+    methods = {name: method for each in ORDER for name, method in named[each].items()}
+    return Plan(g_player, d_player, phases, methods, overfit, selection, guard, stats)
+
+
+def _phases(
+    config: Config, compute: Compute, g_player: Player, d_player: Player, augmentations: Sequence[Augmentation]
+) -> tuple[Phase, ...]:
+    """What an iteration does, in order."""
+    penalties = config.penalties
+    own_penalty = penalties.phase == "own" and penalties.active
     maker, critic = Maker(g_player, compute.autocast), Critic(d_player, augmentations, compute.autocast)
     prepare = Prepare(maker, augmentations)
     objective = build_objective(config.objective)
@@ -112,18 +135,7 @@ def build_plan(
             selects=True,
         )
     )
-    overfit = OverfitController(config.overfit, config.batch)
-    selection = Selection(config.selection, config.batch, config.seed, overfit)
-    guard, stats = Guard(config.guard), Stats()
-    named: dict[str, dict[str, Method]] = {
-        "overfit": {"overfit": overfit},
-        "selection": {"selection": selection},
-        "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
-        "guard": {"guard": guard},
-        "stats": {"stats": stats},
-    }
-    methods = {name: method for each in ORDER for name, method in named[each].items()}
-    return Plan(g_player, d_player, tuple(phases), methods, overfit, selection, guard, stats)
+    return tuple(phases)
 
 
 def _player(

@@ -11,13 +11,6 @@ it lies: written after the checkpoint, which knows nothing of them, and taken ba
 that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
 several at one clock, and gets only what is due.
 
-Ranks go in step, and all show the same img/s. So of several ranks `timing` says which one the others waited for: the
-one with the most work of its own (`slowest_rank`, and by how much it exceeds the mean of all), and the one that waited
-longest for images (`data_wait_rank`; `data_wait_percent` is then its). Own work is wall time without that spent within
-collectives and waiting for images; on rank 0 it includes what is written here. It is the host's figure. Collectives of
-NCCL return at once, so with GPUs the host waits for other ranks where it asks for a result, which counts as own work;
-collectives of DeepSpeed are not seen at all. What shows is a slow host or a slow reader; a slow GPU may not.
-
 An evaluation that is due may be abandoned for a stop. Then the checkpoint knows that it is owed, and it is written at
 its clock by whoever goes on.
 
@@ -31,46 +24,32 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from pydantic import AfterValidator
 from tqdm import tqdm
 
 from shards.files import naming
 from spider.config.schema import Config
 from spider.files import finite
 from spider.grids import write_png
-from spider.records import is_checkpoint_name
-from spider.run import RunDirectory, checkpoint_name, images_of
+from spider.run import RunDirectory, checkpoint_name
 from spider.sample_grids import grid_of_reals, grid_of_samples
 from spider.train.clock import crosses
+from spider.train.rewind import rewind
+from spider.train.timing import Timing
 from spider.train.trainer import Trainer
-from untrusted.rows import read_rows
-from untrusted.terminal import warn
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
-
-
-def _require_clock(row: dict[str, Any]) -> dict[str, Any]:
-    if type(row.get("images")) is not int:
-        raise ValueError(f"images is {row.get('images')!r}, not a number of images")
-    return row
-
-
-# A dict, which keeps the order of the keys, so that what stays of a file keeps its bytes
-_Clocked = cast("type[dict[str, Any]]", Annotated[dict[str, Any], AfterValidator(_require_clock)])
 
 
 class Recorder:
@@ -85,15 +64,12 @@ class Recorder:
         take_save_timing: Callable[[], dict[str, float]],
     ) -> None:
         self.directory = directory
-        self._take_save_timing = take_save_timing
         self.trainer = trainer
         self.is_main = trainer.world.is_main
         self.config = trainer.config
         self._writer: SummaryWriter | None = None
         self._bar: tqdm[Any] | None = None
-        self._row_started = time.perf_counter()
-        trainer.world.take_waited_s()  # for images to be packed, and all else before this
-        self._row_images = trainer.images
+        self._timing = Timing(trainer, take_save_timing)
         self._progress = progress and self.is_main
         if not self.is_main:
             return
@@ -194,7 +170,7 @@ class Recorder:
             row["score_gap"] = means["logits/real"] - means["logits/fake"]
         for method in trainer.plan.methods.values():
             row |= method.columns(trainer.images)
-        row["timing"] = self._timing()
+        row["timing"] = self._timing.take()
         if self._bar is not None:
             _append(self.directory.metrics_file, row)
             self._bar.set_postfix_str(_postfix(row, self.config), refresh=False)
@@ -206,27 +182,6 @@ class Recorder:
         pixels = grid_of_samples(self.trainer.frozen(), self.config.log.samples)
         write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
         return pixels
-
-    def _timing(self) -> dict[str, float | None]:
-        """img/s, data wait, memory, saves since the last row; which of several ranks holds the others up. All ranks."""
-        now, trainer = time.perf_counter(), self.trainer
-        seconds, images = now - self._row_started, trainer.images - self._row_images
-        self._row_started, self._row_images = now, trainer.images
-        data_wait_s, waited_s = trainer.feeds.waits.take(), trainer.world.take_waited_s()
-        timing: dict[str, float | None] = {
-            "img_per_s": images / seconds,
-            "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
-            "data_wait_percent": 100 * data_wait_s / seconds,
-            "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            **self._take_save_timing(),
-        }
-        if trainer.world.device.type == "cuda":
-            timing["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-            timing["gpu_reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
-        if trainer.world.size > 1:
-            own_s = seconds - data_wait_s - waited_s
-            timing |= _over_ranks(trainer.world.all_gather_json([own_s, 100 * data_wait_s / seconds]))
-        return timing
 
     def _scalars(self, values: dict[str, float | None]) -> None:
         if self._writer is not None:
@@ -240,57 +195,12 @@ class Recorder:
             self._writer.add_image(tag, pixels, self.trainer.images, dataformats="HWC")
 
 
-def _over_ranks(by_rank: list[list[float]]) -> dict[str, float | None]:
-    """Which rank holds the others up, from (seconds of own work, percent of the time waiting for images) of each."""
-    own_s, data_wait_percent = zip(*by_rank, strict=True)
-    slowest, waiting = max(own_s), max(data_wait_percent)
-    return {
-        "slowest_rank": own_s.index(slowest),
-        "slowest_rank_percent": 100 * (slowest * len(own_s) / sum(own_s) - 1),
-        "data_wait_percent": waiting,
-        "data_wait_rank": data_wait_percent.index(waiting),
-    }
-
-
-def rewind(directory: RunDirectory, images: int, config: Config) -> None:
-    """Take back everything that was written after `images`, and what was written there out of turn."""
-
-    def stays(then: int, every_kimg: float | None) -> bool:
-        return then <= images and (then == 0 or crosses(then, config.batch, every_kimg))
-
-    _keep_rows(directory.metrics_file, lambda then: stays(then, config.log.every_kimg))
-    _keep_rows(directory.trace_file, lambda then: then <= images)
-    _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))
-    _keep_files(directory.evaluations, ".json", lambda then: stays(then, config.evaluate.every_kimg))
-
-
 def _wait_for_another_second(folder: Path) -> None:
     """TensorBoard reads event files by name, which begins with the second of their making, and must read these last."""
     seconds = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
     made = [int(second) for second in seconds if re.fullmatch("[0-9]{1,12}", second)]
     while made and 0 <= time.time() - max(made) < 1:
         time.sleep(0.05)
-
-
-def _keep_rows(file: Path, stays: Callable[[int], bool]) -> None:
-    """Leave the rows of a file of JSON lines whose `images` may stay."""
-    if not file.exists():
-        return
-    found = read_rows(file, _Clocked)
-    if found.warning is not None:
-        warn(found.warning)
-    kept = [json.dumps(row) for row in found.rows if stays(row["images"])]
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-    beside.replace(file)
-
-
-def _keep_files(folder: Path, suffix: str, stays: Callable[[int], bool]) -> None:
-    """Leave the files called by a clock that may stay, and those that are not."""
-    for file in folder.glob(f"*{suffix}"):
-        name = file.name.removesuffix(suffix)
-        if is_checkpoint_name(name) and not stays(images_of(name)):
-            file.unlink()
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ WORK = (
     "spider.frozen.FrozenGenerator.__call__",
     "spider.launch.submit_command",
     "spider.pipeline.submit_command",
-    "spider.train.dry_run.dry_run",
+    "spider.cost.dry_run.dry_run",
     "spider.train.loop.train",
     "neighbors.find._load",
     "sweeps.sweep.sweep",

@@ -59,5 +59,5 @@ def test_a_forecast_does_without_a_size_that_does_not_fit_here(monkeypatch):
     def ask(config):
         torch.empty(TOO_MANY, dtype=torch.uint8)
 
-    monkeypatch.setattr("spider.train.dry_run.checkpoint_bytes", ask)
+    monkeypatch.setattr("spider.cost.dry_run.checkpoint_bytes", ask)
     assert api.checkpoint_bytes(None) is None

@@ -22,7 +22,7 @@ from spider.config.schema import ComputeConfig
 from spider.errors import SpiderError
 from spider.precision import set_numerics
 from spider.run import RunDirectory, images_of, resolve
-from spider.train import loop
+from spider.train import saver
 from spider.train.clock import crosses
 from spider.train.loop import train
 from spider.train.trainer import Trainer
@@ -169,7 +169,7 @@ IMPROVING = [
 def test_the_best_is_there_before_it_is_named_and_named_before_another_goes(digits, tmp_path, monkeypatch, slow_disk):
     """However long a write takes; the assertions are of the writing thread, whose errors end the run."""
     directory = RunDirectory(tmp_path / "run")
-    write, remove, told, removed = loop.write_text, CheckpointStore._remove, [], []
+    write, remove, told, removed = saver.write_text, CheckpointStore._remove, [], []
 
     def tell(path, text):
         if path == directory.best_file:
@@ -184,7 +184,7 @@ def test_the_best_is_there_before_it_is_named_and_named_before_another_goes(digi
         removed.append(name)
         remove(store, name)
 
-    monkeypatch.setattr(loop, "write_text", tell)
+    monkeypatch.setattr(saver, "write_text", tell)
     monkeypatch.setattr(CheckpointStore, "_remove", remove_after)
     assert run(digits, directory.path, IMPROVING) == "finished"
     assert len(set(told)) > 1

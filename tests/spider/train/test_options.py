@@ -13,10 +13,10 @@ from shards.stream import BatchStream
 from spider.augment.ada import Ada
 from spider.config.load import make_config
 from spider.config.schema import EmaConfig, OptimizerConfig
+from spider.cost.dry_run import dry_run
 from spider.draws import torch_seed
 from spider.images import to_float
 from spider.train.adam import adam_settings
-from spider.train.dry_run import dry_run
 from spider.train.passes import DiscriminatorPenalty
 from spider.train.player import Ema
 from spider.train.terms import Term

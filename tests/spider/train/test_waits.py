@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from cluster.world import World
 from spider.config.load import load_config
+from spider.networks.outputs import Condition
 from spider.run import RunDirectory
 from spider.train.batch import Address
 from spider.train.feeds import Feeds
@@ -95,6 +96,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     def drawn(found: Tensor, *args: Any, host: bool = False, **kwargs: Any) -> Tensor:
         return found if host else device.put(found)
 
+    def labelled(found: Condition, *args: Any) -> Condition:
+        device.put([found.labels])
+        return found
+
     iterate = Trainer.iterate
 
     def begin(trainer: Trainer) -> None:
@@ -102,8 +107,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
         iterate(trainer)
 
     after(Trainer, "__init__", built)
-    after(Feeds, "_next_real", lambda found, *_: device.put(found))
+    after(Feeds, "_next_real", lambda found, *_: (device.put(found[0]), labelled(found[1])))
     after(Feeds, "_next_source", lambda found, *_: device.put(found))
+    after(Feeds, "_drawn_condition", labelled)
     after(Address, "normal", drawn)
     after(Address, "uniform", drawn)
     monkeypatch.setattr(Trainer, "iterate", begin)
@@ -118,7 +124,8 @@ PRESETS = {
     "dcgan": ["penalties.r1_gamma=1", "d_steps=2", ADA],
     "dcgan, two micro-batches": ["accumulation=2", "generator.norm=none", "penalties.gp_weight=1", *TOPK],
     "spider-dcgan": ["penalties.phase=own", "penalties.interval_steps=2", *TOPK, ADA],
-    "r3gan-32": ["penalties.r1_gamma=1", "condition.kind=class", *TOPK, ADA],
+    "dcgan, with classes": ["condition.kind=class", "objective.kind=hinge", "penalties.r1_gamma=0", *TOPK],
+    "r3gan-32": ["condition.kind=class", "penalties.r1_gamma=1", "condition.kind=class", *TOPK, ADA],
     "dcgan-class": ["condition.sampler=balanced", *TOPK],
 }
 

@@ -13,10 +13,10 @@ import torch
 from cluster.world import World
 from shards.errors import ShardsError
 from spider.config.schema import Config, EngineConfig
+from spider.cost.evaluation import EvaluationCost, evaluation_cost
 from spider.errors import SpiderError
 from spider.precision import set_numerics
 from spider.train.environment import device_name
-from spider.train.evaluation_cost import EvaluationCost, evaluation_cost
 from spider.train.trainer import Trainer
 from untrusted.terminal import tell
 
