@@ -71,7 +71,11 @@ from spider import api
             r"seeds: '5-1' is a range that goes down; .*1-5",
         ),
         ("generate {runs}/gaussian --out {new} --trunc 0.7", 2, r"--trunc 0\.7: .*no truncation"),
-        ("generate {runs}/gaussian --out {new} --class 3", 2, r"--class 3: .*not trained on labels"),
+        (
+            "generate {runs}/gaussian --out {new} --class 3",
+            2,
+            r"--class: class 3: the generator was trained without classes",
+        ),
         ("generate {runs}/gaussian --out {new} --source-image a.png", 2, r"fed vectors"),
         ("generate {runs}/patches --out {new} --source-image {new}.png", 1, r"No such file"),
         ("interpolate {runs}/gaussian --out a.jpg", 2, r"\.png .*\.gif and \.mp4"),
