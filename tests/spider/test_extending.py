@@ -66,7 +66,7 @@ def test_an_example_trains_resumes_and_serves(
     api.generate(halves, seeds="0-3", out=here / "out")
     assert len(list((here / "out").iterdir())) == 4
     copied: list[str] = []
-    monkeypatch.setattr("spider.launch.submit_local", lambda *_, packages, **__: copied.extend(packages))
+    monkeypatch.setattr("spider.jobs.submit_local", lambda *_, packages, **__: copied.extend(packages))
     prepare_launch("dcgan", here / "job", "local", data=digits, overrides=WORDS[name]).submit()
     assert {name, "spider"} <= set(copied)
 
