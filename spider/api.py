@@ -88,6 +88,7 @@ __all__ = [
 
 
 _OPTIONAL = ("protocol", "weights", "images", "ray", "workers", "cache")  # of NeighborOptions
+_OPTIONAL_OF_TRAIN = ("data", "source", "kimg", "seed", "from_run")  # of TrainRequest
 
 
 def __getattr__(name: str) -> Any:
@@ -227,98 +228,68 @@ def train(
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
         SpiderError, ShardsError, ClusterError: what failed.
     """
-    from spider.experiment import compose, inputs_before, require_inputs
-    from spider.run import RunDirectory, resolve
+    from spider.experiment import TrainRequest
 
-    directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
-    composed = compose(
-        config,
-        directory,
-        data=data,
-        source=source,
-        kimg=kimg,
-        seed=seed,
-        mirror=mirror,
-        overrides=overrides,
-        branch=begin,
-    )
-    known = inputs_before(directory, begin)
-    require_inputs(composed, known)
+    request = TrainRequest(config, run, data, source, kimg, seed, mirror, overrides, from_run)
+    composed, directory = request.checked(), request.directory
     with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
         from spider.inputs import find_inputs
         from spider.train.loop import train
         from spider.train.start import prepare
 
         composed.for_world(ranks.size)
-        found, inputs = find_inputs(composed, known, ranks, progress)
+        found, inputs = find_inputs(composed, request.inputs, ranks, progress)
         found = prepare(found, directory)
         ranks.barrier()  # nobody may find the configuration of this start where it looks for an older one
-        return train(found, directory, ranks, inputs=inputs, branch=begin, progress=progress)
+        return train(found, directory, ranks, inputs=inputs, branch=request.branch, progress=progress)
 
 
-@plain_arguments("config")
+@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 @needs_memory(TRAINING)
 def dry_run(
     config: str | Path | None,
     run: str | Path,
     *,
-    data: str | Path | None = None,
-    source: str | Path | None = None,
-    kimg: float | str | None = None,
-    seed: int | None = None,
-    mirror: bool = False,
-    overrides: Sequence[str] = (),
-    from_run: str | None = None,
     progress: bool = False,
     world: World | None = None,
+    **arguments: Any,
 ) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
-    from spider.experiment import compose, inputs_before, require_inputs
-    from spider.run import RunDirectory, resolve
+    from spider.experiment import TrainRequest
 
-    directory, begin = RunDirectory(Path(run)), resolve(from_run) if from_run is not None else None
-    composed = compose(
-        config,
-        directory,
-        data=data,
-        source=source,
-        kimg=kimg,
-        seed=seed,
-        mirror=mirror,
-        overrides=overrides,
-        branch=begin,
-    )
-    known = inputs_before(directory, begin)
-    require_inputs(composed, known)
+    request = TrainRequest(config, run, **arguments)
+    composed = request.checked()
     with _joined(world, composed.compute.device) as ranks:
         from spider.cost.dry_run import dry_run
         from spider.inputs import find_inputs
         from spider.train.start import prepare
 
-        found, _ = find_inputs(composed, known, ranks, progress)
-        return dry_run(prepare(found, directory), ranks)
+        found, _ = find_inputs(composed, request.inputs, ranks, progress)
+        return dry_run(prepare(found, request.directory), ranks)
 
 
-@plain_arguments("config", "data", "source", "kimg", "seed", "from_run")
+@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Submission:
     """Train as a job: `prepare_launch` with the same arguments, and its `submit()`."""
     return prepare_launch(config, run, slurm, **arguments).submit()
 
 
-@plain_arguments("config", "data", "source", "kimg", "seed", "from_run")
+@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
-    """A training as a job, checked, and ready for its `submit()`: see `spider.launch.prepare_launch`."""
+    """A training as a job, checked, and ready for its `submit()`: the arguments are those of `train`."""
+    from spider.experiment import TrainRequest
     from spider.launch import prepare_launch
 
-    return prepare_launch(config, run, slurm, **arguments)
+    return prepare_launch(TrainRequest(config, run, **arguments), slurm)
 
 
-@plain_arguments("data", "source", "kimg", "seed")
-def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
+@plain_arguments(*_OPTIONAL_OF_TRAIN)
+def require_trainable(config: str | Path, run: str | Path, ranks: int, **arguments: Any) -> None:
     """Refuse what a training of so many ranks cannot be: see `spider.launch.require_trainable`."""
+    from spider.experiment import TrainRequest
     from spider.launch import require_trainable
 
-    require_trainable(config, run, ranks, **chosen)
+    require_trainable(TrainRequest(config, run, **arguments), ranks)
 
 
 def checkpoint_bytes(config: Config) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,58 +32,87 @@ from spider.train.start import length
 _OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
 
 
-def compose(
-    config: str | Path | None,
-    directory: RunDirectory,
-    *,
-    data: str | Path | None = None,
-    source: str | Path | None = None,
-    kimg: float | str | None = None,
-    seed: int | None = None,
-    mirror: bool = False,
-    overrides: Sequence[str] = (),
-    branch: RunRef | None = None,
-) -> Config:
-    """The configuration that the arguments describe.
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a training is asked for, in whatever way: `spider.api.train`, a dry run, a job, a stage, a trial.
 
-    Args:
-        config: a preset or a YAML file; None: that of the run in `directory`, or of the run that `branch` leaves.
-        directory: the run's, which may hold one already.
-        data: images to learn; None: those of the configuration, or of the run in `directory`.
+    Attributes:
+        config: a preset or a YAML file; None: that of the run in `run`, or of the one that `from_run` names.
+        run: the run's folder, which may hold one already.
+        data: images to learn; None: those of the configuration, or of the run in `run`.
         source: a prior's name, or module:Class of your own; or a run, whose generator feeds this one; or images.
         kimg: length in thousand images; "+N": so much beyond the checkpoint that the run goes on from.
         seed, mirror: the keys `seed` and `data.mirror`.
         overrides: `key=value`, after all of these, so that they win.
-        branch: the checkpoint to begin with.
-
-    Raises:
-        SpiderUsageError: in one line, the key, the value found and what would be valid.
+        from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
     """
-    stored = directory.config() if directory.exists else None
-    overrides = [*_flags(data, source, seed, mirror, stored if directory.checkpoint_names() else None), *overrides]
-    if config is not None:
-        composed = load_config(str(config), overrides)
-    else:
-        origin = stored or (branch.directory.config() if branch is not None else None)
-        if origin is None:
-            raise SpiderUsageError(
-                f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
-                f"({', '.join(preset_names())})"
-            )
-        composed = make_config(origin.model_dump(mode="json"), overrides, "overrides")
-    more = []
-    if kimg is not None:
-        more.append(f"kimg={length(str(kimg), composed, directory, branch)}")
-    if not composed.data.path:
-        if stored is None:
-            raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
-        more.append(_override("data.path", stored.data.path))
-    composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
-    if branch is not None and not directory.checkpoint_names() and images_of(branch.checkpoint) >= composed.kimg * 1000:
-        raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
-    if branch is not None:
-        _require_same_beginning(composed, branch)
-    return with_absolute_names(composed)
+
+    config: str | Path | None
+    run: str | Path
+    data: str | Path | None = None
+    source: str | Path | None = None
+    kimg: float | str | None = None
+    seed: int | None = None
+    mirror: bool = False
+    overrides: Sequence[str] = ()
+    from_run: str | None = None
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's."""
+        return RunDirectory(Path(self.run))
+
+    @cached_property
+    def branch(self) -> RunRef | None:
+        """The checkpoint to begin with. Raises SpiderError if there is none."""
+        return None if self.from_run is None else resolve(self.from_run)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What a training that goes on must read, see `inputs_before`."""
+        return inputs_before(self.directory, self.branch)
+
+    def compose(self) -> Config:
+        """The configuration. Raises SpiderUsageError: the key, the value found and what would be valid."""
+        directory, branch = self.directory, self.branch
+        stored = directory.config() if directory.exists else None
+        overrides = [
+            *_flags(self.data, self.source, self.seed, self.mirror, stored if directory.checkpoint_names() else None),
+            *self.overrides,
+        ]
+        if self.config is not None:
+            composed = load_config(str(self.config), overrides)
+        else:
+            origin = stored or (branch.directory.config() if branch is not None else None)
+            if origin is None:
+                raise SpiderUsageError(
+                    f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
+                    f"({', '.join(preset_names())})"
+                )
+            composed = make_config(origin.model_dump(mode="json"), overrides, "overrides")
+        more = []
+        if self.kimg is not None:
+            more.append(f"kimg={length(str(self.kimg), composed, directory, branch)}")
+        if not composed.data.path:
+            if stored is None:
+                raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
+            more.append(_override("data.path", stored.data.path))
+        composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+        if (
+            branch is not None
+            and not directory.checkpoint_names()
+            and images_of(branch.checkpoint) >= composed.kimg * 1000
+        ):
+            raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
+        if branch is not None:
+            _require_same_beginning(composed, branch)
+        return with_absolute_names(composed)
+
+    def checked(self) -> Config:
+        """As `compose`; refuses also, by its key, what the configuration names and is not there."""
+        composed = self.compose()
+        require_inputs(composed, self.inputs)
+        return composed
 
 
 def _require_same_beginning(config: Config, branch: RunRef) -> None:

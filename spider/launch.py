@@ -13,7 +13,6 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.jobs.command import RankCommand
@@ -22,9 +21,9 @@ from spider.config.choices import outside_packages
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.experiment import compose, inputs_before, require_inputs
+from spider.experiment import TrainRequest
 from spider.jobs import FOLDER, Place, command_script, read_place, submit_command
-from spider.run import RunDirectory, RunRef, images_of, resolve
+from spider.run import RunDirectory, RunRef, images_of
 
 SUBMITTED = "submitted.yaml"
 
@@ -142,38 +141,29 @@ class Launch:
         )
 
 
-def prepare_launch(
-    config: str | Path | None,
-    run: str | Path,
-    slurm: str,
-    *,
-    from_run: str | None = None,
-    **chosen: Any,
-) -> Launch:
+def prepare_launch(request: TrainRequest, slurm: str) -> Launch:
     """Check all that can be checked where there is no GPU and no torch.
 
     Args:
-        config, run, from_run: as of `spider.api.train`, and so are `chosen`.
+        request: the training.
         slurm: see `read_place`.
 
     Raises:
         SpiderUsageError, ShardsUsageError, ClusterUsageError: the key, the value found and what would be valid.
     """
-    place = read_place(slurm)
-    directory, branch = RunDirectory(Path(run).absolute()), None if from_run is None else resolve(from_run)
+    place, composed = read_place(slurm), request.checked()
+    directory, branch = RunDirectory(Path(request.run).absolute()), request.branch
     if branch is not None:
         branch = RunRef(RunDirectory(branch.directory.path.absolute()), branch.checkpoint)
-    composed = compose(config, directory, branch=branch, **chosen)
-    require_inputs(composed, inputs_before(directory, branch))
     composed.for_world(place.ranks)
     if directory.checkpoint_names():
         _require_same(directory, composed)
     return Launch(composed, directory, place, branch)
 
 
-def require_trainable(config: str | Path, run: str | Path, ranks: int, **chosen: Any) -> None:
+def require_trainable(request: TrainRequest, ranks: int) -> None:
     """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
-    compose(config, RunDirectory(Path(run)), **chosen).for_world(ranks)
+    request.compose().for_world(ranks)
 
 
 def _require_same(directory: RunDirectory, config: Config) -> None:

@@ -35,7 +35,7 @@ from spider.demo.steps import Steps
 from spider.demo.verdict import Arm, Measure, Verdict, judge
 from spider.errors import SpiderUsageError
 from spider.evaluation import evaluate
-from spider.experiment import compose
+from spider.experiment import TrainRequest
 from spider.metrics.registry import METRICS
 from spider.metrics.results import read_results
 from spider.run import RunDirectory
@@ -253,14 +253,14 @@ class Story:
     def _config(self, source: str, seed: int) -> Config:
         """The preset fed by `source`, in agreement with what the run's folder holds."""
         directory = self._run(source, seed)
-        composed = compose(
+        composed = TrainRequest(
             PRESET,
-            directory,
+            directory.path,
             data=self._data(self.plan.target),
             source=self._feed(source),
             seed=seed,
             overrides=self.plan.overrides,
-        )
+        ).compose()
         try:
             return prepare(composed, directory)
         except SpiderUsageError as error:

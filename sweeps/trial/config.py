@@ -15,8 +15,7 @@ from typing import Any
 from spider.config.marks import named
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.experiment import compose, require_inputs
-from spider.run import RunDirectory
+from spider.experiment import TrainRequest, require_inputs
 from sweeps.config import SOURCE, AshaConfig, SweepConfig
 from sweeps.measure import Measure
 from sweeps.space import Axis, Point
@@ -26,15 +25,15 @@ _NAME_LETTERS = 120  # of a folder, whose name may have 255
 
 def compose_trial(sweep: SweepConfig, file: str | Path, point: Point, seed: int, run: Path) -> Config:
     """The configuration of a trial. Raises SpiderUsageError that names the key."""
-    return compose(
+    return TrainRequest(
         file,
-        RunDirectory(run),
+        run,
         data=sweep.data,
         source=point.get(SOURCE),
         kimg=sweep.kimg,
         seed=seed,
         overrides=overrides(sweep, point),
-    )
+    ).compose()
 
 
 def train_words(

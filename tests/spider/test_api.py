@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from spider import api
 from spider.errors import SpiderUsageError
+from spider.experiment import TrainRequest
 
 
 def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):
@@ -23,9 +25,10 @@ def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):
 def test_arguments_are_called_as_the_options_are():
     assert {"seeds", "out", "grid"} <= inspect.signature(api.generate).parameters.keys()
     assert "seeds" in inspect.signature(api.interpolate).parameters
-    assert "from_run" in inspect.signature(api.train).parameters
-    train, dry_run = (list(inspect.signature(verb).parameters) for verb in (api.train, api.dry_run))
-    assert train == dry_run
+    asked = [each.name for each in dataclasses.fields(TrainRequest)]
+    assert list(inspect.signature(api.train).parameters) == [*asked, "progress", "world"]
+    with pytest.raises(TypeError, match="lenght"):
+        api.dry_run("dcgan", "run", lenght=3)
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):

@@ -96,7 +96,11 @@ OPTIONS = {
     "launch": "data source kimg seed mirror overrides from_run",
 }
 OPTIONS |= {"neighbor_matrix": OPTIONS["neighbors"]}
-OPTIONS |= {"prepare_launch": OPTIONS["launch"], "require_trainable": OPTIONS["launch"].removesuffix(" from_run")}
+OPTIONS |= {
+    "dry_run": OPTIONS["launch"],
+    "prepare_launch": OPTIONS["launch"],
+    "require_trainable": OPTIONS["launch"].removesuffix(" from_run"),
+}
 
 
 def names_it(said, name, value):

@@ -15,6 +15,7 @@ from cluster.jobs.submission import Submission
 from shards.errors import ShardsError
 from spider.config.load import load_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.experiment import TrainRequest
 from spider.jobs import read_place
 from spider.launch import Launch, prepare_launch
 from spider.pipeline import log_file
@@ -36,7 +37,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def prepare(images: str, slurm: str = SLURM, **more: object) -> Launch:
     overrides = ["batch=64", "kimg=100", *more.pop("overrides", [])]
-    return prepare_launch("dcgan", "runs/one", slurm, data=images, overrides=overrides, **more)
+    return prepare_launch(TrainRequest("dcgan", "runs/one", data=images, overrides=overrides, **more), slurm)
 
 
 def row(kimg: float, img_per_s: float) -> str:
@@ -117,7 +118,7 @@ def test_starts_read_what_was_submitted(images: str, programs: Programs) -> None
     programs.play("sbatch", "echo Submitted batch job 7")
     mine = Path("mine.yaml")
     mine.write_text("objective: {kind: wasserstein}\nbatch: 64\nkimg: 100\n")
-    ready = prepare_launch(str(mine), "runs/one", SLURM, data=images, seed=3)
+    ready = prepare_launch(TrainRequest(str(mine), "runs/one", data=images, seed=3), SLURM)
     submission = ready.submit()
     mine.write_text("batch: 128\n")
     assert (submission.job, submission.nodes, submission.tasks_per_node) == ("7", 2, 4)

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.experiment import compose
+from spider.experiment import TrainRequest
 from spider.run import RunDirectory
 
 
@@ -25,7 +25,7 @@ def composed(tmp_path, digits):
     """The configuration of `spider train dcgan --data DIGITS ...`."""
 
     def make(config="dcgan", **words):
-        return compose(config, RunDirectory(tmp_path / "run"), data=digits, **words)
+        return TrainRequest(config, tmp_path / "run", data=digits, **words).compose()
 
     return make
 
@@ -56,7 +56,7 @@ def test_paths_are_kept_whole(composed, tmp_path, monkeypatch, digits):
     """YAML would make a number, a list or a comment of them."""
     monkeypatch.chdir(tmp_path)
     for name in ("1e5", "[a, b]", "a: b # c", "null"):
-        config = compose("dcgan", RunDirectory(tmp_path / "run"), data=name, source=f"./{name}")
+        config = TrainRequest("dcgan", tmp_path / "run", data=name, source=f"./{name}").compose()
         assert config.data.path == config.source.path == str(tmp_path / name)
 
 
