@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-LOCKED_PYTHONS := 3.11 3.12
+LOCKED_PYTHONS := 3.11 3.12 3.13
 LOCK_DATE      ?= $(shell date -u +%F)
 UV             := .venv-lock/bin/uv
 COMPILE         = $(UV) pip compile setup.cfg --quiet --no-annotate --no-header --no-emit-index-url --strip-extras \
@@ -45,14 +45,14 @@ test: $(VENV)/.installed-dev  ## the laws (under 15 minutes on 2 cores)
 # One Python, since the oldest versions have wheels for few: make test-oldest OLDEST_PYTHON=...
 OLDEST_PYTHON ?= python3.11
 test-oldest:  ## the laws with the oldest versions that setup.cfg allows, in an environment of their own
-	$(OLDEST_PYTHON) -m venv .venv-oldest
-	PIP_CONSTRAINT=constraints/oldest.txt .venv-oldest/bin/pip install -q -e .[test]
+	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
+	PIP_CONSTRAINT=constraints/oldest.txt PIP_BUILD_CONSTRAINT=constraints/oldest.txt .venv-oldest/bin/pip install -q -e .[test]
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
 
 NEWEST_PYTHON ?= $(PYTHON)
 test-newest:  ## the laws with the newest versions there are, whatever pip's settings here hold back
 	$(NEWEST_PYTHON) -m venv .venv-newest
-	PIP_CONSTRAINT=/dev/null .venv-newest/bin/pip install -q --upgrade --upgrade-strategy eager -e .[test]
+	PIP_CONSTRAINT=/dev/null PIP_BUILD_CONSTRAINT=/dev/null .venv-newest/bin/pip install -q --upgrade --upgrade-strategy eager -e .[test]
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
 
 drills: $(VENV)/.installed-dev  ## what needs Slurm, on a real one of two nodes on this machine (as root, with slurm-wlm and munge)

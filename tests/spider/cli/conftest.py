@@ -59,16 +59,6 @@ def run_command(*args):
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(scope="session", autouse=True)
-def caches(tmp_path_factory):
-    """Nothing is read from or written to the user's caches."""
-    root = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPIDER_CACHE", str(root / "spider"))
-        patch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
-        yield root
-
-
 @pytest.fixture(scope="session")
 def spider(caches):
     """Run a command: spider("ls", folder) -> Outcome."""
