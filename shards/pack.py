@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ from shards.series import JOURNAL_NAME, ShardSeries, check_free, forget_journal,
 from shards.source import Source
 from shards.sources import FolderSource, open_source
 from shards.survey import Decision, decide
-from shards.vectors import write_vectors
+from shards.vectors import as_rows, write_vectors
 
 SHEET_NAME = "contact-sheet.png"
 BAD_NAME = "bad.jsonl"
@@ -406,7 +407,8 @@ def _write_sheet(out: Path) -> None:
 
 def _keep_what_is_there(job: _Job) -> DatasetIndex:
     """The dataset in `out`, if it is what this pack would make."""
-    index = ShardDataset(job.out).index
+    dataset = ShardDataset(job.out)
+    index = dataset.index
     there, asked = index.options.model_dump(), job.options.model_dump()
     if job.options.encoding == "auto":  # whatever it is stored as will do
         asked["encoding"] = there["encoding"]
@@ -415,6 +417,8 @@ def _keep_what_is_there(job: _Job) -> DatasetIndex:
         contents = list(job.map(_read_contents, job.source, job.chosen, "compare"))
         if _input_digest(job, contents) != index.source.digest:
             differences = [f"it was packed from other images ({index.source.kind} {index.source.name})"]
+        else:
+            differences = _label_differences(job, dataset)
     if differences:
         raise ShardsUsageError(f"{job.out} holds another dataset: {'; '.join(differences)}; choose another folder")
     if not (job.out / SHEET_NAME).exists():
@@ -423,6 +427,35 @@ def _keep_what_is_there(job: _Job) -> DatasetIndex:
         forget_journal(job.out)
     job.say(f"{job.out}: already packed from the same images with the same options")
     return index
+
+
+def _label_differences(job: _Job, dataset: ShardDataset) -> list[str]:
+    """In what the labels of a dataset that was packed from the same files are not those of the source: a line or none.
+
+    They are compared themselves, as the input's digest does not hold them.
+    """
+    listing, index = job.source.listing, dataset.index
+    for number, (there, now) in enumerate(zip_longest(index.classes, listing.classes, fillvalue="none")):
+        if there != now:
+            return [f"its class {number} is {there}, not {now}"]
+    dim = 0 if index.vectors is None else index.vectors.dim
+    if dim != listing.vector_dim:
+        return [f"its labels are vectors of {dim} numbers, not {listing.vector_dim}"]
+    item_of = {item.key: item for item in (listing.items[number] for number in job.chosen)}
+    keys = [dataset.key(number) for number in range(len(dataset))]  # bad files are not among them
+    for key in keys:
+        if key not in item_of:
+            return [f"it holds an image {key}, which is not among them"]
+    items = [item_of[key] for key in keys]
+    differ = dataset.labels() != np.array([item.label for item in items])
+    vectors = dataset.vectors()
+    if vectors is not None:
+        rows = as_rows([item.vector for item in items], dim)
+        differ |= ((vectors != rows) & ~(np.isnan(vectors) & np.isnan(rows))).any(axis=1)
+    if not differ.any():
+        return []
+    count, first = int(differ.sum()), keys[int(differ.argmax())]
+    return [f"the labels of {count:,} of its {len(keys):,} images are other ones now; the first is {first}"]
 
 
 def _nothing_left(source: Source, bad: list[BadFile]) -> ShardsError:

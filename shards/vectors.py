@@ -18,11 +18,16 @@ from shards.location import Location
 Vectors = NDArray[np.float32]
 
 
+def as_rows(vectors: Sequence[tuple[float, ...]], dim: int) -> Vectors:
+    """Labels as they are stored, float32 [len(vectors), dim]: NaN for an empty vector, which is no label."""
+    none = (float("nan"),) * dim
+    return np.array([vector or none for vector in vectors], dtype=np.float32)
+
+
 def write_vectors(folder: Path, vectors: Sequence[tuple[float, ...]], dim: int) -> VectorRecord:
     """Write labels.npy; an empty vector is an image without a label. Returns the record for the index."""
-    none = (float("nan"),) * dim
     buffer = BytesIO()
-    np.save(buffer, np.array([vector or none for vector in vectors], dtype=np.float32), allow_pickle=False)
+    np.save(buffer, as_rows(vectors, dim), allow_pickle=False)
     write_whole(folder / VECTORS_NAME, buffer.getvalue())
     return VectorRecord(dim=dim, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
 

@@ -413,6 +413,36 @@ def test_other_images_do_not_overwrite(files, packed, tmp_path, encoded, picture
         pack(other, packed, shard_mb=0.06)
 
 
+def relabel(folder, labels):
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+
+@pytest.mark.parametrize(("options", "before", "after", "message"), [
+    ({}, [1, 0, None], [0, 1, None], "the labels of 2 of its 3 images are other ones now; the first is 0000;"),
+    ({}, [1, 0, 0], [1, 0, None], "the labels of 1 of its 3 images are other ones now; the first is 0002;"),
+    ({}, ["b", "a", "a"], ["c", "a", "a"], "its class 1 is b, not c;"),
+    ({"labels": "vector"}, [[1, 0.5], [2, 3], None], [[1, 0.5], [2, 4], None], ".* of 1 of its 3 images .* is 0001;"),
+    ({"labels": "vector"}, [[1, 0.5], [2, 3], None], [[1], [2], None], "its labels are vectors of 2 numbers, not 1;"),
+])  # fmt: skip
+def test_other_labels_do_not_overwrite(tmp_path, make_images, options, before, after, message):
+    """Also where a file between them is bad, and has no label in the set."""
+    files, out = make_images(tmp_path / "files", 3), tmp_path / "out"
+    (files / "00001.png").write_text("not an image")
+    names = [f"{number:04d}.png" for number in range(3)]
+    relabel(files, list(zip(names, before, strict=True)))
+    index = pack(files, out, max_bad=1, **options)
+    assert pack(files, out, max_bad=1, **options) == index
+    relabel(files, list(zip(names, after, strict=True)))
+    with pytest.raises(ShardsUsageError, match=f"holds another dataset: {message}"):
+        pack(files, out, max_bad=1, **options)
+
+
+def test_an_image_of_another_set_is_named_when_labels_are_compared(files, packed, monkeypatch):
+    monkeypatch.setattr(ShardDataset, "key", lambda self, number: f"elsewhere/{number}")
+    with pytest.raises(ShardsUsageError, match="it holds an image elsewhere/0, which is not among them"):
+        pack(files, packed, shard_mb=0.06)
+
+
 def test_the_beginning_of_another_pack_is_not_continued(files, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=kill_at_rename, args=(files, tmp_path / "out", 9))
     process.start()
