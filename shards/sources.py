@@ -16,6 +16,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from shards.missing import no_such
 from shards.remote import is_remote
 from shards.source import Pixels, Source, name_as_text
 
+_READ_LINK = "a link to a folder that is already read"
+_READ_FOLDER = "a folder that is already read under another name"  # as where it is mounted twice
 _NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 # name: the arguments that select the training split
@@ -231,13 +234,32 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | str]]:
             and nobody knows how many are in there.
     """
     visited: set[tuple[int, int]] = set()
-    waiting = [""]
+    links = deque([""])  # the root too may be one
+    while links:
+        yield from _walk_until_links(root, links.popleft(), visited, links)
+
+
+def _walk_until_links(
+    root: Path, start: str, visited: set[tuple[int, int]], links: deque[str]
+) -> Iterator[tuple[str, os.stat_result | str]]:
+    """As `_walk`, below `start` only. Links to folders are put off until every real folder has been read: otherwise
+    one whose name comes first would take the place of the folder itself, and name its class.
+
+    Args:
+        visited: device and inode of every folder that is read; more are added.
+        links: the links that were put off are added.
+    """
+    waiting = [start]
     while waiting:
         name = waiting.pop()
         path = root / name
         try:
             status = path.stat()
             is_folder = stat.S_ISDIR(status.st_mode)
+            is_link = is_folder and path.is_symlink()
+            if is_link and name != start:
+                links.append(name)
+                continue
             read_before = (status.st_dev, status.st_ino) in visited
             below = sorted(os.listdir(path), reverse=True) if is_folder and not read_before else []
         except OSError as error:
@@ -246,7 +268,7 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | str]]:
             yield name, "a link that leads nowhere"
             continue
         if read_before and is_folder:
-            yield name, "a link to a folder that is already read"
+            yield name, _READ_LINK if is_link else _READ_FOLDER
         elif is_folder:
             visited.add((status.st_dev, status.st_ino))
             waiting += [f"{name}/{entry}" if name else entry for entry in below]

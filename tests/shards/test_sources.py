@@ -124,6 +124,27 @@ def test_a_folder_follows_links_but_not_in_circles(tmp_path, picture, encoded):
     }
 
 
+@pytest.mark.parametrize("link", ["a_link", "z_link", "cat/a_link"])
+def test_a_link_never_takes_the_place_of_a_folder(tmp_path, make_images, link):
+    """Whichever of their names comes first."""
+    root = make_images(tmp_path / "root", 4, ("cat", "dog"))
+    (root / link).symlink_to(root / "dog")
+    source = open_source(root)
+    assert source.listing.classes == ["cat", "dog"]
+    assert [item.key for item in source.listing.items] == ["cat/0000", "cat/0002", "dog/0001", "dog/0003"]
+    assert reasons(source) == {link: "a link to a folder that is already read"}
+
+
+def test_a_folder_that_is_seen_twice_without_a_link_is_not_called_one(tmp_path, make_images, monkeypatch):
+    """As where a folder is mounted a second time."""
+    root = make_images(tmp_path / "root", 2, ("cat", "mount"))
+    stat = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: stat(root / "cat" if path == root / "mount" else path, **options)
+    )
+    assert reasons(open_source(root)) == {"mount": "a folder that is already read under another name"}
+
+
 def test_nvidia_zip_has_its_labels(zip_of, tmp_path, picture, encoded):
     images = [(f"00000/img{number:08d}.png", encoded(picture(number))) for number in range(4)]
     labels = {"labels": [[name, number % 2] for number, (name, _) in enumerate(images)]}
