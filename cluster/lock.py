@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,6 +25,7 @@ _HOLDER_LETTERS = 200  # more than a process and a host have
 _LOST_S = 150.0  # longer than a file server lets a machine that is gone keep its locks, often 90 s
 
 _TURN_S = 0.2  # between two tries of who waits for its turn
+_REMADE = 100  # so often a directory is made again that others remove before this process is in it
 
 _held: set[IO[str]] = set()
 
@@ -48,28 +50,30 @@ def alone_in(directory: Path, world: World) -> Iterator[None]:
         MachineError: on every rank, naming the process that is in there.
     """
     with world.together():
-        lock = _lock(directory) if world.is_main else None
-    try:
+        lock = _lock(directory, lambda lock: _take(lock, directory)) if world.is_main else None
+        if isinstance(lock, OSError):
+            _say_that_nobody_is_kept_out(directory, lock)
+    with _left_in_the_end(lock):
         yield
-    finally:
-        if lock is not None:
-            _leave(lock)
 
 
 @contextmanager
-def in_turn(directory: Path, patience_s: float) -> Iterator[None]:
+def in_turn(directory: Path, patience_s: float) -> Iterator[bool]:
     """Let processes that ask the same into a block one after the other. One process; see `alone_in` for ranks.
+
+    Yields:
+        Whether the others are kept out. False where the file system knows no locks, which is said on stderr.
 
     Raises ClusterUsageError after `patience_s`, naming the process that is in there.
     """
     try:
-        lock = _lock(directory, patience_s)
+        lock = _lock(directory, lambda lock: _take(lock, directory, patience_s))
     except MachineError as error:
         raise ClusterUsageError(str(error)) from None
-    try:
-        yield
-    finally:
-        _leave(lock)
+    if isinstance(lock, OSError):
+        _say_that_nobody_is_kept_out(directory, lock)
+    with _left_in_the_end(lock) as alone:
+        yield alone
 
 
 @contextmanager
@@ -83,19 +87,23 @@ def awaited_turn(directory: Path, work: str) -> Iterator[bool]:
     Yields:
         Whether the others are kept out. False where the file system knows no locks.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = (directory / LOCK).open("a+")
-    try:
-        _await(lock, work)
-    except OSError:
-        lock.close()
-        yield False
-        return
-    _enter(lock)
-    try:
-        yield True
-    finally:
-        _leave(lock)
+    with _left_in_the_end(_lock(directory, lambda lock: _await(lock, work))) as alone:
+        yield alone
+
+
+def remove_from_within(directory: Path) -> None:
+    """Remove a directory, with all that it holds, while this process is in it: within a block of `in_turn`.
+
+    A process that waits for its turn makes the directory anew. If one comes in before the end, the directory stays.
+    """
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    (directory / LOCK).unlink()  # last, because from here on others can come in
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def is_taken(directory: Path) -> bool | None:
@@ -122,32 +130,66 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+@contextmanager
+def _left_in_the_end(lock: IO[str] | OSError | None) -> Iterator[bool]:
+    """Whether this process holds the lock, within."""
+    if lock is None or isinstance(lock, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _leave(lock)
+
+
 def _leave(lock: IO[str]) -> None:
-    lock.truncate(0)  # who left in order is not taken for one on another machine
-    _held.discard(lock)
+    with suppress(OSError):
+        lock.truncate(0)  # who left in order is not taken for one on another machine
     with suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_UN)
-    lock.close()
+    _drop(lock)
 
 
-def _lock(directory: Path, patience_s: float | None = None) -> IO[str]:
+def _drop(lock: IO[str]) -> None:
+    _held.discard(lock)
+    with suppress(OSError):  # what could not be written is tried again
+        lock.close()
+
+
+def _say_that_nobody_is_kept_out(directory: Path, error: OSError) -> None:
+    warn(f"{directory}: its file system cannot lock files ({error}): start one job only")
+
+
+def _lock(directory: Path, wait: Callable[[IO[str]], None]) -> IO[str] | OSError:
+    """The lock of a directory, both made if need be, which this process holds once `wait` has taken it.
+
+    Returns what the file system said if it knows no locks. Raises MachineError if `wait` gives up.
+    """
+    for _ in range(_REMADE):
+        with suppress(FileNotFoundError), ExitStack() as otherwise:
+            lock = _open(directory)
+            otherwise.callback(_drop, lock)
+            try:
+                wait(lock)
+            except BlockingIOError:
+                # Of another start of the same job, perhaps, which is about to end
+                raise MachineError(f"{directory} is in use by {_holder(lock) or 'another process'}") from None
+            except OSError as error:
+                return error
+            # Who was in there may have removed it, and a lock on a removed file keeps nobody out
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(directory / LOCK)):
+                _enter(lock)
+                otherwise.pop_all()
+                return lock
+    raise MachineError(f"{directory / LOCK} was removed {_REMADE} times in a row by others")
+
+
+def _open(directory: Path) -> IO[str]:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     if path.exists() and not path.is_file():
         raise ClusterError(f"{path}: not a file; remove it")
-    lock = path.open("a+", errors="replace")
-    try:
-        _take(lock, directory, patience_s)
-    except BlockingIOError:
-        holder = _holder(lock) or "another process"
-        lock.close()
-        # Of another start of the same job, perhaps, which is about to end
-        raise MachineError(f"{directory} is in use by {holder}") from None
-    except OSError as error:
-        warn(f"{directory}: its file system cannot lock files ({error}): start one job only")
-    else:
-        _enter(lock)
-    return lock
+    return path.open("a+", errors="replace")
 
 
 def _enter(lock: IO[str]) -> None:
@@ -157,7 +199,7 @@ def _enter(lock: IO[str]) -> None:
     lock.flush()
 
 
-def _take(lock: IO[str], directory: Path, patience_s: float | None) -> None:
+def _take(lock: IO[str], directory: Path, patience_s: float | None = None) -> None:
     """Again after a moment, because somebody may only have asked; for minutes where a machine may have been lost."""
     started, told = time.monotonic(), False
     while True:

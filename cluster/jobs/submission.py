@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from pydantic import Field
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.jobs.command import JobCommand
 from cluster.jobs.history import History
-from cluster.lock import in_turn
+from cluster.lock import LOCK, in_turn, remove_from_within
 from cluster.process import birth
 from cluster.slurm.queue import UNKNOWN, end_job, job_state
 from cluster.slurm.request import SlurmRequest
@@ -100,20 +99,22 @@ class Submission:
 
 @contextmanager
 def submitting(folder: Path) -> Iterator[None]:
-    """Submit a job for `folder` within, alone. If it is refused, nothing is left of a folder that was not there before.
+    """Submit a job for `folder` within, alone. If it is refused, nothing is left of a folder that this call made.
+
+    The folder stays if something of others lies in it, or if its file system knows no locks.
 
     Raises ClusterUsageError if the folder's last job has not ended, or may not have; or if another submission lasts.
     """
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with in_turn(folder, _SUBMITTING_S):
+    was_there = folder.exists()
+    with in_turn(folder, _SUBMITTING_S) as alone:
+        is_new = alone and not was_there and [path.name for path in folder.iterdir()] == [LOCK]
+        try:
             _require_free(folder)
             yield
-    except ClusterError:
-        if is_new and not (folder / JOB).exists():
-            shutil.rmtree(folder)
-        raise
+        except ClusterError:
+            if is_new and not (folder / JOB).exists():
+                remove_from_within(folder)
+            raise
 
 
 def _require_free(folder: Path) -> None:

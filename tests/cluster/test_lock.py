@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import ClusterError, MachineError
-from cluster.lock import LOCK, alone_in, is_taken
+from cluster.lock import LOCK, _held, alone_in, awaited_turn, in_turn, is_taken
 from cluster.world import World
 from tests.cluster.ranks import Ranks
 
@@ -62,6 +64,57 @@ def test_a_machine_that_may_be_lost_is_given_time_to_let_go(
         with _in(tmp_path):
             assert is_taken(tmp_path)
     assert capfd.readouterr().err.count("in use by process 1 on elsewhere; waiting") == 2
+
+
+def test_who_awaits_its_turn_names_any_holder_and_lets_go_when_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / LOCK).write_bytes(b"\xff\xfe")
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with (tmp_path / LOCK).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt), awaited_turn(tmp_path, "images: are being packed"):
+            pass
+    assert "images: are being packed: waiting for" in capfd.readouterr().err
+    assert str(tmp_path / LOCK) not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("turn", [lambda path: in_turn(path, 0.1), lambda path: awaited_turn(path, "x")])
+def test_a_lock_that_is_no_file_is_refused(
+    tmp_path: Path, turn: Callable[[Path], AbstractContextManager[bool]]
+) -> None:
+    os.mkfifo(tmp_path / LOCK)
+    keeps_it_open = os.open(tmp_path / LOCK, os.O_RDWR)  # so that to open it waits for nobody
+    with pytest.raises(ClusterError, match="not a file; remove it"), turn(tmp_path):
+        pass
+    os.close(keeps_it_open)
+
+
+def test_a_lock_that_is_removed_again_and_again_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / LOCK).unlink())
+    with pytest.raises(ClusterError, match="removed 100 times in a row"), in_turn(tmp_path, 0.1):
+        pass
+
+
+def test_a_storage_that_is_gone_at_the_end_hides_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    def fails_in_turn() -> None:
+        with in_turn(tmp_path, 0.1):
+            [lock] = _held
+            monkeypatch.setattr(lock, "truncate", stale)
+            raise ValueError("of the block")
+
+    with pytest.raises(ValueError, match="of the block"):
+        fails_in_turn()
+    assert not _held
 
 
 def _in(directory: Path) -> AbstractContextManager[None]:

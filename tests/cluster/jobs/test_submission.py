@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from cluster.jobs.command import RankCommand
 from cluster.jobs.history import History
 from cluster.jobs.slurm_job import submit_job
 from cluster.jobs.submission import Submission, cancel, submitting
+from cluster.lock import LOCK
 from cluster.slurm.queue import UNKNOWN, job_state
 from cluster.slurm.request import read_request
 
@@ -89,6 +91,40 @@ def test_what_is_refused_leaves_a_folder_as_it_was(tmp_path: Path, programs: Pro
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "old" / "mine").exists()
     assert Submission.read(tmp_path / "old") is None
+
+
+def test_who_waits_for_one_that_is_refused_is_alone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "job"
+    first, refusal = submitting(folder), ClusterError("no such partition")
+    first.__enter__()
+    (folder / "note").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda seconds: first.__exit__(ClusterError, refusal, None))
+        second = submitting(folder)
+        second.__enter__()
+    assert [path.name for path in folder.iterdir()] == [LOCK]
+    monkeypatch.setattr("cluster.jobs.submission._SUBMITTING_S", 0.1)
+    with pytest.raises(ClusterUsageError, match="job is in use by process"):
+        submitting(folder).__enter__()
+    submission(folder)
+    second.__exit__(None, None, None)
+    assert Submission.read(folder) is not None
+
+
+def test_who_is_refused_removes_only_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two may both have found no folder."""
+    folder, mkdir, refusal = tmp_path / "job", Path.mkdir, ClusterError("no such partition")
+
+    def made_by_another(path: Path, *args: Any, **options: Any) -> None:
+        mkdir(path, *args, **options)
+        (folder / "note").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", made_by_another)
+        mine = submitting(folder)
+        mine.__enter__()
+    assert not mine.__exit__(ClusterError, refusal, None)
+    assert (folder / "note").exists()
 
 
 def test_who_cannot_wait_longer_is_told_who_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
