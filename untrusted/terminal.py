@@ -12,10 +12,11 @@ import io
 import os
 import re
 import select
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
@@ -48,29 +49,41 @@ def _written_out(found: re.Match[str]) -> str:
 class GuardedStream(io.TextIOBase):
     """A stream that escapes what is written, and takes whatever happens to it in silence.
 
+    A stream that is full for now (EAGAIN) is waited for. A full disk loses what is written until it has room again.
+
     Attributes:
-        lost: what went wrong, once it has; nothing is written after that.
+        refusal: the first error with which text was refused; None while none was, and of a process without the stream.
+        is_gone: whether the stream can take nothing any more, so that nothing is written to it.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         """`stream`: None where the process was started without one."""
         self._stream = stream
-        self.lost: OSError | None = OSError(errno.EBADF, os.strerror(errno.EBADF)) if stream is None else None
+        self.refusal: OSError | None = None
+        self.is_gone = stream is None
+        # Only a buffer of bytes says how much of a write was taken; a text stream drops what was not
+        self._buffer: BinaryIO | None = getattr(stream, "buffer", None)
+        self._try(self._flush)  # what was printed before comes first
 
     def write(self, text: str) -> int:
         """Write. Control codes are written out, but for those of progress bars, which begin a call or are all of it."""
         own = _OWN_CODES.match(text)
         kept = own[0] if own is not None and (own[0] == "\r" or own[0] == text) else ""
-        self._try(kept + escaped(text[len(kept) :]))
+        self._try(lambda: self._send(kept + escaped(text[len(kept) :])))
         return len(text)
 
     def flush(self) -> None:
         """Send what is held back."""
-        self._try(None)
+        self._try(self._flush)
+
+    def release(self) -> None:
+        """`flush`, and forget what could not be sent: Python would try once more at its end, and fail aloud."""
+        if not self.is_gone and not self._try(self._flush):
+            self._forget()
 
     def isatty(self) -> bool:
         """Whether somebody watches."""
-        return self.lost is None and self._stream is not None and self._stream.isatty()
+        return not self.is_gone and self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:
         """Of the stream. Raises OSError if there is none."""
@@ -92,25 +105,66 @@ class GuardedStream(io.TextIOBase):
         """What becomes of characters that the encoding does not have."""
         return "backslashreplace"
 
-    def _try(self, text: str | None) -> None:
-        if self.lost is not None or self._stream is None:
-            return
+    def _try(self, act: Callable[[], None]) -> bool:
+        """Whether `act` was done, and nothing was refused."""
+        if self.is_gone:
+            return False
         try:
-            if text is None:
-                self._stream.flush()
-            else:
-                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
-        except OSError as error:
-            self.lost = error
-            self._forget()
+            act()
         except ValueError:  # it has been closed
-            self.lost = OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self.refusal = self.refusal or OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self.is_gone = True
+        except OSError as error:
+            self.refusal = self.refusal or error
+            if error.errno in (errno.EPIPE, errno.EBADF) or (error.errno == errno.EIO and self._is_terminal()):
+                self.is_gone = True
+                self._forget()
+        else:
+            return True
+        return False
+
+    def _send(self, text: str) -> None:
+        assert self._stream is not None
+        data = text.encode(self.encoding, "backslashreplace")
+        if self._buffer is None:
+            self._stream.write(data.decode(self.encoding))
+            return
+        while data:
+            try:
+                taken = self._buffer.write(data) or 0  # None of a file without a buffer, which is full
+            except BlockingIOError as full:
+                taken = full.characters_written
+            data = data[taken:]
+            if data:
+                self._await_room()
+        if getattr(self._stream, "line_buffering", False) and ("\n" in text or "\r" in text):
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._stream is not None
+        while True:
+            try:
+                return self._stream.flush()
+            except BlockingIOError:
+                self._await_room()
+
+    def _await_room(self) -> None:
+        """As a write to a stream that blocks does. A reader that goes ends the wait as well."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        poll.poll()
+
+    def _is_terminal(self) -> bool:
+        """Also one that has hung up, which `isatty` does not know any more."""
+        try:
+            return stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
+        except (OSError, ValueError):
+            return False
 
     def _forget(self) -> None:
-        """What the stream still holds goes nowhere: Python would try once more at its end, and fail aloud."""
-        assert self._stream is not None
+        """What the stream still holds goes nowhere."""
         try:
-            number = self._stream.fileno()
+            number = self.fileno()
         except (OSError, ValueError):
             return
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -128,7 +182,7 @@ def guarded() -> Iterator[tuple[GuardedStream, GuardedStream]]:
         yield streams
     finally:
         for stream in streams:
-            stream.flush()
+            stream.release()
         sys.stdout, sys.stderr = before
 
 
@@ -149,7 +203,7 @@ def is_heard() -> bool:
     if not isinstance(sys.stdout, GuardedStream):
         return True
     sys.stdout.flush()
-    return sys.stdout.lost is None and not _has_no_reader(sys.stdout)
+    return not sys.stdout.is_gone and not _has_no_reader(sys.stdout)
 
 
 def _has_no_reader(stream: GuardedStream) -> bool:

@@ -11,6 +11,7 @@ A traceback means a mistake in the program, never one of its user.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -40,12 +41,13 @@ class _Commands(TyperGroup):
                 return super().main(*args, **kwargs)
             except SystemExit as end:
                 stdout.flush()
+                refusal = stdout.refusal
                 # Whoever closes a pipe has read enough; an answer that a full disk swallowed is missing
-                refusal = None if end.code or stdout.lost is None else described(stdout.lost)
-                if refusal is None:
+                if end.code or refusal is None or refusal.errno == errno.EPIPE:
                     raise
-                complain(f"stdout: {refusal[0]}")
-                sys.exit(refusal[1])
+                line, code = described(refusal) or (refusal.strerror, SpiderError.exit_code)
+                complain(f"stdout: {line}")
+                sys.exit(code)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, words = super().resolve_command(ctx, args)

@@ -79,18 +79,21 @@ def test_who_waits_says_so_and_takes_over_from_one_that_is_killed(
     code += "with awaited_turn(Path(sys.argv[1]), ''): print('in', flush=True); time.sleep(600)"
     words = [sys.executable, "-c", code, str(place.parent)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        waiting = threading.Thread(target=locate_images, args=[photos])
-        waiting.start()
-        said = ""
-        while "waiting" not in said:
-            said += capfd.readouterr().err
-            time.sleep(0.01)
-        assert f"{photos}: is being packed: waiting for process {holder.pid} on" in said
-        assert not place.exists()
-        holder.kill()
-        waiting.join()
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"in\n"
+            waiting = threading.Thread(target=locate_images, args=[photos], daemon=True)
+            waiting.start()
+            said, ends = "", time.monotonic() + 60
+            while "waiting" not in said and waiting.is_alive() and time.monotonic() < ends:
+                said += capfd.readouterr().err
+                time.sleep(0.01)
+            assert f"{photos}: is being packed: waiting for process {holder.pid} on" in said
+            assert not place.exists()
+        finally:
+            holder.kill()
+        waiting.join(60)
+    assert not waiting.is_alive()
     assert len(ShardDataset(place)) == 12
 
 

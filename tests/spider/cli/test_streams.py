@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -19,6 +19,7 @@ from cluster.process import birth
 from spider.cli import launch
 from spider.cli.main import app
 from spider.run import RunDirectory, resolve
+from tests.untrusted.limits import limited_to
 
 
 def newest(run):
@@ -87,25 +88,31 @@ def at_work(runs, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("words", [("status", "--watch"), ("status", "--watch", "--json"), ("logs", "--follow")])
-def test_who_watches_and_goes_ends_the_command(at_work, monkeypatch, words):
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [(("status", "--watch"), b"started on n"), (("status", "--watch", "--json"), b'"drivers"'),
+     (("logs", "--follow"), b"a line")],
+)  # fmt: skip
+def test_who_watches_and_goes_ends_the_command(at_work, monkeypatch, words, last):
     """Though the job that is watched says nothing more."""
     reader, writer = os.pipe()
-    out, err = os.fdopen(writer, "w"), io.StringIO()
-    monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(sys, "stderr", err)
+    err = io.StringIO()
+    said = bytearray()
 
     def read_and_go():
-        assert os.read(reader, 1)
-        time.sleep(0.3)  # until all that there is has been printed
+        while last not in said and select.select([reader], [], [], 60)[0] and (more := os.read(reader, 1 << 16)):
+            said.extend(more)
         os.close(reader)
 
     watcher = threading.Thread(target=read_and_go)
-    watcher.start()
-    assert code_of(words[0], at_work, *words[1:]) == 0
-    watcher.join()
-    assert err.getvalue() == ""
-    out.close()
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        watcher.start()
+        code = code_of(words[0], at_work, *words[1:])
+    watcher.join(60)
+    assert last in said
+    assert (code, err.getvalue()) == (0, "")
 
 
 def test_a_disk_that_swallows_an_answer_is_an_error(runs, monkeypatch):
@@ -115,3 +122,12 @@ def test_a_disk_that_swallows_an_answer_is_an_error(runs, monkeypatch):
         monkeypatch.setattr(sys, "stderr", err)
         assert code_of("ls", runs) == 3
     assert err.getvalue().startswith("error: stdout: No space left on device")
+
+
+def test_an_answer_that_a_limit_cuts_is_an_error(runs, tmp_path, monkeypatch):
+    err = io.StringIO()
+    with (tmp_path / "answer").open("w") as out, limited_to(10):
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        assert code_of("ls", runs) == 1
+    assert err.getvalue() == "error: stdout: File too large\n"
