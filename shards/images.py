@@ -78,6 +78,7 @@ _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _ROTATED_BY_90 = (5, 6, 7, 8)
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_GREY_ALPHA_16 = "LA;16B"  # Pillow's name for how a PNG stores them
 _BLACK_BELOW, _WHITE_FROM = 16, 240
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _LOW_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -190,12 +191,13 @@ def _open(data: bytes, max_megapixels: float = MOST_MEGAPIXELS) -> Image.Image:
 
 
 def _is_grey(image: Image.Image) -> bool:
+    """Of an image that is not decoded yet: Pillow makes colour of grey with alpha in 16 bits."""
     if image.mode == "P" and image.palette is not None:
         layout, colours = image.palette.getdata()
         entries = np.frombuffer(colours, np.uint8)
         red, green, blue = (entries[layout.index(letter) :: len(layout)] for letter in "RGB")
         return bool((red == green).all() and (green == blue).all())
-    return image.mode in _GREY_MODES
+    return image.mode in _GREY_MODES or any(_raw_mode(tile) == _GREY_ALPHA_16 for tile in getattr(image, "tile", []))
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -224,6 +226,11 @@ def _values_of_16_bits(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
             raise BadImage("has 32-bit pixels; at most 16 bits are known")
         return values.astype(np.uint16)
     with _open(data) as again:
+        if _is_grey(image):
+            # Pillow has no unpacker for the low byte of these: both bytes of grey and both of alpha, as four channels
+            again.tile = [_with_raw_mode(tile, "RGBA") for tile in again.tile]  # type: ignore[attr-defined]
+            stored = np.asarray(again).astype(np.uint16)  # [H, W, 4]
+            return stored[..., 0] << np.uint16(8) | stored[..., 1]
         again.tile = [_of_low_bytes(tile) for tile in again.tile]  # type: ignore[attr-defined]
         high, low = (np.asarray(half)[..., :3].astype(np.uint16) for half in (image, again))
     return high << np.uint16(8) | low
@@ -232,8 +239,10 @@ def _values_of_16_bits(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
 def _of_low_bytes(tile: Any) -> Any:
     """What tells Pillow's decoder to take the low byte of each 16-bit value, where `tile` has it take the high one."""
     kind, depth = _raw_mode(tile).rsplit(";", 1)
-    # Of grey with alpha Pillow knows the high byte only, which then stands for the low one too
-    raw_mode = f"{kind};{depth if kind == 'LA' else _LOW_BYTE[depth]}"
+    return _with_raw_mode(tile, f"{kind};{_LOW_BYTE[depth]}")
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
     arguments = raw_mode if isinstance(tile[3], str) else (raw_mode, *tile[3][1:])
     return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
 

@@ -56,8 +56,16 @@ def files_of_16_bits(encoded, values):
     grey = png(count, 1, 16, 0, [struct.pack(f">{count}H", *values)])
     colour = png(count, 1, 16, 2, [b"".join(struct.pack(">3H", *(value,) * 3) for value in values)])
     opaque = png(count, 1, 16, 6, [b"".join(struct.pack(">4H", *(value,) * 3, 0xFFFF) for value in values)])
+    veiled = png(count, 1, 16, 4, [b"".join(struct.pack(">2H", value, 0xFFFF) for value in values)])
     pgm = f"P5 {count} 1 65535\n".encode() + wide.astype(">u2").tobytes()
-    return [grey, colour, opaque, pgm, *(encoded(Image.fromarray(wide), "TIFF", **how) for how in ({}, DEFLATE))]
+    return [
+        grey,
+        colour,
+        opaque,
+        veiled,
+        pgm,
+        *(encoded(Image.fromarray(wide), "TIFF", **how) for how in ({}, DEFLATE)),
+    ]
 
 
 DEFLATE = {"compression": "tiff_adobe_deflate"}
@@ -80,6 +88,8 @@ def test_what_has_8_bits_has_no_peak(picture, encoded):
 def test_16_bits_keep_their_alpha_and_their_rotation(encoded):
     see_through = png(2, 1, 16, 6, [struct.pack(">8H", 0, 0, 0, 0xFFFF, 0, 0, 0, 0)])
     assert pixels_of(see_through, height=1, width=2, resize=False)[0, 0].tolist() == [0, 255]
+    grey = png(2, 1, 16, 4, [struct.pack(">4H", 0x12FF, 0xFFFF, 0, 0)])
+    assert pixels_of(grey, height=1, width=2, channels=1, resize=False)[0, 0].tolist() == [0x12, 255]
     key = png(2, 1, 16, 0, [struct.pack(">2H", 513, 512)], (b"tRNS", struct.pack(">H", 512)))
     assert pixels_of(key, height=1, width=2, resize=False)[0, 0].tolist() == [2, 255]
     exif = Image.Exif()
@@ -97,9 +107,17 @@ def test_colour_and_alpha_show_in_the_header(picture, encoded):
     greys.putpalette([0, 0, 0, 90, 90, 90])
     cases = [(rgb, False, False), (grey, True, False), (rgb.convert("RGBA"), False, True), (greys, True, False)]
     cases += [(grey.convert("LA"), True, True), (rgb.quantize(8), False, False)]
-    for image, is_grey, has_alpha in cases:
-        header = read_header(encoded(image))
-        assert (header.grey, header.alpha) == (is_grey, has_alpha)
+    files = [(encoded(image), is_grey, has_alpha) for image, is_grey, has_alpha in cases]
+    for kind, channels, is_grey, has_alpha in (
+        (0, 1, True, False),
+        (2, 3, False, False),
+        (4, 2, True, True),
+        (6, 4, False, True),
+    ):
+        files.append((png(1, 1, 16, kind, [bytes(2 * channels)]), is_grey, has_alpha))
+    for data, is_grey, has_alpha in files:
+        for header in (read_header(data), normalise(data, target())[1]):
+            assert (header.grey, header.alpha) == (is_grey, has_alpha)
 
 
 def test_more_than_16_bits_have_no_rule(encoded):
