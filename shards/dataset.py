@@ -166,7 +166,7 @@ class ShardDataset:
         shard = self._open.get(number)
         if shard is None:
             record = self.index.shards[number]
-            path = self._location.file(record.name, record.sha256, record.bytes)
+            path = self._location.file(record.name, record.sha256, by_size=True)
             shard = self._open[number] = _OpenShard(path, self._offsets_of(number), self.index)
             if len(self._open) > _FILES_OPEN:
                 self._open.popitem(last=False)  # the oldest; its file closes when the last reader lets go of it

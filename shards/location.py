@@ -28,6 +28,7 @@ class Location:
         self._folder = Path(path)
         self._remote = RemoteFolder(self.path) if is_remote(path) else None
         self.index = parse_index(self._read_index(), f"{self.path}/{INDEX_NAME}")
+        self._bytes = {shard.name: shard.bytes for shard in self.index.shards}
         if self._remote is not None:
             # Not by the fingerprint, which is the same when the same images are packed in other shards
             sha256s = [sha256 for shard in self.index.shards for sha256 in (shard.sha256, shard.offsets_sha256)]
@@ -44,12 +45,18 @@ class Location:
             return self._remote.sizes(names)
         return {name: path.stat().st_size for name in names if (path := self._folder / name).exists()}
 
-    def file(self, name: str, sha256: str, size: int | None = None) -> Path:
+    def file(self, name: str, sha256: str, *, by_size: bool = False) -> Path:
         """A file of the dataset on this machine. A remote one is fetched, and checked, unless that was done before.
 
-        `size`, in bytes, is enough to know a fetched file by; without it, all of the file is hashed.
+        Args:
+            by_size: know a shard that was fetched before by its size; otherwise all of it is hashed.
+
+        Raises:
+            ShardsError: see `RemoteFolder.fetch`.
         """
-        return self._folder / name if self._remote is None else self._remote.fetch(name, sha256, size, self._folder)
+        if self._remote is None:
+            return self._folder / name
+        return self._remote.fetch(name, sha256, self._bytes.get(name), self._folder, by_size=by_size)
 
     def _read_index(self) -> bytes:
         if self._remote is not None:

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +100,42 @@ class RemoteFolder:
             raise _cannot_keep(folder, error) from None
         return folder
 
-    def fetch(self, name: str, sha256: str, size: int | None, folder: Path) -> Path:
-        """The file `name` in `folder`, fetched unless it is there and whole. Of several processes, one fetches.
+    def fetch(self, name: str, sha256: str, size: int | None, folder: Path, *, by_size: bool = False) -> Path:
+        """The file `name` in `folder`, fetched unless it is there and whole. Of several processes, one fetches, where
+        the file system knows locks.
 
-        It is whole with this `size` in bytes, or, if that is None, with this digest.
+        Args:
+            size: in bytes; None: not known.
+            by_size: take a file of that size for whole, and do not hash it again.
 
         Raises:
             ShardsError: it cannot be had, or is not what the index says.
+            ShardsMachineError: the transfer broke off.
         """
         path = folder / name
-        if _is_whole(path, sha256, size):
+        trusted = size if by_size else None
+        if _is_whole(path, sha256, trusted):
             return path
         try:
             with (folder / f"{name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not _is_whole(path, sha256, size):
-                    self._download(name, sha256, path)
+                with suppress(OSError):  # without locks each fetches for itself, and the last takes the place
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if not _is_whole(path, sha256, trusted):
+                    self._download(name, sha256, size, path)
         except OSError as error:
             raise _cannot_keep(folder, error) from None
         return path
 
-    def _download(self, name: str, sha256: str, path: Path) -> None:
-        digest = hashlib.sha256()
+    def _download(self, name: str, sha256: str, size: int | None, path: Path) -> None:
+        digest, came = hashlib.sha256(), 0
         with open_whole(path) as copy:
             for chunk in self._chunks(name):
                 digest.update(chunk)
                 copy.write(chunk)
+                came += len(chunk)
+            # Not every server says how long its answer is; a file that is that short over there is damaged
+            if size is not None and came < size and self.sizes([name]).get(name) != came:
+                raise ShardsMachineError(f"{self.url}/{name}: the transfer broke off after {came:,} of {size:,} bytes")
             if digest.hexdigest() != sha256:
                 raise ShardsError(f"{self.url}/{name}: damaged: its sha256 is not the one in index.json")
 

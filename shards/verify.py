@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shards.encodings import SUFFIXES, BadSample, check_decoder, decode, suffix_of
-from shards.errors import ShardsError
+from shards.errors import ShardsError, ShardsMachineError
 from shards.index import INDEX_NAME, DatasetIndex, ShardRecord
 from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
@@ -70,6 +70,7 @@ def verify(
     Raises:
         ShardsUsageError: no dataset is there.
         ShardsError: its index cannot be read, or JPEGs decode to other pixels here than where they were packed.
+        ShardsMachineError: the other side of a URL does not answer, or a transfer broke off.
     """
     location = Location(path, cache_dir)
     index = location.index
@@ -119,7 +120,11 @@ def _check_shard(location: Location, shard: ShardRecord) -> _Findings:
 
 
 def _check_file(location: Location, name: str, sha256: str, found: _Findings) -> Path | None:
-    """The file on this machine, if it is there."""
+    """The file on this machine, if it is there.
+
+    Raises:
+        ShardsMachineError: it could not be fetched, so that nothing is known of it.
+    """
     try:
         path = location.file(name, sha256)
         with path.open("rb") as file:
@@ -127,6 +132,8 @@ def _check_file(location: Location, name: str, sha256: str, found: _Findings) ->
     except FileNotFoundError:
         found.problems.append(f"{name}: missing")
         return None
+    except ShardsMachineError:
+        raise
     except (ShardsError, OSError) as error:
         found.problems.append(f"{name}: {error}")
         return None

@@ -15,6 +15,7 @@ import uuid
 import zlib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,9 +24,10 @@ import numpy as np
 import pytest
 
 from shards.dataset import ShardDataset
-from shards.errors import ShardsError, ShardsUsageError
+from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.index import parse_index
 from shards.pack import pack
+from shards.verify import verify
 
 
 @pytest.fixture
@@ -303,6 +305,15 @@ def test_a_cut_file_in_the_cache_is_fetched_again(packed, remote, tmp_path, open
     assert sorted(opened) == sorted([name, "index.json"])
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_cache_without_locks_will_do(packed, remote, tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert (ShardDataset(remote, tmp_path).read(0)[0] == ShardDataset(packed).read(0)[0]).all()
+
+
 def test_remote_shards_are_kept_where_all_caches_are(remote, tmp_path, monkeypatch):
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
     ShardDataset(remote).read(0)
@@ -319,6 +330,37 @@ def test_a_remote_shard_with_another_digest_is_not_used(remote, tmp_path):
         ShardDataset(remote, cache_dir=tmp_path).read(0)
     assert not list(tmp_path.glob("*/000000.tar"))
     assert [path.name for path in tmp_path.glob("*/*")] == ["000000.tar.lock"]
+
+
+@pytest.fixture
+def cut(remote, monkeypatch):
+    """The remote set, where every transfer of a tar breaks off without a word."""
+    memory = type(fsspec.filesystem("memory"))
+    original = memory.open
+
+    def cut_tars(self, path, *arguments, **options):
+        file = original(self, path, *arguments, **options)
+        return BytesIO(file.read()[:1000]) if path.endswith(".tar") else file
+
+    monkeypatch.setattr(memory, "open", cut_tars)
+    return remote
+
+
+def test_a_transfer_that_broke_off_is_no_damage(cut, tmp_path):
+    dataset = ShardDataset(cut, cache_dir=tmp_path)
+    total = dataset.index.shards[0].bytes
+    with pytest.raises(ShardsMachineError, match=rf"000000\.tar: .* after 1,000 of {total:,} bytes"):
+        dataset.read(0)
+    with pytest.raises(ShardsMachineError, match=rf"000000\.tar: .* after 1,000 of {total:,} bytes"):
+        verify(cut, workers=1, cache_dir=tmp_path)
+    assert not list(tmp_path.glob("*/*.tar"))
+
+
+def test_a_shard_that_is_short_over_there_is_damaged(remote, tmp_path):
+    memory, path = fsspec.filesystem("memory"), f"{remote.removeprefix('memory:/')}/000000.tar"
+    memory.pipe(path, memory.cat(path)[:1000])
+    (problem,) = verify(remote, workers=1, cache_dir=tmp_path).problems
+    assert "000000.tar: damaged" in problem
 
 
 def test_a_missing_remote_shard_is_named_on_opening(remote, tmp_path):
