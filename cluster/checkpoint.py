@@ -392,15 +392,27 @@ def unpack_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], state:
         ClusterError: the groups hold other numbers of parameters.
     """
     entries: dict[str, dict[str, Any]] = {owner: dict(entry) for owner, entry in state.items()}
-    for name, tensor in tensors.items():
-        owner, key = name.rsplit(".", 1)
-        entries[owner][key] = tensor
     groups = [entries.pop(owner) for owner in list(entries) if owner.startswith("group.")]
     saved, present = ([len(group["params"]) for group in held] for held in (groups, optimizer.param_groups))
     if saved != present:
         raise ClusterError(f"optimizer state for groups of {saved} parameters does not fit groups of {present}")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, tensor in tensors.items():
+        owner, key = name.rsplit(".", 1)
+        entries[owner][key] = laid_out_as(parameters[int(owner)], tensor)
     for group, own in zip(groups, optimizer.param_groups, strict=True):  # JSON has no tuples, which betas are.
         group |= {key: tuple(value) for key, value in group.items() if isinstance(own.get(key), tuple)}
     optimizer.load_state_dict(
         {"state": {int(index): entry for index, entry in entries.items()}, "param_groups": groups}
     )
+
+
+def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor of a parameter's shape in the parameter's memory format; one of another shape as it is.
+
+    torch's fused optimizers walk through a parameter, its gradient and its moments as they lie in memory. Where one
+    lies otherwise, as channels-last beside contiguous, they mix up the elements and say nothing.
+    """
+    if tensor.shape != parameter.shape or tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cluster.checkpoint import pack_optimizer, unpack_optimizer
+from cluster.checkpoint import laid_out_as, pack_optimizer, unpack_optimizer
 from cluster.errors import ClusterUsageError
 from cluster.world import World
 
@@ -40,6 +40,8 @@ class LocalEngine:
             for parameter in self._parameters:
                 if parameter.grad is None:  # As zeros, so that the optimizer moves the same parameters in every engine.
                     parameter.grad = torch.zeros_like(parameter)
+                else:
+                    parameter.grad = laid_out_as(parameter, parameter.grad)
 
     def measure(self, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         gradients = self._gradients()

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from spider.errors import SpiderError
 from spider.files import finite, write_text
-from spider.metrics.by_class import class_lines
+from spider.metrics.class_table import class_lines
 from spider.tables import aligned
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json

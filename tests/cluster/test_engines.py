@@ -238,3 +238,25 @@ def _unequal_shapes(world: World) -> str:
 
 def test_ranks_with_other_shapes_are_named(ranks: Ranks) -> None:
     assert all("'weight' is not the same on all ranks" in text for text in ranks(2).run(_unequal_shapes))
+
+
+def test_memory_formats_are_not_mixed_up() -> None:
+    """Gradients and a loaded state that lie otherwise than the parameters do: fused kernels would not notice."""
+
+    def steps(memory_format: torch.memory_format) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=memory_format)
+        images, state = torch.randn(5, 3, 6, 6), None
+        for _ in range(2):
+            adam = torch.optim.Adam(module.parameters(), lr=0.1, fused=True)
+            engine = build_engine("local", module, [module.weight], adam, World.single())
+            if state is not None:
+                engine.load_optimizer_state(*state)
+            module.weight.grad = torch.zeros(4, 3, 2, 2)  # what is added to a gradient takes over its format
+            engine.backward(module(images).square().mean(), last=True)
+            engine.step(torch.tensor(True))
+            tensors, rest = engine.optimizer_state()
+            state = {name: tensor.contiguous() for name, tensor in tensors.items()}, rest  # as a checkpoint has it
+        return module.weight.detach().contiguous()
+
+    torch.testing.assert_close(steps(torch.channels_last), steps(torch.contiguous_format))

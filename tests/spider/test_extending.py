@@ -15,6 +15,7 @@ from PIL import Image
 from shards.errors import ShardsUsageError
 from spider import api
 from spider.errors import SpiderUsageError
+from spider.experiment import TrainRequest
 from spider.launch import prepare_launch
 from spider.run import RunDirectory
 from tests.equal_runs import assert_equal_runs
@@ -67,7 +68,8 @@ def test_an_example_trains_resumes_and_serves(
     assert len(list((here / "out").iterdir())) == 4
     copied: list[str] = []
     monkeypatch.setattr("spider.jobs.submit_local", lambda *_, packages, **__: copied.extend(packages))
-    prepare_launch("dcgan", here / "job", "local", data=digits, overrides=WORDS[name]).submit()
+    request = TrainRequest("dcgan", here / "job", data=digits, overrides=WORDS[name])
+    prepare_launch(request, "local").submit()
     assert {name, "spider"} <= set(copied)
 
 

@@ -222,6 +222,7 @@ METHODS = {
         "discriminator.norm=batch",
         "penalties.gp_weight=1",
         "d_steps=2",
+        "compute.channels_last=true",
     ],
     "mixture": [
         "source.kind=gmm",
