@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import code_copy
+from cluster.jobs import code_copy
 from cluster.jobs.code_copy import copy_code, origin_of, shell_lines
 
 ORIGIN = {"commit": "c0ffee", "dirty": True}
