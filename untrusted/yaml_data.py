@@ -1,4 +1,4 @@
-"""YAML to plain data, and back: mappings, lists, text, numbers. No tag builds an object.
+"""YAML to plain data, and back: mappings, lists, text, numbers. A tag that stands for anything else is refused.
 
 PyYAML by itself bounds nothing. A few hundred bytes of aliases to aliases stand for more data than any machine holds,
 a few thousand brackets end in a RecursionError, and of a key that stands twice the last value wins without a word.
@@ -18,6 +18,7 @@ import yaml
 
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
+from untrusted.terminal import one_line
 from untrusted.text import decode
 
 MAX_BYTES = 1 << 20
@@ -38,7 +39,10 @@ _CORE_SCHEMA = (
 )
 _MAX_DIGITS = 30  # of an integer; 64 bits have 20
 
-# What PyYAML's constructors raise for a value that does not fit its tag: a month 13, an integer of 5,000 digits, ...
+_STANDARD = "tag:yaml.org,2002:"  # written !!
+_TAGS = {_STANDARD + name for name in ("str", "seq", "map", *(name for name, _, _ in _CORE_SCHEMA))}
+
+# What PyYAML's constructors raise for a value that does not fit its tag, as !!int x
 _BAD_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -58,6 +62,9 @@ class _Limits(yaml.parser.Parser, yaml.composer.Composer):
         self._depth -= 1
         if node is None:
             return None
+        if node.tag not in _TAGS:
+            name = node.tag.replace(_STANDARD, "!!") if node.tag.startswith(_STANDARD) else node.tag
+            self._require(False, f"the tag {name} is not read", event)
         if isinstance(event, yaml.AliasEvent):
             self._require(id(node) in self._sizes, f"*{event.anchor} stands within what it names", event)
         else:
@@ -117,8 +124,8 @@ class _Typed(_Limits, yaml.SafeLoader):
 
 
 _Typed.yaml_implicit_resolvers = {}  # without those of YAML 1.1
-_Typed.add_constructor("tag:yaml.org,2002:int", _Typed.construct_yaml_int)
-_Typed.add_constructor("tag:yaml.org,2002:float", _Typed.construct_yaml_float)
+_Typed.add_constructor(_STANDARD + "int", _Typed.construct_yaml_int)
+_Typed.add_constructor(_STANDARD + "float", _Typed.construct_yaml_float)
 
 
 class _Writer(yaml.SafeDumper):
@@ -127,7 +134,7 @@ class _Writer(yaml.SafeDumper):
 
 for _tag, _pattern, _first in _CORE_SCHEMA:
     for _class in (_Typed, _Writer):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), _first)
+        _class.add_implicit_resolver(_STANDARD + _tag, re.compile(f"(?:{_pattern})\\Z"), _first)
 
 
 class _AllText(_Limits, yaml.BaseLoader):
@@ -142,7 +149,7 @@ def parse_yaml(text: str, where: str, *, all_text: bool = False) -> Any:
         all_text: leave every value as it is written, because 007 is the name of a node and not the number 7.
 
     Raises:
-        UnreadableError: it is no YAML, a tag would build an object, a key stands twice, an integer does not fit
+        UnreadableError: it is no YAML, a tag stands for no plain data, a key stands twice, an integer does not fit
             64 bits, or it is larger, deeper or stands for more than the limits above.
     """
     if len(text) > MAX_BYTES:
@@ -174,7 +181,7 @@ def _why(error: yaml.YAMLError) -> str:
         return " ".join(str(error).split())
     mark = error.problem_mark or error.context_mark
     context = f"{error.context}, " if str(error.problem).startswith("but ") else ""
-    return f"{context}{error.problem}{'' if mark is None else f' in line {mark.line + 1}'}"
+    return one_line(f"{context}{error.problem}{'' if mark is None else f' in line {mark.line + 1}'}")
 
 
 def _require_bounded_integers(value: Any, where: str) -> None:
@@ -183,7 +190,7 @@ def _require_bounded_integers(value: Any, where: str) -> None:
         for key, item in value.items():
             _require_bounded_integers(key, where)
             _require_bounded_integers(item, where)
-    elif isinstance(value, list | tuple | set):
+    elif isinstance(value, list):
         for item in value:
             _require_bounded_integers(item, where)
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:

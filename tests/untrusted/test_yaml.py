@@ -88,8 +88,17 @@ def test_size_is_limited(tmp_path):
         ("a: 1\nb: 2\na: 3", "a stands there twice in line 3"),
         ("[a, b]: 1", "a key is a list or a mapping"),
         ("? {a: 1}\n: 1", "a key is a list or a mapping"),
-        ("!!python/object/apply:os.system [true]", "could not determine a constructor"),
-        ("!!python/name:os.system", "could not determine a constructor"),
+        ("!!python/object/apply:os.system [true]", "the tag !!python/object/apply:os.system is not read in line 1"),
+        ("!!python/name:os.system", "the tag !!python/name:os.system is not read"),
+        ("a: !!binary aGk=", "the tag !!binary is not read in line 1"),
+        ("!!timestamp 2001-01-01", "the tag !!timestamp is not read"),
+        ("!!set {a, b}", "the tag !!set is not read"),
+        ("!!omap [a: 1]", "the tag !!omap is not read"),
+        ("!!pairs [a: 1]", "the tag !!pairs is not read"),
+        ("!mine x", "the tag !mine is not read"),
+        ("!a%0Ab x", "the tag !a\\nb is not read"),
+        ('"a\\nb": 1\n"a\\nb": 2', "a\\nb stands there twice"),
+        ("!!value x: 1", "the tag !!value is not read"),
         ("a: 1\n---\nb: 2", "expected a single document"),
         ("a: [", "in line"),
         ("\x1b", "not plain YAML"),
@@ -99,13 +108,18 @@ def test_size_is_limited(tmp_path):
         ("!!int 1:30", "a value that cannot be"),
         ("0x" + "f" * 5000, "an integer of 20000 bits; at most 64 are read"),
         (str(2**64), "an integer of 65 bits"),
-        ("!!timestamp 2001-99-99", "a value that cannot be"),
         ("!!int x", "a value that cannot be"),
         ("!!bool x", "a value that cannot be"),
     ],
 )  # fmt: skip
 def test_what_is_no_plain_yaml_is_refused_in_one_line(text, says):
     assert says in refusal(text)
+
+
+@pytest.mark.parametrize("all_text", [False, True])
+def test_no_tag_is_passed_over(all_text):
+    with pytest.raises(UnreadableError, match=r"^x: not plain YAML: the tag !!binary is not read in line 2$"):
+        parse_yaml("a: 1\nb: !!binary aGk=", "x", all_text=all_text)
 
 
 @settings(derandomize=True, max_examples=300, deadline=None, database=None)
@@ -151,6 +165,11 @@ def test_no_file_is_yaml_by_pickle():
         ("1e", "1e"),
         (".", "."),
         ("-", [None]),
+        ("!!str 010", "010"),
+        ("!!float 1", 1.0),
+        ("!!int 7", 7),
+        ("!!seq []", []),
+        ("!!map {}", {}),
     ],
 )
 def test_a_word_is_read_as_people_mean_it(word, value):
