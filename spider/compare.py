@@ -235,7 +235,7 @@ def _parameters(directory: RunDirectory, left_out: list[str]) -> dict[str, int]:
 
 def _rows(directory: RunDirectory, left_out: list[str]) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, without those that are damaged."""
-    found: Rows[dict[str, Any]] = _readable(directory.rows, Rows(directory.metrics_file, [], []), left_out)
+    found: Rows[dict[str, Any]] = _readable(directory.rows, Rows(directory.metrics_file, []), left_out)
     left_out += [] if found.warning is None else [found.warning]
     return found.rows
 

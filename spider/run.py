@@ -159,7 +159,7 @@ class RunDirectory:
         """All rows of metrics.jsonl (see `MetricsRecord`). Raises SpiderError if it is no file of rows."""
         with _as_spider_error():
             found = read_rows(self.metrics_file, MetricsRecord)
-        return Rows(found.path, [row.model_dump(exclude_unset=True) for row in found.rows], found.damaged)
+        return found.each(lambda row: row.model_dump(exclude_unset=True))
 
     def last_row(self) -> dict[str, Any] | None:
         """The newest whole row of metrics.jsonl; None without one. Raises as `rows`."""

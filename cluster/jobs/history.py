@@ -32,6 +32,7 @@ from untrusted.terminal import warn
 
 HISTORY = "history.jsonl"
 
+_MAX_BYTES = 4 << 20  # more than ten thousand events, of which a year has a few hundred
 _BLAMED = 2  # failures that began on one node, before it is named
 
 
@@ -112,10 +113,9 @@ class History:
     def rows(self) -> Rows[Event]:
         """All events, oldest first, and what is damaged. For a person, who is told.
 
-        Raises UnreadableError: it is no file of rows.
+        Raises UnreadableError: it is no file of rows, or larger than 4 MB.
         """
-        found = read_rows(self.file, _Row)
-        return Rows(found.path, [row.to_event() for row in found.rows], found.damaged)
+        return read_rows(self.file, _Row, _MAX_BYTES).each(_Row.to_event)
 
 
 def in_vain(events: Sequence[Event], newest: str | None) -> int:

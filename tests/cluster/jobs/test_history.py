@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.jobs.history import Event, History, blamed, in_vain, is_cancelled
+from untrusted.errors import UnreadableError
 
 
 def events(*given: tuple[str, dict[str, object]]) -> list[Event]:
@@ -96,3 +97,13 @@ def test_a_node_is_not_blamed_without_reason(given: list[tuple[str, dict[str, ob
 )
 def test_a_job_is_cancelled_by_its_number(given: list[tuple[str, dict[str, object]]], cancelled: bool) -> None:
     assert is_cancelled(events(*given), "7") is cancelled
+
+
+def test_a_history_that_no_job_writes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.add("started")
+    with history.file.open("a") as file:
+        file.truncate(5 << 20)
+    assert history.read() == []
+    with pytest.raises(UnreadableError, match=r"history\.jsonl: has 5,242,880 bytes; at most 4,194,304 are read"):
+        history.rows()
