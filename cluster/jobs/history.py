@@ -33,6 +33,12 @@ from untrusted.terminal import warn
 HISTORY = "history.jsonl"
 
 _MAX_BYTES = 4 << 20  # more than ten thousand events, of which a year has a few hundred
+_MOST_RANKS = 1_000_000  # each one that says nothing is listed
+_NEEDED = {  # by what decides what becomes of a job
+    "started": ("job", "start", "nodes", "ranks"),
+    "failed": ("job", "start"),
+    "lost": ("job", "start"),
+}
 _BLAMED = 2  # failures that began on one node, before it is named
 
 
@@ -45,8 +51,8 @@ class _Row(BaseModel):
     time: Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC))]
     event: str
     job: str | None = None
-    start: int | None = None
-    ranks: int | None = None
+    start: Annotated[int, Field(ge=0)] | None = None
+    ranks: Annotated[int, Field(ge=1, le=_MOST_RANKS)] | None = None
     rank: int | None = None
     node: str | None = None
     nodes: int | list[str] | None = None
@@ -62,6 +68,13 @@ class _Row(BaseModel):
         """Only who submits knows no more than their number."""
         if self.nodes is not None and isinstance(self.nodes, int) != (self.event == "submitted"):
             raise ValueError(f"nodes of {self.event} are {'a number' if self.event == 'submitted' else 'names'}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        for key in _NEEDED.get(self.event, ()):
+            if getattr(self, key) in (None, []):
+                raise ValueError(f"an event {self.event!r} needs {key}")
         return self
 
     def to_event(self) -> Event:

@@ -30,10 +30,11 @@ def failure(node: str | None, again: bool = True) -> tuple[str, dict[str, object
 def test_events_are_read_as_they_were_added(tmp_path: Path) -> None:
     history = History(tmp_path)
     assert history.read() == []
-    history.add("started", job="7", nodes=["ä"])
+    history.add("started", job="7", start=0, nodes=["ä"], ranks=1)
     history.add("finished", job="7")
     first, last = history.read()
-    assert (first.event, first.about, last.event) == ("started", {"job": "7", "nodes": ["ä"]}, "finished")
+    about = {"job": "7", "start": 0, "nodes": ["ä"], "ranks": 1}
+    assert (first.event, first.about, last.event) == ("started", about, "finished")
     assert (first["job"], first["reason"]) == ("7", None)
     assert timedelta(0) <= datetime.now(UTC) - last.time < timedelta(minutes=1)
 
@@ -43,11 +44,11 @@ def test_events_are_read_as_they_were_added(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_event_is_passed_over(tmp_path: Path, torn: str) -> None:
     history = History(tmp_path)
-    history.add("started")
+    history.add("submitted")
     with history.file.open("a", errors="surrogateescape") as file:  # also bytes that are no text
         file.write(f"{torn}\n")
     history.add("finished")
-    assert [event.event for event in history.read()] == ["started", "finished"]
+    assert [event.event for event in history.read()] == ["submitted", "finished"]
 
 
 @pytest.mark.parametrize(

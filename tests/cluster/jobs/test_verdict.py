@@ -259,6 +259,27 @@ def test_a_torn_ending_is_none(tmp_path: Path) -> None:
     assert [each.rank for each in read_endings(tmp_path, 7, 0)] == [1]
 
 
+@pytest.mark.parametrize(
+    ("event", "about"),
+    [
+        ("started", {"start": 0, "ranks": 2, "nodes": []}),
+        ("started", {"start": 0, "ranks": 2}),
+        ("started", {"start": 0, "nodes": ["n1"]}),
+        ("started", {"start": 0, "ranks": 0, "nodes": ["n1"]}),
+        ("started", {"start": 0, "ranks": 10**12, "nodes": ["n1"]}),
+        ("started", {"ranks": 2, "nodes": ["n1"]}),
+        ("failed", {"again": True}),
+        ("lost", {"start": -1}),
+    ],
+)
+def test_a_damaged_event_decides_nothing(job: Job, event: str, about: dict[str, object]) -> None:
+    job.history.add(event, job="7", **about)
+    job.start = 0
+    assert job.end(ending(0, KILLED, "killed by SIGKILL"))
+    assert job.last == ("failed", "rank 0 on n1 was killed by SIGKILL")
+    assert [each.event for each in job.history.read()] == ["submitted", "failed"]
+
+
 def test_where_one_process_leads_the_end_of_the_others_means_nothing(job: Job) -> None:
     job.begin()
     assert not job.end(ending(0), ending(1, KILLED, "killed by SIGKILL"), led=True)
