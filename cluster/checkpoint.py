@@ -266,16 +266,24 @@ class CheckpointStore:
     def prune(self, keep_last: int, names: Collection[str] = ()) -> None:
         """Remove all but the newest `keep_last` and those of the given names. Rank 0 does; not collective.
 
-        A folder whose manifest does not bear its name is neither counted nor removed.
+        A folder whose manifest does not bear its name, or has a format that this version does not know, is neither
+        counted nor removed. Where the storage does not answer, nothing is removed, which is said on stderr: the next
+        call removes what is left.
 
         While a save is under way, only its `then` may call this.
         """
         if keep_last < 1:
             raise ClusterUsageError(f"keep_last={keep_last} must be at least 1")
-        if self._world.is_main:
-            for name in [name for name in self.names() if self._is_ours(name)][:-keep_last]:
-                if name not in names:
-                    self._remove(name)
+        if not self._world.is_main:
+            return
+        try:
+            ours = [name for name in self.names() if self._is_ours(name)]
+        except (MachineError, OSError) as error:
+            warn(f"{self.directory}: no old checkpoint is removed this time: {one_line(error)}")
+            return
+        for name in ours[:-keep_last]:
+            if name not in names:
+                self._remove(name)
 
     def _read(self, name: str) -> Snapshot:
         self._check_name(name)
@@ -305,10 +313,13 @@ class CheckpointStore:
         warn(f"{reason}; moved to {target}")
 
     def _is_ours(self, name: str) -> bool:
-        """Whether the folder of that name is there, with the manifest of that name."""
+        """Whether the folder of that name is there, with the manifest of that name, in a format that is known.
+
+        Raises MachineError if the storage does not answer.
+        """
         try:
             return read_manifest(self.directory / name).is_of(self.directory / name)
-        except DamagedCheckpointError:
+        except (DamagedCheckpointError, ClusterUsageError):
             return False
 
     def _temporary(self, name: str) -> Path:

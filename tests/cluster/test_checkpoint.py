@@ -245,6 +245,34 @@ def test_prune_keeps_the_last_and_the_named(tmp_path: Path) -> None:
         store.prune(0)
 
 
+def test_prune_passes_over_a_checkpoint_of_an_unknown_format(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for kimg in range(1, 4):
+        store.save(f"{kimg}-kimg", _snapshot())
+    (tmp_path / "0-kimg").mkdir()
+    (tmp_path / "0-kimg" / "manifest.json").write_text('{"format": 9}')
+    store.prune(1)
+    assert store.names() == ["0-kimg", "3-kimg"]
+    store.save("0-kimg", _snapshot())
+    assert store.names() == ["0-kimg", "3-kimg"]
+    assert json.loads((tmp_path / "quarantine" / "0-kimg" / "manifest.json").read_text()) == {"format": 9}
+
+
+@pytest.mark.parametrize("touched", ["cluster.manifest.read_json", "pathlib.Path.iterdir"])
+def test_storage_that_does_not_answer_lets_prune_wait(
+    tmp_path: Path, touched: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = _store(tmp_path)
+    for kimg in range(3):
+        store.save(f"{kimg}-kimg", _snapshot())
+    with mock.patch(touched, side_effect=OSError(errno.EIO, "Input/output error")):
+        store.prune(1)
+    assert "no old checkpoint is removed this time: " in capsys.readouterr().err
+    assert store.names() == ["0-kimg", "1-kimg", "2-kimg"]
+    store.prune(1)
+    assert store.names() == ["2-kimg"]
+
+
 def test_a_missing_name_says_what_is_there(tmp_path: Path) -> None:
     _store(tmp_path).save("a", _snapshot())
     with pytest.raises(ClusterUsageError, match=r"no checkpoint b in .*; found: a"):
