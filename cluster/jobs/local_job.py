@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -113,7 +113,8 @@ def submit_local(
         code = copy_code(packages, folder / CODE, origin)
         _spec(run, request, behind).write(folder)
         job = _start_supervisor(folder, code)
-        submission = record_submission(str(job.pid), run, request, folder, code, local=True)
+        with _ended_if_refused(job):
+            submission = record_submission(str(job.pid), run, request, folder, code, local=True)
     assert job.stdin is not None
     with suppress(BrokenPipeError), job.stdin:
         job.stdin.write(_GO)
@@ -145,6 +146,17 @@ def _start_supervisor(folder: Path, code: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a closed terminal, or Ctrl-C in it, is none of its business
         )
+
+
+@contextmanager
+def _ended_if_refused(job: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A job that nobody has noted, because the disk is full, must not wait for its word."""
+    try:
+        yield
+    except BaseException:
+        job.kill()  # it has begun nothing
+        job.communicate()
+        raise
 
 
 class _Supervisor:

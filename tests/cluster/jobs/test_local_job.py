@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shlex
 import signal
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from cluster.errors import ClusterUsageError
+from cluster.jobs import local_job
 from cluster.jobs.command import RankCommand
 from cluster.jobs.history import Event, History
 from cluster.jobs.local_job import submit_local
@@ -103,6 +106,29 @@ def test_ranks_know_their_place_and_all_ending_well_is_the_end(jobs: Jobs) -> No
     assert [(jobs.root / f"place.{rank}").read_text() for rank in (0, 1)] == ["0 2 localhost \n", "1 2 localhost \n"]
     assert (jobs.root / "job" / f"{events[0]['job']}_1_log.out").read_text() == "hi 1\n"
     assert (events[1]["nodes"], events[1]["ranks"]) == (["localhost"], 2)
+
+
+def test_a_submission_that_cannot_be_noted_leaves_no_process(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = local_job._start_supervisor
+
+    def noted(folder: Path, code: Path) -> subprocess.Popen[bytes]:
+        started.append(start(folder, code))
+        return started[-1]
+
+    monkeypatch.setattr(local_job, "_start_supervisor", noted)
+    monkeypatch.setattr(Submission, "write", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        jobs.submit("touch began")
+    [supervisor] = started
+    try:
+        assert supervisor.returncode is not None
+        assert supervisor.stdin is not None
+        assert supervisor.stdin.closed
+    finally:
+        supervisor.kill()
+        supervisor.communicate()
+    assert not (jobs.root / "began").exists()
 
 
 def test_ranks_that_want_gpus_see_those_of_the_machine(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
