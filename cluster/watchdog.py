@@ -17,6 +17,7 @@ The time counts for which a process is stopped (SIGSTOP, a suspended job): it ma
 from __future__ import annotations
 
 import faulthandler
+import os
 import subprocess
 import time
 from contextlib import suppress
@@ -28,6 +29,17 @@ _WAITING = ("distributed_c10d.py", 'cluster/world.py", line')  # on a GPU the ho
 # Nothing comes from a process that does not hang
 _KEEP = 'IFS= read -r first || exit 0; { printf "%s\\n" "$first"; cat; } > "$1"; printf "%s\\n" "$2" >&2'
 _REARM_S = 1.0  # arming starts a thread, which is too much for every step of a small network
+
+_pipes: set[IO[bytes]] = set()
+
+
+def _let_go_in_child() -> None:
+    """The shell waits for the end of its pipe, which a forked process would hold open beyond its parent's death."""
+    while _pipes:
+        _pipes.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Watchdog:
@@ -50,6 +62,7 @@ class Watchdog:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.unlink(missing_ok=True)
             self._keeper = self._start_keeper(self._timeout_s)  # now, because a process that hangs starts nothing
+            _pipes.add(self._pipe)
             self._arm()
         return self
 
@@ -58,8 +71,9 @@ class Watchdog:
     ) -> None:
         if self._keeper is not None:
             faulthandler.cancel_dump_traceback_later()
+            _pipes.discard(self._pipe)
             self._pipe.close()
-            # Not left to the end of the pipe: processes that were forked meanwhile hold it open
+            # Not left to the end of the pipe: a library may have forked without Python, and that process holds it open
             self._keeper.kill()
             self._keeper.wait()
             self._keeper = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.process import birth
 from cluster.watchdog import Watchdog, hung_at, stacks_file, waits_for_others
 
 BEATS = """
@@ -42,6 +44,16 @@ with Watchdog(FILE, 2.0) as watchdog:
     watchdog.beat()
     print("began", flush=True)
     time.sleep(100)  # no beat: one that comes between the signal to go on and the end would keep it alive
+"""
+HANGS_WITH_A_FORK = """
+import os
+with Watchdog(FILE, 2.0):
+    if os.fork() == 0:
+        FILE.with_name("forked").write_text(str(os.getpid()))
+        os.closerange(0, 3)  # what is said is read until all who could say something have ended
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(100)
 """
 FAILS = """
 with Watchdog(FILE, 60.0):
@@ -167,3 +179,13 @@ def test_a_forked_process_does_not_hold_up_the_end(tmp_path: Path) -> None:
     assert child.is_alive()
     child.kill()
     child.join()
+
+
+def test_a_forked_process_does_not_hold_up_what_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "rank-0.txt"
+    found = run(HANGS_WITH_A_FORK, file)
+    forked = int((tmp_path / "forked").read_text())
+    assert birth(forked) is not None
+    os.kill(forked, signal.SIGKILL)
+    assert found.stderr == f"rank-0: no step for 2 s (or stopped for as long): ended; stacks in {file}\n"
+    assert hung_at(file) is not None
