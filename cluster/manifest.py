@@ -98,7 +98,8 @@ def read_manifest(directory: Path) -> Manifest:
 def checkpoint_names(folder: Path) -> list[str]:
     """The checkpoints in a folder, oldest first: numbers in names count as numbers. Their files are not verified.
 
-    A folder with a usual name whose manifest cannot be read is one as well: a damaged one.
+    A folder with a usual name whose manifest cannot be read is one as well: a damaged one. Raises OSError if `folder`
+    may not be read: who takes that for an empty one begins anew.
     """
     if not folder.is_dir():
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.records import BestRecord
 from spider.run import RunDirectory, images_of, split_name
+from untrusted.terminal import warn
 
 T = TypeVar("T")
 
@@ -67,13 +69,21 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
 
 
 def find_runs(folder: Path) -> Iterator[RunDirectory]:
-    """The runs in `folder` and below it, by name. Within a run there are none."""
+    """The runs in `folder` and below it, by name. Within a run there are none.
+
+    A folder below that may not be looked into is left out with a warning. Raises OSError if `folder` may not.
+    """
     directory = RunDirectory(folder)
     if directory.exists:
         yield directory
         return
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
-        yield from find_runs(child)
+    with os.scandir(folder) as entries:
+        children = sorted(folder / entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    for child in children:
+        try:
+            yield from find_runs(child)
+        except OSError as error:
+            warn(f"{child}: {error.strerror}; no run is looked for in it")
 
 
 def describe_source(config: Config) -> str:
@@ -97,19 +107,25 @@ def describe_best(best: BestRecord | None) -> str:
 
 def summarise(directory: RunDirectory, root: Path) -> RunSummary:
     """One run, named by its path below `root`."""
-    name = name_of(directory, root)
-    size_bytes = _size(directory.path)
     try:
-        config = directory.config()
+        return _summary(directory, root, directory.config())
     except (SpiderError, OSError) as error:
-        return RunSummary(name, "unreadable", size_bytes=size_bytes, problem=str(error))
+        return unreadable(directory, root, error)
+
+
+def unreadable(directory: RunDirectory, root: Path, error: Exception) -> RunSummary:
+    """A run of which `error` says what cannot be read."""
+    return RunSummary(name_of(directory, root), "unreadable", size_bytes=_size(directory.path), problem=str(error))
+
+
+def _summary(directory: RunDirectory, root: Path, config: Config) -> RunSummary:
     problems: list[str] = []
     best, written = _tried(directory.best, problems), _tried(partial(images_written, directory), problems)
     failure = _tried(directory.failure, problems)
     saved = [images_of(checkpoint) for checkpoint in directory.checkpoint_names()]
     images = max([*saved[-1:], written or 0])
     return RunSummary(
-        name=name,
+        name=name_of(directory, root),
         state=_state(directory, config, saved, written is not None, failure is not None),
         kimg=images / 1000,
         length_kimg=config.kimg,
@@ -119,7 +135,7 @@ def summarise(directory: RunDirectory, root: Path) -> RunSummary:
         selection=config.selection.kind,
         best=best,
         last_checkpoint=saved[-1] / 1000 if saved else None,
-        size_bytes=size_bytes,
+        size_bytes=_size(directory.path),
         failure=failure,
         problem="; ".join(problems) or None,
     )
@@ -165,12 +181,10 @@ def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: 
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Bytes of all files below `folder` that can be asked."""
     total = 0
     for path, _, files in os.walk(folder):
         for file in files:
-            try:
+            with suppress(OSError):  # of a checkpoint that a running run has just pruned
                 total += os.lstat(os.path.join(path, file)).st_size
-            except FileNotFoundError:  # a checkpoint that a running run has just pruned
-                continue
     return total

@@ -26,7 +26,7 @@ from spider.launch import SUBMITTED
 from spider.pipeline import pipelines_below, stage_folders
 from spider.records import is_checkpoint_name
 from spider.run import RunDirectory, images_of
-from spider.runs import RunSummary, describe_best, find_runs, name_of, summarise
+from spider.runs import RunSummary, describe_best, find_runs, name_of, summarise, unreadable
 from spider.tables import aligned, duration
 from untrusted.errors import UnreadableError
 from untrusted.terminal import one_line
@@ -217,7 +217,7 @@ def job_status(folder: Path) -> JobStatus | None:
     """Of the job whose files are in `folder`; None if there never was one."""
     try:
         return _job_status(folder)
-    except (ClusterError, UnreadableError) as error:
+    except (ClusterError, UnreadableError, OSError) as error:
         return JobStatus("?", "unreadable", None, [], None, 0.0, {}, 0.0, None, [], problem=str(error))
 
 
@@ -293,6 +293,13 @@ def _with_history(rows: list[tuple[str, str]], job: JobStatus | None) -> str:
 
 
 def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
+    try:
+        return _run_status(directory, job, root)
+    except OSError as error:
+        return RunStatus(unreadable(directory, root, error), None, None, None, None, [], False, False, job)
+
+
+def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
     summary = summarise(directory, root) if directory.exists else _not_begun(directory, root)
     try:
         row = directory.last_row()
@@ -324,7 +331,7 @@ def _not_begun(directory: RunDirectory, root: Path) -> RunSummary:
     try:
         length = make_config(read_mapping(file), (), str(file)).kimg if file.exists() else 0.0
     except (SpiderError, OSError) as error:
-        return RunSummary(name, "unreadable", problem=str(error))
+        return unreadable(directory, root, error)
     return RunSummary(name, "never started", length_kimg=length)
 
 

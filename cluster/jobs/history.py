@@ -119,14 +119,14 @@ class History:
         """All events, oldest first; none without a file. For a job, which goes on whatever became of its history."""
         try:
             return self.rows().rows
-        except UnreadableError as error:
+        except (UnreadableError, OSError) as error:
             warn(str(error))
             return []
 
     def rows(self) -> Rows[Event]:
         """All events, oldest first, and what is damaged. For a person, who is told.
 
-        Raises UnreadableError: it is no file of rows, or larger than 4 MB.
+        Raises UnreadableError: it is no file of rows, or larger than 4 MB; OSError: the storage refuses.
         """
         return read_rows(self.file, _Row, _MAX_BYTES).each(_Row.to_event)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import time
 
@@ -11,6 +13,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
 from cluster.lock import LOCK, alone_in
 from cluster.world import World
 from spider.compare import compare_runs
@@ -197,3 +201,60 @@ def test_compare_draws_metrics_or_losses(spider, runs, run, tmp_path, other):
     figure = tmp_path / "figure.png"
     assert spider("compare", run.path, runs / other, "--out", figure).code == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Without the rights of root, whom no mode keeps out. What is needed must have been imported before."""
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError:
+        pytest.skip("root may not become another user here")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "told"),
+    [
+        ("lost+found", 0o000, "lost+found: Permission denied; no run is looked for in it"),
+        ("bad", 0o444, "bad: Permission denied; no run is looked for in it"),
+        ("bad/config.yaml", 0o000, "! bad: "),
+        ("bad/checkpoints", 0o000, "! bad: "),
+        ("bad/checkpoints", 0o444, "! bad: "),
+        ("bad/slurm", 0o000, "Permission denied: 'bad/slurm"),
+        ("bad/slurm/job.json", 0o000, "Permission denied: 'bad/slurm/job.json'"),
+        ("bad/slurm/history.jsonl", 0o000, "Permission denied: 'bad/slurm/history.jsonl'"),
+        ("line/stages/one/history.jsonl", 0o000, "Permission denied: 'line/stages/one/history.jsonl'"),
+    ],
+)
+def test_what_may_not_be_read_hides_no_other_run(spider, runs, tmp_path, monkeypatch, closed, mode, told):
+    for name in ("bad", "good", "other"):
+        shutil.copytree(runs / "gaussian", tmp_path / name)
+    (tmp_path / "lost+found").mkdir()
+    for folder in ("bad/slurm", "line/stages/one"):
+        (tmp_path / folder).mkdir(parents=True)
+        Submission("7", 1, 1, ["true"], "code", {}, local=True, host="elsewhere", born="1").write(tmp_path / folder)
+        History(tmp_path / folder).add("submitted", job="7", nodes=1, ranks=1)
+    monkeypatch.chdir(tmp_path)  # the folders above it are closed to others
+    tmp_path.chmod(0o755)
+    verbs = ("ls", "status", "compare")
+    for verb in verbs:
+        assert "good" in spider(verb, ".").out
+    (tmp_path / closed).chmod(mode)
+    try:
+        with as_nobody():
+            listed = {verb: spider(verb, ".") for verb in verbs}
+    finally:
+        (tmp_path / closed).chmod(0o755)
+    for verb, found in listed.items():
+        assert found.code == 0, (verb, found.err)
+        assert "good" in found.out
+    for verb in verbs[:2]:
+        assert re.search(r"^good +finished", listed[verb].out, re.MULTILINE)
+    assert told in listed["status"].out + listed["status"].err
