@@ -403,19 +403,24 @@ def unpack_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], state:
         ClusterError: the groups hold other numbers of parameters.
     """
     entries: dict[str, dict[str, Any]] = {owner: dict(entry) for owner, entry in state.items()}
+    for name, tensor in tensors.items():
+        owner, key = name.rsplit(".", 1)
+        entries[owner][key] = tensor
     groups = [entries.pop(owner) for owner in list(entries) if owner.startswith("group.")]
     saved, present = ([len(group["params"]) for group in held] for held in (groups, optimizer.param_groups))
     if saved != present:
         raise ClusterError(f"optimizer state for groups of {saved} parameters does not fit groups of {present}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, tensor in tensors.items():
-        owner, key = name.rsplit(".", 1)
-        entries[owner][key] = laid_out_as(parameters[int(owner)], tensor)
+    moments = {
+        int(index): {
+            key: laid_out_as(parameters[int(index)], value) if isinstance(value, Tensor) else value
+            for key, value in entry.items()
+        }
+        for index, entry in entries.items()
+    }
     for group, own in zip(groups, optimizer.param_groups, strict=True):  # JSON has no tuples, which betas are.
         group |= {key: tuple(value) for key, value in group.items() if isinstance(own.get(key), tuple)}
-    optimizer.load_state_dict(
-        {"state": {int(index): entry for index, entry in entries.items()}, "param_groups": groups}
-    )
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_what_is_wrong_in_a_line_is_named(text: str, message: str) -> None:
     [
         ("- 1", "not a mapping of keys"),
         ("a: [", "not plain YAML: "),
-        ("time: !!python/object/apply:os.getcwd []", "time: a time is "),
+        ("time: !!python/object/apply:os.getcwd []", "not plain YAML: the tag "),
         ("time: 5\nextra: {nodes: 3}", "extra.nodes: not here; keys beside extra: "),
         ("time: 5\nextra: {mail-type: ''}", "extra.mail-type: string should have "),
     ],
