@@ -14,12 +14,14 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cluster.errors import PASSING, one_line
+from cluster.errors import PASSING, MachineError, one_line
 from cluster.lock import awaited_turn
 from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.index import INDEX_NAME
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Channels = Literal[1, 3]
+
+_AGAIN_S = 30.0  # between two words of rank 0; far less than the others have patience for one collective
 
 
 def open_images(
@@ -48,8 +52,7 @@ def open_images(
     Args:
         resolution: side of every image, in pixels; None: as the images have it.
         channels: 1 or 3; None: as the images have them.
-        world: with several ranks, which all call this, rank 0 packs and the others wait. They wait as long as a
-            collective may take: a folder that takes longer is better packed beforehand.
+        world: with several ranks, which all call this, rank 0 packs and the others wait, however long that takes.
         progress: show a bar while packing.
 
     Raises:
@@ -74,23 +77,48 @@ def locate_images(
 
 
 def on_main_rank(world: World | None, look: Callable[[], T]) -> T:
-    """What `look` finds on rank 0, plain data, on all ranks. What it raises is raised on all, in the same words."""
+    """What `look` finds on rank 0, plain data, on all ranks. What it raises is raised on all, in the same words.
+
+    The others wait as long as it looks: no longer than rank 0 lives, but longer than a collective may take. `look` must
+    not communicate.
+    """
     if world is None or world.size == 1:
         return look()
     answer: dict[str, Any] = {}
     failure: Exception | None = None
     if world.is_main:
-        try:
-            answer = {"found": look()}
-        except Exception as error:  # whatever it is, the others must not go on waiting
-            failure = error
-            answer = {"error": one_line(error), "exit_code": _exit_code(error)}
-    told = world.broadcast_json(answer)
+        with _saying_that_it_lasts(world):
+            try:
+                answer = {"found": look()}
+            except Exception as error:  # whatever it is, the others must not go on waiting
+                failure = error
+                answer = {"error": one_line(error), "exit_code": _exit_code(error)}
+    while "lasts" in (told := world.broadcast_json(answer)):
+        pass
     if "found" in told:
         found: T = told["found"]
         return found
     kinds = {kind.exit_code: kind for kind in (ShardsError, ShardsUsageError, ShardsMachineError)}
     raise failure or kinds[told["exit_code"]](told["error"])
+
+
+@contextmanager
+def _saying_that_it_lasts(world: World) -> Iterator[None]:
+    """Broadcast now and then, in a thread, so that the patience of the ranks that wait for this one begins anew."""
+    over = threading.Event()
+
+    def say() -> None:
+        with suppress(MachineError):  # a rank is lost, which the answer will meet too
+            while not over.wait(_AGAIN_S):
+                world.broadcast_json({"lasts": True})
+
+    thread = threading.Thread(target=say, daemon=True)  # an interrupted process does not wait for other ranks
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+    thread.join()
 
 
 def _exit_code(error: Exception) -> int:

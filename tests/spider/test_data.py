@@ -18,9 +18,11 @@ import pytest
 from PIL import Image
 
 import shards.pack
+import spider.data
 from cluster.world import World
 from shards.dataset import ShardDataset
-from spider.data import locate_images
+from shards.errors import ShardsUsageError
+from spider.data import locate_images, on_main_rank
 from tests.cluster.ranks import Ranks
 
 
@@ -68,6 +70,40 @@ def test_processes_that_need_the_same_images_all_get_them(
     assert len(ShardDataset(place)) == 12
     assert len(noted.read_text().split()) == packed
     assert [path.name for path in Path(place).parent.iterdir() if path.is_dir()] == ["photos"]
+
+
+def looks_until_others_have_heard(world: World, heard: str, fails: bool) -> str:
+    """On a rank. Rank 0 looks until another rank has been told three times that it still does."""
+    broadcast, told = World.broadcast_json, []
+
+    def counted(self: World, value: Any, src: int = 0) -> Any:
+        told.append(broadcast(self, value, src))
+        if world.rank == 1 and len(told) == 3:
+            Path(heard).touch()
+        return told[-1]
+
+    def look() -> str:
+        deadline = time.monotonic() + 20
+        while not Path(heard).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if fails:
+            raise ShardsUsageError("there are none")
+        return "found" if Path(heard).exists() else "nobody has heard"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "broadcast_json", counted)
+        patch.setattr(spider.data, "_AGAIN_S", 0.01)
+        try:
+            return f"{on_main_rank(world, look)} {world.broadcast_json(world.rank)}"
+        except ShardsUsageError as error:
+            return f"{error} {world.broadcast_json(world.rank)}"
+
+
+@pytest.mark.parametrize(("fails", "answer"), [(False, "found 0"), (True, "there are none 0")])
+def test_ranks_wait_as_long_as_rank_0_looks(ranks: Ranks, tmp_path: Path, fails: bool, answer: str) -> None:
+    """However long that takes: each word of it comes within the patience of a collective."""
+    assert ranks(2).run(looks_until_others_have_heard, str(tmp_path / "heard"), fails) == [answer] * 2
+    assert (tmp_path / "heard").exists()
 
 
 def test_who_waits_says_so_and_takes_over_from_one_that_is_killed(
