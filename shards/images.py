@@ -51,7 +51,7 @@ NOT_READ = {
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "take frames, with ffmpeg -i FILE frames/%06d.png"),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack"),
 }
-if features.check("avif"):
+if "avif" in features.modules and features.check("avif"):  # older versions of Pillow do not know the word
     FORMATS.append("AVIF")
     SUFFIXES |= {".avif", ".avifs"}
 else:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+from shards.index import INDEX_NAME
 from spider import weights
 from spider.config.choices import is_outside
 from spider.config.load import load_config, make_config, preset_names
@@ -76,6 +77,8 @@ class TrainRequest:
         """The configuration. Raises SpiderUsageError: the key, the value found and what would be valid."""
         directory, branch = self.directory, self.branch
         stored = directory.config() if directory.exists else None
+        if stored is None and (directory.path / INDEX_NAME).exists():
+            raise SpiderUsageError(f"--run {directory.path}: holds packed images; a run needs a folder of its own")
         overrides = [
             *_flags(self.data, self.source, self.seed, self.mirror, stored if directory.checkpoint_names() else None),
             *self.overrides,

@@ -7,6 +7,7 @@ halved by the same filter. The filter is orthogonal to its even shifts, so the i
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
     inverse = _scaling(2 / images.shape[3], 2 / images.shape[2]) @ inverse @ _scaling(out_width / 2, out_height / 2)
     theta = inverse[:, :2].to(images.device, images.dtype, non_blocking=True)
     grid = affine_grid(theta, [len(images), images.shape[1], out_height, out_width], align_corners=False)
-    return _halve(grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+    return _halve(_Sampled.apply(images, grid))
 
 
 def margins(inverse: Tensor, height: int, width: int) -> tuple[int, int, int, int]:
@@ -68,6 +69,44 @@ def margins(inverse: Tensor, height: int, width: int) -> tuple[int, int, int, in
     largest = outside.new_tensor([width - 1, height - 1] * 2)
     left, top, right, bottom = outside.clamp_min(0).minimum(largest).ceil().int().tolist()
     return left, top, right, bottom
+
+
+class _Sampled(torch.autograd.Function):
+    """Bilinear samples of images at the places of a grid that is given, differentiable as often as asked for.
+
+    Sampling is linear in the images: its derivative is its adjoint, and the adjoint's derivative is sampling again.
+    torch 2.11 has no second derivative of its own sampling.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.shape = images.shape
+        return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (grid,) = ctx.saved_tensors
+        return _Spread.apply(gradients[0], grid, ctx.shape), None
+
+
+class _Spread(torch.autograd.Function):
+    """The adjoint of sampling: each value goes to the pixels that its sample was made of, by the same weights."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(grid)
+        images = values.new_empty(shape)  # of which the operator reads the shape alone
+        bilinear, zeros, of_images_alone = 0, 0, [True, False]
+        spread: Tensor = torch.ops.aten.grid_sampler_2d_backward(
+            values, images, grid, bilinear, zeros, False, of_images_alone
+        )[0]
+        return spread
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Sampled.apply(gradients[0], grid), None, None
 
 
 def _double(images: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ from spider import api
         ("neighbors {digits} {digits} --out {new}", 1, r"weights inception: no .*spider weights get inception"),
         ("config explain r1_gamma", 2, r"did you mean penalties\.r1_gamma"),
         ("config explain sourc", 2, r"did you mean source"),
+        ("train dcgan --data {digits} --run {digits}", 2, r"--run {digits}: holds packed images; a run needs"),
         ("train dcgan --data {digits} --run {digits}/index.json/run", 1, r"index\.json.*: Not a directory"),
         ("generate {runs}/gaussian --out {digits}/index.json/out", 1, r"index\.json.*: Not a directory"),
         ("ls {digits}/index.json", 1, r"index\.json: not a folder"),
