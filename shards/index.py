@@ -19,7 +19,6 @@ from shards.errors import ShardsError
 
 VECTORS_NAME = "labels.npy"
 INDEX_NAME = "index.json"
-VECTORS_NAME = "labels.npy"
 FORMAT_VERSION: Literal[1] = 1
 MAX_INDEX_BYTES = 256 << 20
 
