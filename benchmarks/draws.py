@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, softplus
 
 from benchmarks.report import write_report
-from spider.augment.happening import GATES, NORMALS, UNIFORMS
+from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS
 from spider.train.batch import Address
 
 _LATENT = 512

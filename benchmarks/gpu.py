@@ -64,7 +64,7 @@ def main() -> None:
 
 def _measured(preset: str, overrides: list[str], world: World, seconds: float) -> Row:
     config = load_config(preset, overrides)
-    set_numerics(config.compute)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
     on_gpu = world.device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()

@@ -28,8 +28,8 @@ from benchmarks.report import Row, write_report
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import load_config
-from spider.images import to_float
-from spider.networks.outputs import Condition
+from spider.gan.outputs import Condition
+from spider.gan.pixels import to_float
 from spider.train.player import Ema
 from spider.train.trainer import Trainer
 

@@ -25,11 +25,11 @@ from threadpoolctl import threadpool_limits
 from benchmarks.metrics import made_up_features
 from benchmarks.report import Row, write_report
 from cluster.world import World
-from spider.embed.cache import Features
-from spider.metrics.frechet import frechet_distance
-from spider.metrics.kid import SUBSET_SIZE, SUBSETS, kid
-from spider.metrics.moments import moments_of
-from spider.metrics.prdc import NV_PR, PRDC, prdc
+from spider.judge.embed.cache import Features
+from spider.judge.metrics.frechet import frechet_distance
+from spider.judge.metrics.kid import SUBSET_SIZE, SUBSETS, kid
+from spider.judge.metrics.moments import moments_of
+from spider.judge.metrics.prdc import NV_PR, PRDC, prdc
 
 DIM = 2048
 

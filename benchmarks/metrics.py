@@ -23,14 +23,14 @@ from torchvision.models import Inception3
 
 from benchmarks.report import Row, write_report
 from cluster.world import World
-from spider.embed.cache import Features
-from spider.embed.embedding import Embedding
-from spider.embed.features import BLOCK, extract_features
-from spider.embed.inception import CLASSES, InceptionEmbedding
-from spider.embed.offline import OfflineEmbedding
-from spider.metrics.products import times_transposed
-from spider.metrics.protocols import protocol_named
-from spider.metrics.registry import METRICS, Comparison
+from spider.judge.embed.cache import Features
+from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.features import BLOCK, extract_features
+from spider.judge.embed.inception import CLASSES, InceptionEmbedding
+from spider.judge.embed.offline import OfflineEmbedding
+from spider.judge.metrics.products import times_transposed
+from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.registry import METRICS, Comparison
 
 _PIXELS = 64
 _EXTRACTION_S = 6.0  # of each embedding

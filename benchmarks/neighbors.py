@@ -36,11 +36,11 @@ from cluster.ray import RayCluster, RayWorkers, connected
 from cluster.workers import OneWorker, Piece
 from neighbors.search import NeighborSearch, Pair
 from neighbors.worker import DatasetSummary, NeighborPlan, NeighborWorker
-from spider.embed.cache import FeatureCache
-from spider.embed.features import PIECE, pieces_of
-from spider.embed.load import load_embedding
-from spider.sid.cube import FeatureSummary, summarise_part
-from spider.sid.kernels import Kernel
+from spider.judge.embed.cache import FeatureCache
+from spider.judge.embed.features import PIECE, pieces_of
+from spider.judge.embed.load import load_embedding
+from spider.judge.sid.cube import FeatureSummary, summarise_part
+from spider.judge.sid.kernels import Kernel
 
 WORKERS = 2
 CANDIDATES, DIM = 300, 2048

@@ -23,9 +23,9 @@ from torch.func import functional_call
 from benchmarks.report import Row, write_report
 from cluster.world import World
 from spider.config.load import load_config
-from spider.networks.build import build_discriminator
-from spider.networks.outputs import Condition
-from spider.objectives.penalties import squared_gradient
+from spider.gan.networks.build import build_discriminator
+from spider.gan.objectives.penalties import squared_gradient
+from spider.gan.outputs import Condition
 
 Closed = Callable[[list[Tensor], Tensor], tuple[Tensor, ...]]
 

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 
 from benchmarks.report import write_report
+from spider.judge.sid.cube import Cube, summarise
+from spider.judge.sid.kernels import Kernel
+from spider.judge.sid.oracle import closed_form
+from spider.judge.sid.robust import IMAGES, SUBSETS, sid_curves
 from spider.precision import exact_float32
-from spider.sid.cube import Cube, summarise
-from spider.sid.kernels import Kernel
-from spider.sid.oracle import closed_form
-from spider.sid.robust import IMAGES, SUBSETS, sid_curves
 
 ORDERS = {"one order": (-1.0,), "four orders": (-1.0, 1.0, -3.0, -5.0)}
 IMAGES_PER_SET = 5000

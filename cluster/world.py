@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import socket
 import threading
 import time
@@ -133,6 +134,12 @@ class World:
     def is_main(self) -> bool:
         """Whether this is the rank that writes files and prints."""
         return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or the processor's."""
+        gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if gpu else f"cpu ({platform.machine()})"
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -25,18 +25,18 @@ from neighbors.search import NeighborSearch, Pair
 from neighbors.worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 from spider import weights
 from spider.data import open_images
-from spider.embed.embedding import Embedding
-from spider.embed.images import DrawnImages, NumberedImages
-from spider.embed.load import load_embedding
 from spider.errors import SpiderUsageError
 from spider.files import cache_directory
-from spider.metrics.frechet import too_few_images
-from spider.metrics.registry import METRICS
-from spider.sid.curve import POINTS, Mode, SidCurve, difference_stderr
-from spider.sid.estimate import MODES
-from spider.sid.kernels import Kernel, parse_kernel
-from spider.sid.paper import IMAGES as PAPER_IMAGES
-from spider.sid.selection import Candidate, Place, select
+from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.images import DrawnImages, NumberedImages
+from spider.judge.embed.load import load_embedding
+from spider.judge.metrics.frechet import too_few_images
+from spider.judge.metrics.registry import METRICS
+from spider.judge.sid.curve import POINTS, Mode, SidCurve, difference_stderr
+from spider.judge.sid.estimate import MODES
+from spider.judge.sid.kernels import Kernel, parse_kernel
+from spider.judge.sid.paper import IMAGES as PAPER_IMAGES
+from spider.judge.sid.selection import Candidate, Place, select
 
 Images = NumberedImages | str | Path
 
@@ -49,7 +49,7 @@ class NeighborOptions:
         embedding: `inception`, or `offline`, which needs no weights.
         protocol: the resize rule of `inception`.
         weights: a weights file for `inception`.
-        orders: kernel orders, as `spider.sid.kernels.parse_kernel` takes them; the first one ranks.
+        orders: kernel orders, as `spider.judge.sid.kernels.parse_kernel` takes them; the first one ranks.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
         images: at most this many of each dataset, drawn by `seed`; None: all.
         shortlist: so many sources of a target get the full measure, the nearest to 0 by screening, by each order.

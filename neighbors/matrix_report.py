@@ -26,9 +26,9 @@ import numpy as np
 
 from neighbors.report import FILES, NeighborReport, NeighborRow
 from spider.files import write_text
-from spider.sid.curve import difference_stderr
-from spider.sid.figures import draw_heatmap, short
-from spider.sid.selection import SURE
+from spider.judge.sid.curve import difference_stderr
+from spider.judge.sid.figures import draw_heatmap, short
+from spider.judge.sid.selection import SURE
 from spider.tables import aligned
 
 FORMAT = 1

@@ -26,9 +26,9 @@ import numpy as np
 
 from neighbors.rank_correlation import rank_correlation
 from spider.files import finite, write_text
-from spider.sid.curve import SidCurve
-from spider.sid.figures import draw_curves, draw_heatmap, short
-from spider.sid.selection import Place
+from spider.judge.sid.curve import SidCurve
+from spider.judge.sid.figures import draw_curves, draw_heatmap, short
+from spider.judge.sid.selection import Place
 from spider.tables import aligned
 
 FORMAT = 1

@@ -27,18 +27,18 @@ from torch import Tensor
 from cluster.jobs.saves import note_progress
 from cluster.workers import Done, Piece, Workers
 from neighbors.worker import DatasetSummary, Measured, NeighborPlan
-from spider.embed.cache import FeatureCache
-from spider.embed.features import PIECE, Span, pieces_of
-from spider.embed.images import close_files, has_colour
 from spider.errors import SpiderError
+from spider.judge.embed.cache import FeatureCache
+from spider.judge.embed.features import PIECE, Span, pieces_of
+from spider.judge.embed.images import close_files, has_colour
+from spider.judge.sid.cube import PAPER_RADII, Cube, FeatureSummary
+from spider.judge.sid.curve import Mode, SidCurve
+from spider.judge.sid.oracle import closed_form
+from spider.judge.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
+from spider.judge.sid.sums import Slope
+from spider.judge.sid.threads import own_threads
 from spider.precision import exact_float32
 from spider.progress import Bar
-from spider.sid.cube import PAPER_RADII, Cube, FeatureSummary
-from spider.sid.curve import Mode, SidCurve
-from spider.sid.oracle import closed_form
-from spider.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
-from spider.sid.sums import Slope
-from spider.sid.threads import own_threads
 
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception

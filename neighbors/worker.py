@@ -27,23 +27,32 @@ from torch import Tensor
 
 from cluster.world import World
 from shards.dataset import ShardDataset
-from spider.embed.cache import Arrays, FeatureCache, FeatureKey, Features
-from spider.embed.embedding import Embedding
-from spider.embed.features import Span, extract_features, pieces_of
-from spider.embed.images import DrawnImages, NumberedImages, close_files
-from spider.embed.load import load_embedding
 from spider.errors import SpiderError
-from spider.metrics.frechet import NormalLaw, law_distance
-from spider.metrics.kid import kid
-from spider.metrics.moments import Moments, moments_of
+from spider.judge.embed.cache import Arrays, FeatureCache, FeatureKey, Features
+from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.features import Span, extract_features, pieces_of
+from spider.judge.embed.images import DrawnImages, NumberedImages, close_files
+from spider.judge.embed.load import load_embedding
+from spider.judge.metrics.frechet import NormalLaw, law_distance
+from spider.judge.metrics.kid import kid
+from spider.judge.metrics.moments import Moments, moments_of
+from spider.judge.sid.cube import Cube, FeatureSummary, rows_of_subsets, summarise_part
+from spider.judge.sid.curve import SidCurve
+from spider.judge.sid.kernels import Kernel
+from spider.judge.sid.paper import paper_curves
+from spider.judge.sid.robust import (
+    IMAGES,
+    REPLICATES,
+    SUBSETS,
+    Measuring,
+    RedrawnCube,
+    Rows,
+    redraw_cube,
+    stretch_of_target,
+)
+from spider.judge.sid.sums import Slope
+from spider.judge.sid.threads import own_threads
 from spider.precision import exact_float32
-from spider.sid.cube import Cube, FeatureSummary, rows_of_subsets, summarise_part
-from spider.sid.curve import SidCurve
-from spider.sid.kernels import Kernel
-from spider.sid.paper import paper_curves
-from spider.sid.robust import IMAGES, REPLICATES, SUBSETS, Measuring, RedrawnCube, Rows, redraw_cube, stretch_of_target
-from spider.sid.sums import Slope
-from spider.sid.threads import own_threads
 
 # A tenth of the usual number: here it stands beside CSID for comparison, and would take most of the time.
 KID_SUBSETS = 10

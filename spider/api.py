@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     from shards.labels import Labels
     from shards.verify import Report
     from spider import weights
-    from spider.compare import Comparison
     from spider.config.explain import Key
     from spider.config.schema import Config
     from spider.cost.dry_run import DryRun
     from spider.demo.story import DemoResult
-    from spider.evaluation import Evaluation
-    from spider.generate import Generated
-    from spider.interpolate import Blend, Interpolation, Space
-    from spider.launch import Launch
-    from spider.pipeline import Stage, Submitted
-    from spider.runs import RunSummary
-    from spider.sid.kernels import Kernel
-    from spider.status import Status
+    from spider.jobs.launch import Launch
+    from spider.jobs.pipeline import Stage, Submitted
+    from spider.jobs.status import Status
+    from spider.judge.compare import Comparison
+    from spider.judge.evaluation import Evaluation
+    from spider.judge.sid.kernels import Kernel
+    from spider.pictures.generate import Generated
+    from spider.pictures.interpolate import Blend, Interpolation, Space
+    from spider.runs.listing import RunSummary
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
 
@@ -228,12 +228,12 @@ def train(
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
         SpiderError, ShardsError, ClusterError: what failed.
     """
-    from spider.experiment import TrainRequest
+    from spider.runs.request import TrainRequest
 
     request = TrainRequest(config, run, data, source, kimg, seed, mirror, overrides, from_run)
     composed, directory = request.checked(), request.directory
     with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
-        from spider.inputs import find_inputs
+        from spider.runs.inputs import find_inputs
         from spider.train.loop import train
         from spider.train.start import prepare
 
@@ -255,13 +255,13 @@ def dry_run(
     **arguments: Any,
 ) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
-    from spider.experiment import TrainRequest
+    from spider.runs.request import TrainRequest
 
     request = TrainRequest(config, run, **arguments)
     composed = request.checked()
     with _joined(world, composed.compute.device) as ranks:
         from spider.cost.dry_run import dry_run
-        from spider.inputs import find_inputs
+        from spider.runs.inputs import find_inputs
         from spider.train.start import prepare
 
         found, _ = find_inputs(composed, request.inputs, ranks, progress)
@@ -277,17 +277,17 @@ def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: 
 @plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
     """A training as a job, checked, and ready for its `submit()`: the arguments are those of `train`."""
-    from spider.experiment import TrainRequest
-    from spider.launch import prepare_launch
+    from spider.jobs.launch import prepare_launch
+    from spider.runs.request import TrainRequest
 
     return prepare_launch(TrainRequest(config, run, **arguments), slurm)
 
 
 @plain_arguments(*_OPTIONAL_OF_TRAIN)
 def require_trainable(config: str | Path, run: str | Path, ranks: int, **arguments: Any) -> None:
-    """Refuse what a training of so many ranks cannot be: see `spider.launch.require_trainable`."""
-    from spider.experiment import TrainRequest
-    from spider.launch import require_trainable
+    """Refuse what a training of so many ranks cannot be: see `spider.jobs.launch.require_trainable`."""
+    from spider.jobs.launch import require_trainable
+    from spider.runs.request import TrainRequest
 
     require_trainable(TrainRequest(config, run, **arguments), ranks)
 
@@ -309,31 +309,31 @@ def checkpoint_bytes(config: Config) -> int | None:
 @plain_arguments("name")
 def is_pipeline(name: str | None) -> bool:
     """Whether a name is that of a file of stages."""
-    from spider.pipeline import is_pipeline
+    from spider.jobs.pipeline import is_pipeline
 
     return is_pipeline(name)
 
 
 @plain_arguments()
 def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
-    """The stages of a file, checked: see `spider.pipeline`."""
-    from spider.jobs import read_place
-    from spider.pipeline import read_pipeline
+    """The stages of a file, checked: see `spider.jobs.pipeline`."""
+    from spider.jobs.pipeline import read_pipeline
+    from spider.jobs.submit import read_place
 
     return read_pipeline(file, run, read_place(slurm))
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     """Put what has not finished into the queue, in its order."""
-    from spider.pipeline import submit_pipeline
+    from spider.jobs.pipeline import submit_pipeline
 
     return submit_pipeline(stages)
 
 
 @plain_arguments()
 def status(path: str | Path) -> Status:
-    """How a run is, and its job; or a pipeline; or every run in a folder and below it: see `spider.status`."""
-    from spider.status import status
+    """How a run is, and its job; or a pipeline; or every run in a folder and below it: see `spider.jobs.status`."""
+    from spider.jobs.status import status
 
     return status(path)
 
@@ -341,7 +341,7 @@ def status(path: str | Path) -> Status:
 @plain_arguments()
 def logs(run: str | Path, rank: int = 0) -> Path:
     """The file with what a rank of a run's last job prints. Raises SpiderError if there is none."""
-    from spider.pipeline import log_file
+    from spider.jobs.pipeline import log_file
 
     return log_file(Path(run), rank)
 
@@ -349,7 +349,7 @@ def logs(run: str | Path, rank: int = 0) -> Path:
 @plain_arguments()
 def cancel(run: str | Path) -> list[str]:
     """Ask the job of a run, or all of a pipeline, to save and end. Their numbers. Raises SpiderError without any."""
-    from spider.pipeline import cancel_jobs
+    from spider.jobs.pipeline import cancel_jobs
 
     return cancel_jobs(Path(run))
 
@@ -387,14 +387,14 @@ def evaluate(
     progress: bool = False,
     world: World | None = None,
 ) -> Evaluation:
-    """Measure a run or a set of images: see `spider.evaluation.evaluate`."""
+    """Measure a run or a set of images: see `spider.judge.evaluation.evaluate`."""
     from spider.data import require_images
 
     _require_subject(str(subject))
     if reference is not None:
         require_images(reference)
     with _joined(world) as ranks:
-        from spider.evaluation import evaluate
+        from spider.judge.evaluation import evaluate
 
         return evaluate(
             subject,
@@ -425,20 +425,20 @@ def generate(
     grid: str | Path | None = None,
     source: str | Path | None = None,
 ) -> Generated:
-    """Write images of a run's averaged generator: see `spider.generate.generate`.
+    """Write images of a run's averaged generator: see `spider.pictures.generate.generate`.
 
     Args:
         seeds: numbers of the images, each written once; None: 0-99, or 0 with `source_images`.
         classes: names or numbers of the classes to make of each, in place of the one that it has.
         source: where the images or the run that feed it lie now, if they have moved. The run notes it.
     """
-    from spider.run import resolve
+    from spider.runs.directory import resolve
 
     numbers = image_numbers("seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
     resolve(str(run))
 
-    from spider.generate import generate
-    from spider.sources.build import open_generator
+    from spider.pictures.generate import generate
+    from spider.runs.generator import open_generator
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
     return generate(generator, numbers, out=out, classes=[*map(str, classes)], source_images=source_images, grid=grid)
@@ -458,14 +458,14 @@ def interpolate(
     blend: Blend | None = None,
     source: str | Path | None = None,
 ) -> Interpolation:
-    """A grid or a loop between images of a run: see `spider.interpolate.interpolate`; `source` as of `generate`."""
-    from spider.run import resolve
+    """A grid or a loop between images of a run: see `spider.pictures.interpolate`; `source` as of `generate`."""
+    from spider.runs.directory import resolve
 
     numbers = image_numbers("seeds", seeds)
     resolve(str(run))
 
-    from spider.interpolate import interpolate
-    from spider.sources.build import open_generator
+    from spider.pictures.interpolate import interpolate
+    from spider.runs.generator import open_generator
 
     generator = open_generator(str(run), _device(), source_place=_text(source))
     return interpolate(
@@ -483,15 +483,15 @@ def interpolate(
 @plain_arguments()
 def ls(folder: str | Path) -> list[RunSummary]:
     """Every run in a folder and below it."""
-    from spider.runs import list_runs
+    from spider.runs.listing import list_runs
 
     return list_runs(folder)
 
 
 @plain_arguments()
 def compare(runs: Sequence[str | Path]) -> Comparison:
-    """Runs side by side: see `spider.compare.compare_runs`; `spider.compare_figure` draws it."""
-    from spider.compare import compare_runs
+    """Runs side by side: see `spider.judge.compare.compare_runs`; `spider.judge.compare_figure` draws it."""
+    from spider.judge.compare import compare_runs
 
     return compare_runs(runs)
 
@@ -535,7 +535,7 @@ _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
 def _require_subject(name: str) -> None:
     """Refuse what is neither a run's checkpoint nor images, before torch is loaded."""
     from spider.data import require_images
-    from spider.run import is_run, resolve
+    from spider.runs.directory import is_run, resolve
 
     if is_run(name) or ("@" in name and not Path(name).exists()):
         resolve(name)

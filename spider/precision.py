@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-from spider.config.schema import ComputeConfig
-
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
@@ -23,14 +21,12 @@ def exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def set_numerics(config: ComputeConfig) -> None:
+def set_numerics(*, deterministic: bool, tf32: bool) -> None:
     """Set torch's global switches for a training."""
-    if config.deterministic:
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-    if (
-        torch.are_deterministic_algorithms_enabled() != config.deterministic
-    ):  # whoever asks for either loads the compiler
-        torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic  # shapes never change within a run
-    torch.backends.cudnn.allow_tf32 = config.tf32  # torch's own default is True here
-    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # whoever asks for either loads the compiler
+        torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
+    torch.backends.cudnn.allow_tf32 = tf32  # torch's own default is True here
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -42,15 +42,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from shards.missing import no_such
-from spider.config.choices import is_outside
 from spider.config.explain import place_keys
 from spider.config.load import flatten, read_mapping
-from spider.config.section import Place, Section
 from spider.data import absolute
 from spider.errors import SpiderUsageError, shown
-from spider.inputs import at_key
-from spider.run import split_name
-from spider.sources.config import PRIORS
+from spider.gan.sources.config import PRIORS
+from spider.runs.directory import split_name
+from spider.runs.inputs import at_key
+from spider.settings.choices import is_outside
+from spider.settings.section import Place, Section
 
 SOURCE = "source"  # the axis that names what `--source` takes
 

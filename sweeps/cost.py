@@ -11,8 +11,8 @@ import torch
 
 from cluster.world import World
 from spider.cost.dry_run import DryRun, dry_run
-from spider.inputs import find_inputs
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
+from spider.runs.inputs import find_inputs
 from spider.tables import aligned
 from spider.train.start import prepare
 from sweeps.config import ResourcesConfig, trials_on

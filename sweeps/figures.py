@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from spider.files import save_figure
-from spider.sid.selection import SURE
+from spider.judge.sid.selection import SURE
 from sweeps.space import Axis
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from spider.errors import SpiderError
 from spider.files import write_text
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
 from sweeps.measure import Evaluated, Measure, evaluations
 from sweeps.space import Known, Point, Search
 from untrusted.errors import UnreadableError

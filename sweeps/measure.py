@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spider.errors import SpiderError
-from spider.metrics.results import read_results
-from spider.run import RunDirectory
+from spider.judge.metrics.results import read_results
+from spider.runs.directory import RunDirectory
 
 Better = Literal["lower", "higher"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spider.errors import SpiderError, SpiderUsageError
-from spider.sid.kernels import parse_kernel
+from spider.judge.sid.kernels import parse_kernel
 from sweeps.config import NeighborsConfig
 from sweeps.space import Axis, source_axis, source_names
 from untrusted.errors import UnreadableError
@@ -38,7 +38,7 @@ class Ranking:
     """All sources by one order.
 
     Attributes:
-        order: as `spider.sid.kernels` writes it.
+        order: as `spider.judge.sid.kernels` writes it.
         embedding: what the distances are under.
         sources: by rank.
     """

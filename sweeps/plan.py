@@ -73,7 +73,7 @@ class SweepPlan:
     @property
     def label(self) -> str:
         """What tables call the metric, as long as nothing was measured."""
-        from spider.metrics.registry import METRICS
+        from spider.judge.metrics.registry import METRICS
 
         metric, embedding = METRICS[self.sweep.metric], self.example.evaluate.embedding
         return metric.label if embedding == "inception" else f"{metric.elsewhere or metric.label}[{embedding}]"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spider import draws
-from spider.sources.config import PRIORS
+from spider.gan.sources.config import PRIORS
 from sweeps.config import SOURCE, AxisConfig, SweepConfig
 from sweeps.measure import Better
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
-from spider.run import RunDirectory, resolve
+from spider.runs.directory import RunDirectory, resolve
 
 
 def everything(path: Path | str) -> tuple[Any, ...]:

@@ -23,10 +23,10 @@ from untrusted.files import open_regular
 from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
 if TYPE_CHECKING:
-    from spider.jobs import Place
-    from spider.launch import Forecast, Launch
-    from spider.pipeline import Stage
-    from spider.status import Status
+    from spider.jobs.launch import Forecast, Launch
+    from spider.jobs.pipeline import Stage
+    from spider.jobs.status import Status
+    from spider.jobs.submit import Place
 
 commands = typer.Typer()
 
@@ -225,7 +225,7 @@ def _require_valid(stage: Stage) -> None:
 
 def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
     """What a training's keys, and the ranks that it will have, are refused for; its inputs are made by other stages."""
-    from spider.run import split_name
+    from spider.runs.directory import split_name
 
     config, overrides = split_words(parsed["words"] or [])
     if str(parsed["kimg"] or "").startswith("+"):
@@ -252,13 +252,13 @@ def _warn_of_cores(place: Place) -> None:
 
 
 def _described(found: Status) -> str:
-    from spider.status import describe
+    from spider.jobs.status import describe
 
     return describe(found)
 
 
 def _log(run: Path, rank: int, *, wait: bool) -> Path:
-    from spider.pipeline import NotBegunError
+    from spider.jobs.pipeline import NotBegunError
 
     told = False
     while True:
@@ -275,7 +275,7 @@ def _log(run: Path, rank: int, *, wait: bool) -> Path:
 
 def _is_over(folder: Path) -> bool:
     """Whether the job whose files these are neither waits nor runs."""
-    from spider.status import job_status
+    from spider.jobs.status import job_status
 
     job = job_status(folder)
     return job is None or job.is_over

@@ -13,7 +13,7 @@ from spider.tables import aligned
 from untrusted.terminal import one_line
 
 if TYPE_CHECKING:
-    from spider.runs import RunSummary
+    from spider.runs.listing import RunSummary
 
 commands = typer.Typer()
 
@@ -64,7 +64,7 @@ def compare(
     """
     found = api.compare(runs)
     if out is not None:
-        from spider.compare_figure import draw_comparison
+        from spider.judge.compare_figure import draw_comparison
 
         draw_comparison(found, out)
     if as_json:
@@ -78,7 +78,7 @@ def _usual_folder() -> Path:
 
 
 def _row(summary: RunSummary) -> list[str]:
-    from spider.runs import describe_best
+    from spider.runs.listing import describe_best
 
     return [
         summary.name,

@@ -24,8 +24,8 @@ def submit_this(
     more_code: tuple[str, ...] = (),
 ) -> None:
     """Put the command of `context` into the queue, or start it here; with `dry_run`, print the script instead."""
-    from spider.driver_job import DriverJob
-    from spider.jobs import read_place
+    from spider.jobs.driver import DriverJob
+    from spider.jobs.submit import read_place
 
     source = context.get_parameter_source("ray")
     ray = context.params["ray"] if source is not None and source.name == "COMMANDLINE" else None

@@ -76,7 +76,7 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
-        from spider.config.choices import outside_packages
+        from spider.settings.choices import outside_packages
         from sweeps.plan import SweepPlan
 
         plan = SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come

@@ -16,7 +16,7 @@ from spider.tables import aligned
 
 if TYPE_CHECKING:
     from spider.config.explain import Key
-    from spider.runs import RunSummary
+    from spider.runs.listing import RunSummary
 
 Kimg = Annotated[
     str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
@@ -125,7 +125,7 @@ def train(
         progress=is_main_process(),
     )
     if is_main_process():
-        from spider.runs import describe_best
+        from spider.runs.listing import describe_best
 
         [summary] = api.ls(run)
         if as_json:

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from spider.config.choices import Choices
-from spider.config.marks import is_runtime, mark_of
-from spider.config.schedule import Moving
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
+from spider.settings.choices import Choices
+from spider.settings.marks import is_runtime, mark_of
+from spider.settings.schedule import Moving
 
 ANY = "N"  # in the name of a key: any member of a list
 _MEMBER = re.compile(r"\.\d+\.")

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from spider.config.explain import choice_names, kinds_with, similar_keys
-from spider.config.marks import runtime_keys
 from spider.config.schema import Config
-from spider.config.section import SECTION_ERROR
 from spider.errors import SpiderUsageError, shown
+from spider.settings.marks import runtime_keys
+from spider.settings.section import SECTION_ERROR
 from untrusted import yaml_data
 from untrusted.errors import UnreadableError
 

@@ -12,12 +12,24 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
-from spider.augment.config import AugmentationConfig
-from spider.conditions.config import ConditionConfig, NoConditionConfig
-from spider.config.choices import sections_of
-from spider.config.marks import Names
-from spider.config.schedule import Bounds, Schedule
-from spider.config.section import (
+from spider.errors import SpiderUsageError
+from spider.gan.augment.config import AugmentationConfig
+from spider.gan.conditions.config import ConditionConfig, NoConditionConfig
+from spider.gan.init.config import InitConfig, RandomInitConfig
+from spider.gan.networks.config import (
+    DcganDiscriminatorConfig,
+    DcganGeneratorConfig,
+    DiscriminatorNetworkConfig,
+    GeneratorNetworkConfig,
+)
+from spider.gan.objectives.config import AnyObjectiveConfig, ObjectiveConfig, PenaltiesConfig
+from spider.gan.overfit.config import OverfitConfig
+from spider.gan.selection.config import SelectionConfig
+from spider.gan.sources.config import GaussianConfig, SourceConfig
+from spider.settings.choices import sections_of
+from spider.settings.marks import Names
+from spider.settings.schedule import Bounds, Schedule
+from spider.settings.section import (
     MAX_BATCH,
     MAX_FACTOR,
     MAX_KIMG,
@@ -29,18 +41,6 @@ from spider.config.section import (
     Section,
     runtime,
 )
-from spider.errors import SpiderUsageError
-from spider.init.config import InitConfig, RandomInitConfig
-from spider.networks.config import (
-    DcganDiscriminatorConfig,
-    DcganGeneratorConfig,
-    DiscriminatorNetworkConfig,
-    GeneratorNetworkConfig,
-)
-from spider.objectives.config import AnyObjectiveConfig, ObjectiveConfig, PenaltiesConfig
-from spider.overfit.config import OverfitConfig
-from spider.selection.config import SelectionConfig
-from spider.sources.config import GaussianConfig, SourceConfig
 
 
 class DataConfig(Section):

@@ -16,7 +16,6 @@ from spider.config.schema import Config, EngineConfig
 from spider.cost.evaluation import EvaluationCost, evaluation_cost
 from spider.errors import SpiderError
 from spider.precision import set_numerics
-from spider.train.environment import device_name
 from spider.train.trainer import Trainer
 from untrusted.terminal import tell
 
@@ -78,7 +77,7 @@ class DryRun:
 
 def dry_run(config: Config, world: World) -> DryRun:
     """Measure `config` on `world`; all ranks. One second at least, and every lazy phase twice, within a minute."""
-    set_numerics(config.compute)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
     with closing(Trainer(config, world)) as trainer:
         return _measure(config, world, trainer)
 
@@ -108,7 +107,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
     images = done * config.batch
     cuda = world.device.type == "cuda"
     return DryRun(
-        device=device_name(world.device),
+        device=world.device_name,
         world_size=world.size,
         batch=config.batch,
         kimg=config.kimg,

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from shards.dataset import ShardDataset
-from spider.embed.cache import Features
-from spider.embed.features import BLOCK, extract_features, extract_features_and_logits
-from spider.embed.images import DrawnImages
-from spider.metrics.by_class import ClassPairs
-from spider.metrics.protocols import protocol_for
-from spider.metrics.registry import Comparison, metrics_named
-from spider.run import RunDirectory
+from spider.judge.embed.cache import Features
+from spider.judge.embed.features import BLOCK, extract_features, extract_features_and_logits
+from spider.judge.embed.images import DrawnImages
+from spider.judge.metrics.by_class import ClassPairs
+from spider.judge.metrics.protocols import protocol_for
+from spider.judge.metrics.registry import Comparison, metrics_named
+from spider.runs.directory import RunDirectory
 from spider.train.clock import crosses
 from spider.train.evaluator import Evaluator
 from spider.train.trainer import Trainer

@@ -18,19 +18,18 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from spider.checkout import git_state
 from spider.config.schema import Config
 from spider.demo import page
 from spider.demo.steps import Timing
 from spider.demo.verdict import Arm, Curve, Verdict
 from spider.files import save_figure, write_text
-from spider.grids import sample_grid, write_png
-from spider.metrics.nearest_figures import HISTOGRAM, PANEL
-from spider.metrics.registry import METRICS
-from spider.metrics.results import MetricResult, read_results, summarise
-from spider.run import RunDirectory
-from spider.sources.build import open_generator
-from spider.train.environment import versions
+from spider.judge.metrics.nearest_figures import HISTOGRAM, PANEL
+from spider.judge.metrics.registry import METRICS
+from spider.judge.metrics.results import MetricResult, read_results, summarise
+from spider.pictures.grids import sample_grid, write_png
+from spider.runs.directory import RunDirectory
+from spider.runs.generator import open_generator
+from spider.runs.provenance import git_state, versions
 from untrusted.json_data import read_json
 
 REPORT = "report.html"

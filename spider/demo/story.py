@@ -2,7 +2,7 @@
 
     OUT/data/digits, letters, patches   packed images (see shards.pack)
         neighbors/                      which of them are near the digits (see neighbors.report)
-        runs/gaussian-seed0, ...        a training run for each source and training seed (see spider.run), in each
+        runs/gaussian-seed0, ...        a training run for each source and training seed (see spider.runs.directory):
                                         evaluations/final.json and nearest-panel.png: what became of it
         floor.json                      how far the digits are from themselves
         timings.json                    what each step took
@@ -34,11 +34,11 @@ from spider.demo.report import Findings, Run, write_report
 from spider.demo.steps import Steps
 from spider.demo.verdict import Arm, Measure, Verdict, judge
 from spider.errors import SpiderUsageError
-from spider.evaluation import evaluate
-from spider.experiment import TrainRequest
-from spider.metrics.registry import METRICS
-from spider.metrics.results import read_results
-from spider.run import RunDirectory
+from spider.judge.evaluation import evaluate
+from spider.judge.metrics.registry import METRICS
+from spider.judge.metrics.results import read_results
+from spider.runs.directory import RunDirectory
+from spider.runs.request import TrainRequest
 from spider.train.loop import train
 from spider.train.start import prepare
 from untrusted.json_data import read_json

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from spider.config.schedule import value_at
 from spider.config.schema import OptimizerConfig
+from spider.settings.schedule import value_at
 
 
 class Adam(torch.optim.Adam):

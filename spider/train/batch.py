@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spider import draws
-from spider.networks.outputs import Condition
+from spider.gan.outputs import Condition
 
 
 @dataclass(frozen=True)

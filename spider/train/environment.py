@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import torch
 
-from spider.checkout import git_state
 from spider.errors import SpiderError
 from spider.files import write_text
-from spider.run import RunDirectory, RunRef
+from spider.runs.directory import RunDirectory, RunRef
+from spider.runs.provenance import git_state, versions
 from spider.train.trainer import Trainer
-from spider.version import VERSION
 from untrusted.terminal import warn
-
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "webdataset")
 
 
 def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef | None) -> None:
@@ -40,7 +35,7 @@ def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef
             "branched_from": str(branch) if branch else None,
             "world_size": trainer.world.size,
             "engine": trainer.generator.engine.name,
-            "device": device_name(trainer.world.device),
+            "device": trainer.world.device_name,
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": torch.get_num_threads(),
             "versions": versions(),
@@ -76,17 +71,3 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = ({**start, **start.get("versions", {})} for start in (before, now))
     keys = ("world_size", "engine", "device", "threads", "torch", "numpy", "spider")
     return [f"{key} ({old[key]}, now {new[key]})" for key in keys if key in old and old[key] != new[key]]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what numbers depend on."""
-    return {
-        "spider": VERSION,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"

@@ -13,20 +13,20 @@ from typing import Any
 
 from shards.dataset import ShardDataset
 from spider.data import open_images
-from spider.embed.cache import FeatureCache
 from spider.errors import SpiderError, SpiderUsageError
-from spider.evaluation import open_embedding, size_notes
 from spider.files import cache_directory
 from spider.heartbeat import Heartbeat
-from spider.metrics.by_class import require_classes
-from spider.metrics.evaluate import evaluate_images
-from spider.metrics.protocols import protocol_named
-from spider.metrics.registry import METRICS, metrics_named
-from spider.metrics.results import write_result
-from spider.records import BestRecord
-from spider.run import RunDirectory, checkpoint_name
+from spider.judge.embed.cache import FeatureCache
+from spider.judge.evaluation import open_embedding, size_notes
+from spider.judge.metrics.by_class import require_classes
+from spider.judge.metrics.evaluate import evaluate_images
+from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.registry import METRICS, metrics_named
+from spider.judge.metrics.results import write_result
+from spider.runs.directory import RunDirectory, checkpoint_name
+from spider.runs.provenance import versions
+from spider.runs.records import BestRecord
 from spider.train.clock import crosses
-from spider.train.environment import versions
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
 from untrusted.typed import checked

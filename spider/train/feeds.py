@@ -20,11 +20,11 @@ from shards.dataset import ShardDataset
 from shards.order import Slots
 from shards.stream import Batch, BatchStream
 from spider import draws
-from spider.conditions.conditions import Conditions
 from spider.config.schema import Config
-from spider.images import to_float
-from spider.networks.outputs import Condition
-from spider.sources.source import Source
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.outputs import Condition
+from spider.gan.pixels import to_float
+from spider.gan.sources.source import Source
 from spider.train.batch import Address, PhaseBatch
 from spider.train.compute import Compute
 from spider.train.phases import Phase

@@ -7,7 +7,7 @@ from typing import Any
 from cluster.world import World
 from spider.config.schema import GuardConfig
 from spider.errors import SpiderError
-from spider.method import Method
+from spider.gan.method import Method
 
 
 class Guard(Method):

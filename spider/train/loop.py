@@ -27,9 +27,9 @@ from cluster.world import World
 from spider.config.load import with_values
 from spider.config.schema import Config
 from spider.files import write_text
-from spider.inputs import Inputs, note_places, write_inputs
 from spider.precision import set_numerics
-from spider.run import RunDirectory, RunRef
+from spider.runs.directory import RunDirectory, RunRef
+from spider.runs.inputs import Inputs, note_places, write_inputs
 from spider.train.clock import crosses
 from spider.train.environment import record_environment
 from spider.train.evaluator import Evaluator
@@ -53,7 +53,7 @@ def train(
         config: resolved (see `spider.train.start.prepare`).
         directory: the run's.
         world: all ranks call this with the same arguments.
-        inputs: what `config` names the packed copies of (see `spider.inputs`); the run notes both.
+        inputs: what `config` names the packed copies of (see `spider.runs.inputs`); the run notes both.
         branch: a checkpoint of another run to begin with, clock and all.
         progress: show a bar, or lines where stderr is no terminal.
 
@@ -64,7 +64,7 @@ def train(
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
     named = with_values(config, {key: each.path for key, each in inputs.items()})
-    set_numerics(config.compute)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
     with closing(Trainer(config, world)) as trainer:
         evaluator = Evaluator(trainer, directory)
         with alone_in(directory.path, world), CheckpointStore(directory.checkpoints, world) as store:

@@ -13,13 +13,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from spider.augment.augmentation import Augmentation
-from spider.config.schedule import largest, value_at
-from spider.networks.outputs import Condition, DOut, GOut
-from spider.objectives.config import PenaltiesConfig
-from spider.objectives.objective import Objective
-from spider.objectives.penalties import Judged, slope_excess, squared_gradient
-from spider.sources.source import Frontend
+from spider.gan.augment.augmentation import Augmentation
+from spider.gan.objectives.config import PenaltiesConfig
+from spider.gan.objectives.objective import Objective
+from spider.gan.objectives.penalties import Judged, slope_excess, squared_gradient
+from spider.gan.outputs import Condition, DOut, GOut
+from spider.gan.sources.source import Frontend
+from spider.settings.schedule import largest, value_at
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome
 from spider.train.player import Player

@@ -10,17 +10,17 @@ from torch import nn
 
 from cluster.engines.engine import build_engine
 from cluster.world import World
-from spider.augment.augmentation import Augmentation
-from spider.augment.build import build_augmentations
 from spider.config.schema import Config, OptimizerConfig
-from spider.init.freeze import freeze_first_layers
-from spider.method import Method
-from spider.networks.build import build_discriminator, build_generator
-from spider.networks.outputs import ConditionShape
-from spider.objectives.build import build_objective
-from spider.overfit.controller import OverfitController
-from spider.selection.select import Selection
-from spider.sources.source import Source
+from spider.gan.augment.augmentation import Augmentation
+from spider.gan.augment.build import build_augmentations
+from spider.gan.init.freeze import freeze_first_layers
+from spider.gan.method import Method
+from spider.gan.networks.build import build_discriminator, build_generator
+from spider.gan.objectives.build import build_objective
+from spider.gan.outputs import ConditionShape
+from spider.gan.overfit.controller import OverfitController
+from spider.gan.selection.select import Selection
+from spider.gan.sources.source import Source
 from spider.train.adam import Adam, adam_settings
 from spider.train.compute import Compute
 from spider.train.guard import Guard

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from cluster.engines.engine import Engine
-from spider.config.schedule import value_at
 from spider.config.schema import EmaConfig
+from spider.settings.schedule import value_at
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ from tqdm import tqdm
 from shards.files import naming
 from spider.config.schema import Config
 from spider.files import finite
-from spider.grids import write_png
-from spider.run import RunDirectory, checkpoint_name
-from spider.sample_grids import grid_of_reals, grid_of_samples
+from spider.pictures.grids import write_png
+from spider.pictures.sample_grids import grid_of_reals, grid_of_samples
+from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.train.clock import crosses
 from spider.train.rewind import rewind
 from spider.train.timing import Timing

@@ -6,33 +6,18 @@ that its name does not. It would end a training in a traceback, or go on with ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cluster.checkpoint import Snapshot, UnfitCheckpointError
-from spider.run import checkpoint_name
-from untrusted.errors import UnreadableError
-from untrusted.terminal import one_line
+from cluster.checkpoint import Snapshot
+from spider.runs.directory import checkpoint_name
+from spider.runs.stored import require_tensors
 
 if TYPE_CHECKING:
     from spider.train.player import Player
     from spider.train.trainer import Trainer
-
-# What taking over a state raises that is not of the right form. No RuntimeError: a device whose memory is full is none
-_MISFITS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, UnreadableError)
-
-
-@contextmanager
-def fitting(what: str) -> Iterator[None]:
-    """Say in one line what does not fit. Raises UnfitCheckpointError that begins with `what`."""
-    try:
-        yield
-    except _MISFITS as error:
-        why = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UnfitCheckpointError(f"{what}: {one_line(why)}") from error
 
 
 def require_same_run(snapshot: Snapshot, trainer: Trainer, name: str) -> None:
@@ -64,21 +49,6 @@ def require_same_networks(snapshot: Snapshot, trainer: Trainer) -> None:
             _require_moments(snapshot.tensors[group], snapshot.state[group], players[group], group)
         else:
             require_tensors(snapshot.tensors[group], expected, group)
-
-
-def require_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], group: str) -> None:
-    """Refuse other names and shapes, and what is not finite: the guard lets no such step be made.
-
-    Raises ValueError that names the tensor.
-    """
-    if found.keys() != expected.keys():
-        name = min(found.keys() ^ expected.keys())
-        raise ValueError(f"{group}.{name} is {'missing' if name in expected else 'none of its tensors'}")
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
-            raise ValueError(f"{group}.{name} has shape {[*tensor.shape]}, not {[*expected[name].shape]}")
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(f"{group}.{name} is not finite")
 
 
 def _require_moments(found: Mapping[str, Tensor], rest: Mapping[str, Any], player: Player, group: str) -> None:

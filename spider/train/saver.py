@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from cluster.checkpoint import CheckpointStore, Snapshot
 from spider.errors import SpiderError
 from spider.files import write_text
-from spider.init.fit import Fit
-from spider.run import RunDirectory, RunRef, checkpoint_name, images_of
+from spider.gan.init.fit import Fit
+from spider.runs.directory import RunDirectory, RunRef, checkpoint_name, images_of
+from spider.runs.stored import fitting
 from spider.train.clock import crosses
 from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
-from spider.train.restore import fitting, require_same_networks, require_same_run
+from spider.train.restore import require_same_networks, require_same_run
 from spider.train.trainer import Trainer
 from untrusted.terminal import warn
 

@@ -8,14 +8,14 @@ from spider.config.load import differences
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderUsageError
-from spider.run import RunDirectory, RunRef, images_of
+from spider.runs.directory import RunDirectory
 
 
 def prepare(config: Config, directory: RunDirectory) -> Config:
     """The configuration that will run: open values filled in, and in agreement with the run that `directory` holds.
 
     Raises SpiderUsageError that lists every key whose value differs from the run's and may not. That images are the
-    same ones, `spider.inputs.find_inputs` sees to.
+    same ones, `spider.runs.inputs.find_inputs` sees to.
     """
     # A start that failed before its first checkpoint leaves nothing to agree with
     stored = directory.config() if directory.checkpoint_names() else None
@@ -28,20 +28,6 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
             f"with --from {directory.path}@last to branch"
         )
     return config
-
-
-def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
-    """What `--kimg N` or `--kimg +N` means: a length, or so much beyond the checkpoint that the run goes on from."""
-    if kimg is None:
-        return config.kimg
-    try:
-        value = float(kimg)
-    except ValueError:
-        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
-    if not kimg.startswith("+"):
-        return value
-    names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
-    return value + (images_of(names[-1]) / 1000 if names else 0.0)
 
 
 def _filled(config: Config, stored: Config | None) -> Config:

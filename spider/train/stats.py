@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spider.method import Method, Sums
+from spider.gan.method import Method, Sums
 
 
 class Report:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.config.schema import Config
-from spider.method import Sums
-from spider.selection.select import Selected, Selection
+from spider.gan.method import Sums
+from spider.gan.selection.select import Selected, Selection
 from spider.train.batch import PhaseBatch
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from cluster.checkpoint import Snapshot
 from cluster.world import World
-from spider.conditions.build import build_conditions
-from spider.config.marks import named
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderError
-from spider.frozen import FrozenGenerator
-from spider.init.fit import Fit, fit_weights
-from spider.init.read import read_weights
-from spider.run import STATE_FORMAT, require_format
-from spider.sources.build import build_source
+from spider.gan.conditions.build import build_conditions
+from spider.gan.init.fit import Fit, fit_weights
+from spider.gan.init.read import read_weights
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.runs.directory import STATE_FORMAT, require_format
+from spider.runs.generator import open_source
+from spider.runs.stored import stored_tensors
+from spider.settings.marks import named
 from spider.train.compute import Compute
 from spider.train.feeds import Feeds
 from spider.train.plan import build_plan
@@ -43,7 +44,7 @@ class Trainer:
         index = self.dataset.index
         self.image_shape = (index.channels, index.height, index.width)
         compute = Compute(config.compute, world.device)
-        self.source = build_source(config.source, self.image_shape, world.device, compute.dtype)
+        self.source = open_source(config.source, self.image_shape, world.device, compute.dtype)
         paired = config.objective.paired
         self.conditions = build_conditions(config.condition, self.dataset, paired_objective=paired)
         self.plan = plan = build_plan(config, world, self.source, self.image_shape, self.conditions.shape, compute)
@@ -134,7 +135,7 @@ class Trainer:
 
         Raises SpiderUsageError, SpiderError, ClusterError: see `read_weights` and `fit_weights`.
         """
-        given = read_weights(self.config.init)
+        given = read_weights(self.config.init, stored_tensors)
         if not given:
             return {}
         snapshot, player = self.snapshot(), self.discriminator

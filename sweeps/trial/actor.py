@@ -16,8 +16,8 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from cluster.lock import is_taken
-from spider.run import RunDirectory
-from spider.runs import images_written
+from spider.runs.directory import RunDirectory
+from spider.runs.listing import images_written
 from sweeps.measure import Evaluated, evaluations
 from sweeps.trial.process import TrainProcess
 from sweeps.trial.spec import TrialSpec

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spider.config.marks import named
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.experiment import TrainRequest, require_inputs
+from spider.runs.request import TrainRequest, require_inputs
+from spider.settings.marks import named
 from sweeps.config import SOURCE, AshaConfig, SweepConfig
 from sweeps.measure import Measure
 from sweeps.space import Axis, Point
@@ -93,7 +93,7 @@ def check_trial(sweep: SweepConfig, config: Config) -> None:
 
 def make_measure(sweep: SweepConfig, config: Config) -> Measure:
     """What the trials are compared by. Raises SpiderUsageError for a metric that does not say which is better."""
-    from spider.metrics.registry import METRICS
+    from spider.judge.metrics.registry import METRICS
 
     unknown = [name for name in (sweep.metric, *config.evaluate.metrics) if name not in METRICS]
     if unknown:

@@ -20,7 +20,7 @@ import pytest
 from cluster.jobs.history import History
 from cluster.jobs.submission import Submission, cancel
 from shards.pack import pack
-from spider.run import RunDirectory, images_of
+from spider.runs.directory import RunDirectory, images_of
 from tests.equal_runs import assert_equal_runs
 
 if TYPE_CHECKING:

@@ -16,13 +16,12 @@ from cluster.world import World
 from shards.dataset import ShardDataset
 from shards.stream import BatchStream
 from spider import draws
-from spider.augment.ada import Ada
-from spider.augment.augmentation import Augmentation
-from spider.augment.config import AdaConfig, DiffAugmentConfig
-from spider.augment.diffaugment import DiffAugment
 from spider.config.load import make_config
-from spider.config.schema import ComputeConfig
-from spider.embed.load import load_embedding
+from spider.gan.augment.ada import Ada
+from spider.gan.augment.augmentation import Augmentation
+from spider.gan.augment.config import AdaConfig, DiffAugmentConfig
+from spider.gan.augment.diffaugment import DiffAugment
+from spider.judge.embed.load import load_embedding
 from spider.precision import exact_float32, set_numerics
 from spider.train.batch import Address
 from spider.train.trainer import Trainer
@@ -44,12 +43,12 @@ METHODS = {"dcgan": [], "atopk": ATOPK, "augmented": AUGMENTED}
 def _numerics() -> Iterator[None]:
     """Each test sets the switches that it needs; the next one finds torch as it was."""
     yield
-    set_numerics(ComputeConfig())
+    set_numerics(deterministic=False, tf32=False)
 
 
 def trainer(data: Path, world: World, *overrides: str) -> Trainer:
     config = make_config({"data": {"path": str(data)}}, [*SMALL, *overrides])
-    set_numerics(config.compute)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
     return Trainer(config, world)
 
 

@@ -21,9 +21,9 @@ from neighbors.report import NeighborReport
 from neighbors.worker import NeighborPlan, NeighborWorker
 from shards.dataset import ShardDataset
 from shards.pack import pack
-from spider.embed.features import PIECE
-from spider.embed.images import DrawnImages
 from spider.errors import SpiderError, SpiderUsageError
+from spider.judge.embed.features import PIECE
+from spider.judge.embed.images import DrawnImages
 
 COUNTS = {"digits": 1200, "letters": 1100, "patches": 700}
 

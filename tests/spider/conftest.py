@@ -9,19 +9,20 @@ from pkgutil import resolve_name
 
 import pytest
 
-from spider import api, evaluation
-from spider.sources import build
+from spider import api
+from spider.gan.sources import build
+from spider.judge import evaluation
 
 WORK = (
     "spider.api.checkpoint_bytes",
     "shards.pack.open_series",
     "shards.verify.map_ordered",
-    "spider.compare_figure.Figure",
+    "spider.judge.compare_figure.Figure",
     "spider.demo.story.demo",
-    "spider.evaluation.evaluate_images",
-    "spider.frozen.FrozenGenerator.__call__",
-    "spider.launch.submit_command",
-    "spider.pipeline.submit_command",
+    "spider.judge.evaluation.evaluate_images",
+    "spider.gan.sources.frozen.FrozenGenerator.__call__",
+    "spider.jobs.launch.submit_command",
+    "spider.jobs.pipeline.submit_command",
     "spider.cost.dry_run.dry_run",
     "spider.train.loop.train",
     "neighbors.find._load",

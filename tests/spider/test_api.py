@@ -11,7 +11,7 @@ import pytest
 
 from spider import api
 from spider.errors import SpiderUsageError
-from spider.experiment import TrainRequest
+from spider.runs.request import TrainRequest
 
 
 def test_metrics_may_be_one_text(digits, tmp_path, monkeypatch):

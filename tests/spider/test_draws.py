@@ -13,7 +13,7 @@ from cluster.world import World
 from shards.order import mirrored, order, subset_rank
 from spider import draws
 from spider.config.load import load_config
-from spider.networks.build import build_discriminator
+from spider.gan.networks.build import build_discriminator
 from spider.philox import philox, words
 
 

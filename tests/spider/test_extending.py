@@ -15,9 +15,9 @@ from PIL import Image
 from shards.errors import ShardsUsageError
 from spider import api
 from spider.errors import SpiderUsageError
-from spider.experiment import TrainRequest
-from spider.launch import prepare_launch
-from spider.run import RunDirectory
+from spider.jobs.launch import prepare_launch
+from spider.runs.directory import RunDirectory
+from spider.runs.request import TrainRequest
 from tests.equal_runs import assert_equal_runs
 
 DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -67,7 +67,7 @@ def test_an_example_trains_resumes_and_serves(
     api.generate(halves, seeds="0-3", out=here / "out")
     assert len(list((here / "out").iterdir())) == 4
     copied: list[str] = []
-    monkeypatch.setattr("spider.jobs.submit_local", lambda *_, packages, **__: copied.extend(packages))
+    monkeypatch.setattr("spider.jobs.submit.submit_local", lambda *_, packages, **__: copied.extend(packages))
     request = TrainRequest("dcgan", here / "job", data=digits, overrides=WORDS[name])
     prepare_launch(request, "local").submit()
     assert {name, "spider"} <= set(copied)
@@ -108,7 +108,7 @@ def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path
         "nowhere:Tiny": "cannot import nowhere",
         "broken:Tiny": "no luck at all",
         "mynets:Nothing": "mynets has no Nothing",
-        "mynets:TinyGenerator": "is no subclass of spider.networks.config.NetworkChoice",
+        "mynets:TinyGenerator": "is no subclass of spider.gan.networks.config.NetworkChoice",
         "antigravity:Tiny": "of Python's own library",
     }.items():
         with pytest.raises(SpiderUsageError) as refused:

@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 
 from spider.config.load import make_config
-from spider.experiment import TrainRequest
-from spider.metrics.results import MetricResult, write_result
-from spider.run import RunDirectory, checkpoint_name
+from spider.judge.metrics.results import MetricResult, write_result
+from spider.runs.directory import RunDirectory, checkpoint_name
+from spider.runs.request import TrainRequest
 from sweeps.config import AshaConfig, AxisConfig
 from sweeps.ledger import Ledger, Trial
 from sweeps.measure import PENALTY

@@ -20,8 +20,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spider import api
-from spider.metrics.results import read_results
-from spider.run import images_of
+from spider.judge.metrics.results import read_results
+from spider.runs.directory import images_of
 from sweeps.report import SweepReport
 from sweeps.sweep import sweep
 

@@ -11,7 +11,7 @@ READERS = {("json", "load"), ("json", "loads"), ("pickle", "load"), ("pickle", "
 ALLOWED = {
     "cluster/world.py": "what ranks of this program tell each other",
     "spider/weights.py": "tensors of a known digest, with weights_only",
-    "spider/sources/nonparametric.py": "a table that comes with the package",
+    "spider/gan/sources/nonparametric.py": "a table that comes with the package",
     "sweeps/config.py": "what the line itself has just written",
 }
 

@@ -10,8 +10,8 @@ from torch.distributed.run import get_args_parser
 
 from spider import api
 from spider.cli.main import app
-from spider.metrics.protocols import PROTOCOLS
-from spider.metrics.registry import METRICS
+from spider.judge.metrics.protocols import PROTOCOLS
+from spider.judge.metrics.registry import METRICS
 
 
 def leaves(command, path=("spider",)):

@@ -38,7 +38,7 @@ def test_while_the_program_loads_it_ends_without_a_word(module):
 
 
 def test_while_a_command_loads_its_part_it_is_answered(tmp_path):
-    done = interrupted("spider.runs")
+    done = interrupted("spider.runs.listing")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 

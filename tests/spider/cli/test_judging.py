@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from spider.frozen import BLOCK
-from spider.generate import _from_files
-from spider.images import to_uint8
-from spider.interpolate import _grid_weights, _loop_weights, _run, stages
-from spider.networks.outputs import Condition
-from spider.sources.build import open_generator
-from spider.sources.config import GaussianConfig, ImagesConfig
-from spider.sources.gaussian import Gaussian
-from spider.sources.images import Images
+from spider.gan.outputs import Condition
+from spider.gan.pixels import to_uint8
+from spider.gan.sources.config import GaussianConfig, ImagesConfig
+from spider.gan.sources.frozen import BLOCK
+from spider.gan.sources.gaussian import Gaussian
+from spider.gan.sources.images import Images
+from spider.pictures.generate import _from_files
+from spider.pictures.interpolate import _grid_weights, _loop_weights, _run, stages
+from spider.runs.generator import open_generator
 
 OFFLINE = ["--embedding", "offline", "--count", "100"]
 

@@ -1,4 +1,4 @@
-"""spider launch, status, logs, cancel: as words; what they do is in tests/spider/test_launch.py and its neighbours."""
+"""spider launch, status, logs, cancel: as words; what they do is in tests/spider/jobs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
 
 OFFLINE = ["--embedding", "offline", "--metrics", "fid", "--count", "16", "--seeds", "1"]
 

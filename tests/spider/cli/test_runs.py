@@ -17,9 +17,9 @@ from cluster.jobs.history import History
 from cluster.jobs.submission import Submission
 from cluster.lock import LOCK, alone_in
 from cluster.world import World
-from spider.compare import compare_runs
-from spider.compare_figure import draw_comparison
-from spider.run import RunDirectory
+from spider.judge.compare import compare_runs
+from spider.judge.compare_figure import draw_comparison
+from spider.runs.directory import RunDirectory
 
 
 def test_ls_says_what_every_run_is(spider, runs):

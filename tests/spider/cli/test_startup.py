@@ -68,7 +68,7 @@ def test_help_loads_no_configuration_either():
 
 
 def test_the_verbs_import_without_torch():
-    assert loaded("from spider.api import *; import spider.compare, spider.data, spider.experiment")[1] is False
+    assert loaded("from spider.api import *; import spider.judge.compare, spider.data, spider.runs.request")[1] is False
 
 
 SLOW = (
@@ -85,10 +85,10 @@ def slow_ones_of(statements, names=SLOW):
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["spider.evaluation", "neighbors.find"])
+@pytest.mark.parametrize("module", ["spider.judge.evaluation", "neighbors.find"])
 def test_what_measures_waits_for_torch_alone(module):
     """Each of these takes as long to import as torch, or half as long, and only some of what is measured needs it."""
-    offline = "from spider.embed.load import load_embedding; load_embedding('offline')"
+    offline = "from spider.judge.embed.load import load_embedding; load_embedding('offline')"
     assert slow_ones_of(f"import {module}; {offline}") == "[]"
 
 

@@ -18,7 +18,7 @@ from cluster.jobs.submission import Submission
 from cluster.process import birth
 from spider.cli import launch
 from spider.cli.main import app
-from spider.run import RunDirectory, resolve
+from spider.runs.directory import RunDirectory, resolve
 from tests.untrusted.limits import limited_to
 
 

@@ -16,8 +16,8 @@ from torch.testing import assert_close
 from cluster.checkpoint import CheckpointStore
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.experiment import TrainRequest
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
+from spider.runs.request import TrainRequest
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_choice_is_explained_by_what_it_chooses():
 
 def test_configuration_needs_no_torch():
     code = (
-        "import sys, spider.config.load as load, spider.config.explain as e, spider.run;"
+        "import sys, spider.config.load as load, spider.config.explain as e, spider.runs.directory;"
         "load.load_config('dcgan'); e.explain('');"
         "sys.exit('torch' in sys.modules)"
     )

@@ -4,8 +4,8 @@ import pytest
 
 from spider.config.explain import explain
 from spider.config.load import make_config
-from spider.config.schedule import Moving, largest, value_at
 from spider.errors import SpiderUsageError
+from spider.settings.schedule import Moving, largest, value_at
 
 
 def test_values_between_and_after_the_ends():

@@ -19,7 +19,7 @@ from PIL import Image
 from spider.cli.main import app
 from spider.demo.story import MEASURED, DemoResult, Plan, tell
 from spider.errors import SpiderUsageError
-from spider.metrics.results import read_results
+from spider.judge.metrics.results import read_results
 from spider.train.trainer import Trainer
 
 SIDE_PX = 16

@@ -12,8 +12,8 @@ from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.run import RunDirectory, images_of, resolve
-from spider.sources.build import open_generator
+from spider.runs.directory import RunDirectory, images_of, resolve
+from spider.runs.generator import open_generator
 from spider.train.loop import train
 from spider.train.trainer import Trainer
 

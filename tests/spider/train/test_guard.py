@@ -8,7 +8,7 @@ import torch
 from cluster.world import World
 from spider.config.load import make_config
 from spider.errors import SpiderError
-from spider.objectives.non_saturating import NonSaturating
+from spider.gan.objectives.non_saturating import NonSaturating
 from spider.train.trainer import Trainer
 
 BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "penalties.r1_gamma=1", "guard.max_skipped=2"]

@@ -14,8 +14,8 @@ from cluster.world import World
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.run import RunDirectory, resolve
-from spider.sources.build import open_generator
+from spider.runs.directory import RunDirectory, resolve
+from spider.runs.generator import open_generator
 from spider.train.trainer import Trainer
 from tests.equal_runs import assert_equal_runs
 

@@ -18,10 +18,9 @@ from cluster.errors import ClusterError, MachineError
 from cluster.lock import alone_in
 from cluster.world import World
 from spider.config.load import make_config
-from spider.config.schema import ComputeConfig
 from spider.errors import SpiderError
 from spider.precision import set_numerics
-from spider.run import RunDirectory, images_of, resolve
+from spider.runs.directory import RunDirectory, images_of, resolve
 from spider.train import saver
 from spider.train.clock import crosses
 from spider.train.loop import train
@@ -114,7 +113,7 @@ def test_float32_is_rounded_as_the_run_says(digits, tmp_path, tf32):
     run(digits, tmp_path / "run", ["kimg=0.008", f"compute.tf32={str(tf32).lower()}"])
     assert torch.backends.cudnn.allow_tf32 is tf32
     assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
-    set_numerics(ComputeConfig())
+    set_numerics(deterministic=False, tf32=False)
 
 
 def test_an_interval_is_crossed_where_it_ends():

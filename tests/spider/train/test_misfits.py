@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from cluster.errors import ClusterError
 from cluster.world import World
 from spider.config.load import make_config
-from spider.run import RunDirectory, resolve
+from spider.runs.directory import RunDirectory, resolve
 from spider.train.loop import train
 from spider.train.start import prepare
 

@@ -10,12 +10,12 @@ import torch
 
 from cluster.world import World
 from shards.stream import BatchStream
-from spider.augment.ada import Ada
 from spider.config.load import make_config
 from spider.config.schema import EmaConfig, OptimizerConfig
 from spider.cost.dry_run import dry_run
 from spider.draws import torch_seed
-from spider.images import to_float
+from spider.gan.augment.ada import Ada
+from spider.gan.pixels import to_float
 from spider.train.adam import adam_settings
 from spider.train.passes import DiscriminatorPenalty
 from spider.train.player import Ema

@@ -17,8 +17,8 @@ from cluster.world import World
 from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.config.load import make_config
-from spider.run import RunDirectory
-from spider.sources.build import open_generator
+from spider.runs.directory import RunDirectory
+from spider.runs.generator import open_generator
 from spider.train.loop import train
 from spider.train.record import Recorder, _postfix, _wait_for_another_second
 from spider.train.start import prepare

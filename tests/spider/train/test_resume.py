@@ -23,8 +23,8 @@ from cluster.world import World
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.frozen import GeneratedImages
-from spider.run import RunDirectory, resolve
+from spider.gan.sources.frozen import GeneratedImages
+from spider.runs.directory import RunDirectory, resolve
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
 from spider.train.record import Recorder

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.traffic import GRADIENTS, PARAMETERS, Traffic
 from spider.config.load import make_config
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
 from spider.train.loop import train
 from spider.train.trainer import Trainer
 
@@ -84,5 +84,5 @@ def test_all_else_is_under_64_kib_and_4_bytes_per_image(trained, engine):
     for iterations, _ in trained[engine]:
         for found in iterations:
             beside = {key: size for key, size in found.items() if key[1] not in (GRADIENTS, PARAMETERS)}
-            assert ("g_main", "spider.selection.select.pick") in beside
+            assert ("g_main", "spider.gan.selection.select.pick") in beside
             assert sum(beside.values()) < BESIDE_GRADIENTS, beside

@@ -9,7 +9,7 @@ import torch
 
 from cluster.world import World
 from spider.config.load import make_config
-from spider.run import RunDirectory
+from spider.runs.directory import RunDirectory
 from spider.train.loop import train
 from spider.train.trainer import Trainer
 

@@ -1,0 +1,47 @@
+"""What every augmentation is: of images on their way to the discriminator, or of the set that it takes for real."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from spider.gan.method import Method
+
+
+class Draws(Protocol):
+    """Random numbers for the images of a batch, by use; see `spider.train.batch.Address`."""
+
+    def normal(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
+        """Standard normal draws, float32 [N, *shape]; on the CPU if `host`, else on the images' device."""
+
+    def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
+        """Uniform draws in [0, 1), as above."""
+
+
+class Augmentation(Method):
+    """Changes images, differentiably as often as asked for. By default it changes nothing.
+
+    Attributes:
+        swaps: whether `reals` puts generated images among the real ones. The discriminator's phases then make them.
+    """
+
+    swaps = False
+
+    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+        """Images [N, C, H, W], about -1 to 1, to images of the same shape.
+
+        Args:
+            draws: of these images.
+            use: names the images' use within the phase: two uses of one phase draw different numbers.
+        """
+        return images
+
+    def reals(self, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+        """What the discriminator of a phase takes for real images, before anything else is done to them.
+
+        Args:
+            real, fake: [N, C, H, W], the real images of the phase and its generated ones.
+            draws: of these images.
+        """
+        return real

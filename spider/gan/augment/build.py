@@ -1,0 +1,41 @@
+"""From settings to augmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spider.gan.augment.ada import Ada
+from spider.gan.augment.apa import Apa
+from spider.gan.augment.augmentation import Augmentation
+from spider.gan.augment.config import AdaConfig, ApaConfig, AugmentationChoice, DiffAugmentConfig, MirrorConfig
+from spider.gan.augment.diffaugment import DiffAugment
+from spider.gan.augment.mirror import Mirror
+
+
+def build_augmentations(
+    configs: Sequence[AugmentationChoice], batch: int, image_shape: tuple[int, int, int]
+) -> tuple[Augmentation, ...]:
+    """The augmentations that the settings name, in order.
+
+    Args:
+        batch: images of an iteration, over all ranks.
+        image_shape: (C, H, W).
+
+    Raises:
+        SpiderUsageError: one cannot work on images of this shape.
+    """
+    return tuple(_build(config, batch, image_shape) for config in configs)
+
+
+def _build(config: AugmentationChoice, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
+    match config:
+        case AdaConfig():
+            return Ada(config, batch, image_shape)
+        case ApaConfig():
+            return Apa(config, batch)
+        case MirrorConfig():
+            return Mirror()
+        case DiffAugmentConfig():
+            return DiffAugment(config)
+        case _:
+            return config.build(batch, image_shape)

@@ -1,0 +1,16 @@
+"""Mirror images with probability 1/2, of real and of generated images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spider.gan.augment.augmentation import Augmentation, Draws
+
+
+class Mirror(Augmentation):
+    """See Augmentation."""
+
+    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+        """See Augmentation."""
+        is_mirrored = draws.uniform(f"{use}.mirror", ()) < 0.5
+        return images.flip(3).where(is_mirrored.view(-1, 1, 1, 1), images)

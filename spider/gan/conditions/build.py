@@ -1,0 +1,41 @@
+"""From settings to conditions: of a dataset that is there, or as a checkpoint tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shards.dataset import ShardDataset
+from spider.gan.conditions.classes import Classes
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.conditions.config import ClassConditionConfig, ConditionChoice, NoConditionConfig
+from spider.gan.conditions.none import NoConditions
+
+
+def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
+    """The conditions that the settings name, for the images to learn.
+
+    Args:
+        paired_objective: whether the objective compares each generated image with a real one.
+
+    Raises:
+        SpiderUsageError: the images have no such conditions.
+    """
+    match config:
+        case NoConditionConfig():
+            return NoConditions()
+        case ClassConditionConfig():
+            paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
+            return Classes.of(config, dataset, paired=paired)
+        case _:
+            return config.build(dataset, paired_objective)
+
+
+def restored_conditions(config: ConditionChoice, state: Any) -> Conditions:
+    """The conditions of a finished generator. Raises UnreadableError or ValueError if `state` is none of theirs."""
+    match config:
+        case NoConditionConfig():
+            return NoConditions()
+        case ClassConditionConfig():
+            return Classes.of_state(config, state)
+        case _:
+            return config.restored(state)

@@ -1,0 +1,125 @@
+"""Given weights put in the place of random ones, as far as they fit, and what became of each tensor.
+
+    RUN/init.json   {"generator": {"from": "generator_ema",
+                                   "fitted": {NAME: SHAPE}, "misfits": {NAME: {"given": SHAPE, "here": SHAPE}},
+                                   "missing": {NAME: SHAPE}, "unused": {NAME: SHAPE}}, ...}
+
+What is among the misfits and the missing is left at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from spider.errors import SpiderUsageError
+from spider.gan.init.config import InitChoice
+from spider.gan.init.read import Weights
+
+Shape = list[int]
+
+# By network of the run, those that its weights are taken from: the first that is given
+_ORIGINS = {
+    "generator": ("generator", "generator_ema"),
+    "generator_ema": ("generator_ema", "generator"),
+    "discriminator": ("discriminator",),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What became of one network's tensors, by name.
+
+    Attributes:
+        origin: whose weights were given.
+        fitted: taken over.
+        misfits: of another shape; given, and here.
+        missing: not given.
+        unused: given, and not of the network.
+    """
+
+    origin: str
+    fitted: dict[str, Shape] = field(default_factory=dict)
+    misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    missing: dict[str, Shape] = field(default_factory=dict)
+    unused: dict[str, Shape] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor was given, and nothing else."""
+        return not (self.misfits or self.missing or self.unused)
+
+    def example(self) -> str:
+        """One tensor that did not fit, and why."""
+        for name, (given, here) in self.misfits.items():
+            return f"{name} has shape {given}, here {here}"
+        for name in self.missing:
+            return f"{name} is not given"
+        return f"{next(iter(self.unused))} is given, and the network has none"
+
+    def line(self, network: str) -> str:
+        """For a person."""
+        total = len(self.fitted) + len(self.misfits) + len(self.missing)
+        if self.complete:
+            return f"init: {network}: all {total} tensors are given"
+        counts = {"of another shape": len(self.misfits), "not given": len(self.missing), "in vain": len(self.unused)}
+        listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return (
+            f"init: {network}: {len(self.fitted)} of {total} tensors are given; {listed} ({self.example()}; init.json)"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        misfits = {name: {"given": given, "here": here} for name, (given, here) in self.misfits.items()}
+        tree = asdict(self)
+        return {"from": tree.pop("origin"), **tree, "misfits": misfits}
+
+
+def fit_weights(
+    tensors: Mapping[str, Mapping[str, Tensor]], given: Weights, config: InitChoice, frozen: Collection[str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Fit]]:
+    """The tensors of a run that begins, with given weights in place of random ones.
+
+    Args:
+        tensors: by network and name.
+        given: see `read_weights`.
+        frozen: names of the discriminator's tensors that will not train.
+
+    Returns:
+        The tensors of the networks that were given weights, in their dtypes and on their devices; and the fits.
+
+    Raises:
+        SpiderUsageError: nothing of a network fits, not all does and must, or a frozen tensor is not given.
+    """
+    placed: dict[str, dict[str, Tensor]] = {}
+    fits: dict[str, Fit] = {}
+    for network, origins in _ORIGINS.items():
+        origin = next((each for each in origins if each in given), None)
+        if origin is not None:
+            placed[network], fits[network] = _fit(tensors[network], given[origin], origin)
+    for network, fit in fits.items():
+        if not fit.fitted or (config.require == "all" and not fit.complete):
+            what = "no tensor fits" if not fit.fitted else "not every tensor fits"
+            raise SpiderUsageError(f"init.require={config.require}: {network}: {what}: {fit.example()}")
+    for name in frozen:
+        if name not in fits["discriminator"].fitted:
+            raise SpiderUsageError(f"init.freeze_d={config.freeze_d}: discriminator.{name} does not fit what is given")
+    return placed, fits
+
+
+def _fit(here: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor], Fit]:
+    placed, fit = dict(here), Fit(origin)
+    for name, tensor in here.items():
+        other = given.get(name)
+        if other is None:
+            fit.missing[name] = [*tensor.shape]
+        elif other.shape != tensor.shape:
+            fit.misfits[name] = ([*other.shape], [*tensor.shape])
+        else:
+            fit.fitted[name] = [*tensor.shape]
+            placed[name] = other.to(tensor)
+    fit.unused.update({name: [*tensor.shape] for name, tensor in given.items() if name not in here})
+    return placed, fit

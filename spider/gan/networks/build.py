@@ -1,0 +1,57 @@
+"""From settings to networks. Weights are a function of (seed, role), and no generator outside is touched."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cluster.world import World
+from spider import draws
+from spider.errors import SpiderUsageError
+from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, NetworkChoice, R3ganConfig
+from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
+from spider.gan.outputs import UNCONDITIONAL, ConditionShape
+from spider.gan.sources.source import Source
+
+
+def build_generator(
+    config: NetworkChoice,
+    source: Source,
+    image_shape: tuple[int, int, int],
+    world: World,
+    seed: int,
+    told: ConditionShape = UNCONDITIONAL,
+) -> nn.Module:
+    """A generator fed by `source` and `told` a condition; (source [N, *source.shape], Condition) -> GOut."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(draws.torch_seed(seed, "init.generator"))
+        frontend = source.frontend()
+        shape = source.shape if frontend is None else frontend.shape
+        if isinstance(config, R3ganConfig):
+            return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
+        if isinstance(config, DcganGeneratorConfig):
+            return DcganGenerator(config, shape, image_shape, told, world, frontend)
+        made = config.build_generator(shape, image_shape, told, world, frontend)
+        if frontend is not None and getattr(made, "frontend", None) is not frontend:
+            raise SpiderUsageError(
+                f"generator.kind={config.kind} does not keep `frontend`, which its source needs to train"
+            )
+        return made
+
+
+def build_discriminator(
+    config: NetworkChoice,
+    image_shape: tuple[int, int, int],
+    world: World,
+    seed: int,
+    told: ConditionShape = UNCONDITIONAL,
+) -> nn.Module:
+    """A discriminator that is `told` a condition; (images [N, C, H, W], Condition) -> DOut."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
+        if isinstance(config, R3ganConfig):
+            return R3ganDiscriminator(config, image_shape, told.classes)
+        if isinstance(config, DcganDiscriminatorConfig):
+            return DcganDiscriminator(config, image_shape, told, world)
+        return config.build_discriminator(image_shape, told, world)

@@ -1,0 +1,30 @@
+"""What networks know of a class: a vector that is learnt."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from spider.gan.outputs import Condition
+
+
+class ClassEmbedding(nn.Module):
+    """A vector for each class: Condition -> [N, dim]. Between classes, the mean of their vectors by shares.
+
+    Args:
+        mean, std: of the normal law that the vectors begin with.
+    """
+
+    def __init__(self, classes: int, dim: int, *, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(mean + std * torch.randn(classes, dim))
+
+    def forward(self, condition: Condition) -> Tensor:
+        """See the class."""
+        labels = condition.labels
+        if labels is None:
+            raise ValueError("a network with classes was given no labels")
+        if labels.is_floating_point():
+            return labels.to(self.weight.dtype) @ self.weight
+        return embedding(labels, self.weight)

@@ -1,0 +1,225 @@
+"""DCGAN and Spider DCGAN: the baselines of the authors' code, for any size that halves down to 4 to 7 pixels.
+
+    vector [N, d] --dense--.
+                           +--> [N, c0, b, b] --decoder--> image [N, C, H, W] in [-1, 1]
+    image  [N, C, H, W] --encoder--'
+
+Fed vectors it is DCGAN; fed images, the dense layer becomes a convolutional encoder and the decoder stays the same, so
+that a comparison of sources compares nothing else. (The authors never published their image-fed layers, "deepconv".)
+
+With classes, the generator is told by a vector that is joined to z, or to an image as constant channels; or by batch
+normalisation with scales and shifts of each class. The discriminator's logit is w h + e(y) h, where h is what its last
+layer takes, w that layer and e(y) the class's vector (Miyato & Koyama 2018, equation 6, without spectral norm).
+
+Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
+  mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
+          discriminator  64 down, 64 down, 128 down, dense 50, dense 1; normalised after the activation
+  celeba  decoder        1024 -> 512 up -> 256 up -> ... -> C up, tanh; no normalisation after the dense layer
+          discriminator  64 down, 128 down, ..., dense 1
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.gan.networks.classes import ClassEmbedding
+from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
+from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
+from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
+
+_SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
+_KERNEL = 5
+_MNIST_UP_TO = 28  # px; the layer plan that `auto` takes
+
+
+class DcganGenerator(nn.Module):
+    """[N, d] or [N, C, H, W] -> GOut with images [N, C, H, W] in [-1, 1]."""
+
+    def __init__(
+        self,
+        config: DcganGeneratorConfig,
+        input_shape: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        told: ConditionShape,
+        world: World,
+        frontend: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        image_channels, height, width = image_shape
+        layout = _resolve(config.layout, height)
+        ups = 2 if layout == "mnist" else _halvings(height)
+        base = (_divide(height, ups), _divide(width, ups))
+        joined = told.classes > 0 and config.joins_the_class
+        blocks = _Blocks(config.norm, world, 0 if joined else told.classes)
+        self.embedding = ClassEmbedding(told.classes, config.embedding_dim) if joined else None
+        channels_in = input_shape[0] + (config.embedding_dim if joined else 0)
+
+        def channels(full: int) -> int:
+            return max(1, round(full * config.width))
+
+        if layout == "mnist":
+            plan = [(channels(128), 1), (channels(64), 2), (channels(32), 1), (image_channels, 2)]
+            first, last_stride = channels(256), 1
+        else:
+            plan = [(channels(1024 >> i), 2) for i in range(1, ups)]
+            first, last_stride = channels(1024), 2
+        self.frontend = frontend if frontend is not None else nn.Identity()
+        if len(input_shape) == 1:
+            after: list[nn.Module] = blocks.activation(first) if layout == "mnist" else [nn.LeakyReLU(_SLOPE)]
+            self.stem: nn.Module = _DenseStem(channels_in, first, base, after, bias=not blocks.norm)
+        else:
+            self.stem = _encoder(channels_in, first, ups, blocks)
+        decoder: list[nn.Module] = []
+        current = first
+        for out, stride in plan:
+            decoder += [blocks.up(current, out, stride), *blocks.activation(out)]
+            current = out
+        self.decoder = _Layers([*decoder, blocks.up(current, image_channels, last_stride), nn.Tanh()])
+        _initialise(self.stem, self.decoder)
+
+    def forward(self, source: Tensor, condition: Condition) -> GOut:
+        """See the class."""
+        x = self.frontend(source)
+        if self.embedding is not None:
+            vector = self.embedding(condition).to(x.dtype)
+            x = torch.cat([x, vector.view(*vector.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])], dim=1)
+        return GOut(images=self.decoder(self.stem(x, condition), condition))
+
+
+class DcganDiscriminator(nn.Module):
+    """[N, C, H, W] in [-1, 1] -> DOut with logits [N, 1]."""
+
+    def __init__(
+        self, config: DcganDiscriminatorConfig, image_shape: tuple[int, int, int], told: ConditionShape, world: World
+    ) -> None:
+        super().__init__()
+        current, height, width = image_shape
+        layout = _resolve(config.layout, height)
+        downs = 3 if layout == "mnist" else _halvings(height)
+        plan = [64, 64, 128] if layout == "mnist" else [64 << i for i in range(downs)]
+        blocks = _Blocks(config.norm, world)
+        layers: list[nn.Module] = []
+        for full in plan:
+            out = max(1, round(full * config.width))
+            after = blocks.activation(out)
+            layers += [blocks.down(current, out), *(reversed(after) if layout == "mnist" else after)]
+            current, height, width = out, -(-height // 2), -(-width // 2)
+        layers += [nn.Flatten()]
+        flat = current * height * width
+        if layout == "mnist":
+            layers += [nn.Linear(flat, 50), nn.LeakyReLU(_SLOPE)]
+            flat = 50
+        self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
+        self.embedding = ClassEmbedding(told.classes, flat, std=flat**-0.5) if told.classes else None
+        _initialise(self.layers)
+
+    def forward(self, images: Tensor, condition: Condition) -> DOut:
+        """See the class."""
+        if self.embedding is None:
+            return DOut(logits=self.layers(images))
+        h = self.layers[:-1](images)  # [N, flat]
+        return DOut(logits=self.layers[-1](h) + (h * self.embedding(condition)).sum(dim=1, keepdim=True))
+
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """Each convolution and dense layer with what follows it, in order."""
+        found: list[list[nn.Module]] = []
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                found.append([])
+            found[-1].append(layer)
+        return found
+
+
+class _DenseStem(nn.Module):
+    """[N, d] -> [N, c, b, b], and what comes `after`."""
+
+    def __init__(self, dim: int, channels: int, base: tuple[int, int], after: list[nn.Module], bias: bool) -> None:
+        super().__init__()
+        self.base = base
+        self.dense = nn.Linear(dim, channels * base[0] * base[1], bias=bias)
+        self.after = _Layers(after)
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        """See the class."""
+        return cast(Tensor, self.after(self.dense(z).unflatten(1, (-1, *self.base)), condition))
+
+
+class _Layers(nn.ModuleList):
+    """Layers in a row, some of which are told the condition."""
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """See the class."""
+        for layer in self:
+            x = layer(x, condition) if isinstance(layer, ClassBatchNorm) else layer(x)
+        return x
+
+
+class _Blocks:
+    """The layers that both networks are made of, with or without normalisation, which may be that of a class."""
+
+    def __init__(self, norm: str, world: World, classes: int = 0) -> None:
+        self.norm = norm == "batch"
+        self.world = world
+        self.classes = classes
+
+    def up(self, channels_in: int, channels_out: int, stride: int) -> nn.Module:
+        """Transposed convolution, [N, c, h, w] -> [N, C, stride h, stride w]."""
+        return nn.ConvTranspose2d(
+            channels_in, channels_out, _KERNEL, stride, padding=2, output_padding=stride - 1, bias=not self.norm
+        )
+
+    def down(self, channels_in: int, channels_out: int) -> nn.Module:
+        """Strided convolution, [N, c, h, w] -> [N, C, ceil(h / 2), ceil(w / 2)]."""
+        return nn.Conv2d(channels_in, channels_out, _KERNEL, stride=2, padding=2, bias=not self.norm)
+
+    def activation(self, channels: int) -> list[nn.Module]:
+        """What follows every hidden layer."""
+        if not self.norm:
+            return [nn.LeakyReLU(_SLOPE)]
+        if self.classes:
+            return [ClassBatchNorm(channels, self.classes, self.world), nn.LeakyReLU(_SLOPE)]
+        return [GlobalBatchNorm(channels, self.world), nn.LeakyReLU(_SLOPE)]
+
+
+def _encoder(channels_in: int, channels_out: int, halvings: int, blocks: _Blocks) -> nn.Module:
+    """[N, C, H, W] -> [N, channels_out, H / 2^n, W / 2^n], channels doubling towards the end."""
+    layers: list[nn.Module] = []
+    for i in range(halvings):
+        out = max(1, channels_out >> (halvings - 1 - i))
+        layers += [blocks.down(channels_in, out), *blocks.activation(out)]
+        channels_in = out
+    return _Layers(layers)
+
+
+def _resolve(layout: Layout, height: int) -> str:
+    return layout if layout != "auto" else ("mnist" if height <= _MNIST_UP_TO else "celeba")
+
+
+def _halvings(height: int) -> int:
+    """How often a side of `height` pixels halves until 4 to 7 are left."""
+    return max(1, int(math.log2(height / 4)))
+
+
+def _divide(side: int, ups: int) -> int:
+    if side % (1 << ups):
+        raise SpiderUsageError(
+            f"dcgan upsamples {ups} times, so a side of {side} px must be a multiple of {1 << ups}: "
+            "pack the data at another --resolution"
+        )
+    return side >> ups
+
+
+def _initialise(*modules: nn.Module) -> None:
+    """Glorot-uniform weights and zero biases, Keras's defaults."""
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)

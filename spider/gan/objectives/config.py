@@ -1,0 +1,107 @@
+"""Settings of the objective and of the penalties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from spider.settings.choices import Choice, Choices
+from spider.settings.schedule import Bounds, Schedule, largest
+from spider.settings.section import MAX_FACTOR, MAX_STEPS, Section
+
+if TYPE_CHECKING:
+    from spider.gan.objectives.objective import Objective
+    from spider.gan.objectives.penalties import Penalty
+
+ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares", "relativistic"]
+
+
+class ObjectiveChoice(Choice):
+    """The settings of an adversarial loss."""
+
+    g_reals: Literal["own", "shared"] = Field(
+        "own",
+        description="of a loss that compares pairs (kind=relativistic): real images of the generator's step: a batch "
+        "of its own, which the clock does not count (as R3GAN's code has it), or the discriminator's last one",
+    )
+
+    @property
+    def paired(self) -> bool:
+        """Whether each generated image is compared with a real one, in the steps of both players."""
+        return False
+
+    def build(self) -> Objective:
+        """The objective, where it is not of this package."""
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class ObjectiveConfig(ObjectiveChoice):
+    """The adversarial loss."""
+
+    kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
+
+    @property
+    def paired(self) -> bool:
+        """See ObjectiveChoice."""
+        return self.kind == "relativistic"
+
+    @model_validator(mode="after")
+    def _only_pairs_need_reals(self) -> ObjectiveConfig:
+        if self.g_reals != "own" and not self.paired:
+            raise ValueError("objective.g_reals goes with objective.kind=relativistic")
+        return self
+
+
+AnyObjectiveConfig = Annotated[ObjectiveChoice, Choices(ObjectiveConfig)]
+
+
+class PenaltyChoice(Choice):
+    """The settings of a penalty on the discriminator that is not of this package."""
+
+    needs_fakes: ClassVar[bool] = False  # whether it looks at generated images
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(1.0, description="what it is multiplied by")
+
+    def build(self) -> Penalty:
+        """The penalty."""
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class PenaltiesConfig(Section):
+    """Gradient penalties on the discriminator, all computed every `interval_steps` and scaled up by it."""
+
+    r1_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.0, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off"
+    )
+    r2_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.0, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off"
+    )
+    gp_weight: float = Field(
+        0.0, ge=0, le=MAX_FACTOR, description="weight of E (|grad D(mix)| - 1)^2, mix between real and fake; 0 = off"
+    )
+    interval_steps: int = Field(1, ge=1, le=MAX_STEPS, description="compute every so many steps, scaled by as many")
+    more: tuple[Annotated[PenaltyChoice, Choices()], ...] = Field(
+        (), description="penalties of your own, as a list of sections {kind: module:Class} (docs/extending.md)"
+    )
+    phase: Literal["merged", "own"] = Field(
+        "merged",
+        description="merged: part of the discriminator's step; own: a step of its own, with learning rate and betas "
+        "corrected for it as StyleGAN2 does",
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether any penalty is on."""
+        return largest(self.r1_gamma) > 0 or self.needs_fakes or bool(self.more)
+
+    @property
+    def needs_fakes(self) -> bool:
+        """Whether a penalty that is on looks at generated images."""
+        looks_at_fakes = any(penalty.needs_fakes for penalty in self.more)
+        return largest(self.r2_gamma) > 0 or self.gp_weight > 0 or looks_at_fakes
+
+    @model_validator(mode="after")
+    def _own_phase_is_lazy(self) -> PenaltiesConfig:
+        if self.phase == "own" and self.active and self.interval_steps < 2:
+            raise ValueError("penalties.phase=own needs penalties.interval_steps >= 2; every step is phase=merged")
+        return self

@@ -1,0 +1,136 @@
+"""A finished generator: a network that only serves.
+
+It holds averaged weights, stays in evaluation mode, never trains, and is never saved again. Image i of it is always
+the same image, and of the same class if there are classes, whatever else is asked for: that is what metrics, grids and
+cascades rely on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.outputs import Condition, GOut
+from spider.gan.pixels import to_uint8
+from spider.gan.sources.image_source import ImageSource
+from spider.gan.sources.source import Source
+from spider.precision import exact_float32
+
+BLOCK = 64  # images are made in blocks of consecutive numbers, because a convolution's rounding depends on its batch
+
+
+class FrozenGenerator:
+    """A generator with its source, and with what it is told.
+
+    Attributes:
+        digest: identifies weights, source and conditions, sha256 in hex.
+        image_shape: (C, H, W).
+        training: fingerprint of the images that it learnt.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        source: Source,
+        conditions: Conditions,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        *,
+        training: str,
+    ) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.source = source
+        self.conditions = conditions
+        self.image_shape = image_shape
+        self.device = device
+        self.training = training
+        self.digest = _digest(module, source, conditions)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, condition: Condition) -> Tensor:
+        """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
+        dtype = next(self.module.parameters()).dtype
+        with exact_float32():  # whatever a training around it has switched on
+            return cast(GOut, self.module(inputs.to(self.device, dtype), condition)).images
+
+    def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
+        """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].
+
+        Args:
+            condition: in place of the one that each number has.
+        """
+        return self(self.source.at(seed, indices), condition or self.condition_at(seed, indices))
+
+    def condition_at(self, seed: int, indices: Sequence[int]) -> Condition:
+        """What images number `indices` are told."""
+        return self.conditions.at(seed, indices, self.device)
+
+    def of_class(self, label: int, count: int) -> Condition:
+        """A condition for `count` images of one class."""
+        return Condition(torch.full((count,), label, device=self.device))
+
+    def with_sources(
+        self, seed: int, indices: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images, and the source images that made them (before noise); None where the source is no image."""
+        sources = self.source.images_at(seed, indices) if isinstance(self.source, ImageSource) else None
+        return self.images(seed, indices, condition), sources
+
+    def numbered(self, name: str, seed: int, count: int) -> GeneratedImages:
+        """The first `count` images under a seed, as metrics take them."""
+        return GeneratedImages(self, name, seed, count)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must state."""
+        return {"generator": self.digest, "training": self.training, "source": self.source.provenance()}
+
+
+class GeneratedImages:
+    """`count` numbered images of a generator (see spider.judge.embed.images.NumberedImages)."""
+
+    def __init__(self, generator: FrozenGenerator, name: str, seed: int, count: int) -> None:
+        self.generator = generator
+        self.name = name
+        self.seed = seed
+        self.count = count
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights, source and seed."""
+        return hashlib.sha256(f"{self.generator.digest}/{self.seed}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the classes by number; empty if the generator is told none."""
+        return self.generator.conditions.names
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every image, int64 [count], -1 where there is none."""
+        labels = self.generator.conditions.at(self.seed, range(self.count), torch.device("cpu")).labels
+        return np.full(self.count, -1) if labels is None else labels.numpy()
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """uint8 [stop - start, C, H, W] on the CPU."""
+        blocks = []
+        for first in range(start // BLOCK * BLOCK, stop, BLOCK):
+            made = to_uint8(self.generator.images(self.seed, range(first, first + BLOCK)))
+            blocks.append(made[max(start - first, 0) : stop - first].cpu())
+        return torch.cat(blocks)
+
+
+def _digest(module: nn.Module, source: Source, conditions: Conditions) -> str:
+    digest = hashlib.sha256(f"{source.identity}{conditions.identity}".encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

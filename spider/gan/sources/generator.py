@@ -1,0 +1,54 @@
+"""Images that a frozen generator makes: a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+
+from shards.order import Slots
+from spider.gan.sources.ahead import ahead
+from spider.gan.sources.config import GeneratorConfig
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.image_source import ImageSource
+
+
+class Generator(ImageSource):
+    """G1(s) at the target's size and channels, plus noise; s from the source that G1 was trained on. Any depth.
+
+    Where G1 was told classes, each input has one, drawn apart from the target's.
+    """
+
+    def __init__(self, config: GeneratorConfig, stage: FrozenGenerator, target_shape: tuple[int, int, int]) -> None:
+        self.depth: int = 1 + getattr(stage.source, "depth", 0)
+        super().__init__(target_shape, config.noise_std, f"cascade{self.depth}", stage.device)
+        self.config = config
+        self.stage = stage
+
+    def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
+        """See ImageSource."""
+        return self.adapt(self.stage.images(seed, indices))
+
+    def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
+        """See Source. On the stage's device."""
+        stage, stream = self.stage, f"train.source.condition{self.depth}"
+        told = (
+            stage.conditions.drawn(seed, stream, slots.at(start), stage.device)
+            for start in count(position, slots.batch)
+        )
+        inputs, noises = stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
+        return (
+            self.adapt(stage(each, condition)) + noise
+            for each, condition, noise in zip(inputs, told, noises, strict=False)
+        )
+
+    @property
+    def identity(self) -> str:
+        """See Source."""
+        return f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}"
+
+    def provenance(self) -> dict[str, Any]:
+        """See Source."""
+        return {**self.config.model_dump(), "stage": self.stage.provenance()}

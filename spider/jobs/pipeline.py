@@ -1,0 +1,354 @@
+"""Stages that follow each other, as jobs: pack, search, train, train on what was trained, measure. Needs no torch.
+
+    stages:
+      digits:   {run: "pack builtin:digits {run}/digits --resolution 32"}
+      one:      {run: "train dcgan --data {run}/digits --run {run}/one kimg=500", after: digits}
+      two:      {run: "train spider-dcgan --data {run}/digits --source {run}/one --run {run}/two", after: [digits, one]}
+      measured: {run: "evaluate {run}/two --out {run}/two.json", after: two}
+
+`run` is a command of `spider`, `{run}` the pipeline's folder. A stage waits for those that it is `after`, and does not
+begin unless they have ended well; what it reads it checks itself, as ever. `train` and `evaluate` run on all ranks of
+the request, everything else as one process on one node (`pack` without GPUs); `slurm` changes keys of the request for
+one stage.
+
+    RUN/stages/NAME/...     a stage's job: cluster/jobs/slurm_job.py
+
+The same command submits again what has not finished: a stage that has, by the same words, and comes after none that is
+submitted again, is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cluster.errors import ClusterError, ClusterUsageError
+from cluster.jobs.command import RankCommand
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission, cancel
+from cluster.lock import in_turn
+from cluster.slurm.request import changed
+from spider.config.load import read_mapping
+from spider.errors import SpiderError, SpiderUsageError
+from spider.jobs.submit import FOLDER, Place, command_script, submit_command
+from spider.runs.directory import RunDirectory
+from spider.settings.choices import outside_packages
+
+STAGES = "stages"
+_SUBMITTING_S = 600.0  # a long pipeline, a slow sbatch
+_ON_ALL_RANKS = ("train", "evaluate")
+_ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
+_WITHOUT_GPUS = ("pack", "verify")
+_SETTINGS = (".yaml", ".yml")
+
+
+def _list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class StageConfig(BaseModel):
+    """One stage of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Annotated[str, Field(min_length=1)]
+    after: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    slurm: dict[str, Any] = {}
+
+
+class PipelineConfig(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], StageConfig], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is ready to be submitted.
+
+    Attributes:
+        name: its key in the file.
+        words: what stands after `spider`.
+        after: the stages that must have finished before.
+        place: where it runs.
+        folder: of its job.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    after: tuple[str, ...]
+    place: Place
+    folder: Path
+
+    @property
+    def command(self) -> RankCommand:
+        """What its ranks run."""
+        run = self._run_directory()
+        return RankCommand(
+            command=(sys.executable, "-m", "spider", *self.words),
+            cwd=Path.cwd(),
+            saves=None if run is None else run.checkpoints,
+            stacks=None if run is None else run.stacks,
+        )
+
+    @property
+    def more_code(self) -> tuple[str, ...]:
+        """The user's own modules that its words, or the files of settings among them, name."""
+        files = (Path(word) for word in self.words if Path(word).suffix in _SETTINGS)
+        trees = [read_mapping(file) for file in files if file.is_file()]
+        named = dict(word.split("=", 1) for word in self.words if "=" in word)
+        return outside_packages([*trees, {key: value.strip("\"'") for key, value in named.items()}])
+
+    def script(self) -> str:
+        """What sbatch would be given, but for the numbers of the jobs that it waits for.
+
+        Raises ClusterUsageError, naming the stage.
+        """
+        try:
+            return command_script(self.command, self.place, self.folder, name=f"spider-{self.name}")
+        except ClusterUsageError as error:
+            raise ClusterUsageError(f"stage {self.name}: {error}") from None
+
+    def is_alive(self) -> bool:
+        """Whether its job waits or runs."""
+        submission = Submission.read(self.folder)
+        return submission is not None and submission.is_alive() is not False
+
+    def has_finished(self) -> bool:
+        """Whether the same words have ended well."""
+        submission, events = Submission.read(self.folder), History(self.folder).read()
+        same = submission is not None and submission.command == list(self.command.command)
+        return same and bool(events) and events[-1].event == "finished"
+
+    def _run_directory(self) -> RunDirectory | None:
+        """Of the run that it trains."""
+        if self.words[0] != "train":
+            return None
+        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
+            name, _, value = word.partition("=")
+            if name in ("--run", "--run-dir"):
+                return RunDirectory(Path(value or following).absolute())
+        return None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a stage.
+
+    Attributes:
+        name: its name.
+        job: its number; None: it has finished before.
+        is_new: whether it was submitted now.
+    """
+
+    name: str
+    job: str | None
+    is_new: bool
+
+
+class NotBegunError(SpiderError):
+    """A job has no log yet.
+
+    Attributes:
+        folder: of its files.
+    """
+
+    def __init__(self, message: str, folder: Path) -> None:
+        """A message for the user."""
+        super().__init__(message)
+        self.folder = folder
+
+
+def is_pipeline(name: str | None) -> bool:
+    """Whether a name is that of a file of stages."""
+    if name is None or not Path(name).is_file():
+        return False
+    return "stages" in read_mapping(Path(name))
+
+
+def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage]:
+    """The stages of a file, each after those that it waits for.
+
+    Args:
+        file: see the module.
+        run: the pipeline's folder.
+        place: where stages run that do not say otherwise.
+
+    Raises:
+        SpiderUsageError, ClusterUsageError: the stage, the key, the value found and what would be valid.
+    """
+    try:
+        config = PipelineConfig.model_validate(read_mapping(Path(file)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+        if first["type"] == "extra_forbidden":
+            known = StageConfig if len(first["loc"]) > 1 else PipelineConfig
+            what = f"no such key; keys: {', '.join(known.model_fields)}"
+        raise SpiderUsageError(f"{file}: {where}: {what}") from None
+    folder = Path(run).absolute()
+    if RunDirectory(folder).exists or (folder / FOLDER).exists():
+        raise SpiderUsageError(f"--run {run}: that is a run's folder; a pipeline needs one of its own")
+    for name, stage in config.stages.items():
+        for before in stage.after:
+            if before not in config.stages:
+                raise SpiderUsageError(f"{file}: {name}.after: no stage {before}; stages: {', '.join(config.stages)}")
+    try:
+        names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
+    except CycleError as error:
+        raise SpiderUsageError(
+            f"{file}: stages wait for each other: {' after '.join(reversed(error.args[1]))}"
+        ) from None
+    # Those that wait for nothing in particular as in the file
+    names.sort(key=lambda name: _depth(name, config.stages))
+    return [_stage(name, config.stages[name], folder, place, str(file)) for name in names]
+
+
+def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
+    """Put all that has not finished into the queue, each stage behind those that it waits for.
+
+    Of several who submit the same pipeline at once, one does; the others then find its jobs.
+
+    Raises ClusterError if one is refused; those that were submitted before it are taken back.
+    """
+    for stage in stages:
+        if not stage.place.local:
+            stage.script()  # refuses now what could not be submitted
+    with in_turn(stages[0].folder.parent, _SUBMITTING_S):
+        _require_no_change_of_what_runs(stages)
+        return _submit_in_order(stages)
+
+
+def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
+    found: dict[str, Submitted] = {}
+    waiting: dict[str, tuple[Path, Submission]] = {}
+    for stage in stages:
+        behind = [waiting[name] for name in stage.after if name in waiting]
+        if stage.is_alive():
+            alive = Submission.read(stage.folder)
+            assert alive is not None
+            waiting[stage.name] = (stage.folder, alive)
+            found[stage.name] = Submitted(stage.name, alive.job, is_new=False)
+        elif stage.has_finished() and not behind:
+            found[stage.name] = Submitted(stage.name, None, is_new=False)
+        else:
+            name = f"spider-{stage.name}"
+            try:
+                made = submit_command(
+                    stage.command, stage.place, stage.folder, name=name, behind=behind, more_code=stage.more_code
+                )
+            except ClusterError as error:
+                new = [each for each in stages if each.name in found and found[each.name].is_new]
+                for each in reversed(new):
+                    cancel(each.folder)
+                back = f"; taken back: {', '.join(each.name for each in new)}" if new else ""
+                raise type(error)(f"stage {stage.name}: {error}{back}") from None
+            waiting[stage.name] = (stage.folder, made)
+            found[stage.name] = Submitted(stage.name, made.job, is_new=True)
+    return list(found.values())
+
+
+def _require_no_change_of_what_runs(stages: list[Stage]) -> None:
+    """Refuse what would leave a job in the queue that does not fit the file any more."""
+    again: set[str] = set()
+    for stage in stages:
+        behind = [name for name in stage.after if name in again]
+        if not stage.is_alive():
+            if behind or not stage.has_finished():
+                again.add(stage.name)
+            continue
+        submission = Submission.read(stage.folder)
+        assert submission is not None
+        if submission.command != list(stage.command.command):
+            raise SpiderUsageError(f"stage {stage.name}: its job {submission.job} has other words; cancel it first")
+        if behind:
+            raise SpiderUsageError(
+                f"stage {stage.name}: its job {submission.job} would not wait for {behind[0]}, which is to be done "
+                "again; cancel it first"
+            )
+
+
+def pipelines_below(root: Path) -> list[Path]:
+    """The folders of pipelines in a folder and below, by name."""
+    return sorted({job.parents[2] for job in root.rglob(f"{STAGES}/*/job.json")})
+
+
+def stage_folders(run: Path) -> dict[str, Path]:
+    """By name, the folders of the jobs of a pipeline's stages, in the order of their submission."""
+    folders = [file.parent for file in (run / STAGES).glob("*/job.json")]
+    first = {folder: events[0].time for folder in folders if (events := History(folder).read())}
+    return {folder.name: folder for folder in sorted(first, key=lambda folder: first[folder])}
+
+
+def log_file(run: Path, rank: int) -> Path:
+    """What a rank of a job prints: of a run's last one, or of the stage in a folder. Raises SpiderError without one."""
+    folder = run / FOLDER if (run / FOLDER).is_dir() else run
+    submission = Submission.read(folder)
+    if submission is None:
+        what = "no job was submitted for it (spider launch)"
+        for pipeline in (run, run.parent):
+            if stages := stage_folders(pipeline):
+                listed = ", ".join(str(stage) for stage in stages.values())
+                what = f"{'a' if pipeline == run else 'of a'} pipeline; its stages are {listed}"
+                break
+        raise SpiderError(f"{run}: {what}")
+    log = submission.log(folder, rank)
+    if not log.exists():
+        ranks = submission.nodes * submission.tasks_per_node
+        if rank < ranks:
+            raise NotBegunError(f"{run}: job {submission.job} has no log of rank {rank}: it has not begun", folder)
+        raise SpiderError(f"{run}: job {submission.job} has no log of rank {rank}: its ranks are 0 to {ranks - 1}")
+    return log
+
+
+def cancel_jobs(run: Path) -> list[str]:
+    """End the job of a run, or all of a pipeline, the last one first. Their numbers. Raises SpiderError without any."""
+    jobs, refused = [], []
+    for folder in (run / FOLDER, *reversed(stage_folders(run).values())):
+        try:
+            job = cancel(folder)
+        except ClusterError as error:  # the others are asked all the same
+            refused.append(str(error))
+        else:
+            jobs += [] if job is None else [job]
+    if refused:
+        raise SpiderError("; ".join(refused))
+    if not jobs:
+        raise SpiderError(f"{run}: no job of it waits or runs")
+    return jobs
+
+
+def _stage(name: str, config: StageConfig, folder: Path, place: Place, file: str) -> Stage:
+    try:
+        words = tuple(word.replace("{run}", str(folder)) for word in shlex.split(config.run))
+    except ValueError as error:
+        raise SpiderUsageError(f"{file}: {name}.run: {error}") from None
+    if unknown := re.search(r"\{\w+\}", " ".join(words)):
+        raise SpiderUsageError(f"{file}: {name}.run: {unknown[0]}: only {{run}} stands for something")
+    if not words:
+        raise SpiderUsageError(f"{file}: {name}.run: no command")
+    fixed = {} if words[0] in _ON_ALL_RANKS else _ONE_PROCESS
+    fixed = {**fixed, "gpus_per_node": 0} if words[0] in _WITHOUT_GPUS else fixed
+    own = {**fixed, **config.slurm}
+    return Stage(
+        name=name,
+        words=words,
+        after=config.after,
+        place=Place(changed(place.request, own, f"{file}: {name}.slurm"), place.local),
+        folder=folder / STAGES / name,
+    )
+
+
+def _depth(name: str, stages: Mapping[str, StageConfig]) -> int:
+    return 1 + max((_depth(before, stages) for before in stages[name].after), default=-1)

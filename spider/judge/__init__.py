@@ -1,0 +1,1 @@
+"""What images are worth: embeddings, metrics, the signed Inception distance, and tables of runs by them."""

@@ -1,0 +1,220 @@
+"""How good a run's images are, or any images: as `spider evaluate` measures, over several evaluation seeds.
+
+The seeds are apart from the training seed: seed s means samples number 0, 1, 2, ... of a stream that training never
+draws from. The reference is a set of images; a run that names none is measured against its own training images, which
+rewards memorising, and both the table and the result file say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.world import World
+from shards.dataset import ShardDataset
+from spider.config.load import with_values
+from spider.data import open_images
+from spider.errors import SpiderError, SpiderUsageError
+from spider.files import cache_directory
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.judge.embed.cache import FeatureCache
+from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.images import DrawnImages, NumberedImages
+from spider.judge.embed.load import load_embedding
+from spider.judge.metrics.evaluate import evaluate_images
+from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.results import MetricResult, document, table, write_result
+from spider.runs.directory import RunRef, images_of, is_run, kimg_text, resolve
+from spider.runs.generator import open_generator
+from spider.runs.inputs import at_key, find_images, note_places, recorded
+from spider.runs.provenance import git_state, versions
+
+DEFAULT_METRICS = ("fid", "kid")
+DEFAULT_COUNT = 5000  # samples of a generator
+DEFAULT_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of every metric and seed, and where they come from."""
+
+    results: list[MetricResult]
+    provenance: dict[str, Any]
+
+    def table(self) -> str:
+        """For a terminal: mean and spread over the seeds."""
+        notes = [f"! {note}" for note in self.provenance["notes"]]
+        if self.provenance["reference"] == "training":
+            notes += ["! the reference is the run's own training images: copies of them would score best (--reference)"]
+        return "\n".join([table(self.results), *notes])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: what `write` writes."""
+        return document(self.results, self.provenance)
+
+    def write(self, path: str | Path) -> None:
+        """A JSON file, whole or not at all."""
+        write_result(Path(path), self.results, self.provenance)
+
+
+def evaluate(
+    subject: str | Path,
+    world: World,
+    *,
+    reference: str | Path | None = None,
+    source: str | Path | None = None,
+    data: str | Path | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    protocol: str | None = None,
+    embedding: str | None = None,
+    weights: str | Path | None = None,
+    count: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    figures: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a run's averaged generator, or a set of images. All ranks.
+
+    Args:
+        subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
+        reference: images to be like; None: the run's training images.
+        source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
+        data: the same of its training images.
+        metrics: names from `spider.judge.metrics.registry.METRICS`.
+        protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`, which also says which embedding.
+        embedding: `inception` (the default) or `offline`.
+        weights: a file for the embedding.
+        count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
+        seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
+        figures: a folder for the panel and the histogram of nearest training images of the first seed; it brings the
+            metric `nearest` with it.
+
+    Raises:
+        SpiderUsageError: an unknown name, or a combination that cannot be.
+        SpiderError, ShardsError, ClusterError: what failed, in one line.
+    """
+    metrics = list(metrics) if figures is None or "nearest" in metrics else [*metrics, "nearest"]
+    run = resolve(str(subject)) if is_run(str(subject)) else None
+    if run is None and reference is None:
+        raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
+    for option, place in (("--source", source), ("--data", data)):
+        if run is None and place is not None:
+            raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
+    chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
+    network = open_embedding(embedding, protocol, weights, world)
+    given = open_images(reference, world=world, progress=progress) if reference is not None else None
+    training = None
+    if run is None:
+        samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
+    else:
+        place = None if source is None else str(source)
+        generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
+        samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
+        shape = generator.image_shape
+        if given is None or data is not None or "nearest" in metrics:
+            training = _training_images(run, generator, data, world, progress)
+    against = training if given is None else given
+    assert against is not None
+
+    results: list[MetricResult] = []
+    for number, (seed, images) in enumerate(zip(chosen, samples, strict=True)):
+        results += evaluate_images(
+            images,
+            against,
+            metrics=metrics,
+            embedding=network,
+            world=world,
+            protocol=protocol,
+            count=count,
+            training=training,
+            seed=seed,
+            cache=FeatureCache(cache_directory("features")),
+            keep_samples=run is None,
+            figures=Path(figures) if figures is not None and number == 0 else None,
+            progress=progress,
+        )
+    provenance |= {
+        "reference": "training" if reference is None else "given",
+        "notes": size_notes(shape, against.index.shape),
+        **_surroundings(world),
+    }
+    return Evaluation(results, provenance)
+
+
+def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
+    """Which evaluation seeds: so many from 0 on, or these."""
+    seeds = default if seeds is None else seeds
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        raise SpiderUsageError("--seeds 0: at least one evaluation seed is needed")
+    return chosen
+
+
+def open_embedding(name: str | None, protocol: str | None, weights: str | Path | None, world: World) -> Embedding:
+    """The embedding called `name`, or that of the named protocol, with that protocol's resize rule."""
+    rules = protocol_named(protocol) if protocol is not None else None
+    name = name or (rules.embedding if rules else "inception")
+    return load_embedding(
+        name,
+        protocol=rules.resize if rules else None,
+        weights=Path(weights) if weights is not None else None,
+        device=world.device,
+    )
+
+
+def _of_images(
+    path: str | Path, seeds: Sequence[int], count: int | None, world: World, progress: bool
+) -> tuple[list[NumberedImages], dict[str, Any], tuple[int, int, int]]:
+    """What is measured under each seed, what a result must say of it, and (C, H, W)."""
+    images = open_images(path, world=world, progress=progress)
+    # The first `count` of a set sorted by class would be a few classes
+    drawn: list[NumberedImages] = [images if count is None else DrawnImages(images, count, seed) for seed in seeds]
+    return drawn, {"subject": images.path}, images.index.shape
+
+
+def _of_generator(
+    run: RunRef, generator: FrozenGenerator, seeds: Sequence[int], count: int
+) -> tuple[list[NumberedImages], dict[str, Any]]:
+    clock = images_of(run.checkpoint)
+    name = f"{run.directory.path.name}@{kimg_text(clock)}"
+    drawn: list[NumberedImages] = [generator.numbered(name, seed, count) for seed in seeds]
+    return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
+
+
+def _training_images(
+    run: RunRef, generator: FrozenGenerator, place: str | Path | None, world: World, progress: bool
+) -> ShardDataset:
+    """The images that the run learnt, at `place` if they have moved there. Raises SpiderError if they are others."""
+    directory, key = run.directory, "data.path"
+    config = directory.config()
+    named = config.data.path if place is None else str(place)
+    with at_key(f"{directory.path}: {key}"):
+        found = find_images(key, named, recorded(directory).get(key), world, progress)
+        if found.fingerprint != generator.training:
+            raise (SpiderError if place is None else SpiderUsageError)(
+                f"{named} holds other images (fingerprint {found.fingerprint}) "
+                f"than the run was trained on ({generator.training})"
+            )
+    if place is not None and world.is_main:
+        note_places(directory, with_values(config, {key: found.path}), {key: found})
+    return ShardDataset(found.packed)
+
+
+def size_notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
+    """What a reader must know of the sizes and channels [C, H, W] of two sets."""
+    if shape == reference:
+        return []
+    mine, other = (f"{w}x{h} {'grey' if c == 1 else 'RGB'}" for c, h, w in (shape, reference))
+    what = f"the images are {mine}, the reference {other}: the embedding resizes both, and what that blurs changes the"
+    return [f"{what} number; compare it only with numbers that were measured at these sizes"]
+
+
+def _surroundings(world: World) -> dict[str, Any]:
+    return {
+        "world_size": world.size,
+        "device": world.device_name,
+        "versions": versions(),
+        "git": git_state(),
+    }

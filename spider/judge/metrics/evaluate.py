@@ -1,0 +1,177 @@
+"""Measure images against a reference: the features of each set once, then every metric that was asked for.
+
+All ranks take part and all get the same results, which do not depend on how many they are: features are extracted and
+merged by blocks of image numbers, metrics computed by numbered units of work (`spider.judge.metrics.spread`), and what
+rank 0 found is what every rank reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spider.errors import SpiderError, SpiderUsageError
+from spider.heartbeat import Heartbeat, silent
+from spider.judge.embed.cache import FeatureCache, Features
+from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.features import extract_features, extract_features_and_logits
+from spider.judge.embed.images import NumberedImages
+from spider.judge.metrics.by_class import ClassPairs
+from spider.judge.metrics.protocols import protocol_for
+from spider.judge.metrics.registry import METRICS, Comparison, Metric, metrics_named
+from spider.judge.metrics.results import MetricResult
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+
+def evaluate_images(
+    samples: NumberedImages,
+    reference: NumberedImages,
+    *,
+    metrics: Sequence[str],
+    embedding: Embedding,
+    world: World,
+    protocol: str | None = None,
+    count: int | None = None,
+    training: NumberedImages | None = None,
+    seed: int = 0,
+    cache: FeatureCache | None = None,
+    keep_samples: bool = False,
+    figures: Path | None = None,
+    progress: bool = False,
+    heartbeat: Heartbeat = silent,
+) -> list[MetricResult]:
+    """Score `samples` against `reference`; a collective: every rank calls it and gets the same results.
+
+    Args:
+        metrics: names from `spider.judge.metrics.registry.METRICS`, e.g. `["fid", "kid", "recall"]`.
+        embedding: what the images are compared through.
+        protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`; by default the embedding's own.
+        count: measure the first `count` samples; all of them by default. The reference is always whole.
+        training: the generator's training images, where the reference is another set. `nearest` then looks for copies
+            of these and takes the reference as the images that are none.
+        seed: of the metrics' own draws (KID's subsets, ...), not of the samples.
+        cache: keeps the features of reference and training images between calls.
+        keep_samples: keep those of the samples too: of images that lie on a disk, rather than a generator's, of which
+            every checkpoint would leave its own.
+        figures: a folder for the figures of the metrics that have any: `nearest-histogram.png`, `nearest-panel.png`.
+        heartbeat: called on all ranks every few seconds, at the same places; what it raises ends the evaluation.
+
+    Raises:
+        SpiderUsageError: an unknown metric or protocol, one that the embedding cannot serve, too few images for it,
+            images without classes for one that needs them.
+        SpiderError: an image has features that are not finite.
+    """
+    chosen = metrics_named(list(metrics), embedding)
+    rules = protocol_for(embedding, protocol)
+    count = len(samples) if count is None else count
+    if not 0 < count <= len(samples):
+        raise SpiderUsageError(f"{samples.name}: cannot measure {count} images; it has {len(samples)}")
+    if training is not None and training.fingerprint == reference.fingerprint:
+        training = None
+    if not any(metric.needs_training for metric in chosen):
+        training = None
+
+    needs_classes = any(metric.needs_classes for metric in chosen)
+    classes = ClassPairs.of(samples, count, reference) if needs_classes else None
+    comparison = Comparison(
+        *_samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat),
+        reference=_features(reference, embedding, world, cache, progress, heartbeat),
+        training=None if training is None else _features(training, embedding, world, cache, progress, heartbeat),
+        protocol=rules,
+        seed=seed,
+        world=world,
+        progress=progress,
+        heartbeat=heartbeat,
+        classes=classes,
+    )
+    sets = {"samples": (samples, count), "reference": (reference, len(reference))}
+    if training is not None:
+        sets["training"] = (training, len(training))
+    results = [_result(metric, comparison, embedding, sets) for metric in chosen]
+    if figures is not None and METRICS["nearest"] in chosen and world.is_main:
+        # Here, because matplotlib takes long to import, and most evaluations draw nothing.
+        from spider.judge.metrics.nearest_figures import HISTOGRAM, PANEL, draw_histogram, draw_panel
+
+        draw_histogram(figures / HISTOGRAM, comparison.nearest_training)
+        draw_panel(figures / PANEL, comparison.nearest_training, samples, training or reference)
+    # Ranks on machines of different kinds may round differently; what is decided from a number is decided by all alike.
+    return [MetricResult.from_json(r) for r in world.broadcast_json([result.to_json() for result in results])]
+
+
+def _samples(
+    samples: NumberedImages,
+    count: int,
+    metrics: Sequence[Metric],
+    embedding: Embedding,
+    world: World,
+    cache: FeatureCache | None,
+    progress: bool,
+    heartbeat: Heartbeat,
+) -> tuple[Features, Features | None]:
+    """Features of the first `count` samples, and their logits if a metric needs them."""
+    if not any(metric.needs_logits for metric in metrics):
+        features = extract_features(
+            samples, embedding, world, stop=count, cache=cache, progress=progress, heartbeat=heartbeat
+        )
+        return _require_finite(features, samples), None
+    features, logits = extract_features_and_logits(
+        samples, embedding, world, stop=count, cache=cache, progress=progress, heartbeat=heartbeat
+    )
+    return _require_finite(features, samples), _require_finite(logits, samples)
+
+
+def _features(
+    images: NumberedImages,
+    embedding: Embedding,
+    world: World,
+    cache: FeatureCache | None,
+    progress: bool,
+    heartbeat: Heartbeat,
+) -> Features:
+    features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
+    return _require_finite(features, images)
+
+
+def _require_finite(rows: Features, images: NumberedImages) -> Features:
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise SpiderError(
+            f"{images.name}: {int((~finite).sum())} of {len(rows)} images have features that are not finite, "
+            f"first image {int(np.argmin(finite))}"
+        )
+    return rows
+
+
+def _result(
+    metric: Metric, comparison: Comparison, embedding: Embedding, sets: dict[str, tuple[NumberedImages, int]]
+) -> MetricResult:
+    comparison.heartbeat()
+    score = metric.score(comparison)
+    return MetricResult(
+        name=metric.name,
+        label=metric.label_under(embedding),
+        value=score.value,
+        std=score.std,
+        std_over=score.std_over,
+        stderr=score.stderr,
+        protocol={
+            "name": comparison.protocol.name,
+            "embedding": embedding.label,
+            "embedding_digest": embedding.digest,
+            "resize": embedding.protocol,
+            "dim": embedding.dim,
+            "seed": comparison.seed,
+            **score.protocol,
+        },
+        provenance={
+            role: {"name": images.name, "fingerprint": images.fingerprint, "count": count}
+            for role, (images, count) in sets.items()
+        },
+        warnings=score.warnings,
+        details=score.details,
+    )

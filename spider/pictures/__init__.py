@@ -1,0 +1,1 @@
+"""Pictures to look at: single images, grids, walks between images."""

@@ -1,0 +1,255 @@
+"""Images of a finished run, as files.
+
+OUT/seed000042.png                    image number 42 of evaluation seed 0, whatever else is asked for
+OUT/class0003-seed000042.png          the same number's input with class 3 in place of its own
+OUT/cat-seed000042.png                the same number's noise on the source image cat.jpg
+OUT.zip                               the same files, stored, the same bytes every time
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shards.files import naming, open_whole
+from shards.images import BadImage, Target, normalise, read_header
+from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.pixels import to_float, to_uint8
+from spider.gan.sources.frozen import BLOCK, FrozenGenerator
+from spider.gan.sources.image_source import ImageSource
+from spider.pictures.grids import COLUMNS, sample_grid, write_png
+
+SEED = 0  # the evaluation seed that numbered images are drawn under
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
+
+
+def caption(number: int, stem: str = "") -> str:
+    """What a grid calls image `number`: by the option that asks for it again."""
+    return f"{stem} seed {number}".strip()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was written.
+
+    Attributes:
+        files: names of the images in `out`, in order.
+        generator: digest of weights and source.
+    """
+
+    out: str | None
+    files: list[str]
+    grid: str | None
+    generator: str
+    seed: int = SEED
+    classes: list[str] = field(default_factory=list)  # that were asked for, by name
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images with what fed them: float [N, C, H, W]."""
+
+    names: list[str]
+    captions: list[str]
+    images: Tensor
+    sources: Tensor | None
+
+
+def generate(
+    generator: FrozenGenerator,
+    numbers: Sequence[int],
+    *,
+    out: str | Path | None = None,
+    classes: Sequence[str] = (),
+    source_images: Sequence[str | Path] = (),
+    grid: str | Path | None = None,
+) -> Generated:
+    """Write images of `generator` as PNGs.
+
+    Args:
+        numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
+            A number that is given twice makes one image.
+        out: a folder, or a file that ends in .zip.
+        classes: names or numbers of classes. Every number is made of each; without any, of the class that it has.
+        source_images: files to feed instead of the source's own images, each with every number's noise.
+        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one; a
+            row for each class that was asked for.
+
+    Raises:
+        SpiderUsageError: nothing to write, nowhere to write it, source images for a generator that takes none, or a
+            class that it does not know.
+        SpiderError: a source image cannot be read.
+    """
+    if out is None and grid is None:
+        raise SpiderUsageError("nowhere to write to: name --out or --grid")
+    if not numbers:
+        raise SpiderUsageError("no image asked for: --seeds is empty")
+    if min(numbers) < 0:
+        raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
+    numbers = list(dict.fromkeys(numbers))
+    labels = list(dict.fromkeys(class_numbers(generator, classes)))
+    parts = _parts(generator, numbers, labels, source_images)
+    names: list[str] = []
+    kept: list[_Part] = []
+    with _writer(out) as write:
+        for part in parts:
+            for name, pixels in zip(part.names, to_uint8(part.images).cpu(), strict=True):
+                write(f"{name}.png", png_bytes(pixels))
+            names += [f"{name}.png" for name in part.names]
+            kept += [part] if grid is not None else []
+    if grid is not None:
+        sources = [part.sources for part in kept if part.sources is not None]
+        shown = torch.cat([part.images for part in kept])
+        captions = [caption for part in kept for caption in part.captions]
+        names_of = generator.conditions.names
+        pixels = sample_grid(
+            shown,
+            torch.cat(sources) if sources else None,
+            columns=len(shown) // len(labels) if labels else COLUMNS,
+            captions=captions,
+            rows=[names_of[label] for label in labels] or None,
+        )
+        write_png(Path(grid), pixels)
+    return Generated(
+        out=None if out is None else str(out),
+        files=names,
+        grid=None if grid is None else str(grid),
+        generator=generator.digest,
+        classes=[generator.conditions.names[label] for label in labels],
+    )
+
+
+def _parts(
+    generator: FrozenGenerator, numbers: Sequence[int], labels: Sequence[int], source_images: Sequence[str | Path]
+) -> Iterator[_Part]:
+    for label in labels or (None,):
+        if source_images:
+            yield from _from_files(generator, numbers, source_images, label)
+        else:
+            yield from _numbered(generator, numbers, label)
+
+
+def class_numbers(generator: FrozenGenerator, names: Sequence[str]) -> list[int]:
+    """The classes that `--class` names. Raises SpiderUsageError: the generator does not know one."""
+    try:
+        return [generator.conditions.class_number(name) for name in names]
+    except SpiderUsageError as error:
+        raise SpiderUsageError(f"--class: {error}") from None
+
+
+def _numbered(generator: FrozenGenerator, numbers: Sequence[int], label: int | None) -> Iterator[_Part]:
+    """Made in the blocks that evaluation makes them in, so that the bytes are the same whatever else is asked for."""
+    condition = None if label is None else generator.of_class(label, BLOCK)
+    for block in dict.fromkeys(number // BLOCK for number in numbers):
+        images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK), condition)
+        wanted = [number for number in numbers if number // BLOCK == block]
+        rows = [number % BLOCK for number in wanted]
+        yield _Part(
+            [f"{_prefix(label)}seed{number:06d}" for number in wanted],
+            [caption(number) for number in wanted],
+            images[rows],
+            None if sources is None else sources[rows],
+        )
+
+
+def _prefix(label: int | None) -> str:
+    """Of a file's name: a class by its number, because its name may be none of a file."""
+    return "" if label is None else f"class{label:04d}-"
+
+
+def _from_files(
+    generator: FrozenGenerator, numbers: Sequence[int], files: Sequence[str | Path], label: int | None = None
+) -> Iterator[_Part]:
+    source = generator.source
+    if not isinstance(source, ImageSource):
+        raise SpiderUsageError(
+            f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
+        )
+    stems = _distinct([Path(file).stem for file in files])
+    clean = [source.adapt(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
+    for start in range(0, len(numbers), BLOCK):
+        chosen = list(numbers[start : start + BLOCK])
+        noise = source.noise_at(SEED, chosen)
+        condition = generator.condition_at(SEED, chosen) if label is None else generator.of_class(label, len(chosen))
+        for stem, image in zip(stems, clean, strict=True):
+            yield _Part(
+                [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],
+                [caption(number, stem) for number in chosen],
+                generator(image + noise, condition),
+                image.expand(len(chosen), -1, -1, -1),
+            )
+
+
+def _distinct(stems: Sequence[str]) -> list[str]:
+    repeated = {stem for stem in stems if list(stems).count(stem) > 1}
+    if repeated:
+        raise SpiderUsageError(f"--source-image: two files are called {sorted(repeated)[0]}; their images would be too")
+    return list(stems)
+
+
+def _read(path: Path) -> Tensor:
+    """An image file by the rules of `spider pack`, at its own size: uint8 [1, C, H, W]."""
+    try:
+        data = path.read_bytes()
+        header = read_header(data)
+        target = Target(1 if header.grey else 3, header.height, header.width, "squash", resize=True)
+        pixels, _ = normalise(data, target)
+    except OSError as error:
+        raise SpiderError(f"{path}: {error.strerror}") from None
+    except BadImage as error:
+        raise SpiderError(f"{path}: {error}") from None
+    return torch.tensor(pixels)[None]
+
+
+def png_bytes(pixels: Tensor) -> bytes:
+    """uint8 [C, H, W] to the bytes of a PNG."""
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
+    buffer = BytesIO()
+    Image.fromarray(plane.contiguous().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture, whole or not at all, also on a full disk."""
+    with open_whole(path, sync=False) as file:
+        file.write(content)
+
+
+@contextmanager
+def _writer(out: str | Path | None) -> Iterator[Callable[[str, bytes], object]]:
+    """How a named file is written: into a folder, into a zip that appears when it is whole, or not at all."""
+    if out is None:
+        yield lambda name, content: None
+        return
+    path = Path(out)
+    if path.suffix != ".zip":
+        path.mkdir(parents=True, exist_ok=True)
+        yield lambda name, content: write_picture(path / name, content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with naming(path), zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+            yield lambda name, content: archive.writestr(_zip_entry(name), content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _zip_entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+    entry.external_attr = 0o644 << 16
+    return entry

@@ -1,0 +1,101 @@
+"""Images side by side, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from shards.files import open_whole
+from spider.gan.pixels import match_channels
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+COLUMNS = 8  # images in a row
+_LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
+_LEAST_TEXT = 10  # px; the height of captions under the smallest images
+
+
+def sample_grid(
+    images: Tensor,
+    sources: Tensor | None = None,
+    columns: int = COLUMNS,
+    captions: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """A grid of images, each with the source image that made it on its left if there are sources.
+
+    Args:
+        images, sources: float [N, C, H, W], -1 to 1 and clamped there.
+        columns: images (or pairs) per row.
+        captions: what stands below each image; None: nothing, and no room for it.
+        rows: what stands on the left of each row.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    # Here, because torchvision takes as long to import as torch, and what only measures draws nothing.
+    from torchvision.utils import make_grid
+
+    scale = max(1, -(-_LEAST_SIDE // images.shape[-1]))
+    shown = _enlarge(images, scale)
+    if sources is not None:
+        gap = torch.ones(len(shown), 3, shown.shape[2], scale)
+        shown = torch.cat([_enlarge(sources, scale), gap, shown], dim=3)
+    if captions is not None:
+        strips = torch.stack([_strip(text, shown.shape[3]) for text in captions])
+        shown = torch.cat([shown, strips], dim=2)
+    grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
+    if rows is not None:
+        grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
+    pixels: npt.NDArray[np.uint8] = (
+        (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    )
+    return pixels
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write [height, width, 3] as a PNG, replacing what is there at once."""
+    with open_whole(path, sync=False) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
+
+
+def _strip(text: str, width: int) -> Tensor:
+    """A line of text in the middle of a white strip, cut where it does not fit: float [3, height, width], -1 to 1."""
+    size = max(_LEAST_TEXT, width // 12)
+    strip = Image.new("L", (width, round(1.4 * size)), 255)
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    draw.text((width / 2, 0.7 * size), _cut(text, draw, font, width), fill=60, font=font, anchor="mm")
+    return (torch.from_numpy(np.array(strip)) / 127.5 - 1).expand(3, -1, -1)
+
+
+def _names_of_rows(rows: Sequence[str], height: int, padding: int, image_width: int) -> Tensor:
+    """A white strip with a name in the middle of each row's height: float [3, height, width], 0 to 1."""
+    size = max(_LEAST_TEXT, image_width // 6)
+    font = ImageFont.load_default(size)
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    texts = [_cut(text, measure, font, 3 * image_width) for text in rows]
+    width = int(max(measure.textlength(text, font=font) for text in texts)) + 2 * padding
+    strip = Image.new("L", (width, height), 255)
+    draw, pitch = ImageDraw.Draw(strip), (height - padding) / len(rows)
+    for number, text in enumerate(texts):
+        middle = padding + (number + 0.5) * pitch - padding / 2
+        draw.text((width - padding, middle), text, fill=0, font=font, anchor="rm")
+    return (torch.from_numpy(np.array(strip)) / 255).expand(3, -1, -1)
+
+
+def _cut(text: str, draw: ImageDraw.ImageDraw, font: Font, width: float) -> str:
+    """As much of a text as fits."""
+    while text and draw.textlength(text, font=font) > width:
+        text = f"{text[:-2]}…" if len(text) > 2 else ""
+    return text
+
+
+def _enlarge(images: Tensor, scale: int) -> Tensor:
+    colour = match_channels(images.detach().to("cpu", torch.float32).clamp(-1, 1), 3)
+    return colour.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)

@@ -1,0 +1,279 @@
+"""The way from one image to another, at any stage of a cascade.
+
+    OUT.png          a square grid: four inputs in the corners, bilinear between them
+    OUT/r2c5.png     the images of the same grid by themselves, by row and column as the grid's captions have them
+    OUT.gif, .mp4    a loop through the inputs and back to the first
+
+Stages are counted from the innermost: in z -> G1 -> G2, stage 1 is G1, fed vectors, and stage 2 is G2, fed G1's images.
+Interpolating at stage K means blending what is fed to it, and letting the stages from K on make images of the blends.
+Images and vectors are those of the image numbers that were asked for (evaluation seed 0), so that the corners are the
+images that `spider generate` writes. Classes are blended with the inputs: their vectors, by the weights w.
+
+How inputs are blended, w being weights that sum to 1:
+  images     sum w x, pixel by pixel. The noise that the source adds is blended by w / |w|, which keeps its deviation.
+  spherical  sum w z / |w|. Independent normal coordinates so blended have the law of the drawn ones at every step
+             (between two vectors of one length it is the great circle, up to speed); sum w z would pass through vectors
+             that are too short for the generator to have met. Default for a gaussian prior.
+  linear     sum w z, as the published interpolations do. Default for the other priors: Cauchy coordinates so blended
+             have the law of the drawn ones, the nonparametric prior is made for it, gamma's has vectors of any length.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from shards.files import naming
+from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.outputs import Condition
+from spider.gan.pixels import to_uint8
+from spider.gan.sources.frozen import BLOCK, FrozenGenerator
+from spider.gan.sources.gaussian import Gaussian
+from spider.gan.sources.generator import Generator
+from spider.gan.sources.gmm import Gmm
+from spider.gan.sources.image_source import ImageSource
+from spider.pictures.generate import SEED, caption, class_numbers, png_bytes, write_picture
+from spider.pictures.grids import sample_grid, write_png
+
+Space = Literal["z", "image"]
+Blend = Literal["linear", "spherical"]
+
+FRAMES_PER_S = 12
+_MOVIES = (".gif", ".mp4")
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What was written, and what was blended how."""
+
+    out: str
+    space: Space
+    stage: int
+    blend: Blend
+    numbers: list[int]
+    images: int  # in the grid, or frames of the loop
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return dict(vars(self))
+
+
+def interpolate(
+    generator: FrozenGenerator,
+    out: str | Path,
+    *,
+    space: Space | None = None,
+    stage: int | None = None,
+    numbers: Sequence[int] = (0, 1, 2, 3),
+    classes: Sequence[str] = (),
+    steps: int = 8,
+    blend: Blend | None = None,
+) -> Interpolation:
+    """Write a grid or a loop.
+
+    Args:
+        out: a file that ends in .png, .gif or .mp4, or a folder.
+        space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
+        stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
+        numbers: image numbers; four for a grid or a folder, two or more for a loop.
+        classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
+        steps: images on a side of the grid; frames from one input to the next.
+        blend: of vectors; None: by the prior, see the module.
+
+    Raises:
+        SpiderUsageError: a suffix, a space, a stage, a class or a number of inputs that cannot be.
+        SpiderError: .mp4 without ffmpeg, or ffmpeg failed.
+    """
+    path = Path(out)
+    _check(path, numbers, steps)
+    chain = stages(generator)
+    space, stage = _place(chain, space, stage)
+    blend = _blend(chain[stage - 1], space, blend)
+    weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
+    told = _classes(generator, list(numbers), classes)
+    parts = _run(chain[stage - 1 :], list(numbers), weights, blend, told)
+    if path.suffix in _MOVIES:
+        _write_movie(path, _frames(parts))
+    else:
+        _write_still(path, parts, steps, numbers)
+    return Interpolation(str(path), space, stage, blend, list(numbers), len(weights))
+
+
+def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
+    """A cascade's generators, the innermost first."""
+    source = generator.source
+    return [*(stages(source.stage) if isinstance(source, Generator) else []), generator]
+
+
+def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side: int, numbers: Sequence[int]) -> None:
+    """The grid as one picture, or its images by themselves in a folder."""
+    blocks = list(parts)
+    sources = [fed for _, fed in blocks if fed is not None]
+    images = torch.cat([made for made, _ in blocks])
+    places = [f"r{row}c{column}" for row in range(1, side + 1) for column in range(1, side + 1)]
+    if not path.suffix:
+        path.mkdir(parents=True, exist_ok=True)
+        for place, pixels in zip(places, to_uint8(images).cpu(), strict=True):
+            write_picture(path / f"{place}.png", png_bytes(pixels))
+        return
+    corners = (0, side - 1, side * (side - 1), side**2 - 1)
+    captions = list(places)
+    for corner, number in zip(corners, numbers, strict=True):
+        captions[corner] = caption(number)
+    write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
+
+
+def _check(path: Path, numbers: Sequence[int], steps: int) -> None:
+    if path.suffix not in ("", ".png", *_MOVIES):
+        raise SpiderUsageError(
+            f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops); none is a folder for a grid's images"
+        )
+    if path.suffix not in _MOVIES and len(numbers) != 4:
+        raise SpiderUsageError(f"--seeds: a grid has four corners, {len(numbers)} given; .gif and .mp4 take any number")
+    if len(numbers) < 2:
+        raise SpiderUsageError("--seeds: a loop needs two inputs or more")
+    if min(numbers) < 0:
+        raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
+    if steps < 2:
+        raise SpiderUsageError(f"--steps {steps}: at least 2")
+    if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
+        raise SpiderError(f"{path}: .mp4 needs ffmpeg on PATH, and there is none; .gif needs nothing")
+
+
+def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | None) -> tuple[Space, int]:
+    """Where to interpolate. `chain` is the cascade, the innermost first."""
+    fed: list[Space] = ["image" if isinstance(each.source, ImageSource) else "z" for each in chain]
+    if stage is None:
+        if space is not None and space not in fed:
+            raise SpiderUsageError(f"--space {space}: no stage is fed that; {_described(fed)}")
+        stage = 1 if space is None else 1 + fed.index(space)
+    if not 1 <= stage <= len(chain):
+        raise SpiderUsageError(f"--stage {stage}: there is no such stage; {_described(fed)}")
+    if space is not None and fed[stage - 1] != space:
+        raise SpiderUsageError(f"--space {space} --stage {stage}: that stage is fed something else; {_described(fed)}")
+    return fed[stage - 1], stage
+
+
+def _described(fed: Sequence[Space]) -> str:
+    return ", ".join(f"stage {number} is fed {what}" for number, what in enumerate(fed, start=1))
+
+
+def _blend(stage: FrozenGenerator, space: Space, blend: Blend | None) -> Blend:
+    if space == "image":
+        if blend == "spherical":
+            raise SpiderUsageError("--blend spherical is of vectors; images are blended pixel by pixel")
+        return "linear"
+    if isinstance(stage.source, Gmm):
+        raise SpiderUsageError("a gmm source draws a component and a place in it: there is nothing between two of them")
+    return blend or ("spherical" if isinstance(stage.source, Gaussian) else "linear")
+
+
+def _grid_weights(side: int) -> Tensor:
+    """Bilinear weights of the corners (top left, top right, bottom left, bottom right): [side^2, 4], by rows."""
+    t = torch.linspace(0, 1, side)
+    down, right = (each.flatten() for each in torch.meshgrid(t, t, indexing="ij"))
+    return torch.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], dim=1)
+
+
+def _loop_weights(count: int, steps: int) -> Tensor:
+    """Weights of `count` inputs along a loop, `steps` from each to the next: [count * steps, count]."""
+    weights = torch.zeros(count * steps, count)
+    for frame in range(count * steps):
+        at, part = divmod(frame, steps)
+        weights[frame, at] += 1 - part / steps
+        weights[frame, (at + 1) % count] += part / steps
+    return weights
+
+
+def _run(
+    chain: Sequence[FrozenGenerator], numbers: list[int], weights: Tensor, blend: Blend, told: Condition
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Blocks of images float [n, C, H, W] of the last stage, each with the images fed to it.
+
+    Args:
+        chain: the stages from the one on at whose input is blended.
+        weights: [F, M], M the number of inputs.
+        told: what the last stage is told of each input.
+    """
+    first, device = chain[0].source, chain[0].device
+    corners = first.images_at(SEED, numbers) if isinstance(first, ImageSource) else first.at(SEED, numbers)
+    for block in torch.split(weights, BLOCK):
+        linear = block.to(device)
+        unit = linear / linear.norm(dim=1, keepdim=True)
+        fed = _mixed(linear if blend == "linear" else unit, corners.to(device))
+        clean = None
+        for stage in chain:
+            if isinstance(stage.source, ImageSource):
+                clean = stage.source.adapt(fed)
+                fed = clean + _mixed(unit, stage.source.noise_at(SEED, numbers))
+            condition = told if stage is chain[-1] else stage.condition_at(SEED, numbers)
+            fed = stage(fed, _between(condition, linear, stage))
+        yield fed, clean
+
+
+def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str]) -> Condition:
+    """What the generator is told of each input."""
+    if not names:
+        return generator.condition_at(SEED, numbers)
+    if len(names) not in (1, len(numbers)):
+        raise SpiderUsageError(f"--class: {len(names)} classes for {len(numbers)} images; give one, or one for each")
+    labels = class_numbers(generator, names)
+    return Condition(torch.tensor(labels * (len(numbers) // len(labels)), device=generator.device))
+
+
+def _between(condition: Condition, weights: Tensor, stage: FrozenGenerator) -> Condition:
+    """Blends of the conditions of M inputs by weights [F, M]: shares of classes [F, classes]."""
+    if condition.labels is None:
+        return condition
+    return Condition(weights @ one_hot(condition.labels, stage.conditions.shape.classes).to(weights.dtype))
+
+
+def _mixed(weights: Tensor, corners: Tensor) -> Tensor:
+    """[F, M], [M, ...] -> [F, ...]."""
+    return torch.einsum("fm,m...->f...", weights, corners)
+
+
+def _frames(parts: Iterator[tuple[Tensor, Tensor | None]]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Frames uint8 [height, width, 3], each an image beside the one that made it, if one did."""
+    for images, sources in parts:
+        for i in range(len(images)):
+            yield sample_grid(images[i : i + 1], None if sources is None else sources[i : i + 1], columns=1)
+
+
+def _write_movie(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".tmp-{path.name}")
+    try:
+        with naming(path):
+            (_write_gif if path.suffix == ".gif" else _write_mp4)(beside, frames)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_gif(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / FRAMES_PER_S), loop=0)
+
+
+def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
+    pixels = list(frames)
+    height, width, _ = pixels[0].shape
+    command = ["ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-video_size", f"{width}x{height}", "-framerate", str(FRAMES_PER_S), "-i", "-"]
+    # Players want 4:2:0, which has even sides
+    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-f", "mp4", str(path)]
+    done = subprocess.run(command, input=b"".join(frame.tobytes() for frame in pixels), capture_output=True)
+    if done.returncode:
+        raise SpiderError(f"{path}: ffmpeg failed: {' '.join(done.stderr.decode(errors='replace').split())}")

@@ -1,0 +1,1 @@
+"""Runs: their folders, what they read from outside, and the finished generators in them."""

@@ -1,0 +1,200 @@
+"""From the words of `spider train` to the configuration that will run. Needs no torch: mistakes show at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from shards.index import INDEX_NAME
+from spider import weights
+from spider.config.load import load_config, make_config, preset_names
+from spider.config.schema import Config
+from spider.data import absolute
+from spider.errors import SpiderUsageError
+from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
+from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve
+from spider.runs.inputs import (
+    Inputs,
+    at_key,
+    moved_run,
+    name_for_good,
+    recorded,
+    require_found,
+    with_absolute_names,
+)
+from spider.settings.choices import is_outside
+from spider.settings.marks import named
+
+_OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a training is asked for, in whatever way: `spider.api.train`, a dry run, a job, a stage, a trial.
+
+    Attributes:
+        config: a preset or a YAML file; None: that of the run in `run`, or of the one that `from_run` names.
+        run: the run's folder, which may hold one already.
+        data: images to learn; None: those of the configuration, or of the run in `run`.
+        source: a prior's name, or module:Class of your own; or a run, whose generator feeds this one; or images.
+        kimg: length in thousand images; "+N": so much beyond the checkpoint that the run goes on from.
+        seed, mirror: the keys `seed` and `data.mirror`.
+        overrides: `key=value`, after all of these, so that they win.
+        from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
+    """
+
+    config: str | Path | None
+    run: str | Path
+    data: str | Path | None = None
+    source: str | Path | None = None
+    kimg: float | str | None = None
+    seed: int | None = None
+    mirror: bool = False
+    overrides: Sequence[str] = ()
+    from_run: str | None = None
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's."""
+        return RunDirectory(Path(self.run))
+
+    @cached_property
+    def branch(self) -> RunRef | None:
+        """The checkpoint to begin with. Raises SpiderError if there is none."""
+        return None if self.from_run is None else resolve(self.from_run)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What a training that goes on must read, see `inputs_before`."""
+        return inputs_before(self.directory, self.branch)
+
+    def compose(self) -> Config:
+        """The configuration. Raises SpiderUsageError: the key, the value found and what would be valid."""
+        directory, branch = self.directory, self.branch
+        stored = directory.config() if directory.exists else None
+        if stored is None and (directory.path / INDEX_NAME).exists():
+            raise SpiderUsageError(f"--run {directory.path}: holds packed images; a run needs a folder of its own")
+        overrides = [
+            *_flags(self.data, self.source, self.seed, self.mirror, stored if directory.checkpoint_names() else None),
+            *self.overrides,
+        ]
+        if self.config is not None:
+            composed = load_config(str(self.config), overrides)
+        else:
+            origin = stored or (branch.directory.config() if branch is not None else None)
+            if origin is None:
+                raise SpiderUsageError(
+                    f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
+                    f"({', '.join(preset_names())})"
+                )
+            composed = make_config(origin.model_dump(mode="json"), overrides, "overrides")
+        more = []
+        if self.kimg is not None:
+            more.append(f"kimg={length(str(self.kimg), composed, directory, branch)}")
+        if not composed.data.path:
+            if stored is None:
+                raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
+            more.append(_override("data.path", stored.data.path))
+        composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+        if (
+            branch is not None
+            and not directory.checkpoint_names()
+            and images_of(branch.checkpoint) >= composed.kimg * 1000
+        ):
+            raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
+        if branch is not None:
+            _require_same_beginning(composed, branch)
+        return with_absolute_names(composed)
+
+    def checked(self) -> Config:
+        """As `compose`; refuses also, by its key, what the configuration names and is not there."""
+        composed = self.compose()
+        require_inputs(composed, self.inputs)
+        return composed
+
+
+def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
+    """What `--kimg N` or `--kimg +N` means: a length, or so much beyond the checkpoint that the run goes on from."""
+    if kimg is None:
+        return config.kimg
+    try:
+        value = float(kimg)
+    except ValueError:
+        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
+    if not kimg.startswith("+"):
+        return value
+    names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
+    return value + (images_of(names[-1]) / 1000 if names else 0.0)
+
+
+def _require_same_beginning(config: Config, branch: RunRef) -> None:
+    """Refuse other weights to begin with than those of the checkpoint, which `--from` goes on from."""
+    theirs = branch.directory.config().init
+    if config.init != theirs and (config.init.players or theirs.freeze_d):
+        raise SpiderUsageError(
+            f"init: --from {branch} goes on with that run, which has init.kind={theirs.kind} and init.freeze_d="
+            f"{theirs.freeze_d}: give the same; or leave --from out, and begin anew with its weights: init.run={branch}"
+        )
+
+
+def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:
+    """What a training that goes on must read: that of the run in `directory`, or of the one that it branches from.
+
+    A start that failed before its first checkpoint leaves nothing to agree with.
+    """
+    if directory.checkpoint_names():
+        return recorded(directory)
+    return {} if branch is None else recorded(branch.directory)
+
+
+def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None:
+    """Refuse what `config` names and is not there, by its key, before anything heavy is loaded.
+
+    Args:
+        known: see `inputs_before`.
+
+    Raises:
+        SpiderUsageError, ShardsUsageError: no such images, run or file.
+        SpiderError: evaluations need weights that the cache does not have.
+    """
+    for each in named(config):
+        with at_key(each.key):
+            require_found(each, known.get(each.key))
+    settings = config.evaluate
+    if settings.every_kimg is not None and settings.weights is None and settings.embedding == "inception":
+        with at_key("evaluate.embedding=inception"):
+            weights.verify("inception", otherwise=_OTHER_WEIGHTS)
+
+
+def _flags(
+    data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool, stored: Config | None
+) -> list[str]:
+    flags = [] if data is None else [_override("data.path", absolute(data))]
+    flags += [] if source is None else _source_flags(str(source), stored)
+    flags += [] if seed is None else [f"seed={seed}"]
+    return [*flags, *(["data.mirror=true"] if mirror else [])]
+
+
+def _source_flags(source: str, stored: Config | None) -> list[str]:
+    """Settings of the same kind of source in a preset stay; another kind brings its own.
+
+    Args:
+        stored: of the run that goes on, if one does.
+    """
+    if source in PRIORS or (is_outside(source) and not Path(source).exists()):
+        return [_override("source.kind", source)]
+    if is_run(source) or ("@" in source and not Path(source).exists()):
+        (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
+        ref = resolve(moved_run(before[0].place, source) if before else source)
+        return [f"source.kind={kind}", _override(f"source.{key}", name_for_good(ref))]
+    kind, key = FROM_IMAGES
+    return [f"source.kind={kind}", _override(f"source.{key}", absolute(source))]
+
+
+def _override(key: str, value: str) -> str:
+    """`key="value"`: quoted as YAML reads it, so that no path turns into a number or a list."""
+    return f"{key}={json.dumps(value)}"

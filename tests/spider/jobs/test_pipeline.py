@@ -1,0 +1,257 @@
+"""A pipeline's file is refused by its keys, or becomes jobs behind each other; again, only what has not finished."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.jobs.history import History
+from cluster.jobs.submission import Submission
+from spider.config.load import make_config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.jobs.pipeline import (
+    Stage,
+    cancel_jobs,
+    is_pipeline,
+    read_pipeline,
+    stage_folders,
+    submit_pipeline,
+)
+from spider.jobs.submit import read_place
+from spider.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from tests.conftest import Programs
+
+FILE = """
+stages:
+  measured:
+    run: evaluate {run}/two --out {run}/two.json
+    after: two
+  digits:
+    run: pack builtin:digits {run}/digits
+    slurm: {gpus_per_node: 0, time: 5}
+  one:
+    run: train dcgan --data {run}/digits --run {run}/one
+    after: digits
+  two:
+    run: train dcgan --data {run}/digits --source {run}/one --run={run}/two
+    after: [digits, one]
+"""
+PLACE = read_place("nodes=2,gpus_per_node=4,time=60")
+
+
+def read(tmp_path: Path, text: str = FILE) -> list[Stage]:
+    (tmp_path / "stages.yaml").write_text(text)
+    return read_pipeline(tmp_path / "stages.yaml", tmp_path / "all", PLACE)
+
+
+@pytest.fixture
+def queue(programs: Programs, tmp_path: Path) -> Queue:
+    return Queue(programs, tmp_path)
+
+
+class Queue:
+    """Slurm, as far as a pipeline knows it: a folder with a file for each job that waits or runs."""
+
+    def __init__(self, programs: Programs, tmp_path: Path) -> None:
+        self.programs, self.root, self.jobs = programs, tmp_path, tmp_path / "queue"
+        self.jobs.mkdir()
+        number = f"n=$(( 7 + $(wc -l < {programs.folder}/sbatch.calls) - 1 ))"
+        programs.play("sbatch", f"{number}; touch {self.jobs}/$n; echo Submitted batch job $n")
+        programs.play("squeue", f"[ -e {self.jobs}/$3 ] && echo 'PENDING|(Dependency)'; true")
+        programs.play("scancel", f"rm {self.jobs}/$1")
+
+    def submit(self, text: str = FILE) -> dict[str, str | None]:
+        """By stage, its new job, or what else became of it."""
+        made = submit_pipeline(read(self.root, text))
+        return {each.name: each.job if each.is_new else f"as {each.job}" for each in made}
+
+    def end(self, stage: str, how: str = "finished") -> None:
+        folder = self.root / "all" / "stages" / stage
+        submission = Submission.read(folder)
+        assert submission is not None
+        (self.jobs / submission.job).unlink()
+        History(folder).add(how, job=submission.job, start=0)
+
+    def behind(self, stage: str) -> str | None:
+        """What the script of a stage's last job waits for."""
+        folder = self.root / "all" / "stages" / stage
+        submission = Submission.read(folder)
+        assert submission is not None
+        lines = (folder / f"{submission.job}_submission.sh").read_text().splitlines()
+        return next((line.partition("afterok:")[2] for line in lines if "--dependency" in line), None)
+
+
+def test_stages_come_after_those_that_they_wait_for(tmp_path: Path) -> None:
+    stages = read(tmp_path)
+    assert [stage.name for stage in stages] == ["digits", "one", "two", "measured"]
+    assert [stage.after for stage in stages] == [(), ("digits",), ("digits", "one"), ("two",)]
+    assert stages[0].words == ("pack", "builtin:digits", f"{tmp_path}/all/digits")
+    assert stages[0].folder == tmp_path / "all" / "stages" / "digits"
+
+
+def test_trainings_and_evaluations_run_on_all_ranks_and_the_rest_as_one_process(tmp_path: Path) -> None:
+    stages = read(tmp_path)
+    asked = [(s.place.request.nodes, s.place.request.tasks, s.place.request.gpus_per_node) for s in stages]
+    assert asked == [(1, 1, 0), (2, 4, 4), (2, 4, 4), (2, 4, 4)]
+    assert [stage.place.request.time_min for stage in stages] == [5, 60, 60, 60]
+
+
+def test_a_training_says_where_it_saves(tmp_path: Path) -> None:
+    pack, one, two, measured = (stage.command for stage in read(tmp_path))
+    assert (pack.saves, measured.stacks) == (None, None)
+    assert (one.saves, one.stacks) == (tmp_path / "all" / "one" / "checkpoints", tmp_path / "all" / "one" / "stacks")
+    assert two.saves == tmp_path / "all" / "two" / "checkpoints"
+    assert two.command[:4] == (sys.executable, "-m", "spider", "train")
+
+
+def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("stages: {a: {run: 'pack b {run}/c'}}")
+    [stage] = read_pipeline(tmp_path / "x.yaml", tmp_path / "a b", PLACE)
+    assert stage.words == ("pack", "b", f"{tmp_path}/a b/c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {a: {run: ls, after: b}}", "a.after: no stage b; stages: a"),
+        ("stages: {a: {run: ls, after: b}, b: {run: ls, after: a}}", "stages wait for each other: "),
+        ("stages: {a: {run: ls, after: a}}", "stages wait for each other: a after a"),
+        ("stages: {a: {rn: ls}}", "stages.a.run: field required"),
+        ("stages: {a: {run: ls, agter: b}}", "stages.a.agter: no such key; keys: run, after, slurm"),
+        ("stages: {a: {run: ''}}", "stages.a.run: string should have at least 1 character"),
+        ("stages: {a: ls}", "stages.a: "),
+        ("stages: {../a: {run: ls}}", "stages.../a"),
+        ("stages: {}", "stages: dictionary should have at least 1 item"),
+        ("stages: {a: {run: ls}}\nkimg: 3", "kimg: no such key; keys: stages"),
+        ("stages: {a: {run: ls}, a: {run: ls}}", "not plain YAML: a stands there twice"),
+        ("stages: {a: {run: 'ls \"x'}}", "a.run: No closing quotation"),
+        ("stages: {a: {run: ls, slurm: {nods: 2}}}", "a.slurm: nods: no such key; did you mean nodes?"),
+        ("stages: {a: {run: ls, slurm: {nodes: 0}}}", "a.slurm: nodes: input should be greater than 0, found 0"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((SpiderUsageError, ClusterError)) as refused:
+        read(tmp_path, text)
+    assert str(refused.value).startswith(f"{tmp_path}/stages.yaml: {message}")
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_pipeline_moves_into_no_run(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "all").write_config(make_config({"data": {"path": "x"}}))
+    with pytest.raises(SpiderUsageError, match=r"^--run .*/all: that is a run's folder"):
+        read(tmp_path)
+
+
+def test_a_file_with_stages_is_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("stages: {}")
+    Path("b.yaml").write_text("batch: 3")
+    assert [is_pipeline(name) for name in ("a.yaml", "b.yaml", "dcgan", None)] == [True, False, False, False]
+
+
+def test_each_job_is_behind_those_that_it_waits_for(queue: Queue) -> None:
+    assert queue.submit() == {"digits": "7", "one": "8", "two": "9", "measured": "10"}
+    assert [queue.behind(name) for name in ("digits", "one", "two", "measured")] == [None, "7", "7:8", "9"]
+
+
+def test_of_several_who_submit_at_once_one_does(queue: Queue) -> None:
+    stages = read(queue.root)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: submit_pipeline(stages), range(3)))
+    assert len({tuple(each.job for each in found) for found in made}) == 1
+    assert sorted(sum(each.is_new for each in found) for found in made) == [0, 0, 4]
+
+
+def test_a_stage_that_is_refused_leaves_none_in_the_queue(queue: Queue) -> None:
+    with pytest.raises(ClusterError, match=r"^stage two: slurm: time: 1 min are no longer than signal_delay_s"):
+        queue.submit(f"{FILE}    slurm: {{time: 1}}\n")
+    assert queue.programs.calls("sbatch") == []
+    refuses = f"[ $(wc -l < {queue.programs.folder}/sbatch.calls) -lt 3 ] || {{ echo 'no such node' >&2; exit 1; }}"
+    sbatch = queue.programs.folder / "sbatch"
+    queue.programs.play("sbatch", "\n".join([refuses, *sbatch.read_text().splitlines()[2:]]))
+    with pytest.raises(ClusterError, match=r"^stage two: sbatch refuses .*no such node; taken back: digits, one$"):
+        queue.submit()
+    assert list(queue.jobs.iterdir()) == []
+
+
+def test_what_waits_or_runs_is_left_as_it_is(queue: Queue) -> None:
+    queue.submit()
+    assert queue.submit() == {"digits": "as 7", "one": "as 8", "two": "as 9", "measured": "as 10"}
+
+
+def test_what_has_failed_goes_behind_what_still_runs(queue: Queue) -> None:
+    queue.submit()
+    for name in ("one", "two", "measured"):
+        queue.end(name, "failed")
+    assert queue.submit() == {"digits": "as 7", "one": "11", "two": "12", "measured": "13"}
+    assert [queue.behind(name) for name in ("one", "two", "measured")] == ["7", "7:11", "12"]
+
+
+def test_what_has_finished_is_left_out(queue: Queue) -> None:
+    queue.submit()
+    for name in ("digits", "one"):
+        queue.end(name)
+    for name in ("two", "measured"):
+        queue.end(name, "stopped")
+    assert queue.submit() == {"digits": "as None", "one": "as None", "two": "11", "measured": "12"}
+    assert [queue.behind(name) for name in ("two", "measured")] == [None, "11"]
+
+
+def test_what_comes_after_a_stage_that_is_submitted_again_is_too(queue: Queue) -> None:
+    queue.submit()
+    for name in ("digits", "one", "two", "measured"):
+        queue.end(name)
+    assert set(queue.submit().values()) == {"as None"}
+    changed = FILE.replace("train dcgan --data {run}/digits --run", "train dcgan kimg=5 --data {run}/digits --run")
+    assert queue.submit(changed) == {"digits": "as None", "one": "11", "two": "12", "measured": "13"}
+    assert [queue.behind(name) for name in ("one", "two", "measured")] == [None, "11", "12"]
+
+
+def test_all_jobs_are_cancelled_the_last_first(queue: Queue) -> None:
+    queue.submit()
+    queue.end("digits")
+    assert cancel_jobs(queue.root / "all") == ["10", "9", "8"]
+    assert queue.programs.calls("scancel") == ["10", "9", "8"]
+    with pytest.raises(SpiderError, match=r"all: no job of it waits or runs$"):
+        cancel_jobs(queue.root / "all")
+
+
+def test_stages_are_listed_in_the_order_of_their_submission(queue: Queue) -> None:
+    assert stage_folders(queue.root / "all") == {}
+    queue.submit()
+    assert list(stage_folders(queue.root / "all")) == ["digits", "one", "two", "measured"]
+
+
+def test_a_stage_on_this_machine_is_a_local_job(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("stages: {a: {run: pack b c}}")
+    [stage] = read_pipeline(tmp_path / "x.yaml", tmp_path, read_place("local,tasks_per_node=2"))
+    assert stage.place == replace(read_place("local,tasks_per_node=1"), local=True)
+
+
+def test_a_stage_whose_words_changed_is_refused_while_its_job_waits(queue: Queue) -> None:
+    queue.submit()
+    with pytest.raises(SpiderUsageError, match=r"^stage one: its job 8 has other words; cancel it first$"):
+        queue.submit(FILE.replace("train dcgan", "train dcgan seed=3"))
+    assert len(queue.programs.calls("sbatch")) == 4
+
+
+def test_a_stage_that_would_not_wait_for_what_is_done_again_is_refused(queue: Queue) -> None:
+    queue.submit()
+    queue.end("digits")
+    queue.end("one", "failed")
+    with pytest.raises(SpiderUsageError, match=r"^stage two: its job 9 would not wait for one, "):
+        queue.submit()
+
+
+def test_braces_that_stand_for_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpiderUsageError, match=r"measured.run: \{rum\}: only \{run\} stands for something"):
+        read(tmp_path, FILE.replace("evaluate {run}/two", "evaluate {rum}/two"))

@@ -1,0 +1,74 @@
+"""Copies are judged by how near images are that are no copies."""
+
+import numpy as np
+import pytest
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.judge.metrics import nearest as nearest_module
+from spider.judge.metrics.nearest import nearest_training
+
+WORLD = World.single()
+
+
+def features(seed: int, count: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 5)).astype(np.float32)
+
+
+def all_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(x[:, None].astype(np.float64) - y[None].astype(np.float64), axis=2)
+
+
+def test_training_images_leave_themselves_out():
+    samples, training = features(0, 50), features(1, 80)
+    found = nearest_training(samples, training, WORLD)
+    expected = (all_distances(training, training) + np.diag(np.full(80, np.inf))).min(axis=1)
+    np.testing.assert_allclose(found.unseen, expected, rtol=1e-10)
+    assert not found.held_out
+
+
+def test_held_out_images_leave_nothing_out():
+    samples, training, held_out = features(0, 50), features(1, 80), features(2, 60)
+    held_out[7] = training[7]
+    found = nearest_training(samples, training, WORLD, held_out=held_out)
+    np.testing.assert_allclose(found.unseen, all_distances(held_out, training).min(axis=1), rtol=1e-10)
+    assert found.unseen[7] == 0
+    assert found.held_out
+
+
+def test_one_law_is_at_the_scale_and_copies_are_below_it():
+    training = features(1, 2000)
+    honest = nearest_training(features(0, 1000), training, WORLD)
+    assert honest.ratio == pytest.approx(1, abs=0.05)
+    assert honest.share_in_tail == pytest.approx(0.01, abs=0.01)
+    assert not honest.looks_copied
+    copies = nearest_training(training[:300] + 1e-3 * features(3, 300), training, WORLD)
+    assert copies.ratio < 0.02
+    assert copies.share_in_tail == 1
+    assert copies.looks_copied
+    np.testing.assert_array_equal(copies.samples.indices, np.arange(300))
+
+
+def test_one_copy_in_twenty_is_noticed_and_chance_is_not():
+    training = features(1, 2000)
+    some = features(0, 1000)
+    some[::20] = training[:50]
+    assert nearest_training(some, training, WORLD).looks_copied
+    small = [nearest_training(features(s, 50), training[:60], WORLD).looks_copied for s in range(2, 32)]
+    assert sum(small) <= 1
+
+
+def test_the_scale_is_drawn_from_large_sets(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nearest_module, "MOST_UNSEEN", 20)
+    samples, training = features(0, 10), features(1, 80)
+    one, again, other = (nearest_training(samples, training, WORLD, seed=seed).unseen for seed in (0, 0, 1))
+    leave_one_out = (all_distances(training, training) + np.diag(np.full(80, np.inf))).min(axis=1)
+    assert len(one) == 20
+    assert np.isclose(one[:, None], leave_one_out[None], rtol=1e-10).any(axis=1).all()
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_one_training_image_is_refused():
+    with pytest.raises(SpiderUsageError, match="at least 2 training images, found 1"):
+        nearest_training(features(0, 10), features(1, 1), WORLD)
