@@ -10,8 +10,8 @@ from pkgutil import resolve_name
 import pytest
 
 from spider import api
-from spider.gan.sources import build
 from spider.judge import evaluation
+from spider.runs import generator
 
 WORK = (
     "spider.api.checkpoint_bytes",
@@ -45,7 +45,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> type[WorkBegan]:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    for module, opener in ((evaluation, "load_embedding"), (build, "open_generator")):
+    for module, opener in ((evaluation, "load_embedding"), (generator, "open_generator")):
         monkeypatch.setattr(module, opener, cache(getattr(module, opener)))  # slow, and called for every value
     for work in WORK:
         resolve_name(work)  # a module that is first imported below would keep what stands in for another's work

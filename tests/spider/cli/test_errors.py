@@ -164,11 +164,11 @@ def test_an_interruption_is_one_line(spider, monkeypatch):
 
 def test_a_full_disk_is_named(spider, monkeypatch):
     def fill(*arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device", "shards/000001.tar")
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/000001.tar")
 
     monkeypatch.setattr(api, "verify", fill)
     outcome = spider("verify", "shards")
-    assert (outcome.code, outcome.error) == (3, "error: shards/000001.tar: No space left on device")
+    assert (outcome.code, outcome.error) == (3, "error: /data/000001.tar: No space left on device")
 
 
 def test_what_moves_a_place_that_is_full_is_said(spider, monkeypatch, tmp_path):

@@ -15,12 +15,12 @@ from spider.runs.provenance import git_state
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this code is taken to lie."""
-    file = tmp_path / "spider" / "checkout.py"
-    file.parent.mkdir()
+    file = tmp_path / "spider" / "runs" / "provenance.py"
+    file.parent.mkdir(parents=True)
     file.touch()
     monkeypatch.setattr(provenance, "__file__", str(file))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    return file.parent
+    return tmp_path / "spider"
 
 
 def git(folder: Path, *words: str) -> str:
@@ -37,7 +37,7 @@ def test_a_checkout_is_its_commit_and_whether_it_was_changed(package: Path) -> N
     assert git_state() == {"commit": commit, "dirty": False}
     (package / "new.py").touch()  # nobody has asked git to keep it
     assert git_state() == {"commit": commit, "dirty": False}
-    (package / "checkout.py").write_text("changed")
+    (package / "runs" / "provenance.py").write_text("changed")
     assert git_state() == {"commit": commit, "dirty": True}
 
 
