@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
 from spider.errors import SpiderUsageError
 from spider.gan.augment.config import AugmentationConfig
+from spider.gan.auxiliary.config import AuxiliaryConfig
 from spider.gan.conditions.config import ConditionConfig, NoConditionConfig
 from spider.gan.init.config import InitConfig, RandomInitConfig
 from spider.gan.networks.config import (
@@ -217,6 +218,9 @@ class Config(Section):
     d_steps: int = Field(1, ge=1, le=MAX_STEPS, description="discriminator steps per iteration")
     augment: tuple[AugmentationConfig, ...] = Field(
         (), description="what images go through on their way to the discriminator, in order, as a list of sections"
+    )
+    auxiliary: tuple[AuxiliaryConfig, ...] = Field(
+        (), description="what joins the adversarial losses, as a list of sections"
     )
     selection: SelectionConfig = SelectionConfig()
     overfit: OverfitConfig = OverfitConfig()

@@ -133,6 +133,7 @@ def checkpoint_bytes(config: Config) -> int | None:
             total = 0
             for player, copies in ((trainer.generator, 2), (trainer.discriminator, 1)):  # one more for the average
                 total += copies * sum(t.nbytes for t in player.module.state_dict().values())
+                total += sum(t.nbytes for part in player.parts.values() for t in part.state_dict().values())
                 total += 2 * sum(parameter.nbytes for _, parameter in player.trainable)  # Adam's two means
             return total
     except (SpiderError, ShardsError):

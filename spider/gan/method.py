@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 # What the passes of an iteration reported, by name: (sum, count) over the global batch, of the steps that were taken
 Sums = Mapping[str, tuple[float, float]]
+# What the passes of a step kept for a method, by name: values of the images of the global batch, [N, ...], by slot
+Kept = Mapping[str, Tensor]
 
 
 class Method:
-    """Updated from the global batch, the same on every rank, saved with the run. By default it remembers nothing."""
+    """Updated from the global batch, the same on every rank, saved with the run. By default it remembers nothing.
+
+    What is known only to the device moves in `stepped`, after each step; what the host knows, in `iterated`.
+    """
+
+    def stepped(self, phase: str, kept: Kept) -> None:
+        """A step of a phase was made. What changes here is taken back if the step was not taken.
+
+        Only `tensors` and `touched` may change here, in place, and nothing may wait for the device.
+
+        Args:
+            phase: its name.
+            kept: what its passes kept for this method; empty if nothing.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is remembered as tensors, by name: always the same ones. Saved with the run."""
+        return {}
+
+    def touched(self) -> Sequence[Tensor]:
+        """What else `stepped` changes, such as a player's parameters that are projected."""
+        return ()
 
     def iterated(self, step: int, images: int, sums: Sums) -> None:
         """An iteration is over.

@@ -41,3 +41,4 @@ class DOut:
     """A discriminator's output. High is real."""
 
     logits: Tensor  # [N, P]: P judgements of every image
+    features: Tensor | None = None  # [N, F]: what its last layer is given, where the network tells

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from spider.gan.augment.augmentation import Augmentation
+from spider.gan.auxiliary.auxiliary import Auxiliary, Extra, Seen
+from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.method import Kept
 from spider.gan.objectives.config import PenaltiesConfig
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged, slope_excess, squared_gradient
@@ -85,8 +88,13 @@ class Critic:
         """
         images = self._augmented(images, batch, use)
         with self.autocast():
-            logits = cast(DOut, self.discriminator.first_order(images, condition)).logits
-        return DOut(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+            out = cast(DOut, self.discriminator.first_order(images, condition))
+        return DOut(_exact(out.logits), None if out.features is None else _exact(out.features))
+
+    def seen(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
+        """The same with the images, and with a way to judge them again under other draws."""
+        out = self(images, condition, batch, use)
+        return Seen(images, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
@@ -94,32 +102,55 @@ class Critic:
 
     def _augmented(self, images: Tensor, batch: PhaseBatch, use: str) -> Tensor:
         if self.augmentations:  # a generator under autocast gives half precision, too coarse for the places of a warp
-            images = images.to(torch.promote_types(images.dtype, torch.float32))
+            images = _exact(images)
         for augmentation in self.augmentations:
             images = augmentation(images, batch.at, use)
         return images
 
 
-class DiscriminatorLoss:
-    """Tell real images from generated ones."""
+@dataclass(frozen=True)
+class Joined:
+    """An auxiliary, by the name of the method that it is."""
 
-    def __init__(self, critic: Critic, objective: Objective) -> None:
+    name: str
+    choice: AuxiliaryChoice
+    auxiliary: Auxiliary
+
+    def terms(self, extra: Extra, images: int) -> list[Term]:
+        """What it adds, at `images` on the clock."""
+        weight = value_at(self.choice.weight, images)
+        return [Term(f"{self.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
+
+
+class DiscriminatorLoss:
+    """Tell real images from generated ones, and what auxiliaries add to that."""
+
+    def __init__(self, critic: Critic, objective: Objective, joined: Sequence[Joined]) -> None:
         self.critic = critic
         self.objective = objective
+        self.joined = joined
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        real = self.critic(given(batch.real), batch.real_condition, batch, "real")
-        fake = self.critic(given(batch.fake), batch.fake_condition, batch, "fake")
+        real_seen = self.critic.seen(given(batch.real), batch.real_condition, batch, "real")
+        fake_seen = self.critic.seen(given(batch.fake), batch.fake_condition, batch, "fake")
+        real, fake = real_seen.out, fake_seen.out
         real_realness, fake_realness = self.objective.realness(real, fake)
+        terms = [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()]
+        keep: dict[str, Kept] = {}
+        for each in self.joined:
+            extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
+            terms += each.terms(extra, batch.images)
+            keep[each.name] = extra.keep
         return Outcome(
-            [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()],
+            terms,
             {
                 "logits/real": real.logits,
                 "signs/real": real_realness.sign(),
                 "logits/fake": fake.logits,
                 "signs/fake": fake_realness.sign(),
             },
+            keep,
         )
 
 
@@ -164,21 +195,32 @@ class DiscriminatorPenalty:
 
 
 class GeneratorLoss:
-    """Make the discriminator take generated images for real."""
+    """Make the discriminator take generated images for real, and what auxiliaries add to that."""
 
-    def __init__(self, maker: Maker, critic: Critic, objective: Objective) -> None:
+    def __init__(self, maker: Maker, critic: Critic, objective: Objective, joined: Sequence[Joined]) -> None:
         self.maker = maker
         self.critic = critic
         self.objective = objective
+        self.joined = joined
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        fake = self.critic(self.maker(batch).images, batch.fake_condition, batch, "fake")
-        paired = self.objective.paired
+        seen = self.critic.seen(self.maker(batch).images, batch.fake_condition, batch, "fake")
+        fake, paired = seen.out, self.objective.paired
         real = self.critic(given(batch.real), batch.real_condition, batch, "real") if paired else None
         scores = self.objective.score(fake).detach().flatten(1).mean(1)
         terms = [Term("loss/g", self.objective.generator(fake, real), scores=scores)]
         penalty = self.maker.penalty()
         if penalty is not None:
             terms.append(Term("penalty/frontend", penalty.expand(len(batch.source))))
-        return Outcome(terms)
+        keep: dict[str, Kept] = {}
+        for each in self.joined:
+            extra = each.auxiliary.generator(seen, batch.at)
+            terms += each.terms(extra, batch.images)
+            keep[each.name] = extra.keep
+        return Outcome(terms, keep=keep)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

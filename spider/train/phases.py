@@ -7,12 +7,13 @@ deep; gradients add up to those of the sum. A pass has no side effect that a sec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
+from spider.gan.method import Kept
 from spider.train.batch import PhaseBatch
 from spider.train.player import Player
 from spider.train.terms import Term
@@ -26,6 +27,7 @@ class Outcome:
 
     terms: list[Term]
     reports: dict[str, Tensor] = field(default_factory=dict)  # values of any shape, whose means are logged
+    keep: Mapping[str, Kept] = field(default_factory=dict)  # by method: values of this micro-batch's images, [n, ...]
 
 
 @dataclass(frozen=True)

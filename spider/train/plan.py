@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,8 @@ from cluster.world import World
 from spider.config.schema import Config, OptimizerConfig
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.build import build_augmentations
+from spider.gan.auxiliary.auxiliary import Role
+from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
@@ -24,7 +26,15 @@ from spider.gan.sources.source import Source
 from spider.train.adam import Adam, adam_settings
 from spider.train.compute import Compute
 from spider.train.guard import Guard
-from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
+from spider.train.passes import (
+    Critic,
+    DiscriminatorLoss,
+    DiscriminatorPenalty,
+    GeneratorLoss,
+    Joined,
+    Maker,
+    Prepare,
+)
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player
 from spider.train.stats import Stats
@@ -34,6 +44,7 @@ ORDER = (
     "overfit",  # before the selection, whose k walks by the p that this iteration gives
     "selection",
     "augment",  # every member steers a p of its own, from what the passes reported
+    "auxiliary",  # every member heeds what its own terms kept
     "guard",  # hears nothing: it is told of each step
     "stats",  # adds up what the passes reported
 )
@@ -46,7 +57,7 @@ class Plan:
     generator: Player
     discriminator: Player
     phases: tuple[Phase, ...]
-    methods: dict[str, Method]  # by the names of `ORDER`, in that order; of augmentations each "augment.0", ...
+    methods: dict[str, Method]  # by the names of `ORDER`, in that order; of a list each member, "augment.0", ...
     overfit: OverfitController
     selection: Selection
     guard: Guard
@@ -74,17 +85,24 @@ def build_plan(
     # A step of its own comes after so many steps of the discriminator
     interval = penalties.interval_steps * config.d_steps if own_penalty else None
 
-    def player(name: str, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
-        return _player(name, module, optimizer, own_interval, config, compute, world)
+    def player(name: Role, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
+        found = [(each, each.auxiliary.parts().get(name)) for each in joined]
+        parts = {each.name.replace(".", ""): (part, each.choice.lr_factor) for each, part in found if part is not None}
+        return _player(name, module, parts, optimizer, own_interval, config, compute, world)
 
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
+    auxiliaries = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
+    joined = [
+        Joined(f"auxiliary.{i}", choice, auxiliary)
+        for i, (choice, auxiliary) in enumerate(zip(config.auxiliary, auxiliaries, strict=True))
+    ]
     g_player = player("generator", generator, config.g_optimizer, None)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
-    phases = _phases(config, compute, g_player, d_player, augmentations)
+    phases = _phases(config, compute, g_player, d_player, augmentations, joined)
     overfit = OverfitController(config.overfit, config.batch)
     selection = Selection(config.selection, config.batch, config.seed, overfit)
     guard, stats = Guard(config.guard), Stats()
@@ -92,6 +110,7 @@ def build_plan(
         "overfit": {"overfit": overfit},
         "selection": {"selection": selection},
         "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
+        "auxiliary": {each.name: each.auxiliary for each in joined},
         "guard": {"guard": guard},
         "stats": {"stats": stats},
     }
@@ -100,7 +119,12 @@ def build_plan(
 
 
 def _phases(
-    config: Config, compute: Compute, g_player: Player, d_player: Player, augmentations: Sequence[Augmentation]
+    config: Config,
+    compute: Compute,
+    g_player: Player,
+    d_player: Player,
+    augmentations: Sequence[Augmentation],
+    joined: Sequence[Joined],
 ) -> tuple[Phase, ...]:
     """What an iteration does, in order."""
     penalties = config.penalties
@@ -110,7 +134,7 @@ def _phases(
     objective = build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
     penalty = Pass(DiscriminatorPenalty(critic, penalties, gain), penalties.interval_steps)
-    d_passes = [Pass(DiscriminatorLoss(critic, objective))]
+    d_passes = [Pass(DiscriminatorLoss(critic, objective, joined))]
     if penalties.active and not own_penalty:
         d_passes.append(penalty)
     phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)]
@@ -130,7 +154,7 @@ def _phases(
         Phase(
             "g_main",
             g_player,
-            (Pass(GeneratorLoss(maker, critic, objective)),),
+            (Pass(GeneratorLoss(maker, critic, objective, joined)),),
             reals=config.objective.g_reals if objective.paired else "none",
             selects=True,
         )
@@ -139,21 +163,30 @@ def _phases(
 
 
 def _player(
-    name: str,
+    name: Role,
     module: nn.Module,
+    parts: Mapping[str, tuple[nn.Module, float]],
     optimizer: OptimizerConfig,
     own_interval: int | None,
     config: Config,
     compute: Compute,
     world: World,
 ) -> Player:
+    """A player of a network and of parts, each a module and the factor of its learning rate."""
     module = compute.prepared(module)
-    trainable = tuple((n, p) for n, p in module.named_parameters() if p.requires_grad)
+    joining = {part: compute.prepared(each) for part, (each, _) in parts.items()}
+    whole = nn.ModuleDict({name: module, **joining}) if parts else module
+    groups = [
+        [(prefix + n, p) for n, p in each.named_parameters() if p.requires_grad]
+        for prefix, each in [("", module), *((f"{part}.", joined) for part, joined in joining.items())]
+    ]
+    trainable = tuple(each for group in groups for each in group)
     parameters = [parameter for _, parameter in trainable]
+    factors = (1.0, *(factor for _, factor in parts.values()))
     schedules = partial(adam_settings, optimizer, own_interval)
-    adam = Adam(parameters, eps=optimizer.eps, fused=True, **schedules(0))
+    adam = Adam([{"params": [p for _, p in group]} for group in groups], eps=optimizer.eps, fused=True, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
-    engine = build_engine(kind, module, parameters, adam, world, zero_stage=config.engine.zero_stage)
-    module.requires_grad_(False)
-    return Player(name, module, compute.compiled(module), trainable, adam, engine, schedules)
+    engine = build_engine(kind, whole, parameters, adam, world, zero_stage=config.engine.zero_stage)
+    whole.requires_grad_(False)
+    return Player(name, module, joining, compute.compiled(module), trainable, adam, engine, schedules, factors)

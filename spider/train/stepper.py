@@ -8,7 +8,7 @@ passes reported, and learns which steps were taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.config.schema import Config
-from spider.gan.method import Sums
+from spider.gan.method import Kept, Method, Sums
 from spider.gan.selection.select import Selected, Selection
 from spider.train.batch import PhaseBatch
 from spider.train.guard import Guard
@@ -45,11 +45,24 @@ class Stepper:
     """
 
     def __init__(
-        self, config: Config, world: World, buffers: Sequence[Tensor], selection: Selection, guard: Guard
+        self,
+        config: Config,
+        world: World,
+        buffers: Sequence[Tensor],
+        methods: Mapping[str, Method],
+        selection: Selection,
+        guard: Guard,
     ) -> None:
+        """Args: buffers of the players' modules; methods in their order; two of them by themselves."""
         self.config = config
         self.world = world
         self.buffers = buffers
+        # Those that hear of a step, each with all that it may change
+        self.hearing = {
+            name: (method, [*method.tensors().values(), *method.touched()])
+            for name, method in methods.items()
+            if method.tensors() or method.touched()
+        }
         self.selection = selection
         self.guard = guard
         self.warnings: list[str] = []
@@ -59,14 +72,15 @@ class Stepper:
     def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch]) -> None:
         """One step.
 
-        A step whose loss or gradient is not finite leaves no trace but a warning and a count: parameters, moments and
-        the networks' buffers stay what they were, and what it reported is dropped.
+        A step whose loss or gradient is not finite leaves no trace but a warning and a count: parameters, moments, the
+        networks' buffers and what methods remember stay what they were, and what it reported is dropped.
         """
         images = parts[0].images
         player, scale = phase.player, self.config.compute.loss_scale
         before = [buffer.clone() for buffer in self.buffers]
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         report = Report()
+        kept: list[dict[str, Kept]] = []  # of each micro-batch, by method
         if phase.prepare is not None:
             parts = [phase.prepare(part) for part in parts]
         player.move_schedules(images)
@@ -74,19 +88,25 @@ class Stepper:
         with player.playing():
             chosen = self._choose_ahead(phase, parts, images)
             for m, part in enumerate(parts):
+                kept.append({})
                 for one_pass in passes:
                     outcome = one_pass.run(part)
                     loss = self._reduce(phase, outcome.terms, None if chosen is None else chosen[m], images, report)
                     last = m == len(parts) - 1 and one_pass is passes[-1]
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
                     total += loss.detach()
+                    kept[m] |= outcome.keep
                     for name, values in outcome.reports.items():
                         report.add(name, values)
         norm, finite = player.engine.measure(scale)
         taken = (norm + self.world.all_reduce_sum(total)).isfinite()
         player.engine.step(taken)
-        for buffer, value in zip(self.buffers, before, strict=True):
-            torch.where(taken, buffer, value, out=buffer)
+        _take_back(self.buffers, before, taken)
+        for name, (method, moved) in self.hearing.items():
+            before = [tensor.clone() for tensor in moved]
+            with torch.no_grad():
+                method.stepped(phase.name, self._gathered([part.get(name, {}) for part in kept]))
+            _take_back(moved, before, taken)
         report.add(f"grad_norm/{phase.name}", norm)
         self._asked.append(_Asked(phase, images, taken, report, finite))
 
@@ -111,6 +131,12 @@ class Stepper:
                 before = sums.get(name, (0.0, 0))
                 sums[name] = before[0] + total, before[1] + each.report.counts[name] * self.world.size
         return sums
+
+    def _gathered(self, parts: Sequence[Kept]) -> Kept:
+        """What a method kept in each micro-batch of this rank, for the global batch in order of slots."""
+        # [A][n, ...] -> [n, A, ...] -> [b, ...], the rank's slots; [W, b, ...] -> [b, W, ...] -> [B, ...]
+        own = {name: torch.stack([part[name] for part in parts], dim=1).flatten(0, 1) for name in parts[0]}
+        return {name: self.world.all_gather(values).transpose(0, 1).flatten(0, 1) for name, values in own.items()}
 
     def _skipped(self, asked: _Asked) -> str:
         """The line about a step that was not taken."""
@@ -151,3 +177,10 @@ class Stepper:
         scores = torch.stack([term.scores for term in terms if term.scores is not None], dim=1).flatten()
         chosen = self.selection.pick(scores, images, self.world)
         return [Selected(chosen.weights[m :: len(parts)], chosen.total, chosen.k) for m in range(len(parts))]
+
+
+def _take_back(tensors: Sequence[Tensor], before: Sequence[Tensor], taken: Tensor) -> None:
+    """Give tensors their values from before where the step was not taken."""
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(taken, tensor, value))

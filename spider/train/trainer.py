@@ -7,6 +7,8 @@ configuration (`spider.train.plan`).
 
 from __future__ import annotations
 
+from torch import nn
+
 from cluster.checkpoint import Snapshot
 from cluster.world import World
 from spider.config.schema import Config
@@ -51,8 +53,8 @@ class Trainer:
         self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
         self.feeds = Feeds(config, world, self.dataset, self.source, self.conditions, plan.phases, compute)
-        buffers = [*self.generator.module.buffers(), *self.discriminator.module.buffers()]
-        self.stepper = Stepper(config, world, buffers, plan.selection, plan.guard)
+        buffers = [buffer for module in self._trained().values() for buffer in module.buffers()]
+        self.stepper = Stepper(config, world, buffers, plan.methods, plan.selection, plan.guard)
 
     # ------------------------------------------------------------------------------------------------ one iteration
 
@@ -102,6 +104,14 @@ class Trainer:
             training=self.dataset.fingerprint,
         )
 
+    def _trained(self) -> dict[str, nn.Module]:
+        """The players' modules, by the names under which a checkpoint holds them."""
+        return {**self.generator.modules(), **self.discriminator.modules()}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """All that has weights."""
+        return {**self._trained(), "generator_ema": self.ema.module}
+
     def _inputs(self) -> dict[str, str]:
         """What the run reads, by content: a resumed run must read the same."""
         return {"data": self.dataset.fingerprint, "source": self.source.identity}
@@ -110,11 +120,11 @@ class Trainer:
         """The whole state. Between iterations only. Collective."""
         g_moments, g_state = self.generator.engine.optimizer_state()
         d_moments, d_state = self.discriminator.engine.optimizer_state()
+        remembered = {name: method.tensors() for name, method in self.plan.methods.items()}
         return Snapshot(
             tensors={
-                "generator": self.generator.module.state_dict(),
-                "generator_ema": self.ema.module.state_dict(),
-                "discriminator": self.discriminator.module.state_dict(),
+                **{name: module.state_dict() for name, module in self._modules().items()},
+                **{name: tensors for name, tensors in remembered.items() if tensors},
                 "g_optimizer": g_moments,
                 "d_optimizer": d_moments,
             },
@@ -148,13 +158,14 @@ class Trainer:
     def load(self, snapshot: Snapshot) -> None:
         """Take over a state that fits (see `spider.train.restore`). Raises as `require_same_inputs`."""
         self.require_same_inputs(snapshot)
-        self.generator.module.load_state_dict(snapshot.tensors["generator"])
-        self.ema.module.load_state_dict(snapshot.tensors["generator_ema"])
-        self.discriminator.module.load_state_dict(snapshot.tensors["discriminator"])
+        for name, module in self._modules().items():
+            module.load_state_dict(snapshot.tensors[name])
         for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
             player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
         for name, method in self.plan.methods.items():
             method.load(snapshot.state[name])
+            for key, tensor in method.tensors().items():
+                tensor.copy_(snapshot.tensors[name][key])
         self.images = snapshot.state["images"]
         self.feeds.close()
 

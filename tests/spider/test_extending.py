@@ -31,6 +31,7 @@ WORDS = {
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],
     "mypenalty": [*SMALL, "penalties.more=[{kind: 'mypenalty:Drift', weight: 0.1}]"],
     "myaugment": [*SMALL, "augment=[{kind: 'myaugment:Brighten', strength: 0.3}, {kind: mirror}]"],
+    "mytask": [*SMALL, "auxiliary=[{kind: 'mytask:Palette', weight: 0.3, lr_factor: 2}, {kind: lecam}]"],
 }
 
 

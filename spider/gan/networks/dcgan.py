@@ -116,15 +116,17 @@ class DcganDiscriminator(nn.Module):
             layers += [nn.Linear(flat, 50), nn.LeakyReLU(_SLOPE)]
             flat = 50
         self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
+        self.features = flat
         self.embedding = ClassEmbedding(told.classes, flat, std=flat**-0.5) if told.classes else None
         _initialise(self.layers)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
-        if self.embedding is None:
-            return DOut(logits=self.layers(images))
-        h = self.layers[:-1](images)  # [N, flat]
-        return DOut(logits=self.layers[-1](h) + (h * self.embedding(condition)).sum(dim=1, keepdim=True))
+        h = self.layers[:-1](images)  # [N, features]
+        logits = self.layers[-1](h)
+        if self.embedding is not None:
+            logits = logits + (h * self.embedding(condition)).sum(dim=1, keepdim=True)
+        return DOut(logits, h)
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""

@@ -86,6 +86,7 @@ class R3ganDiscriminator(nn.Module):
             for i in reversed(range(len(widths)))
         )
         self.basis = _initialised(nn.Conv2d(widths[0], widths[0], _BASE, groups=widths[0], bias=False))
+        self.features = widths[0]
         dim = (config.embedding_dim or widths[0]) if classes else 1
         self.dense = _initialised(nn.Linear(widths[0], dim, bias=False))
         self.embedding = ClassEmbedding(classes, dim, std=(classes * dim) ** -0.5) if classes else None
@@ -95,10 +96,11 @@ class R3ganDiscriminator(nn.Module):
         x = self.from_image(images)
         for stage in self.stages:
             x = stage(x)
-        judged = self.dense(self.basis(x).flatten(1))  # [N, 1], or [N, dim] to be compared with the class
+        h = self.basis(x).flatten(1)  # [N, features]
+        judged = self.dense(h)  # [N, 1], or [N, dim] to be compared with the class
         if self.embedding is not None:
             judged = (judged * self.embedding(condition)).sum(dim=1, keepdim=True)
-        return DOut(logits=judged)
+        return DOut(judged, h)
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """The first convolution, each block and each change of resolution, and the end, in order."""

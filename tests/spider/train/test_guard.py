@@ -13,6 +13,8 @@ from spider.train.trainer import Trainer
 
 BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "penalties.r1_gamma=1", "guard.max_skipped=2"]
 
+LECAM = "auxiliary=[{kind: lecam}]"  # which remembers tensors
+
 
 class Poisoned(NonSaturating):
     """An objective whose cost of generated images goes bad on one rank."""
@@ -110,7 +112,10 @@ def test_a_good_step_between_bad_ones_resets_the_count(digits):
 FED = {
     "latents": (["d_steps=2"], 3),
     "images": (["source.kind=images", "source.noise_std=0.1"], 2),
-    "own-penalty": (["penalties.phase=own", "penalties.r2_gamma=1", "penalties.interval_steps=2", "d_steps=2"], 4),
+    "own-penalty": (
+        ["penalties.phase=own", "penalties.r2_gamma=1", "penalties.interval_steps=2", "d_steps=2", LECAM],
+        4,
+    ),
 }
 
 
@@ -165,5 +170,5 @@ def test_inputs_that_are_not_finite_leave_no_trace(digits, patches, fed):
 
 
 def test_inputs_that_are_not_finite_on_one_rank_leave_no_trace_on_any(ranks, digits):
-    for found in ranks(2).run(fed_badly, digits, [], 1, 1):
+    for found in ranks(2).run(fed_badly, digits, [LECAM], 1, 1):
         assert_no_trace(found, 2)

@@ -38,7 +38,7 @@ def test_which_orders_of_methods_matter(digits, monkeypatch):
 
     def trained(order):
         monkeypatch.setattr(plan, "ORDER", order)
-        trainer = trainer_for(digits, [*alive, ADA])
+        trainer = trainer_for(digits, [*alive, ADA, "auxiliary=[{kind: lecam}]"])
         for _ in range(3):
             trainer.iterate()
         return everything(trainer)

@@ -68,6 +68,7 @@ METHODS = {
         "penalties.phase=own",
         "penalties.interval_steps=2",
     ],
+    "lecam": ["auxiliary=[{kind: lecam, decay: 0.9}]", "objective.kind=hinge", "d_steps=2"],
     "own-r1-r2": ["penalties.phase=own", "penalties.interval_steps=4", "penalties.r2_gamma=0.5", "data.mirror=true"],
     "apa": [
         "augment=[{kind: apa, control: {p_start: 0.5, rise_kimg: 0.3}}]",

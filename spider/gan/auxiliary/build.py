@@ -1,0 +1,40 @@
+"""From settings to auxiliaries. Weights are a function of the seed, and no generator outside is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from spider import draws
+from spider.gan.auxiliary.auxiliary import Auxiliary
+from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
+from spider.gan.auxiliary.lecam import Lecam
+
+
+def build_auxiliaries(
+    configs: Sequence[AuxiliaryChoice],
+    discriminator: nn.Module,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    seed: int,
+) -> tuple[Auxiliary, ...]:
+    """The auxiliaries that the settings name, in order.
+
+    Args:
+        discriminator: of the run.
+        image_shape: (C, H, W).
+        device: where what they remember lies. Their modules are moved with the players'.
+        seed: of the run.
+    """
+    built: list[Auxiliary] = []
+    for number, config in enumerate(configs):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draws.torch_seed(seed, f"init.auxiliary.{number}"))
+            match config:
+                case LecamConfig():
+                    built.append(Lecam(config.decay, device))
+                case _:
+                    built.append(config.build(discriminator, image_shape, device))
+    return tuple(built)

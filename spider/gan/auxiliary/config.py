@@ -1,0 +1,61 @@
+"""Settings of the auxiliaries. `auxiliary` is a list: each member adds its terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from spider.settings.choices import Choice, Choices
+from spider.settings.schedule import Bounds, Schedule
+from spider.settings.section import MAX_FACTOR
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from spider.config.schema import Config
+    from spider.gan.auxiliary.auxiliary import Auxiliary
+
+
+class AuxiliaryChoice(Choice):
+    """The settings of an auxiliary."""
+
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        1.0, description="what its terms are multiplied by"
+    )
+    lr_factor: float = Field(
+        1.0, ge=0, le=MAX_FACTOR, description="learning rate of modules of its own, as a factor of their player's"
+    )
+
+    def build(self, discriminator: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> Auxiliary:
+        """The auxiliary, where it is not of this package. Initial weights come from torch's generator, which is seeded.
+
+        Args:
+            discriminator: for which it is made; those of this package have `features`, the length of `DOut.features`.
+            image_shape: (C, H, W).
+            device: where tensors that it remembers lie. Its modules are moved there with the players'.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class LecamConfig(AuxiliaryChoice):
+    """LeCam regularisation (Tseng et al. 2021), for few images."""
+
+    kind: Literal["lecam"] = "lecam"
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.3, description="what its term is multiplied by (0.3: the authors' for BigGAN on a tenth of CIFAR-10)"
+    )
+    decay: float = Field(0.99, ge=0, lt=1, description="of the averages of D's outputs, per step of D")
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if config.objective.paired:
+            yield (
+                f"auxiliary: kind=lecam cannot go with objective.kind={config.objective.kind}, under which D's outputs "
+                "have no zero to be held at"
+            )
+
+
+AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig)]
