@@ -27,11 +27,18 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`, `18.6 years`."""
+    for unit, size in (("years", 365.25 * 86400), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
+            return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def speed(img_per_s: float) -> str:
+    """`1,234 img/s`, `7.5 img/s`, `0.02 img/s`; of what is slower still `6.1 img/hour`."""
+    if img_per_s and img_per_s < 0.01:
+        return f"{3600 * img_per_s:.2g} img/hour"
+    return f"{img_per_s:,.0f} img/s" if img_per_s >= 9.95 else f"{img_per_s:.2g} img/s"
 
 
 def size(count: float) -> str:

@@ -18,7 +18,7 @@ from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
 from spider.errors import SpiderUsageError
-from spider.tables import duration, size
+from spider.tables import duration, size, speed
 from untrusted.files import open_regular
 from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
@@ -284,12 +284,12 @@ def _is_over(folder: Path) -> bool:
 def _forecast(forecast: Forecast, ready: Launch) -> str:
     left = max(0.0, forecast.kimg - forecast.done_kimg)
     length = f"{left:g} of {forecast.kimg:g} kimg are left" if forecast.done_kimg else f"{forecast.kimg:g} kimg"
-    if forecast.hours is not None:
-        length += f": {duration(forecast.hours * 3600)} at the {forecast.img_per_s:,.0f} img/s of its last rows"
+    if forecast.hours is not None and forecast.img_per_s is not None:
+        length += f": {duration(forecast.hours * 3600)} at the {speed(forecast.img_per_s)} of its last rows"
     request = ready.place.request
     if forecast.slowest_img_per_s is not None:
         times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
-        length += f"; {times} are enough from {forecast.slowest_img_per_s:,.1f} img/s on"
+        length += f"; {times} are enough from {speed(forecast.slowest_img_per_s)} on"
     if forecast.hours is None:
         length += "; spider train --dry-run on one of the nodes tells how long it takes"
     free = f"{size(forecast.free_bytes)} are free"

@@ -24,7 +24,7 @@ from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.protocols import protocol_for
 from spider.judge.metrics.registry import Comparison, metrics_named
 from spider.runs.directory import RunDirectory
-from spider.train.clock import crosses
+from spider.train.clock import times_due
 from spider.train.evaluator import Evaluator
 from spider.train.trainer import Trainer
 
@@ -85,10 +85,8 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
         classes=_classes(trainer, reference) if any(metric.needs_classes for metric in metrics) else None,
     )
     _, metrics_sec = _timed(trainer, lambda: [metric.score(comparison) for metric in metrics])
-    end = -(-round(config.kimg * 1000) // config.batch) * config.batch
-    in_turn = int(end / (settings.every_kimg * 1000) + 1e-9)
     return EvaluationCost(
-        evaluations=in_turn + (not crosses(end, config.batch, settings.every_kimg)),  # the last one always is
+        evaluations=times_due(0, round(config.kimg * 1000), config.batch, settings.every_kimg),
         sec_per_evaluation=samples_sec / len(samples) * settings.count + metrics_sec,
         reference_sec=some_sec / len(some) * (len(reference) + (len(trainer.dataset) if other else 0)),
         images_measured=len(samples),

@@ -24,6 +24,7 @@ from spider.jobs.submit import FOLDER, Place, command_script, read_place, submit
 from spider.runs.directory import RunDirectory, RunRef, images_of
 from spider.runs.request import TrainRequest
 from spider.settings.choices import outside_packages
+from spider.train.clock import times_due
 
 SUBMITTED = "submitted.yaml"
 
@@ -35,8 +36,9 @@ class Forecast:
     Attributes:
         kimg, done_kimg: its length, and how much of it there is.
         img_per_s: of the run's last rows; None for a new one.
-        hours: from here to the end, at that speed.
-        slowest_img_per_s: the speed at which it would just end before the job has had its time so often as is allowed.
+        hours: from here to the end, at that speed and with evaluations that take what the last ones took.
+        slowest_img_per_s: the speed, evaluations included, at which it would just end before the job has had its time
+            so often as is allowed.
         checkpoint_bytes: of one; None where that needs torch, and there is none.
         checkpoints: how many lie on disk at once, at most.
         free_bytes: of the disk.
@@ -121,8 +123,10 @@ class Launch:
         """
         config, directory, request = self.config, self.directory, self.place.request
         row = directory.last_row()
-        speed = None if row is None else row["timing"]["img_per_s"]
+        timing = {} if row is None else row["timing"]
+        speed, evaluation_s = timing.get("img_per_s"), timing.get("evaluation_s") or 0.0
         done = 0.0 if row is None else row["kimg"]
+        due = times_due(round(done * 1000), round(config.kimg * 1000), config.batch, config.evaluate.every_kimg)
         left = max(0.0, config.kimg - done)
         seconds = (request.time_min * 60 - request.signal_delay_s) * (1 + request.max_timeouts)
         there = directory.checkpoint_names()
@@ -133,7 +137,7 @@ class Launch:
             kimg=config.kimg,
             done_kimg=done,
             img_per_s=speed,
-            hours=left * 1000 / speed / 3600 if speed else None,
+            hours=(left * 1000 / speed + due * evaluation_s) / 3600 if speed else None,
             slowest_img_per_s=None if self.place.local else left * 1000 / seconds,
             checkpoint_bytes=checkpoint_bytes,
             checkpoints=config.checkpoints_kept,

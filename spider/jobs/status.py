@@ -27,7 +27,8 @@ from spider.jobs.submit import FOLDER
 from spider.runs.directory import RunDirectory, images_of
 from spider.runs.listing import RunSummary, describe_best, find_runs, name_of, summarise, unreadable
 from spider.runs.records import is_checkpoint_name
-from spider.tables import aligned, duration
+from spider.tables import aligned, duration, speed
+from untrusted.counts import counted
 from untrusted.errors import UnreadableError
 from untrusted.terminal import one_line
 
@@ -80,7 +81,7 @@ class RunStatus:
 
     Attributes:
         summary: see `spider.runs.listing`.
-        img_per_s, eta_s: of its last row; None where it does not run, or has none.
+        img_per_s, eta_s: of its last row (see `spider.train.timing`); None where it does not run, or has none.
         slowest: the rank that is clearly slower than the others, in words.
         checkpoint_age_s: of the newest one.
         stacks: files of ranks that hung.
@@ -253,7 +254,7 @@ def _describe_run(status: RunStatus) -> str:
     rows = [("state", status.state + _because(status))]
     done = f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
     if status.img_per_s is not None:
-        done += f", {status.img_per_s:,.0f} img/s"
+        done += f", {speed(status.img_per_s)}"
     if status.eta_s is not None:
         done += f", {duration(status.eta_s)} left"
     rows.append(("progress", done))
@@ -307,14 +308,13 @@ def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> R
         row = None
     has_begun = job is not None and row is not None and job.began < directory.metrics_file.stat().st_mtime
     running = has_begun and job.state == "running" if job else summary.state in ("running", "running?")
-    speed = row["timing"]["img_per_s"] if running and row is not None else None
-    left = max(0.0, (summary.length_kimg - summary.kimg) * 1000)
+    timing = row["timing"] if running and row is not None else {}
     names = directory.checkpoint_names()
     saved = (directory.checkpoints / names[-1]).stat().st_mtime if names else None
     return RunStatus(
         summary=summary,
-        img_per_s=speed,
-        eta_s=left / speed if speed else None,
+        img_per_s=timing.get("img_per_s"),
+        eta_s=timing.get("left_s"),
         slowest=_slowest(row) if running and row is not None else None,
         checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
         stacks=[str(file) for file in sorted(directory.stacks.glob("*.txt")) if file.stat().st_size],
@@ -408,7 +408,7 @@ def _told(history: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _sentence(event: dict[str, Any]) -> str:
     what, reason = event["event"], event.get("reason")
     if what == "submitted":
-        where = f"{_count(event.get('ranks'), 'rank')} on {_count(event.get('nodes'), 'node')}"
+        where = f"{counted(event.get('ranks'), 'rank')} on {counted(event.get('nodes'), 'node')}"
         return f"submitted as job {event.get('job')}: {where}"
     if what == "started":
         return f"started on {_nodes(event)}, from {_place(event.get('newest'))}"
@@ -450,10 +450,6 @@ def _took(seconds: float | None, grace_s: float | None) -> str:
     return f"{took}, of {grace_s:g}{tight}"
 
 
-def _count(number: int | None, what: str) -> str:
-    return f"{'?' if number is None else number} {what}{'' if number == 1 else 's'}"
-
-
 def _because(status: RunStatus) -> str:
     job = status.job
     if status.state == status.summary.state == "failed" and (job is None or job.why is None):
@@ -482,7 +478,7 @@ def _row(status: RunStatus) -> list[str]:
         summary.name,
         status.state,
         f"{summary.kimg:g}/{summary.length_kimg:g}",
-        "-" if status.img_per_s is None else f"{status.img_per_s:,.0f}",
+        "-" if status.img_per_s is None else speed(status.img_per_s).removesuffix(" img/s"),
         "-" if status.eta_s is None else duration(status.eta_s),
         "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
         "-" if job is None else str(sum(job.restarts.values())),

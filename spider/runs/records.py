@@ -45,11 +45,13 @@ class EnvironmentRecord(TypedDict):
 
 
 class TimingRecord(BaseModel):
-    """Of a row: how fast, and what held it up; see `spider.train.record`."""
+    """Of a row: how fast, and what held it up; see `spider.train.timing`."""
 
     model_config = ConfigDict(extra="allow")
 
     img_per_s: float = Field(ge=0, le=1e12)
+    evaluation_s: float | None = Field(None, ge=0, le=1e12)
+    left_s: float | None = Field(None, ge=0)
     slowest_rank: int | None = None
     slowest_rank_percent: float = 0.0
     data_wait_rank: int | None = None

@@ -120,7 +120,8 @@ def _loop(
             stop.check()
 
         try:
-            return evaluator.measure(record, heartbeat)
+            with record.timing.evaluation():
+                return evaluator.measure(record, heartbeat)
         except Stopped:
             return False
 
@@ -140,7 +141,8 @@ def _loop(
                 return _stopped(trainer, saver, record)
             saver.save(record, replace=True)
         while trainer.images < total:
-            trainer.iterate()
+            with record.timing.iteration():
+                trainer.iterate()
             watchdog.beat()
             record.iteration()
             if _due(trainer, log.every_kimg):

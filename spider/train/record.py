@@ -41,14 +41,17 @@ from spider.files import finite
 from spider.pictures.grids import write_png
 from spider.pictures.sample_grids import grid_of_reals, grid_of_samples
 from spider.runs.directory import RunDirectory, checkpoint_name
+from spider.tables import duration, speed
 from spider.train.clock import crosses
 from spider.train.rewind import rewind
 from spider.train.timing import Timing
 from spider.train.trainer import Trainer
+from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # the speed of tqdm knows no evaluations
 _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
 
 
@@ -69,7 +72,8 @@ class Recorder:
         self.config = trainer.config
         self._writer: SummaryWriter | None = None
         self._bar: tqdm[Any] | None = None
-        self._timing = Timing(trainer, take_save_timing)
+        self._numbers: list[str] = []  # of the last row
+        self.timing = Timing(trainer, total_images, take_save_timing)
         self._progress = progress and self.is_main
         if not self.is_main:
             return
@@ -86,8 +90,8 @@ class Recorder:
             initial=trainer.images,
             unit="img",
             unit_scale=True,
+            bar_format=_BAR,
             disable=None if progress else True,  # None: where stderr is no terminal, whose lines `row` writes
-            smoothing=0.1,
         )
 
     def __enter__(self) -> Self:
@@ -119,6 +123,7 @@ class Recorder:
         for warning in trainer.warnings:
             self.say(f"skipped a step: {warning}")
         if self._bar is not None:
+            self._bar.set_postfix_str(", ".join([*_pace(self.timing.pace()), *self._numbers]), refresh=False)
             self._bar.update(trainer.config.batch)
         window = self.config.selection.trace
         step = trainer.step - 1
@@ -170,12 +175,13 @@ class Recorder:
             row["score_gap"] = means["logits/real"] - means["logits/fake"]
         for method in trainer.plan.methods.values():
             row |= method.columns(trainer.images)
-        row["timing"] = self._timing.take()
+        row["timing"] = self.timing.take()
         if self._bar is not None:
             _append(self.directory.metrics_file, row)
-            self._bar.set_postfix_str(_postfix(row, self.config), refresh=False)
+            self._numbers = [_numbers(row, self.config)]
             if self._bar.disable:
-                self.say(_line(row, self._total, self.config))
+                kimg = f"{row['kimg']:g} of {self._total / 1000:g} kimg"
+                self.say(", ".join([kimg, *_pace(row["timing"]), *self._numbers]))
         return row
 
     def _write_samples(self) -> npt.NDArray[np.uint8]:
@@ -213,16 +219,16 @@ def _result(row: dict[str, Any]) -> str:
     return f"{row['label']} {'undefined' if row['value'] is None else format(row['value'], '.4g')}"
 
 
-def _line(row: dict[str, Any], total: int, config: Config) -> str:
-    """What the bar would show, as a line of its own."""
-    speed = row["timing"]["img_per_s"]
-    left_s = (total - row["images"]) / speed if speed else 0.0
-    parts = [f"{row['kimg']:g} of {total / 1000:g} kimg", f"{speed:,.0f} img/s"]
-    parts += [f"{tqdm.format_interval(left_s)} left"] if left_s > 0 else []
-    return ", ".join([*parts, _postfix(row, config)])
+def _pace(timing: dict[str, Any]) -> list[str]:
+    """How fast, and how long still; of evaluations that nobody knows the length of, how many."""
+    left_s, due = timing["left_s"], timing["evaluations_left"]
+    parts = [duration(left_s)] if left_s else []
+    if due and timing["evaluation_s"] is None:
+        parts.append(counted(due, "evaluation"))
+    return [speed(timing["img_per_s"]), *([" and ".join(parts) + " left"] if parts else [])]
 
 
-def _postfix(row: dict[str, Any], config: Config) -> str:
+def _numbers(row: dict[str, Any], config: Config) -> str:
     parts = [
         f"{short} {row[name]:.3g}"
         for short, name in (("D", "loss/d"), ("Dr", "loss/d_real"), ("Df", "loss/d_fake"), ("G", "loss/g"))

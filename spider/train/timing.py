@@ -1,4 +1,9 @@
-"""What a row of metrics.jsonl says of time and memory.
+"""What a row of metrics.jsonl says of time and memory, and what is left of the run.
+
+`img_per_s`, `sec_per_kimg` and `data_wait_percent` are those of training alone: of the time within iterations, without
+evaluations, grids of samples and saves. `left_s` is the time that the images left take at `img_per_s`, and for each
+evaluation that is still due (`evaluations_left`) the mean of those made since this start (`evaluation_s`). Until one
+was made, that is unknown and `left_s` counts none. Grids and saves are not counted.
 
 Ranks go in step, and all show the same img/s. So of several ranks `timing` says which one the others waited for: the
 one with the most work of its own (`slowest_rank`, and by how much it exceeds the mean of all), and the one that waited
@@ -12,33 +17,74 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
+from spider.train.clock import times_due
 from spider.train.trainer import Trainer
 
 
 class Timing:
     """Since the row before."""
 
-    def __init__(self, trainer: Trainer, take_save_timing: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, trainer: Trainer, total_images: int, take_save_timing: Callable[[], dict[str, float]]) -> None:
         self.trainer = trainer
+        self._total = total_images
         self._take_save_timing = take_save_timing
         self._row_started = time.perf_counter()
         self._row_images = trainer.images
+        self._training_s = 0.0
+        self._speed = 0.0  # of the row before
+        self._evaluations_s: list[float] = []
+        self._evaluated_at = -1
         trainer.world.take_waited_s()  # for images to be packed, and all else before this
 
+    @contextmanager
+    def iteration(self) -> Iterator[None]:
+        """What happens within is training."""
+        started = time.perf_counter()
+        yield
+        self._training_s += time.perf_counter() - started
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """What happens within is an evaluation. One that raises was abandoned, and is not counted."""
+        started = time.perf_counter()
+        yield
+        self._evaluations_s.append(time.perf_counter() - started)
+        self._evaluated_at = self.trainer.images
+
+    def pace(self) -> dict[str, float | None]:
+        """img_per_s of the row before (of training so far, in the first), and what is left: see the module."""
+        config, images = self.trainer.config, self.trainer.images
+        speed = self._speed or (images - self._row_images) / max(self._training_s, 1e-9)
+        count = len(self._evaluations_s)
+        evaluation_s = sum(self._evaluations_s) / count if count else None
+        since = images if self._evaluated_at == images else images - config.batch  # one may be due just now
+        due = times_due(since, self._total, config.batch, config.evaluate.every_kimg)
+        training_s = max(0, self._total - images) / speed if speed else None
+        return {
+            "img_per_s": speed,
+            "evaluation_s": evaluation_s,
+            "evaluations_left": due,
+            "left_s": None if training_s is None else training_s + due * (evaluation_s or 0.0),
+        }
+
     def take(self) -> dict[str, float | None]:
-        """img/s, data wait, memory, saves; which of several ranks holds the others up. All ranks. Begins anew."""
+        """Pace, data wait, memory, saves; which of several ranks holds the others up. All ranks. Begins anew."""
         now, trainer = time.perf_counter(), self.trainer
-        seconds, images = now - self._row_started, trainer.images - self._row_images
-        self._row_started, self._row_images = now, trainer.images
+        wall_s, training_s, images = now - self._row_started, self._training_s, trainer.images - self._row_images
+        if images:  # none in a last row after a kill that spared the rest
+            self._speed = images / training_s
+        self._row_started, self._row_images, self._training_s = now, trainer.images, 0.0
         data_wait_s, waited_s = trainer.feeds.waits.take(), trainer.world.take_waited_s()
+        data_wait_percent = 100 * data_wait_s / training_s if images else 0.0
         timing: dict[str, float | None] = {
-            "img_per_s": images / seconds,
-            "sec_per_kimg": seconds / images * 1000 if images else None,  # a last row after a kill that spared the rest
-            "data_wait_percent": 100 * data_wait_s / seconds,
+            **self.pace(),
+            "sec_per_kimg": training_s / images * 1000 if images else None,
+            "data_wait_percent": data_wait_percent,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             **self._take_save_timing(),
         }
@@ -46,8 +92,8 @@ class Timing:
             timing["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
             timing["gpu_reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
         if trainer.world.size > 1:
-            own_s = seconds - data_wait_s - waited_s
-            timing |= _over_ranks(trainer.world.all_gather_json([own_s, 100 * data_wait_s / seconds]))
+            own_s = wall_s - data_wait_s - waited_s
+            timing |= _over_ranks(trainer.world.all_gather_json([own_s, data_wait_percent]))
         return timing
 
 

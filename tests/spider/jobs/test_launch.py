@@ -40,8 +40,8 @@ def prepare(images: str, slurm: str = SLURM, **more: object) -> Launch:
     return prepare_launch(TrainRequest("dcgan", "runs/one", data=images, overrides=overrides, **more), slurm)
 
 
-def row(kimg: float, img_per_s: float) -> str:
-    return json.dumps({"images": round(kimg * 1000), "kimg": kimg, "timing": {"img_per_s": img_per_s}}) + "\n"
+def row(kimg: float, **timing: float) -> str:
+    return json.dumps({"images": round(kimg * 1000), "kimg": kimg, "timing": timing}) + "\n"
 
 
 def trained(folder: Path, images: str, *overrides: str) -> RunDirectory:
@@ -179,10 +179,12 @@ def test_a_new_run_is_forecast_from_the_request(images: str) -> None:
 
 
 def test_a_run_that_goes_on_is_forecast_from_its_rows_and_checkpoints(images: str) -> None:
-    run = trained(Path("runs/one"), images)
-    run.metrics_file.write_text(row(5, 1.0) + row(28, 200.0) + '{"images": 99')
-    found = prepare(images, "gpus_per_node=8,time=60,max_timeouts=0").forecast(None)
-    assert (found.done_kimg, found.img_per_s, found.hours) == (28, 200, pytest.approx(0.1))
+    evaluated = ["evaluate.every_kimg=40", "evaluate.embedding=offline"]  # at 40, 80 and the end
+    run = trained(Path("runs/one"), images, *evaluated)
+    newest = row(28, img_per_s=200.0, evaluation_s=36.0)
+    run.metrics_file.write_text(row(5, img_per_s=1.0) + newest + '{"images": 99')
+    found = prepare(images, "gpus_per_node=8,time=60,max_timeouts=0", overrides=evaluated).forecast(None)
+    assert (found.done_kimg, found.img_per_s, found.hours) == (28, 200, pytest.approx(0.1 + 0.03))
     assert found.slowest_img_per_s == pytest.approx(20 * 3600 / (3600 - 120))
     assert found.checkpoint_bytes == 3000  # as it is on the disk
 

@@ -19,9 +19,10 @@ from cluster.world import World
 from spider.config.load import load_config, to_yaml
 from spider.errors import SpiderError
 from spider.jobs.launch import SUBMITTED
-from spider.jobs.status import RunStatus, describe, duration, job_status, status
+from spider.jobs.status import RunStatus, describe, job_status, status
 from spider.jobs.submit import FOLDER
 from spider.runs.directory import RunDirectory, checkpoint_name
+from spider.tables import duration, speed
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -61,7 +62,7 @@ class Run:
         """It has a configuration, a row, and a checkpoint at 10 kimg; and somebody is in it."""
         self.directory.write_config(CONFIG)
         (self.directory.checkpoints / checkpoint_name(10_000)).mkdir(parents=True, exist_ok=True)
-        row = {"images": round(kimg * 1000), "kimg": kimg, "timing": {"img_per_s": 50.0, **timing}}
+        row = {"images": round(kimg * 1000), "kimg": kimg, "timing": {"img_per_s": 50.0, "left_s": 1600.0, **timing}}
         self.directory.metrics_file.write_text(json.dumps(row) + "\n")
         if now:
             self._stack.enter_context(alone_in(self.directory.path, World.single()))
@@ -347,7 +348,22 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 s"), (89, "89 s"), (90, "1.5 minutes"), (5399, "90.0 minutes"), (5400, "1.5 hours"), (260_000, "3.0 days")],
+    [(0, "0 s"), (89, "89 s"), (90, "1.5 minutes"), (5399, "90.0 minutes"), (5400, "1.5 hours"), (588e6, "18.6 years")],
 )
 def test_a_duration_is_short(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("img_per_s", "said"),
+    [
+        (0.0, "0 img/s"),
+        (0.0017, "6.1 img/hour"),
+        (0.0234, "0.023 img/s"),
+        (7.51, "7.5 img/s"),
+        (9.99, "10 img/s"),
+        (1234.5, "1,234 img/s"),
+    ],
+)
+def test_a_speed_is_never_rounded_to_nothing(img_per_s: float, said: str) -> None:
+    assert speed(img_per_s) == said

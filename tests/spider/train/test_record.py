@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from shards.pack import pack
 from spider.config.load import make_config
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
+from spider.train.evaluator import Evaluator
 from spider.train.loop import train
-from spider.train.record import Recorder, _postfix, _wait_for_another_second
+from spider.train.record import Recorder, _numbers, _wait_for_another_second
 from spider.train.start import prepare
 from spider.train.trainer import Trainer
 
@@ -157,6 +159,34 @@ def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
     assert "left" in lines[0]
 
 
+def test_speed_and_time_left_are_those_of_training_and_of_the_evaluations_still_due(
+    digits, tmp_path, capsys, monkeypatch
+):
+    """On a clock by which an iteration of 20 images takes 1 s, a grid 1000 s and the evaluations 30, 50 and 70 s."""
+    now, evaluations = [0.0], iter([30.0, 50.0, 70.0])
+
+    def lasting(seconds, result):
+        def work(*args):
+            now[0] += seconds()
+            return result(*args)
+
+        return work
+
+    monkeypatch.setattr("spider.train.timing.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Trainer, "iterate", lasting(lambda: 1.0, Trainer.iterate))
+    monkeypatch.setattr(Recorder, "samples", lasting(lambda: 1000.0, lambda recorder: None))
+    monkeypatch.setattr(Evaluator, "measure", lasting(lambda: next(evaluations), lambda *args: False))
+    run(digits, tmp_path / "run", 0.5, progress=True, extra=["evaluate.every_kimg=0.2"])  # at 200, 400 and the end
+    timings = [json.loads(line)["timing"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [timing["img_per_s"] for timing in timings] == [20.0] * 5
+    # The row at 200 images is written before the evaluation there
+    assert [timing["evaluations_left"] for timing in timings] == [3, 3, 2, 2, 1]
+    assert [timing["left_s"] for timing in timings] == [20, 15, 10 + 2 * 30, 5 + 2 * 30, 40]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "img/s" in line]
+    said = ["20 s and 3 evaluations left", "15 s and 3 evaluations left", "70 s left", "65 s left", "40 s left"]
+    assert [line.split(", ")[1:3] for line in lines] == [["20 img/s", left] for left in said]
+
+
 def slow_on_rank_1(world, data, path, owner, name):
     """On a rank: timings and lines of a run in which rank 1 sleeps for longer than an iteration takes.
 
@@ -198,7 +228,7 @@ def test_a_rank_that_reads_slowly_is_named(ranks, digits, tmp_path):
 
 def test_nothing_is_said_of_ranks_that_are_alike(digits):
     row = {"timing": {"slowest_rank": 1, "slowest_rank_percent": 20.0}, "loss/g": 1.0}
-    assert _postfix(row, make_config({"data": {"path": str(digits)}}, [])) == "G 1"
+    assert _numbers(row, make_config({"data": {"path": str(digits)}}, [])) == "G 1"
 
 
 def test_one_rank_is_not_compared(whole):
