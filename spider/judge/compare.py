@@ -1,6 +1,7 @@
 """Runs side by side: which keys differ, how large they are, and how their metrics went with the images shown.
 
-Values are compared at equal kimg, because images are the clock. Metrics come from the runs' own evaluations
+Values are compared at equal kimg, because images are the clock; equal up to one iteration, because what is due at
+5 kimg comes at 5.008 with a batch of 16, and at 5.024 with 32. Metrics come from the runs' own evaluations
 (RUN/evaluations); where two runs were not measured by the same protocol against the same reference, it says so. Runs
 that differ in nothing but seed and length are one experiment: its values are the mean, and the lowest and the highest.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,6 +66,7 @@ class Comparison:
         metrics: by label, the curve of every run; a run that was not measured has an empty one.
         losses: the same for the losses of metrics.jsonl.
         best: by run, {"checkpoint", "metric", "value"} or None.
+        batch: the largest batch of these runs.
         warnings: what was left out, and why numbers may not be compared.
     """
 
@@ -74,11 +77,15 @@ class Comparison:
     metrics: dict[str, list[Curve]]
     losses: dict[str, list[Curve]]
     best: list[BestRecord | None]
+    batch: int
     warnings: list[str] = field(default_factory=list)
 
     def at_common_kimg(self, label: str) -> dict[float, list[float | None]]:
-        """Values of a metric, or a loss, by kimg at which every run has one that has any; the others have None."""
-        return _at_common_kimg({**self.metrics, **self.losses}[label])
+        """Values of a metric, or a loss, by kimg at which every run has one that has any; the others have None.
+
+        Values less than an iteration apart stand in one row, under the lowest of their kimg.
+        """
+        return _at_common_kimg({**self.metrics, **self.losses}[label], self.batch)
 
     def table(self) -> str:
         """For a terminal: a column per experiment."""
@@ -163,6 +170,7 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
             for label in LOSSES
         },
         best=best,
+        batch=max(directory.config().batch for directory in directories),
         warnings=[*left_out, *_incomparable(names, evaluations)],
     )
 
@@ -294,11 +302,20 @@ def _provenance(result: MetricResult, side: str, key: str) -> Any:
     return about.get(key) if isinstance(about, dict) else None
 
 
-def _at_common_kimg(curves: Sequence[Curve]) -> dict[float, list[float | None]]:
-    values = [dict(curve) for curve in curves]
-    measured = [set(each) for each in values if each]
-    common = set.intersection(*measured) if measured else set()
-    return {kimg: [each.get(kimg) for each in values] for kimg in sorted(common)}
+def _at_common_kimg(curves: Sequence[Curve], batch: int) -> dict[float, list[float | None]]:
+    measured = [curve for curve in curves if curve]
+    found: dict[float, list[float | None]] = {}
+    for at, _ in measured[0] if measured else []:
+        points = [_nearest(curve, at) for curve in curves]
+        known = [point[0] for point in points if point is not None]
+        if all(round(1000 * abs(kimg - at)) < batch for kimg in known):
+            found[min(known)] = [None if point is None else point[1] for point in points]
+    return found
+
+
+def _nearest(curve: Curve, kimg: float) -> tuple[float, float] | None:
+    after = bisect_left(curve, (kimg,))
+    return min(curve[max(0, after - 1) : after + 1], key=lambda point: abs(point[0] - kimg), default=None)
 
 
 def _spread(found: dict[float, list[float | None]]) -> list[float]:

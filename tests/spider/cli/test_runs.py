@@ -113,6 +113,15 @@ def test_compare_shows_keys_sizes_and_metrics_at_equal_kimg(spider, runs):
     assert "FD[offline] at 0.08 kimg" in spider("compare", runs / "gaussian", runs / "patches").out
 
 
+def test_compare_takes_values_less_than_an_iteration_apart_as_of_one_kimg(spider, runs, run):
+    batch = run.config().batch
+    file = run.evaluations / "000000.080-kimg.json"
+    for images, rows in (80 + batch - 1, 1), (80 + batch, 0):
+        file = file.rename(run.evaluations / f"{images / 1000:010.3f}-kimg.json")
+        found = spider("compare", run.path, runs / "patches", "--json").json["at_common_kimg"]["FD[offline]"]
+        assert [row["kimg"] for row in found] == [0.08] * rows
+
+
 def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs, run, tmp_path):
     other = tmp_path / "gaussian-1"
     shutil.copytree(run.path, other)
