@@ -26,12 +26,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`, `18.6 years`."""
+def duration(seconds: float, *, fine: bool = False) -> str:
+    """`42 s`, `3.5 minutes`, `7.2 hours`, `3.1 days`, `18.6 years`; where it is `fine` also `0.12 s`."""
     for unit, size in (("years", 365.25 * 86400), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.2g} s" if fine and seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def speed(img_per_s: float) -> str:

@@ -13,7 +13,7 @@ from cluster.world import World
 from spider.cost.dry_run import DryRun, dry_run
 from spider.runs.directory import RunDirectory
 from spider.runs.inputs import find_inputs
-from spider.tables import aligned
+from spider.tables import aligned, duration, size
 from spider.train.start import prepare
 from sweeps.config import ResourcesConfig, trials_on
 from sweeps.neighbor_sources import read_rankings
@@ -60,14 +60,19 @@ class SweepCost:
         """For a person."""
         total = self.configurations * self.seeds
         seeds = f" x {self.seeds} seeds" if self.seeds > 1 else ""
-        together = _duration(self.hours / self.at_once)
+        one, whole, together = (
+            duration(hours * 3600) for hours in (self.one.hours, self.hours, self.hours / self.at_once)
+        )
         rows = [
             ["trials", f"{total:,}: {self.configurations:,} configurations{seeds}, {self.already:,} of them over"],
             *([f"  {key}", values] for key, values in self.space.items()),
             ["each gets", self._resources()],
-            ["one trial", f"{self.one.kimg:g} kimg: {_duration(self.one.hours)}, measured here on {self.one.device}"],
-            ["all of them", f"{_duration(self.hours)} of trials; {together} with {self.at_once} at a time"],
-            ["disk", f"{self.one.disk_gb * total:.2g} GB"],
+            [
+                "one trial",
+                f"{self.one.kimg:g} kimg: {one}, measured here on {self.one.device}",
+            ],
+            ["all of them", f"{whole} of trials; {together} with {self.at_once} at a time"],
+            ["disk", size(self.one.disk_gb * total * 2**30)],
         ]
         parts = [aligned(rows), *(f"! {note}" for note in self.notes), *self.trials[:_LISTED]]
         if len(self.trials) > _LISTED:
@@ -160,9 +165,3 @@ def _fitting(resources: ResourcesConfig) -> int:
     there = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0))
     return trials_on(cores, there, resources.cpus, resources.gpus_where(has_any=there > 0))
-
-
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"

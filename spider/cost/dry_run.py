@@ -16,11 +16,13 @@ from spider.config.schema import Config, EngineConfig
 from spider.cost.evaluation import EvaluationCost, evaluation_cost
 from spider.errors import SpiderError
 from spider.precision import set_numerics
+from spider.tables import duration, size, speed
 from spider.train.trainer import Trainer
-from untrusted.terminal import tell
+from untrusted.counts import counted
+from untrusted.terminal import tell, warn
 
 _WARM_UP = 3  # iterations, compilation and allocation left out of the figures
-_AT_LEAST_S, _AT_MOST_S = 1.0, 60.0  # of measuring; one iteration is measured whatever it takes
+_AT_LEAST_S, _AT_MOST_S = 1.0, 30.0  # of warming up, and of measuring; one iteration is measured whatever it takes
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class DryRun:
         rows = [
             ("device", f"{self.world_size} x {self.device}"),
             ("parameters", f"G {self.generator_parameters:,}, D {self.discriminator_parameters:,}"),
-            ("speed", f"{self.sec_per_kimg:.3g} s/kimg, {self.img_per_s:,.0f} img/s"),
-            ("measured over", f"{self.iterations_measured} iterations"),
+            ("speed", f"{duration(self.sec_per_kimg, fine=True)} per kimg, {speed(self.img_per_s)}"),
+            ("measured over", counted(self.iterations_measured, "iteration")),
             ("data wait", f"{self.data_wait_percent:.1f} % of the time"),
             ("memory per rank", f"{self.host_memory_mb:,.0f} MB{gpu}"),
             ("evaluation", self._evaluation()),
-            ("length", f"{self.kimg:g} kimg: {_duration(self.hours)}"),
-            ("disk", f"{self.disk_gb:.2g} GB, a checkpoint is {self.checkpoint_mb:.3g} MB"),
+            ("length", f"{self.kimg:g} kimg: {duration(self.hours * 3600)}"),
+            ("disk", f"{size(self.disk_gb * 2**30)}, a checkpoint is {size(self.checkpoint_mb * 2**20)}"),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -70,36 +72,37 @@ class DryRun:
         if cost is None:
             return "none (evaluate.every_kimg)"
         scaled = f" (embedding scaled from {cost.images_measured:,} to {cost.images:,} images)"
-        one = f"{cost.sec_per_evaluation:.3g} s{scaled if cost.images_measured < cost.images else ''}"
-        whole = f"{_duration(cost.sec / 3600)} of the length"
-        return f"{cost.evaluations:,} x {one}, once {cost.reference_sec:.3g} s for the reference: {whole}"
+        one = f"{duration(cost.sec_per_evaluation, fine=True)}{scaled if cost.images_measured < cost.images else ''}"
+        whole = f"{duration(cost.sec, fine=True)} of the length"
+        return (
+            f"{cost.evaluations:,} x {one}, once {duration(cost.reference_sec, fine=True)} for the reference: {whole}"
+        )
 
 
 def dry_run(config: Config, world: World) -> DryRun:
-    """Measure `config` on `world`; all ranks. One second at least, and every lazy phase twice, within a minute."""
+    """Measure `config` on `world`; all ranks.
+
+    One second at least, and every lazy phase twice; a minute at most, or one iteration if that takes longer.
+    """
     set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
     with closing(Trainer(config, world)) as trainer:
         return _measure(config, world, trainer)
 
 
 def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
+    generator, discriminator = (
+        sum(p.numel() for _, p in player.trainable) for player in (trainer.generator, trainer.discriminator)
+    )
     if world.is_main:
-        tell(f"measuring a few iterations of {config.batch:,} images")
-    began = time.perf_counter()
-    for _ in range(_WARM_UP):
-        trainer.iterate()
-        if world.any(time.perf_counter() - began > _AT_MOST_S):
-            break
-    trainer.feeds.waits.take()
-    at_least = 2 * config.penalties.interval_steps
-    started, done = time.perf_counter(), 0
-    while True:
-        trainer.iterate()
-        done += 1
-        _synchronise(world)
-        seconds = time.perf_counter() - started
-        if world.any(seconds > _AT_MOST_S) or not world.any(done < at_least or seconds < _AT_LEAST_S):
-            break
+        for remark in trainer.remarks:
+            warn(remark)
+        networks = f"G {generator:,} and D {discriminator:,} parameters"
+        batch = counted(config.batch, "image")
+        tell(
+            f"measuring iterations of {batch}, {networks}, on {world.device_name}: "
+            f"at most {duration(2 * _AT_MOST_S)}, or one iteration if that takes longer"
+        )
+    done, seconds = _time_iterations(trainer, 2 * config.penalties.interval_steps)
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
     data_wait_percent = 100 * trainer.feeds.waits.take() / seconds
@@ -111,8 +114,8 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         world_size=world.size,
         batch=config.batch,
         kimg=config.kimg,
-        generator_parameters=sum(p.numel() for _, p in trainer.generator.trainable),
-        discriminator_parameters=sum(p.numel() for _, p in trainer.discriminator.trainable),
+        generator_parameters=generator,
+        discriminator_parameters=discriminator,
         iterations_measured=done,
         sec_per_kimg=seconds / images * 1000,
         img_per_s=images / seconds,
@@ -124,6 +127,31 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         checkpoint_mb=checkpoint / 2**20,
         disk_gb=checkpoint * config.checkpoints_kept / 2**30,
     )
+
+
+def _time_iterations(trainer: Trainer, at_least: int) -> tuple[int, float]:
+    """How many iterations were timed, and their seconds.
+
+    If warming up takes too long, its last iteration is the one that was timed. The first one takes every step that is
+    due only now and then, so that it is rather too long than too short.
+    """
+    world, started = trainer.world, time.perf_counter()
+    for _ in range(_WARM_UP):
+        trainer.feeds.waits.take()
+        began = time.perf_counter()
+        trainer.iterate()
+        _synchronise(world)
+        if world.any(time.perf_counter() - started > _AT_MOST_S):
+            return 1, time.perf_counter() - began
+    trainer.feeds.waits.take()
+    started, done = time.perf_counter(), 0
+    while True:
+        trainer.iterate()
+        done += 1
+        _synchronise(world)
+        seconds = time.perf_counter() - started
+        if world.any(seconds > _AT_MOST_S) or not world.any(done < at_least or seconds < _AT_LEAST_S):
+            return done, seconds
 
 
 def checkpoint_bytes(config: Config) -> int | None:
@@ -143,7 +171,3 @@ def checkpoint_bytes(config: Config) -> int | None:
 def _synchronise(world: World) -> None:
     if world.device.type == "cuda":
         torch.cuda.synchronize(world.device)
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

@@ -27,8 +27,10 @@ from spider.runs.directory import RunDirectory
 from spider.train.clock import times_due
 from spider.train.evaluator import Evaluator
 from spider.train.trainer import Trainer
+from untrusted.terminal import tell
 
 _BLOCKS = 3  # of images that each rank embeds
+_SLOW_S = 20.0  # for one block, which is then not repeated
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
     evaluator = Evaluator(trainer, RunDirectory(Path()))  # for what it opens; it is not asked to write
     embedding, reference = evaluator.embedding, evaluator.reference
     assert reference is not None
+    if trainer.world.is_main:
+        tell(f"measuring an evaluation: a few images made, and embedded by {settings.embedding}")
     metrics = metrics_named(list(settings.metrics), embedding)
     few = BLOCK * _BLOCKS * trainer.world.size
     samples = trainer.frozen().numbered("samples", settings.seed, min(few, settings.count))
@@ -69,8 +73,12 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
     needs_logits = any(metric.needs_logits for metric in metrics)
     extract = extract_features_and_logits if needs_logits else extract_features
 
-    extract(samples, embedding, trainer.world)  # warms up
-    embedded, samples_sec = _timed(trainer, lambda: extract(samples, embedding, trainer.world))
+    one_block = trainer.frozen().numbered("samples", settings.seed, min(BLOCK * trainer.world.size, settings.count))
+    embedded, samples_sec = _timed(trainer, lambda: extract(one_block, embedding, trainer.world))  # warms up
+    if trainer.world.any(samples_sec > _SLOW_S):
+        samples = one_block
+    else:
+        embedded, samples_sec = _timed(trainer, lambda: extract(samples, embedding, trainer.world))
     features, logits = embedded if needs_logits else (embedded, None)
     known, some_sec = _timed(trainer, lambda: extract_features(some, embedding, trainer.world))
     other = reference.fingerprint != trainer.dataset.fingerprint and any(metric.needs_training for metric in metrics)

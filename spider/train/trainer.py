@@ -17,6 +17,7 @@ from spider.errors import SpiderError
 from spider.gan.conditions.build import build_conditions
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.read import read_weights
+from spider.gan.networks.balance import remarks_on_sizes
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.runs.directory import STATE_FORMAT, require_format
 from spider.runs.generator import open_source
@@ -70,8 +71,9 @@ class Trainer:
 
     @property
     def remarks(self) -> list[str]:
-        """What the person who trains should know of what is learnt."""
-        return self.conditions.remarks
+        """What the person who trains should know of what is learnt, and of what learns it."""
+        players, config = (self.generator.module, self.discriminator.module), self.config
+        return [*self.conditions.remarks, *remarks_on_sizes(*players, config.generator, config.discriminator)]
 
     def iterate(self) -> None:
         """One iteration: every phase that is due takes its steps, and the clock moves by the batch."""

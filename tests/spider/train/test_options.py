@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,8 +170,45 @@ def test_a_dry_run_measures_and_writes_nothing(digits, tmp_path, monkeypatch):
     assert report.sec_per_kimg == pytest.approx(1000 / report.img_per_s)
     assert report.hours == pytest.approx(report.sec_per_kimg * 100 / 3600)
     assert report.disk_gb == pytest.approx(report.checkpoint_mb * 4 / 1024)
-    assert "s/kimg" in report.table()
+    assert " s per kimg, " in report.table()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_does_not_repeat_a_slow_iteration(digits, monkeypatch, capsys):
+    """On a clock by which an iteration of 40 images takes 2000 s."""
+    now, iterate = [0.0], Trainer.iterate
+
+    def slowly(trainer):
+        now[0] += 2000.0
+        iterate(trainer)
+
+    monkeypatch.setattr("spider.cost.dry_run.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Trainer, "iterate", slowly)
+    config = make_config({"data": {"path": str(digits)}}, [*BASE, "batch=40", "kimg=12000"])
+    report = dry_run(config, World.single())
+    assert (now, report.iterations_measured, report.sec_per_kimg) == ([2000.0], 1, 50_000.0)
+    assert "13.9 hours per kimg, 0.02 img/s" in report.table()
+    assert "12000 kimg: 19.0 years" in report.table()
+    told = capsys.readouterr().err
+    assert told.startswith("measuring iterations of 40 images, G ")
+    assert told.endswith(": at most 60 s, or one iteration if that takes longer\n")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["generator.width=0.05", "discriminator.width=0.05"], False),
+        (["generator.width=0.05", "discriminator.width=0.5"], True),
+        (["generator.width=0.5", "discriminator.width=0.05"], True),
+        (["generator.kind=r3gan", "discriminator.kind=r3gan", "discriminator.width=0.5"], True),
+    ],
+)
+def test_players_of_unlike_size_are_remarked_on(digits, overrides, said):
+    with closing(Trainer(make_config({"data": {"path": str(digits)}}, [*BASE, *overrides]), World.single())) as trainer:
+        remarks = trainer.remarks
+    assert len(remarks) == said
+    if said:
+        assert {"generator.width", "discriminator.width"} <= set(re.findall(r"[\w.]+", remarks[0]))
 
 
 @pytest.mark.parametrize("g_reals", ["own", "shared"])

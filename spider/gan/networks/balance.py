@@ -1,0 +1,32 @@
+"""Whether the two players are of like size: a generator cannot learn from a discriminator far above or below it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from spider.gan.networks.config import NetworkChoice
+
+_TIMES = 10  # as many parameters, and more, are worth a word; the presets stay well below
+
+
+def remarks_on_sizes(
+    generator: nn.Module, discriminator: nn.Module, g_choice: NetworkChoice, d_choice: NetworkChoice
+) -> list[str]:
+    """A line if one player has more than ten times as many parameters as the other, with the keys that say so."""
+    sizes = {
+        role: (sum(parameter.numel() for parameter in module.parameters()), f"{role}.{_size_key(choice)}")
+        for role, module, choice in (
+            ("generator", generator, g_choice),
+            ("discriminator", discriminator, d_choice),
+        )
+    }
+    small, large = sorted(sizes, key=lambda role: sizes[role][0])
+    (few, small_key), (many, large_key) = sizes[small], sizes[large]
+    if many <= _TIMES * few:
+        return []
+    times = f"{many / max(few, 1):,.0f} times as many parameters"
+    return [f"the {large} has {times} ({many:,}) as the {small} ({few:,}): compare {large_key} and {small_key}"]
+
+
+def _size_key(choice: NetworkChoice) -> str:
+    return "width" if "width" in type(choice).model_fields else "kind"
