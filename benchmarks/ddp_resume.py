@@ -21,8 +21,9 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.report import Row, write_report
-from cluster.checkpoint import CheckpointStore, Snapshot, pack_optimizer, unpack_optimizer
+from cluster.checkpoint import CheckpointStore, Snapshot
 from cluster.engines.engine import build_engine
+from cluster.engines.optimizer_state import pack_optimizer, unpack_optimizer
 from cluster.world import World
 
 _WIDTH = 1024

@@ -234,8 +234,8 @@ def train(
     composed, directory = request.checked(), request.directory
     with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
         from spider.runs.inputs import find_inputs
+        from spider.runs.start import prepare
         from spider.train.loop import train
-        from spider.train.start import prepare
 
         composed.for_world(ranks.size)
         found, inputs = find_inputs(composed, request.inputs, ranks, progress)
@@ -262,7 +262,7 @@ def dry_run(
     with _joined(world, composed.compute.device) as ranks:
         from spider.cost.dry_run import dry_run
         from spider.runs.inputs import find_inputs
-        from spider.train.start import prepare
+        from spider.runs.start import prepare
 
         found, _ = find_inputs(composed, request.inputs, ranks, progress)
         return dry_run(prepare(found, request.directory), ranks)

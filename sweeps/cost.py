@@ -13,8 +13,8 @@ from cluster.world import World
 from spider.cost.dry_run import DryRun, dry_run
 from spider.runs.directory import RunDirectory
 from spider.runs.inputs import find_inputs
+from spider.runs.start import prepare
 from spider.tables import aligned, duration, size
-from spider.train.start import prepare
 from sweeps.config import ResourcesConfig, trials_on
 from sweeps.neighbor_sources import read_rankings
 from sweeps.plan import SweepPlan

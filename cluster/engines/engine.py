@@ -75,7 +75,7 @@ class Engine(Protocol):
         """
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What the optimizer has gathered, whole on every rank, as `cluster.checkpoint.pack_optimizer` names it."""
+        """What the optimizer has gathered, whole on every rank (see `cluster.engines.optimizer_state`)."""
 
     def load_optimizer_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Take over a state of any engine, and the parameters that the module has by now.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cluster.checkpoint import laid_out_as, pack_optimizer, unpack_optimizer
+from cluster.engines.optimizer_state import laid_out_as, pack_optimizer, unpack_optimizer
 from cluster.errors import ClusterUsageError
 from cluster.world import World
 

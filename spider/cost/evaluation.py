@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from shards.dataset import ShardDataset
+from spider.clock import times_due
 from spider.judge.embed.cache import Features
 from spider.judge.embed.features import BLOCK, extract_features, extract_features_and_logits
 from spider.judge.embed.images import DrawnImages
@@ -24,7 +25,6 @@ from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.protocols import protocol_for
 from spider.judge.metrics.registry import Comparison, metrics_named
 from spider.runs.directory import RunDirectory
-from spider.train.clock import times_due
 from spider.train.evaluator import Evaluator
 from spider.train.trainer import Trainer
 from untrusted.terminal import tell

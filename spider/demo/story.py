@@ -39,8 +39,8 @@ from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import read_results
 from spider.runs.directory import RunDirectory
 from spider.runs.request import TrainRequest
+from spider.runs.start import prepare
 from spider.train.loop import train
-from spider.train.start import prepare
 from untrusted.json_data import read_json
 
 PRESET = "demo"

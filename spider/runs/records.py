@@ -29,7 +29,7 @@ class BestRecord(TypedDict):
 
 
 class StartRecord(TypedDict, total=False):
-    """One start in environment.json, as far as it is read again; see `spider.train.environment`."""
+    """One start in environment.json, as far as it is read again; see `spider.runs.environment`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 

@@ -1,16 +1,25 @@
-"""What a checkpoint stores, against what is expected of it."""
+"""What a checkpoint stores, against what is expected of it: its manifest vouches for its bytes, not for their sense.
+
+A checkpoint that was edited, or written by another version, may lack a tensor, have it in another shape, or say a clock
+that its name does not. It would end a training in a traceback, or go on with other numbers and say nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cluster.checkpoint import CheckpointStore, UnfitCheckpointError
+from cluster.checkpoint import CheckpointStore, Snapshot, UnfitCheckpointError
+from cluster.engines.optimizer_state import require_moments
 from cluster.world import World
-from spider.runs.directory import resolve
+from spider.config.schema import Config
+from spider.errors import SpiderError
+from spider.runs.directory import checkpoint_name, require_format, resolve
+from spider.settings.marks import named
 from untrusted.errors import UnreadableError
 from untrusted.terminal import one_line
 
@@ -50,3 +59,68 @@ def stored_tensors(run: str) -> Mapping[str, Mapping[str, Tensor]]:
     """
     ref = resolve(run)
     return CheckpointStore(ref.directory.checkpoints, World.single(torch.device("cpu"))).load(ref.checkpoint).tensors
+
+
+def require_same_run(
+    found: Snapshot, mine: Snapshot, optimized: Mapping[str, Sequence[Tensor]], config: Config, name: str
+) -> None:
+    """Refuse what is no state that a run can have in a checkpoint of that name.
+
+    Args:
+        mine: a state of the run, at any clock.
+        optimized: the groups of tensors that are an optimizer's, each with the parameters that it moves.
+        config: the run's.
+
+    Raises KeyError or ValueError that names the entry; SpiderError as `require_same_inputs`.
+    """
+    images = found.state["images"]
+    if type(images) is not int or images < 0 or checkpoint_name(images) != name:
+        raise ValueError(f"its clock is {images!r} images")
+    require_same_networks(found, mine, optimized, config)
+    for group, expected in mine.tensors.items():
+        for key, tensor in found.tensors[group].items():
+            if key in expected and tensor.dtype != expected[key].dtype:
+                raise ValueError(f"{group}.{key} is {tensor.dtype}, not {expected[key].dtype}")
+    _require_alike(found.state, mine.state, "state")
+
+
+def require_same_networks(
+    found: Snapshot, mine: Snapshot, optimized: Mapping[str, Sequence[Tensor]], config: Config
+) -> None:
+    """Refuse what cannot be loaded into the networks of a run, and their optimizers. Arguments and errors as above."""
+    require_same_inputs(found, mine, config)
+    for group, expected in mine.tensors.items():
+        if group in optimized:
+            require_moments(found.tensors[group], found.state[group], optimized[group], group)
+        else:
+            require_tensors(found.tensors[group], expected, group)
+
+
+def require_same_inputs(found: Snapshot, mine: Snapshot, config: Config) -> None:
+    """Raise SpiderError if a state belongs to other data or another source, or to another version."""
+    require_format(found.state, "the checkpoint")
+    for what, here in mine.state["inputs"].items():
+        if (theirs := found.state["inputs"][what]) != here:
+            way = f"give the {what} that it began with"
+            for each in named(config, f"{what}."):
+                if each.what == "run":
+                    way = f"name the checkpoint that it began with, {each.key}=RUN@KIMG, if that is kept"
+            raise SpiderError(
+                f"{what}: the checkpoint was trained on {theirs}, this configuration reads {here}; {way}, "
+                "or begin in another folder with --run"
+            )
+
+
+def _require_alike(found: Any, expected: Any, where: str) -> None:
+    """Values of the kinds that are there now. What is missing, or None now, is for who takes it over to judge."""
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{where} is {found!r}, not an object")
+        for key in expected.keys() & found.keys():
+            _require_alike(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, list | tuple | str | bool):
+        kinds = list if isinstance(expected, list | tuple) else type(expected)
+        if not isinstance(found, kinds):
+            raise ValueError(f"{where} is {found!r}, not a {kinds.__name__}")
+    elif expected is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+        raise ValueError(f"{where} is {found!r}, not a number")

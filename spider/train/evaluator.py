@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shards.dataset import ShardDataset
+from spider.clock import crosses
 from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
@@ -26,7 +27,6 @@ from spider.judge.metrics.results import write_result
 from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.runs.provenance import versions
 from spider.runs.records import BestRecord
-from spider.train.clock import crosses
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
 from untrusted.typed import checked

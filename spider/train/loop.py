@@ -24,14 +24,14 @@ from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
+from spider.clock import crosses
 from spider.config.load import with_values
 from spider.config.schema import Config
 from spider.files import write_text
 from spider.precision import set_numerics
 from spider.runs.directory import RunDirectory, RunRef
+from spider.runs.environment import note_start
 from spider.runs.inputs import Inputs, note_places, write_inputs
-from spider.train.clock import crosses
-from spider.train.environment import record_environment
 from spider.train.evaluator import Evaluator
 from spider.train.record import Recorder
 from spider.train.saver import Saver
@@ -50,7 +50,7 @@ def train(
     """Train until `config.kimg`, from the newest checkpoint that `directory` holds, or from `branch`, or from scratch.
 
     Args:
-        config: resolved (see `spider.train.start.prepare`).
+        config: resolved (see `spider.runs.start.prepare`).
         directory: the run's.
         world: all ranks call this with the same arguments.
         inputs: what `config` names the packed copies of (see `spider.runs.inputs`); the run notes both.
@@ -85,7 +85,8 @@ def train(
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
             with _noted_failure(directory, trainer):
-                record_environment(directory, trainer, branch)
+                if world.is_main:
+                    note_start(directory, trainer.images, branch, trainer.facts())
                 watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
                 with Recorder(directory, trainer, total, progress, saver.take_timing) as record, watchdog:
                     outcome = _loop(trainer, evaluator, saver, record, watchdog, total)

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import nn
 
+from cluster.engines.adam import Adam
 from cluster.engines.engine import build_engine
 from cluster.world import World
 from spider.config.schema import Config, OptimizerConfig
@@ -23,7 +24,6 @@ from spider.gan.outputs import ConditionShape
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
-from spider.train.adam import Adam, adam_settings
 from spider.train.compute import Compute
 from spider.train.guard import Guard
 from spider.train.passes import (
@@ -36,7 +36,7 @@ from spider.train.passes import (
     Prepare,
 )
 from spider.train.phases import Pass, Phase
-from spider.train.player import Player
+from spider.train.player import Player, adam_settings
 from spider.train.stats import Stats
 
 # The order in which the methods hear of an iteration. It matters where one heeds what another has just become

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cluster.engines.engine import Engine
-from spider.config.schema import EmaConfig
+from spider.config.schema import EmaConfig, OptimizerConfig
 from spider.settings.schedule import value_at
 
 
@@ -33,6 +33,11 @@ class Player:
     engine: Engine
     schedules: Callable[[int], dict[str, Any]]  # of the optimizer: its settings by the clock
     lr_factors: tuple[float, ...]  # of its groups: the network's parameters, then those of each part
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that train."""
+        return [parameter for _, parameter in self.trainable]
 
     def move_schedules(self, images: int) -> None:
         """Give the optimizer the learning rate and betas of this time."""
@@ -73,3 +78,14 @@ class Ema:
         torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - keep)
         for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(current)
+
+
+def adam_settings(config: OptimizerConfig, own_phase_interval: int | None, images: int) -> dict[str, Any]:
+    """Adam's learning rate and betas when the clock stands at `images`.
+
+    With `own_phase_interval` = k the player steps k + 1 times in k iterations, the extra one for a lazy penalty, and lr
+    and betas become what makes that equivalent: lr c, beta^c, c = k / (k + 1) (StyleGAN2, appendix B).
+    """
+    c = 1.0 if own_phase_interval is None else own_phase_interval / (own_phase_interval + 1)
+    lr, beta1, beta2 = (value_at(schedule, images) for schedule in (config.lr, config.beta1, config.beta2))
+    return {"lr": lr * c, "betas": (beta1**c, beta2**c)}

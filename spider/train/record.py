@@ -36,14 +36,14 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from shards.files import naming
+from spider.clock import crosses
 from spider.config.schema import Config
 from spider.files import finite
 from spider.pictures.grids import write_png
 from spider.pictures.sample_grids import grid_of_reals, grid_of_samples
 from spider.runs.directory import RunDirectory, checkpoint_name
+from spider.runs.rewind import rewind
 from spider.tables import duration, speed
-from spider.train.clock import crosses
-from spider.train.rewind import rewind
 from spider.train.timing import Timing
 from spider.train.trainer import Trainer
 from untrusted.counts import counted

@@ -11,15 +11,14 @@ import time
 from dataclasses import dataclass
 
 from cluster.checkpoint import CheckpointStore, Snapshot
+from spider.clock import crosses
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.gan.init.fit import Fit
 from spider.runs.directory import RunDirectory, RunRef, checkpoint_name, images_of
-from spider.runs.stored import fitting
-from spider.train.clock import crosses
+from spider.runs.stored import fitting, require_same_networks, require_same_run
 from spider.train.evaluator import Best, Evaluator
 from spider.train.record import Recorder
-from spider.train.restore import require_same_networks, require_same_run
 from spider.train.trainer import Trainer
 from untrusted.terminal import warn
 
@@ -60,8 +59,9 @@ class Saver:
         elif branch is not None:
             snapshot = CheckpointStore(branch.directory.checkpoints, self.trainer.world).load(branch.checkpoint)
             with fitting(f"{branch} does not fit this configuration"):
-                require_same_networks(snapshot, self.trainer)
-                self.trainer.load(snapshot)
+                trainer = self.trainer
+                require_same_networks(snapshot, trainer.snapshot(), trainer.optimized(), trainer.config)
+                trainer.load(snapshot)
         else:
             return self.trainer.begin()
         return {}
@@ -69,8 +69,9 @@ class Saver:
     def _take(self, name: str, snapshot: Snapshot) -> None:
         """Take over a checkpoint of this run. Raises UnfitCheckpointError."""
         with fitting(f"checkpoint {self.store.directory / name} does not fit the run"):
-            require_same_run(snapshot, self.trainer, name)
-            self.trainer.load(snapshot)
+            trainer = self.trainer
+            require_same_run(snapshot, trainer.snapshot(), trainer.optimized(), trainer.config, name)
+            trainer.load(snapshot)
             self.evaluator.load(snapshot.state["evaluator"])
 
     def save(self, record: Recorder, *, replace: bool = False) -> None:

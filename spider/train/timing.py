@@ -22,7 +22,7 @@ from contextlib import contextmanager
 
 import torch
 
-from spider.train.clock import times_due
+from spider.clock import times_due
 from spider.train.trainer import Trainer
 
 

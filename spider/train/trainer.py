@@ -7,22 +7,22 @@ configuration (`spider.train.plan`).
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from cluster.checkpoint import Snapshot
 from cluster.world import World
 from spider.config.schema import Config
 from spider.data import open_images
-from spider.errors import SpiderError
 from spider.gan.conditions.build import build_conditions
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.read import read_weights
 from spider.gan.networks.balance import remarks_on_sizes
 from spider.gan.sources.frozen import FrozenGenerator
-from spider.runs.directory import STATE_FORMAT, require_format
+from spider.runs.directory import STATE_FORMAT
 from spider.runs.generator import open_source
 from spider.runs.stored import stored_tensors
-from spider.settings.marks import named
 from spider.train.compute import Compute
 from spider.train.feeds import Feeds
 from spider.train.plan import build_plan
@@ -54,7 +54,11 @@ class Trainer:
         self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
         self.feeds = Feeds(config, world, self.dataset, self.source, self.conditions, plan.phases, compute)
-        buffers = [buffer for module in self._trained().values() for buffer in module.buffers()]
+        # What is saved, by the names of the checkpoint's files
+        trained = {**self.generator.modules(), **self.discriminator.modules()}
+        self._networks = {**trained, "generator_ema": self.ema.module}
+        self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
+        buffers = [buffer for module in trained.values() for buffer in module.buffers()]
         self.stepper = Stepper(config, world, buffers, plan.methods, plan.selection, plan.guard)
 
     # ------------------------------------------------------------------------------------------------ one iteration
@@ -106,38 +110,38 @@ class Trainer:
             training=self.dataset.fingerprint,
         )
 
-    def _trained(self) -> dict[str, nn.Module]:
-        """The players' modules, by the names under which a checkpoint holds them."""
-        return {**self.generator.modules(), **self.discriminator.modules()}
+    def facts(self) -> dict[str, Any]:
+        """What environment.json says of the training."""
+        return {
+            "world_size": self.world.size,
+            "engine": self.generator.engine.name,
+            "device": self.world.device_name,
+            "data": {"fingerprint": self.dataset.fingerprint, "images": len(self.dataset)},
+            "source": self.source.provenance(),
+            "parameters": {p.name: sum(tensor.numel() for tensor in p.parameters) for p in self._optimizers.values()},
+        }
 
-    def _modules(self) -> dict[str, nn.Module]:
-        """All that has weights."""
-        return {**self._trained(), "generator_ema": self.ema.module}
-
-    def _inputs(self) -> dict[str, str]:
-        """What the run reads, by content: a resumed run must read the same."""
-        return {"data": self.dataset.fingerprint, "source": self.source.identity}
+    def optimized(self) -> dict[str, list[nn.Parameter]]:
+        """The groups of a snapshot that are an optimizer's, each with the parameters that it moves."""
+        return {group: player.parameters for group, player in self._optimizers.items()}
 
     def snapshot(self) -> Snapshot:
         """The whole state. Between iterations only. Collective."""
-        g_moments, g_state = self.generator.engine.optimizer_state()
-        d_moments, d_state = self.discriminator.engine.optimizer_state()
+        optimizers = {group: player.engine.optimizer_state() for group, player in self._optimizers.items()}
         remembered = {name: method.tensors() for name, method in self.plan.methods.items()}
         return Snapshot(
             tensors={
-                **{name: module.state_dict() for name, module in self._modules().items()},
+                **{group: module.state_dict() for group, module in self._networks.items()},
                 **{name: tensors for name, tensors in remembered.items() if tensors},
-                "g_optimizer": g_moments,
-                "d_optimizer": d_moments,
+                **{group: moments for group, (moments, _) in optimizers.items()},
             },
             state={
                 "format": STATE_FORMAT,
                 "images": self.images,
                 "image_shape": list(self.image_shape),
-                "inputs": self._inputs(),
+                "inputs": {"data": self.dataset.fingerprint, "source": self.source.identity},  # by content
                 "condition": self.conditions.state(),
-                "g_optimizer": g_state,
-                "d_optimizer": d_state,
+                **{group: rest for group, (_, rest) in optimizers.items()},
                 **{name: method.state() for name, method in self.plan.methods.items()},
             },
         )
@@ -158,29 +162,14 @@ class Trainer:
         return fits
 
     def load(self, snapshot: Snapshot) -> None:
-        """Take over a state that fits (see `spider.train.restore`). Raises as `require_same_inputs`."""
-        self.require_same_inputs(snapshot)
-        for name, module in self._modules().items():
-            module.load_state_dict(snapshot.tensors[name])
-        for player, key in ((self.generator, "g_optimizer"), (self.discriminator, "d_optimizer")):
-            player.engine.load_optimizer_state(snapshot.tensors[key], snapshot.state[key])
+        """Take over a state that fits (see `spider.runs.stored`)."""
+        for group, module in self._networks.items():
+            module.load_state_dict(snapshot.tensors[group])
+        for group, player in self._optimizers.items():
+            player.engine.load_optimizer_state(snapshot.tensors[group], snapshot.state[group])
         for name, method in self.plan.methods.items():
             method.load(snapshot.state[name])
             for key, tensor in method.tensors().items():
                 tensor.copy_(snapshot.tensors[name][key])
         self.images = snapshot.state["images"]
         self.feeds.close()
-
-    def require_same_inputs(self, snapshot: Snapshot) -> None:
-        """Raise SpiderError if a state belongs to other data or another source, or to another version."""
-        require_format(snapshot.state, "the checkpoint")
-        for what, mine in self._inputs().items():
-            if (theirs := snapshot.state["inputs"][what]) != mine:
-                way = f"give the {what} that it began with"
-                for each in named(self.config, f"{what}."):
-                    if each.what == "run":
-                        way = f"name the checkpoint that it began with, {each.key}=RUN@KIMG, if that is kept"
-                raise SpiderError(
-                    f"{what}: the checkpoint was trained on {theirs}, this configuration reads {mine}; {way}, "
-                    "or begin in another folder with --run"
-                )

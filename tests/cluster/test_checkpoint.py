@@ -30,9 +30,8 @@ from cluster.checkpoint import (
     DamagedCheckpointError,
     Snapshot,
     checksum,
-    pack_optimizer,
-    unpack_optimizer,
 )
+from cluster.engines.optimizer_state import pack_optimizer, unpack_optimizer
 from cluster.errors import ClusterError, ClusterUsageError, MachineError
 from cluster.snapshot import SAFETENSORS_DTYPES, EncodedSnapshot, encode, write_directory
 from cluster.world import World

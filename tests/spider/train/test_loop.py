@@ -17,12 +17,12 @@ from cluster.checkpoint import CheckpointStore
 from cluster.errors import ClusterError, MachineError
 from cluster.lock import alone_in
 from cluster.world import World
+from spider.clock import crosses
 from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.precision import set_numerics
 from spider.runs.directory import RunDirectory, images_of, resolve
 from spider.train import saver
-from spider.train.clock import crosses
 from spider.train.loop import train
 from spider.train.trainer import Trainer
 

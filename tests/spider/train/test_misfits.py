@@ -15,8 +15,8 @@ from cluster.errors import ClusterError
 from cluster.world import World
 from spider.config.load import make_config
 from spider.runs.directory import RunDirectory, resolve
+from spider.runs.start import prepare
 from spider.train.loop import train
-from spider.train.start import prepare
 
 BATCH = 8
 SETTINGS = [f"batch={BATCH}", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4"]

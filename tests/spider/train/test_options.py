@@ -19,9 +19,8 @@ from spider.cost.dry_run import dry_run
 from spider.draws import torch_seed
 from spider.gan.augment.ada import Ada
 from spider.gan.pixels import to_float
-from spider.train.adam import adam_settings
 from spider.train.passes import DiscriminatorPenalty
-from spider.train.player import Ema
+from spider.train.player import Ema, adam_settings
 from spider.train.terms import Term
 from spider.train.trainer import Trainer
 

@@ -20,10 +20,10 @@ from shards.pack import pack
 from spider.config.load import make_config
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
+from spider.runs.start import prepare
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
 from spider.train.record import Recorder, _numbers, _wait_for_another_second
-from spider.train.start import prepare
 from spider.train.trainer import Trainer
 
 OVERRIDES = [

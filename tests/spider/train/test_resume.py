@@ -25,10 +25,10 @@ from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.sources.frozen import GeneratedImages
 from spider.runs.directory import RunDirectory, resolve
+from spider.runs.start import prepare
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
 from spider.train.record import Recorder
-from spider.train.start import prepare
 from tests.equal_runs import assert_equal_runs, everything
 
 OVERRIDES = [

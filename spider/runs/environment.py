@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,39 +19,34 @@ from spider.errors import SpiderError
 from spider.files import write_text
 from spider.runs.directory import RunDirectory, RunRef
 from spider.runs.provenance import git_state, versions
-from spider.train.trainer import Trainer
 from untrusted.terminal import warn
 
 
-def record_environment(directory: RunDirectory, trainer: Trainer, branch: RunRef | None) -> None:
-    """Append this start to environment.json, and warn of what may cost a resumed run its bits (main rank only)."""
-    if not trainer.world.is_main:
-        return
+def note_start(directory: RunDirectory, images: int, branch: RunRef | None, facts: Mapping[str, Any]) -> None:
+    """Append a start to environment.json, and warn of what may cost a resumed run its bits.
+
+    Args:
+        images: on the clock.
+        branch: the checkpoint of another run that it begins with.
+        facts: what the training says of itself: `world_size`, `engine`, `device`, and what else it knows.
+    """
     starts: list[dict[str, Any]] = [*_earlier_starts(directory)]
     starts.append(
         {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
-            "from_images": trainer.images,
+            "from_images": images,
             "branched_from": str(branch) if branch else None,
-            "world_size": trainer.world.size,
-            "engine": trainer.generator.engine.name,
-            "device": trainer.world.device_name,
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "git": git_state(),
             "slurm": {name: value for name, value in os.environ.items() if name.startswith("SLURM_JOB")},
-            "data": {"fingerprint": trainer.dataset.fingerprint, "images": len(trainer.dataset)},
-            "source": trainer.source.provenance(),
-            "parameters": {
-                player.name: sum(parameter.numel() for _, parameter in player.trainable)
-                for player in (trainer.generator, trainer.discriminator)
-            },
+            **facts,
         }
     )
     write_text(directory.environment_file, json.dumps({"starts": starts}, indent=2) + "\n")
-    if trainer.images and len(starts) > 1:
+    if images and len(starts) > 1:
         changed = _changed(*starts[-2:])
         if changed:
             warn(f"going on under other {', '.join(changed)}: close to the run before, but not bit for bit")

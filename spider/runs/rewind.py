@@ -12,10 +12,10 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator
 
+from spider.clock import crosses
 from spider.config.schema import Config
 from spider.runs.directory import RunDirectory, images_of
 from spider.runs.records import is_checkpoint_name
-from spider.train.clock import crosses
 from untrusted.rows import read_rows
 from untrusted.terminal import warn
 
