@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, softplus
 
 from benchmarks.report import write_report
+from spider.draws import Address
 from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS
-from spider.train.batch import Address
 
 _LATENT = 512
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -68,6 +69,34 @@ def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
 def torch_seed(seed: int, stream: str) -> int:
     """A seed for torch's own generator, for the one use that torch draws for itself: initial weights."""
     return int(generator(seed, stream).integers(1 << 62))
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the random numbers of a training batch stand. Asking twice for a use gives the same."""
+
+    seed: int
+    phase: str
+    positions: Sequence[int]  # of the images, counted within the phase
+    device: torch.device
+
+    def normal(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
+        """Standard normal draws for a use that no other draw of the phase has, float32 [n, *shape].
+
+        On the batch's device, or on the CPU if `host`: the same numbers.
+        """
+        return normal(self.seed, self.stream(use), self.positions, shape, self._device(host))
+
+    def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
+        """Uniform draws in [0, 1), as above."""
+        return uniform(self.seed, self.stream(use), self.positions, shape, self._device(host))
+
+    def stream(self, use: str) -> str:
+        """The name of the draws for a use."""
+        return f"train.{self.phase}.{use}"
+
+    def _device(self, host: bool) -> torch.device:
+        return _CPU if host else self.device
 
 
 @lru_cache(maxsize=256)

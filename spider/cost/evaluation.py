@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,8 @@ from spider.judge.embed.features import BLOCK, extract_features, extract_feature
 from spider.judge.embed.images import DrawnImages
 from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.protocols import protocol_for
-from spider.judge.metrics.registry import Comparison, metrics_named
-from spider.runs.directory import RunDirectory
-from spider.train.evaluator import Evaluator
+from spider.judge.metrics.registry import Comparison
+from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
 from untrusted.terminal import tell
 
@@ -61,12 +59,10 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
     config, settings = trainer.config, trainer.config.evaluate
     if settings.every_kimg is None:
         return None
-    evaluator = Evaluator(trainer, RunDirectory(Path()))  # for what it opens; it is not asked to write
-    embedding, reference = evaluator.embedding, evaluator.reference
-    assert reference is not None
+    opened = open_evaluation(trainer)
+    embedding, reference, metrics = opened.embedding, opened.reference, opened.metrics
     if trainer.world.is_main:
         tell(f"measuring an evaluation: a few images made, and embedded by {settings.embedding}")
-    metrics = metrics_named(list(settings.metrics), embedding)
     few = BLOCK * _BLOCKS * trainer.world.size
     samples = trainer.frozen().numbered("samples", settings.seed, min(few, settings.count))
     some = DrawnImages(reference, min(few, len(reference)), config.seed)

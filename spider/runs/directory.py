@@ -25,6 +25,7 @@ batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This modul
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -149,6 +150,13 @@ class RunDirectory:
     def best(self) -> BestRecord | None:
         """The best evaluation so far. Raises SpiderError if best.json is damaged."""
         return _read(self.best_file, BestRecord)
+
+    def write_best(self, best: BestRecord | None) -> None:
+        """Replace best.json; None: remove it."""
+        if best is None:
+            self.best_file.unlink(missing_ok=True)
+        else:
+            write_text(self.best_file, json.dumps(best) + "\n")
 
     def starts(self) -> list[StartRecord]:
         """Where and with what it was started, oldest first. Raises SpiderError if environment.json is damaged."""

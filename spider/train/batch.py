@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from spider import draws
+from spider.draws import Address
 from spider.gan.outputs import Condition
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the random numbers of a batch stand. A pass asks for what it needs; asking twice gives the same."""
-
-    seed: int
-    phase: str
-    positions: Sequence[int]  # of the images, counted within the phase
-    device: torch.device
-
-    def normal(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
-        """Standard normal draws for a use that no other draw of the phase has, float32 [n, *shape].
-
-        On the batch's device, or on the CPU if `host`: the same numbers.
-        """
-        return draws.normal(self.seed, self.stream(use), self.positions, shape, self._device(host))
-
-    def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
-        """Uniform draws in [0, 1), as above."""
-        return draws.uniform(self.seed, self.stream(use), self.positions, shape, self._device(host))
-
-    def stream(self, use: str) -> str:
-        """The name of the draws for a use."""
-        return f"train.{self.phase}.{use}"
-
-    def _device(self, host: bool) -> torch.device:
-        return torch.device("cpu") if host else self.device
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from shards.order import Slots
 from shards.stream import Batch, BatchStream
 from spider import draws
 from spider.config.schema import Config
+from spider.draws import Address
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
 from spider.gan.sources.source import Source
-from spider.train.batch import Address, PhaseBatch
+from spider.train.batch import PhaseBatch
 from spider.train.compute import Compute
 from spider.train.phases import Phase
 

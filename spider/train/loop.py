@@ -157,7 +157,7 @@ def _loop(
                 saver.save(record)
             if stopping and not finished:
                 return _stopped(trainer, saver, record)
-        if evaluator.active and not _due(trainer, trainer.config.evaluate.every_kimg):
+        if evaluator.opened and not _due(trainer, trainer.config.evaluate.every_kimg):
             measure()
             if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
                 return _stopped(trainer, saver, record)

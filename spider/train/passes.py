@@ -17,12 +17,12 @@ from spider.gan.augment.augmentation import Augmentation
 from spider.gan.auxiliary.auxiliary import Auxiliary, Extra, Seen
 from spider.gan.auxiliary.config import AuxiliaryChoice
 from spider.gan.method import Kept
-from spider.gan.objectives.config import PenaltiesConfig
+from spider.gan.objectives.build import PenaltyTerm
 from spider.gan.objectives.objective import Objective
-from spider.gan.objectives.penalties import Judged, slope_excess, squared_gradient
+from spider.gan.objectives.penalties import Judged
 from spider.gan.outputs import Condition, DOut, GOut
 from spider.gan.sources.source import Frontend
-from spider.settings.schedule import largest, value_at
+from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome
 from spider.train.player import Player
@@ -155,43 +155,27 @@ class DiscriminatorLoss:
 
 
 class DiscriminatorPenalty:
-    """The gradient penalties that are on, scaled up by how many discriminator steps each stands for."""
+    """The penalties that are on, scaled up by how many discriminator steps each stands for."""
 
-    def __init__(self, critic: Critic, settings: PenaltiesConfig, gain: float) -> None:
+    def __init__(self, critic: Critic, penalties: Sequence[PenaltyTerm], gain: float) -> None:
         self.critic = critic
-        self.settings = settings
+        self.penalties = penalties
         self.gain = gain
-        self.more = [(each, each.build()) for each in settings.more]
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        settings, gain = self.settings, self.gain
-
-        def logits(use: str, condition: Condition) -> Callable[[Tensor], Tensor]:
-            return lambda images: self.critic.twice(images, condition, batch, use).logits
-
         terms = []
-        if largest(settings.r1_gamma):
-            r1 = squared_gradient(logits("r1", batch.real_condition), given(batch.real))
-            terms.append(Term("penalty/r1", r1, coefficient=gain * value_at(settings.r1_gamma, batch.images) / 2))
-        if largest(settings.r2_gamma):
-            r2 = squared_gradient(logits("r2", batch.fake_condition), given(batch.fake))
-            terms.append(Term("penalty/r2", r2, coefficient=gain * value_at(settings.r2_gamma, batch.images) / 2))
-        if settings.gp_weight:
-            real, fake = given(batch.real), given(batch.fake)
-            mix = batch.at.uniform("gp.mix", ()).to(real.dtype)
-            # What lies between two images is judged as being of the real one's class
-            gp = slope_excess(logits("gp", batch.real_condition), real, fake, mix)
-            terms.append(Term("penalty/gp", gp, coefficient=gain * settings.gp_weight))
-        for number, (choice, penalty) in enumerate(self.more):
-            name = f"more.{number}"
-            real_ones = Judged(given(batch.real), logits(f"{name}.real", batch.real_condition))
-            fake_ones = (
-                Judged(given(batch.fake), logits(f"{name}.fake", batch.fake_condition)) if choice.needs_fakes else None
-            )
-            values = penalty(real_ones, fake_ones, batch.at)
-            terms.append(Term(f"penalty/{name}", values, coefficient=gain * value_at(choice.weight, batch.images)))
+        for each in self.penalties:
+            real = self._judged(given(batch.real), batch.real_condition, batch, each.uses[0])
+            fake = None
+            if each.needs_fakes:
+                fake = self._judged(given(batch.fake), batch.fake_condition, batch, each.uses[1])
+            values = each.values(real, fake, batch.at)
+            terms.append(Term(f"penalty/{each.name}", values, coefficient=self.gain * each.weight(batch.images)))
         return Outcome(terms)
+
+    def _judged(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Judged:
+        return Judged(images, lambda others: self.critic.twice(others, condition, batch, use).logits)
 
 
 class GeneratorLoss:

@@ -19,7 +19,7 @@ from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
-from spider.gan.objectives.build import build_objective
+from spider.gan.objectives.build import build_objective, build_penalties
 from spider.gan.outputs import ConditionShape
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
@@ -133,7 +133,7 @@ def _phases(
     prepare = Prepare(maker, augmentations)
     objective = build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
-    penalty = Pass(DiscriminatorPenalty(critic, penalties, gain), penalties.interval_steps)
+    penalty = Pass(DiscriminatorPenalty(critic, [*build_penalties(penalties)], gain), penalties.interval_steps)
     d_passes = [Pass(DiscriminatorLoss(critic, objective, joined))]
     if penalties.active and not own_penalty:
         d_passes.append(penalty)

@@ -6,18 +6,17 @@ cluster/checkpoint.py). best.json follows the rename, and so does the removal of
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 
 from cluster.checkpoint import CheckpointStore, Snapshot
 from spider.clock import crosses
 from spider.errors import SpiderError
-from spider.files import write_text
 from spider.gan.init.fit import Fit
 from spider.runs.directory import RunDirectory, RunRef, checkpoint_name, images_of
+from spider.runs.records import BestRecord
 from spider.runs.stored import fitting, require_same_networks, require_same_run
-from spider.train.evaluator import Best, Evaluator
+from spider.train.evaluator import Evaluator
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
 from untrusted.terminal import warn
@@ -88,7 +87,7 @@ class Saver:
         record.to_disk()
 
         def settle() -> None:
-            self._tell_best(best)
+            self.directory.write_best(best)
             self.store.prune(self.trainer.config.checkpoint.keep_last, self._keep(name, best, before))
 
         self.store.async_save(name, snapshot, then=settle, replace=replace)
@@ -113,32 +112,26 @@ class Saver:
         While no save is under way: the best may be the one that is being written.
         """
         if self.trainer.world.is_main:
-            self._tell_best(self.evaluator.best)
+            self.directory.write_best(self.evaluator.best)
 
-    def _tell_best(self, best: Best | None) -> None:
-        if best is None:
-            self.directory.best_file.unlink(missing_ok=True)
-        else:
-            write_text(self.directory.best_file, json.dumps(best.as_json()) + "\n")
-
-    def _keep(self, newest: str, best: Best | None, before: Best | None) -> set[str]:
+    def _keep(self, newest: str, best: BestRecord | None, before: BestRecord | None) -> set[str]:
         every = self.trainer.config.checkpoint.keep_every_kimg
         names = set(self.directory.checkpoint_names())
         kept = {name for name in names if crosses(images_of(name), self.trainer.config.batch, every)}
         if best is not None:
-            kept.add(best.checkpoint)
+            kept.add(best["checkpoint"])
             # Should the newest turn out damaged, the run goes back to where the best was the one before
-            if before is not None and best.checkpoint == newest:
-                kept.add(before.checkpoint)
+            if before is not None and best["checkpoint"] == newest:
+                kept.add(before["checkpoint"])
         return kept & names
 
     def _forget_a_lost_best(self) -> None:
         world, best = self.trainer.world, self.evaluator.best
         there = world.broadcast_json(self.directory.checkpoint_names())
-        if best is not None and best.checkpoint not in there:
+        if best is not None and best["checkpoint"] not in there:
             self.evaluator.best = None
             if world.is_main:
-                warn(f"the best checkpoint, {best.checkpoint}, is no longer there; its value is forgotten")
+                warn(f"the best checkpoint, {best['checkpoint']}, is no longer there; its value is forgotten")
         try:
             told = self.directory.best()  # perhaps of a last evaluation, out of turn, that no checkpoint knows of
         except SpiderError as error:

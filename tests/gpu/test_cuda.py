@@ -17,13 +17,13 @@ from shards.dataset import ShardDataset
 from shards.stream import BatchStream
 from spider import draws
 from spider.config.load import make_config
+from spider.draws import Address
 from spider.gan.augment.ada import Ada
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import AdaConfig, DiffAugmentConfig
 from spider.gan.augment.diffaugment import DiffAugment
 from spider.judge.embed.load import load_embedding
 from spider.precision import exact_float32, set_numerics
-from spider.train.batch import Address
 from spider.train.trainer import Trainer
 
 CPU = torch.device("cpu")

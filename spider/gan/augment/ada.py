@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from spider.draws import Address
 from spider.errors import SpiderUsageError
-from spider.gan.augment.augmentation import Draws
 from spider.gan.augment.config import AdaConfig
 from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.gan.augment.operations import BAND_REACH, cut, each, reband, recolour
@@ -65,7 +65,7 @@ class Ada(Steered):
                 "choose another pipe, or set strengths: {imgfilter: 0}"
             )
 
-    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+    def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:
         """See Augmentation."""
         if self.p <= 0:
             return images

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spider.gan.augment.augmentation import Draws
+from spider.draws import Address
 from spider.gan.augment.config import ApaConfig
 from spider.gan.augment.steered import Steered
 
@@ -25,7 +25,7 @@ class Apa(Steered):
     def __init__(self, config: ApaConfig, batch: int) -> None:
         super().__init__(config.p, config.control, batch)
 
-    def reals(self, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+    def reals(self, real: Tensor, fake: Tensor, draws: Address) -> Tensor:
         """See Augmentation."""
         return real if self.p <= 0 else swapped(real, fake, draws.uniform("apa", ()), self.p)
 

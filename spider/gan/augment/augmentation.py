@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor
 
+from spider.draws import Address
 from spider.gan.method import Method
-
-
-class Draws(Protocol):
-    """Random numbers for the images of a batch, by use; see `spider.train.batch.Address`."""
-
-    def normal(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
-        """Standard normal draws, float32 [N, *shape]; on the CPU if `host`, else on the images' device."""
-
-    def uniform(self, use: str, shape: tuple[int, ...], *, host: bool = False) -> Tensor:
-        """Uniform draws in [0, 1), as above."""
 
 
 class Augmentation(Method):
@@ -28,7 +17,7 @@ class Augmentation(Method):
 
     swaps = False
 
-    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+    def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:
         """Images [N, C, H, W], about -1 to 1, to images of the same shape.
 
         Args:
@@ -37,7 +26,7 @@ class Augmentation(Method):
         """
         return images
 
-    def reals(self, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+    def reals(self, real: Tensor, fake: Tensor, draws: Address) -> Tensor:
         """What the discriminator of a phase takes for real images, before anything else is done to them.
 
         Args:

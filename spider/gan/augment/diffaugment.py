@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spider.gan.augment.augmentation import Augmentation, Draws
+from spider.draws import Address
+from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import DiffAugmentConfig
 
 
@@ -19,7 +20,7 @@ class DiffAugment(Augmentation):
     def __init__(self, config: DiffAugmentConfig) -> None:
         self.config = config
 
-    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+    def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:
         """See Augmentation."""
         drawn = draws.uniform(f"{use}.diffaugment", (7,)).unbind(1)  # each [N]
         for policy in self.config.policy:

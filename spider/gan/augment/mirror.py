@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spider.gan.augment.augmentation import Augmentation, Draws
+from spider.draws import Address
+from spider.gan.augment.augmentation import Augmentation
 
 
 class Mirror(Augmentation):
     """See Augmentation."""
 
-    def __call__(self, images: Tensor, draws: Draws, use: str) -> Tensor:
+    def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:
         """See Augmentation."""
         is_mirrored = draws.uniform(f"{use}.mirror", ()) < 0.5
         return images.flip(3).where(is_mirrored.view(-1, 1, 1, 1), images)

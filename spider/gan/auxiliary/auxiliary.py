@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from spider.gan.augment.augmentation import Draws
+from spider.draws import Address
 from spider.gan.method import Method
 from spider.gan.outputs import Condition, DOut
 
@@ -56,10 +56,10 @@ class Auxiliary(Method):
         """Modules that train with a player, by player."""
         return {}
 
-    def discriminator(self, real: Seen, fake: Seen, draws: Draws) -> Extra:
+    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Extra:
         """What joins the discriminator's loss."""
         return Extra()
 
-    def generator(self, fake: Seen, draws: Draws) -> Extra:
+    def generator(self, fake: Seen, draws: Address) -> Extra:
         """What joins the generator's loss. Gradients flow through `fake.images`."""
         return Extra()

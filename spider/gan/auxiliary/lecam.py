@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from spider.gan.augment.augmentation import Draws
+from spider.draws import Address
 from spider.gan.auxiliary.auxiliary import Auxiliary, Extra, Seen
 from spider.gan.method import Kept
 
@@ -24,7 +24,7 @@ class Lecam(Auxiliary):
         self.real, self.fake = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
         self.steps = torch.zeros((), dtype=torch.int64, device=device)
 
-    def discriminator(self, real: Seen, fake: Seen, draws: Draws) -> Extra:
+    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Extra:
         """See Auxiliary."""
         reals, fakes = real.out.logits, fake.out.logits
         apart = relu(reals - self.fake).square() + relu(self.real - fakes).square()  # [n, P]

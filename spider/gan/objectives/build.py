@@ -1,15 +1,22 @@
-"""From settings to the objective."""
+"""From settings to the objective, and to the penalties that are on."""
 
 from __future__ import annotations
 
-from spider.gan.objectives.config import ObjectiveChoice
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from spider.gan.objectives import penalties
+from spider.gan.objectives.config import ObjectiveChoice, PenaltiesConfig
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.objectives.least_squares import LeastSquares
 from spider.gan.objectives.non_saturating import NonSaturating
 from spider.gan.objectives.objective import Objective
+from spider.gan.objectives.penalties import Penalty
 from spider.gan.objectives.relativistic import Relativistic
 from spider.gan.objectives.saturating import Saturating
 from spider.gan.objectives.wasserstein import Wasserstein
+from spider.settings.schedule import Schedule, largest, value_at
 
 _CHOICES: dict[str, type[Objective]] = {
     "wasserstein": Wasserstein,
@@ -25,3 +32,39 @@ def build_objective(config: ObjectiveChoice) -> Objective:
     """The objective that the settings name."""
     made = _CHOICES.get(config.kind)
     return config.build() if made is None else made()
+
+
+@dataclass(frozen=True)
+class PenaltyTerm:
+    """A penalty that is on.
+
+    Attributes:
+        name: in the rows of metrics.jsonl.
+        values: the penalty.
+        weight: what it is multiplied by when the clock stands at so many images.
+        needs_fakes: whether it looks at generated images.
+        uses: of the draws by which its real and its generated images are augmented.
+    """
+
+    name: str
+    values: Penalty
+    weight: Callable[[int], float]
+    needs_fakes: bool
+    uses: tuple[str, str]
+
+
+def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
+    """The penalties on the discriminator that the settings turn on."""
+    for name, penalty, gamma in (("r1", penalties.r1, config.r1_gamma), ("r2", penalties.r2, config.r2_gamma)):
+        if largest(gamma):
+            yield PenaltyTerm(name, penalty, partial(_half, gamma), name == "r2", (name, name))
+    if config.gp_weight:
+        yield PenaltyTerm("gp", penalties.gp, partial(value_at, config.gp_weight), True, ("gp", "gp"))
+    for number, choice in enumerate(config.more):
+        name = f"more.{number}"
+        uses = (f"{name}.real", f"{name}.fake")
+        yield PenaltyTerm(name, choice.build(), partial(value_at, choice.weight), choice.needs_fakes, uses)
+
+
+def _half(gamma: Schedule, images: int) -> float:
+    return value_at(gamma, images) / 2

@@ -1,7 +1,7 @@
 """Gradient penalties, per image and in full precision.
 
 Each returns values [N] before any weight. They need double backward, so the discriminator that they are given runs
-eagerly and outside autocast.
+eagerly and outside autocast. Which are on, and what they weigh, is the settings' (`spider.gan.objectives.build`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spider.gan.augment.augmentation import Draws
+from spider.draws import Address
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,25 @@ class Judged:
 class Penalty(Protocol):
     """A penalty on the discriminator."""
 
-    def __call__(self, real: Judged, fake: Judged | None, draws: Draws) -> Tensor:
+    def __call__(self, real: Judged, fake: Judged | None, draws: Address) -> Tensor:
         """Values [n] before any weight; `fake` is None where the settings say that it is not needed."""
+
+
+def r1(real: Judged, fake: Judged | None, draws: Address) -> Tensor:
+    """See Penalty: `squared_gradient` at real images."""
+    return squared_gradient(real.logits, real.images)
+
+
+def r2(real: Judged, fake: Judged | None, draws: Address) -> Tensor:
+    """See Penalty: `squared_gradient` at generated images."""
+    assert fake is not None
+    return squared_gradient(fake.logits, fake.images)
+
+
+def gp(real: Judged, fake: Judged | None, draws: Address) -> Tensor:
+    """See Penalty: `slope_excess`. What lies between two images is judged as being of the real one's class."""
+    assert fake is not None
+    return slope_excess(real.logits, real.images, fake.images, draws.uniform("gp.mix", ()).to(real.images.dtype))
 
 
 def squared_gradient(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from spider.clock import crosses
 from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.precision import set_numerics
+from spider.runs import directory as runs_directory
 from spider.runs.directory import RunDirectory, images_of, resolve
-from spider.train import saver
 from spider.train.loop import train
 from spider.train.trainer import Trainer
 
@@ -168,7 +168,7 @@ IMPROVING = [
 def test_the_best_is_there_before_it_is_named_and_named_before_another_goes(digits, tmp_path, monkeypatch, slow_disk):
     """However long a write takes; the assertions are of the writing thread, whose errors end the run."""
     directory = RunDirectory(tmp_path / "run")
-    write, remove, told, removed = saver.write_text, CheckpointStore._remove, [], []
+    write, remove, told, removed = runs_directory.write_text, CheckpointStore._remove, [], []
 
     def tell(path, text):
         if path == directory.best_file:
@@ -183,7 +183,7 @@ def test_the_best_is_there_before_it_is_named_and_named_before_another_goes(digi
         removed.append(name)
         remove(store, name)
 
-    monkeypatch.setattr(saver, "write_text", tell)
+    monkeypatch.setattr(runs_directory, "write_text", tell)
     monkeypatch.setattr(CheckpointStore, "_remove", remove_after)
     assert run(digits, directory.path, IMPROVING) == "finished"
     assert len(set(told)) > 1

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from cluster.world import World
 from spider.config.load import load_config
+from spider.draws import Address
 from spider.gan.outputs import Condition
 from spider.runs.directory import RunDirectory
-from spider.train.batch import Address
 from spider.train.feeds import Feeds
 from spider.train.loop import train
 from spider.train.trainer import Trainer

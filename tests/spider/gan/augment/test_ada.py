@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.augment.ada import PIPES, Ada
 from spider.gan.augment.config import AdaConfig
@@ -16,7 +17,6 @@ from spider.gan.augment.warp import warp
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
 from spider.settings.schedule import Moving
-from spider.train.batch import Address
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 VECTORS = {name: torch.from_numpy(array) for name, array in np.load(GOLDEN / "ada_ops.npz").items()}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spider.config.load import load_config
+from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.augment.apa import Apa, swapped
 from spider.gan.augment.config import ApaConfig
@@ -16,7 +17,6 @@ from spider.gan.objectives.penalties import squared_gradient
 from spider.gan.outputs import DOut
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
-from spider.train.batch import Address
 
 VECTORS = {
     name: torch.from_numpy(array) for name, array in np.load(Path(__file__).parents[3] / "golden" / "apa.npz").items()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from spider.draws import Address
 from spider.gan.augment import diffaugment
 from spider.gan.augment.config import DiffAugmentConfig
 from spider.gan.augment.diffaugment import DiffAugment
-from spider.train.batch import Address
 
 GOLDEN = {
     name: torch.from_numpy(array)

@@ -2,8 +2,8 @@
 
 import torch
 
+from spider.draws import Address
 from spider.gan.augment.mirror import Mirror
-from spider.train.batch import Address
 
 
 def test_half_of_the_images_are_mirrored_each_by_its_own_draw():

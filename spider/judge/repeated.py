@@ -1,0 +1,103 @@
+"""What a training measures again and again, by `evaluate.*`: opened once, and the same samples every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.world import World
+from shards.dataset import ShardDataset
+from spider.config.schema import EvaluateConfig
+from spider.data import open_images
+from spider.errors import SpiderError, SpiderUsageError
+from spider.files import cache_directory
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.heartbeat import Heartbeat
+from spider.judge.embed.cache import FeatureCache
+from spider.judge.evaluation import open_embedding, size_notes
+from spider.judge.metrics.by_class import require_classes
+from spider.judge.metrics.evaluate import evaluate_images
+from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.registry import metrics_named
+from spider.judge.metrics.results import MetricResult, write_result
+from spider.runs.provenance import versions
+
+
+class RepeatedEvaluation:
+    """An embedding, metrics and reference images.
+
+    Attributes:
+        metrics: the first one says which checkpoint is best.
+        notes: what a reader must know of the sizes of the images.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluateConfig,
+        training: ShardDataset,
+        image_shape: tuple[int, int, int],
+        classes: Sequence[str],
+        world: World,
+    ) -> None:
+        """Open all that it needs, so that what is missing or misspelt stops a run at its start.
+
+        Args:
+            training: images that the generator learns.
+            image_shape: (C, H, W) of the generator's images.
+            classes: their names, if the generator has any.
+
+        Raises:
+            SpiderUsageError: an unknown name, or a first metric by which no checkpoint is best; it names the key.
+            SpiderError, ShardsError: something cannot be opened.
+        """
+        self.settings = settings
+        self.training = training
+        self.world = world
+        if settings.protocol is not None:
+            with _at("evaluate.protocol"):
+                protocol_named(settings.protocol)
+        with _at("evaluate.embedding"):
+            self.embedding = open_embedding(settings.embedding, settings.protocol, settings.weights, world)
+        with _at("evaluate.metrics"):
+            self.metrics = metrics_named(list(settings.metrics), self.embedding)
+        if self.metrics[0].better is None:
+            raise SpiderUsageError(
+                f"evaluate.metrics: {self.metrics[0].name} comes first, and no checkpoint is best by it"
+            )
+        self.reference = training if settings.reference is None else open_images(settings.reference)
+        if any(metric.needs_classes for metric in self.metrics):
+            with _at("evaluate.metrics"):
+                require_classes({"the generator": classes, "the reference": self.reference.class_names})
+        self.notes = size_notes(image_shape, self.reference.index.shape)
+        self.cache = FeatureCache(cache_directory("features"))
+
+    def measure(self, generator: FrozenGenerator, name: str, heartbeat: Heartbeat) -> list[MetricResult]:
+        """The metrics of a generator, which results call `name`, in the order of the settings. All ranks."""
+        return evaluate_images(
+            generator.numbered(name, self.settings.seed, self.settings.count),
+            self.reference,
+            metrics=self.settings.metrics,
+            embedding=self.embedding,
+            world=self.world,
+            protocol=self.settings.protocol,
+            training=self.training,
+            seed=self.settings.seed,
+            cache=self.cache,
+            heartbeat=heartbeat,
+        )
+
+    def write(self, file: Path, results: list[MetricResult], generator: dict[str, Any], images: int) -> None:
+        """Write results, whole or not at all, with the `generator`'s provenance at so many `images` on the clock."""
+        about = {"images": images, "notes": self.notes, "versions": versions()}
+        write_result(file, results, generator | about)
+
+
+@contextmanager
+def _at(key: str) -> Iterator[None]:
+    """What is refused within is refused by its key."""
+    try:
+        yield
+    except SpiderError as error:
+        raise type(error)(f"{key}: {error}") from None
