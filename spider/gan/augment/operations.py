@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d
+
+from spider.gan.augment import deterministic
 
 _HOLE = 0.5  # of the side
 BAND_REACH = 21  # pixels to each side that `reband` sees; an image must have more
@@ -27,7 +29,7 @@ def reband(images: Tensor, gains: Tensor) -> Tensor:
     taps = (gains @ filter_bank()).to(images.device, images.dtype, non_blocking=True)  # [N, K]
     taps = taps.repeat_interleave(channels, dim=0).unsqueeze(1)  # [N C, 1, K]
     reach = BAND_REACH
-    planes = pad(images, (reach, reach, reach, reach), mode="reflect").view(
+    planes = deterministic.reflect(images, reach, reach, reach, reach).view(
         1, count * channels, height + 2 * reach, width + 2 * reach
     )
     planes = conv2d(planes, taps.unsqueeze(2), groups=count * channels)

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, grid_sample, pad
+from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, grid_sample
+
+from spider.gan.augment import deterministic
 
 # The low-pass filter of the symlet with six vanishing moments (Daubechies), which sums to the square root of 2
 _SYM6 = (
@@ -45,7 +47,7 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     left, top, right, bottom = margins(inverse, height, width)
-    images = pad(images, (left, right, top, bottom), mode="reflect")
+    images = deterministic.reflect(images, left, right, top, bottom)
     inverse = _translation((left - right) / 2, (top - bottom) / 2) @ inverse
     images = _double(images)
     inverse = _scaling(2, 2) @ inverse @ _scaling(0.5, 0.5)
@@ -96,6 +98,8 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
+        if deterministic.needed(values):
+            return deterministic.spread(values, grid, shape)
         images = values.new_empty(shape)  # of which the operator reads the shape alone
         bilinear, zeros, of_images_alone = 0, 0, [True, False]
         spread: Tensor = torch.ops.aten.grid_sampler_2d_backward(

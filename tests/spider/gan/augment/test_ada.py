@@ -9,6 +9,7 @@ import torch
 
 from spider.draws import Address
 from spider.errors import SpiderUsageError
+from spider.gan.augment import deterministic
 from spider.gan.augment.ada import PIPES, Ada
 from spider.gan.augment.config import AdaConfig
 from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS, Happening
@@ -69,6 +70,21 @@ def test_the_warp_of_an_identity_gives_the_image_back():
     images = torch.randn(2, 3, 16, 12, dtype=torch.float64)
     identity = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
     torch.testing.assert_close(warp(images, identity), images, rtol=0, atol=1e-6)
+
+
+def test_deterministic_derivatives_are_the_others(monkeypatch):
+    """Of the warp and the bands, once and twice: what a GPU takes under compute.deterministic."""
+    found = []
+    for needed in (False, True):
+        monkeypatch.setattr(deterministic, "needed", lambda images, needed=needed: needed)
+        images = torch.randn(6, 3, 32, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        images.requires_grad_()
+        changed = augmentation(1.0)(images, AT, "real")
+        (once,) = torch.autograd.grad(changed.pow(3).sum(), images, create_graph=True)
+        (twice,) = torch.autograd.grad(once.square().sum(), images)
+        found.append((changed, once, twice))
+    for own, torchs in zip(*reversed(found), strict=True):
+        torch.testing.assert_close(own, torchs, rtol=1e-10, atol=1e-10)
 
 
 def test_bands_of_gain_1_sum_to_the_image():
