@@ -1,7 +1,7 @@
 """Reflection and sampling whose derivatives are sums in an order that is always the same.
 
-torch's own add up on a GPU in the order in which threads come, so that `compute.deterministic` refuses them there. These
-take their place then: the same numbers but for rounding, in more memory traffic.
+torch's own add up on a GPU in the order in which threads come, so `compute.deterministic` refuses them there. Then
+these take their place: the same numbers but for rounding, by more memory traffic.
 """
 
 from __future__ import annotations
