@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from spider.gan.augment.augmentation import Augmentation
-from spider.gan.auxiliary.auxiliary import Auxiliary, Extra, Seen
-from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.auxiliary.auxiliary import Extra, Seen
+from spider.gan.auxiliary.build import Joined
 from spider.gan.method import Kept
 from spider.gan.objectives.build import PenaltyTerm
 from spider.gan.objectives.objective import Objective
@@ -89,7 +89,7 @@ class Critic:
         images = self._augmented(images, batch, use)
         with self.autocast():
             out = cast(DOut, self.discriminator.first_order(images, condition))
-        return DOut(_exact(out.logits), None if out.features is None else _exact(out.features))
+        return out.each(_exact)
 
     def seen(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
         """The same with the images, and with a way to judge them again under other draws."""
@@ -106,20 +106,6 @@ class Critic:
         for augmentation in self.augmentations:
             images = augmentation(images, batch.at, use)
         return images
-
-
-@dataclass(frozen=True)
-class Joined:
-    """An auxiliary, by the name of the method that it is."""
-
-    name: str
-    choice: AuxiliaryChoice
-    auxiliary: Auxiliary
-
-    def terms(self, extra: Extra, images: int) -> list[Term]:
-        """What it adds, at `images` on the clock."""
-        weight = value_at(self.choice.weight, images)
-        return [Term(f"{self.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
 
 
 class DiscriminatorLoss:
@@ -140,7 +126,7 @@ class DiscriminatorLoss:
         keep: dict[str, Kept] = {}
         for each in self.joined:
             extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
-            terms += each.terms(extra, batch.images)
+            terms += _terms(each, extra, batch.images)
             keep[each.name] = extra.keep
         return Outcome(
             terms,
@@ -200,9 +186,15 @@ class GeneratorLoss:
         keep: dict[str, Kept] = {}
         for each in self.joined:
             extra = each.auxiliary.generator(seen, batch.at)
-            terms += each.terms(extra, batch.images)
+            terms += _terms(each, extra, batch.images)
             keep[each.name] = extra.keep
         return Outcome(terms, keep=keep)
+
+
+def _terms(each: Joined, extra: Extra, images: int) -> list[Term]:
+    """What an auxiliary adds, at `images` on the clock."""
+    weight = value_at(each.choice.weight, images)
+    return [Term(f"{each.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
 
 
 def _exact(tensor: Tensor) -> Tensor:

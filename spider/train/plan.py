@@ -15,7 +15,7 @@ from spider.config.schema import Config, OptimizerConfig
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.build import build_augmentations
 from spider.gan.auxiliary.auxiliary import Role
-from spider.gan.auxiliary.build import build_auxiliaries
+from spider.gan.auxiliary.build import Joined, build_auxiliaries
 from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
@@ -26,15 +26,7 @@ from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
 from spider.train.compute import Compute
 from spider.train.guard import Guard
-from spider.train.passes import (
-    Critic,
-    DiscriminatorLoss,
-    DiscriminatorPenalty,
-    GeneratorLoss,
-    Joined,
-    Maker,
-    Prepare,
-)
+from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player, adam_settings
 from spider.train.stats import Stats
@@ -93,11 +85,7 @@ def build_plan(
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
-    auxiliaries = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
-    joined = [
-        Joined(f"auxiliary.{i}", choice, auxiliary)
-        for i, (choice, auxiliary) in enumerate(zip(config.auxiliary, auxiliaries, strict=True))
-    ]
+    joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
     g_player = player("generator", generator, config.g_optimizer, None)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,13 +14,22 @@ from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
 from spider.gan.auxiliary.lecam import Lecam
 
 
+@dataclass(frozen=True)
+class Joined:
+    """An auxiliary and its settings, by the name of the method that it is."""
+
+    name: str
+    choice: AuxiliaryChoice
+    auxiliary: Auxiliary
+
+
 def build_auxiliaries(
     configs: Sequence[AuxiliaryChoice],
     discriminator: nn.Module,
     image_shape: tuple[int, int, int],
     device: torch.device,
     seed: int,
-) -> tuple[Auxiliary, ...]:
+) -> tuple[Joined, ...]:
     """The auxiliaries that the settings name, in order.
 
     Args:
@@ -28,13 +38,14 @@ def build_auxiliaries(
         device: where what they remember lies. Their modules are moved with the players'.
         seed: of the run.
     """
-    built: list[Auxiliary] = []
+    joined: list[Joined] = []
     for number, config in enumerate(configs):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draws.torch_seed(seed, f"init.auxiliary.{number}"))
             match config:
                 case LecamConfig():
-                    built.append(Lecam(config.decay, device))
+                    built: Auxiliary = Lecam(config.decay, device)
                 case _:
-                    built.append(config.build(discriminator, image_shape, device))
-    return tuple(built)
+                    built = config.build(discriminator, image_shape, device)
+        joined.append(Joined(f"auxiliary.{number}", config, built))
+    return tuple(joined)
