@@ -91,7 +91,7 @@ def dry_run(config: Config, world: World) -> DryRun:
 
 def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
     generator, discriminator = (
-        sum(p.numel() for _, p in player.trainable) for player in (trainer.generator, trainer.discriminator)
+        sum(p.numel() for p in player.parameters) for player in (trainer.generator, trainer.discriminator)
     )
     if world.is_main:
         for remark in trainer.remarks:
@@ -162,7 +162,7 @@ def checkpoint_bytes(config: Config) -> int | None:
             for player, copies in ((trainer.generator, 2), (trainer.discriminator, 1)):  # one more for the average
                 total += copies * sum(t.nbytes for t in player.module.state_dict().values())
                 total += sum(t.nbytes for part in player.parts.values() for t in part.state_dict().values())
-                total += 2 * sum(parameter.nbytes for _, parameter in player.trainable)  # Adam's two means
+                total += 2 * sum(parameter.nbytes for parameter in player.parameters)  # Adam's two means
             return total
     except (SpiderError, ShardsError):
         return None

@@ -47,5 +47,5 @@ class DOut:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> DOut:
         """The same, of which every tensor is changed."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return DOut(**{name: None if value is None else change(value) for name, value in values.items()})
+        changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if value is not None}
+        return DOut(**changed)

@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.jobs.command import RankCommand
 from cluster.jobs.submission import Submission
+from spider.clock import times_due
 from spider.config.load import differences, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
@@ -24,7 +25,6 @@ from spider.jobs.submit import FOLDER, Place, command_script, read_place, submit
 from spider.runs.directory import RunDirectory, RunRef, images_of
 from spider.runs.request import TrainRequest
 from spider.settings.choices import outside_packages
-from spider.train.clock import times_due
 
 SUBMITTED = "submitted.yaml"
 

@@ -27,12 +27,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.errors import one_line
 from cluster.manifest import checkpoint_names
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping, to_yaml
@@ -128,6 +129,20 @@ class RunDirectory:
                 return None
         return line.decode("utf-8", "replace").strip() or None
 
+    @contextmanager
+    def noting_failure(self, images: Callable[[], int]) -> Iterator[None]:
+        """Note in `_FAILED` what ends a training within, because nobody may see the screen where it stands.
+
+        Args:
+            images: tells the clock.
+        """
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):  # the disk may be what failed
+                write_text(self.failure_file, f"at {images() / 1000:g} kimg: {one_line(error)}\n")
+            raise
+
     @property
     def exists(self) -> bool:
         """Whether a run lives here."""
@@ -142,6 +157,10 @@ class RunDirectory:
     def write_config(self, config: Config) -> None:
         """Replace config.yaml."""
         write_text(self.config_file, to_yaml(config))
+
+    def write_init(self, fits: Mapping[str, Any]) -> None:
+        """Replace init.json: by network, how the weights fit that it was given."""
+        write_text(self.init_file, json.dumps(fits, indent=1))
 
     def checkpoint_names(self) -> list[str]:
         """Names of the finished checkpoints, oldest first; not of copies of them (see cluster/manifest.py)."""

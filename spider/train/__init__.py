@@ -9,7 +9,7 @@ stepper      one step of one player; guard, those that are not finite
 player       a module, what of it trains, its optimizer and its engine
 feeds        the streams of images and of the generator's source
 stats        numbers on their way to metrics.jsonl, exact under resume
-record       metrics.jsonl, TensorBoard, sample grids; timing
+record       rows, curves and grids of samples, when they are due; a progress bar
 evaluator    metrics while training, and which checkpoint is best
 saver        checkpoints: when, what is kept
 """

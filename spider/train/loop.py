@@ -13,13 +13,10 @@ evaluation, which is then abandoned and owed: see `spider.train.evaluator`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, nullcontext
 from types import MappingProxyType
 
 from cluster.checkpoint import CheckpointStore
-from cluster.errors import one_line
 from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
@@ -80,11 +77,11 @@ def train(
                 directory.write_config(named)
                 write_inputs(directory, inputs)
                 if fits:
-                    write_text(directory.init_file, json.dumps({n: fit.as_json() for n, fit in fits.items()}, indent=1))
+                    directory.write_init({network: fit.as_json() for network, fit in fits.items()})
                 directory.failure_file.unlink(missing_ok=True)
                 if trainer.images < total:
                     directory.success_file.unlink(missing_ok=True)
-            with _noted_failure(directory, trainer):
+            with directory.noting_failure(lambda: trainer.images) if world.is_main else nullcontext():
                 if world.is_main:
                     note_start(directory, trainer.images, branch, trainer.facts())
                 watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
@@ -93,18 +90,6 @@ def train(
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
             return outcome
-
-
-@contextmanager
-def _noted_failure(directory: RunDirectory, trainer: Trainer) -> Iterator[None]:
-    """What ends a training stands on a screen that nobody may see, so that `spider status` says it too."""
-    try:
-        yield
-    except Exception as error:
-        if trainer.world.is_main:
-            with suppress(OSError):  # the disk may be what failed
-                write_text(directory.failure_file, f"at {trainer.images / 1000:g} kimg: {one_line(error)}\n")
-        raise
 
 
 def _loop(
@@ -121,7 +106,7 @@ def _loop(
             stop.check()
 
         try:
-            with record.timing.evaluation():
+            with record.timing.evaluation(trainer.images):
                 return evaluator.measure(record, heartbeat)
         except Stopped:
             return False

@@ -21,38 +21,25 @@ in 000120-kimg.png is what `spider generate RUN@120 --seeds 7` writes. With clas
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from shards.files import naming
 from spider.clock import crosses
-from spider.config.schema import Config
-from spider.files import finite
 from spider.pictures.grids import write_png
 from spider.pictures.sample_grids import grid_of_reals, grid_of_samples
+from spider.runs.curves import Curves
 from spider.runs.directory import RunDirectory, checkpoint_name
-from spider.runs.rewind import rewind
-from spider.tables import duration, speed
-from spider.train.timing import Timing
+from spider.runs.row_text import numbers_text, pace_texts, result_text
+from spider.runs.timing import Timing
 from spider.train.trainer import Trainer
-from untrusted.counts import counted
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # the speed of tqdm knows no evaluations
-_CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
 
 
 class Recorder:
@@ -70,20 +57,14 @@ class Recorder:
         self.trainer = trainer
         self.is_main = trainer.world.is_main
         self.config = trainer.config
-        self._writer: SummaryWriter | None = None
+        self._curves: Curves | None = None
         self._bar: tqdm[Any] | None = None
         self._numbers: list[str] = []  # of the last row
-        self.timing = Timing(trainer, total_images, take_save_timing)
+        self.timing = Timing(trainer.world, trainer.config, trainer.images, total_images, take_save_timing)
         self._progress = progress and self.is_main
         if not self.is_main:
             return
-        rewind(directory, trainer.images, self.config)
-        if self.config.log.tensorboard:
-            _wait_for_another_second(directory.tensorboard)
-            # purge_step makes TensorBoard drop what an interrupted run wrote after the checkpoint
-            from torch.utils.tensorboard import SummaryWriter  # half a second, which a dry run need not wait
-
-            self._writer = SummaryWriter(str(directory.tensorboard), purge_step=trainer.images + 1)
+        self._curves = Curves(directory, trainer.images, self.config)
         self._total = total_images
         self._bar = tqdm(
             total=total_images,
@@ -102,8 +83,8 @@ class Recorder:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def say(self, line: str) -> None:
         """A line for the person who watches."""
@@ -111,11 +92,9 @@ class Recorder:
             tqdm.write(line, file=sys.stderr)
 
     def to_disk(self) -> None:
-        """All rows so far, of which a checkpoint that outlives a loss of power must not know more than the disk."""
-        for file in (self.directory.metrics_file, self.directory.trace_file):
-            if self.is_main and file.exists():
-                with file.open("rb") as rows:
-                    os.fsync(rows.fileno())
+        """See Curves."""
+        if self._curves is not None:
+            self._curves.to_disk()
 
     def iteration(self) -> None:
         """After every iteration: the bar, warnings, and k if its trace is wanted."""
@@ -123,25 +102,25 @@ class Recorder:
         for warning in trainer.warnings:
             self.say(f"skipped a step: {warning}")
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join([*_pace(self.timing.pace()), *self._numbers]), refresh=False)
+            self._bar.set_postfix_str(
+                ", ".join([*pace_texts(self.timing.pace(trainer.images)), *self._numbers]), refresh=False
+            )
             self._bar.update(trainer.config.batch)
-        window = self.config.selection.trace
-        step = trainer.step - 1
-        if window is not None and self.is_main and window.first_step <= step < window.first_step + window.steps:
+        window, step = self.config.selection.trace, trainer.step - 1
+        if self._curves and window and window.first_step <= step < window.first_step + window.steps:
             row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.plan.overfit.p}
-            _append(self.directory.trace_file, row)
+            self._curves.trace(row)
 
     def row(self) -> None:
         """The means since the last row, where one is due."""
         row = self._write_row()
-        if self.is_main:
-            self._scalars({name: value for name, value in row.items() if name not in ("images", "kimg", "timing")})
-            self._scalars({f"timing/{name}": value for name, value in row["timing"].items()})
+        self._points({name: value for name, value in row.items() if name not in ("images", "kimg", "timing")})
+        self._points({f"timing/{name}": value for name, value in row["timing"].items()})
 
     def samples(self) -> None:
         """Samples of the averaged generator from fixed inputs, each beside the source image that made it."""
         if self.is_main:
-            self._image("samples", self._write_samples())
+            self._picture("samples", self._write_samples())
 
     def reals(self) -> None:
         """A grid of training images, once."""
@@ -151,7 +130,7 @@ class Recorder:
         dataset = self.trainer.dataset
         pixels = grid_of_reals(dataset, self.trainer.conditions, self.config.seed, self.config.log.samples)
         write_png(path, pixels)
-        self._image("reals", pixels)
+        self._picture("reals", pixels)
 
     def last(self) -> None:
         """The row and the grid of the last images, if they were not due; after the checkpoint (see the module)."""
@@ -164,8 +143,8 @@ class Recorder:
     def evaluation(self, rows: list[dict[str, Any]], *, drawn: bool) -> None:
         """Results of metrics, on the main rank: as a line, and as curves unless those are drawn already."""
         if not drawn and crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg):
-            self._scalars({f"metrics/{row['label']}": row["value"] for row in rows})
-        self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(_result(row) for row in rows)]))
+            self._points({f"metrics/{row['label']}": row["value"] for row in rows})
+        self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(result_text(row) for row in rows)]))
 
     def _write_row(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -175,13 +154,13 @@ class Recorder:
             row["score_gap"] = means["logits/real"] - means["logits/fake"]
         for method in trainer.plan.methods.values():
             row |= method.columns(trainer.images)
-        row["timing"] = self.timing.take()
-        if self._bar is not None:
-            _append(self.directory.metrics_file, row)
-            self._numbers = [_numbers(row, self.config)]
+        row["timing"] = self.timing.take(trainer.images, trainer.feeds.waits.take())
+        if self._curves is not None and self._bar is not None:
+            self._curves.row(row)
+            self._numbers = [numbers_text(row, self.config)]
             if self._bar.disable:
                 kimg = f"{row['kimg']:g} of {self._total / 1000:g} kimg"
-                self.say(", ".join([kimg, *_pace(row["timing"]), *self._numbers]))
+                self.say(", ".join([kimg, *pace_texts(row["timing"]), *self._numbers]))
         return row
 
     def _write_samples(self) -> npt.NDArray[np.uint8]:
@@ -189,55 +168,10 @@ class Recorder:
         write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
         return pixels
 
-    def _scalars(self, values: dict[str, float | None]) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                if value is not None:
-                    self._writer.add_scalar(name, value, self.trainer.images)
-            self._writer.flush()
+    def _points(self, values: dict[str, float | None]) -> None:
+        if self._curves is not None:
+            self._curves.points(values, self.trainer.images)
 
-    def _image(self, tag: str, pixels: npt.NDArray[np.uint8]) -> None:
-        if self._writer is not None:
-            self._writer.add_image(tag, pixels, self.trainer.images, dataformats="HWC")
-
-
-def _wait_for_another_second(folder: Path) -> None:
-    """TensorBoard reads event files by name, which begins with the second of their making, and must read these last."""
-    seconds = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
-    made = [int(second) for second in seconds if re.fullmatch("[0-9]{1,12}", second)]
-    while made and 0 <= time.time() - max(made) < 1:
-        time.sleep(0.05)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    text = json.dumps(finite(row), allow_nan=False)
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
-
-
-def _result(row: dict[str, Any]) -> str:
-    return f"{row['label']} {'undefined' if row['value'] is None else format(row['value'], '.4g')}"
-
-
-def _pace(timing: dict[str, Any]) -> list[str]:
-    """How fast, and how long still; of evaluations that nobody knows the length of, how many."""
-    left_s, due = timing["left_s"], timing["evaluations_left"]
-    parts = [duration(left_s)] if left_s else []
-    if due and timing["evaluation_s"] is None:
-        parts.append(counted(due, "evaluation"))
-    return [speed(timing["img_per_s"]), *([" and ".join(parts) + " left"] if parts else [])]
-
-
-def _numbers(row: dict[str, Any], config: Config) -> str:
-    parts = [
-        f"{short} {row[name]:.3g}"
-        for short, name in (("D", "loss/d"), ("Dr", "loss/d_real"), ("Df", "loss/d_fake"), ("G", "loss/g"))
-        if name in row
-    ]
-    if "selection/k" in row:
-        parts.append(f"k {row['selection/k_now']}/{config.batch}")
-    if config.selection.kind == "adaptive":  # which alone heeds p
-        parts.append(f"p {row['overfit/p']:.3f}")
-    excess = row["timing"].get("slowest_rank_percent", 0.0)
-    slower = excess > _CLEARLY_SLOWER_PERCENT
-    return " ".join(parts) + (f", rank {row['timing']['slowest_rank']} slowest (+{excess:.0f} %)" if slower else "")
+    def _picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+        if self._curves is not None:
+            self._curves.picture(name, pixels, self.trainer.images)

@@ -18,12 +18,14 @@ from cluster.world import World
 from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider.config.load import make_config
+from spider.runs import curves
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
+from spider.runs.row_text import numbers_text
 from spider.runs.start import prepare
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
-from spider.train.record import Recorder, _numbers, _wait_for_another_second
+from spider.train.record import Recorder
 from spider.train.trainer import Trainer
 
 OVERRIDES = [
@@ -172,7 +174,7 @@ def test_speed_and_time_left_are_those_of_training_and_of_the_evaluations_still_
 
         return work
 
-    monkeypatch.setattr("spider.train.timing.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("spider.runs.timing.time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(Trainer, "iterate", lasting(lambda: 1.0, Trainer.iterate))
     monkeypatch.setattr(Recorder, "samples", lasting(lambda: 1000.0, lambda recorder: None))
     monkeypatch.setattr(Evaluator, "measure", lasting(lambda: next(evaluations), lambda *args: False))
@@ -228,7 +230,7 @@ def test_a_rank_that_reads_slowly_is_named(ranks, digits, tmp_path):
 
 def test_nothing_is_said_of_ranks_that_are_alike(digits):
     row = {"timing": {"slowest_rank": 1, "slowest_rank_percent": 20.0}, "loss/g": 1.0}
-    assert _numbers(row, make_config({"data": {"path": str(digits)}}, [])) == "G 1"
+    assert numbers_text(row, make_config({"data": {"path": str(digits)}}, [])) == "G 1"
 
 
 def test_one_rank_is_not_compared(whole):
@@ -247,5 +249,5 @@ def test_event_files_of_quick_restarts_are_read_in_the_order_of_their_making(tmp
     """Within a second their names are ordered by process and number, where 10 comes before 9."""
     made = int(time.time())
     (tmp_path / f"events.out.tfevents.{made}.host.1.9").touch()
-    _wait_for_another_second(tmp_path)
+    curves._wait_for_another_second(tmp_path)
     assert int(time.time()) > made

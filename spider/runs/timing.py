@@ -22,24 +22,34 @@ from contextlib import contextmanager
 
 import torch
 
+from cluster.world import World
 from spider.clock import times_due
-from spider.train.trainer import Trainer
+from spider.config.schema import Config
 
 
 class Timing:
     """Since the row before."""
 
-    def __init__(self, trainer: Trainer, total_images: int, take_save_timing: Callable[[], dict[str, float]]) -> None:
-        self.trainer = trainer
+    def __init__(
+        self,
+        world: World,
+        config: Config,
+        images: int,
+        total_images: int,
+        take_save_timing: Callable[[], dict[str, float]],
+    ) -> None:
+        """Begin, with the clock at `images` of `total_images`."""
+        self.world = world
+        self.config = config
         self._total = total_images
         self._take_save_timing = take_save_timing
         self._row_started = time.perf_counter()
-        self._row_images = trainer.images
+        self._row_images = images
         self._training_s = 0.0
         self._speed = 0.0  # of the row before
         self._evaluations_s: list[float] = []
         self._evaluated_at = -1
-        trainer.world.take_waited_s()  # for images to be packed, and all else before this
+        world.take_waited_s()  # for images to be packed, and all else before this
 
     @contextmanager
     def iteration(self) -> Iterator[None]:
@@ -49,16 +59,16 @@ class Timing:
         self._training_s += time.perf_counter() - started
 
     @contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """What happens within is an evaluation. One that raises was abandoned, and is not counted."""
+    def evaluation(self, images: int) -> Iterator[None]:
+        """What happens within is an evaluation, at `images`. One that raises was abandoned, and is not counted."""
         started = time.perf_counter()
         yield
         self._evaluations_s.append(time.perf_counter() - started)
-        self._evaluated_at = self.trainer.images
+        self._evaluated_at = images
 
-    def pace(self) -> dict[str, float | None]:
+    def pace(self, images: int) -> dict[str, float | None]:
         """img_per_s of the row before (of training so far, in the first), and what is left: see the module."""
-        config, images = self.trainer.config, self.trainer.images
+        config = self.config
         speed = self._speed or (images - self._row_images) / max(self._training_s, 1e-9)
         count = len(self._evaluations_s)
         evaluation_s = sum(self._evaluations_s) / count if count else None
@@ -72,28 +82,33 @@ class Timing:
             "left_s": None if training_s is None else training_s + due * (evaluation_s or 0.0),
         }
 
-    def take(self) -> dict[str, float | None]:
-        """Pace, data wait, memory, saves; which of several ranks holds the others up. All ranks. Begins anew."""
-        now, trainer = time.perf_counter(), self.trainer
-        wall_s, training_s, images = now - self._row_started, self._training_s, trainer.images - self._row_images
+    def take(self, clock: int, data_wait_s: float) -> dict[str, float | None]:
+        """Pace, data wait, memory, saves; which of several ranks holds the others up. All ranks. Begins anew.
+
+        Args:
+            clock: images so far.
+            data_wait_s: what this rank waited for images, since the row before.
+        """
+        now = time.perf_counter()
+        wall_s, training_s, images = now - self._row_started, self._training_s, clock - self._row_images
         if images:  # none in a last row after a kill that spared the rest
             self._speed = images / training_s
-        self._row_started, self._row_images, self._training_s = now, trainer.images, 0.0
-        data_wait_s, waited_s = trainer.feeds.waits.take(), trainer.world.take_waited_s()
+        self._row_started, self._row_images, self._training_s = now, clock, 0.0
+        waited_s = self.world.take_waited_s()
         data_wait_percent = 100 * data_wait_s / training_s if images else 0.0
         timing: dict[str, float | None] = {
-            **self.pace(),
+            **self.pace(clock),
             "sec_per_kimg": training_s / images * 1000 if images else None,
             "data_wait_percent": data_wait_percent,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             **self._take_save_timing(),
         }
-        if trainer.world.device.type == "cuda":
+        if self.world.device.type == "cuda":
             timing["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
             timing["gpu_reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
-        if trainer.world.size > 1:
+        if self.world.size > 1:
             own_s = wall_s - data_wait_s - waited_s
-            timing |= _over_ranks(trainer.world.all_gather_json([own_s, data_wait_percent]))
+            timing |= _over_ranks(self.world.all_gather_json([own_s, data_wait_percent]))
         return timing
 
 
