@@ -55,9 +55,10 @@ class PenaltyTerm:
 
 def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
     """The penalties on the discriminator that the settings turn on."""
-    for name, penalty, gamma in (("r1", penalties.r1, config.r1_gamma), ("r2", penalties.r2, config.r2_gamma)):
-        if largest(gamma):
-            yield PenaltyTerm(name, penalty, partial(_half, gamma), name == "r2", (name, name))
+    if largest(config.r1_gamma):
+        yield PenaltyTerm("r1", penalties.r1, partial(_half, config.r1_gamma), False, ("r1", "r1"))
+    if largest(config.r2_gamma):
+        yield PenaltyTerm("r2", penalties.r2, partial(_half, config.r2_gamma), True, ("r2", "r2"))
     if config.gp_weight:
         yield PenaltyTerm("gp", penalties.gp, partial(value_at, config.gp_weight), True, ("gp", "gp"))
     for number, choice in enumerate(config.more):
@@ -67,4 +68,5 @@ def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
 
 
 def _half(gamma: Schedule, images: int) -> float:
+    """The weight of R1 and R2, as StyleGAN states them."""
     return value_at(gamma, images) / 2
