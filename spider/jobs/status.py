@@ -81,7 +81,7 @@ class RunStatus:
 
     Attributes:
         summary: see `spider.runs.listing`.
-        img_per_s, eta_s: of its last row (see `spider.train.timing`); None where it does not run, or has none.
+        img_per_s, eta_s: of its last row (see `spider.runs.timing`); None where it does not run, or has none.
         slowest: the rank that is clearly slower than the others, in words.
         checkpoint_age_s: of the newest one.
         stacks: files of ranks that hung.

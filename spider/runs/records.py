@@ -45,7 +45,7 @@ class EnvironmentRecord(TypedDict):
 
 
 class TimingRecord(BaseModel):
-    """Of a row: how fast, and what held it up; see `spider.train.timing`."""
+    """Of a row: how fast, and what held it up; see `spider.runs.timing`."""
 
     model_config = ConfigDict(extra="allow")
 
