@@ -32,6 +32,7 @@ from cluster.errors import ClusterError, MachineError
 from cluster.jobs.verdict import STOPPED, read_endings
 from cluster.ray_place import make_folder
 from cluster.slurm.place import SlurmTask, ip_towards, port_of
+from untrusted.counts import counted
 
 TOKEN = "ray-token"
 _OBJECT_STORE_BYTES = 512 << 20  # pieces of work and what they return are small; Ray would take a third of the memory
@@ -93,7 +94,7 @@ class RayNode:
         own_ip = ip_towards(place.nodes[-1])
         env = {**_ray_env(self.folder), "RAY_ADDRESS": f"{own_ip}:{port}"}
         with _ray(place, self.folder, stop, "--head", f"--port={port}", f"--node-ip-address={own_ip}") as ray:
-            _say(place, f"Ray's head is {own_ip}:{port}; waiting for {len(place.nodes)} nodes")
+            _say(place, f"Ray's head is {own_ip}:{port}; waiting for {counted(len(place.nodes), 'node')}")
             self._gather(ray, stop, env)
             _say(place, f"all are there; running {shlex.join(command)}")
             return self._drive(command, ray, stop, env)

@@ -37,6 +37,7 @@ from spider.judge.sid.estimate import MODES
 from spider.judge.sid.kernels import Kernel, parse_kernel
 from spider.judge.sid.paper import IMAGES as PAPER_IMAGES
 from spider.judge.sid.selection import Candidate, Place, select
+from untrusted.counts import counted
 
 Images = NumberedImages | str | Path
 
@@ -354,7 +355,7 @@ def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
     for name, images in ((name, images) for of_kind in datasets for name, images in of_kind.items()):
         if len(images) < PAPER_IMAGES:
             raise SpiderUsageError(
-                f"{name}: {len(images)} images; mode paper needs {PAPER_IMAGES}, mode robust does not"
+                f"{name}: {counted(len(images), 'image')}; mode paper needs {PAPER_IMAGES}, mode robust does not"
             )
 
 
@@ -366,7 +367,7 @@ def _few(datasets: Mapping[str, NumberedImages]) -> list[str]:
     """Which signed distances are from fewer images than one subset has."""
     counts = {name: len(images) for name, images in datasets.items()}
     return [
-        f"CSID, {name}: {count} images, and a subset has {POINTS}: uncertain, whatever its rank"
+        f"CSID, {name}: {counted(count, 'image')}, and a subset has {POINTS}: uncertain, whatever its rank"
         for name, count in counts.items()
         if count < POINTS
     ]

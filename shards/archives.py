@@ -39,6 +39,28 @@ _OTHER_ARCHIVES = {
     b"7z\xbc\xaf": ("7z", "7z x"),
     b"Rar!": ("rar", "unrar x"),
 }
+# What other files are that are no archives of images, by what they hold at a place, and what to do with them
+_OF_FRAMES = "extract its frames into a folder, `ffmpeg -i FILE folder/%06d.png`, and pack the folder"
+_OF_ARRAYS = "save its images as PNG files into a folder, and pack the folder"
+_AN_IMAGE = "put the images into a folder, and pack the folder"
+_NO_ARCHIVES = (
+    (0, b"\x89PNG", "a single image", _AN_IMAGE),
+    (0, b"\xff\xd8\xff", "a single image", _AN_IMAGE),
+    (0, b"BM", "a single image", _AN_IMAGE),
+    (0, b"II*\0", "a single image", _AN_IMAGE),
+    (0, b"MM\0*", "a single image", _AN_IMAGE),
+    (8, b"WEBP", "a single image", _AN_IMAGE),
+    (4, b"ftypavif", "a single image", _AN_IMAGE),
+    (0, b"GIF8", "a single image or animation", _OF_FRAMES),
+    (4, b"ftyp", "a video", _OF_FRAMES),
+    (0, b"\x1aE\xdf\xa3", "a video", _OF_FRAMES),
+    (8, b"AVI ", "a video", _OF_FRAMES),
+    (0, b"\x89HDF", "an HDF5 file", _OF_ARRAYS),
+    (0, b"\x93NUMPY", "a NumPy array", _OF_ARRAYS),
+    (0, b"PAR1", "a Parquet table", _OF_ARRAYS),
+    (0, b"MATLAB", "a MATLAB file", _OF_ARRAYS),
+)
+_FOLDERS_AND_ARCHIVES = "what can be packed is a folder of image files, or a zip or tar of them"
 _DOS, _NTFS, _VFAT = 0, 10, 14  # systems, in a zip, whose names hold no backslashes of their own
 _MEMBER, _END = b"PK\x03\x04", b"PK\x05\x06"  # with what a member of a zip begins, and the end of its directory
 _END_BYTES, _MAX_COMMENT_BYTES = 22, 1 << 16
@@ -51,6 +73,8 @@ def open_archive(path: Path, labels: Labels) -> Source:
         ShardsUsageError: the file is no archive that can be read.
         ShardsError: the archive is damaged, or cannot be read to its end.
     """
+    if path.suffix.lower() == ".npz":  # a zip by its bytes
+        raise ShardsUsageError(f"{path}: a file of NumPy arrays: {_OF_ARRAYS}")
     return ZipSource(path, labels) if zipfile.is_zipfile(path) else TarSource(path, labels)
 
 
@@ -102,11 +126,14 @@ class TarSource(Source):
 
     def _what_else_it_is(self, error: Exception) -> str:
         with self.path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(16)
         for magic, (method, unpack) in _OTHER_ARCHIVES.items():
             if start.startswith(magic):
                 return f"neither a zip nor an uncompressed tar but compressed with {method}: unpack it first: {unpack}"
-        return f"neither a zip nor an uncompressed tar that can be read: {error}"
+        for place, magic, what, todo in _NO_ARCHIVES:
+            if start[place:].startswith(magic):
+                return f"{what}, and no archive of images: {todo.replace('FILE', str(self.path))}"
+        return f"neither a zip nor an uncompressed tar that can be read ({error}); {_FOLDERS_AND_ARCHIVES}"
 
     def _read_member(self, name: str) -> bytes:
         offset, size = self._spans[name]

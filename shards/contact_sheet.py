@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shards.dataset import ShardDataset
 from shards.fonts import Font, fitting
+from untrusted.counts import counted
 
 _MAX_ROWS = 12
 _COLUMNS = 16
@@ -26,14 +27,14 @@ def contact_sheet(dataset: ShardDataset) -> Image.Image:
     shown = _shown_classes(dataset)
     if index.classes:
         rows = _rows_by_class(dataset, shown)
-        labelling = f"{len(index.classes)} classes" + (
+        labelling = counted(len(index.classes), "class", "classes") + (
             f" ({len(shown)} shown)" if len(shown) < len(index.classes) else ""
         )
     else:
         rows = _rows_of_grid(len(dataset))
         labelling = "no labels"
     colour = "grey" if index.channels == 1 else "RGB"
-    details = f"{index.count:,} images, {index.width}x{index.height} {colour}, {labelling}"
+    details = f"{counted(index.count, 'image')}, {index.width}x{index.height} {colour}, {labelling}"
     details += f"    fingerprint {index.fingerprint[:12]}"
     return _draw(dataset, rows, [index.classes[label] for label in shown], index.source.name, details)
 

@@ -35,6 +35,7 @@ from shards.listing import BadFile, Item, Listing, list_files
 from shards.missing import no_such
 from shards.remote import is_remote
 from shards.source import Pixels, Source, name_as_text
+from untrusted.terminal import tell
 
 _READ_LINK = "a link to a folder that is already read"
 _READ_FOLDER = "a folder that is already read under another name"  # as where it is mounted twice
@@ -290,10 +291,12 @@ def _load_torchvision(name: str, root: Path) -> Any:
         return dataset(root, **TORCHVISION[name])
     except (RuntimeError, FileNotFoundError):
         pass  # not there yet
+    place = root / _PUBLISHED.get(name, "")
+    tell(f"torchvision:{name}: downloading to {place}; its published files, put there by hand, need no network")
     try:
         return dataset(root, download=True, **TORCHVISION[name])
     except (RuntimeError, OSError) as error:
         raise ShardsError(
             f"torchvision:{name} is not under {root} and cannot be downloaded ({' '.join(str(error).split())}); "
-            f"fetch its files elsewhere and put them, as they are published, into {root / _PUBLISHED.get(name, '')}"
+            f"fetch its files elsewhere and put them, as they are published, into {place}"
         ) from None

@@ -17,6 +17,7 @@ from shards.encodings import settle
 from shards.errors import ShardsUsageError
 from shards.images import RULES, Header, Target
 from shards.index import Encoding, PackOptions
+from untrusted.counts import counted
 
 _STORED: dict[Encoding, str] = {
     "raw": "stored raw",
@@ -48,8 +49,9 @@ def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header]
     target = Target(channels, height, width, options.crop, resize, depth, options.max_megapixels)
     rules = RULES | {"channels": why_channels, "16bit": why_depth, "crop": options.crop if resize else "none"}
     stored = _STORED[settle(options.encoding, (channels, height, width))]
+    become = "becomes" if len(headers) == 1 else "become"
     said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), *_frames(headers), _size(target, headers), stored]
-    return Decision(target, rules, f"{len(headers):,} images become " + "; ".join(said))
+    return Decision(target, rules, f"{counted(len(headers), 'image')} {become} " + "; ".join(said))
 
 
 def _channels(options: PackOptions, headers: Sequence[Header]) -> tuple[Literal[1, 3], str]:
@@ -93,7 +95,9 @@ def _size(target: Target, headers: Sequence[Header]) -> str:
     if not other:
         return f"{size} (all have it)"
     smallest, largest = (choose(other, key=lambda header: header.width * header.height) for choose in (min, max))
-    return f"{size} ({len(other):,} of {_pixels(smallest)} to {_pixels(largest)}, crop {target.crop})"
+    alike = _pixels(smallest) == _pixels(largest)
+    sizes = _pixels(smallest) if alike else f"sizes between {_pixels(smallest)} and {_pixels(largest)}"
+    return f"{size} ({counted(len(other), 'image')} resized from {sizes}, crop {target.crop})"
 
 
 def _pixels(header: Header) -> str:

@@ -27,6 +27,7 @@ from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
 from shards.samples import fingerprint, parse_offsets, sample_digest
 from shards.vectors import read_vectors
+from untrusted.counts import counted
 from untrusted.errors import UnreadableError
 from untrusted.json_data import parse_json
 
@@ -50,7 +51,7 @@ class Report:
     def raise_if_bad(self) -> None:
         """Raise a ShardsError that names the first problem."""
         if self.problems:
-            raise ShardsError(f"{self.path}: {len(self.problems)} problems; the first: {self.problems[0]}")
+            raise ShardsError(f"{self.path}: {counted(len(self.problems), 'problem')}; the first: {self.problems[0]}")
 
 
 @dataclass
@@ -161,7 +162,7 @@ def _check_images(
     finally:
         os.close(descriptor)
     if count != shard.count:
-        found.problems.append(f"{shard.name}: holds {count} images, {INDEX_NAME} says {shard.count}")
+        found.problems.append(f"{shard.name}: holds {counted(count, 'image')}, {INDEX_NAME} says {shard.count}")
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:

@@ -20,6 +20,7 @@ from sweeps.neighbor_sources import read_rankings
 from sweeps.plan import SweepPlan
 from sweeps.space import make_search
 from sweeps.trial.config import run_name
+from untrusted.counts import counted
 
 _LISTED = 20  # trials on the screen
 
@@ -64,7 +65,10 @@ class SweepCost:
             duration(hours * 3600) for hours in (self.one.hours, self.hours, self.hours / self.at_once)
         )
         rows = [
-            ["trials", f"{total:,}: {self.configurations:,} configurations{seeds}, {self.already:,} of them over"],
+            [
+                "trials",
+                f"{total:,}: {counted(self.configurations, 'configuration')}{seeds}, {self.already:,} of them over",
+            ],
             *([f"  {key}", values] for key, values in self.space.items()),
             ["each gets", self._resources()],
             [

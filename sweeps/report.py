@@ -34,6 +34,7 @@ from sweeps.neighbor_sources import Ranking
 from sweeps.plan import SweepPlan
 from sweeps.space import Axis
 from sweeps.trial.config import train_words
+from untrusted.counts import counted
 
 FORMAT = 1
 
@@ -184,7 +185,8 @@ class SweepReport:
     def _title(self) -> str:
         seeds = f" x {self.seeds} seeds" if self.seeds > 1 else ""
         ended = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
-        return f"{len(self.rows)} configurations{seeds}, {self.measure.better} {self.label} is better; trials: {ended}"
+        configurations = counted(len(self.rows), "configuration")
+        return f"{configurations}{seeds}, {self.measure.better} {self.label} is better; trials: {ended}"
 
     def _header(self) -> list[str]:
         spread = ["±", "seeds"] if self.seeds > 1 else []

@@ -10,6 +10,7 @@ import typer
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.errors import SpiderUsageError
+from untrusted.counts import counted
 
 commands = typer.Typer()
 
@@ -98,11 +99,12 @@ def pack(
     if as_json:
         say_json({"out": str(out), **index.model_dump(mode="json", exclude={"shards"})})
         return
-    kind = ("grey" if index.channels == 1 else "RGB") + (f", {len(index.classes)} classes" if index.classes else "")
+    classes = f", {counted(len(index.classes), 'class', 'classes')}" if index.classes else ""
+    kind = ("grey" if index.channels == 1 else "RGB") + classes
     size_mb = sum(shard.bytes for shard in index.shards) / 1e6
     say(
-        f"{out}: {index.count:,} images {index.width}x{index.height} {kind}, "
-        f"{len(index.shards)} shards, {size_mb:.3g} MB\nlook at {out / 'contact-sheet.png'}"
+        f"{out}: {counted(index.count, 'image')} {index.width}x{index.height} {kind}, "
+        f"{counted(len(index.shards), 'shard')}, {size_mb:.3g} MB\nlook at {out / 'contact-sheet.png'}"
     )
 
 
@@ -124,7 +126,8 @@ def verify(
             say(f"bad: {problem}")
         if len(report.problems) > _PROBLEMS_SHOWN:
             say(f"bad: {len(report.problems) - _PROBLEMS_SHOWN} more; --json names them all")
-        verdict = "all there and whole" if report.ok else f"{len(report.problems)} problems"
-        say(f"{shards}: {report.images:,} whole images in {report.shards} shards: {verdict}")
+        verdict = "nothing is missing or damaged" if report.ok else counted(len(report.problems), "problem")
+        images, parts = counted(report.images, "image"), counted(report.shards, "shard")
+        say(f"{shards}: {images} without damage in {parts}: {verdict}")
     if not report.ok:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ import typer
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.errors import SpiderUsageError
+from untrusted.counts import counted
 
 commands = typer.Typer()
 
@@ -175,7 +176,7 @@ def generate(
         say_json(written.as_json())
         return
     if written.out is not None:
-        say(f"{written.out}: {len(written.files)} images, {written.files[0]} to {written.files[-1]}")
+        say(f"{written.out}: {counted(len(written.files), 'image')}, {written.files[0]} to {written.files[-1]}")
     if written.grid is not None:
         say(f"{written.grid}: all of them under their seeds")
 

@@ -30,6 +30,7 @@ from spider.pictures.grids import sample_grid, write_png
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
 from spider.runs.provenance import git_state, versions
+from untrusted.counts import counted
 from untrusted.json_data import read_json
 
 REPORT = "report.html"
@@ -205,11 +206,11 @@ def _what_was_done(f: Findings) -> list[str]:
     candidates = [f"{name} ({each['count']:,})" for name, each in f.ranking["protocol"]["sources"].items()]
     return [
         page.paragraph(
-            f"The target is {f.target} ({f.reference['count']:,} images); {' and '.join(candidates)} were ranked by "
-            f"how near they are to it. One small GAN was then trained on the {f.target} in three ways: fed by "
-            f"{prior.words}, by images of the nearest neighbour ({first.words}) and by images of the farthest "
+            f"The target is {f.target} ({counted(f.reference['count'], 'image')}); {' and '.join(candidates)} were "
+            f"ranked by how near they are to it. One small GAN was then trained on the {f.target} in three ways: fed "
+            f"by {prior.words}, by images of the nearest neighbour ({first.words}) and by images of the farthest "
             f"({last.words}), each for {f.config.kimg:g} thousand images under "
-            f"{_count(len(prior.curves), 'training seed')}. Behind their first layers the three have the same "
+            f"{counted(len(prior.curves), 'training seed')}. Behind their first layers the three have the same "
             "networks, and the same settings, which were tuned on the GAN fed by noise."
         )
     ]
@@ -472,7 +473,3 @@ def _short(value: float | None) -> str:
 
 def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -41,12 +41,14 @@ from spider.runs.directory import RunDirectory
 from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
 from spider.train.loop import train
+from untrusted.counts import counted
 from untrusted.json_data import read_json
 
 PRESET = "demo"
 EMBEDDING = "offline"
 MEASURED = ("fid", "kid_full", "precision", "recall", "density", "coverage", "nearest")
 PRIOR = "gaussian"
+_LENGTH = "about 5 minutes on 2 cores"
 _WORDS = {PRIOR: "Gaussian noise"}  # a dataset goes by its name
 
 
@@ -125,7 +127,9 @@ def tell(plan: Plan, out: Path, *, progress: bool) -> DemoResult:
     """The story of `plan`; otherwise as `demo`."""
     if processes() > 1:
         raise SpiderUsageError("the demo is one process: start it without torchrun")
-    story = Story(plan, out, Steps(out / "timings.json", 4 + 3 * len(plan.training_seeds), progress))
+    steps = Steps(out / "timings.json", 4 + 3 * len(plan.training_seeds), progress)
+    steps.say(f"{counted(steps.count, 'step')}, {_LENGTH}; the same command goes on with a demo that was stopped")
+    story = Story(plan, out, steps)
     with _one_thread():
         story.pack()
         ranked = [row["source"] for row in story.rank()["rows"]]
@@ -216,7 +220,7 @@ class Story:
             itself = evaluate(target, self.world, reference=target, metrics=["fid"], protocol=EMBEDDING, count=count)
             itself.write(self._floor)
 
-        step = f"measure {len(runs)} runs under {self.plan.evaluation_seeds} evaluation seeds"
+        step = f"measure {counted(len(runs), 'run')} under {counted(self.plan.evaluation_seeds, 'evaluation seed')}"
         self.steps.do(step, work, done=not unmeasured and self._floor.is_file())
 
     def report(self, sources: list[str]) -> DemoResult:

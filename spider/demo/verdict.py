@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from untrusted.counts import counted
+
 Curve = list[tuple[float, float]]  # (kimg, distance), by kimg
 
 
@@ -166,11 +168,8 @@ def _by_others(prior: Arm, first: Arm, others: Sequence[Measure]) -> str:
 
 def _rule(arm: Arm) -> str:
     return (
-        f"Behind each number: {_count(len(arm.finals), 'training seed')} with "
-        f"{_count(len(arm.finals[0]), 'evaluation seed')} each. Two sources are called different only if all values of "
-        "one lie below all values of the other: a rule for reading a demonstration, not a test of significance."
+        f"Behind each number: {counted(len(arm.finals), 'training seed')} with "
+        f"{counted(len(arm.finals[0]), 'evaluation seed')} each. Two sources are called different only if all "
+        "values of one lie below all values of the other: a rule for reading a demonstration, not a test of "
+        "significance."
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -258,6 +258,9 @@ def _describe_run(status: RunStatus) -> str:
     if status.eta_s is not None:
         done += f", {duration(status.eta_s)} left"
     rows.append(("progress", done))
+    if summary.source:
+        rows.append(("source", summary.source))
+        rows.append(("condition", summary.condition))
     if status.slowest is not None:
         rows.append(("slowest", status.slowest))
     rows.append(("checkpoint", _checkpoint(status)))

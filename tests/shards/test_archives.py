@@ -227,6 +227,25 @@ def test_what_is_no_archive_says_what_unpacks_it(tmp_path, start, hint):
         open_source(tmp_path / "set.tar")
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("a.png", b"\x89PNG\r\n\x1a\n", "a single image.* put the images into a folder"),
+        ("a.jpg", b"\xff\xd8\xff\xe0", "a single image"),
+        ("a.webp", b"RIFF\0\0\0\0WEBP", "a single image"),
+        ("a.mp4", b"\0\0\0\x20ftypisom", r"a video.* extract its frames .*ffmpeg -i .*a\.mp4 "),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "an HDF5 file.* save its images as PNG"),
+        ("a.parquet", b"PAR1", "a Parquet table"),
+        ("a.npz", b"PK\x03\x04", "NumPy arrays: save its images as PNG"),
+        ("a.txt", b"hello", "a folder of image files, or a zip or tar"),
+    ],
+)
+def test_what_is_no_archive_of_images_says_what_it_is_and_what_to_do(tmp_path, name, start, said):
+    (tmp_path / name).write_bytes(start + bytes(2000))
+    with pytest.raises(ShardsUsageError, match=said):
+        open_source(tmp_path / name)
+
+
 def test_a_closed_archive_is_named(tar_of, monkeypatch):
     path = tar_of([("1.png", b"x")])
     monkeypatch.setattr("tarfile.bltn_open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))

@@ -275,7 +275,7 @@ def test_what_is_decided_is_said_in_one_line(tmp_path, picture, encoded, capsys)
     pack(tmp_path / "files", tmp_path / "out", resolution=6, progress=True)
     assert capsys.readouterr().err.splitlines()[0] == (
         "4 images become RGB (3 in colour, 1 grey); 8 bits (1 of 16 with values up to 4080: v >> 4); "
-        "alpha over white (1); 6x6 (2 of 7x9 to 30x20, crop center); stored as PNG"
+        "alpha over white (1); 6x6 (2 images resized from sizes between 7x9 and 30x20, crop center); stored as PNG"
     )
 
 

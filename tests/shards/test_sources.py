@@ -194,7 +194,7 @@ def test_torchvision_reads_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_offline_says_where_it_looked(name, tmp_path, monkeypatch):
+def test_torchvision_offline_says_where_it_looked(name, tmp_path, monkeypatch, capsys):
     def offline(*_, **__):
         raise urllib.request.URLError("no network here")
 
@@ -210,6 +210,7 @@ def test_torchvision_offline_says_where_it_looked(name, tmp_path, monkeypatch):
     assert "\n" not in message
     looked = max(root.rglob("*/"), default=root)  # the folder that torchvision made ready for its download
     assert message.endswith(f"into {looked}")
+    assert capsys.readouterr().err.startswith(f"torchvision:{name}: downloading to {looked}; ")
 
 
 def test_torchvision_names_exist():

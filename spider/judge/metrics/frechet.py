@@ -17,6 +17,7 @@ from torch import Tensor
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import Features
 from spider.judge.metrics.moments import Moments
+from untrusted.counts import counted
 
 Matrix = NDArray[np.float64]
 
@@ -90,7 +91,7 @@ def too_few_images(count: int, dim: int) -> str | None:
         return None
     singular = ", not even one: the covariance is singular" if count <= dim else ""
     return (
-        f"{count} images are fewer than 2 for each of {dim} dimensions{singular}; "
+        f"{counted(count, 'image')}: fewer than 2 for each of {dim} dimensions{singular}; "
         "biased upwards, compare only at equal counts"
     )
 

@@ -29,6 +29,7 @@ from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.robust import SUBSETS as SID_SUBSETS
 from spider.judge.sid.robust import sid_curves
+from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -162,7 +163,7 @@ def _fid_class(c: Comparison) -> Score:
     return Score(
         float(np.mean(values)) if values else math.nan,
         std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        std_over=f"{len(values)} classes" if len(values) > 1 else None,
+        std_over=counted(len(values), "class", "classes") if len(values) > 1 else None,
         protocol={"ddof": ddof, "least_images": LEAST},
         warnings=[*warnings, *([f"the smallest class: {biased}"] if biased else [])],
         details={"classes": rows},

@@ -21,6 +21,7 @@ from spider.errors import SpiderError
 from spider.files import finite, write_text
 from spider.judge.metrics.class_table import class_lines
 from spider.tables import aligned
+from untrusted.counts import counted
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked
@@ -163,7 +164,7 @@ def table(results: Sequence[MetricResult]) -> str:
     """The results for a terminal: what was compared, a line per metric, and below them the warnings."""
     first = results[0]
     sets = [first.provenance[side] for side in ("samples", "reference")]
-    compared = " against ".join(f"{images['name']} ({images['count']:,} images)" for images in sets)
+    compared = " against ".join(f"{images['name']} ({counted(images['count'], 'image')})" for images in sets)
     rows = [("metric", "value", "±", "")]
     for summary in summarise(results):
         alone = next(result for result in results if result.name == summary.name)
@@ -179,7 +180,7 @@ def table(results: Sequence[MetricResult]) -> str:
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:
     """How far the value may be off, and in which sense: over seeds if there are several."""
     if len(summary.seeds) > 1:
-        return summary.std, f"over {len(summary.seeds)} seeds"
+        return summary.std, f"over {counted(len(summary.seeds), 'seed')}"
     if alone.std is not None:
         return alone.std, f"over {alone.std_over}"
     return alone.stderr, "standard error" if alone.stderr is not None else ""

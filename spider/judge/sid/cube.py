@@ -19,6 +19,7 @@ from spider import draws
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.cache import Features
 from spider.judge.embed.features import PIECE
+from untrusted.counts import counted
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,7 @@ class FeatureSummary:
             SpiderError: a feature is not finite. Both say `name`.
         """
         if self.count < 2:
-            raise SpiderUsageError(f"{name}: {self.count} images; signed distance needs at least 2")
+            raise SpiderUsageError(f"{name}: {counted(self.count, 'image')}; signed distance needs at least 2")
         if not np.isfinite(self.scatter).all():
             raise SpiderError(f"{name}: a feature is not finite")
         return self

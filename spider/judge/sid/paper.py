@@ -29,6 +29,7 @@ from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.sums import working_dtype
 from spider.judge.sid.threads import Map, own_threads
 from spider.precision import exact_float32
+from untrusted.counts import counted
 
 SUBSETS = 20
 IMAGES = 500
@@ -52,7 +53,9 @@ def paper_curves(
     cube = Cube(summarise(target, "target"), radii)
     for name, features in {"target": target, **sources}.items():
         if summarise(features, name).count < IMAGES:
-            raise SpiderUsageError(f"{name}: {len(features)} images; mode paper needs {IMAGES}, mode robust does not")
+            raise SpiderUsageError(
+                f"{name}: {counted(len(features), 'image')}; mode paper needs {IMAGES}, mode robust does not"
+            )
         if features.shape[1] != cube.dim:
             raise SpiderUsageError(f"{name}: {features.shape[1]} features; the target has {cube.dim}")
     device = torch.device(device)

@@ -1,0 +1,22 @@
+"""Counts agree with their nouns."""
+
+from __future__ import annotations
+
+import pytest
+
+from untrusted.counts import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "said"),
+    [
+        (0, ("shard",), "0 shards"),
+        (1, ("shard",), "1 shard"),
+        (1797, ("image",), "1,797 images"),
+        (1, ("class", "classes"), "1 class"),
+        (2, ("class", "classes"), "2 classes"),
+        (None, ("rank",), "? ranks"),
+    ],
+)
+def test_one_is_singular(number, nouns, said):
+    assert counted(number, *nouns) == said
