@@ -266,7 +266,7 @@ class _Searcher:
             by_screening = self._places(pairs, summaries, screened)
             for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
                 why = f"not in the shortlist of {options.shortlist}: by screening {by_screening[pair.name].why}"
-                places[pair.name] = [Place(len(places) + 1, False, why)] * len(by_order)
+                places[pair.name] = [Place(len(places) + 1, False, why, takes_part=True)] * len(by_order)
         by_name = {pair.name: pair for pair in pairs}
         rows = [
             NeighborRow(

@@ -28,7 +28,7 @@ from neighbors.rank_correlation import rank_correlation
 from spider.files import finite, write_text
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.figures import draw_curves, draw_heatmap, short
-from spider.judge.sid.selection import Place
+from spider.judge.sid.selection import Place, nothing_was_selected
 from spider.tables import aligned
 
 FORMAT = 1
@@ -127,6 +127,8 @@ class NeighborReport:
             for row in self.rows
         ]
         notes = [f"! {warning}" for warning in self.warnings]
+        if (unchosen := nothing_was_selected([row.place for row in self.rows], self.protocol["picks"])) is not None:
+            notes.append(f"! {unchosen}")
         agreement = self.screening()
         if agreement is not None:
             notes.insert(0, agreement["words"])

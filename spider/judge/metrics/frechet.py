@@ -90,10 +90,8 @@ def too_few_images(count: int, dim: int) -> str | None:
     if count >= 2 * dim:
         return None
     singular = ", not even one: the covariance is singular" if count <= dim else ""
-    return (
-        f"{counted(count, 'image')}: fewer than 2 for each of {dim} dimensions{singular}; "
-        "biased upwards, compare only at equal counts"
-    )
+    images = f"{counted(count, 'image')} {'is' if count == 1 else 'are'}"
+    return f"{images} fewer than 2 for each of {dim} dimensions{singular}; biased upwards, compare only at equal counts"
 
 
 def _factor(moments: Moments, ddof: int) -> Tensor:

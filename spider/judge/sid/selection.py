@@ -7,12 +7,17 @@
 
 Every source gets a rank and the reason for its place, dropped ones after the others. Two sources whose CSIDs differ by
 less than their difference is known are tied, which the reason says: the rule still has to take one.
+
+Friendly is a place among those that were named, not a distance: the rule knows no bound of CSID. Where no more sources
+take part than are picked, all of them are friendly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from untrusted.counts import counted
 
 SURE = 1.96  # standard errors: 95 %
 
@@ -45,6 +50,7 @@ class Place:
         why: the reason, in words.
         ties: other sources that may as well have its place.
         is_target: whether it has the target's images.
+        takes_part: whether it could have been a pick: nothing drops it.
     """
 
     rank: int
@@ -52,6 +58,7 @@ class Place:
     why: str
     ties: tuple[str, ...] = ()
     is_target: bool = False
+    takes_part: bool = False
 
 
 def select(
@@ -95,8 +102,19 @@ def select(
             notes.append("sign uncertain")
         if ties:
             notes.append(f"tied with {', '.join(ties)}")
-        places[candidate.name] = Place(rank, friendly, "; ".join(notes), ties, candidate.is_target)
+        places[candidate.name] = Place(rank, friendly, "; ".join(notes), ties, candidate.is_target, reason is None)
     return places
+
+
+def nothing_was_selected(places: Sequence[Place], picks: int) -> str | None:
+    """A line if the rule had no choice: it dropped what it drops, and took all that was left; None if it chose."""
+    friendly = sum(place.friendly for place in places)
+    if not friendly or any(place.takes_part and not place.friendly for place in places):
+        return None
+    return (
+        f"nothing was selected: {counted(friendly, 'source')} for {counted(picks, 'pick')}, so that a star does not "
+        "say that a source is near, only that no rule drops it; name more sources, or lower --picks"
+    )
 
 
 def _ties(

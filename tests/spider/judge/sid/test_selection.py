@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spider.judge.sid.selection import Candidate, select
+from spider.judge.sid.selection import Candidate, nothing_was_selected, select
 
 TARGETS = ("MNIST", "CIFAR-10", "TinyImageNet", "Ukiyo-E")
 # CSID of each source to each target, from the poster of Spider GAN (CVPR 2023). CIFAR-10 against itself is not legible.
@@ -58,6 +58,17 @@ def test_filters_can_be_lifted():
     assert picks(keep_negative=True)[0] == "Church"
     assert picks(keep_gray=True) == ["TinyImageNet", "F-MNIST", "CelebA"]
     assert picks(picks=1) == ["TinyImageNet"]
+
+
+def test_a_selection_without_a_choice_is_told():
+    def told(count: int, picks: int) -> bool:
+        sources = [Candidate(str(number), float(number)) for number in range(count)]
+        sources += [Candidate("negative", -1.0), Candidate("target", 0.0, is_target=True)]
+        places = select(sources, target_is_gray=True, picks=picks)
+        return nothing_was_selected(list(places.values()), picks) is not None
+
+    assert [told(count, 3) for count in range(6)] == [False, True, True, True, False, False]
+    assert not told(2, picks=1)
 
 
 def test_ties_are_told():
