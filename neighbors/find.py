@@ -47,9 +47,9 @@ class NeighborOptions:
     """How to search.
 
     Attributes:
-        embedding: `inception`, or `offline`, which needs no weights.
+        embedding: `inception`, `efficientnet` or `offline`; the latter two need no download.
         protocol: the resize rule of `inception`.
-        weights: a weights file for `inception`.
+        weights: a weights file for `inception` or `efficientnet`.
         orders: kernel orders, as `spider.judge.sid.kernels.parse_kernel` takes them; the first one ranks.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
         images: at most this many of each dataset, drawn by `seed`; None: all.
@@ -319,9 +319,8 @@ def _path(place: Path | str | None) -> Path | None:
 
 def _weights_file(options: NeighborOptions) -> Path | None:
     """Where the weights are, whatever the present directory and the caches of other machines are."""
-    if options.weights is not None:
-        return Path(options.weights).absolute()
-    return weights.verify("inception").absolute() if options.embedding == "inception" else None
+    file = weights.of_embedding(options.embedding, options.weights)
+    return None if file is None else file.absolute()
 
 
 def _open(images: Images, options: NeighborOptions) -> NumberedImages:

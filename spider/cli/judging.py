@@ -60,13 +60,13 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, clean, prdc, offline.",
+            help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, clean, prdc, efficientnet, offline.",
         ),
     ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="inception (default; see spider weights), or offline, which needs no download."
+            metavar="NAME", help="inception (default; see spider weights); efficientnet and offline need no download."
         ),
     ] = None,
     weights: Annotated[

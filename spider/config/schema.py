@@ -150,9 +150,10 @@ class EvaluateConfig(Section):
     metrics: tuple[str, ...] = Field(
         ("fid",), min_length=1, description="names of metrics (see `spider evaluate --help`)"
     )
-    embedding: str = Field("inception", description="inception, or offline")
+    embedding: str = Field("inception", description="inception, efficientnet or offline")
     protocol: str | None = Field(
-        None, description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or offline"
+        None,
+        description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or the embedding's own",
     )
     weights: Annotated[Place | None, Names("file")] = Field(
         None, description="weights file of the embedding; null = the cache"

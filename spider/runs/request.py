@@ -165,9 +165,9 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
         with at_key(each.key):
             require_found(each, known.get(each.key))
     settings = config.evaluate
-    if settings.every_kimg is not None and settings.weights is None and settings.embedding == "inception":
-        with at_key("evaluate.embedding=inception"):
-            weights.verify("inception", otherwise=_OTHER_WEIGHTS)
+    if settings.every_kimg is not None:
+        with at_key(f"evaluate.embedding={settings.embedding}"):
+            weights.of_embedding(settings.embedding, settings.weights, otherwise=_OTHER_WEIGHTS)
 
 
 def _flags(

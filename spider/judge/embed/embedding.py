@@ -8,21 +8,23 @@ from typing import Protocol
 
 from torch import Tensor
 
+WITH_LOGITS = "inception, efficientnet"
+
 
 class Embedding(Protocol):
     """A frozen map from uint8 images to feature vectors."""
 
     @property
     def name(self) -> str:
-        """The family: `offline` or `inception`."""
+        """The family: `inception`, `efficientnet` or `offline`."""
 
     @property
     def protocol(self) -> str:
-        """The resize and scale rule: `tf`, `pytorch_fid`, `clean`, `offline`."""
+        """The resize and scale rule: `tf`, `pytorch_fid`, `clean`, `efficientnet`, `offline`."""
 
     @property
     def label(self) -> str:
-        """What tables print, e.g. `inception/tf`, `offline`. Names what is not the real thing."""
+        """What tables print, e.g. `inception/tf`, `efficientnet`. Names what is not the real thing."""
 
     @property
     def dim(self) -> int:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache, FeatureKey, Features
-from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.embedding import WITH_LOGITS, Embedding
 from spider.judge.embed.images import NumberedImages
 from spider.judge.embed.memory import kept_memory
 
@@ -83,7 +83,7 @@ def extract_features_and_logits(
 ) -> tuple[Features, Features]:
     """As `extract_features`, and the class logits, float32 [stop - start, classes]."""
     if not embedding.has_logits:
-        raise SpiderUsageError(f"embedding {embedding.label} has no class logits; those that have: inception")
+        raise SpiderUsageError(f"embedding {embedding.label} has no class logits; those that have: {WITH_LOGITS}")
     features, logits = _extract(
         images,
         embedding,

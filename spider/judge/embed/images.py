@@ -104,6 +104,12 @@ class DrawnImages:
         return torch.cat([self._images.batch(i, i + 1) for i in map(int, self._numbers[start:stop])])
 
 
+def require_pixels(images: Tensor) -> None:
+    """Raises SpiderUsageError unless `images` are uint8 [N, 1 or 3, H, W], as every embedding takes them."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
+
+
 def close_files(images: NumberedImages) -> None:
     """Close what reading images has opened; reading again opens it again. Images without files stay as they are."""
     close = getattr(images, "close", None)

@@ -22,6 +22,7 @@ from torchvision.models import Inception3
 
 from spider import weights as weights_cache
 from spider.errors import SpiderError, SpiderUsageError
+from spider.judge.embed.images import require_pixels
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
 from spider.precision import exact_float32
 
@@ -52,17 +53,15 @@ class InceptionEmbedding:
         if protocol not in INCEPTION_PROTOCOLS:
             raise SpiderUsageError(f"inception has no protocol {protocol!r}; it has: {', '.join(INCEPTION_PROTOCOLS)}")
         self.protocol = protocol
-        path = weights or weights_cache.verify("inception")
-        state, sha256 = weights_cache.load_state_dict(path)
+        read = weights_cache.read("inception", weights)
         self.device = torch.device(device)
-        network = _network(state, path).to(self.device)
+        network = _network(read.state, read.path).to(self.device)
         if self.device.type == "cpu":
             network = network.to(memory_format=torch.channels_last)
         self._fc, network.fc = network.fc, nn.Identity()
         self._pool = network  # images as the protocol has them [N, 3, 299, 299] -> [N, 2048]
-        published = weights_cache.is_published("inception", sha256)
-        self.label = f"inception/{protocol}" + ("" if published else f"@{sha256[:8]}")
-        self.digest = hashlib.sha256(f"inception {sha256} {protocol}".encode()).hexdigest()
+        self.label = f"inception/{protocol}" + ("" if read.is_published else f"@{read.sha256[:8]}")
+        self.digest = hashlib.sha256(f"inception {read.sha256} {protocol}".encode()).hexdigest()
 
     @property
     def logit_bias(self) -> Tensor:
@@ -73,8 +72,7 @@ class InceptionEmbedding:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 2048]."""
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
-            raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
+        require_pixels(images)
         # Where an image stands in a batch of the network is decided by where it stands among `images` alone.
         at_once = _CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
         with exact_float32():

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from spider.errors import SpiderUsageError
+from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
@@ -22,9 +23,9 @@ def load_embedding(
     """The embedding of that name; never another one in its place.
 
     Args:
-        name: `inception`, or `offline`, which needs no weights.
+        name: `inception`; `efficientnet`, whose weights are installed with the package; or `offline`, which has none.
         protocol: the resize rule of `inception`: `tf` (default), `pytorch_fid` or `clean`.
-        weights: a file for `inception`; the published one from the cache by default.
+        weights: a file for `inception` or `efficientnet`; the published one by default.
         device: where it runs.
 
     Raises:
@@ -36,11 +37,13 @@ def load_embedding(
         from spider.judge.embed.inception import InceptionEmbedding
 
         return InceptionEmbedding(protocol or "tf", weights, device)
-    if name != "offline":
-        raise SpiderUsageError(f"no embedding named {name!r}; there are: inception, offline")
-    if protocol not in (None, "offline"):
+    if name not in ("efficientnet", "offline"):
+        raise SpiderUsageError(f"no embedding named {name!r}; there are: inception, efficientnet, offline")
+    if protocol not in (None, name):
         others = ", ".join(INCEPTION_PROTOCOLS)
-        raise SpiderUsageError(f"protocol {protocol!r} is not offline's; {others} are inception's")
+        raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s; {others} are inception's")
+    if name == "efficientnet":
+        return EfficientNetEmbedding(weights, device)
     if weights is not None:
         raise SpiderUsageError(f"embedding offline has no weights to read from {weights}")
     return OfflineEmbedding(device)

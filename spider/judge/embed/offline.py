@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spider.errors import SpiderUsageError
+from spider.judge.embed.embedding import WITH_LOGITS
+from spider.judge.embed.images import require_pixels
 from spider.judge.embed.resize import filtered
 from spider.precision import exact_float32
 
@@ -72,7 +74,7 @@ class OfflineEmbedding:
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raises: this embedding has no classes."""
-        raise SpiderUsageError("embedding offline has no class logits; those that have: inception")
+        raise SpiderUsageError(f"embedding offline has no class logits; those that have: {WITH_LOGITS}")
 
     def _scattering(self, luma: Tensor) -> list[Tensor]:
         """luma [N, 1, 64, 64] -> order 1, one [N, 4 * 4 * 4] per octave, and order 2, one [N, 4 * 4] per pair."""
@@ -116,8 +118,7 @@ def wavelets() -> Tensor:
 
 def _luma_and_chroma(images: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 [N, C, H, W] -> luma [N, 1, 64, 64] in [0, 1] and chroma (blue, red less luma) [N, 2, 16, 16]."""
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise SpiderUsageError(f"images must be uint8 [N, 1 or 3, H, W]; found {images.dtype} {list(images.shape)}")
+    require_pixels(images)
     pixels = images.float() / 255
     if pixels.shape[1] == 1:
         chroma = pixels.new_zeros(len(pixels), 2, CHROMA_CANVAS, CHROMA_CANVAS)

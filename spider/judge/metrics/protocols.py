@@ -66,6 +66,12 @@ PROTOCOLS: dict[str, Protocol] = {
             about="the prdc package, IC-GAN: as tf, but k = 5 for precision too",
             precision_recall=PRDC,
         ),
+        Protocol(
+            "efficientnet",
+            "features of ImageNet's classes without a download; comparable only with itself",
+            embedding="efficientnet",
+            resize="efficientnet",
+        ),
         Protocol("offline", "needs no download; comparable only with itself", embedding="offline", resize="offline"),
     )
 }

