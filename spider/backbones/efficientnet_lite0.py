@@ -11,7 +11,7 @@ numbers are those of timm's `tf_efficientnet_lite0` and of the package efficient
 those of Projected GAN (Sauer et al. 2021). Gradients go to the input; there are none to the weights.
 
 Batch normalisations are folded into the convolutions, in float64. On a CPU two more things count, for which no number
-changes, and which together with a batch of 4 images make it 2.5 times as fast: images that lie channels-last, and
+changes, and which together with a batch of 4 images make it twice as fast: images that lie channels-last, and
 convolutions that go to oneDNN whatever the number of threads (`_Conv`).
 """
 
