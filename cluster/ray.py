@@ -11,7 +11,6 @@ and a death costs little. Nothing here needs torch.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import shutil
@@ -28,6 +27,7 @@ from typing import Any, Self
 from cluster import ray_place
 from cluster.errors import ClusterError, ClusterUsageError, one_line
 from cluster.workers import Done, Piece
+from untrusted.words import did_you_mean
 
 LOCAL = "local"
 AUTO = "auto"
@@ -208,11 +208,8 @@ def _require_listener(address: str) -> None:
     if "://" in address or address == AUTO:
         return
     if not colon:
-        close = difflib.get_close_matches(address, [LOCAL, AUTO], n=1)
-        raise ClusterUsageError(
-            f"no Ray cluster at {address}: {LOCAL}, {AUTO} or HOST:PORT"
-            + (f"; did you mean {close[0]}?" if close else "")
-        )
+        close = did_you_mean(address, [LOCAL, AUTO])
+        raise ClusterUsageError(f"no Ray cluster at {address}: {LOCAL}, {AUTO} or HOST:PORT{close}")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, ValueError, OverflowError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from untrusted.words import hint, similar
 
 
 def no_such(path: str | Path, what: str = "folder") -> str:
@@ -14,11 +15,9 @@ def no_such(path: str | Path, what: str = "folder") -> str:
             return f"{path}: not a {what}"
         if place.is_symlink():
             return f"{path}: a link to {place.readlink()}, which is not there"
-        beside = {child.name.lower(): child for child in place.parent.iterdir()}
+        beside = {child.name: child for child in place.parent.iterdir()}
     except PermissionError as error:
         return f"{path}: cannot be read: {error.strerror}"
     except (OSError, ValueError):
         return f"{path}: no such {what}, nor {place.parent}"
-    close = [str(beside[name]) for name in difflib.get_close_matches(place.name.lower(), beside, n=3)]
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"{path}: no such {what}{hint}"
+    return f"{path}: no such {what}{hint(str(beside[name]) for name in similar(place.name, beside))}"

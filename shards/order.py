@@ -26,12 +26,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import ShardsUsageError
+from untrusted.words import not_known
 
 Order = Literal["full", "shard_local"]
 Indices = NDArray[np.int64]
@@ -86,8 +87,8 @@ def order(
             f"order: count={count}, global_batch={global_batch}, start={start}, stop={stop}; "
             "needed: count >= 1, global_batch >= 1, 0 <= start <= stop"
         )
-    if kind not in ("full", "shard_local"):
-        raise ShardsUsageError(f"order: {kind!r} is unknown; known: full, shard_local")
+    if kind not in get_args(Order):
+        raise ShardsUsageError(f"order: {not_known(kind, get_args(Order))}")
     shards = tuple(shard_counts or ())
     if kind == "shard_local" and sum(shards) != count:
         raise ShardsUsageError(f"order: shard_local needs shard_counts that sum to {count}, got {sum(shards)}")

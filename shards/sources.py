@@ -11,7 +11,6 @@ Keys, labels and order of files: shards.listing.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import os
@@ -36,6 +35,7 @@ from shards.missing import no_such
 from shards.remote import is_remote
 from shards.source import Pixels, Source, name_as_text
 from untrusted.terminal import tell
+from untrusted.words import hint, not_known, similar
 
 _READ_LINK = "a link to a folder that is already read"
 _READ_FOLDER = "a folder that is already read under another name"  # as where it is mounted twice
@@ -133,9 +133,7 @@ class BuiltinSource(Source):
 
     def __init__(self, name: str) -> None:
         if name not in SETS:
-            raise ShardsUsageError(
-                f"builtin:{name} is unknown; known: {', '.join(f'builtin:{known}' for known in SETS)}"
-            )
+            raise ShardsUsageError(not_known(f"builtin:{name}", (f"builtin:{known}" for known in SETS)))
         self.name = name
         images = SETS[name]()
         self._pixels = images.pixels
@@ -159,7 +157,7 @@ class TorchvisionSource(Source):
 
     def __init__(self, name: str, root: Path) -> None:
         if name not in TORCHVISION:
-            raise ShardsUsageError(f"torchvision:{name} is unknown; known: {', '.join(TORCHVISION)}")
+            raise ShardsUsageError(not_known(f"torchvision:{name}", (f"torchvision:{known}" for known in TORCHVISION)))
         self.name = name
         self._root = root
         self._dataset = _load_torchvision(name, root)
@@ -221,9 +219,10 @@ def _unknown(spec: str) -> str:
         return f"{no_such(spec, 'file or folder')} (or builtin:NAME, torchvision:NAME)"
     known = [f"{kind}:{each}" for kind, names in (("builtin", SETS), ("torchvision", TORCHVISION)) for each in names]
     # A folder is named without more, though torchvision's class for one is called ImageFolder
-    close = [name] if Path(name).exists() else difflib.get_close_matches(spec, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{spec}: no such file, and {scheme} is no kind of source: builtin, torchvision, or a path alone{hint}"
+    close = [name] if Path(name).exists() else similar(spec, known, most=1)
+    return (
+        f"{spec}: no such file, and {scheme} is no kind of source: builtin, torchvision, or a path alone{hint(close)}"
+    )
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | str]]:

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from numbers import Number
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
+from shards.index import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
+from untrusted.words import did_you_mean
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +110,9 @@ def one_of(*choices: str) -> Kind:
 
     def kind(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
-            raise _refusal(name, f"one of {', '.join(choices)}", value)
+            raise SpiderUsageError(
+                f"{name}: one of {', '.join(choices)}, found {shown(value)}{did_you_mean(str(value), choices)}"
+            )
         return str(value)
 
     return kind
@@ -267,11 +271,11 @@ _KINDS: dict[str, Kind] = {
     "count": whole(1, MAX_IMAGES),
     "classes": list_of(class_name, "the name or number of a class, or a list of them"),
     "config": place,
-    "crop": text,
+    "crop": one_of(*get_args(Crop)),
     "data": place,
     "datasets": _named_places,
     "embedding": text,
-    "encoding": text,
+    "encoding": one_of(*get_args(Encoding)),
     "figures": place,
     "file": place,
     "folder": place,

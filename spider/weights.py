@@ -29,6 +29,7 @@ from spider.arguments import plain_arguments
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.tensors import load_state_dict, save_state_dict, sha256_of_safetensors, sha256_of_state_dict
+from untrusted.words import not_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -272,7 +273,7 @@ def _is(weights: Weights, digest: str) -> bool:
 
 def _find(name: str) -> Weights:
     if name not in REGISTRY:
-        raise SpiderUsageError(f"no weights named {name!r}; there are: {', '.join(sorted(REGISTRY))}")
+        raise SpiderUsageError(f"weights {not_known(name, sorted(REGISTRY))}")
     return REGISTRY[name]
 
 

@@ -32,7 +32,6 @@ Places are relative to where the command is given, as on the command line.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -51,6 +50,7 @@ from spider.runs.directory import split_name
 from spider.runs.inputs import at_key
 from spider.settings.choices import is_outside
 from spider.settings.section import Place, Section
+from untrusted.words import did_you_mean
 
 SOURCE = "source"  # the axis that names what `--source` takes
 
@@ -405,5 +405,4 @@ def _suggestion(location: list[str]) -> str:
         "resources": iter(ResourcesConfig.model_fields),
     }
     known = models.get(location[0] if len(location) > 1 else "", iter(()))
-    close = difflib.get_close_matches(location[-1], list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return did_you_mean(location[-1], known)

@@ -7,7 +7,6 @@ Needs neither Slurm nor torch.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pydantic import (
 
 from cluster.errors import ClusterUsageError
 from untrusted.errors import UnreadableError
+from untrusted.words import did_you_mean
 from untrusted.yaml_data import read_yaml
 
 if TYPE_CHECKING:
@@ -156,9 +156,8 @@ def _validated(tree: Mapping[str, object], where: str) -> SlurmRequest:
 def _describe(detail: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, _keys(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"keys: {', '.join(_keys())}"
-        return f"{key}: no such key; {hint}; other options of sbatch go under extra: in a YAML file"
+        hint = did_you_mean(key, _keys()) or f"; keys: {', '.join(_keys())}"
+        return f"{key}: no such key{hint}; other options of sbatch go under extra: in a YAML file"
     if detail["type"] == "missing":
         return f"{key}: missing; {_TIME_FORMS}" if key == "time" else f"{key}: missing"
     message = str(detail["msg"]).removeprefix("Value error, ")

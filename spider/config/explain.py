@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import types
@@ -20,6 +19,7 @@ from spider.errors import SpiderUsageError
 from spider.settings.choices import Choices
 from spider.settings.marks import is_runtime, mark_of
 from spider.settings.schedule import Moving
+from untrusted.words import hint, similar
 
 ANY = "N"  # in the name of a key: any member of a list
 _MEMBER = re.compile(r"\.\d+\.")
@@ -69,7 +69,7 @@ def similar_keys(name: str) -> list[str]:
     last = name.rpartition(".")[2]
     sections = dict.fromkeys(key.rpartition(".")[0] for key in keys if "." in key)
     same = [key for key in keys if key.rpartition(".")[2] == last]
-    return same or difflib.get_close_matches(name, [*keys, *sections], n=3, cutoff=0.6)
+    return same or similar(name, [*keys, *sections])
 
 
 def explain(name: str) -> list[Key]:
@@ -80,8 +80,7 @@ def explain(name: str) -> list[Key]:
     name = _MEMBER.sub(f".{ANY}.", name)
     found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
     if not found:
-        close = similar_keys(name)
-        raise SpiderUsageError(f"{name}: no such key{'; did you mean ' + ' or '.join(close) + '?' if close else ''}")
+        raise SpiderUsageError(f"{name}: no such key{hint(similar_keys(name))}")
     return found
 
 

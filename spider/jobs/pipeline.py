@@ -41,6 +41,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.jobs.submit import FOLDER, Place, command_script, submit_command
 from spider.runs.directory import RunDirectory
 from spider.settings.choices import outside_packages
+from untrusted.words import did_you_mean, not_known
 
 STAGES = "stages"
 _SUBMITTING_S = 600.0  # a long pipeline, a slow sbatch
@@ -194,8 +195,8 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
         where = ".".join(str(part) for part in first["loc"])
         what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
         if first["type"] == "extra_forbidden":
-            known = StageConfig if len(first["loc"]) > 1 else PipelineConfig
-            what = f"no such key; keys: {', '.join(known.model_fields)}"
+            known = (StageConfig if len(first["loc"]) > 1 else PipelineConfig).model_fields
+            what = f"no such key; keys: {', '.join(known)}{did_you_mean(str(first['loc'][-1]), known)}"
         raise SpiderUsageError(f"{file}: {where}: {what}") from None
     folder = Path(run).absolute()
     if RunDirectory(folder).exists or (folder / FOLDER).exists():
@@ -203,7 +204,7 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
     for name, stage in config.stages.items():
         for before in stage.after:
             if before not in config.stages:
-                raise SpiderUsageError(f"{file}: {name}.after: no stage {before}; stages: {', '.join(config.stages)}")
+                raise SpiderUsageError(f"{file}: {name}.after: stage {not_known(before, config.stages)}")
     try:
         names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
     except CycleError as error:

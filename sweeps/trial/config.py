@@ -19,6 +19,7 @@ from spider.settings.marks import named
 from sweeps.config import SOURCE, AshaConfig, SweepConfig
 from sweeps.measure import Measure
 from sweeps.space import Axis, Point
+from untrusted.words import not_known
 
 _NAME_LETTERS = 120  # of a folder, whose name may have 255
 
@@ -97,7 +98,7 @@ def make_measure(sweep: SweepConfig, config: Config) -> Measure:
 
     unknown = [name for name in (sweep.metric, *config.evaluate.metrics) if name not in METRICS]
     if unknown:
-        raise SpiderUsageError(f"metric: {unknown[0]!r} is unknown; known: {', '.join(METRICS)}")
+        raise SpiderUsageError(f"metric: {not_known(unknown[0], METRICS)}")
     better = METRICS[sweep.metric].better
     if better is None:
         able = ", ".join(name for name, metric in METRICS.items() if metric.better is not None)

@@ -228,8 +228,8 @@ def test_a_packed_set_can_be_packed_again(packed, tmp_path):
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("builtin:cats", "builtin:cats is unknown; known: builtin:digits, builtin:letters, builtin:patches"),
-    ("torchvision:Cats", "torchvision:Cats is unknown; known: MNIST, "),
+    ("builtin:cats", "'builtin:cats' is unknown; known: builtin:digits, builtin:letters, builtin:patches"),
+    ("torchvision:Cats", "'torchvision:Cats' is unknown; known: torchvision:MNIST, "),
     ("/no/such/folder", "/no/such/folder: no such file or folder"),
     ("imagefolder:foo", "imagefolder is no kind of source: builtin, torchvision, or a path alone$"),
     ("imagefolder:/", "imagefolder is no kind of source: .*; did you mean /"),

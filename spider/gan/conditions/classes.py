@@ -22,6 +22,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.conditions.config import ClassConditionConfig
 from spider.gan.outputs import Condition, ConditionShape
 from untrusted.typed import checked
+from untrusted.words import did_you_mean
 
 UNLABELLED = "(unlabelled)"  # the name of the class of images without a label
 _SHOWN = 8  # names in an error
@@ -126,6 +127,7 @@ class Classes:
         shown = ", ".join(self.names[:_SHOWN]) + (", ..." if len(self.names) > _SHOWN else "")
         raise SpiderUsageError(
             f"class {name!r} is unknown; known: {shown}, or a number from 0 to {len(self.names) - 1}"
+            f"{did_you_mean(name, self.names)}"
         )
 
     @property

@@ -25,6 +25,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.images import require_pixels
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
 from spider.precision import exact_float32
+from untrusted.words import not_known
 
 CLASSES = 1008
 _CPU_IMAGES = 16  # at a time, so that a layer's input and output are still in the processor's cache
@@ -51,7 +52,7 @@ class InceptionEmbedding:
             SpiderError: no weights, or not this network's. The message says how to get them.
         """
         if protocol not in INCEPTION_PROTOCOLS:
-            raise SpiderUsageError(f"inception has no protocol {protocol!r}; it has: {', '.join(INCEPTION_PROTOCOLS)}")
+            raise SpiderUsageError(f"protocol of inception {not_known(protocol, INCEPTION_PROTOCOLS)}")
         self.protocol = protocol
         read = weights_cache.read("inception", weights)
         self.device = torch.device(device)

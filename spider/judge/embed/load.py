@@ -11,6 +11,7 @@ from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
+from untrusted.words import not_known
 
 
 def load_embedding(
@@ -38,7 +39,7 @@ def load_embedding(
 
         return InceptionEmbedding(protocol or "tf", weights, device)
     if name not in ("efficientnet", "offline"):
-        raise SpiderUsageError(f"no embedding named {name!r}; there are: inception, efficientnet, offline")
+        raise SpiderUsageError(f"embedding {not_known(name, ['inception', 'efficientnet', 'offline'])}")
     if protocol not in (None, name):
         others = ", ".join(INCEPTION_PROTOCOLS)
         raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s; {others} are inception's")

@@ -11,6 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.judge.embed.embedding import Embedding
 from spider.judge.metrics.kid import SUBSET_SIZE, SUBSETS
 from spider.judge.metrics.prdc import NV_PR, PRDC, Neighbourhood
+from untrusted.words import not_known
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol_named(name: str) -> Protocol:
     """The protocol of that name."""
     if name not in PROTOCOLS:
-        raise SpiderUsageError(f"protocol {name!r} is unknown; known: {', '.join(PROTOCOLS)}")
+        raise SpiderUsageError(f"protocol {not_known(name, PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

@@ -30,6 +30,7 @@ from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.robust import SUBSETS as SID_SUBSETS
 from spider.judge.sid.robust import sid_curves
 from untrusted.counts import counted
+from untrusted.words import not_known
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -372,7 +373,7 @@ def metrics_named(names: list[str], embedding: Embedding) -> list[Metric]:
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown:
-        raise SpiderUsageError(f"metric {unknown[0]!r} is unknown; known: {', '.join(METRICS)}")
+        raise SpiderUsageError(f"metric {not_known(unknown[0], METRICS)}")
     if not names:
         raise SpiderUsageError(f"no metric asked for; known: {', '.join(METRICS)}")
     metrics = [METRICS[name] for name in dict.fromkeys(names)]

@@ -14,6 +14,7 @@ from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.oracle import closed_form
 from spider.judge.sid.paper import paper_curves
 from spider.judge.sid.robust import sid_curves
+from untrusted.words import not_known
 
 MODES = ("robust", "paper", "screen")
 
@@ -46,7 +47,7 @@ def curves_of_mode(
         SpiderError: features that are not finite, a target that does not vary, distances outside a kernel's range.
     """
     if mode not in MODES:
-        raise SpiderUsageError(f"no SID mode {mode!r}; there are: {', '.join(MODES)}")
+        raise SpiderUsageError(f"SID mode {not_known(mode, MODES)}")
     if not kernels:
         raise SpiderUsageError("no kernel order: name at least one, such as -1")
     if mode == "robust":

@@ -58,7 +58,7 @@ from spider import api
         ("evaluate {runs}/cascade@best --embedding offline", 2, r"never evaluated"),
         ("evaluate {digits} --embedding offline", 2, r"needs a --reference"),
         ("evaluate {runs}/gaussian --embedding offline --metrics fidd", 2, r"'fidd' is unknown"),
-        ("evaluate {runs}/gaussian --embedding online", 2, r"no embedding named 'online'"),
+        ("evaluate {runs}/gaussian --embedding online", 2, r"embedding 'online' is unknown"),
         ("evaluate {runs}/gaussian --protocol mine", 2, r"protocol 'mine' is unknown"),
         ("evaluate {runs}/gaussian --embedding offline --seeds 0", 2, r"seeds: a whole number from 1"),
         ("generate {runs}/none --out {new}", 2, r"none: no such folder$"),
@@ -131,7 +131,7 @@ from spider import api
         ("ls {digits}/index.json", 1, r"index\.json: not a folder"),
         ("presets dcgna", 2, r"presets: .*dcgan"),
         ("weights verify inception", 1, r"spider weights get inception"),
-        ("weights get vgg", 2, r"no weights named 'vgg'"),
+        ("weights get vgg", 2, r"weights 'vgg' is unknown"),
     ],
 )
 def test_a_mistake_is_named(spider, digits, runs, tmp_path, words, code, message):

@@ -121,7 +121,7 @@ def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: {a: {run: ls, after: b}}", "a.after: no stage b; stages: a"),
+        ("stages: {a: {run: ls, after: b}}", "a.after: stage 'b' is unknown; known: a"),
         ("stages: {a: {run: ls, after: b}, b: {run: ls, after: a}}", "stages wait for each other: "),
         ("stages: {a: {run: ls, after: a}}", "stages wait for each other: a after a"),
         ("stages: {a: {rn: ls}}", "stages.a.run: field required"),

@@ -43,7 +43,10 @@ def files(folder):
         (["evaluate.metrics=[fid,fidd]"], r"^evaluate\.metrics: metric 'fidd' is unknown; known: fid,"),
         (["evaluate.metrics=[is]"], r"^evaluate\.metrics: metric 'is' needs class logits"),
         (["evaluate.metrics=[nearest]"], r"^evaluate\.metrics: nearest comes first"),
-        (["evaluate.embedding=online"], r"^evaluate\.embedding: no embedding named 'online'"),
+        (
+            ["evaluate.embedding=online"],
+            r"^evaluate\.embedding: embedding 'online' is unknown; known: inception",
+        ),
         (["evaluate.embedding=inception"], r"^evaluate\.embedding=inception: .*spider weights get inception"),
         (["evaluate.protocol=tf"], r"^evaluate\.embedding: protocol 'tf' is not offline's"),
         (["evaluate.protocol=mine"], r"^evaluate\.protocol: protocol 'mine' is unknown"),

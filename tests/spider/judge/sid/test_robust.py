@@ -275,7 +275,7 @@ def test_sets_that_do_not_fit_are_refused_by_name():
         sid_curves(target, {"letters": target[:1]}, [INVERSE])
     with pytest.raises(SpiderError, match="letters: a feature is not finite"):
         sid_curves(target, {"letters": np.full((5, 8), np.inf, np.float32)}, [INVERSE])
-    with pytest.raises(SpiderUsageError, match="no SID mode 'fast'; there are: robust, paper, screen"):
+    with pytest.raises(SpiderUsageError, match="SID mode 'fast' is unknown; known: robust, paper, screen"):
         curves_of_mode("fast", target, {"s": target}, [INVERSE])
     with pytest.raises(SpiderUsageError, match="no kernel order"):
         curves_of_mode("robust", target, {"s": target}, [])
