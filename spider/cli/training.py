@@ -13,6 +13,7 @@ import typer
 from spider import api
 from spider.cli.output import is_main_process, say, say_json
 from spider.tables import aligned
+from untrusted.words import not_known
 
 if TYPE_CHECKING:
     from spider.config.explain import Key
@@ -152,7 +153,7 @@ def presets(
 
     if name is not None:
         if name not in preset_names():
-            raise SpiderUsageError(f"{name}: no such preset; presets: {', '.join(preset_names())}")
+            raise SpiderUsageError(f"preset {not_known(name, preset_names())}")
         say(preset_text(name).rstrip())
     elif as_json:
         say_json(api.presets())

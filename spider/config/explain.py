@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -108,7 +108,7 @@ def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key
 
 def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
     limits = " ".join(f"{sign} {bound}" for sign, bound in _limits(info))
-    default = "(required)" if info.default is PydanticUndefined else _shown(info.default)
+    default = "(required)" if info.default is PydanticUndefined else as_yaml(info.default)
     return Key(
         name=name,
         type=f"{_type_name(info.annotation)}{f' {limits}' if limits else ''}",
@@ -161,11 +161,14 @@ def _type_name(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
-def _shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """Plain data as one writes it on one line: `null`, `true`, `[1, 2]`, `{kind: ada}`."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {as_yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(as_yaml, value)) + "]"
     return str(value) if value != "" else '""'

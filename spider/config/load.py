@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,13 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spider.config.explain import choice_names, kinds_with, similar_keys
+from spider.config.refusal import Override, refusal
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError, shown
+from spider.settings.choices import Choice
 from spider.settings.marks import runtime_keys
-from spider.settings.section import SECTION_ERROR
+from spider.settings.schedule import Moving
+from spider.settings.section import Section
 from untrusted import yaml_data
 from untrusted.errors import UnreadableError
+from untrusted.words import did_you_mean
 
 
 def preset_names() -> list[str]:
@@ -31,8 +33,8 @@ def preset_text(name: str) -> str:
     return text
 
 
-def load_config(preset_or_file: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a preset or a YAML file and apply `key=value` overrides, later ones winning.
+def load_config(preset_or_file: str, overrides: Sequence[str | Override] = ()) -> Config:
+    """Read a preset or a YAML file and apply overrides, `key=value` as texts, later ones winning.
 
     Raises SpiderUsageError, one line that names the key, the value found and what would be valid.
     """
@@ -43,16 +45,16 @@ def load_config(preset_or_file: str, overrides: Sequence[str] = ()) -> Config:
         return make_config(parse_yaml(preset_text(preset_or_file), where), overrides, where)
     raise SpiderUsageError(
         f"{preset_or_file}: neither a file nor a preset; presets: {', '.join(preset_names())}"
-        f"{_hint(preset_or_file, preset_names())}"
+        f"{did_you_mean(preset_or_file, preset_names())}"
     )
 
 
-def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config") -> Config:
+def make_config(tree: Mapping[str, Any], overrides: Sequence[str | Override] = (), where: str = "config") -> Config:
     """A Config from plain data, whose keys may be dotted, and overrides. Raises SpiderUsageError as `load_config`."""
     merged = _nested(tree, where)
-    for text in overrides:
-        key, value = parse_override(text)
-        _assign(merged, key, value)
+    given = [parse_override(each) if isinstance(each, str) else each for each in overrides]
+    for each in given:
+        _assign(merged, each.key, each.value)
     for name, field in Config.model_fields.items():  # a section that does not name its choice is of the default one
         section, kind = merged.get(name), getattr(field.default, "kind", None)
         if isinstance(section, dict) and kind is not None:
@@ -60,7 +62,7 @@ def make_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: s
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise SpiderUsageError(f"{where}: {_one_line(error)}") from None
+        raise SpiderUsageError(refusal(error, where, given)) from None
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
@@ -85,8 +87,8 @@ def _mapping(read: Callable[[], Any], where: str) -> dict[str, Any]:
     return tree
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`penalties.r1_gamma=1` to ("penalties.r1_gamma", 1); the value is read as YAML."""
+def parse_override(text: str) -> Override:
+    """`penalties.r1_gamma=1` to the key and 1; the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SpiderUsageError(f"{text or repr(text)}: an override is KEY=VALUE, for example penalties.r1_gamma=1")
@@ -95,7 +97,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     tree = parse_yaml(f"value: {value}", text)
     if tree.keys() != {"value"}:  # a line break began another key
         raise SpiderUsageError(f"{key.strip()}: an override is one KEY=VALUE, found {shown(text)}")
-    return key.strip(), tree["value"]
+    return Override(key.strip(), tree["value"], text)
 
 
 def to_yaml(config: Config) -> str:
@@ -118,15 +120,45 @@ def flatten(tree: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, 
     return flat
 
 
-def differences(old: Config, new: Config, *, runtime: bool = False) -> list[tuple[str, Any, Any]]:
-    """Keys whose values differ, with both; those marked `runtime` only if asked for."""
-    before, after = flatten(old), flatten(new)
+def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+    """Keys whose values differ and may not when a run is resumed, with both values as plain data.
+
+    Of another choice only its name is told: that it has other settings follows. A list of other members and a schedule
+    are told whole, without their defaults.
+    """
     free = runtime_keys(old) | runtime_keys(new)
-    return [
-        (key, before.get(key), after.get(key))
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key) and (runtime or key not in free)
-    ]
+    return [each for each in _differences("", old, new) if each[0] not in free]
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if old == new:
+        return
+    before, after = _alike(old), _alike(new)
+    if before is None or after is None or before.keys() != after.keys():
+        is_other_choice = hasattr(old, "kind") and hasattr(new, "kind")
+        yield (f"{key}.kind", old.kind, new.kind) if is_other_choice else (key, _plain(old), _plain(new))
+        return
+    for name in before:
+        yield from _differences(f"{key}.{name}" if key else name, before[name], after[name])
+
+
+def _alike(value: Any) -> dict[str, Any] | None:
+    """What can be compared part by part: a section, or a list of sections. None: a single value."""
+    if isinstance(value, Section) and not isinstance(value, Moving):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, tuple) and value and all(isinstance(each, Section) for each in value):
+        return {str(number): each for number, each in enumerate(value)}
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """As one would write it: without defaults."""
+    if isinstance(value, Section):
+        kind = {"kind": value.kind} if isinstance(value, Choice) else {}
+        return {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -183,58 +215,3 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     if last == "kind" and tree.get("kind") not in (None, value):
         tree.clear()  # another choice has other settings
     tree[last] = value
-
-
-# In the words of YAML
-_SHAPES = dict.fromkeys(("tuple_type", "list_type"), "must be a list, [..., ...]") | dict.fromkeys(
-    ("model_type", "model_attributes_type", "dict_type"), "must be a section, {key: value}"
-)
-
-
-def _one_line(error: ValidationError) -> str:
-    return "; ".join(_describe(detail) for detail in error.errors())
-
-
-def _describe(detail: Mapping[str, Any]) -> str:
-    key = ".".join(_without_tags(detail["loc"]))
-    message, found = str(detail["msg"]).removeprefix("Value error, "), detail["input"]
-    if detail["type"] == "extra_forbidden":
-        kinds = kinds_with(key)
-        if kinds:
-            return f"{key} goes with {key.rpartition('.')[0]}.kind={' or '.join(kinds)}"
-        return f"{key}: no such key{_suggest(similar_keys(key))}"
-    if detail["type"] == "missing":
-        return f"{key}: missing, and has no default (spider config explain {key})"
-    if detail["type"] == "value_error":
-        return message
-    if detail["type"] == SECTION_ERROR:
-        return ".".join(filter(None, [key, message]))
-    if detail["type"].startswith("union_tag"):
-        allowed = detail["ctx"].get("expected_tags", "")
-        return (
-            f"{key}.kind: found {shown(found.get('kind') if isinstance(found, Mapping) else found)}, allowed: {allowed}"
-        )
-    if detail["type"] in _SHAPES:
-        message = _SHAPES[detail["type"]]
-    return f"{key}: {message[0].lower()}{message[1:]}, found {shown(found)}"
-
-
-def _without_tags(location: Iterable[Any]) -> Iterator[str]:
-    """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key."""
-    parts = [str(part) for part in location]
-    for position, part in enumerate(parts):
-        before = parts[position - 1] if position else ""
-        below = position + 1 < len(parts)
-        if below and part in choice_names() and (before.isdigit() or before in Config.model_fields):
-            continue
-        if part in ("number", "schedule"):
-            continue
-        yield part
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    return _suggest(difflib.get_close_matches(word, list(known), n=3, cutoff=0.6))
-
-
-def _suggest(close: Sequence[str]) -> str:
-    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -18,7 +18,7 @@ from cluster.errors import ClusterError
 from cluster.jobs.command import RankCommand
 from cluster.jobs.submission import Submission
 from spider.clock import times_due
-from spider.config.load import differences, to_yaml
+from spider.config.load import to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.jobs.submit import FOLDER, Place, command_script, read_place, submit_command
@@ -160,23 +160,12 @@ def prepare_launch(request: TrainRequest, slurm: str) -> Launch:
     if branch is not None:
         branch = RunRef(RunDirectory(branch.directory.path.absolute()), branch.checkpoint)
     composed.for_world(place.ranks)
-    if directory.checkpoint_names():
-        _require_same(directory, composed)
     return Launch(composed, directory, place, branch)
 
 
 def require_trainable(request: TrainRequest, ranks: int) -> None:
     """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
     request.compose().for_world(ranks)
-
-
-def _require_same(directory: RunDirectory, config: Config) -> None:
-    """Refuse another configuration than the run's, as its start would, but now. Images are compared by the start."""
-    filled_later = ("selection.over_kimg", "selection.every_kimg")
-    changed = [each for each in differences(directory.config(), config) if each[0] not in filled_later]
-    if changed:
-        listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)
-        raise SpiderUsageError(f"{directory.path} holds a run with another configuration ({listed}); use another --run")
 
 
 def _existing(path: Path) -> Path:

@@ -46,6 +46,7 @@ from untrusted.files import open_regular
 from untrusted.json_data import read_json
 from untrusted.rows import Rows, newest_rows, read_rows
 from untrusted.typed import checked
+from untrusted.words import did_you_mean
 
 _RUNS_NAMED = 5  # in an error
 
@@ -269,7 +270,8 @@ def resolve(name: str) -> RunRef:
     try:
         images = round(float(which) * 1000)
     except (ValueError, OverflowError):
-        raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg") from None
+        close = did_you_mean(which, ("last", "best"))
+        raise SpiderUsageError(f"{name}: after @ comes last, best or a number of kimg{close}") from None
     batch = directory.config().batch
     due = [checkpoint for checkpoint in names if images <= images_of(checkpoint) < images + batch]
     return RunRef(directory, _present(due[0] if due else checkpoint_name(images), names, name))

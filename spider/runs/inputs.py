@@ -27,11 +27,12 @@ from cluster.manifest import TENSORS_SUFFIX, read_manifest
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
 from spider.config.load import flatten, with_values
+from spider.config.options import SOURCE_KEYS, how_to_give
 from spider.config.schema import Config
 from spider.data import absolute, fingerprint_of, holds, is_copy_of_now, is_there, locate_images, on_main_rank
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
-from spider.gan.sources.config import FROM_IMAGES, FROM_RUN
+from spider.gan.sources.config import PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
 from spider.settings.marks import Named, named
 from untrusted.errors import UnreadableError
@@ -41,8 +42,6 @@ from untrusted.typed import checked
 
 if TYPE_CHECKING:
     from cluster.world import World
-
-_OPTIONS = {"data.path": "--data PLACE", **{f"source.{key}": "--source PLACE" for _, key in (FROM_IMAGES, FROM_RUN)}}
 
 
 class Input(BaseModel):
@@ -142,7 +141,7 @@ def require_found(each: Named, known: Input | None) -> None:
     if each.what == "images":
         _require_images(each.key, each.place, known, "")
     elif each.what == "run":
-        _require_run(each.key, each.place, "")
+        _require_run(each.key, each.place, known, "")
     elif not Path(each.place).is_file():
         raise SpiderUsageError(no_such(each.place, "file"))
 
@@ -249,7 +248,7 @@ def _find_run(each: Named, known: Input | None, how: str) -> Input:
     place = each.place
     if known is not None and not split_name(place)[1]:
         place = moved_run(known.path, place)
-    _require_run(each.key, place, how)
+    _require_run(each.key, place, known, how)
     ref = resolve(place)
     path, files = name_for_good(ref), read_manifest(ref.path).files
     # Not of state.json: an evaluation that was owed changes it, and no weight
@@ -262,7 +261,7 @@ def _find_run(each: Named, known: Input | None, how: str) -> Input:
 def _find_file(each: Named, known: Input | None, how: str) -> Input:
     path = absolute(each.place)
     if not Path(path).is_file():
-        raise SpiderUsageError(_gone(no_such(path, "file"), how or _option(each.key)))
+        raise SpiderUsageError(_gone(each.key, no_such(path, "file"), known, how))
     with open(path, "rb") as file:
         found = Input(path=path, fingerprint=hashlib.file_digest(file, "sha256").hexdigest(), packed=path)
     _require_same_content(each, known, found, how)
@@ -280,13 +279,20 @@ def _require_same_content(each: Named, known: Input | None, found: Input, how: s
 def _require_images(key: str, place: str, known: Input | None, how: str) -> None:
     if is_there(place) or (known is not None and _is_same(place, known) and holds(known.packed, known.fingerprint)):
         return
-    raise ShardsUsageError(_gone(no_such(place, "file or folder"), how or _option(key)))
+    raise ShardsUsageError(_gone(key, _no_such_images(key, place), known, how))
 
 
-def _require_run(key: str, place: str, how: str) -> None:
+def _no_such_images(key: str, place: str) -> str:
+    """A source may also be one of a few words."""
+    if key not in SOURCE_KEYS:
+        return no_such(place, "file or folder")
+    return f"{no_such(place, 'file, folder, run or prior', words=PRIORS)} (priors: {', '.join(PRIORS)})"
+
+
+def _require_run(key: str, place: str, known: Input | None, how: str) -> None:
     path, _ = split_name(place)
     if not is_there(path):
-        raise SpiderUsageError(_gone(no_such(path), how or _option(key)))
+        raise SpiderUsageError(_gone(key, no_such(path), known, how))
     resolve(place)
 
 
@@ -309,13 +315,15 @@ def _absolute(each: Named) -> str:
     return f"{absolute(path)}@{which}" if which else absolute(path)
 
 
-def _option(key: str) -> str:
-    """How one says where something lies now."""
-    return _OPTIONS.get(key, f"{key}=PLACE")
+def _gone(key: str, what: str, known: Input | None, how: str) -> str:
+    """What is not there, and how one says where it is now: of a run that has read it. Of a new one nothing has moved.
 
-
-def _gone(what: str, how: str) -> str:
-    return f"{what}; if it has moved, say where it is now: {how}"
+    Args:
+        how: by default the option of `spider train`.
+    """
+    if known is None and not how:
+        return what
+    return f"{what}; if it has moved, say where it is now: {how or how_to_give(key, 'PLACE')}"
 
 
 def _say_if_changed(key: str, place: str, found: Input) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,10 @@ from types import MappingProxyType
 
 from shards.index import INDEX_NAME
 from spider import weights
-from spider.config.load import load_config, make_config, preset_names
+from spider.config.explain import as_yaml
+from spider.config.load import differences, load_config, make_config, preset_names
+from spider.config.options import how_to_give
+from spider.config.refusal import Override
 from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
@@ -29,6 +31,7 @@ from spider.runs.inputs import (
 from spider.settings.choices import is_outside
 from spider.settings.marks import named
 
+_FILLED = ("selection.over_kimg", "selection.every_kimg")  # by the start of a run, where nobody says them
 _OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
 
 
@@ -78,7 +81,7 @@ class TrainRequest:
         stored = directory.config() if directory.exists else None
         if stored is None and (directory.path / INDEX_NAME).exists():
             raise SpiderUsageError(f"--run {directory.path}: holds packed images; a run needs a folder of its own")
-        overrides = [
+        overrides: list[str | Override] = [
             *_flags(self.data, self.source, self.seed, self.mirror, stored if directory.checkpoint_names() else None),
             *self.overrides,
         ]
@@ -91,15 +94,16 @@ class TrainRequest:
                     f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
                     f"({', '.join(preset_names())})"
                 )
-            composed = make_config(origin.model_dump(mode="json"), overrides, "overrides")
+            composed = make_config(origin.model_dump(mode="json"), overrides, str(directory.path))
         more = []
         if self.kimg is not None:
-            more.append(f"kimg={length(str(self.kimg), composed, directory, branch)}")
+            value = length(str(self.kimg), composed, directory, branch)
+            more.append(Override("kimg", value, f"--kimg {self.kimg}"))
         if not composed.data.path:
             if stored is None:
-                raise SpiderUsageError("data.path: no images to learn; give --data SHARDS or FOLDER")
-            more.append(_override("data.path", stored.data.path))
-        composed = make_config(composed.model_dump(mode="json"), more, "--kimg") if more else composed
+                raise SpiderUsageError(f"data.path: no images to learn; give {how_to_give('data.path')}")
+            more.append(Override("data.path", stored.data.path, f"--data {stored.data.path}"))
+        composed = make_config(composed.model_dump(mode="json"), more) if more else composed
         if (
             branch is not None
             and not directory.checkpoint_names()
@@ -111,8 +115,10 @@ class TrainRequest:
         return with_absolute_names(composed)
 
     def checked(self) -> Config:
-        """As `compose`; refuses also, by its key, what the configuration names and is not there."""
+        """As `compose`; refuses also other keys than those of the run that goes on, and what is named and not there."""
         composed = self.compose()
+        if self.directory.checkpoint_names():
+            _require_same_run(self.directory, composed)
         require_inputs(composed, self.inputs)
         return composed
 
@@ -129,6 +135,20 @@ def length(kimg: str | None, config: Config, directory: RunDirectory, branch: Ru
         return value
     names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
     return value + (images_of(names[-1]) / 1000 if names else 0.0)
+
+
+def _require_same_run(directory: RunDirectory, config: Config) -> None:
+    """Refuse another configuration than the run's. What images and runs hold is compared where they are read."""
+    changed = [
+        f"{key}: {as_yaml(old)} -> {as_yaml(new)}"
+        for key, old, new in differences(directory.config(), config)
+        if not (key in _FILLED and new is None)
+    ]
+    if changed:
+        raise SpiderUsageError(
+            f"{directory.path} holds a run with another configuration ({'; '.join(changed)}); give the run's values, "
+            f"or another --run, with --from {directory.path}@last to branch"
+        )
 
 
 def _require_same_beginning(config: Config, branch: RunRef) -> None:
@@ -172,29 +192,26 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
 
 def _flags(
     data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool, stored: Config | None
-) -> list[str]:
-    flags = [] if data is None else [_override("data.path", absolute(data))]
-    flags += [] if source is None else _source_flags(str(source), stored)
-    flags += [] if seed is None else [f"seed={seed}"]
-    return [*flags, *(["data.mirror=true"] if mirror else [])]
+) -> list[Override]:
+    flags = [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
+    if source is not None:
+        chosen = _source_keys(str(source), stored)
+        flags += [Override(f"source.{key}", value, f"--source {source}") for key, value in chosen.items()]
+    flags += [] if seed is None else [Override("seed", seed, f"--seed {seed}")]
+    return [*flags, *([Override("data.mirror", True, "--mirror")] if mirror else [])]
 
 
-def _source_flags(source: str, stored: Config | None) -> list[str]:
-    """Settings of the same kind of source in a preset stay; another kind brings its own.
+def _source_keys(source: str, stored: Config | None) -> dict[str, str]:
+    """Keys of `source`. Settings of the same kind of source in a preset stay; another kind brings its own.
 
     Args:
         stored: of the run that goes on, if one does.
     """
     if source in PRIORS or (is_outside(source) and not Path(source).exists()):
-        return [_override("source.kind", source)]
+        return {"kind": source}
     if is_run(source) or ("@" in source and not Path(source).exists()):
         (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
         ref = resolve(moved_run(before[0].place, source) if before else source)
-        return [f"source.kind={kind}", _override(f"source.{key}", name_for_good(ref))]
+        return {"kind": kind, key: name_for_good(ref)}
     kind, key = FROM_IMAGES
-    return [f"source.kind={kind}", _override(f"source.{key}", absolute(source))]
-
-
-def _override(key: str, value: str) -> str:
-    """`key="value"`: quoted as YAML reads it, so that no path turns into a number or a list."""
-    return f"{key}={json.dumps(value)}"
+    return {"kind": kind, key: absolute(source)}

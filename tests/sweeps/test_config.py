@@ -102,13 +102,13 @@ def test_what_is_wrong_in_the_file_is_named(keys: dict[str, Any], message: str) 
         ({"data": "nowhere"}, r"data\.path: .*nowhere: no such file"),
         (
             {"space": {"penalties.r1_gama": {"grid": [1]}}},
-            r"penalties\.r1_gama: no such key; did you mean penalties\.r1",
+            r"penalties\.r1_gama=1: no such key; did you mean penalties\.r1",
         ),
-        ({"space": {"penalties.r1_gamma": {"grid": [1, -1]}}}, r"penalties\.r1_gamma: .*found -1"),
+        ({"space": {"penalties.r1_gamma": {"grid": [1, -1]}}}, r"penalties\.r1_gamma=-1: must be >= 0"),
         ({"space": {"source": {"grid": ["gaussian", "nowhere"]}}}, r"source\.path: .*nowhere: no such file"),
-        ({"space": {"ema.rampup": {"uniform": [0, 1]}}, "search": RANDOM}, r"ema\.rampup: .*greater than 0, found 0"),
+        ({"space": {"ema.rampup": {"uniform": [0, 1]}}, "search": RANDOM}, r"ema\.rampup=0.*: must be > 0"),
         # refused in the middle only, and in combination only
-        ({"space": {"batch": {"uniform": [2, 9]}}, "search": RANDOM}, r"batch: .*integer"),
+        ({"space": {"batch": {"uniform": [2, 9]}}, "search": RANDOM}, r"batch=.*whole number"),
         (
             {"space": {"batch": {"grid": [64, 16]}, "selection": {"grid": [FIXED[8], FIXED[32]]}}},
             r"selection\.k=32 exceeds batch=16",

@@ -108,7 +108,7 @@ def test_every_number_has_both_limits():
 
 
 def test_true_is_no_number():
-    with pytest.raises(SpiderUsageError, match=r"^config: batch should not be true or false$"):
+    with pytest.raises(SpiderUsageError, match=r"^batch=true: batch should not be true or false$"):
         make_config({}, ["batch=true"])
     assert make_config({}, ["data.mirror=true"]).data.mirror is True
     assert Config().batch == 64

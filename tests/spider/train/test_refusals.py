@@ -89,8 +89,8 @@ def finished(digits, patches, tmp_path_factory):
     [
         ({"data": "other"}, r"data\.path: the run has .*digits .*, now .*other .*; use another --run$"),
         ({"source": "other"}, r"source\.path: the run has .*source .*, now .*other .*; use another --run$"),
-        ({"seed": 1}, "seed: the run has 0, now 1"),
-        ({"overrides": ["batch=12"]}, "batch: the run has 8, now 12"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"overrides": ["batch=12"]}, "batch: 8 -> 12"),
         ({"overrides": ["evaluate.reference=other"]}, r"evaluate\.reference: the run was measured against"),
         (
             {"overrides": ["evaluate.weights=other/index.json"]},

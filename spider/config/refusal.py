@@ -1,0 +1,144 @@
+"""From what pydantic finds wrong with a configuration to one line for the user.
+
+It says where the value came from (an option, an override, else the file or the preset), the key, what was found and
+what would be valid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from spider.config.explain import choice_names, kinds_with, similar_keys
+from spider.config.options import how_to_give
+from spider.config.schema import Config
+from spider.errors import shown
+from spider.settings.section import SECTION_ERROR
+from untrusted.words import did_you_mean, hint
+
+_LONGEST = 80  # letters of an override in an error
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that somebody gave one key.
+
+    Attributes:
+        said: as what: `batch=8`, `--seed 3`.
+    """
+
+    key: str
+    value: Any
+    said: str
+
+    def __str__(self) -> str:
+        text = " ".join(self.said.split())
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """One thing that is wrong: `key: message`, or the message alone where it names the keys itself."""
+
+    key: str
+    message: str
+    found: str = ""  # ", found 3"; an override says it already
+    names_keys: bool = False
+    needed_by: str = ""  # of a key that is missing: the one that asks for it
+
+    def line(self, where: str, overrides: Sequence[Override]) -> str:
+        said = next((each for each in reversed(overrides) if self._comes_from(each)), None)
+        if said is not None and said.key == self.key and not self.names_keys:
+            return f"{said}: {self.message}"
+        message = self.message if self.names_keys else f"{self.key}: {self.message}{self.found}"
+        if said is None:
+            return f"{where}: {message}"
+        return message if self.names_keys and not self.key else f"{said}: {message}"
+
+    def _comes_from(self, override: Override) -> bool:
+        if not self.key:  # how several keys go together: the message has them, with their values
+            return re.search(rf"(?<![\w.]){re.escape(override.key)}(?![\w.])", self.message) is not None
+        return (
+            override.key in (self.key, self.needed_by)
+            or self.key.startswith(f"{override.key}.")
+            or override.key.startswith(f"{self.key}.")
+        )
+
+
+def refusal(error: ValidationError, where: str, overrides: Sequence[Override]) -> str:
+    """All that is wrong, in one line.
+
+    Args:
+        where: the values come from that no override gave: a file, a preset.
+    """
+    return "; ".join(_wrong(detail).line(where, overrides) for detail in error.errors())
+
+
+# In the words of YAML
+_SHAPES = {
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list, [..., ...]"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a section, {key: value}"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+}
+_BOUNDS = {
+    "greater_than": (">", "gt"),
+    "greater_than_equal": (">=", "ge"),
+    "less_than": ("<", "lt"),
+    "less_than_equal": ("<=", "le"),
+}
+
+
+def _wrong(detail: Mapping[str, Any]) -> _Wrong:
+    key, kind, found = ".".join(_without_tags(detail["loc"])), detail["type"], detail["input"]
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        section, kinds = key.rpartition(".")[0], kinds_with(key)
+        if kinds:
+            return _Wrong(key, f"{key} goes with {section}.kind={' or '.join(kinds)}", names_keys=True)
+        return _Wrong(key, f"no such key{hint(similar_keys(key))}")
+    if kind == "missing":
+        needed_by = f"{key.rpartition('.')[0]}.kind"
+        return _Wrong(key, f"missing; give {how_to_give(key)} (spider config explain {key})", needed_by=needed_by)
+    if kind == "value_error":
+        return _Wrong(key, message, names_keys=True)
+    if kind == SECTION_ERROR:
+        name = detail["ctx"].get("name", "kind")
+        return _Wrong(".".join(filter(None, [key, name])), ".".join(filter(None, [key, message])), names_keys=True)
+    if kind.startswith("union_tag"):
+        tag = found.get("kind") if isinstance(found, Mapping) else found
+        return _one_of(f"{key}.kind", tag, detail["ctx"].get("expected_tags", ""))
+    if kind == "literal_error":
+        return _one_of(key, found, detail["ctx"]["expected"])
+    if kind in _BOUNDS:
+        sign, name = _BOUNDS[kind]
+        message = f"must be {sign} {detail['ctx'][name]:g}"
+    message = _SHAPES.get(kind, message)
+    return _Wrong(key, f"{message[0].lower()}{message[1:]}", f", found {shown(found)}")
+
+
+def _one_of(key: str, found: Any, expected: str) -> _Wrong:
+    """Of a few names, which pydantic lists as `'a', 'b' or 'c'`."""
+    names = re.findall(r"'([^']*)'", expected)
+    close = did_you_mean(found, names) if isinstance(found, str) else ""
+    return _Wrong(key, f"found {shown(found)}, allowed: {', '.join(names)}{close}")
+
+
+def _without_tags(location: Iterable[Any]) -> Iterator[str]:
+    """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key."""
+    parts = [str(part) for part in location]
+    for position, part in enumerate(parts):
+        before = parts[position - 1] if position else ""
+        below = position + 1 < len(parts)
+        if below and part in choice_names() and (before.isdigit() or before in Config.model_fields):
+            continue
+        if part in ("number", "schedule"):
+            continue
+        yield part
