@@ -60,13 +60,20 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 def margins(inverse: Tensor, height: int, width: int) -> tuple[int, int, int, int]:
-    """How far outside the warps of a batch look, in pixels: left, top, right, bottom. Found on the CPU."""
+    """How far outside the warps of a batch look, in pixels: left, top, right, bottom. Found on the CPU.
+
+    As far as any filter reaches, at any scale, so that an image does not depend on what it is warped together with:
+    batches are cut into micro-batches, and over ranks. (StyleGAN2-ADA pads less where it shrinks or turns images.)
+    """
     x, y = (width - 1) / 2, (height - 1) / 2
-    corners = inverse.new_tensor([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
+    # The outermost sample that counts, a quarter of a pixel within the padding: samples have half a pixel's distance
+    far_x, far_y = x + _PAD - 0.25, y + _PAD - 0.25
+    corners = inverse.new_tensor([[-far_x, -far_y, 1], [far_x, -far_y, 1], [far_x, far_y, 1], [-far_x, far_y, 1]])
     places = (inverse @ corners.T)[:, :2]  # [N, 2, 4]
     reach = places.permute(1, 0, 2).flatten(1)  # [2, 4 N]
     farthest = torch.cat([-reach, reach]).amax(dim=1)  # left, top, right, bottom
-    outside = farthest + 2 * _PAD - farthest.new_tensor([x, y, x, y])
+    # A sample lies between two of the doubled image, each made of the pixels that its filter covers
+    outside = farthest + (_PAD + 0.25) - farthest.new_tensor([x, y, x, y])
     # A reflection has no more pixels than the image but one
     largest = outside.new_tensor([width - 1, height - 1] * 2)
     left, top, right, bottom = outside.clamp_min(0).minimum(largest).ceil().int().tolist()

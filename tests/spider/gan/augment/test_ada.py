@@ -87,6 +87,19 @@ def test_deterministic_derivatives_are_the_others(monkeypatch):
         torch.testing.assert_close(own, torchs, rtol=1e-10, atol=1e-10)
 
 
+def test_a_warp_does_not_depend_on_what_is_warped_beside_it():
+    """Turned and shrunk images look farther than their corners say: so far must the padding go for each of them."""
+    images = torch.randn(24, 1, 32, 32, dtype=torch.float64)
+    angles, scales = torch.arange(24, dtype=torch.float64), torch.linspace(0.5, 2, 24, dtype=torch.float64)
+    inverse = torch.eye(3, dtype=torch.float64).repeat(24, 1, 1)
+    inverse[:, 0, 0] = inverse[:, 1, 1] = scales * angles.cos()
+    inverse[:, 1, 0] = scales * angles.sin()
+    inverse[:, 0, 1] = -inverse[:, 1, 0]
+    together = warp(images, inverse)
+    alone = torch.cat([warp(images[i : i + 1], inverse[i : i + 1]) for i in range(24)])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-12)
+
+
 def test_bands_of_gain_1_sum_to_the_image():
     total = filter_bank().sum(0)
     middle = torch.zeros_like(total)
