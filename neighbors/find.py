@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ import numpy as np
 from cluster.workers import OneWorker, Workers
 from neighbors.matrix_report import MatrixReport
 from neighbors.report import NeighborReport, NeighborRow
+from neighbors.request import NeighborOptions
 from neighbors.search import NeighborSearch, Pair
 from neighbors.worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 from spider import weights
@@ -32,80 +33,14 @@ from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.frechet import too_few_images
 from spider.judge.metrics.registry import METRICS
-from spider.judge.sid.curve import POINTS, Mode, SidCurve, difference_stderr
-from spider.judge.sid.estimate import MODES
-from spider.judge.sid.kernels import Kernel, parse_kernel
+from spider.judge.sid.choices import Mode
+from spider.judge.sid.curve import POINTS, SidCurve, difference_stderr
+from spider.judge.sid.kernels import parse_kernel
 from spider.judge.sid.paper import IMAGES as PAPER_IMAGES
 from spider.judge.sid.selection import Candidate, Place, select
 from untrusted.counts import counted
 
 Images = NumberedImages | str | Path
-
-
-@dataclass(frozen=True)
-class NeighborOptions:
-    """How to search.
-
-    Attributes:
-        embedding: `inception`, `efficientnet` or `offline`; the latter two need no download.
-        protocol: the resize rule of `inception`.
-        weights: a weights file for `inception` or `efficientnet`.
-        orders: kernel orders, as `spider.judge.sid.kernels.parse_kernel` takes them; the first one ranks.
-        mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
-        images: at most this many of each dataset, drawn by `seed`; None: all.
-        shortlist: so many sources of a target get the full measure, the nearest to 0 by screening, by each order.
-        seed: of everything drawn.
-        keep_negative: let sources less diverse than the target be friendly.
-        keep_gray: let gray sources of a colour target be friendly.
-        picks: how many are friendly, at most.
-        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
-        workers: how many of them; None: one for each GPU, or each core.
-        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
-        progress: show bars.
-    """
-
-    embedding: str = "inception"
-    protocol: str | None = None
-    weights: Path | str | None = None
-    orders: Sequence[Kernel | float | str] = (-1.0,)
-    mode: str = "robust"
-    images: int | None = None
-    shortlist: int = 20
-    seed: int = 0
-    keep_negative: bool = False
-    keep_gray: bool = False
-    picks: int = 3
-    ray: str | None = None
-    workers: int | None = None
-    cache: Path | None = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise SpiderUsageError(f"no SID mode {self.mode!r}; there are: {', '.join(MODES)}")
-        for key in ("picks", "shortlist", "images", "workers"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise SpiderUsageError(f"{key} is {value}; it must be at least 1")
-        if self.workers is not None and self.ray is None:
-            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
-        if not self.orders:
-            raise SpiderUsageError("no kernel order: name at least one, such as -1")
-        labels = [kernel.label for kernel in self.kernels]
-        again = [str(order) for order, label in zip(self.orders, labels, strict=True) if labels.count(label) > 1]
-        if again:
-            raise SpiderUsageError(f"orders: {' and '.join(again)} are the same kernel")
-
-    @cached_property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The orders as kernels."""
-        return tuple(parse_kernel(order) for order in self.orders)
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What the numbers and picks depend on, for the protocol."""
-        names = ("mode", "images", "shortlist", "picks", "keep_negative", "keep_gray", "seed")
-        return {name: getattr(self, name) for name in names}
 
 
 def neighbors(
@@ -176,8 +111,8 @@ class _Searcher:
             drawn,
             (options.embedding, options.protocol, _weights_file(options)),
             network.digest,
-            (options.cache or cache_directory("features")).absolute(),
-            options.kernels,
+            Path(options.cache or cache_directory("features")).absolute(),
+            tuple(parse_kernel(order) for order in options.orders),
             options.seed,
         )
 
@@ -216,7 +151,7 @@ class _Searcher:
         Those that the rule drops for another reason than their sign come last.
         """
         near = {pair: [_unsigned(curve) for curve in screened[pair]] for pair in pairs}
-        orders = range(len(self._options.kernels))
+        orders = range(len(self._plan.kernels))
         ranks = [self._places(pairs, summaries, near, order) for order in orders]
         return [pair for pair in pairs if any(r[pair.name].rank <= self._options.shortlist for r in ranks)]
 
@@ -259,7 +194,7 @@ class _Searcher:
         options, drawn_target = self._options, self._targets[target]
         measured = [pair for pair in pairs if pair in curves] or list(pairs)
         known = {pair: curves.get(pair, screened[pair]) for pair in pairs}
-        by_order = [self._places(measured, summaries, known, order) for order in range(len(options.kernels))]
+        by_order = [self._places(measured, summaries, known, order) for order in range(len(self._plan.kernels))]
         places = {name: [of_order[name] for of_order in by_order] for name in by_order[0]}
         left_out = [pair for pair in pairs if pair not in measured]
         if left_out:

@@ -31,8 +31,9 @@ from spider.errors import SpiderError
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.features import PIECE, Span, pieces_of
 from spider.judge.embed.images import close_files, has_colour
+from spider.judge.sid.choices import Mode
 from spider.judge.sid.cube import PAPER_RADII, Cube, FeatureSummary
-from spider.judge.sid.curve import Mode, SidCurve
+from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.oracle import closed_form
 from spider.judge.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
 from spider.judge.sid.sums import Slope

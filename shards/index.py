@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, ShardsUsageError
 
 VECTORS_NAME = "labels.npy"
 INDEX_NAME = "index.json"
@@ -76,6 +76,17 @@ class PackOptions(_Record):
     encoding: Encoding = "auto"
     labels: Literal["class", "vector", "none"] = "class"
     max_megapixels: float = Field(80, gt=0, le=178)  # see shards.images
+
+
+def pack_options(**options: object) -> PackOptions:
+    """The options of `pack`. Raises ShardsUsageError: the option, the value found and what would be valid."""
+    if options["subset"] is None:
+        options["seed"] = 0  # of no meaning then: the same dataset whatever it is
+    try:
+        return PackOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ShardsUsageError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
 
 
 class DatasetIndex(_Record):

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from shards.contact_sheet import contact_sheet
@@ -41,6 +40,7 @@ from shards.index import (
     PackOptions,
     SourceRecord,
     VectorRecord,
+    pack_options,
     write_index,
 )
 from shards.labels import Labels
@@ -104,7 +104,7 @@ def pack(
         ShardsUsageError: the options do not fit the input; `out` holds something else.
         ShardsError: too many files are bad (all are named in OUT/bad.jsonl), or nothing is left.
     """
-    options = _options(
+    options = pack_options(
         resolution=resolution,
         channels=channels,
         crop=crop,
@@ -203,16 +203,6 @@ class _Allowance:
 
     def exceeded(self, bad: int, files: int) -> bool:
         return bad > (files * self.value / 100 if self.is_share else self.value)
-
-
-def _options(**options: object) -> PackOptions:
-    if options["subset"] is None:
-        options["seed"] = 0  # of no meaning then: the same dataset whatever it is
-    try:
-        return PackOptions.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ShardsUsageError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 They return values and print only progress, on stderr and only if asked to. Arguments have the names of the options
 (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as on the command line:
 `metrics="fid,kid"`, `seeds="0-99"`. A list may be any iterable, a number may be a numpy number, a path may be a `Path`,
-and one value may stand for a list of one: `overrides="batch=4"` (see `spider.arguments`). All ranks of a world call
+and one value may stand for a list of one: `overrides="batch=4"` (see `spider.arguments`). Where a function has a
+`request`, its arguments are the fields of that class, which says what each means. All ranks of a world call
 `train`, `dry_run` and `evaluate`; without a `world` these join the one that torchrun describes, or work alone.
 
 The text of every error that they raise is one line:
@@ -18,40 +19,43 @@ Imports stand in the functions, so that importing this module, and calling what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import is_out_of_memory
-from spider.arguments import how_many_or_which, image_numbers, plain_arguments
+from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+from spider.arguments import plain_arguments, words_or_file
 from spider.errors import SpiderUsageError, shown
+from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
+from spider.packing import PackRequest, VerifyRequest
+from spider.pictures.request import GenerateRequest, InterpolateRequest
+from spider.request import Request, asks
+from sweeps.request import SweepRequest
 
 if TYPE_CHECKING:
-    import torch
-
     from cluster.jobs.submission import Submission
     from cluster.world import World
     from neighbors.matrix_report import MatrixReport
     from neighbors.report import NeighborReport
-    from shards.index import Crop, DatasetIndex, Encoding
-    from shards.labels import Labels
+    from shards.index import DatasetIndex
     from shards.verify import Report
     from spider import weights
     from spider.config.explain import Key
     from spider.config.schema import Config
     from spider.cost.dry_run import DryRun
     from spider.demo.story import DemoResult
+    from spider.gan.sources.frozen import FrozenGenerator
     from spider.jobs.launch import Launch
     from spider.jobs.pipeline import Stage, Submitted
     from spider.jobs.status import Status
     from spider.judge.compare import Comparison
     from spider.judge.evaluation import Evaluation
-    from spider.judge.sid.kernels import Kernel
     from spider.pictures.generate import Generated
-    from spider.pictures.interpolate import Blend, Interpolation, Space
+    from spider.pictures.interpolate import Interpolation
     from spider.runs.listing import RunSummary
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
@@ -76,7 +80,6 @@ __all__ = [
     "prepare_launch",
     "presets",
     "read_pipeline",
-    "require_trainable",
     "status",
     "submit_pipeline",
     "sweep",
@@ -87,10 +90,6 @@ __all__ = [
 ]
 
 
-_OPTIONAL = ("protocol", "weights", "images", "ray", "workers", "cache")  # of NeighborOptions
-_OPTIONAL_OF_TRAIN = ("data", "source", "kimg", "seed", "from_run")  # of TrainRequest
-
-
 def __getattr__(name: str) -> Any:
     """`weights`: the module `spider.weights`, whose `list_weights`, `get` and `verify` are the verbs of that name."""
     if name == "weights":
@@ -98,101 +97,43 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-@plain_arguments()
+@asks(PackRequest)
 @needs_memory("a smaller resolution or fewer workers need less")
-def pack(
-    source: str | Path,
-    out: str | Path,
-    *,
-    resolution: int | None = None,
-    channels: Literal[1, 3] | None = None,
-    crop: Crop = "center",
-    subset: int | None = None,
-    seed: int = 0,
-    shard_mb: float = 64,
-    workers: int | None = None,
-    max_bad: str | int = "1%",
-    encoding: Encoding = "auto",
-    labels: Labels = "class",
-    max_megapixels: float = 80,
-    progress: bool = False,
-) -> DatasetIndex:
+def pack(request: PackRequest) -> DatasetIndex:
     """Pack images into shards: see `shards.pack.pack`."""
     from shards.pack import pack
 
-    return pack(
-        source,
-        out,
-        resolution=resolution,
-        channels=channels,
-        crop=crop,
-        subset=subset,
-        seed=seed,
-        shard_mb=shard_mb,
-        workers=workers,
-        max_bad=max_bad,
-        encoding=encoding,
-        labels=labels,
-        max_megapixels=max_megapixels,
-        progress=progress,
-    )
+    return pack(**request.values())
 
 
-@plain_arguments()
-def verify(shards: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
+@asks(VerifyRequest)
+def verify(request: VerifyRequest) -> Report:
     """Check every byte of packed shards: see `shards.verify.verify`. What is bad is in the report, not raised."""
     from shards.verify import verify
 
-    return verify(shards, workers=workers, progress=progress)
+    return verify(**request.values())
 
 
-@plain_arguments(*_OPTIONAL)
+@asks(NeighborsRequest)
 @needs_memory("fewer images, sources or workers need less")
-def neighbors(
-    target: str | Path,
-    sources: Sequence[str | Path] | Mapping[str, str | Path],
-    *,
-    out: str | Path,
-    orders: str | Sequence[Kernel | float | str] = (-1.0,),
-    progress: bool = False,
-    **options: Any,
-) -> NeighborReport:
-    """Rank datasets by their signed distance to a target: see `neighbors.find.neighbors`.
+def neighbors(request: NeighborsRequest) -> NeighborReport:
+    """Rank datasets by their signed distance to a target: see `neighbors.request`, `neighbors.find.neighbors`."""
+    request.require_inputs()
+    from neighbors.find import neighbors
 
-    `orders` may be one text, `-1,0 log,1025/2048`; `options` are the other fields of `NeighborOptions` there.
-    """
-    from spider.data import require_images
-
-    for images in (target, *(sources.values() if isinstance(sources, Mapping) else sources)):
-        require_images(images)
-    from neighbors.find import NeighborOptions, neighbors
-
-    chosen = NeighborOptions(orders=orders, progress=progress, **options)
-    return neighbors(target, sources, out=out, options=chosen)
+    return neighbors(request.target, request.sources, out=request.out, options=request)
 
 
-@plain_arguments(*_OPTIONAL)
+@asks(NeighborMatrixRequest)
 @needs_memory("fewer images, datasets or workers need less")
-def neighbor_matrix(
-    datasets: Sequence[str | Path] | Mapping[str, str | Path],
-    *,
-    out: str | Path,
-    orders: str | Sequence[Kernel | float | str] = (-1.0,),
-    progress: bool = False,
-    **options: Any,
-) -> MatrixReport:
+def neighbor_matrix(request: NeighborMatrixRequest) -> MatrixReport:
     """Every dataset as a target, all others as its sources: see `neighbors.find.neighbor_matrix`. As `neighbors`."""
-    from spider.data import require_images
+    request.require_inputs()
+    from neighbors.find import neighbor_matrix
 
-    for images in datasets.values() if isinstance(datasets, Mapping) else datasets:
-        require_images(images)
-    from neighbors.find import NeighborOptions, neighbor_matrix
-
-    chosen = NeighborOptions(orders=orders, progress=progress, **options)
-    return neighbor_matrix(datasets, out=out, options=chosen)
+    return neighbor_matrix(request.datasets, out=request.out, options=request)
 
 
-@plain_arguments("config")
 @needs_memory(TRAINING)
 def train(
     config: str | Path | None,
@@ -244,7 +185,6 @@ def train(
         return train(found, directory, ranks, inputs=inputs, branch=request.branch, progress=progress)
 
 
-@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 @needs_memory(TRAINING)
 def dry_run(
     config: str | Path | None,
@@ -268,28 +208,17 @@ def dry_run(
         return dry_run(prepare(found, request.directory), ranks)
 
 
-@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Submission:
     """Train as a job: `prepare_launch` with the same arguments, and its `submit()`."""
     return prepare_launch(config, run, slurm, **arguments).submit()
 
 
-@plain_arguments("config", *_OPTIONAL_OF_TRAIN)
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
     """A training as a job, checked, and ready for its `submit()`: the arguments are those of `train`."""
     from spider.jobs.launch import prepare_launch
     from spider.runs.request import TrainRequest
 
-    return prepare_launch(TrainRequest(config, run, **arguments), slurm)
-
-
-@plain_arguments(*_OPTIONAL_OF_TRAIN)
-def require_trainable(config: str | Path, run: str | Path, ranks: int, **arguments: Any) -> None:
-    """Refuse what a training of so many ranks cannot be: see `spider.jobs.launch.require_trainable`."""
-    from spider.jobs.launch import require_trainable
-    from spider.runs.request import TrainRequest
-
-    require_trainable(TrainRequest(config, run, **arguments), ranks)
+    return prepare_launch(TrainRequest(config, run, **arguments), words_or_file("slurm", slurm))
 
 
 def checkpoint_bytes(config: Config) -> int | None:
@@ -319,8 +248,20 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     """The stages of a file, checked: see `spider.jobs.pipeline`."""
     from spider.jobs.pipeline import read_pipeline
     from spider.jobs.submit import read_place
+    from spider.runs.request import TrainRequest
 
-    return read_pipeline(file, run, read_place(slurm))
+    verbs: dict[str, type[Request]] = {
+        "pack": PackRequest,
+        "verify": VerifyRequest,
+        "neighbors": NeighborsRequest,
+        "neighbor_matrix": NeighborMatrixRequest,
+        "train": TrainRequest,
+        "sweep": SweepRequest,
+        "evaluate": EvaluateRequest,
+        "generate": GenerateRequest,
+        "interpolate": InterpolateRequest,
+    }
+    return read_pipeline(file, run, read_place(slurm), verbs)
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
@@ -369,115 +310,39 @@ def explain(key: str = "") -> list[Key]:
     return explain(key)
 
 
-@plain_arguments(seeds=how_many_or_which)
+@asks(EvaluateRequest)
 @needs_memory("a smaller count, or a reference of fewer images, needs less")
-def evaluate(
-    subject: str | Path,
-    *,
-    reference: str | Path | None = None,
-    source: str | Path | None = None,
-    data: str | Path | None = None,
-    metrics: str | Sequence[str] = ("fid", "kid"),
-    protocol: str | None = None,
-    embedding: str | None = None,
-    weights: str | Path | None = None,
-    count: int | None = None,
-    seeds: int | Sequence[int] | None = None,
-    figures: str | Path | None = None,
-    progress: bool = False,
-    world: World | None = None,
-) -> Evaluation:
-    """Measure a run or a set of images: see `spider.judge.evaluation.evaluate`."""
-    from spider.data import require_images
-
-    _require_subject(str(subject))
-    if reference is not None:
-        require_images(reference)
-    with _joined(world) as ranks:
+def evaluate(request: EvaluateRequest) -> Evaluation:
+    """Measure a run or a set of images: see `spider.judge.request`."""
+    request.require_inputs()
+    with _joined(request.world) as ranks:
         from spider.judge.evaluation import evaluate
 
-        return evaluate(
-            subject,
-            ranks,
-            reference=reference,
-            source=source,
-            data=data,
-            metrics=metrics,
-            protocol=protocol,
-            embedding=embedding,
-            weights=weights,
-            count=count,
-            seeds=seeds,
-            figures=figures,
-            progress=progress,
-        )
+        return evaluate(request, ranks)
 
 
-@plain_arguments()
+@asks(GenerateRequest)
 @needs_memory("fewer seeds at a time need less, above all with a grid")
-def generate(
-    run: str | Path,
-    *,
-    seeds: str | Sequence[int] | None = None,
-    out: str | Path | None = None,
-    classes: Sequence[str | int] = (),
-    source_images: Sequence[str | Path] = (),
-    grid: str | Path | None = None,
-    source: str | Path | None = None,
-) -> Generated:
-    """Write images of a run's averaged generator: see `spider.pictures.generate.generate`.
-
-    Args:
-        seeds: numbers of the images, each written once; None: 0-99, or 0 with `source_images`.
-        classes: names or numbers of the classes to make of each, in place of the one that it has.
-        source: where the images or the run that feed it lie now, if they have moved. The run notes it.
-    """
+def generate(request: GenerateRequest) -> Generated:
+    """Write images of a run's averaged generator: see `spider.pictures.request`, `spider.pictures.generate`."""
     from spider.runs.directory import resolve
 
-    numbers = image_numbers("seeds", ("0" if source_images else "0-99") if seeds is None else seeds)
-    resolve(str(run))
-
+    resolve(str(request.run))
     from spider.pictures.generate import generate
-    from spider.runs.generator import open_generator
 
-    generator = open_generator(str(run), _device(), source_place=_text(source))
-    return generate(generator, numbers, out=out, classes=[*map(str, classes)], source_images=source_images, grid=grid)
+    return generate(_opened(request), request)
 
 
-@plain_arguments()
+@asks(InterpolateRequest)
 @needs_memory("fewer steps or seeds need less")
-def interpolate(
-    run: str | Path,
-    out: str | Path,
-    *,
-    space: Space | None = None,
-    stage: int | None = None,
-    seeds: str | Sequence[int] = (0, 1, 2, 3),
-    classes: Sequence[str | int] = (),
-    steps: int = 8,
-    blend: Blend | None = None,
-    source: str | Path | None = None,
-) -> Interpolation:
-    """A grid or a loop between images of a run: see `spider.pictures.interpolate`; `source` as of `generate`."""
+def interpolate(request: InterpolateRequest) -> Interpolation:
+    """A grid or a loop between images of a run: see `spider.pictures.request`, `spider.pictures.interpolate`."""
     from spider.runs.directory import resolve
 
-    numbers = image_numbers("seeds", seeds)
-    resolve(str(run))
-
+    resolve(str(request.run))
     from spider.pictures.interpolate import interpolate
-    from spider.runs.generator import open_generator
 
-    generator = open_generator(str(run), _device(), source_place=_text(source))
-    return interpolate(
-        generator,
-        out,
-        space=space,
-        stage=stage,
-        numbers=numbers,
-        classes=[*map(str, classes)],
-        steps=steps,
-        blend=blend,
-    )
+    return interpolate(_opened(request), request)
 
 
 @plain_arguments()
@@ -496,18 +361,13 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     return compare_runs(runs)
 
 
-@plain_arguments()
-def sweep(file: str | Path, out: str | Path, *, ray: str = "local", progress: bool = False) -> SweepReport:
-    """Run many trainings that differ in a few keys, or go on with them: see `sweeps.sweep.sweep`.
-
-    `sweeps.config` shows what `file` holds.
-    """
-    from sweeps.config import read_sweep
-
-    read_sweep(file)  # mistakes in it show before torch is loaded
+@asks(SweepRequest)
+def sweep(request: SweepRequest) -> SweepReport:
+    """Run many trainings that differ in a few keys, or go on with them: see `sweeps.request`, `sweeps.sweep.sweep`."""
+    request.require_valid()  # mistakes in the file show before torch is loaded
     from sweeps.sweep import sweep
 
-    return sweep(file, out, ray=ray, progress=progress)
+    return sweep(request.file, request.out, ray=request.ray or "local", progress=request.progress)
 
 
 @plain_arguments()
@@ -532,26 +392,15 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
 
 
-def _require_subject(name: str) -> None:
-    """Refuse what is neither a run's checkpoint nor images, before torch is loaded."""
-    from spider.data import require_images
-    from spider.runs.directory import is_run, resolve
-
-    if is_run(name) or ("@" in name and not Path(name).exists()):
-        resolve(name)
-    else:
-        require_images(name)
-
-
-def _text(place: str | Path | None) -> str | None:
-    return None if place is None else str(place)
-
-
-def _device() -> torch.device:
-    """A GPU if there is one."""
+def _opened(request: GenerateRequest | InterpolateRequest) -> FrozenGenerator:
+    """The run's averaged generator, on a GPU if there is one."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    from spider.runs.generator import open_generator
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = None if request.source is None else str(request.source)
+    return open_generator(str(request.run), device, source_place=place)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Check the arguments of `spider.api` and convert them to plain Python types, before any work begins.
+"""Check the arguments of `spider.api` and of requests, and convert them to plain Python types, before any work begins.
 
 Callers pass numpy's numbers, generators, arrays and `Path`s. Where the meaning is clear, an argument is converted to
 what the code below expects: an int, a float, a text, a path, or a list of them. One text or one number stands for a
@@ -14,7 +14,7 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import wraps
 from numbers import Number
 from pathlib import Path
@@ -47,30 +47,38 @@ def plain_arguments(*may_be_none: str, **kinds: Kind) -> Callable[[Callable[P, T
         may_be_none: names of arguments that may be None although their default is another value.
         kinds: the kinds of arguments that mean something else in this function than in the others.
     """
-    known = {**_KINDS, **kinds}
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
         optional = {*may_be_none, *(name for name, each in signature.parameters.items() if each.default is None)}
 
-        def plain(given: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                name: known[name](name, value) if name in known and not (value is None and name in optional) else value
-                for name, value in given.items()
-            }
-
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             bound = signature.bind(*args, **kwargs)
-            bound.arguments.update(plain(bound.arguments))
+            bound.arguments.update(plain(bound.arguments, optional, kinds))
             for name, parameter in signature.parameters.items():
                 if parameter.kind is parameter.VAR_KEYWORD:
-                    bound.arguments[name] = plain(bound.arguments.get(name, {}))
+                    bound.arguments[name] = plain(bound.arguments.get(name, {}), optional, kinds)
             return function(*bound.args, **bound.kwargs)
 
         return call
 
     return decorate
+
+
+def plain(given: Mapping[str, Any], optional: Container[str], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The arguments checked and converted.
+
+    Args:
+        given: by name.
+        optional: names of those that may be None.
+        kinds: as of `plain_arguments`.
+    """
+    known = {**_KINDS, **kinds}
+    return {
+        name: known[name](name, value) if name in known and not (value is None and name in optional) else value
+        for name, value in given.items()
+    }
 
 
 def text(name: str, value: Any) -> str:
@@ -211,6 +219,12 @@ def image_numbers(name: str, value: Any) -> list[int]:
     if count > MAX_IMAGES:
         raise _refusal(name, f"at most {MAX_IMAGES:,} numbers", value)
     return [number for each in ranges for number in each]
+
+
+def image_numbers_as_given(name: str, value: Any) -> str | list[int]:
+    """The same, where a text stays one: it may name a range of many."""
+    numbers = image_numbers(name, value)
+    return str(value) if isinstance(value, str) else numbers
 
 
 def how_many_or_which(name: str, value: Any) -> int | list[int]:

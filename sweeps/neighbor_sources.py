@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neighbors.request import NeighborOptions
 from spider.errors import SpiderError, SpiderUsageError
-from spider.judge.sid.kernels import parse_kernel
+from spider.judge.sid.choices import parse_order
 from sweeps.config import NeighborsConfig
 from sweeps.space import Axis, source_axis, source_names
 from untrusted.errors import UnreadableError
@@ -77,7 +78,7 @@ def search_neighbors(
         SpiderError, ShardsError: what is missing or damaged.
     """
     if not (out / _FILE).is_file():
-        from neighbors.find import NeighborOptions, neighbors
+        from neighbors.find import neighbors
 
         places, everything = named_sources(search), search.picks == "all"
         options = NeighborOptions(
@@ -113,7 +114,7 @@ def neighbor_axis(search: NeighborsConfig, rankings: Sequence[Ranking]) -> Axis:
 def _read(search: NeighborsConfig, file: Path) -> list[Ranking]:
     try:
         tree: dict[str, Any] = read_json(file)
-        return [_ranking(tree, parse_kernel(order).label) for order in search.orders]
+        return [_ranking(tree, parse_order(order).label) for order in search.orders]
     except UnreadableError as error:
         raise SpiderUsageError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:

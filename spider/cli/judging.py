@@ -103,10 +103,9 @@ def evaluate(
         count=count,
         seeds=seeds,
         figures=figures,
+        out=out,
         progress=is_main_process(),
     )
-    if out is not None and is_main_process():
-        found.write(out)
     if as_json:
         say_json(found.as_json())
     else:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,6 @@ from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
 if TYPE_CHECKING:
     from spider.jobs.launch import Forecast, Launch
-    from spider.jobs.pipeline import Stage
     from spider.jobs.status import Status
     from spider.jobs.submit import Place
 
@@ -33,8 +32,6 @@ commands = typer.Typer()
 _WATCH_S = 5.0
 _TAIL_BYTES = 4 << 20  # of a log, in which its last lines are looked for
 _TICKS = 10  # how often a log is read for each time that squeue is asked
-_NO_STAGE = ("launch", "status", "logs", "cancel", "demo")
-_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of the click that typer brings
 
 
 @commands.command(
@@ -183,8 +180,6 @@ def cancel(
 
 def _launch_pipeline(file: str, run: Path, slurm: str, *, dry_run: bool, as_json: bool) -> None:
     stages = api.read_pipeline(file, run, slurm)
-    for stage in stages:
-        _require_valid(stage)
     if dry_run:
         scripts = [stage.script().rstrip() for stage in stages]
         for stage, script in zip(stages, scripts, strict=True):
@@ -199,48 +194,6 @@ def _launch_pipeline(file: str, run: Path, slurm: str, *, dry_run: bool, as_json
         what = "has finished before" if each.job is None else f"job {each.job}{'' if each.is_new else ', as it was'}"
         say(f"{each.name}: {what}")
     say(f"spider status {run} tells how far they are")
-
-
-def _require_valid(stage: Stage) -> None:
-    """Refuse now what the stage's command would refuse of its words when its turn comes."""
-    from spider.cli.main import app
-
-    group = typer.main.get_group(app)
-    try:
-        with group.make_context("spider", list(stage.words), resilient_parsing=False) as context:
-            try:
-                name, command, words = group.resolve_command(context, list(stage.words))
-            except SpiderUsageError as error:
-                raise SpiderUsageError(f"stage {stage.name}: {error}") from None
-            if command is None or name in _NO_STAGE:
-                raise SpiderUsageError(f"stage {stage.name}: spider {name} is no work for a job")
-            parsed = command.make_context(name, words, parent=context).params
-        if name == "train":
-            _require_valid_training(parsed, stage)
-    except _USAGE_ERROR as error:
-        raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: {error.format_message()}") from None
-    except typer.Exit:  # --help
-        raise SpiderUsageError(f"stage {stage.name}: spider {stage.words[0]}: no work for a job") from None
-
-
-def _require_valid_training(parsed: dict[str, Any], stage: Stage) -> None:
-    """What a training's keys, and the ranks that it will have, are refused for; its inputs are made by other stages."""
-    from spider.runs.directory import split_name
-
-    config, overrides = split_words(parsed["words"] or [])
-    if str(parsed["kimg"] or "").startswith("+"):
-        raise SpiderUsageError(
-            f"stage {stage.name}: --kimg {parsed['kimg']}: each start of the stage's job would add it again; "
-            "give the whole length"
-        )
-    if config is None:  # that of a run that goes on
-        return
-    chosen = {name: parsed[name] for name in ("data", "source", "kimg", "seed", "mirror")}
-    chosen["source"] = chosen["source"] and split_name(chosen["source"])[0]  # which checkpoint, is not yet known
-    try:
-        api.require_trainable(config, parsed["run"], stage.place.ranks, overrides=overrides, **chosen)
-    except SpiderUsageError as error:
-        raise SpiderUsageError(f"stage {stage.name}: {error}") from None
 
 
 def _warn_of_cores(place: Place) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from neighbors.request import NeighborMatrixRequest, NeighborOptions, NeighborsRequest
 from spider import api
 from spider.cli.output import require_one_process, say, say_json
 from spider.cli.slurm import submit_this
@@ -25,7 +26,6 @@ commands = typer.Typer()
     "  spider neighbors shards/photos shards/* --out near/ --slurm nodes=4,time=4:00:00 --dry-run"
 )
 def neighbors(
-    context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The images to learn: packed shards, or as in pack.")],
     sources: Annotated[
         list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="What could be borrowed from, the same way.")
@@ -103,50 +103,37 @@ def neighbors(
     require_one_process("neighbors")
     if dry_run and slurm is None:
         raise SpiderUsageError("--dry-run prints the script of a Slurm job: say which, --slurm nodes=2,time=1:00:00")
-    options: dict[str, Any] = {
-        "embedding": embedding,
-        "protocol": protocol,
-        "weights": weights,
-        "orders": orders,
-        "mode": mode,
-        "images": images,
-        "shortlist": shortlist,
-        "seed": seed,
-        "keep_negative": keep_negative,
-        "keep_gray": keep_gray,
-        "picks": picks,
-        "ray": ray,
-        "workers": workers,
-    }
+    how = NeighborOptions(
+        embedding=embedding,
+        protocol=protocol,
+        weights=weights,
+        orders=orders,
+        mode=mode,
+        images=images,
+        shortlist=shortlist,
+        seed=seed,
+        keep_negative=keep_negative,
+        keep_gray=keep_gray,
+        picks=picks,
+        ray=ray,
+        workers=workers,
+        progress=True,
+    ).values()
+    asked = (
+        NeighborMatrixRequest(_named([target, *sources]), out, **how)
+        if every
+        else NeighborsRequest(target, _named(sources), out, **how)
+    )
     if slurm is not None:
-        _check([target, *sources], {**options, "orders": orders.split(","), "ray": "auto"}, dry_run=dry_run)
-        submit_this(context, "neighbors", slurm, out, dry_run=dry_run, as_json=as_json)
+        asked.require_inputs()
+        submit_this(asked, slurm, dry_run=dry_run, as_json=as_json)
         return
-    if every:
-        matrix = api.neighbor_matrix(_named([target, *sources]), out=out, progress=True, **options)
-        look, found_json, table = [out / "heatmap*.png", out / "*" / "curves.png"], matrix.to_json(), matrix.table()
-    else:
-        found = api.neighbors(target, _named(sources), out=out, progress=True, **options)
-        look, found_json, table = [out / "curves.png", out / "heatmap.png"], found.to_json(), found.table()
+    found = (api.neighbor_matrix if every else api.neighbors)(**asked.values())
     if as_json:
-        say_json(found_json)
-    else:
-        say(f"{table}\nlook at {', '.join(map(str, look))}")
-
-
-def _check(words: Sequence[str], options: Mapping[str, Any], *, dry_run: bool) -> None:
-    """Refuse now what the job would refuse when its turn has come. A dry run checks what it can without torch."""
-    from spider import weights
-    from spider.data import require_images
-
-    named = _named(words)
-    for place in named.values() if isinstance(named, Mapping) else named:
-        require_images(place)
-    weights.of_embedding(options["embedding"], options["weights"])
-    if not dry_run:
-        from neighbors.find import NeighborOptions
-
-        NeighborOptions(**options)
+        say_json(found.to_json())
+        return
+    look = [out / "heatmap*.png", out / "*" / "curves.png"] if every else [out / "curves.png", out / "heatmap.png"]
+    say(f"{found.table()}\nlook at {', '.join(map(str, look))}")
 
 
 def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:

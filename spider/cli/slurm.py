@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-import typer
+from typing import TYPE_CHECKING
 
 from spider.cli.output import say, say_json, warn
 
-_NOT_IN_THE_JOB = ("slurm", "dry_run", "ray", "help", "as_json")
+if TYPE_CHECKING:
+    from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+    from sweeps.request import SweepRequest
 
 
 def submit_this(
-    context: typer.Context,
-    verb: Literal["neighbors", "sweep"],
+    asked: NeighborsRequest | NeighborMatrixRequest | SweepRequest,
     slurm: str,
-    out: Path,
     *,
     dry_run: bool,
     as_json: bool,
     more_code: tuple[str, ...] = (),
 ) -> None:
-    """Put the command of `context` into the queue, or start it here; with `dry_run`, print the script instead."""
+    """Put what is asked for into the queue, or start it here; with `dry_run`, print the script instead."""
     from spider.jobs.driver import DriverJob
     from spider.jobs.submit import read_place
 
-    source = context.get_parameter_source("ray")
-    ray = context.params["ray"] if source is not None and source.name == "COMMANDLINE" else None
-    place = read_place(slurm)
-    job = DriverJob(verb, tuple(_words(context)), out, place, ray, more_code)
+    place, out = read_place(slurm), Path(asked.out)
+    verb, *words = replace(asked, ray=None).words()
+    job = DriverJob(verb, tuple(words), out, place, asked.ray, more_code)
     request = place.request
     if request.gpus_per_node and request.cpus_per_task is None and not request.exclusive and not place.local:
         warn("cpus_per_task is not given: on most clusters each node then gives one core, for all its GPUs")
@@ -43,21 +40,3 @@ def submit_this(
         return
     where = "on this machine" if place.local else f"on {request.nodes} node{'s' * (request.nodes > 1)}"
     say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")
-
-
-def _words(context: typer.Context) -> Iterator[str]:
-    """The command's words, as far as they say something."""
-    arguments: list[str] = []
-    for parameter in context.command.params:
-        value = context.params.get(str(parameter.name))
-        if parameter.name in _NOT_IN_THE_JOB or value is None:
-            continue
-        values = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
-        if parameter.param_type_name == "argument":
-            arguments += values
-        elif value is True:
-            yield parameter.opts[0]
-        elif value is not False and value != parameter.default:
-            yield from (f"{parameter.opts[0]}={each}" for each in values)
-    yield "--"
-    yield from arguments

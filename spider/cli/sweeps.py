@@ -11,6 +11,7 @@ from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.cli.slurm import submit_this
 from spider.errors import SpiderError
+from sweeps.request import SweepRequest
 
 commands = typer.Typer()
 
@@ -24,18 +25,17 @@ _INTERRUPTED = 130
     "  spider sweep sweep.yaml --out sweeps/neighbours --ray auto"
 )
 def sweep(
-    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="What differs, and how it is searched.")],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The sweep's folder. A folder that holds the sweep resumes it.")
     ],
     ray: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="local|auto|ADDRESS",
-            help="local: this machine; auto: the Ray cluster that RAY_ADDRESS names or that runs here; HOST:PORT.",
+            help="Default: local, this machine; auto: the Ray cluster of RAY_ADDRESS or of this machine; HOST:PORT.",
         ),
-    ] = "local",
+    ] = None,
     slurm: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +81,7 @@ def sweep(
 
         plan = SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
         code = outside_packages(plan.example.model_dump())
-        submit_this(context, "sweep", slurm, out, dry_run=dry_run, as_json=as_json, more_code=code)
+        submit_this(SweepRequest(file, out, ray=ray), slurm, dry_run=dry_run, as_json=as_json, more_code=code)
         return
     if dry_run:
         cost = api.sweep_cost(file, out)

@@ -25,7 +25,8 @@ import torch
 
 from cluster.launcher import processes
 from cluster.world import World
-from neighbors.find import NeighborOptions, neighbors
+from neighbors.find import neighbors
+from neighbors.request import NeighborOptions
 from shards.index import INDEX_NAME
 from shards.pack import pack
 from shards.parallel import usable_cores
@@ -37,6 +38,7 @@ from spider.errors import SpiderUsageError
 from spider.judge.evaluation import evaluate
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import read_results
+from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunDirectory
 from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
@@ -207,18 +209,21 @@ class Story:
 
         def work() -> None:
             for run in unmeasured:
-                evaluate(
+                request = EvaluateRequest(
                     run.path,
-                    self.world,
                     metrics=MEASURED,
                     protocol=EMBEDDING,
                     count=count,
                     seeds=self.plan.evaluation_seeds,
                     figures=run.evaluations,
+                    out=_final(run),
                     progress=self.steps.progress,
-                ).write(_final(run))
-            itself = evaluate(target, self.world, reference=target, metrics=["fid"], protocol=EMBEDDING, count=count)
-            itself.write(self._floor)
+                )
+                evaluate(request, self.world)
+            itself = EvaluateRequest(
+                target, reference=target, metrics=["fid"], protocol=EMBEDDING, count=count, out=self._floor
+            )
+            evaluate(itself, self.world)
 
         step = f"measure {counted(len(runs), 'run')} under {counted(self.plan.evaluation_seeds, 'evaluation seed')}"
         self.steps.do(step, work, done=not unmeasured and self._floor.is_file())

@@ -12,7 +12,6 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cluster.errors import ClusterError
 from cluster.jobs.command import JobCommand, RankCommand, RayCommand
@@ -28,7 +27,7 @@ class DriverJob:
     """A search or a sweep that is ready to be submitted.
 
     Attributes:
-        verb: which one.
+        verb: which one, `neighbors` or `sweep`.
         words: what stands after `spider VERB`, but for `--ray`.
         out: its folder.
         place: where it runs.
@@ -36,7 +35,7 @@ class DriverJob:
         more_code: the user's own modules that it needs, see `submit_command`.
     """
 
-    verb: Literal["neighbors", "sweep"]
+    verb: str
     words: tuple[str, ...]
     out: Path
     place: Place

@@ -163,11 +163,6 @@ def prepare_launch(request: TrainRequest, slurm: str) -> Launch:
     return Launch(composed, directory, place, branch)
 
 
-def require_trainable(request: TrainRequest, ranks: int) -> None:
-    """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
-    request.compose().for_world(ranks)
-
-
 def _existing(path: Path) -> Path:
     """The nearest folder above that is there."""
     return next(each for each in (path, *path.parents) if each.exists())

@@ -1,15 +1,15 @@
 """Stages that follow each other, as jobs: pack, search, train, train on what was trained, measure. Needs no torch.
 
     stages:
-      digits:   {run: "pack builtin:digits {run}/digits --resolution 32"}
-      one:      {run: "train dcgan --data {run}/digits --run {run}/one kimg=500", after: digits}
-      two:      {run: "train spider-dcgan --data {run}/digits --source {run}/one --run {run}/two", after: [digits, one]}
-      measured: {run: "evaluate {run}/two --out {run}/two.json", after: two}
+      digits: {verb: pack, source: "builtin:digits", out: "{run}/digits", resolution: 32}
+      one:    {verb: train, config: dcgan, data: "{run}/digits", run: "{run}/one", kimg: 500, after: digits}
+      score:  {verb: evaluate, subject: "{run}/one", out: "{run}/one.json", after: one}
 
-`run` is a command of `spider`, `{run}` the pipeline's folder. A stage waits for those that it is `after`, and does not
-begin unless they have ended well; what it reads it checks itself, as ever. `train` and `evaluate` run on all ranks of
-the request, everything else as one process on one node (`pack` without GPUs); `slurm` changes keys of the request for
-one stage.
+A stage is asked for as a function of `spider.api` is: `verb` is its name, the other keys are its arguments, of the same
+types, and are checked when the file is read. `{run}` is the pipeline's folder. A stage waits for those that it is
+`after`, and does not begin unless they have ended well. `train` and `evaluate` run on all ranks of the request for the
+cluster, everything else as one process on one node (`pack` and `verify` without GPUs); `slurm` changes keys of that
+request for one stage.
 
     RUN/stages/NAME/...     a stage's job: cluster/jobs/slurm_job.py
 
@@ -20,7 +20,6 @@ submitted again, is left out.
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,9 +35,11 @@ from cluster.jobs.history import History
 from cluster.jobs.submission import Submission, cancel
 from cluster.lock import in_turn
 from cluster.slurm.request import changed
+from shards.errors import ShardsUsageError
 from spider.config.load import read_mapping
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError, shown
 from spider.jobs.submit import FOLDER, Place, command_script, submit_command
+from spider.request import Request
 from spider.runs.directory import RunDirectory
 from spider.settings.choices import outside_packages
 from untrusted.words import did_you_mean, not_known
@@ -49,6 +50,7 @@ _ON_ALL_RANKS = ("train", "evaluate")
 _ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
 _WITHOUT_GPUS = ("pack", "verify")
 _SETTINGS = (".yaml", ".yml")
+_EXAMPLE = "{verb: verify, shards: data/flowers}"
 
 
 def _list(value: object) -> object:
@@ -56,11 +58,11 @@ def _list(value: object) -> object:
 
 
 class StageConfig(BaseModel):
-    """One stage of the file."""
+    """One stage of the file. The keys that are not here are those of the verb."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    run: Annotated[str, Field(min_length=1)]
+    verb: str
     after: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     slurm: dict[str, Any] = {}
 
@@ -79,22 +81,28 @@ class Stage:
 
     Attributes:
         name: its key in the file.
-        words: what stands after `spider`.
+        request: what it is asked for.
         after: the stages that must have finished before.
         place: where it runs.
         folder: of its job.
     """
 
     name: str
-    words: tuple[str, ...]
+    request: Request
     after: tuple[str, ...]
     place: Place
     folder: Path
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What stands after `spider`."""
+        return self.request.words()
+
+    @property
     def command(self) -> RankCommand:
         """What its ranks run."""
-        run = self._run_directory()
+        trained = self.request.trained
+        run = None if trained is None else RunDirectory(trained)
         return RankCommand(
             command=(sys.executable, "-m", "spider", *self.words),
             cwd=Path.cwd(),
@@ -130,16 +138,6 @@ class Stage:
         submission, events = Submission.read(self.folder), History(self.folder).read()
         same = submission is not None and submission.command == list(self.command.command)
         return same and bool(events) and events[-1].event == "finished"
-
-    def _run_directory(self) -> RunDirectory | None:
-        """Of the run that it trains."""
-        if self.words[0] != "train":
-            return None
-        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
-            name, _, value = word.partition("=")
-            if name in ("--run", "--run-dir"):
-                return RunDirectory(Path(value or following).absolute())
-        return None
 
 
 @dataclass(frozen=True)
@@ -177,34 +175,26 @@ def is_pipeline(name: str | None) -> bool:
     return "stages" in read_mapping(Path(name))
 
 
-def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage]:
+def read_pipeline(file: str | Path, run: str | Path, place: Place, verbs: Mapping[str, type[Request]]) -> list[Stage]:
     """The stages of a file, each after those that it waits for.
 
     Args:
         file: see the module.
         run: the pipeline's folder.
         place: where stages run that do not say otherwise.
+        verbs: by name, what a stage can be asked for.
 
     Raises:
-        SpiderUsageError, ClusterUsageError: the stage, the key, the value found and what would be valid.
+        SpiderUsageError, ClusterUsageError: the file, the stage, the key, the value found and what would be valid.
     """
-    try:
-        config = PipelineConfig.model_validate(read_mapping(Path(file)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
-        if first["type"] == "extra_forbidden":
-            known = (StageConfig if len(first["loc"]) > 1 else PipelineConfig).model_fields
-            what = f"no such key; keys: {', '.join(known)}{did_you_mean(str(first['loc'][-1]), known)}"
-        raise SpiderUsageError(f"{file}: {where}: {what}") from None
+    config = _config(file)
     folder = Path(run).absolute()
     if RunDirectory(folder).exists or (folder / FOLDER).exists():
         raise SpiderUsageError(f"--run {run}: that is a run's folder; a pipeline needs one of its own")
     for name, stage in config.stages.items():
         for before in stage.after:
             if before not in config.stages:
-                raise SpiderUsageError(f"{file}: {name}.after: stage {not_known(before, config.stages)}")
+                raise SpiderUsageError(f"{file}: stages.{name}.after: stage {not_known(before, config.stages)}")
     try:
         names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
     except CycleError as error:
@@ -213,7 +203,7 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place) -> list[Stage
         ) from None
     # Those that wait for nothing in particular as in the file
     names.sort(key=lambda name: _depth(name, config.stages))
-    return [_stage(name, config.stages[name], folder, place, str(file)) for name in names]
+    return [_stage(name, config.stages[name], folder, place, verbs, f"{file}: stages.{name}") for name in names]
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
@@ -330,25 +320,50 @@ def cancel_jobs(run: Path) -> list[str]:
     return jobs
 
 
-def _stage(name: str, config: StageConfig, folder: Path, place: Place, file: str) -> Stage:
+def _config(file: str | Path) -> PipelineConfig:
     try:
-        words = tuple(word.replace("{run}", str(folder)) for word in shlex.split(config.run))
-    except ValueError as error:
-        raise SpiderUsageError(f"{file}: {name}.run: {error}") from None
-    if unknown := re.search(r"\{\w+\}", " ".join(words)):
-        raise SpiderUsageError(f"{file}: {name}.run: {unknown[0]}: only {{run}} stands for something")
-    if not words:
-        raise SpiderUsageError(f"{file}: {name}.run: no command")
-    fixed = {} if words[0] in _ON_ALL_RANKS else _ONE_PROCESS
-    fixed = {**fixed, "gpus_per_node": 0} if words[0] in _WITHOUT_GPUS else fixed
-    own = {**fixed, **config.slurm}
-    return Stage(
-        name=name,
-        words=words,
-        after=config.after,
-        place=Place(changed(place.request, own, f"{file}: {name}.slurm"), place.local),
-        folder=folder / STAGES / name,
-    )
+        return PipelineConfig.model_validate(read_mapping(Path(file)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
+        if first["type"] == "extra_forbidden":
+            known = PipelineConfig.model_fields
+            what = f"no such key; keys: {', '.join(known)}{did_you_mean(where, known)}"
+        elif first["type"] == "missing":
+            what = f"missing; a stage has a verb and its arguments as keys, such as {_EXAMPLE}"
+        raise SpiderUsageError(f"{file}: {where}: {what}") from None
+
+
+def _stage(
+    name: str, config: StageConfig, folder: Path, place: Place, verbs: Mapping[str, type[Request]], where: str
+) -> Stage:
+    verb = config.verb
+    if verb not in verbs:
+        raise SpiderUsageError(f"{where}.verb: verb {not_known(verb, verbs)}")
+    fixed = {} if verb in _ON_ALL_RANKS else _ONE_PROCESS
+    fixed = {**fixed, "gpus_per_node": 0} if verb in _WITHOUT_GPUS else fixed
+    own = Place(changed(place.request, {**fixed, **config.slurm}, f"{where}.slurm"), place.local)
+    try:
+        request = verbs[verb].read(_filled(config.model_extra or {}, folder))
+        request.require_valid(own.ranks)
+    except (SpiderUsageError, ShardsUsageError) as error:
+        raise SpiderUsageError(f"{where}: {error}") from None
+    return Stage(name=name, request=request, after=config.after, place=own, folder=folder / STAGES / name)
+
+
+def _filled(value: Any, folder: Path) -> Any:
+    """With the folder in the place of `{run}`, in every text."""
+    if isinstance(value, dict):
+        return {key: _filled(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, folder) for each in value]
+    if not isinstance(value, str):
+        return value
+    found = value.replace("{run}", str(folder))
+    if unknown := re.search(r"\{\w+\}", found):
+        raise SpiderUsageError(f"{value}: {unknown[0]}: only {{run}} stands for something")
+    return found
 
 
 def _depth(name: str, stages: Mapping[str, StageConfig]) -> int:

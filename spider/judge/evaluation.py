@@ -26,12 +26,12 @@ from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.evaluate import evaluate_images
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.results import MetricResult, document, table, write_result
+from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunRef, images_of, is_run, kimg_text, resolve
 from spider.runs.generator import open_generator
 from spider.runs.inputs import at_key, find_images, note_places, recorded
 from spider.runs.provenance import git_state, versions
 
-DEFAULT_METRICS = ("fid", "kid")
 DEFAULT_COUNT = 5000  # samples of a generator
 DEFAULT_SEEDS = 5
 
@@ -59,51 +59,26 @@ class Evaluation:
         write_result(Path(path), self.results, self.provenance)
 
 
-def evaluate(
-    subject: str | Path,
-    world: World,
-    *,
-    reference: str | Path | None = None,
-    source: str | Path | None = None,
-    data: str | Path | None = None,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    protocol: str | None = None,
-    embedding: str | None = None,
-    weights: str | Path | None = None,
-    count: int | None = None,
-    seeds: int | Sequence[int] | None = None,
-    figures: str | Path | None = None,
-    progress: bool = False,
-) -> Evaluation:
+def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     """Measure a run's averaged generator, or a set of images. All ranks.
-
-    Args:
-        subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
-        reference: images to be like; None: the run's training images.
-        source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
-        data: the same of its training images.
-        metrics: names from `spider.judge.metrics.registry.METRICS`.
-        protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`, which also says which embedding.
-        embedding: `inception` (the default), `efficientnet` or `offline`.
-        weights: a file for the embedding.
-        count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
-        seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
-        figures: a folder for the panel and the histogram of nearest training images of the first seed; it brings the
-            metric `nearest` with it.
 
     Raises:
         SpiderUsageError: an unknown name, or a combination that cannot be.
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
-    metrics = list(metrics) if figures is None or "nearest" in metrics else [*metrics, "nearest"]
+    subject, reference, source, data = request.subject, request.reference, request.source, request.data
+    count, figures, progress = request.count, request.figures, request.progress
+    metrics = [*request.metrics]
+    if figures is not None and "nearest" not in metrics:
+        metrics.append("nearest")
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
     for option, place in (("--source", source), ("--data", data)):
         if run is None and place is not None:
             raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
-    chosen = seed_list(seeds, DEFAULT_SEEDS if run else 1)
-    network = open_embedding(embedding, protocol, weights, world)
+    chosen = seed_list(request.seeds, DEFAULT_SEEDS if run else 1)
+    network = open_embedding(request.embedding, request.protocol, request.weights, world)
     given = open_images(reference, world=world, progress=progress) if reference is not None else None
     training = None
     if run is None:
@@ -126,7 +101,7 @@ def evaluate(
             metrics=metrics,
             embedding=network,
             world=world,
-            protocol=protocol,
+            protocol=request.protocol,
             count=count,
             training=training,
             seed=seed,
@@ -140,7 +115,10 @@ def evaluate(
         "notes": size_notes(shape, against.index.shape),
         **_surroundings(world),
     }
-    return Evaluation(results, provenance)
+    found = Evaluation(results, provenance)
+    if request.out is not None and world.is_main:
+        found.write(request.out)
+    return found
 
 
 def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:

@@ -27,6 +27,7 @@ from spider.gan.pixels import to_float, to_uint8
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
 from spider.gan.sources.image_source import ImageSource
 from spider.pictures.grids import COLUMNS, sample_grid, write_png
+from spider.pictures.request import GenerateRequest
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
@@ -68,40 +69,17 @@ class _Part:
     sources: Tensor | None
 
 
-def generate(
-    generator: FrozenGenerator,
-    numbers: Sequence[int],
-    *,
-    out: str | Path | None = None,
-    classes: Sequence[str] = (),
-    source_images: Sequence[str | Path] = (),
-    grid: str | Path | None = None,
-) -> Generated:
+def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     """Write images of `generator` as PNGs.
 
-    Args:
-        numbers: of the images (>= 0), under evaluation seed 0. With `source_images`, of the noise that is added.
-            A number that is given twice makes one image.
-        out: a folder, or a file that ends in .zip.
-        classes: names or numbers of classes. Every number is made of each; without any, of the class that it has.
-        source_images: files to feed instead of the source's own images, each with every number's noise.
-        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one; a
-            row for each class that was asked for.
-
     Raises:
-        SpiderUsageError: nothing to write, nowhere to write it, source images for a generator that takes none, or a
-            class that it does not know.
+        SpiderUsageError: source images for a generator that takes none, or a class that it does not know.
         SpiderError: a source image cannot be read.
     """
-    if out is None and grid is None:
-        raise SpiderUsageError("nowhere to write to: name --out or --grid")
-    if not numbers:
-        raise SpiderUsageError("no image asked for: --seeds is empty")
-    if min(numbers) < 0:
-        raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
-    numbers = list(dict.fromkeys(numbers))
-    labels = list(dict.fromkeys(class_numbers(generator, classes)))
-    parts = _parts(generator, numbers, labels, source_images)
+    out, grid = request.out, request.grid
+    numbers = list(dict.fromkeys(request.numbers))
+    labels = list(dict.fromkeys(class_numbers(generator, [*map(str, request.classes)])))
+    parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
     kept: list[_Part] = []
     with _writer(out) as write:

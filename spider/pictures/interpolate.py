@@ -25,7 +25,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,7 @@ from spider.gan.sources.gmm import Gmm
 from spider.gan.sources.image_source import ImageSource
 from spider.pictures.generate import SEED, caption, class_numbers, png_bytes, write_picture
 from spider.pictures.grids import sample_grid, write_png
-
-Space = Literal["z", "image"]
-Blend = Literal["linear", "spherical"]
+from spider.pictures.request import Blend, InterpolateRequest, Space
 
 FRAMES_PER_S = 12
 _MOVIES = (".gif", ".mp4")
@@ -69,45 +67,26 @@ class Interpolation:
         return dict(vars(self))
 
 
-def interpolate(
-    generator: FrozenGenerator,
-    out: str | Path,
-    *,
-    space: Space | None = None,
-    stage: int | None = None,
-    numbers: Sequence[int] = (0, 1, 2, 3),
-    classes: Sequence[str] = (),
-    steps: int = 8,
-    blend: Blend | None = None,
-) -> Interpolation:
+def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Interpolation:
     """Write a grid or a loop.
-
-    Args:
-        out: a file that ends in .png, .gif or .mp4, or a folder.
-        space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
-        stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
-        numbers: image numbers; four for a grid or a folder, two or more for a loop.
-        classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
-        steps: images on a side of the grid; frames from one input to the next.
-        blend: of vectors; None: by the prior, see the module.
 
     Raises:
         SpiderUsageError: a suffix, a space, a stage, a class or a number of inputs that cannot be.
         SpiderError: .mp4 without ffmpeg, or ffmpeg failed.
     """
-    path = Path(out)
-    _check(path, numbers, steps)
+    numbers, steps, path = request.numbers, request.steps, Path(request.out)
+    _check(path, numbers)
     chain = stages(generator)
-    space, stage = _place(chain, space, stage)
-    blend = _blend(chain[stage - 1], space, blend)
+    space, stage = _place(chain, request.space, request.stage)
+    blend = _blend(chain[stage - 1], space, request.blend)
     weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
-    told = _classes(generator, list(numbers), classes)
-    parts = _run(chain[stage - 1 :], list(numbers), weights, blend, told)
+    told = _classes(generator, numbers, [*map(str, request.classes)])
+    parts = _run(chain[stage - 1 :], numbers, weights, blend, told)
     if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
     else:
         _write_still(path, parts, steps, numbers)
-    return Interpolation(str(path), space, stage, blend, list(numbers), len(weights))
+    return Interpolation(str(path), space, stage, blend, numbers, len(weights))
 
 
 def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
@@ -134,7 +113,7 @@ def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side
     write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
 
 
-def _check(path: Path, numbers: Sequence[int], steps: int) -> None:
+def _check(path: Path, numbers: Sequence[int]) -> None:
     if path.suffix not in ("", ".png", *_MOVIES):
         raise SpiderUsageError(
             f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops); none is a folder for a grid's images"
@@ -143,10 +122,6 @@ def _check(path: Path, numbers: Sequence[int], steps: int) -> None:
         raise SpiderUsageError(f"--seeds: a grid has four corners, {len(numbers)} given; .gif and .mp4 take any number")
     if len(numbers) < 2:
         raise SpiderUsageError("--seeds: a loop needs two inputs or more")
-    if min(numbers) < 0:
-        raise SpiderUsageError(f"--seeds {min(numbers)}: images are numbered from 0 on")
-    if steps < 2:
-        raise SpiderUsageError(f"--steps {steps}: at least 2")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise SpiderError(f"{path}: .mp4 needs ffmpeg on PATH, and there is none; .gif needs nothing")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 from shards.index import INDEX_NAME
 from spider import weights
@@ -18,7 +19,8 @@ from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
-from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve
+from spider.request import Request
+from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
 from spider.runs.inputs import (
     Inputs,
     at_key,
@@ -36,7 +38,7 @@ _OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offl
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainRequest(Request):
     """What a training is asked for, in whatever way: `spider.api.train`, a dry run, a job, a stage, a trial.
 
     Attributes:
@@ -50,6 +52,11 @@ class TrainRequest:
         from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
     """
 
+    command: ClassVar[tuple[str, ...]] = ("train",)
+    alone: ClassVar[tuple[str, ...]] = ("config", "overrides")
+    options: ClassVar[Mapping[str, str]] = {"from_run": "--from"}
+    may_be_none: ClassVar[tuple[str, ...]] = ("config",)
+
     config: str | Path | None
     run: str | Path
     data: str | Path | None = None
@@ -59,6 +66,11 @@ class TrainRequest:
     mirror: bool = False
     overrides: Sequence[str] = ()
     from_run: str | None = None
+
+    @property
+    def trained(self) -> Path | None:
+        """See the base class."""
+        return Path(self.run).absolute()
 
     @property
     def directory(self) -> RunDirectory:
@@ -121,6 +133,16 @@ class TrainRequest:
             _require_same_run(self.directory, composed)
         require_inputs(composed, self.inputs)
         return composed
+
+    def require_valid(self, ranks: int) -> None:
+        """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
+        if str(self.kimg).startswith("+"):
+            raise SpiderUsageError(
+                f"kimg: {self.kimg}: each start of the stage's job would add it again; give the whole length"
+            )
+        if self.config is not None:  # that of a run that goes on is not known yet, nor which checkpoint feeds this one
+            source = None if self.source is None else split_name(str(self.source))[0]
+            replace(self, source=source, from_run=None).compose().for_world(ranks)
 
 
 def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neighbors.find import NeighborOptions, neighbors
+from neighbors.find import neighbors
 from neighbors.report import NeighborReport
+from neighbors.request import NeighborOptions
 from shards.dataset import ShardDataset
 from shards.errors import ShardsUsageError
 from shards.pack import pack

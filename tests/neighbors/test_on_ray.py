@@ -19,8 +19,9 @@ import torch
 
 from cluster.children import descendants
 from cluster.errors import ClusterError
-from neighbors.find import NeighborOptions, neighbors
+from neighbors.find import neighbors
 from neighbors.report import NeighborReport
+from neighbors.request import NeighborOptions
 from shards.pack import pack
 from spider.errors import SpiderError
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from neighbors import report as neighbor_report
 from neighbors import search as neighbor_search
-from neighbors.find import NeighborOptions, neighbor_matrix, neighbors
+from neighbors.find import neighbor_matrix, neighbors
 from neighbors.report import NeighborReport
+from neighbors.request import NeighborOptions
 from neighbors.worker import NeighborPlan, NeighborWorker
 from shards.dataset import ShardDataset
 from shards.pack import pack

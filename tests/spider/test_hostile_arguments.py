@@ -49,7 +49,6 @@ CALLS = {
     "prepare_launch": {"config": "dcgan", "run": "{new}", "slurm": "local", "data": "{digits}"},
     "presets": {},
     "read_pipeline": {"file": "{stages}", "run": "{new}", "slurm": "local"},
-    "require_trainable": {"config": "dcgan", "run": "{new}", "ranks": 1, "data": "{digits}"},
     "status": {"path": "{run}"},
     "sweep": {"file": "{sweep}", "out": "{new}"},
     "sweep_cost": {"file": "{sweep}", "out": "{new}"},
@@ -71,7 +70,7 @@ def places(trained, digits, patches, tmp_path, monkeypatch):
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
     (tmp_path / "sweep.yaml").write_text("config: dcgan\nkimg: 1\nspace: {batch: {grid: [1, 2]}}\n")
-    (tmp_path / "stages.yaml").write_text("stages: {a: {command: pack x y}}\n")
+    (tmp_path / "stages.yaml").write_text("stages: {a: {verb: pack, source: x, out: y}}\n")
     return {
         "run": trained, "digits": digits, "patches": patches, "new": tmp_path / "new",
         "sweep": tmp_path / "sweep.yaml", "stages": tmp_path / "stages.yaml",
@@ -90,17 +89,8 @@ def arguments_of(function):
             yield name
 
 
-OPTIONS = {
-    "neighbors": "embedding protocol weights mode images shortlist seed keep_negative "
-    "keep_gray picks ray workers cache",
-    "launch": "data source kimg seed mirror overrides from_run",
-}
-OPTIONS |= {"neighbor_matrix": OPTIONS["neighbors"]}
-OPTIONS |= {
-    "dry_run": OPTIONS["launch"],
-    "prepare_launch": OPTIONS["launch"],
-    "require_trainable": OPTIONS["launch"].removesuffix(" from_run"),
-}
+OF_TRAIN = ("data", "source", "kimg", "seed", "mirror", "overrides", "from_run")
+OPTIONS = dict.fromkeys(("dry_run", "launch", "prepare_launch"), OF_TRAIN)
 
 
 def names_it(said, name, value):
@@ -114,7 +104,7 @@ def names_it(said, name, value):
 def test_no_argument_makes_a_traceback(verb, places, no_work):
     function = verbs()[verb]
     wrong = []
-    for name in [*arguments_of(function), *OPTIONS.get(verb, "").split()]:
+    for name in [*arguments_of(function), *OPTIONS.get(verb, ())]:
         for value in HOSTILE:
             given = {key: filled(each, places) for key, each in CALLS[verb].items()} | {name: value}
             try:

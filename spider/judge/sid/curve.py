@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from spider.errors import SpiderError
+from spider.judge.sid.choices import Mode
 from spider.judge.sid.cube import Floats
 from spider.judge.sid.kernels import Kernel
-
-Mode = Literal["robust", "paper", "screen"]
 
 POINTS = 500  # published curves are sums over 500 points of the cube, whatever number they were estimated from
 

@@ -8,6 +8,7 @@ import torch
 
 from spider.errors import SpiderUsageError
 from spider.judge.embed.cache import Features
+from spider.judge.sid.choices import MODES
 from spider.judge.sid.cube import PAPER_RADII, Cube, summarise
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.kernels import Kernel
@@ -15,8 +16,6 @@ from spider.judge.sid.oracle import closed_form
 from spider.judge.sid.paper import paper_curves
 from spider.judge.sid.robust import sid_curves
 from untrusted.words import not_known
-
-MODES = ("robust", "paper", "screen")
 
 
 def curves_of_mode(

@@ -13,13 +13,13 @@ import pytest
 from cluster.errors import ClusterError
 from cluster.jobs.history import History
 from cluster.jobs.submission import Submission
+from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.jobs.pipeline import (
     Stage,
     cancel_jobs,
     is_pipeline,
-    read_pipeline,
     stage_folders,
     submit_pipeline,
 )
@@ -32,24 +32,27 @@ if TYPE_CHECKING:
 FILE = """
 stages:
   measured:
-    run: evaluate {run}/two --out {run}/two.json
-    after: two
+    {verb: evaluate, subject: "{run}/two", out: "{run}/two.json", after: two}
   digits:
-    run: pack builtin:digits {run}/digits
-    slurm: {gpus_per_node: 0, time: 5}
+    {verb: pack, source: "builtin:digits", out: "{run}/digits", slurm: {gpus_per_node: 0, time: 5}}
   one:
-    run: train dcgan --data {run}/digits --run {run}/one
-    after: digits
+    {verb: train, config: dcgan, data: "{run}/digits", run: "{run}/one", overrides: batch=64, after: digits}
   two:
-    run: train dcgan --data {run}/digits --source {run}/one --run={run}/two
+    verb: train
+    config: dcgan
+    data: "{run}/digits"
+    source: "{run}/one"
+    run: "{run}/two"
+    overrides: [batch=64]
     after: [digits, one]
 """
-PLACE = read_place("nodes=2,gpus_per_node=4,time=60")
+VERIFY = "{verb: verify, shards: x"
+SLURM = "nodes=2,gpus_per_node=4,time=60"
 
 
 def read(tmp_path: Path, text: str = FILE) -> list[Stage]:
     (tmp_path / "stages.yaml").write_text(text)
-    return read_pipeline(tmp_path / "stages.yaml", tmp_path / "all", PLACE)
+    return api.read_pipeline(tmp_path / "stages.yaml", tmp_path / "all", SLURM)
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_stages_come_after_those_that_they_wait_for(tmp_path: Path) -> None:
     stages = read(tmp_path)
     assert [stage.name for stage in stages] == ["digits", "one", "two", "measured"]
     assert [stage.after for stage in stages] == [(), ("digits",), ("digits", "one"), ("two",)]
-    assert stages[0].words == ("pack", "builtin:digits", f"{tmp_path}/all/digits")
+    assert stages[0].words == ("pack", "--", "builtin:digits", f"{tmp_path}/all/digits")
     assert stages[0].folder == tmp_path / "all" / "stages" / "digits"
 
 
@@ -113,28 +116,25 @@ def test_a_training_says_where_it_saves(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("stages: {a: {run: 'pack b {run}/c'}}")
-    [stage] = read_pipeline(tmp_path / "x.yaml", tmp_path / "a b", PLACE)
-    assert stage.words == ("pack", "b", f"{tmp_path}/a b/c")
+    (tmp_path / "x.yaml").write_text("stages: {a: {verb: pack, source: b, out: '{run}/c'}}")
+    [stage] = api.read_pipeline(tmp_path / "x.yaml", tmp_path / "a b", SLURM)
+    assert stage.words == ("pack", "--", "b", f"{tmp_path}/a b/c")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: {a: {run: ls, after: b}}", "a.after: stage 'b' is unknown; known: a"),
-        ("stages: {a: {run: ls, after: b}, b: {run: ls, after: a}}", "stages wait for each other: "),
-        ("stages: {a: {run: ls, after: a}}", "stages wait for each other: a after a"),
-        ("stages: {a: {rn: ls}}", "stages.a.run: field required"),
-        ("stages: {a: {run: ls, agter: b}}", "stages.a.agter: no such key; keys: run, after, slurm"),
-        ("stages: {a: {run: ''}}", "stages.a.run: string should have at least 1 character"),
+        (f"stages: {{a: {VERIFY}, after: b}}}}", "stages.a.after: stage 'b' is unknown; known: a"),
+        (f"stages: {{a: {VERIFY}, after: b}}, b: {VERIFY}, after: a}}}}", "stages wait for each other: "),
+        (f"stages: {{a: {VERIFY}, after: a}}}}", "stages wait for each other: a after a"),
+        ("stages: {a: {run: pack x y}}", "stages.a.verb: missing; a stage has a verb and its arguments as keys, such"),
         ("stages: {a: ls}", "stages.a: "),
-        ("stages: {../a: {run: ls}}", "stages.../a"),
+        (f"stages: {{../a: {VERIFY}}}}}", "stages.../a"),
         ("stages: {}", "stages: dictionary should have at least 1 item"),
-        ("stages: {a: {run: ls}}\nkimg: 3", "kimg: no such key; keys: stages"),
-        ("stages: {a: {run: ls}, a: {run: ls}}", "not plain YAML: a stands there twice"),
-        ("stages: {a: {run: 'ls \"x'}}", "a.run: No closing quotation"),
-        ("stages: {a: {run: ls, slurm: {nods: 2}}}", "a.slurm: nods: no such key; did you mean nodes?"),
-        ("stages: {a: {run: ls, slurm: {nodes: 0}}}", "a.slurm: nodes: input should be greater than 0, found 0"),
+        (f"stages: {{a: {VERIFY}}}}}\nkimg: 3", "kimg: no such key; keys: stages"),
+        (f"stages: {{a: {VERIFY}}}, a: {VERIFY}}}}}", "not plain YAML: a stands there twice"),
+        (f"stages: {{a: {VERIFY}, slurm: {{nods: 2}}}}}}", "stages.a.slurm: nods: no such key; did you mean nodes?"),
+        (f"stages: {{a: {VERIFY}, slurm: {{nodes: 0}}}}}}", "stages.a.slurm: nodes: input should be greater than 0, "),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -211,7 +211,7 @@ def test_what_comes_after_a_stage_that_is_submitted_again_is_too(queue: Queue) -
     for name in ("digits", "one", "two", "measured"):
         queue.end(name)
     assert set(queue.submit().values()) == {"as None"}
-    changed = FILE.replace("train dcgan --data {run}/digits --run", "train dcgan kimg=5 --data {run}/digits --run")
+    changed = FILE.replace('run: "{run}/one"', 'run: "{run}/one", kimg: 5')
     assert queue.submit(changed) == {"digits": "as None", "one": "11", "two": "12", "measured": "13"}
     assert [queue.behind(name) for name in ("one", "two", "measured")] == [None, "11", "12"]
 
@@ -232,15 +232,15 @@ def test_stages_are_listed_in_the_order_of_their_submission(queue: Queue) -> Non
 
 
 def test_a_stage_on_this_machine_is_a_local_job(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("stages: {a: {run: pack b c}}")
-    [stage] = read_pipeline(tmp_path / "x.yaml", tmp_path, read_place("local,tasks_per_node=2"))
+    (tmp_path / "x.yaml").write_text(f"stages: {{a: {VERIFY}}}}}")
+    [stage] = api.read_pipeline(tmp_path / "x.yaml", tmp_path, "local,tasks_per_node=2")
     assert stage.place == replace(read_place("local,tasks_per_node=1"), local=True)
 
 
 def test_a_stage_whose_words_changed_is_refused_while_its_job_waits(queue: Queue) -> None:
     queue.submit()
     with pytest.raises(SpiderUsageError, match=r"^stage one: its job 8 has other words; cancel it first$"):
-        queue.submit(FILE.replace("train dcgan", "train dcgan seed=3"))
+        queue.submit(FILE.replace("config: dcgan, data", "config: dcgan, seed: 3, data"))
     assert len(queue.programs.calls("sbatch")) == 4
 
 
@@ -252,6 +252,32 @@ def test_a_stage_that_would_not_wait_for_what_is_done_again_is_refused(queue: Qu
         queue.submit()
 
 
-def test_braces_that_stand_for_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpiderUsageError, match=r"measured.run: \{rum\}: only \{run\} stands for something"):
-        read(tmp_path, FILE.replace("evaluate {run}/two", "evaluate {rum}/two"))
+STAGES = [
+    ("{verb: trian, config: dcgan}", ".verb: verb 'trian' is unknown; known: pack, verify, "),
+    ("{verb: launch, config: dcgan}", ".verb: verb 'launch' is unknown; known: pack, verify, "),
+    ("{verb: train, config: dcgan, run: x, kmg: 3}", ": kmg: no such key; did you mean kimg?"),
+    ("{verb: train, config: dcgan, data: x}", ": run: missing"),
+    ("{verb: train, config: dcgan, run: x, data: x, progress: true}", ": progress: no such key; keys: config, run, "),
+    ("{verb: train, config: dcgan, run: x, kimg: true}", ": kimg: a number of at least 0.001, found True"),
+    ("{verb: train, config: dcgan, run: x, data: x, overrides: [batc=3]}", ": preset dcgan: batc: no such key; did "),
+    ("{verb: train, config: dcgan, run: x, data: x, source: 'y@best', overrides: [batch=33]}", ": batch=33 does not"),
+    ("{verb: train, run: x, kimg: '+50'}", ": kimg: +50: each start of the stage's job would add it again"),
+    ("{verb: pack, source: a, out: b, workers: many}", ": workers: a whole number, found 'many'"),
+    ("{verb: pack, source: a, out: b, crop: centre}", ": crop is 'centre': Input should be 'center', 'pad' or"),
+    ("{verb: neighbors, target: a, sources: [b], out: c, mode: fast}", ": mode: one of robust, paper, screen, found"),
+    ("{verb: neighbors, target: a, sources: [b], out: c, orders: '-1,x'}", ": kernel order 'x' is none"),
+    ("{verb: evaluate, subject: a, count: 1.5}", ": count: a whole number, found 1.5"),
+    ("{verb: evaluate, subject: a, seeds: [1, 2]}", ": seeds: a stage says how many"),
+    ("{verb: evaluate, subject: '{rum}/two'}", ": {rum}/two: {rum}: only {run} stands for something"),
+    ("{verb: generate, run: a, seeds: 5-1, out: b}", ": seeds: '5-1' is a range that goes down"),
+    ("{verb: interpolate, run: a, out: b.png, blend: round}", ": blend: one of linear, spherical, found 'round'"),
+    ("{verb: sweep, file: nowhere.yaml, out: b}", ": nowhere.yaml: "),
+]
+
+
+@pytest.mark.parametrize(("stage", "message"), STAGES)
+def test_a_stage_is_checked_as_its_verb_checks_it(tmp_path: Path, stage: str, message: str) -> None:
+    with pytest.raises(SpiderUsageError) as refused:
+        read(tmp_path, f"stages: {{first: {VERIFY}}}, a: {stage[:-1]}, after: first}}}}")
+    assert str(refused.value).startswith(f"{tmp_path}/stages.yaml: stages.a{message}")
+    assert not (tmp_path / "all").exists()

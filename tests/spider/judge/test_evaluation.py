@@ -13,17 +13,21 @@ from spider.errors import SpiderError
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
 from spider.judge.metrics.registry import METRICS
+from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunDirectory
 from spider.train.loop import train
+
+
+def measured(subject, world=None, metrics=("fid",), **more):
+    request = EvaluateRequest(subject, metrics=metrics, embedding="offline", **more)
+    return evaluate(request, world or World.single())
 
 
 def test_a_counted_set_is_drawn_by_the_seed(digits):
     """Not its first images, which in a set sorted by class are a few classes."""
 
     def values(seeds):
-        found = evaluate(
-            digits, World.single(), reference=digits, metrics=["fid"], embedding="offline", count=60, seeds=seeds
-        )
+        found = measured(digits, reference=digits, count=60, seeds=seeds)
         return [result.value for result in found.results]
 
     first, second = values([0, 1])
@@ -38,7 +42,7 @@ def test_a_set_that_was_measured_is_a_reference_without_another_pass(digits, pat
     monkeypatch.setattr(OfflineEmbedding, "features", lambda self, images: passes.append(1) or features(self, images))
     for subject, reference in ((digits, patches), (patches, digits)):
         before = len(passes)
-        evaluate(subject, World.single(), reference=reference, metrics=["fid"], embedding="offline")
+        measured(subject, reference=reference)
     assert len(passes) == before > 0
 
 
@@ -48,23 +52,22 @@ def test_a_run_is_not_measured_against_what_has_come_in_place_of_its_training_im
     small = ["batch=8", "kimg=0.008", "generator.width=0.05", "discriminator.width=0.05"]
     config = make_config({"data": {"path": str(data)}}, small)
     train(config, RunDirectory(tmp_path / "run"), single, progress=False)
-    measured = evaluate(tmp_path / "run", single, metrics=["fid"], embedding="offline", count=20, seeds=1)
+    before = measured(tmp_path / "run", count=20, seeds=1)
     shutil.rmtree(data)
     fingerprint = pack("builtin:digits", data, subset=200, seed=1, workers=1, progress=False).fingerprint
     with pytest.raises(
-        SpiderError, match=rf"{data} holds other images .*{fingerprint}.*{measured.provenance['training']}"
+        SpiderError, match=rf"{data} holds other images .*{fingerprint}.*{before.provenance['training']}"
     ):
-        evaluate(tmp_path / "run", single, metrics=["fid"], embedding="offline", count=20, seeds=1)
+        measured(tmp_path / "run", count=20, seeds=1)
 
 
 def measured_on(world, run, reference):
     """On a rank: every metric that needs neither logits nor classes."""
-    found = evaluate(
+    found = measured(
         run,
         world,
         reference=reference,
         metrics=[name for name, metric in METRICS.items() if not (metric.needs_logits or metric.needs_classes)],
-        embedding="offline",
         count=600,
         seeds=1,
     )

@@ -1,0 +1,132 @@
+"""What a neighbour search is asked for. Needs no torch: mistakes show at once, also on a login node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from spider.errors import SpiderUsageError
+from spider.judge.sid.choices import MODES, Order, parse_order
+from spider.request import Request
+
+Places = Sequence[str | Path] | Mapping[str, str | Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighborOptions(Request):
+    """How to search.
+
+    Attributes:
+        embedding: `inception`, `efficientnet` or `offline`; the latter two need no download.
+        protocol: the resize rule of `inception`.
+        weights: a weights file for `inception` or `efficientnet`.
+        orders: kernel orders, as `spider.judge.sid.choices.parse_order` takes them; the first one ranks. Also as one
+            text, `-1,0 log,1025/2048`.
+        mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
+        images: at most this many of each dataset, drawn by `seed`; None: all.
+        shortlist: so many sources of a target get the full measure, the nearest to 0 by screening, by each order.
+        seed: of everything drawn.
+        keep_negative: let sources less diverse than the target be friendly.
+        keep_gray: let gray sources of a colour target be friendly.
+        picks: how many are friendly, at most.
+        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
+        workers: how many of them; None: one for each GPU, or each core.
+        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
+        progress: show bars.
+    """
+
+    embedding: str = "inception"
+    protocol: str | None = None
+    weights: Path | str | None = None
+    orders: str | Sequence[Order | float | str] = (-1.0,)
+    mode: str = "robust"
+    images: int | None = None
+    shortlist: int = 20
+    seed: int = 0
+    keep_negative: bool = False
+    keep_gray: bool = False
+    picks: int = 3
+    ray: str | None = None
+    workers: int | None = None
+    cache: Path | str | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid."""
+        super().__post_init__()
+        if self.mode not in MODES:
+            raise SpiderUsageError(f"mode: one of {', '.join(MODES)}, found {self.mode!r}")
+        if self.workers is not None and self.ray is None:
+            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+        if not self.orders:
+            raise SpiderUsageError("no kernel order: name at least one, such as -1")
+        labels = [parse_order(order).label for order in self.orders]
+        again = [str(order) for order, label in zip(self.orders, labels, strict=True) if labels.count(label) > 1]
+        if again:
+            raise SpiderUsageError(f"orders: {' and '.join(again)} are the same kernel")
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the numbers and picks depend on, for the protocol."""
+        names = ("mode", "images", "shortlist", "picks", "keep_negative", "keep_gray", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def require_weights(self) -> None:
+        """Raises SpiderError if the cache does not have those of the embedding."""
+        from spider import weights
+
+        weights.of_embedding(self.embedding, self.weights)
+
+
+@dataclass(frozen=True)
+class NeighborsRequest(NeighborOptions):
+    """Sources, ranked as neighbours of a target.
+
+    Attributes:
+        target: the images to learn, as `spider.data.open_images` takes them.
+        sources: what could be borrowed from, the same way; a mapping has the names to use for them.
+        out: the folder to write.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("neighbors",)
+    alone: ClassVar[tuple[str, ...]] = ("target", "sources")
+
+    target: str | Path
+    sources: Places
+    out: str | Path
+
+    def require_inputs(self) -> None:
+        """Refuse what is not there."""
+        _require_images([self.target])
+        _require_images(self.sources)
+        self.require_weights()
+
+
+@dataclass(frozen=True)
+class NeighborMatrixRequest(NeighborOptions):
+    """Datasets, each as a target with all others as its sources.
+
+    Attributes:
+        datasets: two at least; as the sources of `NeighborsRequest`.
+        out: the folder to write.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("neighbors", "--all")
+    alone: ClassVar[tuple[str, ...]] = ("datasets",)
+
+    datasets: Places
+    out: str | Path
+
+    def require_inputs(self) -> None:
+        """Refuse what is not there."""
+        _require_images(self.datasets)
+        self.require_weights()
+
+
+def _require_images(places: Places) -> None:
+    from spider.data import require_images
+
+    for images in places.values() if isinstance(places, Mapping) else places:
+        require_images(images)

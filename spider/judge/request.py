@@ -1,0 +1,76 @@
+"""What an evaluation is asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from spider.arguments import Kind, how_many_or_which
+from spider.errors import SpiderUsageError
+from spider.request import Request
+
+if TYPE_CHECKING:
+    from cluster.world import World
+
+
+@dataclass(frozen=True)
+class EvaluateRequest(Request):
+    """A run's averaged generator, or a set of images, to be measured.
+
+    Attributes:
+        subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
+        reference: images to be like; None: the run's training images.
+        source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
+        data: the same of its training images.
+        metrics: names from `spider.judge.metrics.registry.METRICS`, in a list or as `fid,kid`.
+        protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`, which also says which embedding.
+        embedding: `inception` (the default), `efficientnet` or `offline`.
+        weights: a file for the embedding.
+        count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
+        seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
+        figures: a folder for the panel and the histogram of nearest training images of the first seed; it brings the
+            metric `nearest` with it.
+        out: a JSON file for the results with all their provenance.
+        progress: show bars.
+        world: the ranks, which all ask; None: those that torchrun describes, or this process alone.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("evaluate",)
+    alone: ClassVar[tuple[str, ...]] = ("subject",)
+    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": how_many_or_which}
+
+    subject: str | Path
+    _: KW_ONLY
+    reference: str | Path | None = None
+    source: str | Path | None = None
+    data: str | Path | None = None
+    metrics: str | Sequence[str] = ("fid", "kid")
+    protocol: str | None = None
+    embedding: str | None = None
+    weights: str | Path | None = None
+    count: int | None = None
+    seeds: int | Sequence[int] | None = None
+    figures: str | Path | None = None
+    out: str | Path | None = None
+    progress: bool = False
+    world: World | None = None
+
+    def require_inputs(self) -> None:
+        """Refuse what is neither a run's checkpoint nor images."""
+        from spider.data import require_images
+        from spider.runs.directory import is_run, resolve
+
+        name = str(self.subject)
+        if is_run(name) or ("@" in name and not Path(name).exists()):
+            resolve(name)
+        else:
+            require_images(name)
+        if self.reference is not None:
+            require_images(self.reference)
+
+    def require_valid(self, ranks: int) -> None:
+        """See the base class."""
+        if isinstance(self.seeds, list):
+            raise SpiderUsageError("seeds: a stage says how many; a list is only for spider.api.evaluate")

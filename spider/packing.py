@@ -1,0 +1,56 @@
+"""What `pack` and `verify` are asked for. The work is done in `shards`, which knows nothing of requests."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from spider.request import Request
+
+if TYPE_CHECKING:
+    from shards.index import Crop, Encoding
+    from shards.labels import Labels
+
+
+@dataclass(frozen=True)
+class PackRequest(Request):
+    """Images to pack into shards. The fields are the arguments of `shards.pack.pack`."""
+
+    command: ClassVar[tuple[str, ...]] = ("pack",)
+    alone: ClassVar[tuple[str, ...]] = ("source", "out")
+
+    source: str | Path
+    out: str | Path
+    _: KW_ONLY
+    resolution: int | None = None
+    channels: Literal[1, 3] | None = None
+    crop: Crop = "center"
+    subset: int | None = None
+    seed: int = 0
+    shard_mb: float = 64
+    workers: int | None = None
+    max_bad: str | int = "1%"
+    encoding: Encoding = "auto"
+    labels: Labels = "class"
+    max_megapixels: float = 80
+    progress: bool = False
+
+    def require_valid(self, ranks: int) -> None:
+        """See the base class."""
+        from shards.index import PackOptions, pack_options
+
+        pack_options(**{name: getattr(self, name) for name in PackOptions.model_fields})
+
+
+@dataclass(frozen=True)
+class VerifyRequest(Request):
+    """Packed shards whose bytes are to be checked: the arguments of `shards.verify.verify`."""
+
+    command: ClassVar[tuple[str, ...]] = ("verify",)
+    alone: ClassVar[tuple[str, ...]] = ("shards",)
+
+    shards: str | Path
+    _: KW_ONLY
+    workers: int | None = None
+    progress: bool = False

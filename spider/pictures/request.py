@@ -1,0 +1,100 @@
+"""What `generate` and `interpolate` are asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from spider.arguments import Kind, image_numbers, image_numbers_as_given
+from spider.errors import SpiderUsageError
+from spider.request import Request
+
+Space = Literal["z", "image"]
+Blend = Literal["linear", "spherical"]
+
+_OPTIONS = {"classes": "--class", "source_images": "--source-image"}
+
+
+@dataclass(frozen=True)
+class GenerateRequest(Request):
+    """Images of a run's averaged generator.
+
+    Attributes:
+        run: RUN, RUN@best, RUN@last or RUN@KIMG.
+        seeds: numbers of the images under evaluation seed 0, each written once. With `source_images`, of the noise
+            that is added. None: 0-99, or 0 with `source_images`.
+        out: a folder, or a file that ends in .zip, for the PNGs.
+        classes: names or numbers of classes. Every number is made of each; without any, of the class that it has.
+        source_images: files to feed instead of the source's own images, each with every number's noise.
+        grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one; a
+            row for each class that was asked for.
+        source: where the images or the run that feed it lie now, if they have moved. The run notes it.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("generate",)
+    alone: ClassVar[tuple[str, ...]] = ("run",)
+    repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
+    options: ClassVar[Mapping[str, str]] = _OPTIONS
+    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
+
+    run: str | Path
+    _: KW_ONLY
+    seeds: str | Sequence[int] | None = None
+    out: str | Path | None = None
+    classes: Sequence[str | int] = ()
+    source_images: Sequence[str | Path] = ()
+    grid: str | Path | None = None
+    source: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid; or nowhere to write."""
+        super().__post_init__()
+        if self.out is None and self.grid is None:
+            raise SpiderUsageError("nowhere to write to: name --out or --grid")
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the images."""
+        seeds = ("0" if self.source_images else "0-99") if self.seeds is None else self.seeds
+        return image_numbers("seeds", seeds)
+
+
+@dataclass(frozen=True)
+class InterpolateRequest(Request):
+    """A grid or a loop between images of a run.
+
+    Attributes:
+        run: as of `GenerateRequest`.
+        out: a file that ends in .png, .gif or .mp4, or a folder.
+        space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
+        stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
+        seeds: numbers of the images; four for a grid or a folder, two or more for a loop.
+        classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
+        steps: images on a side of the grid; frames from one input to the next.
+        blend: of vectors; None: by the prior, see `spider.pictures.interpolate`.
+        source: as of `GenerateRequest`.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("interpolate",)
+    alone: ClassVar[tuple[str, ...]] = ("run",)
+    repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
+    options: ClassVar[Mapping[str, str]] = _OPTIONS
+    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
+
+    run: str | Path
+    out: str | Path
+    _: KW_ONLY
+    space: Space | None = None
+    stage: int | None = None
+    seeds: str | Sequence[int] = (0, 1, 2, 3)
+    classes: Sequence[str | int] = ()
+    steps: int = 8
+    blend: Blend | None = None
+    source: str | Path | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the images."""
+        return image_numbers("seeds", self.seeds)

@@ -1,0 +1,36 @@
+"""What a sweep is asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from spider.request import Request
+
+
+@dataclass(frozen=True)
+class SweepRequest(Request):
+    """Many trainings that differ in a few keys.
+
+    Attributes:
+        file: SWEEP.yaml, see `sweeps.config`.
+        out: the sweep's folder, on storage that every machine of the cluster sees.
+        ray: `local`, or the address of a cluster (see `cluster.ray.connected`); None: `local`.
+        progress: show a bar.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("sweep",)
+    alone: ClassVar[tuple[str, ...]] = ("file",)
+
+    file: str | Path
+    out: str | Path
+    _: KW_ONLY
+    ray: str | None = None
+    progress: bool = False
+
+    def require_valid(self, ranks: int = 1) -> None:
+        """Refuse a mistake in the file."""
+        from sweeps.config import read_sweep
+
+        read_sweep(self.file)

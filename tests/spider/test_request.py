@@ -1,0 +1,74 @@
+"""A request is the same whether it is made in Python, by the keys of a stage or by a command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+from spider import api
+from spider.cli.main import app
+from spider.judge.request import EvaluateRequest
+from spider.packing import PackRequest, VerifyRequest
+from spider.pictures.request import GenerateRequest, InterpolateRequest
+from spider.request import _ONLY_IN_PYTHON
+from spider.runs.request import TrainRequest
+from sweeps.request import SweepRequest
+
+SEARCH = {
+    "embedding": "offline", "protocol": "clean", "weights": "w.pt", "orders": "-1,0 log", "mode": "paper", "images": 9,
+    "shortlist": 3, "seed": 4, "keep_negative": True, "keep_gray": True, "picks": 2, "ray": "auto", "workers": 2,
+}  # fmt: skip
+ASKED = {
+    "pack": (PackRequest, {
+        "source": "a b", "out": "o", "resolution": 32, "channels": 1, "crop": "pad", "subset": 3, "seed": 5,
+        "shard_mb": 0.5, "workers": 2, "max_bad": "3%", "encoding": "png", "labels": "none", "max_megapixels": 9.0,
+    }),
+    "verify": (VerifyRequest, {"shards": "-s", "workers": 3}),
+    "neighbors": (NeighborsRequest, {"target": "t", "sources": {"x": "a", "y": "b c"}, "out": "o", **SEARCH}),
+    "neighbor_matrix": (NeighborMatrixRequest, {"datasets": ["a", "b"], "out": "o", **SEARCH}),
+    "train": (TrainRequest, {
+        "config": "dcgan", "run": "r", "data": "d", "source": "s", "kimg": "+5", "seed": 1, "mirror": True,
+        "overrides": ["batch=4", "x.y=[1, 2]"], "from_run": "q@3",
+    }),
+    "sweep": (SweepRequest, {"file": "s.yaml", "out": "o", "ray": "auto"}),
+    "evaluate": (EvaluateRequest, {
+        "subject": "r", "reference": "a", "source": "b", "data": "c", "metrics": ["fid", "recall"], "protocol": "tf",
+        "embedding": "offline", "weights": "w", "count": 7, "seeds": 2, "figures": "f", "out": "o.json",
+    }),
+    "generate": (GenerateRequest, {
+        "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],
+        "grid": "g.png", "source": "s",
+    }),
+    "interpolate": (InterpolateRequest, {
+        "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
+        "blend": "linear", "source": "s",
+    }),
+}  # fmt: skip
+
+
+class Asked(Exception):
+    """What a command has asked the API for."""
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_the_words_of_a_request_ask_for_the_same(verb, monkeypatch, tmp_path):
+    kind, values = ASKED[verb]
+    monkeypatch.chdir(tmp_path)
+
+    def ask(*arguments, progress=None, **more):
+        raise Asked(kind(*arguments, **more))
+
+    monkeypatch.setattr(api, verb, ask)
+    request = kind.read(values)
+    assert {*values, *_ONLY_IN_PYTHON} >= set(request.values())  # every field is tried
+    with pytest.raises(Asked) as asked:
+        app(list(request.words()), standalone_mode=False)
+    assert asked.value.args[0].words() == request.words()
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_what_is_not_said_has_no_word(verb):
+    kind, values = ASKED[verb]
+    needed = {name: values[name] for name in (*kind.alone, "out", "run") if name in values}
+    words = kind.read(needed).words()
+    assert all(word.startswith(("--out=", "--run=", "--all")) for word in words[1 : words.index("--")])
