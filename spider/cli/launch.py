@@ -205,7 +205,7 @@ def _warn_of_cores(place: Place) -> None:
 
 
 def _described(found: Status) -> str:
-    from spider.jobs.status import describe
+    from spider.jobs.describe import describe
 
     return describe(found)
 
@@ -228,7 +228,7 @@ def _log(run: Path, rank: int, *, wait: bool) -> Path:
 
 def _is_over(folder: Path) -> bool:
     """Whether the job whose files these are neither waits nor runs."""
-    from spider.jobs.status import job_status
+    from spider.jobs.job_status import job_status
 
     job = job_status(folder)
     return job is None or job.is_over

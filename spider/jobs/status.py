@@ -6,73 +6,20 @@ A run may have been started by `spider launch`, with a job and a history beside 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ClusterError
-from cluster.jobs.history import Event, History, blamed
-from cluster.jobs.submission import JOB, Submission
-from cluster.slurm.queue import SUSPENDED, job_state
+from cluster.jobs.submission import JOB
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
+from spider.jobs.job_status import JobStatus, job_status
 from spider.jobs.launch import SUBMITTED
 from spider.jobs.pipeline import pipelines_below, stage_folders
 from spider.jobs.submit import FOLDER
-from spider.runs.directory import RunDirectory, images_of
-from spider.runs.listing import RunSummary, describe_best, find_runs, name_of, summarise, unreadable
-from spider.runs.records import is_checkpoint_name
-from spider.tables import aligned, duration, speed
-from untrusted.counts import counted
-from untrusted.errors import UnreadableError
-from untrusted.terminal import one_line
-
-_TIGHT = 0.5  # of the time before a job's end: more is too much for a save, since Slurm may send its signal late
-_SILENT = "ended without a word"
-_TO_THE_QUEUE = ("submitted", "requeued", "failed", "lost", "stopped")
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """The job of a run, or of a stage of a pipeline.
-
-    Attributes:
-        job: its number.
-        state: `waiting` (`why` says for what), `running`, `suspended` (Slurm holds its processes), `unknown` (`why`
-            says where to ask), `finished`, `stopped`, `failed`, `never started`, `ended without a word`,
-            or `unreadable` (`problem` says which file).
-        why: of a state that needs a reason.
-        nodes: on which it runs, or ran last.
-        since: when that state began, in UTC.
-        began: when its last start did, in seconds since 1970.
-        restarts: how often it went on, by the reason.
-        waited_s: in the queue, all together.
-        blamed: a node on which failures begin again and again.
-        history: all that happened, oldest first.
-        problem: what cannot be read of it, in one line.
-    """
-
-    job: str
-    state: str
-    why: str | None
-    nodes: list[str]
-    since: str | None
-    began: float
-    restarts: dict[str, int]
-    waited_s: float
-    blamed: str | None
-    history: list[dict[str, Any]]
-    problem: str | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it neither waits nor runs."""
-        return self.state not in ("waiting", "running", "suspended", "unknown")
+from spider.runs.directory import RunDirectory
+from spider.runs.listing import RunSummary, find_runs, name_of, summarise, unreadable
 
 
 @dataclass(frozen=True)
@@ -186,116 +133,6 @@ def _there(jobs: dict[str, JobStatus | None]) -> dict[str, JobStatus]:
     return {name: job for name, job in jobs.items() if job is not None}
 
 
-def describe(found: Status) -> str:
-    """For a person: a run, a search or a sweep with its history; a line for each stage, or run, of many."""
-    own = (Path(found.path).name, ".")
-    if len(found.runs) == 1 and not found.jobs and found.runs[0].name in own:
-        return _describe_run(found.runs[0])
-    parts = [_describe_driver(job) for name, job in found.drivers.items() if name in own]
-    for what, jobs in (("stage", found.stages), ("job", found.drivers)):
-        rows = [[name, job.state, str(sum(job.restarts.values())), job.job, ",".join(job.nodes) or "-", job.why or ""]
-                for name, job in jobs.items() if what == "stage" or name not in own]  # fmt: skip
-        parts += [aligned([[what, "state", "restarts", "job", "nodes", "why"], *rows])] if rows else []
-    if found.runs:
-        header = ["run", "state", "kimg", "img/s", "left", "checkpoint", "restarts", "job", "nodes"]
-        parts.append(aligned([header, *map(_row, found.runs)]))
-    parts += ["\n".join(problems)] if (problems := list(_problems(found))) else []
-    failed = [run for run in found.runs if run.state == "failed" and run.summary.failure is not None]
-    told = [f"! {one_line(f'{run.name}: failed {run.summary.failure}')}" for run in failed]
-    parts += ["\n".join(told)] if told else []
-    return "\n\n".join(parts) or f"{found.path}: no run here or below"
-
-
-def _problems(found: Status) -> Iterator[str]:
-    """A line for each run or stage of which something cannot be read."""
-    told = [(run.name, run.summary.problem) for run in found.runs]
-    told += [(run.name, run.job.problem) for run in found.runs if run.job is not None]
-    told += [(name, job.problem) for name, job in found.jobs.items()]
-    return (f"! {one_line(f'{name}: {problem}')}" for name, problem in told if problem is not None)
-
-
-def job_status(folder: Path) -> JobStatus | None:
-    """Of the job whose files are in `folder`; None if there never was one."""
-    try:
-        return _job_status(folder)
-    except (ClusterError, UnreadableError, OSError) as error:
-        return JobStatus("?", "unreadable", None, [], None, 0.0, {}, 0.0, None, [], problem=str(error))
-
-
-def _job_status(folder: Path) -> JobStatus | None:
-    submission = Submission.read(folder)
-    if submission is None:
-        return None
-    told = History(folder).rows()
-    state, why, nodes = _state(submission, told.rows)
-    if state == _SILENT:  # unless it has said something since its history was read
-        told = History(folder).rows()
-        state, why, nodes = _state(submission, told.rows)
-    events = told.rows
-    last = events[-1] if events else None
-    return JobStatus(
-        job=submission.job,
-        state=state,
-        why=why,
-        nodes=nodes,
-        since=None if last is None else last.time.isoformat(timespec="seconds"),
-        began=max((event.time.timestamp() for event in events if event.event == "started"), default=0.0),
-        restarts=dict(Counter(_restart_reason(event) for event in _restarts(events))),
-        waited_s=_waited_s(events, state),
-        blamed=blamed(events),
-        history=[{"time": event.time.isoformat(), "event": event.event, **event.about} for event in events],
-        problem=told.warning,
-    )
-
-
-def _describe_run(status: RunStatus) -> str:
-    """For a person: several lines."""
-    summary, job = status.summary, status.job
-    rows = [("state", status.state + _because(status))]
-    done = f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
-    if status.img_per_s is not None:
-        done += f", {speed(status.img_per_s)}"
-    if status.eta_s is not None:
-        done += f", {duration(status.eta_s)} left"
-    rows.append(("progress", done))
-    if summary.source:
-        rows.append(("source", summary.source))
-        rows.append(("condition", summary.condition))
-    if status.slowest is not None:
-        rows.append(("slowest", status.slowest))
-    rows.append(("checkpoint", _checkpoint(status)))
-    if summary.best is not None:
-        rows.append(("best", describe_best(summary.best)))
-    if job is not None:
-        rows += _job_rows(job)
-    if status.stacks:
-        rows.append(("hung", ", ".join(status.stacks)))
-    rows += [("problem", problem) for problem in (summary.problem, job and job.problem) if problem]
-    return _with_history(rows, job)
-
-
-def _describe_driver(job: JobStatus) -> str:
-    """For a person: several lines."""
-    state = job.state if job.why is None else f"{job.state}: {job.why}"
-    return _with_history([("state", state), *_job_rows(job)], job)
-
-
-def _job_rows(job: JobStatus) -> Iterator[tuple[str, str]]:
-    where = f" on {', '.join(job.nodes)}" if job.nodes else ""
-    yield "job", f"{job.job}{where}; {duration(job.waited_s)} in the queue"
-    yield "restarts", ", ".join(f"{count} x {reason}" for reason, count in job.restarts.items()) or "none"
-    if job.blamed is not None:
-        yield "node", job.blamed
-
-
-def _with_history(rows: list[tuple[str, str]], job: JobStatus | None) -> str:
-    width = max(len(name) for name, _ in rows)
-    lines = [one_line(f"{name:<{width}}  {value}") for name, value in rows]
-    if job is not None:
-        lines += ["", *_told(job.history)]
-    return "\n".join(lines)
-
-
 def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
     try:
         return _run_status(directory, job, root)
@@ -338,153 +175,9 @@ def _not_begun(directory: RunDirectory, root: Path) -> RunSummary:
     return RunSummary(name, "never started", length_kimg=length)
 
 
-def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | None, list[str]]:
-    """State, reason, nodes."""
-    last = events[-1] if events else None
-    began = next((event for event in reversed(events) if event.event == "started"), None)
-    nodes = list(began["nodes"] or []) if began is not None and began["job"] == submission.job else []
-    over = last is not None and (
-        last.event in ("finished", "stopped") or (last.event == "failed" and not last["again"])
-    )
-    # Slurm may start again what was stopped; nothing else comes after an end
-    alive = False if over and last is not None and last.event != "stopped" else submission.is_alive()
-    if alive is None and not over:
-        return "unknown", f"ask on {submission.host}" if submission.local else "squeue does not answer here", nodes
-    if alive:
-        asked = None if submission.local else job_state(submission.job)
-        if asked is not None and asked[0] == "PENDING":
-            return "waiting", asked[1], nodes
-        if asked is not None and asked[0] in SUSPENDED:
-            return "suspended", f"by Slurm; scontrol resume {submission.job} lets it go on, unless Slurm does", nodes
-        if submission.local and last is not None and last.event == "submitted":
-            return "waiting", None, []
-        return "running", "asked to save and end" if last is not None and last.event == "cancelled" else None, nodes
-    if last is None or last.event in ("submitted", "started", "requeued", "cancelled"):
-        # A job that was cancelled while it waited has nothing to tell
-        if last is not None and last.event == "cancelled" and (len(events) < 2 or events[-2].event != "started"):
-            return "stopped", "cancelled", nodes
-        if last is not None and last.event == "submitted":
-            return "never started", "it left the queue: a stage before it failed, or it was cancelled there", nodes
-        return _SILENT, "neither in the queue nor running", nodes
-    if last.event == "lost" or (last.event == "failed" and last["again"]):
-        return _SILENT, last["reason"], nodes
-    return last.event, last["reason"], nodes
-
-
-def _restarts(events: Sequence[Event]) -> Iterator[Event]:
-    """The events after which the same job started again, or will."""
-    for event, following in zip_longest(events, events[1:]):
-        by_slurm = following is not None and following.event == "started" and following["job"] == event["job"]
-        if event.event in ("requeued", "lost") or event["again"] or (event.event == "stopped" and by_slurm):
-            yield event
-
-
-def _restart_reason(event: Event) -> str:
-    if event.event == "requeued":
-        return str(event["reason"])
-    return {"lost": "lost start", "failed": "failure", "stopped": "requeued by Slurm"}.get(event.event, event.event)
-
-
-def _waited_s(events: Sequence[Event], state: str) -> float:
-    """Of the last job: from its submission, and each return to the queue, to the start that came of it."""
-    total, since = 0.0, None
-    for event in events:
-        if event.event == "submitted":  # another job
-            total = 0.0
-        if event.event in _TO_THE_QUEUE:
-            since = event.time
-        elif event.event in ("started", "cancelled") and since is not None:
-            # Clocks of two machines: the start may be said to come before
-            total, since = total + max(0.0, (event.time - since).total_seconds()), None
-    if since is not None and state == "waiting":
-        total += (datetime.now(UTC) - since).total_seconds()
-    return total
-
-
-def _told(history: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A line for each event, in local time."""
-    for event in history:
-        at = datetime.fromisoformat(event["time"]).astimezone()
-        yield one_line(f"{at:%Y-%m-%d %H:%M:%S}  {_sentence(event)}")
-
-
-def _sentence(event: dict[str, Any]) -> str:
-    what, reason = event["event"], event.get("reason")
-    if what == "submitted":
-        where = f"{counted(event.get('ranks'), 'rank')} on {counted(event.get('nodes'), 'node')}"
-        return f"submitted as job {event.get('job')}: {where}"
-    if what == "started":
-        return f"started on {_nodes(event)}, from {_place(event.get('newest'))}"
-    if what == "requeued":
-        saved = "saved" if event.get("saved", True) else "not saved in time"
-        return f"{reason}: {saved}, and back in the queue{_took(event.get('seconds'), event.get('grace_s'))}"
-    if what == "failed":
-        return f"failed: {reason}{'; back in the queue' if event.get('again') else ''}"
-    if what == "lost":
-        return f"lost on {_nodes(event)}: {reason}"
-    if what == "cancelled":
-        return "asked to save and end"
-    if what == "not cancelled":
-        return f"Slurm refused: {reason}"
-    if what == "stopped":
-        return f"stopped: {reason}"
-    return str(what)
-
-
-def _nodes(event: dict[str, Any]) -> str:
-    return ", ".join(event.get("nodes") or ["?"])
-
-
-def _place(newest: str | None) -> str:
-    """Where a start goes on from, by the name of what was saved last."""
-    if newest is None:
-        return "the beginning"
-    return f"{images_of(newest) / 1000:g} kimg" if is_checkpoint_name(newest) else newest
-
-
-def _took(seconds: float | None, grace_s: float | None) -> str:
-    """How long a save on a signal took, and whether that will do the next time."""
-    if seconds is None:
-        return ""
-    took = f", {seconds:.1f} s after the signal"
-    if grace_s is None:
-        return took
-    tight = ": ask for a longer signal_delay_s" if seconds > _TIGHT * grace_s else ""
-    return f"{took}, of {grace_s:g}{tight}"
-
-
-def _because(status: RunStatus) -> str:
-    job = status.job
-    if status.state == status.summary.state == "failed" and (job is None or job.why is None):
-        return f" {status.summary.failure}"
-    return f": {job.why}" if job is not None and job.why is not None and job.state == status.state else ""
-
-
-def _checkpoint(status: RunStatus) -> str:
-    if status.summary.last_checkpoint is None:
-        return "none yet"
-    assert status.checkpoint_age_s is not None
-    return f"{status.summary.last_checkpoint:g} kimg, saved {duration(status.checkpoint_age_s)} ago"
-
-
 def _slowest(row: dict[str, Any]) -> str | None:
     timing = row["timing"]
     if timing.get("slowest_rank") is None:
         return None
     waits = f"; most data wait: rank {timing.get('data_wait_rank')}, {timing.get('data_wait_percent', 0.0):.1f} %"
     return f"rank {timing['slowest_rank']}, {timing.get('slowest_rank_percent', 0.0):+.0f} % on the mean{waits}"
-
-
-def _row(status: RunStatus) -> list[str]:
-    summary, job = status.summary, status.job
-    return [
-        summary.name,
-        status.state,
-        f"{summary.kimg:g}/{summary.length_kimg:g}",
-        "-" if status.img_per_s is None else speed(status.img_per_s).removesuffix(" img/s"),
-        "-" if status.eta_s is None else duration(status.eta_s),
-        "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
-        "-" if job is None else str(sum(job.restarts.values())),
-        "-" if job is None else job.job,
-        "-" if job is None or not job.nodes else ",".join(job.nodes),
-    ]

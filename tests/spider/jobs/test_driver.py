@@ -14,8 +14,8 @@ from cluster.jobs.history import History
 from cluster.jobs.saves import PROGRESS, newest_in, note_progress
 from spider import api
 from spider.errors import SpiderUsageError
+from spider.jobs.describe import describe
 from spider.jobs.driver import DriverJob
-from spider.jobs.status import describe
 from spider.jobs.submit import read_place
 
 if TYPE_CHECKING:

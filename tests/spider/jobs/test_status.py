@@ -18,8 +18,10 @@ from cluster.lock import alone_in
 from cluster.world import World
 from spider.config.load import load_config, to_yaml
 from spider.errors import SpiderError
+from spider.jobs.describe import describe
+from spider.jobs.job_status import job_status
 from spider.jobs.launch import SUBMITTED
-from spider.jobs.status import RunStatus, describe, job_status, status
+from spider.jobs.status import RunStatus, status
 from spider.jobs.submit import FOLDER
 from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.tables import duration, speed
