@@ -483,7 +483,7 @@ def test_wrong_options_are_named(files, tmp_path, options, message):
 
 
 def test_a_dead_worker_is_reported(files, tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.pack.normalise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr("shards.convert.normalise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(ShardsError, match="a worker process died"):
         pack(files, tmp_path / "out", workers=2)
 
