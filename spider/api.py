@@ -111,7 +111,7 @@ def verify(request: VerifyRequest) -> Report:
     """Check every byte of packed shards: see `shards.verify.verify`. What is bad is in the report, not raised."""
     from shards.verify import verify
 
-    return verify(**request.values())
+    return verify(request.shards, workers=request.workers, progress=request.progress)
 
 
 @asks(NeighborsRequest)

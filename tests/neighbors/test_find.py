@@ -161,7 +161,7 @@ def test_datasets_need_their_own_names(packed: Path, tmp_path: Path):
         ({"sources": ()}, SpiderUsageError, "no sources"),
         ({"mode": "fast"}, SpiderUsageError, "robust, paper, screen"),
         ({"orders": ()}, SpiderUsageError, "no kernel order"),
-        ({"picks": 0}, SpiderUsageError, "at least 1"),
+        ({"picks": 0}, SpiderUsageError, "picks: a whole number from 1"),
         ({"mode": "paper"}, SpiderUsageError, "digits1: 300 images; mode paper needs 500"),
         ({"target": "nowhere"}, ShardsUsageError, "nowhere"),
         ({"embedding": "inception"}, SpiderError, "spider weights get inception"),

@@ -101,13 +101,6 @@ def test_an_empty_place_in_a_sweep_is_refused_by_its_key(key, tree):
         make_sweep({**SWEEP, **tree})
 
 
-def test_an_empty_stage_word_is_named_with_its_stage(spider, tmp_path):
-    file = tmp_path / "stages.yaml"
-    file.write_text("stages: {one: {run: \"train dcgan --data '' --run {run}/one\"}}")
-    refused = spider("launch", file, "--run", tmp_path / "runs", "--slurm", "local", "--dry-run")
-    assert refused.error.startswith("error: stage one: --data: is empty")
-
-
 @pytest.mark.parametrize("name", ["", "  "])
 def test_no_empty_name_becomes_the_current_folder(name):
     with pytest.raises(ShardsUsageError, match="empty"):

@@ -258,6 +258,7 @@ STAGES = [
     ("{verb: train, config: dcgan, run: x, kmg: 3}", ": kmg: no such key; did you mean kimg?"),
     ("{verb: train, config: dcgan, data: x}", ": run: missing"),
     ("{verb: train, config: dcgan, run: x, data: x, progress: true}", ": progress: no such key; keys: config, run, "),
+    ("{verb: train, config: dcgan, run: x, data: ''}", ": data: is empty; name a place"),
     ("{verb: train, config: dcgan, run: x, kimg: true}", ": kimg: a number of at least 0.001, found True"),
     ("{verb: train, config: dcgan, run: x, data: x, overrides: [batc=3]}", ": preset dcgan: batc: no such key; did "),
     ("{verb: train, config: dcgan, run: x, data: x, source: 'y@best', overrides: [batch=33]}", ": batch=33 does not"),
