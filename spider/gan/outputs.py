@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from spider import draws
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -20,15 +25,49 @@ UNCONDITIONAL = ConditionShape()
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Random numbers that a network asks for, of every image. A network names them in an attribute `draws`."""
+
+    law: Literal["normal", "uniform"]  # standard normal; from [0, 1)
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Condition:
     """What travels with every batch of images. None: the network is not told."""
 
     labels: Tensor | None = None  # int64 [N]; or float [N, classes], the share of each class, for what lies between
+    time: Tensor | None = None  # [N], how far an augmentation has changed the image; from 0, not at all
+    draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
 
-    def part(self, m: int, parts: int) -> Condition:
-        """Of the images m, m + parts, m + 2 parts, ..."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Condition(**{name: None if value is None else value[m::parts] for name, value in values.items()})
+    def part(self, chosen: slice) -> Condition:
+        """Of some of the images."""
+        return changed(self, lambda values: values[chosen])
+
+
+def with_draws(
+    condition: Condition, network: nn.Module, seed: int, stream: str, indices: Sequence[int], like: Tensor
+) -> Condition:
+    """A condition with the numbers that a network asks for, at addresses of `spider.draws`.
+
+    They are tensors before the network runs, so that compiling it sees no addresses, which change at every step.
+
+    Args:
+        network: `draws`, a mapping of names to `Draw`, says what it asks for. Without such an attribute it gets none.
+        stream: where the draws stand, but for their names.
+        indices: of the images.
+        like: what the network is given besides; says the device and the precision, which is float32 at least.
+    """
+    asked: Mapping[str, Draw] = getattr(network, "draws", {})
+    if not asked:
+        return condition
+    laws = {"normal": draws.normal, "uniform": draws.uniform}
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    drawn = {
+        name: laws[draw.law](seed, f"{stream}.{name}", indices, draw.shape, like.device).to(dtype)
+        for name, draw in asked.items()
+    }
+    return replace(condition, draws=drawn)
 
 
 @dataclass(frozen=True)
@@ -43,9 +82,20 @@ class DOut:
     """A discriminator's output. High is real."""
 
     logits: Tensor  # [N, P]: P judgements of every image
-    features: Tensor | None = None  # [N, F]: what its last layer is given, where the network tells
+    # What inner layers saw, [N, ...] by name, as far as the network tells; "last", [N, F]: what its last layer is given
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> DOut:
         """The same, of which every tensor is changed."""
-        changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if value is not None}
-        return DOut(**changed)
+        return changed(self, change)
+
+
+def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """A record of which every tensor is changed, those in mappings as well."""
+    return type(record)(**{name: _changed(value, change) for name, value in vars(record).items()})
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: change(tensor) for name, tensor in value.items()}
+    return None if value is None else change(value)

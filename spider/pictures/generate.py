@@ -161,7 +161,9 @@ def _from_files(
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)
-        condition = generator.condition_at(SEED, chosen) if label is None else generator.of_class(label, len(chosen))
+        condition = generator.condition_at(SEED, chosen)
+        if label is not None:
+            condition = generator.with_draws(generator.of_class(label, len(chosen)), SEED, chosen)
         for stem, image in zip(stems, clean, strict=True):
             yield _Part(
                 [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],

@@ -204,14 +204,20 @@ def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str
     if len(names) not in (1, len(numbers)):
         raise SpiderUsageError(f"--class: {len(names)} classes for {len(numbers)} images; give one, or one for each")
     labels = class_numbers(generator, names)
-    return Condition(torch.tensor(labels * (len(numbers) // len(labels)), device=generator.device))
+    told = Condition(torch.tensor(labels * (len(numbers) // len(labels)), device=generator.device))
+    return generator.with_draws(told, SEED, numbers)
 
 
 def _between(condition: Condition, weights: Tensor, stage: FrozenGenerator) -> Condition:
-    """Blends of the conditions of M inputs by weights [F, M]: shares of classes [F, classes]."""
+    """Blends of the conditions of M inputs by weights [F, M]: shares of classes [F, classes].
+
+    What the network draws besides is the first input's throughout, so that nothing flickers.
+    """
+    drawn = {name: values[:1].expand(len(weights), *values.shape[1:]) for name, values in condition.draws.items()}
     if condition.labels is None:
-        return condition
-    return Condition(weights @ one_hot(condition.labels, stage.conditions.shape.classes).to(weights.dtype))
+        return Condition(draws=drawn)
+    shares = weights @ one_hot(condition.labels, stage.conditions.shape.classes).to(weights.dtype)
+    return Condition(shares, draws=drawn)
 
 
 def _mixed(weights: Tensor, corners: Tensor) -> Tensor:

@@ -27,20 +27,18 @@ class PhaseBatch:
         if parts == 1:
             return [self]
 
-        def part(tensor: Tensor | None, m: int) -> Tensor | None:
-            return None if tensor is None else tensor[m::parts]
+        return [self.part(slice(m, None, parts)) for m in range(parts)]
 
-        return [
-            PhaseBatch(
-                at=replace(self.at, positions=self.at.positions[m::parts]),
-                images=self.images,
-                source=self.source[m::parts],
-                fake_condition=self.fake_condition.part(m, parts),
-                real_condition=self.real_condition.part(m, parts),
-                real=part(self.real, m),
-            )
-            for m in range(parts)
-        ]
+    def part(self, chosen: slice) -> PhaseBatch:
+        """Some of the slots, before any pass."""
+        return PhaseBatch(
+            at=replace(self.at, positions=self.at.positions[chosen]),
+            images=self.images,
+            source=self.source[chosen],
+            fake_condition=self.fake_condition.part(chosen),
+            real_condition=self.real_condition.part(chosen),
+            real=None if self.real is None else self.real[chosen],
+        )
 
 
 def given(tensor: Tensor | None) -> Tensor:

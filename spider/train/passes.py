@@ -20,7 +20,7 @@ from spider.gan.method import Kept
 from spider.gan.objectives.build import PenaltyTerm
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
-from spider.gan.outputs import Condition, DOut, GOut
+from spider.gan.outputs import Condition, DOut, GOut, with_draws
 from spider.gan.sources.source import Frontend
 from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
@@ -41,12 +41,17 @@ class Maker:
     def __call__(self, batch: PhaseBatch) -> GOut:
         """The generator's output for `batch.source`, through which gradients flow."""
         with self.autocast():
-            return cast(GOut, self.generator.first_order(batch.source, batch.fake_condition))
+            return cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
 
     @torch.no_grad()
     def given(self, batch: PhaseBatch) -> Tensor:
         """Its images, without gradients: what the discriminator's phases take as given."""
         return self(batch).images.to(batch.source.dtype)
+
+    def _told(self, batch: PhaseBatch) -> Condition:
+        at, module = batch.at, self.generator.module
+        stream = at.stream("generator")
+        return with_draws(batch.fake_condition, module, at.seed, stream, at.positions, batch.source)
 
     def penalty(self) -> Tensor | None:
         """What the generator's frontend adds to its loss; None if it has none. Scalar."""
@@ -86,26 +91,29 @@ class Critic:
             batch: the micro-batch that they belong to.
             use: what for, within the phase: two uses are augmented by different draws.
         """
-        images = self._augmented(images, batch, use)
-        with self.autocast():
-            out = cast(DOut, self.discriminator.first_order(images, condition))
-        return out.each(_exact)
+        return self.seen(images, condition, batch, use).out
 
     def seen(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
         """The same with the images, and with a way to judge them again under other draws."""
-        out = self(images, condition, batch, use)
-        return Seen(images, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
+        augmented, told = self._shown(images, condition, batch, use)
+        with self.autocast():
+            out = cast(DOut, self.discriminator.first_order(augmented, told)).each(_exact)
+        return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
-        return cast(DOut, self.discriminator.module(self._augmented(images, batch, use), condition))
+        return cast(DOut, self.discriminator.module(*self._shown(images, condition, batch, use)))
 
-    def _augmented(self, images: Tensor, batch: PhaseBatch, use: str) -> Tensor:
+    def _shown(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> tuple[Tensor, Condition]:
+        """What the discriminator is given: augmented images, and what it is told of them."""
+        at = batch.at
         if self.augmentations:  # a generator under autocast gives half precision, too coarse for the places of a warp
             images = _exact(images)
         for augmentation in self.augmentations:
-            images = augmentation(images, batch.at, use)
-        return images
+            condition = augmentation.told(condition, at, use)
+            images = augmentation(images, at, use)
+        stream = at.stream(f"discriminator.{use}")
+        return images, with_draws(condition, self.discriminator.module, at.seed, stream, at.positions, images)
 
 
 class DiscriminatorLoss:

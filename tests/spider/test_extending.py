@@ -26,6 +26,7 @@ RUN = ["batch=8", "log.samples=4", "log.every_kimg=0.008"]
 SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
 WORDS = {
     "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
+    "mynoise": [*RUN, "generator.kind=mynoise:Noisy", "discriminator.width=0.05"],
     "mysource": [*SMALL, "source.kind=mysource:Thumbnails", "source.pictures=pictures"],
     "mycondition": [*SMALL, "condition.kind=mycondition:Parity"],
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],

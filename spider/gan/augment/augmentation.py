@@ -6,6 +6,7 @@ from torch import Tensor
 
 from spider.draws import Address
 from spider.gan.method import Method
+from spider.gan.outputs import Condition
 
 
 class Augmentation(Method):
@@ -25,6 +26,15 @@ class Augmentation(Method):
             use: names the images' use within the phase: two uses of one phase draw different numbers.
         """
         return images
+
+    def told(self, condition: Condition, draws: Address, use: str) -> Condition:
+        """What the discriminator is told of images that are changed so: how far, for one that must know (`time`).
+
+        Args:
+            condition: what it would be told of the images before.
+            draws, use: as above: what is asked for twice is the same.
+        """
+        return condition
 
     def reals(self, real: Tensor, fake: Tensor, draws: Address) -> Tensor:
         """What the discriminator of a phase takes for real images, before anything else is done to them.

@@ -21,12 +21,14 @@ class Seen:
 
     Attributes:
         images: [n, C, H, W], -1 to 1, before augmentation.
+        augmented: what the network saw of them, [n, C, H, W]. Gradients flow through it to `images`.
         condition: theirs.
-        out: the judgement, with the features of the network's last layer but one (`DOut.features`).
+        out: the judgement, with the features that the network tells (`DOut.features`).
         again: judges the same images again for a use of that name, whose draws augment them differently.
     """
 
     images: Tensor
+    augmented: Tensor
     condition: Condition
     out: DOut
     again: Callable[[str], DOut]

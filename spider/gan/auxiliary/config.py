@@ -33,7 +33,8 @@ class AuxiliaryChoice(Choice):
         """The auxiliary, where it is not of this package. Initial weights come from torch's generator, which is seeded.
 
         Args:
-            discriminator: for which it is made; those of this package have `features`, the length of `DOut.features`.
+            discriminator: for which it is made; those of this package have `features`, the length of
+                `DOut.features["last"]`.
             image_shape: (C, H, W).
             device: where tensors that it remembers lie. Its modules are moved there with the players'.
         """

@@ -126,7 +126,7 @@ class DcganDiscriminator(nn.Module):
         logits = self.layers[-1](h)
         if self.embedding is not None:
             logits = logits + (h * self.embedding(condition)).sum(dim=1, keepdim=True)
-        return DOut(logits, h)
+        return DOut(logits, {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""

@@ -100,7 +100,7 @@ class R3ganDiscriminator(nn.Module):
         judged = self.dense(h)  # [N, 1], or [N, dim] to be compared with the class
         if self.embedding is not None:
             judged = (judged * self.embedding(condition)).sum(dim=1, keepdim=True)
-        return DOut(judged, h)
+        return DOut(judged, {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """The first convolution, each block and each change of resolution, and the end, in order."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.outputs import Condition, GOut
+from spider.gan.outputs import Condition, GOut, with_draws
 from spider.gan.pixels import to_uint8
 from spider.gan.sources.image_source import ImageSource
 from spider.gan.sources.source import Source
@@ -52,6 +52,7 @@ class FrozenGenerator:
         self.device = device
         self.training = training
         self.digest = _digest(module, source, conditions)
+        self._stream = f"generator{getattr(source, 'depth', 0)}"  # stages of a cascade draw apart
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, condition: Condition) -> Tensor:
@@ -66,11 +67,17 @@ class FrozenGenerator:
         Args:
             condition: in place of the one that each number has.
         """
-        return self(self.source.at(seed, indices), condition or self.condition_at(seed, indices))
+        told = self.conditions.at(seed, indices, self.device) if condition is None else condition
+        return self(self.source.at(seed, indices), self.with_draws(told, seed, indices))
 
     def condition_at(self, seed: int, indices: Sequence[int]) -> Condition:
-        """What images number `indices` are told."""
-        return self.conditions.at(seed, indices, self.device)
+        """What images number `indices` are told, with the draws that the network asks for."""
+        return self.with_draws(self.conditions.at(seed, indices, self.device), seed, indices)
+
+    def with_draws(self, condition: Condition, seed: int, indices: Sequence[int], use: str = "eval") -> Condition:
+        """A condition with the draws that images number `indices` have, for a use of the generator."""
+        like = next(self.module.parameters())
+        return with_draws(condition, self.module, seed, f"{use}.{self._stream}", indices, like)
 
     def of_class(self, label: int, count: int) -> Condition:
         """A condition for `count` images of one class."""

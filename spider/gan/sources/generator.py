@@ -34,9 +34,10 @@ class Generator(ImageSource):
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
         stage, stream = self.stage, f"train.source.condition{self.depth}"
+        places = (slots.at(start) for start in count(position, slots.batch))
         told = (
-            stage.conditions.drawn(seed, stream, slots.at(start), stage.device)
-            for start in count(position, slots.batch)
+            stage.with_draws(stage.conditions.drawn(seed, stream, at, stage.device), seed, at, "train.source")
+            for at in places
         )
         inputs, noises = stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
         return (

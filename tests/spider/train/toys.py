@@ -1,0 +1,95 @@
+"""Choices from outside of the package that use all that a network may ask for and return."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import nn
+
+from spider.gan.augment.augmentation import Augmentation
+from spider.gan.augment.config import AugmentationChoice
+from spider.gan.auxiliary.auxiliary import Auxiliary, Extra
+from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.networks.config import NetworkChoice
+from spider.gan.outputs import DOut, Draw, GOut
+
+WIDTH = 6
+
+
+class Toy(NetworkChoice):
+    """Linear networks that are noisy; the discriminator tells what its hidden layer saw, and heeds the time."""
+
+    def build_generator(self, input_shape, image_shape, told, world, frontend):
+        return Generator(input_shape, image_shape)
+
+    def build_discriminator(self, image_shape, told, world):
+        return Discriminator(image_shape)
+
+
+class Generator(nn.Module):
+    def __init__(self, input_shape, image_shape):
+        super().__init__()
+        self.draws = {"noise": Draw("normal", (WIDTH,)), "mixed": Draw("uniform")}
+        self.mapping = nn.Linear(prod(input_shape), WIDTH)
+        self.synthesis = nn.Linear(WIDTH, prod(image_shape))
+        self.image_shape = image_shape
+
+    def forward(self, source, condition):
+        latents = self.mapping(source.flatten(1))
+        mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
+        hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
+        return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape))
+
+
+class Discriminator(nn.Module):
+    def __init__(self, image_shape):
+        super().__init__()
+        self.draws = {"noise": Draw("normal", (WIDTH,))}
+        self.hidden = nn.Linear(prod(image_shape), WIDTH)
+        self.judge = nn.Linear(WIDTH, 1)
+
+    def forward(self, images, condition):
+        hidden = self.hidden(images.flatten(1))
+        last = hidden.tanh() + 0.3 * condition.draws["noise"]
+        logits = self.judge(last)
+        if condition.time is not None:
+            logits = logits * (1 - condition.time.to(logits.dtype).unsqueeze(1))
+        return DOut(logits, {"hidden": hidden, "last": last})
+
+
+class Fade(AugmentationChoice):
+    """Fades images by as much as the discriminator is told."""
+
+    def build(self, batch, image_shape):
+        return Fading()
+
+
+class Fading(Augmentation):
+    def __call__(self, images, draws, use):
+        return images * (1 - self.time(draws, use)).to(images.dtype)[:, None, None, None]
+
+    def told(self, condition, draws, use):
+        return replace(condition, time=self.time(draws, use))
+
+    def time(self, draws, use):
+        return draws.uniform(f"{use}.fade", ())
+
+
+class Taps(AuxiliaryChoice):
+    """A term of an inner layer, and of the image that it saw."""
+
+    def build(self, discriminator, image_shape, device):
+        return Tapping()
+
+
+class Tapping(Auxiliary):
+    def discriminator(self, real, fake, draws):
+        brightness = real.augmented.mean((1, 2, 3))
+        return Extra({"tap": (real.out.features["hidden"].mean(1) - brightness).square()})
+
+    def generator(self, fake, draws):
+        return Extra(
+            {"tap": fake.out.features["hidden"].square().mean(1), "grey": fake.augmented.mean((1, 2, 3)).square()}
+        )
