@@ -118,9 +118,8 @@ def one_of(*choices: str) -> Kind:
 
     def kind(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
-            raise SpiderUsageError(
-                f"{name}: one of {', '.join(choices)}, found {shown(value)}{did_you_mean(str(value), choices)}"
-            )
+            close = did_you_mean(value, choices) if isinstance(value, str) else ""
+            raise SpiderUsageError(f"{name}: one of {', '.join(choices)}, found {shown(value)}{close}")
         return str(value)
 
     return kind

@@ -57,7 +57,8 @@ class _Wrong:
         message = self.message if self.names_keys else f"{self.key}: {self.message}{self.found}"
         if said is None:
             return f"{where}: {message}"
-        return message if self.names_keys and not self.key else f"{said}: {message}"
+        says_it = self.names_keys and (not self.key or message.startswith(f"{said}: "))
+        return message if says_it else f"{said}: {message}"
 
     def _comes_from(self, override: Override) -> bool:
         if not self.key:  # how several keys go together: the message has them, with their values

@@ -87,7 +87,7 @@ def test_an_example_is_part_of_what_is_learnt(here: Path, digits: Path) -> None:
 
 def test_a_marked_field_of_a_source_from_outside_gets_all_that_marks_give(here: Path, digits: Path) -> None:
     words, run = WORDS["mysource"], here / "run"
-    with pytest.raises(ShardsUsageError, match=r"^source.pictures: .*/nowhere: no such .*: source.pictures=PLACE$"):
+    with pytest.raises(ShardsUsageError, match=r"^source.pictures: .*/nowhere: no such file or folder$"):
         api.train("dcgan", run, data=digits, kimg=0.016, overrides=[*words, "source.pictures=nowhere"])
     api.train("dcgan", run, data=digits, kimg=0.016, overrides=words)
     assert RunDirectory(run).config().model_dump()["source"]["pictures"] == str(here / "pictures")
@@ -115,9 +115,11 @@ def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path
     }.items():
         with pytest.raises(SpiderUsageError) as refused:
             api.train("dcgan", here / "run", data=digits, overrides=[f"generator.kind={kind}"])
-        assert str(refused.value).startswith(f"preset dcgan: generator.kind={kind}: ")
-        assert why in str(refused.value)
-    with pytest.raises(SpiderUsageError, match=r"generator.channels: .*less than or equal to 4096, found 5000"):
+        found, _, said = str(refused.value).partition(": ")
+        assert found == f"generator.kind={kind}"
+        assert why in said
+        assert found not in said
+    with pytest.raises(SpiderUsageError, match=r"^generator.channels=5000: must be <= 4096$"):
         api.train("dcgan", here / "run", data=digits, overrides=[*WORDS["mynets"], "generator.channels=5000"])
     assert "antigravity" not in sys.modules
     for name in ("mynets", "myloss"):

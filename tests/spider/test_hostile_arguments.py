@@ -96,7 +96,9 @@ OPTIONS = dict.fromkeys(("dry_run", "launch", "prepare_launch"), OF_TRAIN)
 def names_it(said, name, value):
     """Whether an error says which argument is wrong, or what is wrong in it; without a `config` there is no name."""
     found = [value, *value] if isinstance(value, list | np.ndarray) and np.ndim(value) else [value]
+    texts = [each for each in found if isinstance(each, str)]
     words = [name.removesuffix("s"), *(str(each) for each in found if each is not HUGE)]
+    words += [repr(each)[1:-1][:40] for each in texts]  # errors shorten what is long, and escape what no terminal shows
     return any(word in said.replace("-", "_") or word in said for word in words) or (name == "config" and not value)
 
 

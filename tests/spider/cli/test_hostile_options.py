@@ -139,7 +139,9 @@ def names_it(line, what, value):
     """Whether an error says which option is wrong, or what is wrong in it; or that there is no configuration."""
     option = what.strip("-").replace("-", "_").removesuffix("s")
     parts = [part[:10] for part in re.split(r"[=@,./\s]", value) if part] or [""]
-    named = option in line.replace("-", "_").lower() or any(one_line(part) in line for part in parts)
+    named = option in line.replace("-", "_").lower() or any(
+        shape in line for part in parts for shape in (one_line(part), repr(part)[1:-1])
+    )
     return named or "say what to train" in line
 
 
