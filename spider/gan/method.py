@@ -16,7 +16,8 @@ Kept = Mapping[str, Tensor]
 class Method:
     """Updated from the global batch, the same on every rank, saved with the run. By default it remembers nothing.
 
-    What is known only to the device moves in `stepped`, after each step; what the host knows, in `iterated`.
+    What is known only to the device moves in `stepped`, after each step; what the host knows, in `iterated`. A network
+    may be a method as well: it moves its own buffers, which it lists in `touched` and which are saved with it.
     """
 
     def stepped(self, phase: str, kept: Kept) -> None:

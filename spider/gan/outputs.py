@@ -75,6 +75,9 @@ class GOut:
     """A generator's output."""
 
     images: Tensor  # [N, C, H, W], -1 to 1
+    latents: Tensor | None = None  # [N, ...], what its layers are given (w), where the network tells
+    # Values of each image, [N, ...] by name: what `Method.stepped` of a network that remembers gets of the global batch
+    keep: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from spider.draws import Address
+from spider.gan.method import Kept
 from spider.gan.outputs import Condition
 
 
@@ -21,6 +23,7 @@ class PhaseBatch:
     real_condition: Condition
     real: Tensor | None = None  # [n, C, H, W], -1 to 1
     fake: Tensor | None = None  # the generator's answer to `source`, where the phase takes it as given
+    keep: Mapping[str, Kept] = field(default_factory=dict)  # by method: what making it gave to keep
 
     def split(self, parts: int) -> list[PhaseBatch]:
         """Micro-batches: slot s of the rank goes to micro-batch s mod `parts`."""

@@ -44,9 +44,14 @@ class Maker:
             return cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
 
     @torch.no_grad()
-    def given(self, batch: PhaseBatch) -> Tensor:
-        """Its images, without gradients: what the discriminator's phases take as given."""
-        return self(batch).images.to(batch.source.dtype)
+    def given(self, batch: PhaseBatch) -> PhaseBatch:
+        """The batch with its images, without gradients: what the discriminator's phases take as given."""
+        out = self(batch)
+        return replace(batch, fake=out.images.to(batch.source.dtype), keep=self.kept(out))
+
+    def kept(self, out: GOut) -> dict[str, Kept]:
+        """What the generator's output gives to keep, by method: for the generator, if it is one."""
+        return {self.generator.method: {name: values.detach() for name, values in out.keep.items()}}
 
     def _told(self, batch: PhaseBatch) -> Condition:
         at, module = batch.at, self.generator.module
@@ -68,10 +73,11 @@ class Prepare:
 
     def __call__(self, batch: PhaseBatch) -> PhaseBatch:
         """The batch, with both."""
-        real, fake = given(batch.real), self.maker.given(batch)
+        batch = self.maker.given(batch)
+        real, fake = given(batch.real), given(batch.fake)
         for augmentation in self.augmentations:
             real = augmentation.reals(real, fake, batch.at)
-        return replace(batch, real=real, fake=fake)
+        return replace(batch, real=real)
 
 
 class Critic:
@@ -183,7 +189,8 @@ class GeneratorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        seen = self.critic.seen(self.maker(batch).images, batch.fake_condition, batch, "fake")
+        made = self.maker(batch)
+        seen = self.critic.seen(made.images, batch.fake_condition, batch, "fake")
         fake, paired = seen.out, self.objective.paired
         real = self.critic(given(batch.real), batch.real_condition, batch, "real") if paired else None
         scores = self.objective.score(fake).detach().flatten(1).mean(1)
@@ -191,7 +198,7 @@ class GeneratorLoss:
         penalty = self.maker.penalty()
         if penalty is not None:
             terms.append(Term("penalty/frontend", penalty.expand(len(batch.source))))
-        keep: dict[str, Kept] = {}
+        keep = self.maker.kept(made)
         for each in self.joined:
             extra = each.auxiliary.generator(seen, batch.at)
             terms += _terms(each, extra, batch.images)

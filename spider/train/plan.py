@@ -36,6 +36,7 @@ ORDER = (
     "overfit",  # before the selection, whose k walks by the p that this iteration gives
     "selection",
     "augment",  # every member steers a p of its own, from what the passes reported
+    "networks",  # a network that remembers, of either player: it hears what its own outputs kept
     "auxiliary",  # every member heeds what its own terms kept
     "guard",  # hears nothing: it is told of each step
     "stats",  # adds up what the passes reported
@@ -98,6 +99,7 @@ def build_plan(
         "overfit": {"overfit": overfit},
         "selection": {"selection": selection},
         "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
+        "networks": {each.method: each.module for each in (g_player, d_player) if isinstance(each.module, Method)},
         "auxiliary": {each.name: each.auxiliary for each in joined},
         "guard": {"guard": guard},
         "stats": {"stats": stats},

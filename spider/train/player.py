@@ -35,6 +35,11 @@ class Player:
     lr_factors: tuple[float, ...]  # of its groups: the network's parameters, then those of each part
 
     @property
+    def method(self) -> str:
+        """The name under which its network is heard, if that is a method."""
+        return f"networks.{self.name}"
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """Those that train."""
         return [parameter for _, parameter in self.trainable]

@@ -88,7 +88,7 @@ class Stepper:
         with player.playing():
             chosen = self._choose_ahead(phase, parts, images)
             for m, part in enumerate(parts):
-                kept.append({})
+                kept.append({**part.keep})
                 for one_pass in passes:
                     outcome = one_pass.run(part)
                     loss = self._reduce(phase, outcome.terms, None if chosen is None else chosen[m], images, report)

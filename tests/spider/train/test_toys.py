@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -12,6 +13,7 @@ from shards.order import Slots
 from spider.config.load import make_config
 from spider.gan.sources.config import GeneratorConfig
 from spider.gan.sources.generator import Generator
+from spider.train.phases import Pass
 from spider.train.trainer import Trainer
 
 TOYS = "tests.spider.train.toys"
@@ -54,6 +56,30 @@ def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation):
         for name, tensor in whole.items():
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
         assert means_there == pytest.approx(means, rel=1e-9, abs=1e-12)
+
+
+def test_a_network_remembers_once_for_each_step_that_was_taken(digits):
+    trainer = trainer_for(digits, overrides=["accumulation=2", "d_steps=2"])
+    generator, d_main = trainer.generator.module, trainer.plan.phases[0]
+    average, seen = torch.zeros_like(generator.w_avg), []
+    generator.mapping.register_forward_hook(lambda module, given, out: seen.append(out.detach()))
+    for _ in range(2):
+        seen.clear()
+        trainer.iterate()
+        for turn in range(2):  # each in two micro-batches; those of the generator's own step count for nothing
+            average.lerp_(torch.cat(seen[2 * turn : 2 * turn + 2]).mean(0) + 0.1 * average, 0.1)
+    torch.testing.assert_close(generator.w_avg, average)
+    before = generator.w_avg.clone()
+
+    def bad(batch):
+        outcome = d_main.passes[0].run(batch)
+        return replace(outcome, terms=[replace(term, values=term.values / 0) for term in outcome.terms])
+
+    trainer.stepper.take(d_main, [Pass(bad)], trainer.feeds.draw(d_main, 2, 0))
+    assert generator.steps == 4
+    assert torch.equal(generator.w_avg, before)
+    assert torch.equal(trainer.snapshot().tensors["generator"]["w_avg"], before)
+    trainer.close()
 
 
 def test_compiled_toys_agree_with_eager_ones(digits, monkeypatch):

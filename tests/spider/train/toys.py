@@ -12,6 +12,7 @@ from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import AugmentationChoice
 from spider.gan.auxiliary.auxiliary import Auxiliary, Extra
 from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.method import Method
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.outputs import DOut, Draw, GOut
 
@@ -28,19 +29,29 @@ class Toy(NetworkChoice):
         return Discriminator(image_shape)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, Method):
     def __init__(self, input_shape, image_shape):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,)), "mixed": Draw("uniform")}
         self.mapping = nn.Linear(prod(input_shape), WIDTH)
         self.synthesis = nn.Linear(WIDTH, prod(image_shape))
         self.image_shape = image_shape
+        self.register_buffer("w_avg", torch.zeros(WIDTH))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, source, condition):
-        latents = self.mapping(source.flatten(1))
+        latents = self.mapping(source.flatten(1)) + 0.1 * self.w_avg
         mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
         hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
-        return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape))
+        return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape), latents, {"w": latents})
+
+    def touched(self):
+        return self.w_avg, self.steps
+
+    def stepped(self, phase, kept):
+        if phase == "d_main":
+            self.w_avg.lerp_(kept["w"].mean(0), 0.1)
+            self.steps += 1
 
 
 class Discriminator(nn.Module):
