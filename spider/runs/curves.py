@@ -1,6 +1,8 @@
 """What a run writes of numbers: metrics.jsonl, TensorBoard, and the trace of k.
 
-All is appended, so what was written after the checkpoint that a run goes on from is taken back first.
+All is appended, so what was written after the checkpoint that a run goes on from is taken back first. What TensorBoard
+gets out of turn (see `spider.train.record`) is in an event file of its own, which is removed when the run is resumed:
+`purge_step` cannot take back one point of several at one clock.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from shards.files import naming
 from spider.config.schema import Config
 from spider.files import finite
 from spider.runs.directory import RunDirectory
-from spider.runs.rewind import rewind
+from spider.runs.rewind import OUT_OF_TURN, rewind
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -32,13 +34,11 @@ class Curves:
         """Take back what was written after `images`, and go on from there."""
         self.directory = directory
         self._writer: SummaryWriter | None = None
-        rewind(directory, images, config)
+        self._out_of_turn: SummaryWriter | None = None
         if config.log.tensorboard:
-            _wait_for_another_second(directory.tensorboard)
             # purge_step makes TensorBoard drop what an interrupted run wrote after the checkpoint
-            from torch.utils.tensorboard import SummaryWriter  # half a second, which a dry run need not wait
-
-            self._writer = SummaryWriter(str(directory.tensorboard), purge_step=images + 1)
+            self._writer = _open(directory.tensorboard, purge_step=images + 1)
+        rewind(directory, images, config)
 
     def row(self, row: dict[str, Any]) -> None:
         """Append to metrics.jsonl."""
@@ -48,18 +48,18 @@ class Curves:
         """Append to topk_trace.jsonl."""
         _append(self.directory.trace_file, row)
 
-    def points(self, values: dict[str, float | None], images: int) -> None:
-        """Points of TensorBoard's curves, by the name of the curve; None is none."""
-        if self._writer is not None:
+    def points(self, values: dict[str, float | None], images: int, *, due: bool) -> None:
+        """Points of TensorBoard's curves, by the name of the curve; None is none. `due`: by the clock."""
+        if (writer := self._board(due)) is not None:
             for name, value in values.items():
                 if value is not None:
-                    self._writer.add_scalar(name, value, images)
-            self._writer.flush()
+                    writer.add_scalar(name, value, images)
+            writer.flush()
 
-    def picture(self, name: str, pixels: npt.NDArray[np.uint8], images: int) -> None:
-        """A picture for TensorBoard, [height, width, 3]."""
-        if self._writer is not None:
-            self._writer.add_image(name, pixels, images, dataformats="HWC")
+    def picture(self, name: str, pixels: npt.NDArray[np.uint8], images: int, *, due: bool) -> None:
+        """A picture for TensorBoard, [height, width, 3]. `due`: by the clock."""
+        if (writer := self._board(due)) is not None:
+            writer.add_image(name, pixels, images, dataformats="HWC")
 
     def to_disk(self) -> None:
         """All rows so far, of which a checkpoint that outlives a loss of power must not know more than the disk."""
@@ -70,8 +70,21 @@ class Curves:
 
     def close(self) -> None:
         """Let go of TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
+        for writer in (self._writer, self._out_of_turn):
+            if writer is not None:
+                writer.close()
+
+    def _board(self, due: bool) -> SummaryWriter | None:
+        if self._writer is not None and not due and self._out_of_turn is None:
+            self._out_of_turn = _open(self.directory.tensorboard, filename_suffix=OUT_OF_TURN)
+        return self._writer if due else self._out_of_turn
+
+
+def _open(folder: Path, **options: Any) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter  # half a second, which a dry run need not wait
+
+    _wait_for_another_second(folder)
+    return SummaryWriter(str(folder), **options)
 
 
 def _wait_for_another_second(folder: Path) -> None:

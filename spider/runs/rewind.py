@@ -20,6 +20,9 @@ from untrusted.rows import read_rows
 from untrusted.terminal import warn
 
 
+OUT_OF_TURN = ".out-of-turn"  # how the names of TensorBoard's files end whose points are taken back
+
+
 def _require_clock(row: dict[str, Any]) -> dict[str, Any]:
     if type(row.get("images")) is not int:
         raise ValueError(f"images is {row.get('images')!r}, not a number of images")
@@ -36,6 +39,8 @@ def rewind(directory: RunDirectory, images: int, config: Config) -> None:
     def stays(then: int, every_kimg: float | None) -> bool:
         return then <= images and (then == 0 or crosses(then, config.batch, every_kimg))
 
+    for events in directory.tensorboard.glob(f"*{OUT_OF_TURN}"):
+        events.unlink()
     _keep_rows(directory.metrics_file, lambda then: stays(then, config.log.every_kimg))
     _keep_rows(directory.trace_file, lambda then: then <= images)
     _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))

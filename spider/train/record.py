@@ -6,10 +6,9 @@ that was written after its checkpoint is taken back first, so that no curve goes
 
 Rows, grids and evaluations are due by the clock (`log.every_kimg`, `log.samples_every_kimg`, `evaluate.every_kimg`).
 When a run ends and none is due, one of each is written out of turn, so that its last images are seen; a row and a grid
-also when it is stopped. They are for who looks at the run as
-it lies: written after the checkpoint, which knows nothing of them, and taken back by whoever goes on from it. So a run
-that was stopped, or made longer, has the rows and grids of one that never was. TensorBoard cannot take back one row of
-several at one clock, and gets only what is due.
+also when it is stopped. They are for the reader of a run that does not go on: written after the checkpoint, which knows
+nothing of them, and taken back when the run is resumed. So a run that was stopped, or made longer, has the rows and
+grids of a run that never was.
 
 An evaluation that is due may be abandoned for a stop. Then the checkpoint knows that it is owed, and it is written at
 its clock by whoever goes on.
@@ -111,16 +110,18 @@ class Recorder:
             row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.plan.overfit.p}
             self._curves.trace(row)
 
-    def row(self) -> None:
-        """The means since the last row, where one is due."""
+    def row(self, *, due: bool = True) -> None:
+        """The means since the last row."""
         row = self._write_row()
-        self._points({name: value for name, value in row.items() if name not in ("images", "kimg", "timing")})
-        self._points({f"timing/{name}": value for name, value in row["timing"].items()})
+        points = {name: value for name, value in row.items() if name not in ("images", "kimg", "timing")}
+        self._points(points | {f"timing/{name}": value for name, value in row["timing"].items()}, due=due)
 
-    def samples(self) -> None:
+    def samples(self, *, due: bool = True) -> None:
         """Samples of the averaged generator from fixed inputs, each beside the source image that made it."""
         if self.is_main:
-            self._picture("samples", self._write_samples())
+            pixels = grid_of_samples(self.trainer.frozen(), self.config.log.samples)
+            write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
+            self._picture("samples", pixels, due=due)
 
     def reals(self) -> None:
         """A grid of training images, once."""
@@ -130,20 +131,21 @@ class Recorder:
         dataset = self.trainer.dataset
         pixels = grid_of_reals(dataset, self.trainer.conditions, self.config.seed, self.config.log.samples)
         write_png(path, pixels)
-        self._picture("reals", pixels)
+        self._picture("reals", pixels, due=True)
 
     def last(self) -> None:
         """The row and the grid of the last images, if they were not due; after the checkpoint (see the module)."""
         images, batch, log = self.trainer.images, self.config.batch, self.config.log
         if not crosses(images, batch, log.every_kimg):
-            self._write_row()
-        if self.is_main and not crosses(images, batch, log.samples_every_kimg):
-            self._write_samples()
+            self.row(due=False)
+        if not crosses(images, batch, log.samples_every_kimg):
+            self.samples(due=False)
 
     def evaluation(self, rows: list[dict[str, Any]], *, drawn: bool) -> None:
         """Results of metrics, on the main rank: as a line, and as curves unless those are drawn already."""
-        if not drawn and crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg):
-            self._points({f"metrics/{row['label']}": row["value"] for row in rows})
+        if not drawn:
+            due = crosses(self.trainer.images, self.config.batch, self.config.evaluate.every_kimg)
+            self._points({f"metrics/{row['label']}": row["value"] for row in rows}, due=due)
         self.say("  ".join([f"{self.trainer.images / 1000:g} kimg", *(result_text(row) for row in rows)]))
 
     def _write_row(self) -> dict[str, Any]:
@@ -163,15 +165,10 @@ class Recorder:
                 self.say(", ".join([kimg, *pace_texts(row["timing"]), *self._numbers]))
         return row
 
-    def _write_samples(self) -> npt.NDArray[np.uint8]:
-        pixels = grid_of_samples(self.trainer.frozen(), self.config.log.samples)
-        write_png(self.directory.samples / f"{checkpoint_name(self.trainer.images)}.png", pixels)
-        return pixels
-
-    def _points(self, values: dict[str, float | None]) -> None:
+    def _points(self, values: dict[str, float | None], *, due: bool) -> None:
         if self._curves is not None:
-            self._curves.points(values, self.trainer.images)
+            self._curves.points(values, self.trainer.images, due=due)
 
-    def _picture(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+    def _picture(self, name: str, pixels: npt.NDArray[np.uint8], *, due: bool) -> None:
         if self._curves is not None:
-            self._curves.picture(name, pixels, self.trainer.images)
+            self._curves.picture(name, pixels, self.trainer.images, due=due)

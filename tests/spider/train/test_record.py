@@ -90,6 +90,10 @@ def test_the_last_images_are_seen(whole):
     assert [row["images"] for row in rows(whole)] == [100, 200, 300, 400, 440]
     assert rows(whole)[-1]["loss/g"] is not None
     assert (whole / "samples" / "000000.440-kimg.png").is_file()
+    _, scalars, images, _ = shown(whole)
+    ends = {tag: points[-1][0] for tag, points in scalars.items() if tag.startswith(("loss/", "metrics/"))}
+    assert set(ends.values()) == {440}
+    assert images["samples"][-1] == 440
 
 
 def test_a_longer_run_shows_what_one_in_a_piece_does(digits, whole, tmp_path):
