@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster import ray_place
-from cluster.errors import ClusterError, ClusterUsageError, one_line
+from cluster.errors import ClusterError, ClusterUsageError, MachineError, one_line
 from cluster.workers import Done, Piece
 from untrusted.words import did_you_mean
 
@@ -262,7 +262,7 @@ class RayWorkers:
         """Do all of them, in any order; each comes back once, with a value or with the error of its third attempt.
 
         Raises:
-            ClusterError: workers die as they start.
+            MachineError: workers die as they start.
         """
         queue, quiet_since = _Queue(pieces), time.monotonic()
         while True:
@@ -346,7 +346,7 @@ class RayWorkers:
                 log.warning("a worker has died %d times as it started; going on without it: %s", _ATTEMPTS, error)
                 self._hands.remove(hand)
             else:
-                raise ClusterError(f"workers die as they start: {one_line(error)}") from error
+                raise MachineError(f"workers die as they start: {one_line(error)}") from error
         else:
             hand.starting, hand.since = None, time.monotonic()
             self._deaths_at_start[hand.slot] = 0

@@ -166,7 +166,7 @@ class World:
         if tensor.numel() > 0:
             with self._collective("gathering", tensor):
                 # As bytes, because the backends know few dtypes.
-                dist.all_gather_into_tensor(_bytes(gathered), _bytes(tensor), group=self._group)
+                _all_gather(_bytes(gathered), _bytes(tensor), group=self._group)
         return gathered
 
     def broadcast(self, tensor: Tensor, src: int = 0) -> Tensor:
@@ -292,6 +292,10 @@ class World:
             ) from error
         finally:
             self.waited_s += time.perf_counter() - started
+
+
+# torch 2.14 gave it another name, and warns of the old one
+_all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class _SumOverRanks(torch.autograd.Function):

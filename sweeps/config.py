@@ -15,7 +15,7 @@
     scheduler: fifo                     every trial to its end; or {kind: asha, grace_kimg: 20, reduction_factor: 3}
     at_once: null                       trials at a time; null: as many as there is room for
     resources: {cpus: 1, gpus: null, processes: 1}
-    retries: 2                          of a trial that fails, each from its last checkpoint
+    retries: 2                          of a trial that dies, each from its last checkpoint
 
 An axis of the space is one of
 

@@ -3,7 +3,8 @@
     OUT/configurations/0003.json    {"number": 3, "point": {"source": "/data/letters", "penalties.r1_gamma": 1},
                                      "source": "/data/letters", "refused": null, "trials": [{"seed": 0,
                                      "name": "0003_...", "outcome": "finished", "kimg": 200, "error": null,
-                                     "judged_kimg": 100, "last": {"images": 200000, ...}}, ...]}
+                                     "by_machine": false, "judged_kimg": 100,
+                                     "last": {"images": 200000, ...}}, ...]}
 
 A configuration is written before its first trial begins, and again when one ends, whole or not at all. Whoever starts
 the sweep again, after a kill at any point, goes on from these files and from the runs themselves; nothing of Ray's is
@@ -44,6 +45,7 @@ class Trial:
         outcome: None as long as it has not ended.
         kimg: how far it was measured.
         error: why it failed.
+        by_machine: whether it failed by the machine, `retries` times, so that it may go well later.
         judged_kimg: the evaluation up to which a scheduler has let it go on, or ended it.
         last: the evaluation at `kimg`, for good: the run may be made longer, and drops one that was out of turn.
     """
@@ -53,6 +55,7 @@ class Trial:
     outcome: Outcome | None = None
     kimg: float = 0.0
     error: str | None = None
+    by_machine: bool = False
     judged_kimg: float = 0.0
     last: Evaluated | None = None
 
@@ -113,7 +116,7 @@ class Ledger:
         for configuration in self.configurations:
             for trial in configuration.trials:
                 if trial.outcome == "failed":
-                    trial.outcome = trial.error = None
+                    trial.outcome, trial.error, trial.by_machine = None, None, False
 
     @property
     def trials(self) -> Iterator[Trial]:
@@ -142,11 +145,13 @@ class Ledger:
                 return None
             self._begin()
 
-    def settle(self, name: str, outcome: Outcome, kimg: float = 0.0, error: str | None = None) -> None:
+    def settle(
+        self, name: str, outcome: Outcome, kimg: float = 0.0, error: str | None = None, *, by_machine: bool = False
+    ) -> None:
         """Write down how a trial ended."""
         configuration, trial = self._find(name)
         trial.last = next((each for each in self.curve(trial) if each.kimg == kimg), None)
-        trial.outcome, trial.kimg, trial.error = outcome, kimg, error
+        trial.outcome, trial.kimg, trial.error, trial.by_machine = outcome, kimg, error, by_machine
         self._write(configuration)
 
     def judge(self, name: str, kimg: float) -> None:

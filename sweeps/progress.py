@@ -17,7 +17,7 @@ class Progress:
         self._ledger, self._shown = ledger, shown
         self._trials = ledger.configuration_count * seeds
         self._length = ledger.measure.length_kimg
-        self._trained: dict[str, float] = {trial.name: trial.kimg for trial in ledger.trials if trial.is_over}
+        self._trained = {trial.name: min(trial.kimg, self._length) for trial in ledger.trials if trial.is_over}
         self._running: set[str] = set()
         self._best: tuple[float, str] | None = None
         for trial in ledger.trials:
@@ -48,8 +48,10 @@ class Progress:
 
     def reported(self, name: str, trained_kimg: float, value: float | None) -> None:
         """A trial says how far it is, and what it was measured at if it was."""
-        trained_kimg = max(trained_kimg, self._trained.get(name, 0.0))
-        self._bar.update(trained_kimg - self._trained.get(name, 0.0))
+        # A trial ends with the batch that passes its length, which the total does not count
+        trained_kimg = max(min(trained_kimg, self._length), self._trained.get(name, 0.0))
+        more = trained_kimg - self._trained.get(name, 0.0)
+        self._bar.update(min(more, self._bar.total - self._bar.n))  # sums of fractions are not exact
         self._trained[name] = trained_kimg
         if value is not None:
             self._improve(name, value)
@@ -62,7 +64,7 @@ class Progress:
     def ended(self, name: str) -> None:
         """A trial is over."""
         self._running.discard(name)
-        self._bar.total = self._total()
+        self._bar.total = max(self._total(), self._bar.n)
         self._refresh()
         [trial] = [trial for trial in self._ledger.trials if trial.name == name]
         last = self._ledger.curve(trial)[-1:]

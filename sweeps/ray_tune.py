@@ -24,7 +24,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.errors import ClusterUsageError
+from cluster.errors import ClusterUsageError, MachineError, one_line
 from cluster.jobs.saves import note_progress
 from cluster.lock import is_taken
 from cluster.ray import RayCluster
@@ -36,6 +36,7 @@ from sweeps.trial.actor import TIME, VALUE, TrialActor, TrialFailed
 from sweeps.trial.spec import TrialSpec
 
 _LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.trial.process`
+_LOW_MEMORY = "Ray killed it, because its machine was low on memory"
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # every run writes its own curves
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report may say only how far a training is
@@ -54,6 +55,7 @@ def run_trials(
 
     Raises:
         ClusterUsageError: no machine of the cluster has what a trial needs.
+        MachineError: Ray failed, and not a trial.
     """
     resources = sweep.resources
     gpus = resources.gpus_where(has_any=cluster.gpus > 0)
@@ -61,7 +63,7 @@ def run_trials(
     scratch = ledger.out / "tune"
     shutil.rmtree(scratch, ignore_errors=True)
     mode = "min" if ledger.measure.better == "lower" else "max"
-    with _quiet(), _stoppable():
+    with _quiet(), _stoppable(), _killed_for_memory_is_dead(), _fallen_ray():
         tune.Tuner(
             tune.with_resources(TrialActor, tune.PlacementGroupFactory([_bundle(resources.cpus, gpus)])),
             tune_config=tune.TuneConfig(
@@ -106,7 +108,6 @@ class _Queue(Searcher):
         super().__init__()
         self._ledger, self._spec = ledger, spec
         self._names: dict[str, str] = {}  # by Ray's own identifier
-        self._errors: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         following = self._ledger.next_trial()
@@ -196,7 +197,8 @@ class _Watch(tune.Callback):
         self._progress.ended(trial.config["name"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._ledger.settle(trial.config["name"], "failed", error=_cause(trial))
+        # `retries` times: a training that names a lasting error is no error to Ray
+        self._ledger.settle(trial.config["name"], "failed", error=_cause(trial), by_machine=True)
         self._progress.ended(trial.config["name"])
 
 
@@ -256,6 +258,43 @@ def _quiet() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _killed_for_memory_is_dead() -> Iterator[None]:
+    """Ray's memory monitor kills an actor with an error that Ray Tune does not know as a death, and falls over.
+
+    No setting of Ray Tune changes that, so its own handler gets the error that other deaths have, and counts `retries`.
+    """
+    from ray.air.execution import _internal as ray_internals
+
+    manager: Any = ray_internals.RayActorManager
+    handle = getattr(manager, "_actor_task_failed", None)
+    if handle is None:  # another version; `_fallen_ray` says what happened
+        yield
+        return
+
+    def handle_death(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=_LOW_MEMORY)
+        handle(self, tracked_actor_task, exception)
+
+    manager._actor_task_failed = handle_death
+    try:
+        yield
+    finally:
+        manager._actor_task_failed = handle
+
+
+@contextmanager
+def _fallen_ray() -> Iterator[None]:
+    """One line of an error that Ray Tune falls over. The trainings notice, save and end."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ray.exceptions.RayError):
+            raise
+        raise MachineError(f"Ray fell over: {one_line(error.__cause__)}; the same command goes on") from error
 
 
 @contextmanager

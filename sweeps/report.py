@@ -23,11 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from cluster.errors import MachineError
+from spider.errors import SpiderError
 from spider.files import write_text
 from spider.tables import aligned
 from sweeps.config import SOURCE
 from sweeps.figures import draw_outcome, draw_parallel
-from sweeps.ledger import Configuration, Ledger, common
+from sweeps.ledger import Configuration, Ledger, Trial, common
 from sweeps.measure import Evaluated, Measure
 from sweeps.neighbor_outcome import NeighborOutcome, neighbor_outcome
 from sweeps.neighbor_sources import Ranking
@@ -128,6 +130,16 @@ class SweepReport:
     def seeds(self) -> int:
         """How many each configuration has."""
         return max((len(row.configuration.trials) for row in self.rows), default=0)
+
+    def failure(self) -> Exception | None:
+        """What the command ends with where trials failed: the machine's failure, if it failed all of them."""
+        failed = _failed(self.rows)
+        if not failed:
+            return None
+        line = f"{counted(len(failed), 'trial')} failed; what they printed is in {self.out}/logs"
+        if all(trial.by_machine for trial in failed):
+            return MachineError(f"{line}; the same command goes on")
+        return SpiderError(line)
 
     def table(self) -> str:
         """For a terminal."""
@@ -271,7 +283,7 @@ def _winner(plan: SweepPlan, best: Configuration) -> str:
 
 
 def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
-    failed = [trial for row in rows for trial in row.configuration.trials if trial.outcome == "failed"]
+    failed = _failed(rows)
     found = [f"{trial.name} failed: {trial.error} ({plan.out / 'logs' / f'{trial.name}.txt'})" for trial in failed]
     others = [key for key, axis in plan.sweep.space.items() if key != SOURCE and axis.domain != "grid"]
     if plan.neighbors is not None and others:
@@ -284,6 +296,10 @@ def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
     if len(best) == 2 and best[0].kimg == best[1].kimg:
         found += _tie(best[0], best[1])
     return found
+
+
+def _failed(rows: Sequence[Row]) -> list[Trial]:
+    return [trial for row in rows for trial in row.configuration.trials if trial.outcome == "failed"]
 
 
 def _gone(ledger: Ledger) -> list[str]:
@@ -311,10 +327,12 @@ def _tie(first: Row, second: Row) -> list[str]:
         return ["one seed each: how far the first and the second are apart by chance is not known (seeds: 3)"]
     differences = np.subtract(first.values, second.values)
     stderr = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
-    if abs(differences.mean()) > float(t.ppf(0.975, len(differences) - 1)) * stderr:
+    needed = float(t.ppf(0.975, len(differences) - 1))  # 12.7 with two seeds
+    if abs(differences.mean()) > needed * stderr:
         return []
-    difference = f"{abs(differences.mean()):.2g}, seed by seed, with a standard error of {stderr:.2g}"
-    return [f"the first two differ by {difference}: chance, perhaps"]
+    mean, seeds = abs(differences.mean()), len(differences)
+    apart = f"the first two differ by {mean:.2g}, seed by seed, and {needed * stderr:.2g} would be needed"
+    return [f"{apart} to rule out chance with {seeds} seeds (Student's t, 95 %): chance, perhaps"]
 
 
 def _number(value: float | None) -> str:

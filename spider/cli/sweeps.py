@@ -10,7 +10,6 @@ import typer
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.cli.slurm import submit_this
-from spider.errors import SpiderError
 from sweeps.request import SweepRequest
 
 commands = typer.Typer()
@@ -72,7 +71,7 @@ def sweep(
       search: grid                       # or {kind: random, trials: 20}, {kind: optuna, trials: 40}
       scheduler: fifo                    # or {kind: asha, grace_kimg: 20, reduction_factor: 3}
       resources: {cpus: 1, gpus: 0.5}    # of every trial; processes: 4 for one training on 4 GPUs
-      retries: 2                         # of a trial that fails, from its last checkpoint
+      retries: 2                         # of a trial that dies, from its last checkpoint
     """
     require_one_process("sweep")
     if slurm is not None:
@@ -99,5 +98,5 @@ def sweep(
         if not as_json:
             say(f"stopped; the same command goes on in {out}")
         raise typer.Exit(_INTERRUPTED)
-    if failed := report.counts.get("failed"):
-        raise SpiderError(f"{failed} trials failed; what they printed is in {out}/logs")
+    if (failure := report.failure()) is not None:
+        raise failure

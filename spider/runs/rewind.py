@@ -19,7 +19,6 @@ from spider.runs.records import is_checkpoint_name
 from untrusted.rows import read_rows
 from untrusted.terminal import warn
 
-
 OUT_OF_TURN = ".out-of-turn"  # how the names of TensorBoard's files end whose points are taken back
 
 

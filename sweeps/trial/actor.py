@@ -19,7 +19,7 @@ from cluster.lock import is_taken
 from spider.runs.directory import RunDirectory
 from spider.runs.listing import images_written
 from sweeps.measure import Evaluated, evaluations
-from sweeps.trial.process import TrainProcess
+from sweeps.trial.process import TrainProcess, is_told
 from sweeps.trial.spec import TrialSpec
 
 TIME = "kimg"
@@ -27,6 +27,7 @@ VALUE = "value"
 
 _POLL_S = 0.2
 _TELL_S = 5.0  # between two reports, also where nothing was measured: a trial can be stopped only between them
+_LASTING = {1, 2}  # exit codes of a training that would end the same once more; 3 is the machine's
 _GUARD = "guard.max_skipped="  # in the error of a run that is no longer finite (spider/train/guard.py)
 
 
@@ -46,7 +47,11 @@ class TrialActor(tune.Trainable):
         self._last: dict[str, Any] = {}
 
     def step(self) -> dict[str, Any]:
-        """The next evaluation. Raises TrialFailed for a training that failed, which Ray then starts again."""
+        """The next evaluation, or how the training ended.
+
+        Raises:
+            TrialFailed: it failed and may go well the next time. Ray then starts it again.
+        """
         told = time.monotonic()
         while time.monotonic() - told < _TELL_S:
             # Whoever had the run before may still be saving it
@@ -100,6 +105,9 @@ class TrialActor(tune.Trainable):
         error = self._training.error()
         if code and _GUARD in error:
             return self._not_finite(error)
+        if code in _LASTING and is_told(error):
+            last = {TIME: self._last.get(TIME, 0.0), "trained_kimg": self._trained_kimg()}
+            return {**last, "outcome": "failed", "error": error, "done": True}
         raise TrialFailed(error if code else "the training finished without its last evaluation")
 
     def _not_finite(self, error: str) -> dict[str, Any]:

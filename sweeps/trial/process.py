@@ -28,6 +28,11 @@ _OTHERS_JOB = re.compile(
 )
 
 
+def is_told(line: str) -> bool:
+    """Whether a line of a training's log is an error that it named, and not the end of a traceback."""
+    return re.match(r"error( \(rank \d+\))?: ", line) is not None
+
+
 class TrainProcess:
     """A running `spider train`, the only thing that this process has started."""
 
@@ -76,7 +81,7 @@ class TrainProcess:
         killed = [-rank.returncode for rank in self._ranks if rank.returncode is not None and rank.returncode < 0]
         if killed and len(self._ranks) == 1:
             return f"killed by {signal.Signals(killed[0]).name}"
-        told = [line for line in lines if re.match(r"error( \(rank \d+\))?: ", line)] or lines
+        told = [line for line in lines if is_told(line)] or lines
         return told[-1] if told else f"ended with exit codes {[rank.returncode for rank in self._ranks]}"
 
     def _stop(self, grace_s: float) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,17 @@ def test_sum_with_grad_stays_out_of_compiled_graphs(ranks: Ranks) -> None:
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def _collective_warnings(world: World) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _collect(world)
+    return [str(warning.message) for warning in told]
+
+
+def test_collectives_warn_of_nothing(ranks: Ranks) -> None:
+    assert ranks(2).run(_collective_warnings) == [[], []]
 
 
 def _disagree(world: World) -> str:

@@ -26,6 +26,7 @@ from sweeps.ledger import Ledger, Trial
 from sweeps.measure import PENALTY
 from sweeps.neighbor_sources import search_neighbors
 from sweeps.plan import SweepPlan
+from sweeps.progress import Progress
 from sweeps.report import SweepReport, make_report
 from sweeps.space import make_axis
 
@@ -341,8 +342,26 @@ def test_chance_is_told_by_how_few_seeds_there_are(make: Callable[..., SweepPlan
     for seeds, is_chance in ((2, True), (10, False)):
         plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}}, seeds=seeds)
         run(plan, lambda point, seed: 5 + point["penalties.r1_gamma"] * (1 + 0.4 * (seed % 2)))
-        assert any("chance, perhaps" in line for line in report(plan).warnings) == is_chance
+        told = [line for line in report(plan).warnings if "chance, perhaps" in line]
+        assert bool(told) == is_chance
+        assert all(f"with {seeds} seeds" in line for line in told)
         plan.out.rename(plan.out.with_name(f"{seeds} seeds"))
+
+
+def test_progress_never_passes_its_total(make: Callable[..., SweepPlan]) -> None:
+    """A trial ends with the batch that passes its length."""
+    plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}}, seeds=1)
+    ledger = plan.ledger(plan.axes([]))
+    progress = Progress(ledger, 1, shown=True)
+    bar, total = progress._bar, 2 * ledger.measure.length_kimg
+    while (following := ledger.next_trial()) is not None:
+        name = following[1].name
+        progress.started(name)
+        progress.reported(name, ledger.measure.length_kimg + 0.008, None)
+        play(ledger, following[1], 1.0)
+        progress.ended(name)
+        assert bar.n <= bar.total == total
+    assert bar.n == total
 
 
 def test_a_winner_that_lost_a_seed_is_told(make: Callable[..., SweepPlan]) -> None:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cluster.errors import MachineError
 from spider import api
 from spider.judge.metrics.results import read_results
 from spider.runs.directory import images_of
@@ -282,19 +283,50 @@ def test_trainings_go_on_from_what_was_saved_after_a_stop_and_after_a_kill(
     assert killed["from_images"] >= images_of(saved.name)
 
 
-def test_a_trial_that_always_fails_is_tried_again_and_then_named(address: str, tmp_path: Path, digits: Path) -> None:
+def test_a_trial_that_would_fail_again_is_named_at_once(address: str, tmp_path: Path, digits: Path) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(digits, bad)
     for shard in bad.glob("*.tar"):
         shard.write_bytes(b"")
     space = {"source": {"grid": [str(bad)]}}
-    file = write(tmp_path / "sweep.yaml", digits, space, kimg=0.08, retries=1)
+    file = write(tmp_path / "sweep.yaml", digits, space, kimg=0.08)
     report = sweep(file, tmp_path / "out", ray=address)
     assert report.counts == {"failed": 1}
     [warning] = [line for line in report.warnings if "failed" in line]
     assert "source.path" in warning or ".tar" in warning
     [log] = (tmp_path / "out" / "logs").glob("*bad*.txt")
-    assert log.read_text().count("error: ") == 2  # and a second try of the whole sweep would be two more
+    assert log.read_text().count("error: ") == 1
+    assert report.failure().exit_code == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_an_actor_killed_for_memory_is_a_death(
+    address: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """`retries` of them are forgiven; after them it was the machine, and the same command goes on."""
+    import ray
+
+    get, left = ray.get, [deaths]
+
+    def short_of_memory(what: Any, **options: Any) -> Any:
+        value = get(what, **options)
+        if left[0] and isinstance(value, dict) and "trained_kimg" in value:
+            left[0] -= 1
+            raise ray.exceptions.OutOfMemoryError("2 worker(s) were killed\ntask name=ResourceTrainable.__init__")
+        return value
+
+    monkeypatch.setattr(ray, "get", short_of_memory)
+    file = write(tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, kimg=0.08, retries=1)
+    report = sweep(file, tmp_path / "out", ray=address)
+    assert left == [0]
+    if deaths == 1:
+        assert report.counts == {"finished": 1}
+        return
+    assert any("low on memory" in line for line in report.warnings)
+    failure = report.failure()
+    assert isinstance(failure, MachineError)
+    assert "the same command goes on" in str(failure)
+    assert sweep(file, tmp_path / "out", ray=address).counts == {"finished": 1}
 
 
 def test_a_trial_gets_its_gpus_and_finds_its_images_where_the_command_was_given(
