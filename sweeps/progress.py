@@ -51,7 +51,7 @@ class Progress:
         # A trial ends with the batch that passes its length, which the total does not count
         trained_kimg = max(min(trained_kimg, self._length), self._trained.get(name, 0.0))
         more = trained_kimg - self._trained.get(name, 0.0)
-        self._bar.update(min(more, self._bar.total - self._bar.n))  # sums of fractions are not exact
+        self._bar.update(min(more, self._total() - self._bar.n))  # sums of fractions are not exact
         self._trained[name] = trained_kimg
         if value is not None:
             self._improve(name, value)
