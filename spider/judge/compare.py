@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from spider.config.load import flatten
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.metrics.results import MetricResult, read_results
-from spider.runs.directory import RunDirectory, no_run
+from spider.runs.directory import RunDirectory, images_of, no_run
 from spider.runs.listing import describe_best, find_runs
 from spider.runs.records import BestRecord, StartRecord
 from spider.tables import aligned
@@ -128,9 +128,13 @@ class Comparison:
     def _best(found: Sequence[BestRecord | None]) -> str:
         if len(found) == 1:
             return describe_best(found[0])
-        metrics = {best["metric"] for best in found if best is not None}
-        values = [None if best is None else best["value"] for best in found]
-        return f"{metrics.pop()} {_mean_and_range(values)}" if len(metrics) == 1 else "-"
+        known = [best for best in found if best is not None]
+        metrics = {best["metric"] for best in known}
+        if len(metrics) != 1:
+            return "-"
+        when = sorted({images_of(best["checkpoint"]) / 1000 for best in known})
+        kimg = f"{when[0]:g}" if len(when) == 1 else f"{when[0]:g} to {when[-1]:g}"
+        return f"{metrics.pop()} {_mean_and_range([best['value'] for best in known])} at {kimg} kimg"
 
     def _rows(self, values: dict[str, list[str]]) -> list[list[str]]:
         """A row per entry, from the values of runs: those of one experiment beside each other, each once."""

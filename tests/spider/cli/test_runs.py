@@ -140,6 +140,9 @@ def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs,
     assert "several seeds: mean (lowest to highest)" in compared.out
     [measured] = [line for line in compared.out.splitlines() if line.startswith("FD[offline] at 0.08 kimg")]
     assert measured.split()[-1] == "-"  # the cascade was not measured
+    best = json.loads((other / "best.json").read_text())
+    (other / "best.json").write_text(json.dumps({**best, "checkpoint": "000000.080-kimg"}))
+    assert " at 0.08 to 0.16 kimg" in spider("compare", run.path, other).out
     assert len(spider("compare", run.path, run.path, "--json").json["experiments"]) == 2  # one seed twice is no seeds
     figure = tmp_path / "figure.png"
     assert spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure).code == 0
