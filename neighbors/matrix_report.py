@@ -175,15 +175,17 @@ class MatrixReport:
             found = ((i, j, row) for i, line in enumerate(rows) for j, row in enumerate(line))
             return [(i, j) for i, j, row in found if row is not None and holds(row)]
 
+        csid = measure.startswith("CSID")
+        mode = f", mode {self._any.protocol['mode']}" if csid else ""
         draw_heatmap(
             path,
-            f"{measure} of sources (down) about targets (across)\n{self._any.embedding['label']}, "
-            f"mode {self._any.protocol['mode']}",
+            f"{measure} of sources (down) about targets (across)\n{self._any.embedding['label']}{mode}",
             self.datasets,
             self.datasets,
             [[None if row is None else value(row) for row in line] for line in rows],
             framed=cells(framed),
             screened=cells(screened),
+            one_scale=not csid,  # a distance between two sets, the same from either side
         )
 
     def _is_screened(self, row: NeighborRow) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class SweepCost:
         resources: of each trial.
         at_once: trials at a time on this machine, or as the sweep says.
         one: a trial, measured here.
+        free_gb: free space where the sweep's folder is, or will be.
         hours: of all trials that are not over, one after the other.
         notes: what the figures leave open.
     """
@@ -50,6 +52,7 @@ class SweepCost:
     resources: dict[str, Any]
     at_once: int
     one: DryRun
+    free_gb: float
     hours: float
     notes: list[str]
 
@@ -76,12 +79,13 @@ class SweepCost:
                 f"{self.one.kimg:g} kimg: {one}, measured here on {self.one.device}",
             ],
             ["all of them", f"{whole} of trials; {together} with {self.at_once} at a time"],
-            ["disk", size(self.one.disk_gb * total * 2**30)],
+            ["disk", f"{size(self.one.disk_gb * total * 2**30)}; {size(self.free_gb * 2**30)} are free"],
         ]
-        parts = [aligned(rows), *(f"! {note}" for note in self.notes), *self.trials[:_LISTED]]
+        parts = self.trials[:_LISTED]
         if len(self.trials) > _LISTED:
-            parts.append(f"and {len(self.trials) - _LISTED:,} more (--json names them all)")
-        return "\n".join(parts)
+            parts = [*parts, f"and {len(self.trials) - _LISTED:,} more (--json names them all)"]
+        parts = [*parts, *([""] if parts else [])]
+        return "\n".join([*parts, aligned(rows), *(f"! {note}" for note in self.notes)])
 
     def _resources(self) -> str:
         cpus, gpus, processes = (self.resources[key] for key in ("cpus", "gpus", "processes"))
@@ -109,6 +113,10 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
     already = sum(trial.is_over for trial in ledger.trials)
     refused = sum(each.refused is not None for each in ledger.configurations)
     one = _measured(plan)
+    free_gb = shutil.disk_usage(next(each for each in (plan.out, *plan.out.parents) if each.exists())).free / 2**30
+    needed_gb = one.disk_gb * search.count * len(plan.sweep.seeds)
+    if needed_gb > free_gb:
+        notes.append(f"the trials need {size(needed_gb * 2**30)} of disk, and {size(free_gb * 2**30)} are free")
     return SweepCost(
         configurations=search.count,
         seeds=len(plan.sweep.seeds),
@@ -118,6 +126,7 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
         resources=plan.sweep.resources.model_dump(),
         at_once=plan.sweep.at_once or _room(plan.sweep.resources),
         one=one,
+        free_gb=free_gb,
         hours=one.hours * ((search.count - refused) * len(plan.sweep.seeds) - already),
         notes=notes,
     )

@@ -247,5 +247,4 @@ def interpolate(
     if as_json:
         say_json(written.as_json())
     else:
-        what = "images" if written.space == "image" else f"vectors ({written.blend})"
-        say(f"{written.out}: {written.images} images, blending the {what} fed to stage {written.stage}")
+        say(f"{written.out}: {written.images} images, blending {written.blended()}")

@@ -151,7 +151,10 @@ def logs(
     say(f"{log}:")
     with open_regular(log, sys.maxsize) as (end, size), TextIOWrapper(end, "utf-8", "replace") as file:
         file.seek(max(0, size - _TAIL_BYTES))
-        sys.stdout.write("".join(deque(file, maxlen=lines)))
+        printed = deque(file, maxlen=lines)
+        sys.stdout.write("".join(printed))
+        if not printed:
+            tell("nothing printed yet")
         for tick in count() if follow else ():
             sys.stdout.flush()
             is_over = tick % _TICKS == 0 and _is_over(log.parent)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cluster.jobs.submission import JOB
+from cluster.errors import ClusterError
+from cluster.jobs.submission import JOB, Submission
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
@@ -113,14 +115,36 @@ def status(path: str | Path) -> Status:
         raise SpiderError(no_such(root))
     begun = {directory.path for directory in find_runs(root)}
     submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
-    runs = [_status(RunDirectory(run), job_status(run / FOLDER), root) for run in sorted(begun | submitted)]
+    by_stage = _jobs_of_stages(root)
+    runs = [
+        _status(RunDirectory(run), job_status(run / FOLDER) or by_stage.get(run.resolve()), root)
+        for run in sorted(begun | submitted)
+    ]
     stages = {
         name if pipeline == root else f"{pipeline.relative_to(root)}/{name}": job_status(folder)
         for pipeline in pipelines_below(root)
         for name, folder in stage_folders(pipeline).items()
     }
     drivers = {name_of(RunDirectory(out), root): job_status(out / FOLDER) for out in _driver_folders(root)}
+    if (root / JOB).is_file():  # a pipeline's stage
+        drivers["."] = job_status(root)
     return Status(str(path), runs, _there(stages), _there(drivers))
+
+
+def _jobs_of_stages(root: Path) -> dict[Path, JobStatus | None]:
+    """By the folder of the run that it trains, the job of a stage of the pipelines in `root`, below or around it."""
+    found: dict[Path, JobStatus | None] = {}
+    for pipeline in {*pipelines_below(root), root.parent}:
+        for stage in stage_folders(pipeline).values():
+            try:
+                submission = Submission.read(stage)
+            except ClusterError:  # the stage's own line says so
+                continue
+            words = [] if submission is None else submission.command
+            for option, place in pairwise(words):
+                if option == "--run":
+                    found[Path(place).resolve()] = job_status(stage)
+    return found
 
 
 def _driver_folders(root: Path) -> list[Path]:

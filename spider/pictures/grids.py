@@ -30,6 +30,8 @@ def sample_grid(
 ) -> npt.NDArray[np.uint8]:
     """A grid of images, each with the source image that made it on its left if there are sources.
 
+    Where there are captions as well, a last line says which is which.
+
     Args:
         images, sources: float [N, C, H, W], -1 to 1 and clamped there.
         columns: images (or pairs) per row.
@@ -48,9 +50,12 @@ def sample_grid(
         gap = torch.ones(len(shown), 3, shown.shape[2], scale)
         shown = torch.cat([_enlarge(sources, scale), gap, shown], dim=3)
     if captions is not None:
-        strips = torch.stack([_strip(text, shown.shape[3]) for text in captions])
+        strips = torch.stack([_strip(text, shown.shape[3], shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
     grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
+    if sources is not None and captions is not None:
+        line = _strip("left: source, right: output", grid.shape[2], shown.shape[3])
+        grid = torch.cat([grid, (line + 1) / 2], dim=1)
     if rows is not None:
         grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
     pixels: npt.NDArray[np.uint8] = (
@@ -65,9 +70,9 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
         Image.fromarray(pixels).save(file, format="PNG")
 
 
-def _strip(text: str, width: int) -> Tensor:
+def _strip(text: str, width: int, image_width: int) -> Tensor:
     """A line of text in the middle of a white strip, cut where it does not fit: float [3, height, width], -1 to 1."""
-    size = max(_LEAST_TEXT, width // 12)
+    size = max(_LEAST_TEXT, image_width // 12)
     strip = Image.new("L", (width, round(1.4 * size)), 255)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
     draw.text((width / 2, 0.7 * size), _cut(text, draw, font, width), fill=60, font=font, anchor="mm")

@@ -61,6 +61,16 @@ class Interpolation:
     blend: Blend
     numbers: list[int]
     images: int  # in the grid, or frames of the loop
+    classes: list[str]  # of the inputs, if the generator is told of any
+
+    def blended(self) -> str:
+        """What changes from image to image, in words."""
+        images = len(set(self.numbers)) > 1
+        inputs = ["the images"] if self.space == "image" else [f"the vectors ({self.blend})"]
+        parts = [f"{inputs[0]} fed to stage {self.stage}"] if images or len(set(self.classes)) < 2 else []
+        if len(set(self.classes)) > 1:
+            parts.append(f"the classes {', '.join(self.classes)}" + ("" if images else f" at seed {self.numbers[0]}"))
+        return " and ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -82,11 +92,12 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
     parts = _run(chain[stage - 1 :], numbers, weights, blend, told)
+    classes = [] if told.labels is None else [generator.conditions.names[label] for label in told.labels.tolist()]
     if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
     else:
-        _write_still(path, parts, steps, numbers)
-    return Interpolation(str(path), space, stage, blend, numbers, len(weights))
+        _write_still(path, parts, steps, numbers, classes)
+    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes)
 
 
 def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
@@ -95,8 +106,14 @@ def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
     return [*(stages(source.stage) if isinstance(source, Generator) else []), generator]
 
 
-def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side: int, numbers: Sequence[int]) -> None:
-    """The grid as one picture, or its images by themselves in a folder."""
+def _write_still(
+    path: Path,
+    parts: Iterator[tuple[Tensor, Tensor | None]],
+    side: int,
+    numbers: Sequence[int],
+    classes: Sequence[str],
+) -> None:
+    """The grid as one picture, its corners under their seeds and classes, or its images by themselves in a folder."""
     blocks = list(parts)
     sources = [fed for _, fed in blocks if fed is not None]
     images = torch.cat([made for made, _ in blocks])
@@ -108,8 +125,8 @@ def _write_still(path: Path, parts: Iterator[tuple[Tensor, Tensor | None]], side
         return
     corners = (0, side - 1, side * (side - 1), side**2 - 1)
     captions = list(places)
-    for corner, number in zip(corners, numbers, strict=True):
-        captions[corner] = caption(number)
+    for corner, number, name in zip(corners, numbers, classes or [""] * len(corners), strict=True):
+        captions[corner] = caption(number, name)
     write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
 
 

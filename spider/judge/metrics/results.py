@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,8 +116,20 @@ def _summary(results: Sequence[MetricResult]) -> Summary:
         std=float(np.std(defined, ddof=1)) if len(defined) == len(values) > 1 else None,
         seeds=[result.protocol["seed"] for result in results],
         values=values,
-        warnings=list(dict.fromkeys(warning for result in results for warning in result.warnings)),
+        warnings=_merged([result.warnings for result in results]),
     )
+
+
+def _merged(by_seed: Sequence[Sequence[str]]) -> list[str]:
+    """The warnings of all seeds, once each; of those that differ in their numbers alone the first, and how many."""
+    alike: dict[str, list[str]] = {}
+    for warnings in by_seed:
+        for warning in warnings:
+            alike.setdefault(re.sub(r"\d[\d.,]*(e[+-]?\d+)?", "#", warning), []).append(warning)
+    return [
+        first if len({first, *others}) == 1 else f"{first} (and alike under {counted(len(others), 'other seed')})"
+        for first, *others in alike.values()
+    ]
 
 
 def _require_same_protocol(a: MetricResult, b: MetricResult) -> None:
@@ -180,9 +193,9 @@ def table(results: Sequence[MetricResult]) -> str:
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:
     """How far the value may be off, and in which sense: over seeds if there are several."""
     if len(summary.seeds) > 1:
-        return summary.std, f"over {counted(len(summary.seeds), 'seed')}"
+        return summary.std, f"standard deviation over {counted(len(summary.seeds), 'seed')}"
     if alone.std is not None:
-        return alone.std, f"over {alone.std_over}"
+        return alone.std, f"standard deviation over {alone.std_over}"
     return alone.stderr, "standard error" if alone.stderr is not None else ""
 
 

@@ -83,8 +83,10 @@ def draw_heatmap(
     values: Sequence[Sequence[float | None]],
     framed: Collection[tuple[int, int]] = (),
     screened: Collection[tuple[int, int]] = (),
+    *,
+    one_scale: bool = False,
 ) -> None:
-    """Numbers as colours, each column on its own scale about 0.
+    """Numbers as colours about 0, and below them what the colours and marks that it has mean.
 
     Args:
         path: the PNG to write.
@@ -94,9 +96,10 @@ def draw_heatmap(
         values: a number for each row and column; None is left blank.
         framed: (row, column) of the cells to frame.
         screened: of those whose number is only an estimate from moments.
+        one_scale: one scale for all, so that equal numbers have equal colours; else each column has its own.
     """
     numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
-    largest = np.nanmax(np.abs(numbers), axis=0, initial=0)
+    largest = np.nanmax(np.abs(numbers), axis=None if one_scale else 0, initial=0)
     shares = numbers / np.where(largest > 0, largest, 1)
     longest = max(map(len, rows))
     size = (1.2 + 0.09 * longest + 1.25 * len(columns), 1.6 + 0.42 * len(rows))
@@ -116,7 +119,9 @@ def draw_heatmap(
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    caption = "colour: share of the column's largest; purple: below 0, less diverse; framed: picks"
+    caption = f"colour: share of the {'figure' if one_scale else 'column'}'s largest"
+    caption += "; purple: below 0, less diverse" if (numbers < 0).any() else ""
+    caption += "; framed: picks" if framed else ""
     caption += "; in brackets: only screened" if screened else ""
     figure.supxlabel(textwrap.fill(caption, int(size[0] * _CAPTION_PER_INCH)), fontsize=8, color="0.3")
     save_figure(figure, path)

@@ -18,7 +18,7 @@ from spider.gan.sources.frozen import BLOCK
 from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.images import Images
 from spider.pictures.generate import _from_files
-from spider.pictures.interpolate import _grid_weights, _loop_weights, _run, stages
+from spider.pictures.interpolate import Interpolation, _grid_weights, _loop_weights, _run, stages
 from spider.runs.generator import open_generator
 
 OFFLINE = ["--embedding", "offline", "--count", "100"]
@@ -149,7 +149,7 @@ def test_a_given_source_image_takes_the_place_of_the_sources_own(spider, runs, p
     words = ["--source-image", tmp_path / "three.png", "--seeds", "3,3", "--grid", tmp_path / "grid.png", "--json"]
     made = spider("generate", runs / "patches", "--out", tmp_path / "made", *words).json
     assert made["files"] == ["three-seed000003.png"]
-    assert pixels(tmp_path / "grid.png").shape == (64 + 15, 64 + 8 + 64, 3)  # source, gap, output, every pixel 8 x 8
+    assert pixels(tmp_path / "grid.png").shape == (64 + 15 + 15, 64 + 8 + 64, 3)  # source, gap, output; seed; legend
 
 
 # --------------------------------------------------------------------------------------------------------- interpolate
@@ -205,6 +205,19 @@ def test_where_to_interpolate_follows_from_the_cascade(spider, runs, tmp_path, w
     done = spider("interpolate", runs / run, "--out", tmp_path / "grid.png", "--steps", "3", *options, "--json")
     assert tuple(done.json[key] for key in ("space", "stage", "blend")) == found
     assert done.json["images"] == 9
+
+
+@pytest.mark.parametrize(
+    ("numbers", "classes", "told"),
+    [
+        ([3, 3], ["A", "H"], "the classes A, H at seed 3"),
+        ([1, 2], ["A", "H"], "the vectors (spherical) fed to stage 1 and the classes A, H"),
+        ([1, 2], ["A", "A"], "the vectors (spherical) fed to stage 1"),
+        ([1, 2], [], "the vectors (spherical) fed to stage 1"),
+    ],
+)
+def test_what_is_blended_is_what_differs(numbers, classes, told):
+    assert Interpolation("a.png", "z", 1, "spherical", numbers, 9, classes).blended() == told
 
 
 def test_the_images_of_a_grid_can_be_had_by_themselves(spider, runs, tmp_path):

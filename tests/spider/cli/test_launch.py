@@ -163,6 +163,13 @@ def test_logs_are_the_end_of_what_a_rank_printed(spider, tmp_path):
     assert told.out.splitlines()[1:] == ["3: line 98", "3: line 99"]
 
 
+def test_a_log_with_nothing_in_it_is_said_to_be_empty(spider, tmp_path):
+    submitted(tmp_path / "one", 0)
+    (tmp_path / "one" / "slurm" / "7_0_log.out").write_text("")
+    told = spider("logs", tmp_path / "one")
+    assert (told.code, told.err) == (0, "nothing printed yet\n")
+
+
 def test_logs_are_followed_until_the_job_has_ended(spider, tmp_path, programs, monkeypatch):
     monkeypatch.setattr("spider.cli.launch._WATCH_S", 0.5)
     submitted(tmp_path / "one", 0)

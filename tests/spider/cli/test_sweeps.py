@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -49,6 +52,14 @@ def test_a_dry_run_lists_the_trials_and_their_cost_and_writes_nothing(spider, wr
     assert len(figures["trials"]) == 8
     assert figures["hours"] == pytest.approx(8 * figures["one"]["hours"])
     assert not (tmp_path / "out").exists()
+    assert shown.out.index("0003_r1_gamma") < shown.out.index("8: 4 configurations")  # figures come last
+    assert "of disk, and" not in shown.out
+
+
+def test_a_dry_run_says_where_the_disk_is_too_small(spider, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1 << 20))
+    shown = spider("sweep", write(), "--out", tmp_path / "out", "--dry-run")
+    assert re.search(r"! the trials need .* of disk, and 1\.0 MB are free", shown.out), shown.err
 
 
 @pytest.mark.parametrize("extra", [["--dry-run"], []])

@@ -322,9 +322,26 @@ def test_a_pipeline_is_a_line_for_each_stage(tmp_path: Path, programs: Programs)
         ["pack", "finished", "0", "7", "n1"],
         ["train", "waiting", "0", "8", "-", "Dependency"],
     ]
+    stage = describe(status(tmp_path / "cascade" / "stages" / "pack"))
+    assert stage.startswith("state     finished\njob       7 on n1")
     above = status(tmp_path)  # a folder of pipelines and runs
     assert list(above.stages) == ["cascade/pack", "cascade/train"]
     assert not above.is_over
+
+
+def test_the_run_of_a_stage_has_the_stages_job(run: Run, tmp_path: Path) -> None:
+    run.queued("RUNNING|n1")
+    run.trains(20)
+    stage = tmp_path / "stages" / "g1"
+    stage.mkdir(parents=True)
+    Submission("8", 1, 1, ["spider", "train", "dcgan", "--run", str(run.directory.path)], "code", {}).write(stage)
+    (stage / "history.jsonl").write_text(
+        json.dumps({"time": NOON.isoformat(), "event": "submitted", "job": "8", "nodes": 1, "ranks": 1}) + "\n"
+    )
+    for path in (tmp_path, run.directory.path):
+        [found] = status(path).runs
+        assert found.job is not None
+        assert found.job.job == "8"
 
 
 def test_it_is_plain_data(run: Run) -> None:

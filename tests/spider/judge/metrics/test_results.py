@@ -85,6 +85,15 @@ def test_different_protocols_are_not_averaged():
         summarise([result(), moved])
 
 
+def test_a_warning_of_all_seeds_is_told_once_whatever_its_numbers():
+    told = [result(seed=seed, warnings=[f"precision 0.{seed}1 with coverage 1.{seed}e-03: few"]) for seed in range(3)]
+    [summary] = summarise(told)
+    assert summary.warnings == ["precision 0.01 with coverage 1.0e-03: few (and alike under 2 other seeds)"]
+    assert summarise([result(seed=seed, warnings=["samples: few"]) for seed in range(3)])[0].warnings == [
+        "samples: few"
+    ]
+
+
 def test_the_table_shows_sets_values_spread_and_warnings():
     kid = result("kid", None, std=0.25, std_over="100 subsets")
     text = table([result(value=12.3456, warnings=["samples: few"]), kid, result("csid", -3.0, stderr=0.5)])
@@ -92,8 +101,9 @@ def test_the_table_shows_sets_values_spread_and_warnings():
         "run (5,000 images) against digits (10,000 images), inception/tf",
         "metric   value     ±",
         "FID     12.346     -",
-        "KID          -  0.25  over 100 subsets",
+        "KID          -  0.25  standard deviation over 100 subsets",
         "CSID        -3   0.5  standard error",
         "! FID: samples: few",
     ]
-    assert "FID       1.5  0.70711  over 2 seeds" in table([result(value=1.0), result(value=2.0, seed=1)])
+    both = table([result(value=1.0), result(value=2.0, seed=1)])
+    assert "FID       1.5  0.70711  standard deviation over 2 seeds" in both
