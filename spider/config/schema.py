@@ -7,7 +7,7 @@ is refused here, by the names of the keys, before anything is built. Keys marked
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,13 +23,18 @@ from spider.gan.networks.config import (
     DiscriminatorNetworkConfig,
     GeneratorNetworkConfig,
 )
-from spider.gan.objectives.config import AnyObjectiveConfig, ObjectiveConfig, PenaltiesConfig
+from spider.gan.objectives.config import (
+    AnyObjectiveConfig,
+    GeneratorPenaltiesConfig,
+    ObjectiveConfig,
+    PenaltiesConfig,
+)
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
 from spider.settings.choices import sections_of
 from spider.settings.marks import Names
-from spider.settings.schedule import Bounds, Schedule
+from spider.settings.schedule import Bounds, Schedule, value_at
 from spider.settings.section import (
     MAX_BATCH,
     MAX_FACTOR,
@@ -66,6 +71,16 @@ class OptimizerConfig(Section):
     beta1: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.5, description="decay of the gradient's mean")
     beta2: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.999, description="decay of the gradient's square")
     eps: float = Field(1e-8, gt=0, le=MAX_FACTOR, description="added to the root of the gradient's square")
+
+    def at(self, images: int, own_phase_interval: int | None = None) -> dict[str, Any]:
+        """Adam's learning rate and betas when the clock stands at `images`.
+
+        With `own_phase_interval` = k the player steps k + 1 times in k iterations, the extra one for a lazy penalty,
+        and lr and betas become what makes that equivalent: lr c, beta^c, c = k / (k + 1) (StyleGAN2, appendix B).
+        """
+        c = 1.0 if own_phase_interval is None else own_phase_interval / (own_phase_interval + 1)
+        lr, beta1, beta2 = (value_at(schedule, images) for schedule in (self.lr, self.beta1, self.beta2))
+        return {"lr": lr * c, "betas": (beta1**c, beta2**c)}
 
 
 class EmaConfig(Section):
@@ -214,6 +229,7 @@ class Config(Section):
     discriminator: DiscriminatorNetworkConfig = DcganDiscriminatorConfig()
     objective: AnyObjectiveConfig = ObjectiveConfig()
     penalties: PenaltiesConfig = PenaltiesConfig()
+    g_penalties: GeneratorPenaltiesConfig = GeneratorPenaltiesConfig()
     g_optimizer: OptimizerConfig = OptimizerConfig()
     d_optimizer: OptimizerConfig = OptimizerConfig()
     d_steps: int = Field(1, ge=1, le=MAX_STEPS, description="discriminator steps per iteration")
@@ -263,6 +279,12 @@ class Config(Section):
         if self.batch % (world_size * self.accumulation):
             raise SpiderUsageError(
                 f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
+            )
+        shrink = self.g_penalties.batch_shrink
+        if self.g_penalties.more and self.batch % (world_size * self.accumulation * shrink):
+            raise SpiderUsageError(
+                f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
+                f" x g_penalties.batch_shrink={shrink}"
             )
         if world_size > 1 and self.engine.kind == "local":
             raise SpiderUsageError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")

@@ -102,7 +102,10 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
             f"measuring iterations of {batch}, {networks}, on {world.device_name}: "
             f"at most {duration(2 * _AT_MOST_S)}, or one iteration if that takes longer"
         )
-    done, seconds = _time_iterations(trainer, 2 * config.penalties.interval_steps)
+    interval = max(
+        max(phase.every_steps, *(each.every_steps for each in phase.passes)) for phase in trainer.plan.phases
+    )
+    done, seconds = _time_iterations(trainer, 2 * interval)
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
     data_wait_percent = 100 * trainer.feeds.waits.take() / seconds

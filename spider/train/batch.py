@@ -34,9 +34,9 @@ class PhaseBatch:
 
     def part(self, chosen: slice) -> PhaseBatch:
         """Some of the slots, before any pass."""
-        return PhaseBatch(
+        return replace(
+            self,
             at=replace(self.at, positions=self.at.positions[chosen]),
-            images=self.images,
             source=self.source[chosen],
             fake_condition=self.fake_condition.part(chosen),
             real_condition=self.real_condition.part(chosen),

@@ -81,14 +81,15 @@ class Feeds:
             fake_condition = real_condition if self.conditions.paired else self._drawn_condition(at)
             self._last_source = self._next_source(source_stream), fake_condition
         source, fake_condition = _drawn(self._last_source)
-        return PhaseBatch(
+        batch = PhaseBatch(
             at=at,
             images=step * self.slots.batch,
             source=source,
             fake_condition=fake_condition,
             real_condition=real_condition,
             real=real,
-        ).split(self.config.accumulation)
+        )
+        return batch.part(slice(len(source) // phase.shrink)).split(self.config.accumulation)
 
     def close(self) -> None:
         """Let go of the threads and processes that read ahead. The next draw opens them where they have to stand."""

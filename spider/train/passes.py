@@ -17,7 +17,8 @@ from spider.gan.augment.augmentation import Augmentation
 from spider.gan.auxiliary.auxiliary import Extra, Seen
 from spider.gan.auxiliary.build import Joined
 from spider.gan.method import Kept
-from spider.gan.objectives.build import PenaltyTerm
+from spider.gan.objectives.build import GeneratorPenaltyTerm, PenaltyTerm
+from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
 from spider.gan.outputs import Condition, DOut, GOut, with_draws
@@ -43,6 +44,11 @@ class Maker:
         with self.autocast():
             return cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
 
+    def twice(self, batch: PhaseBatch) -> Made:
+        """What it makes, differentiable twice and down to the source: eager, and in full precision."""
+        batch = replace(batch, source=batch.source.detach().requires_grad_(True))
+        return Made(batch.source, cast(GOut, self.generator.module(batch.source, self._told(batch))))
+
     @torch.no_grad()
     def given(self, batch: PhaseBatch) -> PhaseBatch:
         """The batch with its images, without gradients: what the discriminator's phases take as given."""
@@ -54,9 +60,8 @@ class Maker:
         return {self.generator.method: {name: values.detach() for name, values in out.keep.items()}}
 
     def _told(self, batch: PhaseBatch) -> Condition:
-        at, module = batch.at, self.generator.module
-        stream = at.stream("generator")
-        return with_draws(batch.fake_condition, module, at.seed, stream, at.positions, batch.source)
+        at, network = batch.at, self.generator.module
+        return with_draws(batch.fake_condition, network, at.seed, at.stream("generator"), at.positions, batch.source)
 
     def penalty(self) -> Tensor | None:
         """What the generator's frontend adds to its loss; None if it has none. Scalar."""
@@ -176,6 +181,25 @@ class DiscriminatorPenalty:
 
     def _judged(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Judged:
         return Judged(images, lambda others: self.critic.twice(others, condition, batch, use).logits)
+
+
+class GeneratorPenalties:
+    """The penalties on the generator, scaled up by how many of its steps each stands for."""
+
+    def __init__(self, maker: Maker, penalties: Sequence[GeneratorPenaltyTerm], gain: float) -> None:
+        self.maker = maker
+        self.penalties = penalties
+        self.gain = gain
+
+    def __call__(self, batch: PhaseBatch) -> Outcome:
+        """See Pass."""
+        made = self.maker.twice(batch)
+        terms, keep = [], self.maker.kept(made.out)
+        for each in self.penalties:
+            values, kept = each.penalty(made, batch.at)
+            terms.append(Term(f"penalty/{each.name}", values, coefficient=self.gain * each.weight(batch.images)))
+            keep[each.name] = kept
+        return Outcome(terms, keep=keep)
 
 
 class GeneratorLoss:

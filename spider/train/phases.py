@@ -50,6 +50,7 @@ class Phase:
     passes: tuple[Pass, ...]
     every_steps: int = 1  # due in iterations 0, n, 2n, ...
     repeat: int = 1  # steps in such an iteration
+    shrink: int = 1  # it uses the batch divided by this: the first slots of every rank
     reals: Draws = "none"
     source: Draws = "own"
     prepare: Callable[[PhaseBatch], PhaseBatch] | None = None  # adds the images that the passes take as given

@@ -19,16 +19,16 @@ from spider.gan.auxiliary.build import Joined, build_auxiliaries
 from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
-from spider.gan.objectives.build import build_objective, build_penalties
+from spider.gan.objectives import build as objectives
 from spider.gan.outputs import ConditionShape
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
+from spider.train import passes
 from spider.train.compute import Compute
 from spider.train.guard import Guard
-from spider.train.passes import Critic, DiscriminatorLoss, DiscriminatorPenalty, GeneratorLoss, Maker, Prepare
 from spider.train.phases import Pass, Phase
-from spider.train.player import Player, adam_settings
+from spider.train.player import Player
 from spider.train.stats import Stats
 
 # The order in which the methods hear of an iteration. It matters where one heeds what another has just become
@@ -38,6 +38,7 @@ ORDER = (
     "augment",  # every member steers a p of its own, from what the passes reported
     "networks",  # a network that remembers, of either player: it hears what its own outputs kept
     "auxiliary",  # every member heeds what its own terms kept
+    "g_penalties",  # every member heeds what its own values kept
     "guard",  # hears nothing: it is told of each step
     "stats",  # adds up what the passes reported
 )
@@ -87,11 +88,13 @@ def build_plan(
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
     joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
-    g_player = player("generator", generator, config.g_optimizer, None)
+    g_penalties = objectives.build_generator_penalties(config.g_penalties, image_shape, world.device)
+    g_interval = config.g_penalties.interval_steps if g_penalties else None
+    g_player = player("generator", generator, config.g_optimizer, g_interval)
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
-    phases = _phases(config, compute, g_player, d_player, augmentations, joined)
+    phases = _phases(config, compute, g_player, d_player, augmentations, joined, g_penalties)
     overfit = OverfitController(config.overfit, config.batch)
     selection = Selection(config.selection, config.batch, config.seed, overfit)
     guard, stats = Guard(config.guard), Stats()
@@ -101,6 +104,7 @@ def build_plan(
         "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
         "networks": {each.method: each.module for each in (g_player, d_player) if isinstance(each.module, Method)},
         "auxiliary": {each.name: each.auxiliary for each in joined},
+        "g_penalties": {each.name: each.penalty for each in g_penalties},
         "guard": {"guard": guard},
         "stats": {"stats": stats},
     }
@@ -115,16 +119,19 @@ def _phases(
     d_player: Player,
     augmentations: Sequence[Augmentation],
     joined: Sequence[Joined],
+    g_penalties: Sequence[objectives.GeneratorPenaltyTerm],
 ) -> tuple[Phase, ...]:
     """What an iteration does, in order."""
     penalties = config.penalties
     own_penalty = penalties.phase == "own" and penalties.active
-    maker, critic = Maker(g_player, compute.autocast), Critic(d_player, augmentations, compute.autocast)
-    prepare = Prepare(maker, augmentations)
-    objective = build_objective(config.objective)
+    maker, critic = passes.Maker(g_player, compute.autocast), passes.Critic(d_player, augmentations, compute.autocast)
+    prepare = passes.Prepare(maker, augmentations)
+    objective = objectives.build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
-    penalty = Pass(DiscriminatorPenalty(critic, [*build_penalties(penalties)], gain), penalties.interval_steps)
-    d_passes = [Pass(DiscriminatorLoss(critic, objective, joined))]
+    penalty = Pass(
+        passes.DiscriminatorPenalty(critic, [*objectives.build_penalties(penalties)], gain), penalties.interval_steps
+    )
+    d_passes = [Pass(passes.DiscriminatorLoss(critic, objective, joined))]
     if penalties.active and not own_penalty:
         d_passes.append(penalty)
     phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)]
@@ -144,12 +151,25 @@ def _phases(
         Phase(
             "g_main",
             g_player,
-            (Pass(GeneratorLoss(maker, critic, objective, joined)),),
+            (Pass(passes.GeneratorLoss(maker, critic, objective, joined)),),
             reals=config.objective.g_reals if objective.paired else "none",
             selects=True,
         )
     )
-    return tuple(phases)
+    return (*phases, _g_reg(config, maker, g_penalties)) if g_penalties else tuple(phases)
+
+
+def _g_reg(config: Config, maker: passes.Maker, penalties: Sequence[objectives.GeneratorPenaltyTerm]) -> Phase:
+    """The step of the penalties on the generator."""
+    interval = config.g_penalties.interval_steps
+    return Phase(
+        "g_reg",
+        maker.generator,
+        (Pass(passes.GeneratorPenalties(maker, penalties, interval)),),
+        every_steps=interval,
+        shrink=config.g_penalties.batch_shrink,
+        reals="shared" if config.objective.paired else "none",  # for their conditions
+    )
 
 
 def _player(
@@ -173,7 +193,7 @@ def _player(
     trainable = tuple(each for group in groups for each in group)
     parameters = [parameter for _, parameter in trainable]
     factors = (1.0, *(factor for _, factor in parts.values()))
-    schedules = partial(adam_settings, optimizer, own_interval)
+    schedules = partial(optimizer.at, own_phase_interval=own_interval)
     adam = Adam([{"params": [p for _, p in group]} for group in groups], eps=optimizer.eps, fused=True, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cluster.engines.engine import Engine
-from spider.config.schema import EmaConfig, OptimizerConfig
+from spider.config.schema import EmaConfig
 from spider.settings.schedule import value_at
 
 
@@ -83,14 +83,3 @@ class Ema:
         torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - keep)
         for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(current)
-
-
-def adam_settings(config: OptimizerConfig, own_phase_interval: int | None, images: int) -> dict[str, Any]:
-    """Adam's learning rate and betas when the clock stands at `images`.
-
-    With `own_phase_interval` = k the player steps k + 1 times in k iterations, the extra one for a lazy penalty, and lr
-    and betas become what makes that equivalent: lr c, beta^c, c = k / (k + 1) (StyleGAN2, appendix B).
-    """
-    c = 1.0 if own_phase_interval is None else own_phase_interval / (own_phase_interval + 1)
-    lr, beta1, beta2 = (value_at(schedule, images) for schedule in (config.lr, config.beta1, config.beta2))
-    return {"lr": lr * c, "betas": (beta1**c, beta2**c)}

@@ -164,7 +164,7 @@ class Stepper:
                 report.add("selection/score_selected", term.scores * chosen.weights * (self.config.batch / chosen.k))
                 report.add("selection/k", term.scores.new_full((1,), float(chosen.k)))
             else:
-                shares.append(term.share(float(self.config.batch)))
+                shares.append(term.share(self.config.batch / phase.shrink))
         return torch.stack(shares).sum()
 
     def _choose_ahead(self, phase: Phase, parts: list[PhaseBatch], images: int) -> list[Selected] | None:

@@ -31,6 +31,11 @@ WORDS = {
     "mycondition": [*SMALL, "condition.kind=mycondition:Parity"],
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],
     "mypenalty": [*SMALL, "penalties.more=[{kind: 'mypenalty:Drift', weight: 0.1}]"],
+    "mysmooth": [
+        *SMALL,
+        "g_penalties.more=[{kind: 'mysmooth:Smooth', weight: 0.1}]",
+        "g_penalties.interval_steps=2",
+    ],
     "myaugment": [*SMALL, "augment=[{kind: 'myaugment:Brighten', strength: 0.3}, {kind: mirror}]"],
     "mytask": [*SMALL, "auxiliary=[{kind: 'mytask:Palette', weight: 0.3, lr_factor: 2}, {kind: lecam}]"],
 }

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from spider.gan.objectives import penalties
-from spider.gan.objectives.config import ObjectiveChoice, PenaltiesConfig
+from spider.gan.objectives.config import GeneratorPenaltiesConfig, ObjectiveChoice, PenaltiesConfig
+from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.objectives.least_squares import LeastSquares
 from spider.gan.objectives.non_saturating import NonSaturating
@@ -65,6 +68,27 @@ def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
         name = f"more.{number}"
         uses = (f"{name}.real", f"{name}.fake")
         yield PenaltyTerm(name, choice.build(), partial(value_at, choice.weight), choice.needs_fakes, uses)
+
+
+@dataclass(frozen=True)
+class GeneratorPenaltyTerm:
+    """A penalty on the generator, by the name of the method that it is. `weight`: as above."""
+
+    name: str
+    penalty: GeneratorPenalty
+    weight: Callable[[int], float]
+
+
+def build_generator_penalties(
+    config: GeneratorPenaltiesConfig, image_shape: tuple[int, int, int], device: torch.device
+) -> tuple[GeneratorPenaltyTerm, ...]:
+    """The penalties on the generator that the settings name, in order. Arguments as `GeneratorPenaltyChoice.build`."""
+    return tuple(
+        GeneratorPenaltyTerm(
+            f"g_penalties.{number}", choice.build(image_shape, device), partial(value_at, choice.weight)
+        )
+        for number, choice in enumerate(config.more)
+    )
 
 
 def _half(gamma: Schedule, images: int) -> float:

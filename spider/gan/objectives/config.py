@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from spider.settings.choices import Choice, Choices
 from spider.settings.schedule import Bounds, Schedule, largest
-from spider.settings.section import MAX_FACTOR, MAX_STEPS, Section
+from spider.settings.section import MAX_BATCH, MAX_FACTOR, MAX_STEPS, Section
 
 if TYPE_CHECKING:
+    import torch
+
+    from spider.config.schema import Config
+    from spider.gan.objectives.generator_penalties import GeneratorPenalty
     from spider.gan.objectives.objective import Objective
     from spider.gan.objectives.penalties import Penalty
 
@@ -65,6 +70,42 @@ class PenaltyChoice(Choice):
     def build(self) -> Penalty:
         """The penalty."""
         raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class GeneratorPenaltyChoice(Choice):
+    """The settings of a penalty on the generator."""
+
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(1.0, description="what it is multiplied by")
+
+    def build(self, image_shape: tuple[int, int, int], device: torch.device) -> GeneratorPenalty:
+        """The penalty.
+
+        Args:
+            image_shape: (C, H, W).
+            device: where tensors that it remembers lie.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class GeneratorPenaltiesConfig(Section):
+    """Penalties on the generator, in a step of its own, whose learning rate and betas are corrected for it."""
+
+    interval_steps: int = Field(
+        4, ge=2, le=MAX_STEPS, description="a step of penalties every so many iterations, scaled by as many"
+    )
+    batch_shrink: int = Field(2, ge=1, le=MAX_BATCH, description="that step uses the batch divided by this")
+    more: tuple[Annotated[GeneratorPenaltyChoice, Choices()], ...] = Field(
+        (), description="penalties of your own, as a list of sections {kind: module:Class} (docs/extending.md)"
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        parts = config.accumulation * self.batch_shrink
+        if self.more and config.batch % parts:
+            yield (
+                f"g_penalties.batch_shrink={self.batch_shrink}: batch={config.batch} does not divide into as many parts"
+                f" x accumulation={config.accumulation}"
+            )
 
 
 class PenaltiesConfig(Section):

@@ -20,7 +20,7 @@ from spider.draws import torch_seed
 from spider.gan.augment.ada import Ada
 from spider.gan.pixels import to_float
 from spider.train.passes import DiscriminatorPenalty
-from spider.train.player import Ema, adam_settings
+from spider.train.player import Ema
 from spider.train.terms import Term
 from spider.train.trainer import Trainer
 
@@ -87,10 +87,10 @@ def test_average_has_the_half_life_it_claims():
 
 
 def test_a_penalty_of_its_own_corrects_lr_and_betas():
-    adam = adam_settings(OptimizerConfig(lr=0.01, beta1=0.5, beta2=0.99), 16, 0)
+    adam = OptimizerConfig(lr=0.01, beta1=0.5, beta2=0.99).at(0, 16)
     assert adam["lr"] == pytest.approx(0.01 * 16 / 17)
     assert adam["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
-    assert adam_settings(OptimizerConfig(lr=0.01), None, 0)["lr"] == 0.01
+    assert OptimizerConfig(lr=0.01).at(0)["lr"] == 0.01
 
 
 def test_schedules_move_with_the_clock(digits):

@@ -11,22 +11,14 @@ import torch
 from cluster.world import World
 from shards.order import Slots
 from spider.config.load import make_config
+from spider.errors import SpiderUsageError
 from spider.gan.sources.config import GeneratorConfig
 from spider.gan.sources.generator import Generator
 from spider.train.phases import Pass
 from spider.train.trainer import Trainer
+from tests.spider.train.toys import TOYS
 
-TOYS = "tests.spider.train.toys"
-BASE = [
-    "batch=16",
-    "compute.precision=fp64",
-    f"generator.kind={TOYS}:Toy",
-    f"discriminator.kind={TOYS}:Toy",
-    "penalties.r1_gamma=1",
-    "penalties.r2_gamma=1",
-    f"augment=[{{kind: '{TOYS}:Fade'}}]",
-    f"auxiliary=[{{kind: '{TOYS}:Taps'}}]",
-]
+BASE = [*TOYS, "batch=16", "compute.precision=fp64"]
 
 
 def trainer_for(data, world=None, overrides=()):
@@ -80,6 +72,46 @@ def test_a_network_remembers_once_for_each_step_that_was_taken(digits):
     assert torch.equal(generator.w_avg, before)
     assert torch.equal(trainer.snapshot().tensors["generator"]["w_avg"], before)
     trainer.close()
+
+
+def test_a_penalty_of_the_generator_is_a_step_on_a_part_of_the_batch(digits):
+    trainer = trainer_for(digits, overrides=["accumulation=2", "g_penalties.batch_shrink=4", "source.dim=10"])
+    phase = trainer.plan.phases[-1]
+    assert (phase.name, phase.player) == ("g_reg", trainer.generator)
+    assert [step for step in range(7) if phase.due(step)] == [0, 3, 6]
+    trainer.iterate()
+    group = trainer.generator.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(trainer.config.g_optimizer.lr * 3 / 4)  # 4 steps in 3 iterations
+    assert group["betas"][1] == pytest.approx(trainer.config.g_optimizer.beta2 ** (3 / 4))
+    mean, network = trainer.plan.methods["g_penalties.0"].mean, trainer.generator.module
+    assert mean > 0
+    for _ in range(2):
+        trainer.iterate()
+    for earlier in trainer.plan.phases[:-1]:
+        whole = trainer.feeds.draw(earlier, 3, 0)
+    parts = trainer.feeds.draw(phase, 3, 0)
+    assert [len(part.source) for part in parts] == [2, 2]
+    assert sorted(index for part in parts for index in part.at.positions) == [16, 17, 18, 19]
+    assert not torch.equal(parts[0].source, whole[0].source[:2])  # a batch of its own
+    with trainer.generator.playing():
+        outcomes = [phase.passes[0].run(part) for part in parts]
+        values = torch.cat([outcome.terms[0].values for outcome in outcomes])
+        expected = torch.autograd.grad(3 * 0.5 * values.mean(), network.synthesis.weight)[0]
+    length = torch.cat([outcome.keep["g_penalties.0"]["length"] for outcome in outcomes]).mean()
+    before = mean.clone()
+    trainer.stepper.take(phase, phase.passes_at(3), parts)
+    torch.testing.assert_close(network.synthesis.weight.grad, expected)
+    torch.testing.assert_close(mean, before.lerp(length.detach(), 0.1))
+    trainer.close()
+
+
+def test_a_batch_that_does_not_divide_into_shares_is_refused(digits):
+    with pytest.raises(SpiderUsageError, match=r"g_penalties.batch_shrink=3: batch=16 does not divide"):
+        trainer_for(digits, overrides=["g_penalties.batch_shrink=3"])
+    config = trainer_for(digits, overrides=["g_penalties.batch_shrink=8"]).config
+    config.for_world(2)
+    with pytest.raises(SpiderUsageError, match=r"batch=16 does not divide over 4 ranks .* g_penalties.batch_shrink=8"):
+        config.for_world(4)
 
 
 def test_compiled_toys_agree_with_eager_ones(digits, monkeypatch):

@@ -14,9 +14,21 @@ from spider.gan.auxiliary.auxiliary import Auxiliary, Extra
 from spider.gan.auxiliary.config import AuxiliaryChoice
 from spider.gan.method import Method
 from spider.gan.networks.config import NetworkChoice
+from spider.gan.objectives.config import GeneratorPenaltyChoice
+from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.outputs import DOut, Draw, GOut
 
 WIDTH = 6
+TOYS = [  # a run of all that is below
+    f"generator.kind={__name__}:Toy",
+    f"discriminator.kind={__name__}:Toy",
+    "penalties.r1_gamma=1",
+    "penalties.r2_gamma=1",
+    f"augment=[{{kind: '{__name__}:Fade'}}]",
+    f"auxiliary=[{{kind: '{__name__}:Taps'}}]",
+    f"g_penalties.more=[{{kind: '{__name__}:PathLength', weight: 0.5}}]",
+    "g_penalties.interval_steps=3",
+]
 
 
 class Toy(NetworkChoice):
@@ -104,3 +116,29 @@ class Tapping(Auxiliary):
         return Extra(
             {"tap": fake.out.features["hidden"].square().mean(1), "grey": fake.augmented.mean((1, 2, 3)).square()}
         )
+
+
+class PathLength(GeneratorPenaltyChoice):
+    """The generator's slope, held near its moving mean."""
+
+    def build(self, image_shape, device):
+        return PathLengths(device)
+
+
+class PathLengths(GeneratorPenalty):
+    def __init__(self, device):
+        self.mean = torch.zeros((), dtype=torch.float64, device=device)
+
+    def __call__(self, made, draws):
+        images, latents = made.out.images, made.out.latents
+        towards = draws.normal("path", images.shape[1:]).to(images.dtype)
+        (slope,) = torch.autograd.grad((images * towards).sum(), latents, create_graph=True)
+        length = slope.square().sum(1).sqrt()
+        return (length - self.mean).square(), {"length": length}
+
+    def stepped(self, phase, kept):
+        if kept:
+            self.mean.lerp_(kept["length"].mean().double(), 0.1)
+
+    def tensors(self):
+        return {"mean": self.mean}
