@@ -41,6 +41,9 @@ class NetworkChoice(Choice):
     ) -> nn.Module:
         """The generator, where it is not of this package: (inputs [N, *input_shape], Condition) -> GOut.
 
+        A network that needs random numbers names them in an attribute `draws`, {name: Draw}, and gets them as
+        `Condition.draws`. One that remembers is a Method as well. The same holds for discriminators.
+
         Args:
             input_shape: of one input: (d,) for a vector, (C, H, W) for an image.
             image_shape: (C, H, W) of the images to learn.

@@ -140,6 +140,23 @@ def test_a_network_draws_by_the_number_of_the_sample(digits):
         torch.testing.assert_close(next(stage.feed(0, Slots(8, rank, 2), 8)), whole[rank::2], rtol=0, atol=1e-12)
 
 
+def test_what_the_discriminator_is_given_is_told_and_seen(digits):
+    trainer = trainer_for(digits)
+    phase, network, given = trainer.plan.phases[0], trainer.discriminator.module, []
+    network.register_forward_pre_hook(lambda _, arguments: given.append(arguments))
+    (batch,) = trainer.feeds.draw(phase, 0, 0)
+    trainer.close()
+    seen = phase.passes[0].run.critic.seen(batch.real, batch.real_condition, batch, "real")
+    [(images, condition)] = given
+    assert len(condition.time.unique()) == len(images)
+    torch.testing.assert_close(images, batch.real * (1 - condition.time)[:, None, None, None].double())
+    assert torch.equal(seen.augmented, images)
+    assert torch.equal(seen.images, batch.real)
+    torch.testing.assert_close(seen.out.features["hidden"], network.hidden(images.flatten(1)))
+    seen.again("view")
+    assert not torch.equal(given[1][0], images)
+
+
 def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):
     trainer = trainer_for(digits)
     asked = []
