@@ -21,9 +21,10 @@ from typer.core import TyperGroup
 from cluster.errors import ClusterError
 from shards.errors import ShardsError
 from spider.cli import images, judging, launch, neighbors, runs, story, sweeps, training, weights
-from spider.cli.disk import described
+from spider.cli.disk import described as of_disk
 from spider.cli.output import complain
-from spider.cli.words import refuse_empty
+from spider.cli.usage import EXIT_CODE, USAGE_ERROR, asks_for_help, described
+from spider.cli.words import check_words
 from spider.errors import SpiderError
 from spider.version import VERSION
 from untrusted.errors import UnreadableError
@@ -37,22 +38,24 @@ class _Commands(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with guarded() as (stdout, _):
-            try:
+            if not kwargs.get("standalone_mode", True):
                 return super().main(*args, **kwargs)
-            except SystemExit as end:
-                stdout.flush()
-                refusal = stdout.refusal
-                # Whoever closes a pipe has read enough; an answer that a full disk swallowed is missing
-                if end.code or refusal is None or refusal.errno == errno.EPIPE:
-                    raise
-                line, code = described(refusal) or (refusal.strerror, SpiderError.exit_code)
+            try:
+                code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+            except USAGE_ERROR as error:
+                code = _refused(error)
+            stdout.flush()
+            refusal = stdout.refusal
+            # Whoever closes a pipe has read enough; an answer that a full disk swallowed is missing
+            if not code and refusal is not None and refusal.errno != errno.EPIPE:
+                line, code = of_disk(refusal) or (refusal.strerror, SpiderError.exit_code)
                 complain(f"stdout: {line}")
-                sys.exit(code)
+            sys.exit(code)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, words = super().resolve_command(ctx, args)
         if command is not None:
-            refuse_empty(command, words)
+            check_words(command, words)
         return name, command, words
 
     def invoke(self, ctx: Any) -> Any:
@@ -62,17 +65,23 @@ class _Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
-            told = described(error)
+            told = of_disk(error)
             if told is None:
                 raise
             complain(told[0])
             raise typer.Exit(told[1]) from None
-        except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")  # the validator's word, of no use to anybody
-            raise
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _refused(error: Any) -> int:
+    """Say what the parser refuses, and return the exit code."""
+    if asks_for_help(error):
+        error.show()
+    else:
+        complain(described(error))
+    return EXIT_CODE
 
 
 app = typer.Typer(

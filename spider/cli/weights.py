@@ -58,7 +58,7 @@ def get(
 
 @weights_commands.command(epilog="\b\nExample:\n  spider weights verify inception")
 def verify(name: _NAME) -> None:
-    """Check a file of the cache, or of the package that it comes with.
+    """Check a file of the cache, or of its package.
 
     Ends with exit code 1 if it is missing or damaged.
     """

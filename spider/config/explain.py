@@ -72,6 +72,15 @@ def similar_keys(name: str) -> list[str]:
     return same or similar(name, [*keys, *sections])
 
 
+def keys_called(name: str) -> list[str]:
+    """The key of this name; else the `kind` of the section of this name; else every key whose last part it is."""
+    keys = all_keys()
+    for exact in (name, f"{name}.kind"):
+        if _MEMBER.sub(f".{ANY}.", exact) in keys:
+            return [exact]
+    return [key for key in keys if key.rpartition(".")[2] == name]
+
+
 def explain(name: str) -> list[Key]:
     """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError.
 

@@ -118,11 +118,17 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
         return _one_of(f"{key}.kind", tag, detail["ctx"].get("expected_tags", ""))
     if kind == "literal_error":
         return _one_of(key, found, detail["ctx"]["expected"])
+    return _Wrong(key, must_be(detail), f", found {shown(found)}")
+
+
+def must_be(detail: Mapping[str, Any]) -> str:
+    """`must be a whole number`, `must be >= 1`: what pydantic asks of one value, in the words of this project."""
+    kind = detail["type"]
     if kind in _BOUNDS:
         sign, name = _BOUNDS[kind]
-        message = f"must be {sign} {detail['ctx'][name]:g}"
-    message = _SHAPES.get(kind, message)
-    return _Wrong(key, f"{message[0].lower()}{message[1:]}", f", found {shown(found)}")
+        return f"must be {sign} {detail['ctx'][name]:g}"
+    message = _SHAPES.get(kind, str(detail["msg"]).removeprefix("Value error, "))
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _one_of(key: str, found: Any, expected: str) -> _Wrong:

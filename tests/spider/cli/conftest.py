@@ -41,7 +41,7 @@ class Outcome:
     @property
     def error(self):
         """The one line that the user sees."""
-        lines = [line for line in self.err.splitlines() if line.startswith(("error: ", "Error: "))]
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
         return lines[0]

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import pytest
-import typer
 
 from shards.errors import ShardsUsageError
 from spider import api
-from spider.cli.main import app
 from spider.config.load import make_config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
 from sweeps.config import make_sweep
-
-
-def leaves(command, path=()):
-    """(words, command) of every command that does something."""
-    children = getattr(command, "commands", None)
-    if not children:
-        return [(path, command)]
-    return [leaf for name, child in children.items() for leaf in leaves(child, (*path, name))]
+from tests.spider.cli.commands import COMMANDS
 
 
 def cases():
     """Every option that takes a value, of every command, with an empty one, in both ways to write it."""
-    for path, command in leaves(typer.main.get_command(app)):
+    for path, command in COMMANDS.items():
         arguments = [each for each in command.params if each.param_type_name == "argument"]
         for parameter in command.params:
             if parameter.param_type_name == "argument":

@@ -97,7 +97,11 @@ from spider import api
         ("interpolate {runs}/gaussian --out a.jpg", 2, r"\.png .*\.gif and \.mp4"),
         ("interpolate {runs}/gaussian --out a.png --seeds 1,2", 2, r"four corners, 2 given"),
         ("interpolate {runs}/gaussian --out a.png --space image", 2, r"stage 1 is fed z"),
-        ("interpolate {runs}/gaussian --out a.png --space imge", 2, r"'--space': 'imge' is not one of 'z', 'image'"),
+        (
+            "interpolate {runs}/gaussian --out a.png --space imge",
+            2,
+            r"--space: 'imge' is unknown; known: z, image; did you mean image\?; see spider interpolate --help$",
+        ),
         ("interpolate {runs}/cascade --out a.png --stage 3", 2, r"no such stage"),
         ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"something else"),
         ("interpolate {runs}/patches --out a.png --blend spherical", 2, r"of vectors"),

@@ -5,24 +5,14 @@ from __future__ import annotations
 import shlex
 
 import pytest
-import typer
 from torch.distributed.run import get_args_parser
 
 from spider import api
-from spider.cli.main import app
 from spider.judge.metrics.protocols import PROTOCOLS
 from spider.judge.metrics.registry import METRICS
+from tests.spider.cli.commands import COMMANDS as LEAVES
 
-
-def leaves(command, path=("spider",)):
-    """(words, command) of every command that does something."""
-    children = getattr(command, "commands", None)
-    if not children:
-        return [(path, command)]
-    return [leaf for name, child in children.items() for leaf in leaves(child, (*path, name))]
-
-
-COMMANDS = dict(leaves(typer.main.get_command(app)))
+COMMANDS = {("spider", *path): command for path, command in LEAVES.items()}
 NAMES = [" ".join(path[1:]) for path in COMMANDS]
 
 
