@@ -67,7 +67,7 @@ def test_a_job_is_not_asked_for_what_cannot_be(extra, spider, write, tmp_path):
     file = write(space={"penalties.r1_gama": {"grid": [1]}})
     refused = spider("sweep", file, "--out", tmp_path / "out", "--slurm", "nodes=2,time=60", *extra)
     assert refused.code == 2
-    assert "penalties.r1_gama: no such key" in refused.error
+    assert "penalties.r1_gama=1: no such key" in refused.error
     assert not (tmp_path / "out").exists()
 
 
@@ -93,7 +93,7 @@ def test_the_file_in_the_help_is_a_sweep(spider):
 
 def test_a_mistake_is_one_line_and_exit_code_2(spider, write, tmp_path):
     for keys, message in (
-        ({"space": {"penalties.r1_gama": {"grid": [1]}}}, "penalties.r1_gama: no such key"),
+        ({"space": {"penalties.r1_gama": {"grid": [1]}}}, "penalties.r1_gama=1: no such key"),
         ({"kmg": 2}, "kmg: no such key; did you mean kimg?"),
     ):
         refused = spider("sweep", write(**keys), "--out", tmp_path / "out")
