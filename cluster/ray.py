@@ -355,7 +355,7 @@ class RayWorkers:
         doing = [hand.given[0][1].name for hand in self._hands if hand.given]
         starting = sum(hand.starting is not None for hand in self._hands)
         log.warning(
-            "nothing came for %g minutes; being done: %s; workers for which the cluster has no room: %d",
+            "nothing came for %g minutes; being done: %s; workers not started yet (no room, or slow): %d",
             _QUIET_S / 60,
             "; ".join(doing) or "nothing",
             starting,

@@ -111,17 +111,7 @@ class NeighborReport:
                 f"{row.place.rank}{'*' if row.place.friendly else ' '}",
                 row.source,
                 f"{row.count:,}",
-                *([_cell(row.screen[0].csid)] if screened else []),
-                *(
-                    cell
-                    for curve in row.curves
-                    for cell in (
-                        (_cell(curve.csid, curve.csid_stderr), _cell(curve.csid_stderr, curve.csid_stderr))
-                        if row.measured or not screened
-                        else ("-", "-")
-                    )
-                ),
-                *(_cell(value) for value in (row.fd, row.kd)),
+                *self._numbers(row),
                 row.place.why,
             ]
             for row in self.rows
@@ -134,6 +124,22 @@ class NeighborReport:
             notes.insert(0, agreement["words"])
         title = f"neighbours of {self.target}, {self.embedding['label']}, mode {self.protocol['mode']}; * friendly"
         return "\n".join([title, aligned([header, *lines]), *notes])
+
+    def _numbers(self, row: NeighborRow) -> list[str]:
+        """The cells of a row that are measured; none of the target itself, of which they are rounding."""
+        screened = [row.screen[0].csid] if self._is_measured else []
+        if row.place.is_target:
+            return ["-"] * (len(screened) + 2 * len(row.curves) + len(self.labels))
+        csids = [
+            cell
+            for curve in row.curves
+            for cell in (
+                (_cell(curve.csid, curve.csid_stderr), _cell(curve.csid_stderr, curve.csid_stderr))
+                if row.measured or not screened
+                else ("-", "-")
+            )
+        ]
+        return [*map(_cell, screened), *csids, _cell(row.fd), _cell(row.kd)]
 
     def screening(self) -> dict[str, Any] | None:
         """How well screening ranked what was measured; None if that is less than three sources.
@@ -211,24 +217,26 @@ class NeighborReport:
         write_text(out / "neighbors.csv", self.to_csv())
         bands = "" if self.protocol["mode"] == "screen" else "; bands: 95 %"
         note = f"{self.embedding['label']}, mode {self.protocol['mode']}{bands}"
-        shown = [row for row in self.rows if row.measured or not self._is_measured]
+        # The target itself, where it is among the sources, is no neighbour to look at
+        rows = [row for row in self.rows if not row.place.is_target] or self.rows
+        shown = [row for row in rows if row.measured or not self._is_measured]
         picks = [[row.source for row in shown if row.places[k].friendly] for k in range(len(self.rows[0].curves))]
         draw_curves(out / "curves.png", self.target, {row.source: row.curves for row in shown}, picks, note)
         columns = [f"CSID\norder {curve.kernel.label}" for curve in self.rows[0].curves]
-        values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in self.rows]
+        values: list[list[float | None]] = [[curve.csid for curve in row.curves] for row in rows]
         if self.protocol["mode"] != "screen":
             columns += self.labels.values()
-            values = [[*csids, row.fd, row.kd] for csids, row in zip(values, self.rows, strict=True)]
+            values = [[*csids, row.fd, row.kd] for csids, row in zip(values, rows, strict=True)]
         draw_heatmap(
             out / "heatmap.png",
             f"Neighbours of {self.target} ({self.embedding['label']})",
-            [row.source for row in self.rows],
+            [row.source for row in rows],
             columns,
             values,
-            framed=[(i, k) for i, row in enumerate(self.rows) for k, place in enumerate(row.places) if place.friendly],
+            framed=[(i, k) for i, row in enumerate(rows) for k, place in enumerate(row.places) if place.friendly],
             screened=[
                 (i, k)
-                for i, row in enumerate(self.rows)
+                for i, row in enumerate(rows)
                 for k in range(len(row.curves))
                 if self._is_measured and not row.measured
             ],

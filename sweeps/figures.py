@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from spider.files import save_figure
@@ -121,6 +122,7 @@ def _draw_order(axes: Axes, outcome: NeighborOutcome, number: int) -> None:
             fontsize=9,
             rotation=70,
             rotation_mode="anchor",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # also where it lies over another's bar
         )
     everywhere = [place[trained.source].csid for trained in outcome.trained]
     if min(everywhere) < max(everywhere) - min(everywhere):  # otherwise all are on one side of 0, and far from it
@@ -159,7 +161,7 @@ def _draw_scale(axes: Axes, x: int, scale: _Scale) -> None:
             va="center",
             fontsize=9,
             zorder=4,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # readable, and cuts no line
         )
     axes.text(x, -0.04, scale.title, ha="center", va="top", fontsize=10)
 
@@ -168,6 +170,8 @@ def _legend(rows: Sequence[Row]) -> list[Line2D]:
     colours = matplotlib.colormaps["viridis"]
     entries = [Line2D([], [], color=colours(0.0), linewidth=3.2, label="best")]
     if any(row.mean is not None for row in rows[1:]):
+        if len(rows) > 2:
+            entries.append(Line2D([], [], color=colours(0.45), linewidth=1.4, label="between, by rank"))
         entries.append(Line2D([], [], color=colours(0.9), linewidth=1.4, label="worst"))
     if any(row.mean is not None and not _is_at_the_length(row, rows) for row in rows):
         entries.append(Line2D([], [], color=colours(0.6), linestyle=":", linewidth=1.6, label="ended earlier"))

@@ -48,6 +48,10 @@ class Launch:
     behind: tuple[str, ...] = ()
 
 
+# What sbatch says where no Slurm answers, and not of the request
+_NO_CLUSTER = ("Could not establish a configuration source", "Unable to contact slurm controller")
+
+
 def script(request: SlurmRequest, folder: Path, launch: Launch) -> str:
     """The text that `submit` would give to sbatch."""
     executor = _executor(request, folder, launch)
@@ -89,7 +93,10 @@ def submit(task: Callable[[], object], request: SlurmRequest, folder: Path, laun
             return _executor(request, folder, launch).submit(task).job_id
     except FailedJobError as error:
         reason = str(error).strip().splitlines() or ["it did not say why"]
-        raise ClusterError(f"sbatch refuses the job: {reason[-1].removeprefix('sbatch: ')}") from None
+        line = f"sbatch refuses the job: {reason[-1].removeprefix('sbatch: ')}"
+        if any(words in line for words in _NO_CLUSTER):
+            line += "; this machine belongs to no Slurm cluster that answers: ask on a login node, or --slurm local"
+        raise ClusterError(line) from None
     finally:
         # Names without a job's number: what was not submitted, and links to what was
         for left in [*folder.glob(".submission_file_*.sh"), *folder.glob("?" * 32 + ".pkl")]:

@@ -26,6 +26,7 @@ batches, so RUN@1 of a run in batches of 64 is the one at 1.024 kimg. This modul
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -161,7 +162,9 @@ class RunDirectory:
 
     def write_init(self, fits: Mapping[str, Any]) -> None:
         """Replace init.json: by network, how the weights fit that it was given."""
-        write_text(self.init_file, json.dumps(fits, indent=1))
+        lines = json.dumps(fits, indent=1)
+        shapes = re.sub(r"\[\n[\d,\s]*\]", lambda shape: json.dumps(json.loads(shape[0])), lines)  # each in its line
+        write_text(self.init_file, shapes + "\n")
 
     def checkpoint_names(self) -> list[str]:
         """Names of the finished checkpoints, oldest first; not of copies of them (see cluster/manifest.py)."""

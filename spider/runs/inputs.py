@@ -237,8 +237,8 @@ def _find_images(key: str, place: str, known: Input | None, progress: bool, how:
     found = Input(path=absolute(place), fingerprint=fingerprint_of(packed), packed=packed)
     if known is not None and found.fingerprint != known.fingerprint:
         raise SpiderUsageError(
-            f"the run has the images of {known.path} (fingerprint {known.fingerprint}), "
-            f"now {place} holds others ({found.fingerprint}){'' if how else '; use another --run'}"
+            f"the run has the images of {known.path} (fingerprint {known.fingerprint[:12]}), "
+            f"now {place} holds others ({found.fingerprint[:12]}){'' if how else '; use another --run'}"
         )
     return found
 

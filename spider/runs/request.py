@@ -169,7 +169,7 @@ def _require_same_run(directory: RunDirectory, config: Config) -> None:
     if changed:
         raise SpiderUsageError(
             f"{directory.path} holds a run with another configuration ({'; '.join(changed)}); give the run's values, "
-            f"or another --run, with --from {directory.path}@last to branch"
+            f"or nothing but --run, which keeps them; or another --run, with --from {directory.path}@last to branch"
         )
 
 

@@ -25,6 +25,7 @@ from shards.pack import pack
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.features import PIECE
 from spider.judge.embed.images import DrawnImages
+from spider.judge.sid.figures import short
 
 COUNTS = {"digits": 1200, "letters": 1100, "patches": 700}
 
@@ -180,6 +181,23 @@ def test_figures_mark_the_picks_of_each_order_and_what_was_only_screened(packed:
     assert drawn["draw_curves"].call_args.args[3] == [[rows[0].source], []]
     assert drawn["draw_heatmap"].call_args.kwargs["framed"] == [(0, 0)]
     assert drawn["draw_heatmap"].call_args.kwargs["screened"] == [(1, 0), (1, 1)]
+
+
+def test_the_target_among_its_sources_is_named_and_not_drawn(packed: Path, tmp_path: Path, monkeypatch):
+    drawn: dict[str, mock.Mock] = {name: mock.Mock() for name in ("draw_curves", "draw_heatmap")}
+    for name, draw in drawn.items():
+        monkeypatch.setattr(neighbor_report, name, draw)
+    places = [packed / "letters", packed / "digits"]
+    found = neighbors(packed / "digits", places, out=tmp_path / "out", options=options(tmp_path / "cache"))
+    assert list(drawn["draw_curves"].call_args.args[2]) == ["letters"]
+    assert drawn["draw_heatmap"].call_args.args[2] == ["letters"]
+    [line] = [line for line in found.table().splitlines() if "the target itself" in line]
+    assert set(line.split()[3:-3]) == {"-"}
+
+
+@pytest.mark.parametrize(("number", "shown"), [(1.0, "1.000"), (0.3055, "0.3055"), (0.0, "0"), (1234.5, "1,234")])
+def test_numbers_of_a_column_have_as_many_digits(number: float, shown: str):
+    assert short(number) == shown
 
 
 def test_a_set_that_is_smaller_than_a_subset_is_told(packed: Path, tmp_path: Path):

@@ -131,4 +131,6 @@ def short(number: float, stderr: float | None = None) -> str:
     """Four digits, or as many as the standard error leaves; large numbers without an exponent."""
     if stderr is not None and stderr > 0:
         return f"{number:,.{max(0, 1 - math.floor(math.log10(stderr)))}f}"
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    if number == 0:
+        return "0"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:#.4g}".removesuffix(".")

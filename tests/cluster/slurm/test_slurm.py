@@ -156,6 +156,12 @@ def test_a_refusal_is_slurms_own_line(programs: Programs, tmp_path: Path, capfd:
     assert capfd.readouterr().err == ""
 
 
+def test_a_machine_outside_of_a_cluster_is_told_what_it_can_do(programs: Programs, tmp_path: Path) -> None:
+    programs.play("sbatch", "echo 'sbatch: fatal: Could not establish a configuration source' >&2; exit 1")
+    with pytest.raises(ClusterError, match=r"^sbatch refuses the job: .*source; .*--slurm local$"):
+        submit(print, SlurmRequest(time="5"), tmp_path / "job", PLAIN)
+
+
 def test_without_slurm_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ClusterUsageError, match="no sbatch"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -106,7 +107,9 @@ def test_a_resumed_run_is_one_that_was_never_stopped_and_reads_the_weights_no_mo
     api.train("dcgan", tmp_path / "halves", data=digits, kimg=0.016, overrides=words)
     noted = json.loads((tmp_path / "halves" / "inputs.json").read_text())["init.run"]
     assert noted["path"] == f"{run}@0.024" == RunDirectory(tmp_path / "halves").config().model_dump()["init"]["run"]
-    report = json.loads((tmp_path / "halves" / "init.json").read_text())
+    text = (tmp_path / "halves" / "init.json").read_text()
+    assert not re.search(r"^[\s\d,]+$", text, re.MULTILINE)  # a shape is a line, and not one for each dimension
+    report = json.loads(text)
     assert report["discriminator"]["fitted"].keys() == tensors(run, "discriminator").keys()
     with pytest.raises(SpiderUsageError, match=r"^init.run: the run has read .* holds something else"):
         api.train("dcgan", tmp_path / "halves", data=digits, kimg=0.04,
