@@ -38,9 +38,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import PILToTensor
 
 from benchmarks.report import Row, write_report
+from shards.choices import Encoding
 from shards.dataset import ShardDataset
 from shards.encodings import decode
-from shards.index import Encoding
 from shards.pack import pack
 from shards.stream import BatchStream
 

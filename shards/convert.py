@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.choices import Encoding
 from shards.images import BadImage, Header, Target, blank, normalise, read_header
-from shards.index import Encoding
 from shards.listing import BadFile
 from shards.samples import Sample, build_sample
 from shards.source import Source

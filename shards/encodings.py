@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shards.choices import Encoding
 from shards.errors import ShardsError
-from shards.index import Encoding
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from shards.index import Crop
+from shards.choices import Crop
 
 Pixels = NDArray[np.uint8]
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shards.choices import Crop, Encoding
 from shards.errors import ShardsError, ShardsUsageError
 
 VECTORS_NAME = "labels.npy"
@@ -22,8 +23,6 @@ INDEX_NAME = "index.json"
 FORMAT_VERSION: Literal[1] = 1
 MAX_INDEX_BYTES = 256 << 20
 
-Crop = Literal["center", "pad", "squash"]
-Encoding = Literal["auto", "keep", "png", "raw"]  # see shards.encodings
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

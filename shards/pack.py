@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from shards.choices import Crop, Encoding
 from shards.convert import convert, read_headers
 from shards.encodings import jpeg_pixels
 from shards.errors import ShardsError
@@ -23,9 +24,7 @@ from shards.files import write_whole
 from shards.images import MAX_MEGAPIXELS, Header, Target
 from shards.index import (
     INDEX_NAME,
-    Crop,
     DatasetIndex,
-    Encoding,
     SourceRecord,
     VectorRecord,
     pack_options,

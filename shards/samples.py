@@ -23,9 +23,10 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.choices import Encoding
 from shards.encodings import SUFFIXES, BadSample, encode
 from shards.errors import ShardsError
-from shards.index import Encoding, VectorRecord
+from shards.index import VectorRecord
 
 Pixels = NDArray[np.uint8]
 

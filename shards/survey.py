@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.choices import Encoding
 from shards.encodings import settle
 from shards.errors import ShardsUsageError
 from shards.images import RULES, Header, Target
-from shards.index import Encoding, PackOptions
+from shards.index import PackOptions
 from untrusted.counts import counted
 
 _STORED: dict[Encoding, str] = {

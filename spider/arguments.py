@@ -20,7 +20,7 @@ from numbers import Number
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
-from shards.index import Crop, Encoding
+from shards.choices import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
 from untrusted.words import did_you_mean
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from spider.request import Request
 
 if TYPE_CHECKING:
-    from shards.index import Crop, Encoding
+    from shards.choices import Crop, Encoding
     from shards.labels import Labels
 
 

@@ -265,8 +265,8 @@ def test_what_is_computed_from_features_and_damaged_is_named(packed: Path, tmp_p
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"shortlist": 0}, "shortlist is 0"),
-        ({"images": 0}, "images is 0"),
+        ({"shortlist": 0}, "shortlist: .*found 0"),
+        ({"images": 0}, "images: .*found 0"),
         ({"workers": 2}, "workers are those of a Ray cluster"),
         ({"orders": ("nonsense",)}, "kernel order 'nonsense'"),
     ],
