@@ -6,16 +6,13 @@ import re
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
-
-if TYPE_CHECKING:
-    pass
 
 _ANSWER_S = 15.0  # squeue itself would try for a minute
 _ASIDE_S = 5.0
 _PATIENCE_S, _AGAIN_S = 120.0, 2.0
+_RESUMES = 8  # times _AGAIN_S
 _NO_ANSWER = re.compile("timed out|contact|connect|communicat|temporar|try again|Zero Bytes", re.IGNORECASE)
 SUSPENDED = ("SUSPENDED", "STOPPED")  # the second keeps its cores
 UNKNOWN = ("UNKNOWN", "squeue does not answer here")
@@ -97,9 +94,29 @@ def end_job(job: str) -> None:
                 f"job {job} is suspended, and cannot save before it is resumed: {resumed.stderr.strip()}; "
                 f"scancel {job} ends it without saving"
             )
-        state = ("RUNNING", "")
+        _end_resumed(job)
+        return
     # An scancel without a signal would kill them half a minute later, in the middle of a large save
-    options = ["--signal=TERM"] if state is not None and state[0] == "RUNNING" else []
+    _signal(job, *(["--signal=TERM"] if state is not None and state[0] == "RUNNING" else []))
+
+
+def _end_resumed(job: str) -> None:
+    """Ask until it must have been heard: nodes learn of a resume after Slurm says so, and drop signals until then.
+
+    Whoever has heard it hears no more of the same.
+    """
+    for _ in range(_RESUMES):
+        try:
+            _signal(job, "--signal=TERM")
+        except ClusterError:
+            if job_state(job) is not None:
+                raise
+        time.sleep(_AGAIN_S)
+        if (state := job_state(job)) is None or state[0] != "RUNNING":
+            return
+
+
+def _signal(job: str, *options: str) -> None:
     asked = subprocess.run(["scancel", *options, job], capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         raise ClusterError(f"scancel {job}: {asked.stderr.strip()}")

@@ -223,7 +223,18 @@ def test_one_rank_is_no_world() -> None:
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(rank_env(SlurmTask(7, 0, 0, 1, 0, ("n",), "n", 1, 0)))
 
 
-def test_a_suspended_job_goes_on_so_that_it_can_save_or_is_left_alone(programs: Programs) -> None:
+# What squeue says when it is asked for the first time, the second, ...; in the end it knows no such job
+_IN_TURN = """n=$(($(cat "$0.asked" 2>/dev/null) + 1)); echo $n > "$0.asked"; sed -n "${n}p" << 'end'
+SUSPENDED|n1
+RUNNING|n1
+COMPLETING|n1
+end"""
+
+
+def test_a_suspended_job_goes_on_so_that_it_can_save_or_is_left_alone(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.slurm.queue._AGAIN_S", 0)
     programs.play("squeue", "echo 'SUSPENDED|n1'")
     programs.play("scancel")
     programs.play("scontrol", "echo 'Access denied' >&2; exit 1")
@@ -233,9 +244,10 @@ def test_a_suspended_job_goes_on_so_that_it_can_save_or_is_left_alone(programs: 
         end_job("7")
     assert programs.calls("scancel") == []
     programs.play("scontrol")
+    programs.play("squeue", _IN_TURN)
     end_job("7")
     assert programs.calls("scontrol")[-1] == "resume 7"
-    assert programs.calls("scancel") == ["--signal=TERM 7"]
+    assert programs.calls("scancel") == ["--signal=TERM 7"] * 2  # the first may be lost on nodes that do not know yet
 
 
 def test_a_refusal_to_end_is_slurms_own_line(programs: Programs) -> None:
