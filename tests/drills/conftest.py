@@ -75,6 +75,10 @@ class Slurm:
                     found.append(int(process.name))
         return found
 
+    def left(self, job: str) -> set[object]:
+        """A job's processes on both nodes, and the folders of its Ray."""
+        return {*self.pids(job, "n1"), *self.pids(job, "n2"), *Path("/tmp").glob(f"r{job}-*")}
+
     def lose(self, job: str, node: str) -> None:
         """A node's power goes: its daemon, those of its job, and all processes."""
         tasks = self.pids(job, node)

@@ -68,7 +68,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def run(folder: Path) -> None:
     """Until SIGTERM, SIGINT or the death of the parent."""
-    stopped = False
+    stopped, parent = False, os.getppid()
 
     def stop(*_: object) -> None:
         nonlocal stopped
@@ -84,7 +84,7 @@ def run(folder: Path) -> None:
     try:
         daemons = _start(folder)
         print(f"export SLURM_CONF={folder}/slurm.conf", flush=True)
-        while not stopped:
+        while not stopped and os.getppid() == parent:  # a drill that hangs ends with its process, and tidies nothing
             time.sleep(0.1)
             for name, daemon in daemons.items():
                 if daemon.poll() is not None and not name.startswith("slurmd"):  # a drill may kill a node

@@ -48,7 +48,10 @@ def test_a_preempted_search_on_two_nodes_finds_what_one_process_finds(slurm: Slu
     job = submission.job
     assert f"its job {job} is still in the queue or running" in spider(tmp_path, *launch, code=2)
     slurm.wait_until((tmp_path / "job" / "slurm" / "progress").exists, "a first piece of work")
+    first = slurm.left(job)
     slurm.says("scancel", "--signal=USR2", job)
+    slurm.wait_until(lambda: slurm.restarts(job) == 1, "a place in the queue")
+    slurm.wait_until(lambda: first.isdisjoint(slurm.left(job)), "an end of all processes of the first start")
     state = slurm.wait_for_end(job)
     log = spider(tmp_path, "logs", "job")
     assert state == "COMPLETED", log

@@ -66,29 +66,16 @@ def half_way(slurm: Slurm, folder: Path) -> None:
     slurm.wait_until(is_half_way, "a quarter of the numbers, and some of each node")
 
 
-def left(slurm: Slurm, job: str) -> set[object]:
-    """Its processes and folders."""
-    return {*slurm.pids(job, "n1"), *slurm.pids(job, "n2"), *Path("/tmp").glob(f"r{job}-*")}
-
-
-def test_a_command_has_workers_on_both_nodes(slurm: Slurm, tmp_path: Path) -> None:
-    job = start(tmp_path / "job", seconds=1.0)
-    assert slurm.wait_for_end(job) == "COMPLETED"
-    assert events(tmp_path / "job") == ["submitted", "started", "finished"]
-    assert set(done(tmp_path / "job")) == set(range(COUNT))
-    assert nodes(tmp_path / "job") == {"n1", "n2"}
-    assert not left(slurm, job)
-
-
-def test_a_node_whose_ray_dies_joins_again(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_node_whose_ray_dies_joins_again_and_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job")
     half_way(slurm, tmp_path / "job")
     [raylet] = slurm.pids(job, "n2", "raylet/raylet")
     os.kill(raylet, signal.SIGKILL)
     slurm.wait_until(lambda: set(slurm.pids(job, "n2", "raylet/raylet")) - {raylet}, "another raylet")
-    assert slurm.wait_for_end(job) == "COMPLETED"
-    assert set(done(tmp_path / "job")) == set(range(COUNT))
-    assert not left(slurm, job)
+    cancel(tmp_path / "job")
+    slurm.wait_for_end(job)
+    slurm.wait_until(lambda: not slurm.left(job), "an end of all processes")
+    assert events(tmp_path / "job") == ["submitted", "started", "cancelled", "stopped"]
 
 
 def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
@@ -101,29 +88,6 @@ def test_a_lost_node_does_not_end_the_job(slurm: Slurm, tmp_path: Path) -> None:
     assert nodes(tmp_path / "job") == {"n1", "n2"}
 
 
-def test_a_preempted_job_goes_on_where_it_was(slurm: Slurm, tmp_path: Path) -> None:
-    job = start(tmp_path / "job")
-    half_way(slurm, tmp_path / "job")
-    first = left(slurm, job)
-    slurm.says("scancel", "--signal=USR2", job)
-    slurm.wait_until(lambda: slurm.restarts(job) == 1, "a place in the queue")
-    slurm.wait_until(lambda: first.isdisjoint(left(slurm, job)), "an end of all processes of the first start")
-    assert slurm.wait_for_end(job) == "COMPLETED"
-    found = done(tmp_path / "job")
-    assert set(found) == set(range(COUNT))
-    assert {made.start for made in found.values()} == {0, 1}  # the second had something left to do
-    assert events(tmp_path / "job") == ["submitted", "started", "requeued", "started", "finished"]
-
-
-def test_a_cancelled_job_ends_everywhere(slurm: Slurm, tmp_path: Path) -> None:
-    job = start(tmp_path / "job")
-    half_way(slurm, tmp_path / "job")
-    cancel(tmp_path / "job")
-    slurm.wait_for_end(job)
-    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")
-    assert events(tmp_path / "job") == ["submitted", "started", "cancelled", "stopped"]
-
-
 def test_a_head_that_dies_starts_again(slurm: Slurm, tmp_path: Path) -> None:
     job = start(tmp_path / "job")
     half_way(slurm, tmp_path / "job")
@@ -131,4 +95,4 @@ def test_a_head_that_dies_starts_again(slurm: Slurm, tmp_path: Path) -> None:
     assert slurm.wait_for_end(job) == "COMPLETED"
     assert set(done(tmp_path / "job")) == set(range(COUNT))
     assert events(tmp_path / "job") == ["submitted", "started", "failed", "started", "finished"]
-    slurm.wait_until(lambda: not left(slurm, job), "an end of all processes")
+    slurm.wait_until(lambda: not slurm.left(job), "an end of all processes")

@@ -1,5 +1,6 @@
 """A training of 2 x 2 ranks on a real Slurm, and all that happens to it: it ends as if nothing had.
 
+It has classes, a paired objective, ADA and ATop-k (tests/every_axis.py), so that no drill is easier than a real run.
 Bit for bit: weights, optimizers, rows, TensorBoard, grids; and no image twice, or left out, in what was trained on.
 """
 
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -22,13 +23,15 @@ from cluster.jobs.submission import Submission, cancel
 from shards.pack import pack
 from spider.runs.directory import RunDirectory, images_of
 from tests.equal_runs import assert_equal_runs
+from tests.every_axis import EVERY_AXIS
 
 if TYPE_CHECKING:
     from tests.drills.conftest import Slurm
 
 SABOTEUR = Path(__file__).parent / "saboteur"
-BATCH, KIMG, SAVES = 16, 1.6, 0.16
+IMAGES, BATCH, KIMG, SAVES = 1500, 16, 1.6, 0.16
 KEYS = [
+    *EVERY_AXIS,
     f"batch={BATCH}",
     f"kimg={KIMG}",
     f"checkpoint.every_kimg={SAVES}",
@@ -45,6 +48,17 @@ KEYS = [
 # The first start is half a minute away from its end when something happens to it, however late the drill notices
 SLOW = {"sleep_s": 0.3, "starts": 1}
 CLUSTER = "nodes=2,tasks_per_node=2,cpus_per_task=1,time=10"
+
+
+class Turn(NamedTuple):
+    """When a batch of real images was taken: at which clock, and as which of the iteration."""
+
+    clock: int
+    number: int
+
+
+# A paired objective takes two batches: one for each player
+TURNS = [Turn(clock, number) for clock in range(0, round(KIMG * 1000), BATCH) for number in range(2)]
 
 
 class Training:
@@ -120,29 +134,30 @@ class Training:
 
     def assert_every_image_once(self) -> None:
         """What was trained on, all starts together, is the order of the data."""
-        taken: dict[int, list[list[str]]] = {}
+        taken: dict[Turn, list[list[str]]] = {}
         for rank in range(4):
-            of_rank: dict[int, list[str]] = {}
-            for clock, indices in self._taken(rank):
+            of_rank: dict[Turn, list[str]] = {}
+            for turn, indices in self._taken(rank):
                 # A start that goes on before another's end takes the same images again
-                assert of_rank.setdefault(clock, indices) == indices
-            for clock, indices in of_rank.items():
-                taken.setdefault(clock, []).append(indices)
-        assert sorted(taken) == list(range(0, round(KIMG * 1000), BATCH))
+                assert of_rank.setdefault(turn, indices) == indices
+            for turn, indices in of_rank.items():
+                taken.setdefault(turn, []).append(indices)
+        assert sorted(taken) == TURNS
         flat = [int(parts[slot % 4][slot // 4]) for _, parts in sorted(taken.items()) for slot in range(BATCH)]
-        assert len(set(flat[:1500])) == 1500  # one epoch
-        assert len(flat) == KIMG * 1000
+        assert len(set(flat[:IMAGES])) == IMAGES  # one epoch
+        assert len(set(flat[IMAGES : 2 * IMAGES])) == IMAGES
 
     def assert_nothing_twice(self) -> None:
-        """Each start went on where the one before had stopped, wherever that was: it had saved out of turn."""
+        """Each start so far went on where the one before had stopped, wherever that was: it had saved out of turn."""
         for rank in range(4):  # the saboteur notes what an iteration takes, and not what is read ahead for the next
-            assert [clock for clock, _ in self._taken(rank)] == list(range(0, round(KIMG * 1000), BATCH))
+            taken = [turn for turn, _ in self._taken(rank)]
+            assert taken == TURNS[: len(taken)]
 
-    def _taken(self, rank: int) -> Iterator[tuple[int, list[str]]]:
-        """The clock and the images of each iteration of a rank, as it made them."""
+    def _taken(self, rank: int) -> Iterator[tuple[Turn, list[str]]]:
+        """Each batch of real images that a rank took, in the order in which it took them."""
         for line in (self.order / f"rank-{rank}.txt").read_text().splitlines():
-            clock, *indices = line.split()
-            yield int(clock), indices
+            clock, number, *indices = line.split()
+            yield Turn(int(clock), int(number)), indices
 
 
 def spider(*words: str) -> str:
@@ -155,7 +170,7 @@ def spider(*words: str) -> str:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "digits"
-    pack("builtin:digits", out, resolution=16, subset=1500, shard_mb=0.1, workers=1, progress=False)
+    pack("builtin:digits", out, resolution=16, subset=IMAGES, shard_mb=0.1, workers=1, progress=False)
     return out
 
 
@@ -181,44 +196,53 @@ def training(slurm: Slurm, data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return Training(slurm, data, tmp_path / "runs" / "run", monkeypatch)
 
 
-def test_a_time_limit_reached_twice(training: Training, whole: Path) -> None:
-    training.sabotage(sleep_s=1.5, starts=2)  # two starts of a minute are not enough, three are
+def test_a_time_limit(training: Training, whole: Path) -> None:
+    training.sabotage(sleep_s=1.5, starts=1)  # a start of a minute is not enough, two are
     training.launch(cluster="nodes=2,tasks_per_node=2,cpus_per_task=1,time=2,signal_delay_s=60")
-    training.wait_for("requeued", 2)
+    training.wait_for("requeued")
     told = training.ends_as(whole)
     assert told.count("time limit: saved, and back in the queue") == len(training.starts()) - 1
     assert len(set(training.starts())) == len(training.starts())  # each went further
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("scontrol", "requeue"), "stopped: told to end"),
-        (("scancel", "--signal=USR2"), "preemption: saved, and back in the queue"),
-    ],
-    ids=["requeued", "preempted"],
-)
-def test_what_takes_the_nodes_away_loses_nothing(
-    training: Training, whole: Path, words: tuple[str, ...], said: str
-) -> None:
-    training.sabotage(**SLOW)
+def test_what_takes_the_nodes_away_loses_nothing(training: Training, whole: Path) -> None:
+    training.sabotage(**{**SLOW, "starts": 2})
     job = training.launch()
     training.wait_for_save(2)
-    training.slurm.says(*words, job)
-    assert said in training.ends_as(whole)
+    training.slurm.says("scontrol", "requeue", job)
+    training.wait_for("started", 2)
+    training.wait_for_save(5)
+    training.slurm.says("scancel", "--signal=USR2", job)
+    told = training.ends_as(whole)
+    assert "stopped: told to end" in told
+    assert "preemption: saved, and back in the queue" in told
     training.assert_nothing_twice()
 
 
-def test_a_cancelled_job_saves_and_is_not_started_again(training: Training, whole: Path) -> None:
+def test_a_suspended_job_a_cancelled_one_and_a_damaged_checkpoint(training: Training, whole: Path) -> None:
     training.sabotage(**SLOW)
-    training.launch()
+    job = training.launch()
+    training.wait_for_save(1)
+    training.slurm.says("scontrol", "suspend", job)
+    assert training.status().startswith("state       suspended: ")
+    training.slurm.says("scontrol", "resume", job)
     training.wait_for_save(2)
+    training.slurm.says("scontrol", "suspend", job)  # it could not save: cancel lets it go on
     assert spider("cancel", str(training.run)).splitlines()[1] == "state       stopped: cancelled"
     assert not training.orphans()
+    training.launch()
+    training.wait_for_save(5)
+    training.assert_nothing_twice()
+    spider("cancel", str(training.run))
+    checkpoints = RunDirectory(training.run).checkpoints
+    newest = RunDirectory(training.run).checkpoint_names()[-1]
+    file = checkpoints / newest / "generator.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
     training.sabotage()
     training.launch()
     training.ends_as(whole)
-    training.assert_nothing_twice()
+    assert (checkpoints / "quarantine" / newest / "reason.txt").exists()
+    assert f"{newest}/generator.safetensors is damaged" in training.log()
 
 
 def test_a_rank_that_is_killed_and_then_the_script(training: Training, whole: Path) -> None:
@@ -246,13 +270,21 @@ def test_a_node_that_is_lost(training: Training, whole: Path) -> None:
     assert len(training.starts()) >= 2
 
 
-def test_a_kill_during_a_save(training: Training, whole: Path) -> None:
-    training.sabotage(kill_in_save={"images": 480}, once=str(training.run.parent / "killed"))
-    training.launch()
+def test_a_kill_during_a_save_and_then_a_rank_that_hangs(training: Training, whole: Path) -> None:
+    killed, hung = training.run.parent / "killed", training.run.parent / "hung"
+    training.sabotage(
+        kill_in_save={"images": 480, "once": str(killed)}, hang={"rank": 2, "images": 816, "once": str(hung)}
+    )
+    training.launch("engine.timeout_min=0.5")
+    training.wait_for("failed")
+    assert killed.exists()
+    training.wait_for("failed", 2)
+    hung.touch()
     told = training.ends_as(whole)
-    assert (training.run.parent / "killed").exists()
-    assert training.starts() == [0, 320]
+    assert training.starts() == [0, 320, 800]
     assert "rank 0 on n1 was killed by SIGKILL; back in the queue" in told
+    assert "rank 2 on n2 hung in spoilt_iterate" in told
+    assert told.count("back in the queue") == 2
 
 
 def test_a_disk_that_is_full_for_a_while(
@@ -278,23 +310,7 @@ def test_a_disk_that_is_full_for_a_while(
         slurm.says("umount", "--lazy", str(disk))
 
 
-def test_a_damaged_checkpoint(training: Training, whole: Path) -> None:
-    training.sabotage(**SLOW)
-    training.launch()
-    training.wait_for_save(3)
-    spider("cancel", str(training.run))
-    checkpoints = RunDirectory(training.run).checkpoints
-    newest = RunDirectory(training.run).checkpoint_names()[-1]
-    file = checkpoints / newest / "generator.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    training.sabotage()
-    training.launch()
-    training.ends_as(whole)
-    assert (checkpoints / "quarantine" / newest / "reason.txt").exists()
-    assert f"{newest}/generator.safetensors is damaged" in training.log()
-
-
-def test_a_shard_that_is_gone(training: Training, whole: Path) -> None:
+def test_a_shard_that_is_gone_and_then_images_that_are_not_finite(training: Training, whole: Path) -> None:
     training.sabotage(**SLOW)
     training.launch()
     training.wait_for_save(2)
@@ -304,18 +320,12 @@ def test_a_shard_that_is_gone(training: Training, whole: Path) -> None:
     training.slurm.says("scancel", "--signal=USR2", training.job)
     try:
         assert training.slurm.wait_for_end(training.job) == "FAILED"
-        told = training.status()
-        assert told.startswith("state       failed: ")
-        assert shard.name in told.splitlines()[0]
+        first = training.status().splitlines()[0]
+        assert first.startswith("state       failed: ")
+        assert shard.name in first
     finally:
         away.rename(shard)
-    training.sabotage()
-    training.launch()
-    training.ends_as(whole)
-
-
-def test_a_rank_that_is_not_finite(training: Training, whole: Path) -> None:
-    training.sabotage(nan={"rank": 1, "images": 336})
+    training.sabotage(nan={"rank": 1, "images": 1136})
     training.launch()
     assert training.slurm.wait_for_end(training.job) == "FAILED"
     first = training.status().splitlines()[0]
@@ -325,14 +335,3 @@ def test_a_rank_that_is_not_finite(training: Training, whole: Path) -> None:
     training.sabotage()
     training.launch()
     training.ends_as(whole)
-
-
-def test_a_rank_that_hangs(training: Training, whole: Path) -> None:
-    flag = training.run.parent / "hung"
-    training.sabotage(hang={"rank": 2, "images": 336}, once=str(flag))
-    training.launch("engine.timeout_min=0.5")
-    training.wait_for("failed")
-    flag.touch()
-    told = training.ends_as(whole)
-    assert "rank 2 on n2 hung in spoilt_iterate" in told
-    assert "back in the queue" in told

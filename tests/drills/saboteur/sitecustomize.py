@@ -1,13 +1,16 @@
 """What goes wrong in a drill, in the processes of a training that find this folder on their path.
 
-SABOTAGE, a JSON object, says what; `once` names a file that is made when it has happened, and then it does not again:
+SABOTAGE, a JSON object, says what; it does not happen once the file exists that `once` names:
 
     {"sleep_s": 0.5, "starts": 1}             every iteration of so many starts of a job takes longer, at least so long
-    {"order": FOLDER}                         every rank writes the images of each iteration to FOLDER/rank-N.txt
+    {"sleep_s": 0.5, "once": FILE}            every iteration until the file is there: trials do not know the start
+    {"order": FOLDER}                         every rank writes each batch of real images that it takes to
+                                              FOLDER/rank-N.txt: the clock, which batch of the iteration, the images
     {"nan": {"rank": 1, "images": 336}}       its real images are not numbers, from that clock on
-    {"hang": {"rank": 2, "images": 336}}      it makes no further step
-    {"kill_in_save": {"images": 320}, "once": FILE}
-                                              rank 0 dies when the files of that checkpoint are half written
+    {"hang": {"rank": 2, "images": 336, "once": FILE}}
+                                              it makes no further step
+    {"kill_in_save": {"images": 320, "once": FILE}}
+                                              rank 0 makes the file and dies when that checkpoint is half written
 """
 
 import importlib.abc
@@ -23,7 +26,7 @@ from pathlib import Path
 TOLD = json.loads(os.environ.get("SABOTAGE", "{}"))
 RANK = int(os.environ.get("RANK", "0"))
 START = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-SLEEP_S = TOLD["sleep_s"] if TOLD.get("starts", 0) > START else 0.0
+SLEEP_S = TOLD.get("sleep_s", 0.0) if TOLD.get("starts", 1) > START else 0.0
 
 
 class Loader(importlib.abc.Loader):
@@ -55,21 +58,22 @@ class Finder(importlib.abc.MetaPathFinder):
 def due(key, images):
     """Whether it is time for what is told under a key, on this rank."""
     told = TOLD.get(key)
-    return told is not None and told.get("rank", RANK) == RANK and images >= told["images"] and not happened()
+    return told is not None and told.get("rank", RANK) == RANK and images >= told["images"] and not happened(told)
 
 
-def happened():
-    return "once" in TOLD and Path(TOLD["once"]).exists()
+def happened(told):
+    """Whether it was to happen once, and has."""
+    return "once" in told and Path(told["once"]).exists()
 
 
 def spoil_trainer(module):
     trainer, feeds = module.Trainer, module.Feeds
     iterate, draw, open_streams = trainer.iterate, feeds.draw, feeds._open
-    images = [0]  # on the clock
+    images, taken = [0], [0]  # on the clock; batches of real images in this iteration
 
     def spoilt_iterate(self):
-        time.sleep(SLEEP_S)
-        images[0] = self.images
+        time.sleep(0 if happened(TOLD) else SLEEP_S)
+        images[0], taken[0] = self.images, 0
         if due("hang", self.images):
             time.sleep(3600)
         iterate(self)
@@ -82,27 +86,28 @@ def spoil_trainer(module):
 
     def spoilt_open(self, step):
         reals, sources = open_streams(self, step)
-        return (logged(images, reals) if "order" in TOLD else reals), sources
+        return (logged(images, taken, reals) if "order" in TOLD else reals), sources
 
     trainer.iterate, feeds.draw, feeds._open = spoilt_iterate, spoilt_draw, spoilt_open
 
 
-def logged(images, batches):
+def logged(images, taken, batches):
     """The batches, each written down as it is taken."""
     with (Path(TOLD["order"]) / f"rank-{RANK}.txt").open("a", buffering=1) as file:
         for batch in batches:
-            file.write(f"{images[0]} {' '.join(map(str, batch.indices.tolist()))}\n")
+            file.write(f"{images[0]} {taken[0]} {' '.join(map(str, batch.indices.tolist()))}\n")
+            taken[0] += 1
             yield batch
 
 
 def spoil_snapshot(module):
-    safetensors, images = module._safetensors, TOLD.get("kill_in_save", {}).get("images")
+    safetensors, told = module._safetensors, TOLD.get("kill_in_save", {})
 
     def spoilt_safetensors(tensors):
         parts = list(safetensors(tensors))
         for i, part in enumerate(parts):
-            if images is not None and saving[0] == images and i > len(parts) // 2 and not happened():
-                Path(TOLD["once"]).touch()
+            if saving[0] == told.get("images") and i > len(parts) // 2 and not happened(told):
+                Path(told["once"]).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield part
 
