@@ -11,16 +11,44 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.drills.conftest import Slurm
 
-SMALL = "batch=16 kimg=0.16 generator.width=0.05 discriminator.width=0.05"
+SMALL = "overrides: [batch=16, generator.width=0.05, discriminator.width=0.05]"
 STAGES = f"""
 stages:
-  digits:   {{run: "pack builtin:digits {{run}}/digits --resolution 16 --subset 500"}}
-  letters:  {{run: "pack {{letters}} {{run}}/letters --resolution 16"}}
-  near:     {{run: "neighbors {{run}}/digits {{run}}/letters --out {{run}}/near --embedding offline", after: [digits, letters]}}
-  one:      {{run: "train dcgan --data {{run}}/letters --run {{run}}/one {SMALL}", after: letters}}
-  two:      {{run: "train spider-dcgan --data {{run}}/digits --source {{run}}/one --run {{run}}/two {SMALL}", after: [digits, one]}}
-  measured: {{run: "evaluate {{run}}/two --reference {{run}}/digits --embedding offline --count 64 --out {{run}}/two.json", after: two}}
-"""  # noqa: E501
+  digits:   {{verb: pack, source: "builtin:digits", out: "{{run}}/digits", resolution: 16, subset: 500}}
+  letters:  {{verb: pack, source: "{{letters}}", out: "{{run}}/letters", resolution: 16}}
+  near:
+    verb: neighbors
+    target: "{{run}}/digits"
+    sources: ["{{run}}/letters"]
+    out: "{{run}}/near"
+    embedding: offline
+    after: [digits, letters]
+  one:
+    verb: train
+    config: dcgan
+    data: "{{run}}/letters"
+    run: "{{run}}/one"
+    kimg: 0.16
+    {SMALL}
+    after: letters
+  two:
+    verb: train
+    config: spider-dcgan
+    data: "{{run}}/digits"
+    source: "{{run}}/one"
+    run: "{{run}}/two"
+    kimg: 0.16
+    {SMALL}
+    after: [digits, one]
+  measured:
+    verb: evaluate
+    subject: "{{run}}/two"
+    reference: "{{run}}/digits"
+    embedding: offline
+    count: 64
+    out: "{{run}}/two.json"
+    after: two
+"""
 
 
 def spider(*words: str) -> str:
