@@ -14,6 +14,9 @@ from cluster.world import World
 from spider.runs.directory import RunDirectory, resolve
 
 
+WRITTEN = ("rows", "TensorBoard", "evaluations", "samples", "best", "trace")
+
+
 def everything(path: Path | str) -> tuple[Any, ...]:
     """All that must be equal: tensors, state, rows, trace, TensorBoard, evaluations, and which samples there are."""
     directory = RunDirectory(Path(path))
@@ -48,5 +51,5 @@ def assert_equal_runs(a: Path | str, b: Path | str) -> None:
     assert left.state == right.state
     manifests = [resolve(str(path)).path / "manifest.json" for path in (a, b)]  # with the sha256 of every file
     assert manifests[0].read_bytes() == manifests[1].read_bytes()
-    for one, other in zip(rest_left, rest_right, strict=True):
-        assert one == other
+    for what, one, other in zip(WRITTEN, rest_left, rest_right, strict=True):
+        assert one == other, what
