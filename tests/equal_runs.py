@@ -13,7 +13,6 @@ from cluster.checkpoint import CheckpointStore
 from cluster.world import World
 from spider.runs.directory import RunDirectory, resolve
 
-
 WRITTEN = ("rows", "TensorBoard", "evaluations", "samples", "best", "trace")
 
 

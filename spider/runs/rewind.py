@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator
 
+from shards.files import UNFINISHED
 from spider.clock import crosses
 from spider.config.schema import Config
 from spider.runs.directory import RunDirectory, images_of
@@ -40,6 +41,9 @@ def rewind(directory: RunDirectory, images: int, config: Config) -> None:
 
     for events in directory.tensorboard.glob(f"*{OUT_OF_TURN}"):
         events.unlink()
+    for folder in (directory.samples, directory.evaluations):
+        for file in folder.glob(f".*{UNFINISHED}"):  # of a start that was killed while it wrote
+            file.unlink()
     _keep_rows(directory.metrics_file, lambda then: stays(then, config.log.every_kimg))
     _keep_rows(directory.trace_file, lambda then: then <= images)
     _keep_files(directory.samples, ".png", lambda then: stays(then, config.log.samples_every_kimg))

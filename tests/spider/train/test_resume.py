@@ -20,6 +20,7 @@ import torch
 from cluster.checkpoint import CheckpointStore
 from cluster.errors import ClusterError
 from cluster.world import World
+from shards.files import open_whole
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
@@ -132,8 +133,14 @@ def wait_for_rows(path, count, process):
 
 def test_a_longer_run_goes_on_where_the_shorter_one_ended(digits, uninterrupted, tmp_path):
     run(digits, tmp_path / "run", ["kimg=0.5"])
+    for file in ("samples/000001-kimg.png", "evaluations/000001-kimg.json"):  # as a kill while they are written leaves
+        with contextlib.suppress(KeyboardInterrupt), open_whole(tmp_path / "run" / file) as beside:
+            os.link(beside.name, tmp_path / "left")
+            raise KeyboardInterrupt
+        os.rename(tmp_path / "left", beside.name)
     assert run(digits, tmp_path / "run") == "finished"
     assert_equal_runs(tmp_path / "run", uninterrupted)
+    assert not [*(tmp_path / "run" / "samples").glob(".*"), *(tmp_path / "run" / "evaluations").glob(".*")]
 
 
 def test_resume_after_a_stop_is_exact(digits, uninterrupted, tmp_path):
