@@ -23,7 +23,11 @@ from spider import api
         ("train --run {new}", 2, r"{new} holds no run to go on with: .*dcgan"),
         ("train dcgan --run {new}", 2, r"data\.path: no images to learn; give --data"),
         ("train dcgan --data {digits} --run {new} batc=4", 2, r"batc=4: no such key; did you mean batch\?"),
-        ("train dcgan --data {digits} --run {new} penalty.r1=4", 2, r"penalty: no such key; did you mean penalties\?"),
+        (
+            "train dcgan --data {digits} --run {new} penalty.r1=4",
+            2,
+            r"penalty: no such key; did you mean penalties or g_penalties\?",
+        ),
         (
             "train dcgan --data {digits} --run {new} lr=0.1",
             2,
