@@ -47,6 +47,7 @@ class Submission:
         local: whether the job is a process of `host`, with the job's number, and Slurm knows nothing of it.
         host: where it was submitted.
         born: of a local job, what tells its process from a later one of the same number (cluster/process.py).
+        saves: where the command saves, see `JobCommand`; None: nothing is saved, or an older version wrote the file.
     """
 
     job: Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.+-]{0,63}$")]  # it names files
@@ -58,6 +59,7 @@ class Submission:
     local: bool = False
     host: str = ""
     born: str | None = None
+    saves: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -141,6 +143,7 @@ def record_submission(
         local=local,
         host=socket.gethostname(),
         born=birth(int(job)) if local else None,
+        saves=None if run.saves is None else str(run.saves),
     )
     made.write(folder)
     History(folder).add("submitted", job=job, nodes=request.nodes, ranks=request.nodes * tasks)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +114,9 @@ def status(path: str | Path) -> Status:
         raise SpiderError(no_such(root))
     begun = {directory.path for directory in find_runs(root)}
     submitted = {file.parents[1] for file in root.rglob(f"{FOLDER}/{SUBMITTED}")}
-    by_stage = _jobs_of_stages(root)
+    by_saves = _jobs_of_stages(root)
     runs = [
-        _status(RunDirectory(run), job_status(run / FOLDER) or by_stage.get(run.resolve()), root)
+        _status(RunDirectory(run), job_status(run / FOLDER) or by_saves.get(_saves_of(run)), root)
         for run in sorted(begun | submitted)
     ]
     stages = {
@@ -132,7 +131,7 @@ def status(path: str | Path) -> Status:
 
 
 def _jobs_of_stages(root: Path) -> dict[Path, JobStatus | None]:
-    """By the folder of the run that it trains, the job of a stage of the pipelines in `root`, below or around it."""
+    """By the folder that it saves in, the job of each stage of the pipelines in `root`, below or around it."""
     found: dict[Path, JobStatus | None] = {}
     for pipeline in {*pipelines_below(root), root.parent}:
         for stage in stage_folders(pipeline).values():
@@ -140,11 +139,13 @@ def _jobs_of_stages(root: Path) -> dict[Path, JobStatus | None]:
                 submission = Submission.read(stage)
             except ClusterError:  # the stage's own line says so
                 continue
-            words = [] if submission is None else submission.command
-            for option, place in pairwise(words):
-                if option == "--run":
-                    found[Path(place).resolve()] = job_status(stage)
+            if submission is not None and submission.saves is not None:
+                found[Path(submission.saves).resolve()] = job_status(stage)
     return found
+
+
+def _saves_of(run: Path) -> Path:
+    return RunDirectory(run).checkpoints.resolve()
 
 
 def _driver_folders(root: Path) -> list[Path]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster.jobs.submission import Submission
+from cluster.jobs.submission import Submission, record_submission
 from cluster.lock import alone_in
 from cluster.world import World
+from spider import api
 from spider.config.load import load_config, to_yaml
 from spider.errors import SpiderError
 from spider.jobs.describe import describe
@@ -332,12 +333,11 @@ def test_a_pipeline_is_a_line_for_each_stage(tmp_path: Path, programs: Programs)
 def test_the_run_of_a_stage_has_the_stages_job(run: Run, tmp_path: Path) -> None:
     run.queued("RUNNING|n1")
     run.trains(20)
-    stage = tmp_path / "stages" / "g1"
-    stage.mkdir(parents=True)
-    Submission("8", 1, 1, ["spider", "train", "dcgan", "--run", str(run.directory.path)], "code", {}).write(stage)
-    (stage / "history.jsonl").write_text(
-        json.dumps({"time": NOON.isoformat(), "event": "submitted", "job": "8", "nodes": 1, "ranks": 1}) + "\n"
-    )
+    file = tmp_path / "stages.yaml"
+    file.write_text("stages: {g1: {verb: train, config: dcgan, data: x, run: '{run}/one'}}")
+    [stage] = api.read_pipeline(file, tmp_path, "nodes=1,gpus_per_node=0,time=60")
+    stage.folder.mkdir(parents=True)
+    record_submission("8", stage.command, stage.place.request, stage.folder, tmp_path / "code")
     for path in (tmp_path, run.directory.path):
         [found] = status(path).runs
         assert found.job is not None
