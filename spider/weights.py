@@ -17,6 +17,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import IO, TYPE_CHECKING
 
 from tqdm import tqdm
 
-from shards.files import open_whole
+from shards.files import cache_root, open_whole
 from spider.arguments import plain_arguments
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
@@ -137,8 +138,8 @@ class Pretrained:
 
 
 def cache_dir() -> Path:
-    """Where weights are kept."""
-    return cache_directory("weights")
+    """Where weights are kept; it may not be there yet."""
+    return cache_root() / "weights"
 
 
 def list_weights() -> list[WeightsFile]:
@@ -167,7 +168,7 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
             raise SpiderUsageError(f"{name} comes with the package {weights.package.distribution}, not from {url}")
         return verify(name)
     url = url or weights.url
-    path = _private_dir(cache_dir()) / weights.filename
+    path = _private_cache_dir() / weights.filename
     if path.exists() and _is(weights, sha256_of_file(path)):
         return path
     with open_whole(path) as file:
@@ -218,7 +219,8 @@ def of_embedding(embedding: str, file: Path | str | None = None, *, otherwise: s
 def read(name: str, path: Path | None = None) -> Pretrained:
     """The tensors of `path`, by default of the published file, from one reading of it.
 
-    What an installed package holds is converted to safetensors in the cache, so that it is unpickled once.
+    What an installed package holds is converted to safetensors in the cache, so that it is unpickled once; where the
+    cache cannot keep it, a warning says so, and the next reading unpickles it again.
 
     Raises:
         SpiderUsageError: no such entry.
@@ -232,7 +234,7 @@ def read(name: str, path: Path | None = None) -> Pretrained:
         if not is_published and sha256_of_state_dict(state) == weights.package.tensors:
             is_published, sha256 = True, weights.sha256
         if path is None and place.name != weights.filename:
-            save_state_dict(state, _private_dir(cache_dir()) / weights.filename)
+            _keep(state, weights)
     return Pretrained(place, state, sha256, is_published)
 
 
@@ -277,12 +279,22 @@ def _find(name: str) -> Weights:
     return REGISTRY[name]
 
 
-def _private_dir(path: Path) -> Path:
-    """`path`, refused if others could put files into it."""
+def _private_cache_dir() -> Path:
+    """`cache_dir`, made if need be; refused if others could put files into it."""
+    path = cache_directory("weights")
     status = path.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise SpiderError(f"{path}: others may write to it; it must be yours alone (chmod 700)")
     return path
+
+
+def _keep(state: Mapping[str, Tensor], weights: Weights) -> None:
+    """Put the tensors of a package into the cache. They are verified, so that nobody needs the copy."""
+    try:
+        save_state_dict(state, _private_cache_dir() / weights.filename)
+    except (SpiderError, OSError) as error:
+        reason = error if isinstance(error, SpiderError) or not error.strerror else f"{cache_dir()}: {error.strerror}"
+        log.warning("weights %s: no copy is kept in the cache: %s", weights.name, reason)
 
 
 def _download(url: str, file: IO[bytes], path: Path, progress: bool) -> str:

