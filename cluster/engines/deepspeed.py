@@ -11,6 +11,7 @@ What DeepSpeed does by default and what is done about it (measured with 0.19.8, 
   The boundary is set by hand.
 - It divides gradients by the number of ranks, where shares of a sum are added: losses are multiplied by it before.
 - It clips gradients to norm 1 from 0.19.3 on. Clipping is set to 0, which is none.
+- At stages 1 and 2 it steps a copy of the parameters, and overwrites them with it. Whoever changes them says so.
 - It compiles an extension for sums on CPUs. Nothing is compiled here: gloo does them.
 """
 
@@ -101,6 +102,10 @@ class DeepSpeedEngine(LocalEngine):
         if bool(taken):  # ZeRO's step waits for the device anyway, for a norm of its own
             self._engine.step()
 
+    def parameters_changed(self) -> None:
+        if self._stage:
+            self._zero.refresh_fp32_params()
+
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not self._stage:
             return super().optimizer_state()
@@ -137,7 +142,7 @@ class DeepSpeedEngine(LocalEngine):
                 part = state.setdefault(key, torch.zeros_like(flat))
                 for of_parameter, of_flat in _place(parameter):
                     part[of_flat] = value.reshape(-1)[of_parameter]
-        self._zero.refresh_fp32_params()
+        self.parameters_changed()
 
     def _owners(self) -> Iterator[tuple[int, nn.Parameter, Tensor]]:
         """Every parameter by its number, with the vector in which this rank has its part of the group."""

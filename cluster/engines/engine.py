@@ -74,6 +74,9 @@ class Engine(Protocol):
                 own step waits, so `deepspeed` does.
         """
 
+    def parameters_changed(self) -> None:
+        """Go on from the parameters as they are now: between steps, somebody else than the optimizer changed some."""
+
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the optimizer has gathered, whole on every rank (see `cluster.engines.optimizer_state`)."""
 

@@ -58,6 +58,9 @@ class LocalEngine:
         self._optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
         self._optimizer.step()
 
+    def parameters_changed(self) -> None:
+        """The optimizer steps the parameters themselves."""
+
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return pack_optimizer(self._optimizer)
 

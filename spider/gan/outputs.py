@@ -98,6 +98,11 @@ def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
     return type(record)(**{name: _changed(value, change) for name, value in vars(record).items()})
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """In float32 at least; whole numbers as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
+
+
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {name: change(tensor) for name, tensor in value.items()}

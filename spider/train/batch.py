@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from torch import Tensor
 
 from spider.draws import Address
 from spider.gan.method import Kept
 from spider.gan.outputs import Condition
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,6 @@ class PhaseBatch:
 
     def split(self, parts: int) -> list[PhaseBatch]:
         """Micro-batches: slot s of the rank goes to micro-batch s mod `parts`."""
-        if parts == 1:
-            return [self]
-
         return [self.part(slice(m, None, parts)) for m in range(parts)]
 
     def part(self, chosen: slice) -> PhaseBatch:
@@ -44,8 +44,8 @@ class PhaseBatch:
         )
 
 
-def given(tensor: Tensor | None) -> Tensor:
-    """A tensor that the phase's plan promised to the pass."""
-    if tensor is None:
-        raise ValueError("the phase's batch lacks a tensor that its pass needs")
-    return tensor
+def given(value: T | None) -> T:
+    """What the plan promises to a phase: an earlier phase has drawn it, or this one."""
+    if value is None:
+        raise ValueError("a phase lacks what no phase before it has drawn or made")
+    return value

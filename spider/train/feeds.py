@@ -26,7 +26,7 @@ from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
 from spider.gan.sources.source import Source
-from spider.train.batch import PhaseBatch
+from spider.train.batch import PhaseBatch, given
 from spider.train.compute import Compute
 from spider.train.phases import Phase
 
@@ -74,13 +74,13 @@ class Feeds:
         real_stream, source_stream = self._streams = self._streams or self._open(step)
         if phase.reals == "own":  # before the source: reading processes are forked best while no thread works
             self._last_real = self._next_real(real_stream)
-        real, real_condition = (None, Condition()) if phase.reals == "none" else _drawn(self._last_real)
+        real, real_condition = (None, Condition()) if phase.reals == "none" else given(self._last_real)
         first = (phase.steps_before(step) + turn) * self.slots.batch
         at = Address(self.config.seed, phase.name, self.slots.at(first), self.world.device)
         if phase.source == "own":
             fake_condition = real_condition if self.conditions.paired else self._drawn_condition(at)
             self._last_source = self._next_source(source_stream), fake_condition
-        source, fake_condition = _drawn(self._last_source)
+        source, fake_condition = given(self._last_source)
         batch = PhaseBatch(
             at=at,
             images=step * self.slots.batch,
@@ -130,9 +130,3 @@ class Feeds:
             for what in ("reals", "source")
         }
         return iter(reals.batches(taken["reals"])), self.source.feed(config.seed, slots, taken["source"])
-
-
-def _drawn(batch: tuple[Tensor, Condition] | None) -> tuple[Tensor, Condition]:
-    """A batch that an earlier phase of the plan has drawn, if not this one."""
-    assert batch is not None
-    return batch

@@ -21,7 +21,7 @@ from spider.gan.objectives.build import GeneratorPenaltyTerm, PenaltyTerm
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
-from spider.gan.outputs import Condition, DOut, GOut, with_draws
+from spider.gan.outputs import Condition, DOut, GOut, changed, exact, with_draws
 from spider.gan.sources.source import Frontend
 from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
@@ -40,9 +40,10 @@ class Maker:
         self.autocast = autocast
 
     def __call__(self, batch: PhaseBatch) -> GOut:
-        """The generator's output for `batch.source`, through which gradients flow."""
+        """The generator's output for `batch.source`, through which gradients flow, in float32 at least."""
         with self.autocast():
-            return cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
+            out = cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
+        return changed(out, exact)
 
     def twice(self, batch: PhaseBatch) -> Made:
         """What it makes, differentiable twice and down to the source: eager, and in full precision."""
@@ -57,7 +58,7 @@ class Maker:
 
     def kept(self, out: GOut) -> dict[str, Kept]:
         """What the generator's output gives to keep, by method: for the generator, if it is one."""
-        return {self.generator.method: {name: values.detach() for name, values in out.keep.items()}}
+        return {self.generator.method: _detached(out.keep)}
 
     def _told(self, batch: PhaseBatch) -> Condition:
         at, network = batch.at, self.generator.module
@@ -108,7 +109,7 @@ class Critic:
         """The same with the images, and with a way to judge them again under other draws."""
         augmented, told = self._shown(images, condition, batch, use)
         with self.autocast():
-            out = cast(DOut, self.discriminator.first_order(augmented, told)).each(_exact)
+            out = cast(DOut, self.discriminator.first_order(augmented, told)).each(exact)
         return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
@@ -118,8 +119,6 @@ class Critic:
     def _shown(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> tuple[Tensor, Condition]:
         """What the discriminator is given: augmented images, and what it is told of them."""
         at = batch.at
-        if self.augmentations:  # a generator under autocast gives half precision, too coarse for the places of a warp
-            images = _exact(images)
         for augmentation in self.augmentations:
             condition = augmentation.told(condition, at, use)
             images = augmentation(images, at, use)
@@ -144,9 +143,7 @@ class DiscriminatorLoss:
         terms = [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()]
         keep: dict[str, Kept] = {}
         for each in self.joined:
-            extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
-            terms += _terms(each, extra, batch.images)
-            keep[each.name] = extra.keep
+            _join(each, each.auxiliary.discriminator(real_seen, fake_seen, batch.at), batch.images, terms, keep)
         return Outcome(
             terms,
             {
@@ -198,7 +195,7 @@ class GeneratorPenalties:
         for each in self.penalties:
             values, kept = each.penalty(made, batch.at)
             terms.append(Term(f"penalty/{each.name}", values, coefficient=self.gain * each.weight(batch.images)))
-            keep[each.name] = kept
+            keep[each.name] = _detached(kept)
         return Outcome(terms, keep=keep)
 
 
@@ -224,18 +221,17 @@ class GeneratorLoss:
             terms.append(Term("penalty/frontend", penalty.expand(len(batch.source))))
         keep = self.maker.kept(made)
         for each in self.joined:
-            extra = each.auxiliary.generator(seen, batch.at)
-            terms += _terms(each, extra, batch.images)
-            keep[each.name] = extra.keep
+            _join(each, each.auxiliary.generator(seen, batch.at), batch.images, terms, keep)
         return Outcome(terms, keep=keep)
 
 
-def _terms(each: Joined, extra: Extra, images: int) -> list[Term]:
-    """What an auxiliary adds, at `images` on the clock."""
+def _join(each: Joined, extra: Extra, images: int, terms: list[Term], keep: dict[str, Kept]) -> None:
+    """Add what an auxiliary gives, at `images` on the clock, to the terms and to what is kept."""
     weight = value_at(each.choice.weight, images)
-    return [Term(f"{each.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
+    terms += [Term(f"{each.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
+    keep[each.name] = _detached(extra.keep)
 
 
-def _exact(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _detached(keep: Kept) -> Kept:
+    """Values without their graph, which would else live through all micro-batches."""
+    return {name: values.detach() for name, values in keep.items()}

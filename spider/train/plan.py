@@ -186,17 +186,19 @@ def _player(
     module = compute.prepared(module)
     joining = {part: compute.prepared(each) for part, (each, _) in parts.items()}
     whole = nn.ModuleDict({name: module, **joining}) if parts else module
+    # Of those that train something: DeepSpeed takes no empty group
+    factors = {part: f for part, (each, f) in parts.items() if any(p.requires_grad for p in each.parameters())}
     groups = [
         [(prefix + n, p) for n, p in each.named_parameters() if p.requires_grad]
-        for prefix, each in [("", module), *((f"{part}.", joined) for part, joined in joining.items())]
+        for prefix, each in [("", module), *((f"{part}.", joining[part]) for part in factors)]
     ]
     trainable = tuple(each for group in groups for each in group)
     parameters = [parameter for _, parameter in trainable]
-    factors = (1.0, *(factor for _, factor in parts.values()))
     schedules = partial(optimizer.at, own_phase_interval=own_interval)
     adam = Adam([{"params": [p for _, p in group]} for group in groups], eps=optimizer.eps, fused=True, **schedules(0))
     chosen = config.engine.kind
     kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
     engine = build_engine(kind, whole, parameters, adam, world, zero_stage=config.engine.zero_stage)
     whole.requires_grad_(False)
-    return Player(name, module, joining, compute.compiled(module), trainable, adam, engine, schedules, factors)
+    lr_factors = (1.0, *factors.values())
+    return Player(name, module, joining, compute.compiled(module), trainable, adam, engine, schedules, lr_factors)

@@ -32,7 +32,7 @@ class Player:
     optimizer: torch.optim.Optimizer
     engine: Engine
     schedules: Callable[[int], dict[str, Any]]  # of the optimizer: its settings by the clock
-    lr_factors: tuple[float, ...]  # of its groups: the network's parameters, then those of each part
+    lr_factors: tuple[float, ...]  # of its groups: the network, then every part that trains
 
     @property
     def method(self) -> str:

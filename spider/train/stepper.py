@@ -21,6 +21,7 @@ from spider.gan.selection.select import Selected, Selection
 from spider.train.batch import PhaseBatch
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
+from spider.train.player import Player
 from spider.train.stats import Report
 from spider.train.terms import Term
 
@@ -48,21 +49,26 @@ class Stepper:
         self,
         config: Config,
         world: World,
-        buffers: Sequence[Tensor],
+        players: Sequence[Player],
         methods: Mapping[str, Method],
         selection: Selection,
         guard: Guard,
     ) -> None:
-        """Args: buffers of the players' modules; methods in their order; two of them by themselves."""
+        """Args: those who train; methods in their order; two of them by themselves."""
         self.config = config
         self.world = world
-        self.buffers = buffers
+        self.buffers = [b for player in players for module in player.modules().values() for b in module.buffers()]
         # Those that hear of a step, each with all that it may change
         self.hearing = {
             name: (method, [*method.tensors().values(), *method.touched()])
             for name, method in methods.items()
             if method.tensors() or method.touched()
         }
+        # Players whose parameters a method changes beside their optimizer, perhaps through a view
+        moved = {tensor.untyped_storage().data_ptr() for _, tensors in self.hearing.values() for tensor in tensors}
+        self.projected = [
+            each for each in players if any(p.untyped_storage().data_ptr() in moved for p in each.parameters)
+        ]
         self.selection = selection
         self.guard = guard
         self.warnings: list[str] = []
@@ -107,6 +113,8 @@ class Stepper:
             with torch.no_grad():
                 method.stepped(phase.name, self._gathered([part.get(name, {}) for part in kept]))
             _take_back(moved, before, taken)
+        for projected in self.projected:
+            projected.engine.parameters_changed()
         report.add(f"grad_norm/{phase.name}", norm)
         self._asked.append(_Asked(phase, images, taken, report, finite))
 
@@ -143,9 +151,8 @@ class Stepper:
         *names, _ = asked.report.sums  # the last is the norm of the gradient
         bad = [name for name in names if not math.isfinite(asked.report.sums[name].item())]
         player = asked.phase.player
-        gradients = {
-            f"gradient of {player.name}.{name}": at for name, at in player.engine.non_finite(asked.finite).items()
-        }
+        whose = "" if player.parts else f"{player.name}."  # beside parts, the network has its name already
+        gradients = {f"gradient of {whose}{name}": at for name, at in player.engine.non_finite(asked.finite).items()}
         return self.guard.skip(asked.phase.name, bad, gradients, asked.images, self.world)
 
     def _reduce(

@@ -58,8 +58,8 @@ class Trainer:
         trained = {**self.generator.modules(), **self.discriminator.modules()}
         self._networks = {**trained, "generator_ema": self.ema.module}
         self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
-        buffers = [buffer for module in trained.values() for buffer in module.buffers()]
-        self.stepper = Stepper(config, world, buffers, plan.methods, plan.selection, plan.guard)
+        players = [*self._optimizers.values()]
+        self.stepper = Stepper(config, world, players, plan.methods, plan.selection, plan.guard)
 
     # ------------------------------------------------------------------------------------------------ one iteration
 

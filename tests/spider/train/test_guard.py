@@ -10,6 +10,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.gan.objectives.non_saturating import NonSaturating
 from spider.train.trainer import Trainer
+from tests.spider.train.toys import TOYS
 
 BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "penalties.r1_gamma=1", "guard.max_skipped=2"]
 
@@ -80,6 +81,14 @@ def test_a_bad_step_is_named_and_skipped(ranks, digits, how, says):
         assert error is None
         assert skipped == 1
         assert all(value == value and abs(value) < 1e6 for value in means.values())
+
+
+def test_a_bad_gradient_names_its_player_once(digits):
+    trainer = Trainer(make_config({"data": {"path": str(digits)}}, [*TOYS, "batch=8"]), World.single())
+    use(trainer, Poisoned("slope"))
+    trainer.iterate()
+    assert "not finite: gradient of discriminator.hidden.weight, " in trainer.warnings[0]
+    trainer.close()
 
 
 def test_too_many_in_a_row_end_the_run(digits):

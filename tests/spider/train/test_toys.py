@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
 
@@ -48,6 +49,61 @@ def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation):
         for name, tensor in whole.items():
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
         assert means_there == pytest.approx(means, rel=1e-9, abs=1e-12)
+
+
+def resumed(world, data, overrides):
+    """On a rank: the discriminator after six steps, which are also three and, from a snapshot, three more."""
+    trainer, other = (trainer_for(data, world, overrides) for _ in range(2))
+    for _ in range(3):
+        trainer.iterate()
+    other.load(deepcopy(trainer.snapshot()))  # a state that is loaded may be kept
+    for each in (trainer, other):
+        for _ in range(3):
+            each.iterate()
+        each.close()
+    whole, went_on = (each.snapshot().tensors["discriminator"] for each in (trainer, other))
+    assert all(torch.equal(went_on[name], tensor) for name, tensor in whole.items())
+    assert whole["judge.weight"].norm().item() == pytest.approx(1)
+    return {name: tensor.clone() for name, tensor in whole.items()}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_parameter_that_is_projected_stays_so_under_any_engine(ranks, digits, stage):
+    words = ["compute.precision=fp32", "engine.kind=deepspeed", f"engine.zero_stage={stage}"]
+    expected = resumed(World.single(), digits, words[:1])
+    for tensors in ranks(2).run(resumed, digits, words):
+        for name, tensor in expected.items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("overrides", [[], ["augment=[]"]], ids=["augmented", "plain"])
+@pytest.mark.parametrize("precision", ["fp64", "bf16", "fp16"])
+def test_methods_get_exact_numbers_and_keep_no_graph(digits, precision, overrides):
+    trainer = trainer_for(digits, overrides=[f"compute.precision={precision}", *overrides])
+    auxiliary, seen, kept = trainer.plan.methods["auxiliary.1"], [], []
+    for loss in ("discriminator", "generator"):
+
+        def noted(*given, of=getattr(auxiliary, loss)):
+            seen.extend(given[:-1])
+            return of(*given)
+
+        setattr(auxiliary, loss, noted)
+    trainer.iterate()
+    assert trainer.plan.guard.skipped == 0
+    for phase in trainer.plan.phases:
+        (part,) = trainer.feeds.draw(phase, 1, 0)
+        part = phase.prepare(part) if phase.prepare else part
+        with phase.player.playing():
+            kept += [part.keep, *(each.run(part).keep for each in phase.passes)]
+    trainer.close()
+    exact = torch.float64 if precision == "fp64" else torch.float32
+    assert len(seen) == 6  # each iteration: real and fake, and fake
+    for each in seen:
+        assert {each.images.dtype, each.augmented.dtype, *(v.dtype for v in each.out.features.values())} == {exact}
+    names = [name for keep in kept for name in keep]
+    assert {*names} == {"networks.generator", "auxiliary.0", "auxiliary.1", "g_penalties.0"}
+    values = [value for keep in kept for named in keep.values() for value in named.values()]
+    assert {(value.dtype, value.requires_grad) for value in values} == {(exact, False)}
 
 
 def test_a_network_remembers_once_for_each_step_that_was_taken(digits):

@@ -25,7 +25,7 @@ TOYS = [  # a run of all that is below
     "penalties.r1_gamma=1",
     "penalties.r2_gamma=1",
     f"augment=[{{kind: '{__name__}:Fade'}}]",
-    f"auxiliary=[{{kind: '{__name__}:Taps'}}]",
+    f"auxiliary=[{{kind: '{__name__}:Taps'}}, {{kind: '{__name__}:Heads'}}]",
     f"g_penalties.more=[{{kind: '{__name__}:PathLength', weight: 0.5}}]",
     "g_penalties.interval_steps=3",
 ]
@@ -116,6 +116,36 @@ class Tapping(Auxiliary):
         return Extra(
             {"tap": fake.out.features["hidden"].square().mean(1), "grey": fake.augmented.mean((1, 2, 3)).square()}
         )
+
+
+class Heads(AuxiliaryChoice):
+    """A layer that trains with the discriminator, and one that is frozen; it holds the last weights on the sphere."""
+
+    def build(self, discriminator, image_shape, device):
+        return Headed(discriminator, prod(image_shape))
+
+
+class Headed(Auxiliary):
+    def __init__(self, discriminator, pixels):
+        self.head, self.frozen = nn.Linear(pixels, 1), nn.Linear(pixels, 1).requires_grad_(False)
+        self.weight = discriminator.judge.weight
+
+    def parts(self):
+        return {"discriminator": self.head, "generator": self.frozen}
+
+    def discriminator(self, real, fake, draws):
+        told = self.head(real.augmented.flatten(1)) - self.head(fake.augmented.flatten(1))
+        return Extra({"head": told.square()}, {"told": told})
+
+    def generator(self, fake, draws):
+        told = self.head(fake.augmented.flatten(1)) + self.frozen(fake.images.flatten(1))
+        return Extra({"head": told.square()}, {"told": told})
+
+    def touched(self):
+        return (self.weight,)
+
+    def stepped(self, phase, kept):
+        self.weight.div_(self.weight.norm())
 
 
 class PathLength(GeneratorPenaltyChoice):
