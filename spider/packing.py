@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -36,7 +37,7 @@ class PackRequest(Request):
     max_megapixels: float = 80
     progress: bool = False
 
-    def require_valid(self, ranks: int) -> None:
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""
         from shards.index import PackOptions, pack_options
 

@@ -8,7 +8,7 @@ that asks for the same.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -65,14 +65,26 @@ class Request:
                 raise SpiderUsageError(f"{each.name}: missing")
         return cls(**{**dict.fromkeys(cls.may_be_none), **values})
 
-    def require_valid(self, ranks: int) -> None:
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """Refuse now what the job of a stage would refuse when it starts.
 
         What the request names need not be there yet, because other stages may make it.
 
         Args:
             ranks: of the job.
+            trained: absolute folders of the runs that the stages train.
         """
+
+    def packages(self, trained: Collection[Path] = ()) -> tuple[str, ...]:
+        """The user's own top-level packages and modules that it names, as far as its own words say.
+
+        Args:
+            trained: as of `require_valid`.
+
+        Raises:
+            SpiderUsageError: a key or value that cannot be.
+        """
+        return ()
 
     @property
     def trained(self) -> Path | None:

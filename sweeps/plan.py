@@ -12,7 +12,8 @@ from spider.config.load import flatten, parse_yaml, preset_names, preset_text, r
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.files import write_text
-from sweeps.config import SOURCE, NeighborsConfig, make_sweep, plain, read_sweep, sweep_differences
+from spider.settings.choices import outside_packages
+from sweeps.config import SOURCE, NeighborsConfig, SweepConfig, make_sweep, plain, read_sweep, sweep_differences
 from sweeps.ledger import Configuration, Ledger, Trial
 from sweeps.measure import Measure
 from sweeps.neighbor_sources import Ranking, named_sources, neighbor_axis
@@ -167,6 +168,17 @@ class SweepPlan:
         ]
         if found:
             raise SpiderUsageError(f"{self.out} holds another sweep ({'; '.join(found)}); use another --out")
+
+
+def packages(sweep: SweepConfig) -> tuple[str, ...]:
+    """The user's own top-level packages and modules that the base, an override or any value of the space names."""
+    values = [
+        {f"{SOURCE}.kind" if key == SOURCE else key: value}
+        for key, axis in sweep.space.items()
+        if axis.neighbors is None
+        for value in make_axis(key, axis).values
+    ]
+    return outside_packages([parse_yaml(_text_of(sweep.config), sweep.config), sweep.overrides, *values])
 
 
 def _source_axis(search: NeighborsConfig, rankings: list[Ranking] | None) -> Axis:

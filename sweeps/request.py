@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,8 +30,15 @@ class SweepRequest(Request):
     ray: str | None = None
     progress: bool = False
 
-    def require_valid(self, ranks: int = 1) -> None:
+    def require_valid(self, ranks: int = 1, trained: Collection[Path] = ()) -> None:
         """Refuse a mistake in the file."""
         from sweeps.config import read_sweep
 
         read_sweep(self.file)
+
+    def packages(self, trained: Collection[Path] = ()) -> tuple[str, ...]:
+        """See the base class."""
+        from sweeps.config import read_sweep
+        from sweeps.plan import packages
+
+        return packages(read_sweep(self.file))

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import ClusterUsageError
 from untrusted.json_data import read_json
 
 CODE = "code"  # of a job's folder, for the copies
@@ -37,6 +38,9 @@ def copy_code(packages: Sequence[str], folder: Path, origin: dict[str, Any] | No
 
     Returns:
         The copy's folder.
+
+    Raises:
+        ClusterUsageError: Python finds no such package or module, or no files of it.
     """
     files = {path.relative_to(root.parent): path for root in map(_root, packages) for path in _files(root)}
     digest = hashlib.sha256()
@@ -74,10 +78,14 @@ def origin_of(package: Path) -> dict[str, Any] | None:
 def _root(package: str) -> Path:
     """The folder of a package, or the file of a module."""
     spec = find_spec(package)
-    assert spec is not None
+    if spec is None:
+        raise ClusterUsageError(
+            f"{package}: no such package or module to copy for the job; is its folder in PYTHONPATH?"
+        )
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
-    assert spec.origin is not None
+    if spec.origin is None or not spec.has_location:
+        raise ClusterUsageError(f"{package}: is no file that can be copied for the job")
     return Path(spec.origin)
 
 

@@ -19,7 +19,6 @@ def submit_this(
     *,
     dry_run: bool,
     as_json: bool,
-    more_code: tuple[str, ...] = (),
 ) -> None:
     """Put what is asked for into the queue, or start it here; with `dry_run`, print the script instead."""
     from spider.jobs.driver import DriverJob
@@ -27,7 +26,7 @@ def submit_this(
 
     place, out = read_place(slurm), Path(asked.out)
     verb, *words = replace(asked, ray=None).words()
-    job = DriverJob(verb, tuple(words), out, place, asked.ray, more_code)
+    job = DriverJob(verb, tuple(words), out, place, asked.ray, asked.packages())
     request = place.request
     if request.gpus_per_node and request.cpus_per_task is None and not request.exclusive and not place.local:
         warn("cpus_per_task is not given: on most clusters each node then gives one core, for all its GPUs")

@@ -75,12 +75,10 @@ def sweep(
     """
     require_one_process("sweep")
     if slurm is not None:
-        from spider.settings.choices import outside_packages
         from sweeps.plan import SweepPlan
 
-        plan = SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
-        code = outside_packages(plan.example.model_dump())
-        submit_this(SweepRequest(file, out, ray=ray), slurm, dry_run=dry_run, as_json=as_json, more_code=code)
+        SweepPlan(file, out)  # what cannot be is refused now, and not when the job's turn has come
+        submit_this(SweepRequest(file, out, ray=ray), slurm, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
         cost = api.sweep_cost(file, out)

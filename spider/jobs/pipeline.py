@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +41,6 @@ from spider.errors import SpiderError, SpiderUsageError, shown
 from spider.jobs.submit import FOLDER, Place, command_script, submit_command
 from spider.request import Request
 from spider.runs.directory import RunDirectory
-from spider.settings.choices import outside_packages
 from untrusted.words import did_you_mean, not_known
 
 STAGES = "stages"
@@ -49,7 +48,6 @@ _SUBMITTING_S = 600.0  # a long pipeline, a slow sbatch
 _ON_ALL_RANKS = ("train", "evaluate")
 _ONE_PROCESS: dict[str, object] = {"nodes": 1, "tasks_per_node": 1}
 _WITHOUT_GPUS = ("pack", "verify")
-_SETTINGS = (".yaml", ".yml")
 _EXAMPLE = "{verb: verify, shards: data/flowers}"
 
 
@@ -85,6 +83,7 @@ class Stage:
         after: the stages that must have finished before.
         place: where it runs.
         folder: of its job.
+        more_code: the user's own packages and modules that any stage names: one stage reads what another has made.
     """
 
     name: str
@@ -92,6 +91,7 @@ class Stage:
     after: tuple[str, ...]
     place: Place
     folder: Path
+    more_code: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -109,14 +109,6 @@ class Stage:
             saves=None if run is None else run.checkpoints,
             stacks=None if run is None else run.stacks,
         )
-
-    @property
-    def more_code(self) -> tuple[str, ...]:
-        """The user's own modules that its words, or the files of settings among them, name."""
-        files = (Path(word) for word in self.words if Path(word).suffix in _SETTINGS)
-        trees = [read_mapping(file) for file in files if file.is_file()]
-        named = dict(word.split("=", 1) for word in self.words if "=" in word)
-        return outside_packages([*trees, {key: value.strip("\"'") for key, value in named.items()}])
 
     def script(self) -> str:
         """What sbatch would be given, but for the numbers of the jobs that it waits for.
@@ -203,7 +195,8 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place, verbs: Mappin
         ) from None
     # Those that wait for nothing in particular as in the file
     names.sort(key=lambda name: _depth(name, config.stages))
-    return [_stage(name, config.stages[name], folder, place, verbs, f"{file}: stages.{name}") for name in names]
+    stages = [_stage(name, config.stages[name], folder, place, verbs, f"{file}: stages.{name}") for name in names]
+    return _checked(stages, str(file))
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
@@ -346,10 +339,22 @@ def _stage(
     own = Place(changed(place.request, {**fixed, **config.slurm}, f"{where}.slurm"), place.local)
     try:
         request = verbs[verb].read(_filled(config.model_extra or {}, folder))
-        request.require_valid(own.ranks)
-    except (SpiderUsageError, ShardsUsageError) as error:
+    except SpiderUsageError as error:
         raise SpiderUsageError(f"{where}: {error}") from None
     return Stage(name=name, request=request, after=config.after, place=own, folder=folder / STAGES / name)
+
+
+def _checked(stages: list[Stage], file: str) -> list[Stage]:
+    """With the code that they need. What a stage names may be a run that another one trains."""
+    trained = [run for run in (stage.request.trained for stage in stages) if run is not None]
+    code: list[str] = []
+    for stage in stages:
+        try:
+            stage.request.require_valid(stage.place.ranks, trained)
+            code += stage.request.packages(trained)
+        except (SpiderUsageError, ShardsUsageError) as error:
+            raise SpiderUsageError(f"{file}: stages.{stage.name}: {error}") from None
+    return [replace(stage, more_code=tuple(dict.fromkeys(code))) for stage in stages]
 
 
 def _filled(value: Any, folder: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -70,7 +70,7 @@ class EvaluateRequest(Request):
         if self.reference is not None:
             require_images(self.reference)
 
-    def require_valid(self, ranks: int) -> None:
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""
         if isinstance(self.seeds, list):
             raise SpiderUsageError("seeds: a stage says how many; a list is only for spider.api.evaluate")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import ClassVar
 from shards.index import INDEX_NAME
 from spider import weights
 from spider.config.explain import as_yaml
-from spider.config.load import differences, load_config, make_config, preset_names
+from spider.config.load import differences, load_config, make_config, parse_override, preset_names
 from spider.config.options import how_to_give
 from spider.config.refusal import Override
 from spider.config.schema import Config
@@ -30,7 +31,7 @@ from spider.runs.inputs import (
     require_found,
     with_absolute_names,
 )
-from spider.settings.choices import is_outside
+from spider.settings.choices import is_outside, outside_packages
 from spider.settings.marks import named
 
 _FILLED = ("selection.over_kimg", "selection.every_kimg")  # by the start of a run, where nobody says them
@@ -134,15 +135,32 @@ class TrainRequest(Request):
         require_inputs(composed, self.inputs)
         return composed
 
-    def require_valid(self, ranks: int) -> None:
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
         if str(self.kimg).startswith("+"):
             raise SpiderUsageError(
                 f"kimg: {self.kimg}: each start of the stage's job would add it again; give the whole length"
             )
-        if self.config is not None:  # that of a run that goes on is not known yet, nor which checkpoint feeds this one
-            source = None if self.source is None else split_name(str(self.source))[0]
-            replace(self, source=source, from_run=None).compose().for_world(ranks)
+        if self.config is not None:  # that of a run that goes on is not known yet
+            self._foreseen(trained).for_world(ranks)
+        else:
+            for each in self.overrides:
+                parse_override(each)
+
+    def packages(self, trained: Collection[Path] = ()) -> tuple[str, ...]:
+        """See the base class."""
+        if self.config is not None:
+            return outside_packages(self._foreseen(trained).model_dump())
+        source = {} if self.source is None else {"source.kind": str(self.source)}
+        return outside_packages([source, *({each.key: each.value} for each in map(parse_override, self.overrides))])
+
+    def _foreseen(self, trained: Collection[Path]) -> Config:
+        """The configuration before other stages have made what it names: no run is read."""
+        source, runs = self.source, list[str]()
+        if source is not None and _is_or_will_be_run(str(source), trained):
+            kind, key = FROM_RUN
+            source, runs = None, [f"source.kind={kind}", f"source.{key}={json.dumps(str(source))}"]
+        return replace(self, source=source, from_run=None, overrides=[*runs, *self.overrides]).compose()
 
 
 def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
@@ -212,6 +230,15 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
             weights.of_embedding(settings.embedding, settings.weights, otherwise=_OTHER_WEIGHTS)
 
 
+def _is_or_will_be_run(source: str, trained: Collection[Path]) -> bool:
+    folder = Path(split_name(source)[0]).absolute()
+    return source not in PRIORS and (folder in trained or _names_run(source))
+
+
+def _names_run(source: str) -> bool:
+    return is_run(source) or ("@" in source and not Path(source).exists())
+
+
 def _flags(
     data: str | Path | None, source: str | Path | None, seed: int | None, mirror: bool, stored: Config | None
 ) -> list[Override]:
@@ -231,7 +258,7 @@ def _source_keys(source: str, stored: Config | None) -> dict[str, str]:
     """
     if source in PRIORS or (is_outside(source) and not Path(source).exists()):
         return {"kind": source}
-    if is_run(source) or ("@" in source and not Path(source).exists()):
+    if _names_run(source):
         (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
         ref = resolve(moved_run(before[0].place, source) if before else source)
         return {"kind": kind, key: name_for_good(ref)}

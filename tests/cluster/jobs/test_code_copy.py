@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import ClusterUsageError
 from cluster.jobs import code_copy
 from cluster.jobs.code_copy import copy_code, origin_of, shell_lines
 
@@ -45,6 +46,15 @@ def test_a_copy_has_all_but_what_python_compiled(mine: Path, tmp_path: Path) -> 
 def test_a_module_of_one_file_is_copied_too(mine: Path, tmp_path: Path) -> None:
     (mine.parent / "alone.py").write_text("x = 1")
     assert files(copy_code(["mine", "alone"], tmp_path / "code", None)) >= {"alone.py", "mine/__init__.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nosuchmod", "no such package or module to copy for the job"), ("sys", "is no file that can be copied")],
+)
+def test_what_cannot_be_copied_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ClusterUsageError, match=f"^{name}: {message}"):
+        copy_code([name], tmp_path / "code", None)
 
 
 def test_content_names_a_copy_and_it_is_used_again(mine: Path, tmp_path: Path) -> None:

@@ -252,6 +252,70 @@ def test_a_stage_that_would_not_wait_for_what_is_done_again_is_refused(queue: Qu
         queue.submit()
 
 
+TRAIN = "{verb: train, config: plain.yaml, data: x, run: '{run}/a', "
+
+
+@pytest.mark.parametrize(
+    ("stage", "sweep", "named"),
+    [
+        ("{verb: train, config: base.yaml, data: x, run: '{run}/a'}", "", ["mybase"]),
+        (f"{TRAIN}source: 'mysource:Src'}}", "", ["mysource"]),
+        (f"""{TRAIN}overrides: ["augment=[{{kind: 'myaug:Aug'}}]"]}}""", "", ["myaug"]),
+        (f"""{TRAIN}overrides: ["generator={{kind: 'mynet:Net'}}"]}}""", "", ["mynet"]),
+        (f"{TRAIN}overrides: ['generator.kind=mynet:Net']}}", "", ["mynet"]),
+        ("{verb: train, config: null, run: '{run}/a', source: 'mysource:Src'}", "", ["mysource"]),
+        ("", "overrides: {augment: [{kind: 'myaug:Aug'}]}, space: {batch: {grid: [4]}}", ["mybase", "myaug"]),
+        ("", "space: {source: {grid: [gaussian, 'mysource:Src']}}", ["mybase", "mysource"]),
+        ("", "space: {generator: {grid: [{kind: dcgan}, {kind: 'mynet:Net'}]}}", ["mybase", "mynet"]),
+        ("", "space: {generator.kind: {grid: [dcgan, 'mynet:Net']}}", ["mybase", "mynet"]),
+    ],
+)
+def test_code_of_ones_own_that_a_stage_names_goes_with_all_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, sweep: str, named: list[str]
+) -> None:
+    axes = {
+        "mybase": "objectives.config import PenaltyChoice as Base",
+        "mynet": "networks.config import NetworkChoice as Base",
+        "mysource": "sources.config import SourceChoice as Base",
+        "myaug": "augment.config import AugmentationChoice as Base",
+    }
+    for module, base in axes.items():
+        names = "Pen = Net = Src = Aug = Own"
+        text = f"from spider.gan.{base}\n\n\nclass Own(Base):\n    kind: str = ''\n\n\n{names}\n"
+        (tmp_path / f"{module}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("plain.yaml").write_text("batch: 64")
+    Path("base.yaml").write_text("penalties: {more: [{kind: 'mybase:Pen'}]}")
+    Path("sweep.yaml").write_text(f"{{config: base.yaml, data: x, kimg: 1, {sweep}}}")
+    stage = stage or "{verb: sweep, file: sweep.yaml, out: b}"
+    stages = read(tmp_path, f"stages: {{own: {stage}, other: {VERIFY}}}}}")
+    assert [each.more_code for each in stages] == [tuple(named)] * 2
+
+
+@pytest.mark.parametrize(
+    ("key", "refused"),
+    [("run=x", None), ("noise_std=0.1", None), ("order=full", "source.order")],
+)
+def test_a_source_that_another_stage_trains_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, refused: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plain.yaml").write_text("batch: 64")
+    for source in ("{run}/one@best", "{run}/one"):
+        text = f"""
+stages:
+  one: {{verb: train, config: plain.yaml, data: x, run: "{{run}}/one"}}
+  two: {{verb: train, config: plain.yaml, data: x, run: "{{run}}/two", source: "{source}", overrides: [source.{key}]}}
+"""
+        if refused is None:
+            read(tmp_path, text)
+            continue
+        with pytest.raises(SpiderUsageError, match=refused):
+            read(tmp_path, text)
+
+
 STAGES = [
     ("{verb: trian, config: dcgan}", ".verb: verb 'trian' is unknown; known: pack, verify, "),
     ("{verb: launch, config: dcgan}", ".verb: verb 'launch' is unknown; known: pack, verify, "),
