@@ -27,7 +27,8 @@ class Method:
 
         Args:
             phase: its name.
-            kept: what its passes kept for this method; empty if nothing.
+            kept: what its passes kept for this method, without a graph; empty if nothing, as after a step on real
+                images alone.
         """
 
     def tensors(self) -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ class Method:
         return {}
 
     def touched(self) -> Sequence[Tensor]:
-        """What else `stepped` changes, such as a player's parameters that are projected."""
+        """What else `stepped` changes, such as a player's parameters that are projected: always the same ones."""
         return ()
 
     def iterated(self, step: int, images: int, sums: Sums) -> None:

@@ -27,6 +27,10 @@ SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
 WORDS = {
     "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
     "mynoise": [*RUN, "generator.kind=mynoise:Noisy", "discriminator.width=0.05"],
+    "mymean": [
+        *(*RUN, "generator.kind=mymean:Centred", "discriminator.width=0.05"),
+        *("penalties.r1_gamma=1", "penalties.phase=own", "penalties.interval_steps=2"),  # a step with nothing kept
+    ],
     "mysource": [*SMALL, "source.kind=mysource:Thumbnails", "source.pictures=pictures"],
     "mycondition": [*SMALL, "condition.kind=mycondition:Parity"],
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],

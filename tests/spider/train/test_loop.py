@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import multiprocessing
+import re
 import signal
 import threading
 import time
@@ -18,6 +20,7 @@ from cluster.errors import ClusterError, MachineError
 from cluster.lock import alone_in
 from cluster.world import World
 from spider.clock import crosses
+from spider.config.explain import explain
 from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.precision import set_numerics
@@ -27,6 +30,18 @@ from spider.train.loop import train
 from spider.train.trainer import Trainer
 
 SMALL = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4", "log.tensorboard=false"]
+GENERAL = {"class", "generator", "images", "none", "run", "weights"}  # words that are names of choices as well
+GENERAL |= {"all", "auto", "local", "ddp", "deepspeed", "fixed", "linear", "adaptive", "exponential"}
+
+
+def test_the_loop_and_the_trainer_name_no_method():
+    kinds = {kind for key in explain("") if key.name.endswith(".kind") for kind in key.type.split(" | ")} - {"str"}
+    assert {"r3gan", "ada", "lecam", "relativistic", "adaptive", "deepspeed"} <= kinds
+    for each in (train, Trainer):
+        source = inspect.getsource(inspect.getmodule(each))
+        split = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", source)  # also the words of a class's name
+        words = f"_{re.sub('[^a-z0-9]+', '_', f'{source} {split}'.lower())}_"
+        assert [kind for kind in kinds - GENERAL if f"_{kind}_" in words] == []
 
 
 def run(data, path, overrides, branch=None):
