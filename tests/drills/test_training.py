@@ -210,7 +210,8 @@ def test_what_takes_the_nodes_away_loses_nothing(training: Training, whole: Path
     job = training.launch()
     training.wait_for_save(2)
     training.slurm.says("scontrol", "requeue", job)
-    training.wait_for("started", 2)
+    # The job itself has ended, and Slurm starts it again
+    training.slurm.wait_until(lambda: training.events().count("started") == 2, "another start")
     training.wait_for_save(5)
     training.slurm.says("scancel", "--signal=USR2", job)
     told = training.ends_as(whole)
