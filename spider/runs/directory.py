@@ -163,7 +163,9 @@ class RunDirectory:
     def write_init(self, fits: Mapping[str, Any]) -> None:
         """Replace init.json: by network, how the weights fit that it was given."""
         lines = json.dumps(fits, indent=1)
-        shapes = re.sub(r"\[\n[\d,\s]*\]", lambda shape: json.dumps(json.loads(shape[0])), lines)  # each in its line
+        shapes = re.sub(
+            r"\[\n[\d,\s]*\]", lambda shape: f"[{' '.join(shape[0][1:-1].split())}]", lines
+        )  # each in its line
         write_text(self.init_file, shapes + "\n")
 
     def checkpoint_names(self) -> list[str]:
