@@ -17,7 +17,7 @@ Role = Literal["generator", "discriminator"]
 
 @dataclass(frozen=True)
 class Seen:
-    """Images of a micro-batch that the discriminator has judged.
+    """Images of a micro-batch that the discriminator has judged, and its judgement: in float32 at least.
 
     Attributes:
         images: [n, C, H, W], -1 to 1, before augmentation.
