@@ -32,7 +32,7 @@ from cluster.stop import heard
 from sweeps.config import AshaConfig, SweepConfig, trials_on
 from sweeps.ledger import Configuration, Ledger, Outcome, Trial
 from sweeps.progress import Progress
-from sweeps.trial.actor import TIME, VALUE, TrialActor, TrialFailed
+from sweeps.trial.actor import TIME, VALUE, TrialActor, TrialFailed, TrialLost
 from sweeps.trial.spec import TrialSpec
 
 _LEAVE_MIN = 10.0  # trainings that were asked to stop have so long, as in `sweeps.trial.process`
@@ -191,14 +191,15 @@ class _Watch(tune.Callback):
         self._progress.reported(trial.config["name"], result.get("trained_kimg", 0.0), result.get(VALUE))
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._progress.retried(trial.config["name"], _cause(trial))
+        self._progress.retried(trial.config["name"], _cause(trial)[0])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._progress.ended(trial.config["name"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         # `retries` times: a training that names a lasting error is no error to Ray
-        self._ledger.settle(trial.config["name"], "failed", error=_cause(trial), by_machine=True)
+        error, by_machine = _cause(trial)
+        self._ledger.settle(trial.config["name"], "failed", error=error, by_machine=by_machine)
         self._progress.ended(trial.config["name"])
 
 
@@ -213,16 +214,24 @@ def _named(name: str) -> Any:
     return SimpleNamespace(trial_id=name)
 
 
-def _cause(trial: Any) -> str:
-    """Why the trial's last attempt failed, in one line: its training's error, or what became of its process."""
+def _cause(trial: Any) -> tuple[str, bool]:
+    """Why the trial's last attempt failed, in one line: its training's error, or what became of its process.
+
+    And whether that was the machine.
+    """
     file = trial.error_file  # written at once; `get_error` reads a copy, which comes later
     if file is None or not Path(file).is_file():
-        return "it died"
+        return "it died", True
     told = Path(file).read_text("utf-8").rpartition("Failure # ")[2].strip().splitlines()[1:]
     if not told:
-        return "it died"
-    raised = "Trainable" in told[0]  # else the first line says it, and where the process was comes after
-    return told[-1].partition(f"{TrialFailed.__name__}: ")[2] or told[-1] if raised else told[0]
+        return "it died", True
+    if "Trainable" not in told[0]:  # it says what became of the process; where that was comes after
+        return told[0], True
+    for kind in (TrialFailed, TrialLost):
+        _, is_raised, error = told[-1].partition(f"{kind.__name__}: ")
+        if is_raised:
+            return error, kind is TrialLost
+    return told[-1], True
 
 
 def _bundle(cpus: float, gpus: float) -> dict[str, float]:

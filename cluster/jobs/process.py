@@ -11,12 +11,11 @@ It hears Slurm's signals, which reach every process of a job:
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from cluster.errors import ClusterError
 from cluster.jobs.command import JobCommand
 from cluster.jobs.history import History, is_cancelled
 from cluster.jobs.saves import newest_in
-from cluster.jobs.verdict import Ending, read_endings, start_folder
+from cluster.jobs.verdict import Ending, last_error, read_endings, start_folder
 from cluster.process import birth
 from cluster.slurm.place import SlurmTask
 from cluster.slurm.signals import REQUEUED, JobSignals
@@ -35,7 +34,6 @@ from cluster.watchdog import hung_at, stacks_file, waits_for_others
 if TYPE_CHECKING:
     pass
 
-_ERROR_LINE = re.compile(r"error( \(rank \d+\))?: (?P<text>.*)")
 _POLL_S = 0.1
 _REQUEUE_S = 25.0  # of the time before a job's end, for the requeue; what has not saved by then is killed
 _OTHERS_S = 10.0  # for the files of other ranks to be seen here
@@ -151,7 +149,7 @@ class JobProcess:
                 command.kill()
                 unsaved = True
             time.sleep(_POLL_S)
-        told, error = _error(output.last_lines(), command.returncode)
+        told, error = last_error(output.last_lines(), command.returncode)
         hung = None if stacks is None or command.returncode != 1 else hung_at(stacks)
         return Ending(
             rank=self.place.rank,
@@ -214,13 +212,3 @@ class JobProcess:
 
     def _here(self) -> dict[str, Any]:
         return {"job": str(self.place.job_id), "start": self.place.restarts}
-
-
-def _error(lines: Sequence[str], code: int) -> tuple[bool, str]:
-    """The last error that a command told, and whether it did; else its last line, or the signal that ended it."""
-    for line in reversed(lines):
-        if told := _ERROR_LINE.fullmatch(line.strip()):
-            return True, told["text"]
-    if code < 0:
-        return False, f"killed by {signal.Signals(-code).name}"
-    return False, next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")

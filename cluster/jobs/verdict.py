@@ -8,6 +8,7 @@ Every rank's process writes how its command ended, if it can. Once all are gone,
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from untrusted.typed import checked
 
 STOPPED = 130  # exit code of a command that was asked to stop, and saved
 
+_ERROR_LINE = re.compile(r"error( \(rank (?P<rank>\d+)\))?: (?P<text>.*)")
 _FAULTS_OF_THE_REQUEST = (1, 2)  # exit codes of what would fail the same the next time, if it says so in a line
 
 
@@ -101,6 +103,23 @@ class Verdict:
     event: str
     reason: str | None
     again: bool
+
+
+def last_error(lines: Sequence[str], code: int, rank: int | None = None) -> tuple[bool, str]:
+    """The last error that a command told, and whether it did; else its last line, or the signal that ended it.
+
+    Args:
+        lines: what it printed.
+        code: its exit code.
+        rank: the one whose errors count, where several ranks print into one log; None: there is one.
+    """
+    found = [(line.strip(), _ERROR_LINE.fullmatch(line.strip())) for line in lines if line.strip()]
+    for _, told in reversed(found):
+        if told and rank in (None, int(told["rank"] or 0)):
+            return True, told["text"]
+    if code < 0:
+        return False, f"killed by {signal.Signals(-code).name}"
+    return False, next((line for line, told in reversed(found) if not told), f"exit code {code}")
 
 
 def start_folder(folder: Path, job: int | str, start: int) -> Path:

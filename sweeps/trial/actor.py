@@ -15,11 +15,12 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from cluster.jobs.verdict import Cause
 from cluster.lock import is_taken
 from spider.runs.directory import RunDirectory
 from spider.runs.listing import images_written
 from sweeps.measure import Evaluated, evaluations
-from sweeps.trial.process import TrainProcess, is_told
+from sweeps.trial.process import TrainProcess
 from sweeps.trial.spec import TrialSpec
 
 TIME = "kimg"
@@ -27,12 +28,15 @@ VALUE = "value"
 
 _POLL_S = 0.2
 _TELL_S = 5.0  # between two reports, also where nothing was measured: a trial can be stopped only between them
-_LASTING = {1, 2}  # exit codes of a training that would end the same once more; 3 is the machine's
 _GUARD = "guard.max_skipped="  # in the error of a run that is no longer finite (spider/train/guard.py)
 
 
 class TrialFailed(Exception):
-    """A training ended that should not have."""
+    """A training ended that should not have, by a fault that it did not name."""
+
+
+class TrialLost(TrialFailed):
+    """A training ended that should not have, by the machine."""
 
 
 class TrialActor(tune.Trainable):
@@ -50,19 +54,21 @@ class TrialActor(tune.Trainable):
         """The next evaluation, or how the training ended.
 
         Raises:
-            TrialFailed: it failed and may go well the next time. Ray then starts it again.
+            TrialFailed: it failed and may go well the next time. Ray then starts it again. TrialLost if the machine
+                failed.
         """
         told = time.monotonic()
         while time.monotonic() - told < _TELL_S:
             # Whoever had the run before may still be saving it
             if self._training is None and not is_taken(self._run.path):
                 self._start()
-            code = None if self._training is None else self._training.exit_code()
-            following = self._next(finished=code == 0)
+            ended = self._training is not None and self._training.has_ended()
+            cause = self._training.failure() if self._training is not None and ended else None
+            following = self._next(finished=ended and cause is None)
             if following is not None:
                 return self._report(following)
-            if code is not None:
-                return self._end(code)
+            if ended:
+                return self._end(cause)
             time.sleep(_POLL_S)
         return {"trained_kimg": self._trained_kimg()}  # without a value, of which nothing is decided twice
 
@@ -100,15 +106,17 @@ class TrialActor(tune.Trainable):
             return {**self._last, "trained_kimg": found.kimg, "outcome": "finished", "done": True}
         return {**self._last, "trained_kimg": found.kimg}
 
-    def _end(self, code: int) -> dict[str, Any]:
+    def _end(self, cause: Cause | None) -> dict[str, Any]:
+        """The report of a training that ended before its last evaluation, if the next one would end the same."""
         assert self._training is not None
-        error = self._training.error()
-        if code and _GUARD in error:
-            return self._not_finite(error)
-        if code in _LASTING and is_told(error):
+        if cause is None:
+            raise TrialFailed("the training finished without its last evaluation")
+        if _GUARD in cause.reason:
+            return self._not_finite(cause.reason)
+        if cause.lasting:
             last = {TIME: self._last.get(TIME, 0.0), "trained_kimg": self._trained_kimg()}
-            return {**last, "outcome": "failed", "error": error, "done": True}
-        raise TrialFailed(error if code else "the training finished without its last evaluation")
+            return {**last, "outcome": "failed", "error": cause.reason, "done": True}
+        raise (TrialLost if self._training.is_of_machine(cause) else TrialFailed)(cause.reason)
 
     def _not_finite(self, error: str) -> dict[str, Any]:
         """The report of a trial that is over: to train it again would end the same."""

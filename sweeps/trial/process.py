@@ -10,27 +10,26 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import children
+from cluster.jobs.verdict import Cause, Ending, judge, last_error
 
 _STOP_S = 600.0  # a training asked to stop has so long to save
-_OTHERS_S = 10.0  # ranks that are left when one has failed have so long to notice
-_TAIL_BYTES = 1 << 14  # of a log: many lines
+_NOTICE_S = 5.0  # ranks that are left when one has failed have so long to notice and tell it
+_OTHERS_S = 10.0  # and then, asked to stop, so long to end
+_FAULTS_OF_THE_TRAINING = (0, 1, 2)  # exit codes; 3 is the machine's, and a signal's is negative
+_TAIL_BYTES = 1 << 16  # of a log: many lines
 # What would make a training take itself for a part of the job that Ray runs in
 _OTHERS_JOB = re.compile(
     r"(SLURM|PMI|PMIX|OMPI|TORCHELASTIC)_\w+|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)"
 )
-
-
-def is_told(line: str) -> bool:
-    """Whether a line of a training's log is an error that it named, and not the end of a traceback."""
-    return re.match(r"error( \(rank \d+\))?: ", line) is not None
 
 
 class TrainProcess:
@@ -54,41 +53,73 @@ class TrainProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._log_start = log.stat().st_size if log.exists() else 0
+        self._asked: set[int] = set()  # ranks that were asked to stop
         environment = _environment(os.environ, threads, gpus)
         with log.open("ab") as out:
             self._ranks = [
                 children.start(command, cwd=cwd, env={**environment, **rank}, stdout=out) for rank in _ranks(processes)
             ]
 
-    def exit_code(self) -> int | None:
-        """None as long as it runs, 0 if every rank ended well, else that of a rank that did not."""
+    def has_ended(self) -> bool:
+        """Whether no rank runs any more. When one has failed, the others end too."""
         codes = [rank.poll() for rank in self._ranks]
-        failed = next((code for code in codes if code), None)
-        if failed is not None:
+        if any(codes):
+            self._wait(_NOTICE_S)  # one that can tell why is not interrupted
             self._stop(_OTHERS_S)
-            return failed
-        return None if None in codes else 0
+            return True
+        return None not in codes
+
+    def failure(self) -> Cause | None:
+        """Of one that has ended: why it failed; None if every rank ended well."""
+        if not any(rank.returncode for rank in self._ranks):
+            return None
+        endings = [self._ending(number) for number in range(len(self._ranks))]
+        if not any(ending.failed for ending in endings):
+            return Cause("a signal stopped the training")
+        return judge(endings, None)
+
+    def is_of_machine(self, cause: Cause) -> bool:
+        """Whether a rank was lost, or said that the machine failed: the same training may go well later."""
+        return cause.rank is None or self._ranks[cause.rank].returncode not in _FAULTS_OF_THE_TRAINING
 
     def stop(self) -> None:
         """Ask it to save and end, and wait until it has."""
         self._stop(_STOP_S)
 
-    def error(self) -> str:
-        """Of one that failed, the last error that it printed, in one line; or its last line; or how it ended."""
+    def _ending(self, number: int) -> Ending:
+        code = self._ranks[number].returncode
+        told, error = last_error(self._last_lines(), code, number)
+        return Ending(
+            rank=number,
+            node=socket.gethostname(),
+            code=code,
+            error=error,
+            told=told,
+            preempted=False,
+            cancelled=number in self._asked,
+            unsaved=False,
+            hung=None,
+            waited=False,
+        )
+
+    def _last_lines(self) -> list[str]:
+        """Of what its ranks have printed."""
         with self._log.open("rb") as file:
             file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        killed = [-rank.returncode for rank in self._ranks if rank.returncode is not None and rank.returncode < 0]
-        if killed and len(self._ranks) == 1:
-            return f"killed by {signal.Signals(killed[0]).name}"
-        told = [line for line in lines if is_told(line)] or lines
-        return told[-1] if told else f"ended with exit codes {[rank.returncode for rank in self._ranks]}"
+            return file.read().decode(errors="replace").splitlines()
+
+    def _wait(self, longest_s: float) -> None:
+        deadline = time.monotonic() + longest_s
+        for rank in self._ranks:
+            with suppress(subprocess.TimeoutExpired):
+                rank.wait(max(0.0, deadline - time.monotonic()))
 
     def _stop(self, grace_s: float) -> None:
-        left = [rank for rank in self._ranks if rank.poll() is None]
-        for rank in left:
+        left = {number: rank for number, rank in enumerate(self._ranks) if rank.poll() is None}
+        self._asked |= left.keys()
+        for rank in left.values():
             rank.terminate()  # all of them before any is waited for: they end together
-        for rank in left:
+        for rank in left.values():
             try:
                 rank.wait(grace_s)
             except subprocess.TimeoutExpired:

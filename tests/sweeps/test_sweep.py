@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +21,13 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.errors import MachineError
+from cluster.jobs.verdict import Cause
 from spider import api
 from spider.judge.metrics.results import read_results
 from spider.runs.directory import images_of
 from sweeps.report import SweepReport
 from sweeps.sweep import sweep
+from sweeps.trial.actor import TrialActor
 
 if TYPE_CHECKING:
     from tests.conftest import Head
@@ -327,6 +330,28 @@ def test_an_actor_killed_for_memory_is_a_death(
     assert isinstance(failure, MachineError)
     assert "the same command goes on" in str(failure)
     assert sweep(file, tmp_path / "out", ray=address).counts == {"finished": 1}
+
+
+@pytest.mark.parametrize("of_machine", [True, False])
+def test_a_traceback_after_all_retries_is_no_failure_of_the_machine(
+    address: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, of_machine: bool
+) -> None:
+    class Failing(TrialActor):
+        def _start(self) -> None:
+            self._training = SimpleNamespace(  # type: ignore[assignment]
+                has_ended=lambda: True,
+                failure=lambda: Cause("ValueError: a fault"),
+                is_of_machine=lambda cause: of_machine,
+                stop=lambda: None,
+            )
+
+    monkeypatch.setattr("sweeps.ray_tune.TrialActor", Failing)
+    file = write(tmp_path / "sweep.yaml", digits, {"penalties.r1_gamma": {"grid": [1]}}, kimg=0.08, retries=1)
+    report = sweep(file, tmp_path / "out", ray=address)
+    assert "ValueError: a fault" in "; ".join(report.warnings)
+    failure = report.failure()
+    assert failure.exit_code == (3 if of_machine else 1)  # type: ignore[union-attr]
+    assert ("the same command goes on" in str(failure)) == of_machine
 
 
 def test_a_trial_gets_its_gpus_and_finds_its_images_where_the_command_was_given(

@@ -63,11 +63,50 @@ def test_ranks_end_when_one_of_them_is_killed(digits: Path, tmp_path: Path) -> N
     run = tmp_path / "run"
     training = TrainProcess(run, words(digits), tmp_path, tmp_path / "log.txt", processes=2, threads=1, gpus=False)
     wait_for((run / "metrics.jsonl").is_file)
-    assert training.exit_code() is None
+    assert not training.has_ended()
     os.kill(ranks(run)["1"], signal.SIGKILL)
-    assert wait_for(training.exit_code)
+    assert wait_for(training.has_ended)
     assert not ranks(run)
-    assert training.error()
+    cause = training.failure()
+    assert cause is not None
+    assert (cause.rank, cause.lasting) == (1, False)
+    assert "SIGKILL" in cause.reason
+    assert training.is_of_machine(cause)
+
+
+LOST = "time.sleep({0}); print('error: rank 1 was lost', flush=True); sys.exit(3)"
+NAMED = "time.sleep({0}); print('error (rank 1): a.tar is damaged', flush=True); sys.exit(1)"
+RAISED = "time.sleep({0}); raise ValueError('a fault')"
+KILLED = "time.sleep({0}); os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason", "lasting", "of_machine"),
+    [
+        ([LOST.format(0.3), NAMED.format(0)], "a.tar is damaged", True, False),
+        ([LOST.format(0), NAMED.format(0.3)], "a.tar is damaged", True, False),
+        ([LOST.format(0), RAISED.format(0.3)], "ValueError: a fault", False, False),
+        ([LOST.format(0), KILLED.format(0.3)], "was killed by SIGKILL", False, True),
+        ([RAISED.format(0)], "ValueError: a fault", False, False),
+        ([LOST.format(0)], "error: rank 1 was lost", False, True),
+    ],
+)
+def test_the_rank_that_is_the_cause_decides(
+    codes: list[str], reason: str, lasting: bool, of_machine: bool, tmp_path: Path
+) -> None:
+    """Whichever rank ends first: another loses it, and ends with exit code 3."""
+    (tmp_path / "spider").mkdir()  # stands for the program
+    (tmp_path / "spider" / "__init__.py").touch()
+    lines = ["import os, signal, sys, time", 'rank = os.environ.get("RANK", "0")']
+    lines += [f"if rank == {str(rank)!r}: {code}" for rank, code in enumerate(codes)]
+    (tmp_path / "spider" / "__main__.py").write_text("\n".join(lines))
+    log = tmp_path / "log.txt"
+    training = TrainProcess(tmp_path, [], tmp_path, log, processes=len(codes), threads=1, gpus=False)
+    wait_for(training.has_ended)
+    cause = training.failure()
+    assert cause is not None
+    assert cause.reason.endswith(reason.removeprefix("error: "))
+    assert (cause.lasting, training.is_of_machine(cause)) == (lasting, of_machine)
 
 
 @pytest.mark.parametrize(
