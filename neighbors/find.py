@@ -21,7 +21,7 @@ import numpy as np
 from cluster.workers import OneWorker, Workers
 from neighbors.matrix_report import MatrixReport
 from neighbors.report import NeighborReport, NeighborRow
-from neighbors.request import NeighborOptions
+from neighbors.request import NeighborOptions, require_pairs, require_sources
 from neighbors.search import NeighborSearch, Pair
 from neighbors.worker import KID_SUBSETS, DatasetSummary, NeighborPlan, NeighborWorker
 from spider import weights
@@ -83,8 +83,7 @@ def neighbor_matrix(
     options = options or NeighborOptions()
     network = _load(options)
     named = _name_and_open(datasets, options, "two datasets are")
-    if len(named) < 2:
-        raise SpiderUsageError(f"{len(named)} datasets have no pairs: name at least two")
+    require_pairs(named)
     searcher = _Searcher(options, network, named, named)
     report = MatrixReport(searcher.reports({name: [other for other in named if other != name] for name in named}))
     report.write(Path(out))
@@ -266,8 +265,7 @@ def _name_and_open(
     datasets: Sequence[Images] | Mapping[str, Images], options: NeighborOptions, two_are: str
 ) -> dict[str, NumberedImages]:
     """The datasets by name, which must differ."""
-    if not datasets:
-        raise SpiderUsageError("no sources: name at least one dataset to compare with the target")
+    require_sources(datasets)
     if isinstance(datasets, Mapping):
         return {name: _open(images, options) for name, images in datasets.items()}
     opened: dict[str, NumberedImages] = {}

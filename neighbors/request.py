@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from spider.arguments import Kind, known
 from spider.errors import SpiderUsageError
 from spider.judge.sid.choices import MODES, Order, parse_order
+from spider.measures import RESIZE_RULES
 from spider.request import Request
 
 Places = Sequence[str | Path] | Mapping[str, str | Path]
@@ -36,6 +38,8 @@ class NeighborOptions(Request):
         cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
         progress: show bars.
     """
+
+    kinds: ClassVar[Mapping[str, Kind]] = {"protocol": known("protocol", (*RESIZE_RULES, "efficientnet", "offline"))}
 
     embedding: str = "inception"
     protocol: str | None = None
@@ -97,6 +101,11 @@ class NeighborsRequest(NeighborOptions):
     sources: Places
     out: str | Path
 
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
+        """See the base class."""
+        require_sources(self.sources)
+        _require_once(self.sources, "sources")
+
     def require_inputs(self) -> None:
         """Refuse what is not there."""
         _require_images([self.target])
@@ -119,10 +128,35 @@ class NeighborMatrixRequest(NeighborOptions):
     datasets: Places
     out: str | Path
 
+    def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
+        """See the base class."""
+        require_pairs(self.datasets)
+        _require_once(self.datasets, "datasets")
+
     def require_inputs(self) -> None:
         """Refuse what is not there."""
         _require_images(self.datasets)
         self.require_weights()
+
+
+def require_sources(sources: Collection[Any]) -> None:
+    """Refuse a search among nothing."""
+    if not sources:
+        raise SpiderUsageError("no sources: name at least one dataset to compare with the target")
+
+
+def require_pairs(datasets: Collection[Any]) -> None:
+    """Refuse a matrix of fewer than two."""
+    if len(datasets) < 2:
+        raise SpiderUsageError(f"{len(datasets)} datasets have no pairs: name at least two")
+
+
+def _require_once(places: Places, name: str) -> None:
+    """Refuse a place that stands twice without a name of its own, since one name would mean both."""
+    texts = [] if isinstance(places, Mapping) else [str(place) for place in places]
+    for place in texts:
+        if texts.count(place) > 1:
+            raise SpiderUsageError(f"{name}: {place} stands there twice")
 
 
 def _require_images(places: Places) -> None:

@@ -14,7 +14,7 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import wraps
 from numbers import Number
 from pathlib import Path
@@ -22,7 +22,8 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from shards.choices import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
-from untrusted.words import did_you_mean
+from spider.measures import EMBEDDINGS, METRICS, PROTOCOLS
+from untrusted.words import did_you_mean, not_known
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,9 +75,9 @@ def plain(given: Mapping[str, Any], optional: Container[str], kinds: Mapping[str
         optional: names of those that may be None.
         kinds: as of `plain_arguments`.
     """
-    known = {**_KINDS, **kinds}
+    all_kinds = {**_KINDS, **kinds}
     return {
-        name: known[name](name, value) if name in known and not (value is None and name in optional) else value
+        name: all_kinds[name](name, value) if name in all_kinds and not (value is None and name in optional) else value
         for name, value in given.items()
     }
 
@@ -121,6 +122,18 @@ def one_of(*choices: str) -> Kind:
             close = did_you_mean(value, choices) if isinstance(value, str) else ""
             raise SpiderUsageError(f"{name}: one of {', '.join(choices)}, found {shown(value)}{close}")
         return str(value)
+
+    return kind
+
+
+def known(what: str, choices: Sequence[str]) -> Kind:
+    """One of the names of something: of a metric, an embedding, a protocol."""
+
+    def kind(name: str, value: Any) -> str:
+        found = text(name, value)
+        if found not in choices:
+            raise SpiderUsageError(f"{what} {not_known(found, choices)}")
+        return found
 
     return kind
 
@@ -189,6 +202,11 @@ def names(name: str, value: Any) -> list[str]:
     if isinstance(value, str):
         return [word.strip() for word in text(name, value).split(",") if word.strip()]
     return [text(name, each) for each in _items(name, value, "a text such as fid,kid, or a list of texts")]
+
+
+def metric_names(name: str, value: Any) -> list[str]:
+    """The same, of metrics."""
+    return [known("metric", METRICS)(name, each) for each in names(name, value)]
 
 
 def class_name(name: str, value: Any) -> str:
@@ -287,7 +305,7 @@ _KINDS: dict[str, Kind] = {
     "crop": one_of(*get_args(Crop)),
     "data": place,
     "datasets": _named_places,
-    "embedding": text,
+    "embedding": known("embedding", EMBEDDINGS),
     "encoding": one_of(*get_args(Encoding)),
     "figures": place,
     "file": place,
@@ -302,7 +320,7 @@ _KINDS: dict[str, Kind] = {
     "kimg": or_text(number(MIN_KIMG)),
     "max_bad": or_text(whole(0)),
     "max_megapixels": number(1e-6),
-    "metrics": names,
+    "metrics": metric_names,
     "mirror": flag,
     "mode": text,
     "name": text,
@@ -312,7 +330,7 @@ _KINDS: dict[str, Kind] = {
     "path": place,
     "picks": whole(1, MAX_ITEMS),
     "progress": flag,
-    "protocol": text,
+    "protocol": known("protocol", PROTOCOLS),
     "rank": whole(0),
     "ranks": whole(1),
     "ray": text,

@@ -40,8 +40,10 @@ class PackRequest(Request):
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""
         from shards.index import PackOptions, pack_options
+        from shards.pack_job import Allowance
 
         pack_options(**{name: getattr(self, name) for name in PackOptions.model_fields})
+        Allowance.parse(self.max_bad)
 
 
 @dataclass(frozen=True)

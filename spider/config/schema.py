@@ -32,6 +32,7 @@ from spider.gan.objectives.config import (
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
+from spider.measures import EMBEDDINGS, METRICS, PROTOCOLS
 from spider.settings.choices import sections_of
 from spider.settings.marks import Names
 from spider.settings.schedule import Bounds, Schedule, value_at
@@ -47,6 +48,7 @@ from spider.settings.section import (
     Section,
     runtime,
 )
+from untrusted.words import not_known
 
 
 class DataConfig(Section):
@@ -178,6 +180,28 @@ class EvaluateConfig(Section):
     reference: Annotated[Place | None, Names("images")] = Field(
         None, description="reference images; null = the training images; may move, their content is compared"
     )
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ValueError(f"evaluate.metrics: metric {not_known(metric, METRICS)}")
+        return metrics
+
+    @field_validator("embedding")
+    @classmethod
+    def _is_known(cls, embedding: str) -> str:
+        if embedding not in EMBEDDINGS:
+            raise ValueError(f"evaluate.embedding: embedding {not_known(embedding, EMBEDDINGS)}")
+        return embedding
+
+    @field_validator("protocol")
+    @classmethod
+    def _is_a_protocol(cls, protocol: str | None) -> str | None:
+        if protocol is not None and protocol not in PROTOCOLS:
+            raise ValueError(f"evaluate.protocol: protocol {not_known(protocol, PROTOCOLS)}")
+        return protocol
 
     def unread(self) -> Collection[str]:
         """See Section."""

@@ -38,7 +38,7 @@ from cluster.slurm.request import changed
 from shards.errors import ShardsUsageError
 from spider.config.load import read_mapping
 from spider.errors import SpiderError, SpiderUsageError, shown
-from spider.jobs.submit import FOLDER, Place, command_script, submit_command
+from spider.jobs.submit import FOLDER, Place, command_script, require_here, submit_command
 from spider.request import Request
 from spider.runs.directory import RunDirectory
 from untrusted.words import did_you_mean, not_known
@@ -337,6 +337,10 @@ def _stage(
     fixed = {} if verb in _ON_ALL_RANKS else _ONE_PROCESS
     fixed = {**fixed, "gpus_per_node": 0} if verb in _WITHOUT_GPUS else fixed
     own = Place(changed(place.request, {**fixed, **config.slurm}, f"{where}.slurm"), place.local)
+    for key, is_one in (("nodes", own.request.nodes == 1), ("tasks_per_node", own.request.tasks == 1)):
+        if verb not in _ON_ALL_RANKS and not is_one:
+            raise SpiderUsageError(f"{where}.slurm: {key}={config.slurm[key]}: {verb} is one process; leave it out")
+    require_here(own, f"{where}.slurm: ")
     try:
         request = verbs[verb].read(_filled(config.model_extra or {}, folder))
     except SpiderUsageError as error:

@@ -54,9 +54,15 @@ def read_place(text: str) -> Place:
         return Place(read_request(text), local=False)
     text = rest if "time=" in rest else ",".join(filter(None, [f"time={_ENOUGH_MIN}", rest]))
     request = read_request(text)
-    if request.nodes != 1:
-        raise SpiderUsageError(f"nodes={request.nodes}: a local job is on this machine; tasks_per_node=N has N ranks")
-    return Place(request, local=True)
+    place = Place(request, local=True)
+    require_here(place)
+    return place
+
+
+def require_here(place: Place, where: str = "") -> None:
+    """Refuse a local job on several nodes. `where` begins the error."""
+    if place.local and (nodes := place.request.nodes) != 1:
+        raise SpiderUsageError(f"{where}nodes={nodes}: a local job is on this machine; tasks_per_node=N has N ranks")
 
 
 def submit_command(

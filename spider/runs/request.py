@@ -146,6 +146,8 @@ class TrainRequest(Request):
         else:
             for each in self.overrides:
                 parse_override(each)
+            if self.kimg is not None:
+                _thousands(str(self.kimg))
 
     def packages(self, trained: Collection[Path] = ()) -> tuple[str, ...]:
         """See the base class."""
@@ -167,14 +169,18 @@ def length(kimg: str | None, config: Config, directory: RunDirectory, branch: Ru
     """What `--kimg N` or `--kimg +N` means: a length, or so much beyond the checkpoint that the run goes on from."""
     if kimg is None:
         return config.kimg
-    try:
-        value = float(kimg)
-    except ValueError:
-        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
+    value = _thousands(kimg)
     if not kimg.startswith("+"):
         return value
     names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
     return value + (images_of(names[-1]) / 1000 if names else 0.0)
+
+
+def _thousands(kimg: str) -> float:
+    try:
+        return float(kimg)
+    except ValueError:
+        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
 
 
 def _require_same_run(directory: RunDirectory, config: Config) -> None:

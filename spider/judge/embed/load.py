@@ -10,7 +10,7 @@ from spider.errors import SpiderUsageError
 from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.offline import OfflineEmbedding
-from spider.judge.embed.resize import INCEPTION_PROTOCOLS
+from spider.measures import EMBEDDINGS, RESIZE_RULES
 from untrusted.words import not_known
 
 
@@ -38,10 +38,10 @@ def load_embedding(
         from spider.judge.embed.inception import InceptionEmbedding
 
         return InceptionEmbedding(protocol or "tf", weights, device)
-    if name not in ("efficientnet", "offline"):
-        raise SpiderUsageError(f"embedding {not_known(name, ['inception', 'efficientnet', 'offline'])}")
+    if name not in EMBEDDINGS:
+        raise SpiderUsageError(f"embedding {not_known(name, EMBEDDINGS)}")
     if protocol not in (None, name):
-        others = ", ".join(INCEPTION_PROTOCOLS)
+        others = ", ".join(RESIZE_RULES)
         raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s; {others} are inception's")
     if name == "efficientnet":
         return EfficientNetEmbedding(weights, device)

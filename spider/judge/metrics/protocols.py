@@ -11,6 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.judge.embed.embedding import Embedding
 from spider.judge.metrics.kid import SUBSET_SIZE, SUBSETS
 from spider.judge.metrics.prdc import NV_PR, PRDC, Neighbourhood
+from spider.measures import EmbeddingName, ProtocolName
 from untrusted.words import not_known
 
 
@@ -31,9 +32,9 @@ class Protocol:
         about: whose numbers these are.
     """
 
-    name: str
+    name: ProtocolName
     about: str
-    embedding: str = "inception"
+    embedding: EmbeddingName = "inception"
     resize: str = "tf"
     ddof: int = 1
     is_splits: int = 10

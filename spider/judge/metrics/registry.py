@@ -29,6 +29,7 @@ from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.robust import SUBSETS as SID_SUBSETS
 from spider.judge.sid.robust import sid_curves
+from spider.measures import MetricName
 from untrusted.counts import counted
 from untrusted.words import not_known
 
@@ -123,7 +124,7 @@ class Metric:
         better: which way is better, where a checkpoint can be chosen by it.
     """
 
-    name: str
+    name: MetricName
     label: str
     about: str
     score: Callable[[Comparison], Score]

@@ -246,3 +246,16 @@ def test_text_that_no_file_can_keep_is_refused(text: str, says: str):
     with pytest.raises(SpiderUsageError) as refused:
         make_config({"data": {"path": text}})
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate.metrics=[fid,fidd]", "evaluate.metrics: metric 'fidd' is unknown; known: fid, "),
+        ("evaluate.embedding=online", "evaluate.embedding: embedding 'online' is unknown; known: inception, "),
+        ("evaluate.protocol=mine", "evaluate.protocol: protocol 'mine' is unknown; known: tf, "),
+    ],
+)
+def test_what_measures_nothing_is_refused_without_torch(override, message):
+    with pytest.raises(SpiderUsageError, match=re.escape(message)):
+        load_config("dcgan", [override])

@@ -237,6 +237,12 @@ def test_a_stage_on_this_machine_is_a_local_job(tmp_path: Path) -> None:
     assert stage.place == replace(read_place("local,tasks_per_node=1"), local=True)
 
 
+def test_a_stage_on_this_machine_has_one_node(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("stages: {a: {verb: evaluate, subject: b, slurm: {nodes: 2}}}")
+    with pytest.raises(SpiderUsageError, match=r"x\.yaml: stages\.a\.slurm: nodes=2: a local job is on this machine"):
+        api.read_pipeline(tmp_path / "x.yaml", tmp_path, "local")
+
+
 def test_a_stage_whose_words_changed_is_refused_while_its_job_waits(queue: Queue) -> None:
     queue.submit()
     with pytest.raises(SpiderUsageError, match=r"^stage one: its job 8 has other words; cancel it first$"):
@@ -334,6 +340,19 @@ STAGES = [
     ("{verb: pack, source: a, out: b, crop: centre}", ": crop: one of center, pad, squash, found 'centre'"),
     ("{verb: neighbors, target: a, sources: [b], out: c, mode: fast}", ": mode: one of robust, paper, screen, found"),
     ("{verb: neighbors, target: a, sources: [b], out: c, orders: '-1,x'}", ": kernel order 'x' is none"),
+    ("{verb: pack, source: a, out: b, max_bad: x%}", ": max_bad is 'x%'; known: a count such as 5"),
+    ("{verb: pack, source: a, out: b, slurm: {nodes: 2}}", ".slurm: nodes=2: pack is one process; leave it out"),
+    ("{verb: generate, run: a, out: b, slurm: {tasks_per_node: 4}}", ".slurm: tasks_per_node=4: generate is one"),
+    ("{verb: neighbors, target: a, sources: [b], out: c, embedding: nope}", ": embedding 'nope' is unknown; known: in"),
+    ("{verb: neighbors, target: a, sources: [b], out: c, protocol: prdc}", ": protocol 'prdc' is unknown; known: tf, "),
+    ("{verb: neighbors, target: a, sources: [], out: c}", ": no sources: name at least one dataset"),
+    ("{verb: neighbors, target: a, sources: [b, b], out: c}", ": sources: b stands there twice"),
+    ("{verb: neighbor_matrix, datasets: [a], out: c}", ": 1 datasets have no pairs: name at least two"),
+    ("{verb: train, run: x, kimg: x}", ": --kimg x: a number of thousand images"),
+    ("{verb: train, run: x, overrides: [foo]}", ": foo: an override is KEY=VALUE"),
+    ("{verb: evaluate, subject: a, metrics: [fidd]}", ": metric 'fidd' is unknown; known: fid, "),
+    ("{verb: evaluate, subject: a, protocol: nope}", ": protocol 'nope' is unknown; known: tf, "),
+    ("{verb: evaluate, subject: a, embedding: nope}", ": embedding 'nope' is unknown; known: inception, "),
     ("{verb: evaluate, subject: a, count: 1.5}", ": count: a whole number, found 1.5"),
     ("{verb: evaluate, subject: a, seeds: [1, 2]}", ": seeds: a stage says how many"),
     ("{verb: evaluate, subject: '{rum}/two'}", ": {rum}/two: {rum}: only {run} stands for something"),

@@ -40,16 +40,16 @@ def files(folder):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["evaluate.metrics=[fid,fidd]"], r"^evaluate\.metrics: metric 'fidd' is unknown; known: fid,"),
+        (["evaluate.metrics=[fid,fidd]"], r"^evaluate\.metrics=.*: metric 'fidd' is unknown; known: fid,"),
         (["evaluate.metrics=[is]"], r"^evaluate\.metrics: metric 'is' needs class logits"),
         (["evaluate.metrics=[nearest]"], r"^evaluate\.metrics: nearest comes first"),
         (
             ["evaluate.embedding=online"],
-            r"^evaluate\.embedding: embedding 'online' is unknown; known: inception",
+            r"^evaluate\.embedding=online: .*embedding 'online' is unknown; known: inception",
         ),
         (["evaluate.embedding=inception"], r"^evaluate\.embedding=inception: .*spider weights get inception"),
         (["evaluate.protocol=tf"], r"^evaluate\.embedding: protocol 'tf' is not offline's"),
-        (["evaluate.protocol=mine"], r"^evaluate\.protocol: protocol 'mine' is unknown"),
+        (["evaluate.protocol=mine"], r"^evaluate\.protocol=mine: .*protocol 'mine' is unknown"),
     ],
     ids=["unknown", "no-logits", "no-order", "no-embedding", "no-weights", "not-its-protocol", "no-protocol"],
 )

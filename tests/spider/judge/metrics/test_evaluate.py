@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cluster.world import World
+from spider import measures
 from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache
@@ -310,6 +311,13 @@ def test_protocols_demand_their_embedding():
         evaluate(["fid"], protocol="tf")
     with pytest.raises(SpiderUsageError, match="protocol 'fif' is unknown; known: tf, "):
         evaluate(["fid"], protocol="fif")
+
+
+def test_the_names_that_need_no_torch_are_those_of_the_registries():
+    assert list(METRICS) == list(measures.METRICS)
+    assert list(PROTOCOLS) == list(measures.PROTOCOLS)
+    assert list(INCEPTION_PROTOCOLS) == list(measures.RESIZE_RULES)
+    assert {protocol.embedding for protocol in PROTOCOLS.values()} == set(measures.EMBEDDINGS)
 
 
 def test_what_cannot_be_measured_is_refused_by_name():
