@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cluster.errors import ClusterError, ClusterUsageError, MachineError, one_line
 from cluster.launcher import LaunchedRank
+from untrusted.counts import numbered
 
 _AGAIN_S = 0.2
 
@@ -227,7 +228,7 @@ class World:
         groups: dict[str, list[int]] = {}
         for rank, held in enumerate(by_rank):
             groups.setdefault(held.get(differing[0], "nothing")[:12], []).append(rank)
-        found = "; ".join(f"{digest} on {_ranks(ranks)}" for digest, ranks in groups.items())
+        found = "; ".join(f"{digest} on {numbered('rank', ranks)}" for digest, ranks in groups.items())
         others = f" (and {len(differing) - 1} more entries differ)" if len(differing) > 1 else ""
         raise ClusterError(f"{what}: {differing[0]!r} is not the same on all ranks: {found}{others}")
 
@@ -386,7 +387,3 @@ def _choose_device(device: str | torch.device, local_rank: int) -> torch.device:
 def _bytes(tensor: Tensor) -> Tensor:
     """The tensor's storage as uint8 [numel * itemsize]; a view if it is contiguous."""
     return tensor.detach().contiguous().view(-1).view(torch.uint8)
-
-
-def _ranks(ranks: list[int]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

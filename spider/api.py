@@ -152,7 +152,7 @@ def train(
     """Train in the folder `run`, or go on with the run that it holds.
 
     Args:
-        config: a preset or a YAML file; None: that of the run, or of the one that `branch` names.
+        config: a preset or a YAML file; None: that of the run, or of the one that `from_run` names.
         run: the folder.
         data: images to learn: packed shards, or what `spider pack` takes (packed once, into the cache).
         source: a prior's name; or a run (RUN, RUN@best, RUN@KIMG), whose generator feeds this one; or images.

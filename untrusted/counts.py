@@ -1,9 +1,16 @@
-"""How many of something, in words."""
+"""How many of something, and which, in words."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 
 def counted(number: int | None, what: str, several: str | None = None) -> str:
     """`1 shard`, `1,797 images`, `2 entries` (`several` says so), `? ranks` where nobody knows how many."""
     shown = "?" if number is None else f"{number:,}"
     return f"{shown} {what if number == 1 else several or f'{what}s'}"
+
+
+def numbered(what: str, numbers: Collection[int]) -> str:
+    """`rank 3`, `ranks 0, 2`."""
+    return f"{what if len(numbers) == 1 else f'{what}s'} {', '.join(map(str, numbers))}"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.manifest import checkpoint_names
+from untrusted.counts import counted
 
 PROGRESS = "JOB_PROGRESS"  # in the environment: the file in which a driver counts what it has done, see `note_progress`
 
@@ -36,7 +37,7 @@ def note_progress() -> None:
         return
     file = Path(os.environ[PROGRESS])
     with suppress(OSError):  # a disk that takes nothing any more: then the work itself fails
-        count = int((newest_in(file) or "0").split()[0]) + 1
+        count = int((newest_in(file) or "0").split()[0].replace(",", "")) + 1
         beside = file.with_name(f".{file.name}")
-        beside.write_text(f"{count} piece{'s' * (count > 1)} of work\n")
+        beside.write_text(f"{counted(count, 'piece')} of work\n")
         beside.replace(file)

@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster.errors import MachineError
 from cluster.jobs.history import Event, History, in_vain, is_cancelled
+from untrusted.counts import numbered
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked
@@ -219,7 +220,7 @@ def judge(endings: Sequence[Ending], began: Event | None) -> Cause:
         if ending.code not in (MachineError.exit_code, -signal.SIGKILL) and not ending.cancelled:
             return Cause(f"rank {ending.rank} on {ending.node}: {ending.error}", ending.rank, ending.node)
     for rank, node in missing.items():
-        which = f"rank {rank} on {node}" if len(missing) == 1 else f"ranks {', '.join(map(str, missing))}"
+        which = numbered("rank", missing) + (f" on {node}" if len(missing) == 1 else "")
         return Cause(f"{which} ended without a word: killed, or the node was lost", rank, node)
     for ending in failed:
         return Cause(f"rank {ending.rank} on {ending.node}: {ending.error}", ending.rank, ending.node)

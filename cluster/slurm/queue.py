@@ -18,11 +18,6 @@ SUSPENDED = ("SUSPENDED", "STOPPED")  # the second keeps its cores
 UNKNOWN = ("UNKNOWN", "squeue does not answer here")
 
 
-def is_queued(job: str) -> bool:
-    """Whether a job waits or runs, as far as this machine's Slurm knows."""
-    return job_state(job) not in (None, UNKNOWN)
-
-
 def job_state(job: str) -> tuple[str, str] | None:
     """The state of a job that waits or runs, and its nodes, or why it waits.
 

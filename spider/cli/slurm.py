@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spider.cli.output import say, say_json, warn
+from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from neighbors.request import NeighborMatrixRequest, NeighborsRequest
@@ -37,5 +38,5 @@ def submit_this(
     if as_json:
         say_json({"out": str(out), "job": submission.job, "log": str(submission.log(job.folder, 0))})
         return
-    where = "on this machine" if place.local else f"on {request.nodes} node{'s' * (request.nodes > 1)}"
+    where = "on this machine" if place.local else f"on {counted(request.nodes, 'node')}"
     say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from spider.config.options import how_to_give
 from spider.config.schema import Config
 from spider.errors import shown
 from spider.settings.section import SECTION_ERROR
+from untrusted.counts import counted
 from untrusted.words import did_you_mean, hint
 
 _LONGEST = 80  # letters of an override in an error
@@ -95,6 +97,8 @@ _BOUNDS = {
     "less_than": ("<", "lt"),
     "less_than_equal": ("<=", "le"),
 }
+_LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+_EXACT = 1_000_000  # `:g` writes greater numbers with an exponent, and leaves digits out
 
 
 def _wrong(detail: Mapping[str, Any]) -> _Wrong:
@@ -126,9 +130,17 @@ def must_be(detail: Mapping[str, Any]) -> str:
     kind = detail["type"]
     if kind in _BOUNDS:
         sign, name = _BOUNDS[kind]
-        return f"must be {sign} {detail['ctx'][name]:g}"
+        return f"must be {sign} {_in_digits(detail['ctx'][name])}"
+    if kind in _LENGTHS:
+        words, name = _LENGTHS[kind]
+        return f"must have {words} {counted(detail['ctx'][name], 'entry', 'entries')}"
     message = _SHAPES.get(kind, str(detail["msg"]).removeprefix("Value error, "))
     return f"{message[0].lower()}{message[1:]}"
+
+
+def _in_digits(number: float) -> str:
+    """`0.001`, `4096`, `1,000,000,000`."""
+    return f"{number:,.0f}" if abs(number) >= _EXACT and number == int(number) else f"{number:g}"
 
 
 def _one_of(key: str, found: Any, expected: str) -> _Wrong:
@@ -139,8 +151,11 @@ def _one_of(key: str, found: Any, expected: str) -> _Wrong:
 
 
 def _without_tags(location: Iterable[Any]) -> Iterator[str]:
-    """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key."""
-    parts = [str(part) for part in location]
+    """pydantic puts the tag of a union into the path of what is wrong inside it; users know no such key.
+
+    Nor do they know what follows the name of an entry that may not have this name: `[key]` and a type.
+    """
+    parts = list(takewhile(lambda part: part != "[key]", map(str, location)))
     for position, part in enumerate(parts):
         before = parts[position - 1] if position else ""
         below = position + 1 < len(parts)

@@ -111,7 +111,7 @@ class TrainRequest(Request):
         more = []
         if self.kimg is not None:
             value = length(str(self.kimg), composed, directory, branch)
-            more.append(Override("kimg", value, f"--kimg {self.kimg}"))
+            more.append(Override("kimg", value, f"kimg={self.kimg}"))
         if not composed.data.path:
             if stored is None:
                 raise SpiderUsageError(f"data.path: no images to learn; give {how_to_give('data.path')}")
@@ -180,7 +180,7 @@ def _thousands(kimg: str) -> float:
     try:
         return float(kimg)
     except ValueError:
-        raise SpiderUsageError(f"--kimg {kimg}: a number of thousand images, or +N for N more") from None
+        raise SpiderUsageError(f"kimg={kimg}: a number of thousand images, or +N for N more") from None
 
 
 def _require_same_run(directory: RunDirectory, config: Config) -> None:
@@ -252,7 +252,7 @@ def _flags(
     if source is not None:
         chosen = _source_keys(str(source), stored)
         flags += [Override(f"source.{key}", value, f"--source {source}") for key, value in chosen.items()]
-    flags += [] if seed is None else [Override("seed", seed, f"--seed {seed}")]
+    flags += [] if seed is None else [Override("seed", seed, f"seed={seed}")]
     return [*flags, *([Override("data.mirror", True, "--mirror")] if mirror else [])]
 
 

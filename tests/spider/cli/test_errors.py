@@ -34,7 +34,7 @@ from spider import api
             r"lr=0\.1: no such key; did you mean g_optimizer\.lr or d_optimizer\.lr\?$",
         ),
         ("train dcgan --data {digits} --run {new} batch=0", 2, r"error: batch=0: must be >= 1$"),
-        ("train dcgan --data {digits} --run {new} --kimg many", 2, r"--kimg many: a number"),
+        ("train dcgan --data {digits} --run {new} --kimg many", 2, r"kimg=many: a number"),
         ("train dcgan --data {new} --run {new}", 2, r"data\.path: {new}: no such file or folder$"),
         ("train dcgan --data {digits} --source {new} --run {new}", 2, r"source\.path: {new}: no such file"),
         (
@@ -53,7 +53,7 @@ from spider import api
             2,
             r"error: g_optimizer\.lr=abc: must be a number$",
         ),
-        ("train dcgan --data {digits} --run {new} --kimg 0", 2, r"error: --kimg 0: must be >= 0\.001$"),
+        ("train dcgan --data {digits} --run {new} --kimg 0", 2, r"error: kimg=0: must be >= 0\.001$"),
         ("train dcgan --data {digits} --source {runs}/gaussian@7 --run {new}", 2, r"no checkpoint at 7 kimg"),
         ("train dcgan --data {digits} --source {runs}/none@best --run {new}", 2, r"none: no such folder"),
         ("train --from {runs}/gaussian@first --run {new}", 2, r"after @ comes last, best or a number"),

@@ -180,6 +180,25 @@ def test_another_shape_is_named_in_the_words_of_yaml(override, said):
         load_config("dcgan", [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "augment=[{kind: ada, strengths: {foo: 1}}]",
+            r"augment\.0\.strengths\.foo: found 'foo', allowed: [\w, ]*xflip[^\[\]]*$",
+        ),
+        ("evaluate.metrics=[]", r"^evaluate\.metrics=\[\]: must have at least 1 entry$"),
+        ("kimg=1e12", r"^kimg=1e12: must be <= 1,000,000,000$"),
+        ("kimg=0", r"^kimg=0: must be >= 0\.001$"),
+    ],
+)
+def test_an_error_has_the_names_of_keys_and_whole_numbers(override: str, said: str):
+    with pytest.raises(SpiderUsageError) as caught:
+        load_config("dcgan", [override])
+    assert re.search(said, str(caught.value).split("; ")[0])
+    assert "[key]" not in str(caught.value)
+
+
 def test_a_choice_is_explained_by_what_it_chooses():
     kinds = {key.kind: key.description for key in explain("source.kind")}
     assert kinds["gaussian"].startswith("Independent normal coordinates")
