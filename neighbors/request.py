@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spider.arguments import Kind, known
+from spider.arguments import Kind, is_name, known
 from spider.errors import SpiderUsageError
 from spider.judge.sid.choices import MODES, Order, parse_order
 from spider.measures import RESIZE_RULES
@@ -60,6 +60,9 @@ class NeighborOptions(Request):
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid."""
         super().__post_init__()
+        for field in ("sources", "datasets"):
+            if isinstance(places := getattr(self, field, None), list):
+                object.__setattr__(self, field, [_without_name(place) for place in places])
         if self.mode not in MODES:
             raise SpiderUsageError(f"mode: one of {', '.join(MODES)}, found {self.mode!r}")
         if self.workers is not None and self.ray is None:
@@ -149,6 +152,12 @@ def require_pairs(datasets: Collection[Any]) -> None:
     """Refuse a matrix of fewer than two."""
     if len(datasets) < 2:
         raise SpiderUsageError(f"{len(datasets)} datasets have no pairs: name at least two")
+
+
+def _without_name(place: str | Path) -> str | Path:
+    """The place written so that the command line does not take a part of it for a name: `u=v` as `./u=v`."""
+    name, sign, _ = str(place).partition("=")
+    return f"./{place}" if sign and (not name or is_name(name)) else place
 
 
 def _require_once(places: Places, name: str) -> None:

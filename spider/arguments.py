@@ -192,9 +192,17 @@ def named_or_list_of(kind: Kind, what: str) -> Kind:
     def several(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return unnamed(name, value)
+        for key in value:
+            if not is_name(text(name, key)):
+                raise SpiderUsageError(f"{name}: {shown(key)} is no name: it is empty, or has one of = / : in it")
         return {text(name, key): kind(f"{name}[{key!r}]", each) for key, each in value.items()}
 
     return several
+
+
+def is_name(word: str) -> bool:
+    """Whether a word can be the NAME of NAME=PLACE: a place or a URL cannot."""
+    return bool(word) and not set(word) & set("=/:")
 
 
 def names(name: str, value: Any) -> list[str]:

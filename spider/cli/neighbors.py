@@ -11,6 +11,7 @@ import typer
 
 from neighbors.request import NeighborMatrixRequest, NeighborOptions, NeighborsRequest
 from spider import api
+from spider.arguments import is_name
 from spider.cli.output import require_one_process, say, say_json
 from spider.cli.slurm import submit_this
 from spider.errors import SpiderUsageError
@@ -154,4 +155,5 @@ def _named(words: Sequence[str]) -> Sequence[str] | Mapping[str, str]:
 
 
 def _has_name(word: str) -> bool:
-    return "=" in word and not os.path.exists(word) and "://" not in word.partition("=")[0]
+    name, sign, _ = word.partition("=")
+    return bool(sign) and not os.path.exists(word) and (not name or is_name(name))

@@ -7,6 +7,7 @@ import pytest
 from neighbors.request import NeighborMatrixRequest, NeighborsRequest
 from spider import api
 from spider.cli.main import app
+from spider.errors import SpiderUsageError
 from spider.judge.request import EvaluateRequest
 from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest
@@ -64,6 +65,26 @@ def test_the_words_of_a_request_ask_for_the_same(verb, monkeypatch, tmp_path):
     with pytest.raises(Asked) as asked:
         app(list(request.words()), standalone_mode=False)
     assert asked.value.args[0].words() == request.words()
+
+
+@pytest.mark.parametrize("sources", [["u=v", "w"], ["a:b=c"], ["d/e=f"], {"x": "y=a", "z": "b"}], ids=str)
+def test_a_place_with_an_equals_sign_keeps_its_name(sources, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def ask(target, sources, out, **more):
+        raise Asked(sources)
+
+    monkeypatch.setattr(api, "neighbors", ask)
+    with pytest.raises(Asked) as asked:
+        app(list(NeighborsRequest("t", sources, "o").words()), standalone_mode=False)
+    found = asked.value.args[0]
+    assert found == sources or [place.removeprefix("./") for place in found] == sources
+
+
+@pytest.mark.parametrize("name", ["x=y", "a/b", "s3:", ""])
+def test_what_can_be_no_name_is_refused(name):
+    with pytest.raises(SpiderUsageError, match="is no name: it is empty, or has one of = / : in it"):
+        NeighborsRequest("t", {name: "a"}, "o")
 
 
 @pytest.mark.parametrize("verb", ASKED)
