@@ -348,7 +348,7 @@ STAGES = [
     ("{verb: neighbors, target: a, sources: [], out: c}", ": no sources: name at least one dataset"),
     ("{verb: neighbors, target: a, sources: [b, b], out: c}", ": sources: b stands there twice"),
     ("{verb: neighbor_matrix, datasets: [a], out: c}", ": 1 datasets have no pairs: name at least two"),
-    ("{verb: train, run: x, kimg: x}", ": --kimg x: a number of thousand images"),
+    ("{verb: train, run: x, kimg: x}", ": kimg=x: a number of thousand images"),
     ("{verb: train, run: x, overrides: [foo]}", ": foo: an override is KEY=VALUE"),
     ("{verb: evaluate, subject: a, metrics: [fidd]}", ": metric 'fidd' is unknown; known: fid, "),
     ("{verb: evaluate, subject: a, protocol: nope}", ": protocol 'nope' is unknown; known: tf, "),
