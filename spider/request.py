@@ -105,7 +105,9 @@ class Request:
 
     def _is_said(self, each: Field[Any]) -> bool:
         value = getattr(self, each.name)
-        return not (each.name in _ONLY_IN_PYTHON or value is None or _texts(value) == _texts(each.default))
+        if each.name in _ONLY_IN_PYTHON or value is None:
+            return False
+        return ",".join(_texts(value)) != ",".join(_texts(each.default))  # `0,1` in one text is a list as well
 
     def _option(self, name: str, texts: list[str]) -> list[str]:
         option = self.options.get(name, f"--{name.replace('_', '-')}")

@@ -51,15 +51,20 @@ class Asked(Exception):
     """What a command has asked the API for."""
 
 
-@pytest.mark.parametrize("verb", ASKED)
-def test_the_words_of_a_request_ask_for_the_same(verb, monkeypatch, tmp_path):
-    kind, values = ASKED[verb]
-    monkeypatch.chdir(tmp_path)
+def asking(kind):
+    """In the place of a function of the API."""
 
     def ask(*arguments, progress=None, **more):
         raise Asked(kind(*arguments, **more))
 
-    monkeypatch.setattr(api, verb, ask)
+    return ask
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_the_words_of_a_request_ask_for_the_same(verb, monkeypatch, tmp_path):
+    kind, values = ASKED[verb]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, verb, asking(kind))
     request = kind.read(values)
     assert {*values, *_ONLY_IN_PYTHON} >= set(request.values())  # every field is tried
     with pytest.raises(Asked) as asked:
@@ -88,8 +93,13 @@ def test_what_can_be_no_name_is_refused(name):
 
 
 @pytest.mark.parametrize("verb", ASKED)
-def test_what_is_not_said_has_no_word(verb):
+def test_what_is_not_said_has_no_word(verb, monkeypatch, tmp_path):
     kind, values = ASKED[verb]
     needed = {name: values[name] for name in (*kind.alone, "out", "run") if name in values}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, verb, asking(kind))
     words = kind.read(needed).words()
+    with pytest.raises(Asked) as asked:
+        app(list(words), standalone_mode=False)
+    assert asked.value.args[0].words() == words
     assert all(word.startswith(("--out=", "--run=", "--all")) for word in words[1 : words.index("--")])
