@@ -23,6 +23,7 @@ from cluster.jobs.process import JobProcess, Leader
 from cluster.jobs.saves import newest_in
 from cluster.jobs.slurm_job import SlurmJob, job_script, submit_job
 from cluster.jobs.submission import Submission
+from cluster.jobs.verdict import last_error
 from cluster.slurm.place import SlurmTask
 from cluster.slurm.queue import UNKNOWN, end_job, job_state, time_left_s
 from cluster.slurm.request import read_request
@@ -307,7 +308,7 @@ def test_the_end_of_time_is_told_from_preemption(
     ],
 )
 def test_what_a_command_said_last(lines: list[str], code: int, expected: tuple[bool, str]) -> None:
-    assert process._error(lines, code) == expected
+    assert last_error(lines, code) == expected
 
 
 def alone(
