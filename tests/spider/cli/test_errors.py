@@ -226,11 +226,10 @@ def test_a_full_disk_without_a_name_is_looked_for(spider, monkeypatch, tmp_path)
     assert (outcome.code, outcome.error) == (3, f"error: No space left on device: {where}")
 
 
-@pytest.mark.parametrize("verb", ["evaluate {digits} --reference {digits} --embedding offline", "weights list"])
-def test_a_closed_cache_is_named_with_what_moves_it(spider, digits, tmp_path, monkeypatch, verb):
+def test_a_closed_cache_is_named_with_what_moves_it(spider, digits, tmp_path, monkeypatch):
     (tmp_path / "home").write_text("no folder")
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "home" / "spider"))
-    outcome = spider(*verb.format(digits=digits).split())
+    outcome = spider("evaluate", str(digits), "--reference", str(digits), "--embedding", "offline")
     assert outcome.code == 3
     assert f"{tmp_path}/home/spider" in outcome.error
     assert "SPIDER_CACHE=DIR keeps caches in DIR" in outcome.error
