@@ -17,6 +17,10 @@ USAGE_ERROR: Any = _CLICK.UsageError
 EXIT_CODE = 2
 
 _NOT_ONE_OF = re.compile(r"'(?P<found>.*)' is not one of (?P<known>'.*')", re.DOTALL)
+_NO_NUMBER = re.compile(
+    r"'(?P<found>.*)' is not a valid (?P<type>integer|float)( range)?", re.DOTALL
+)  # without pydantic
+_NUMBERS = {"integer": "a whole number", "float": "a number"}
 _NO_COMMAND = re.compile(r"No such command '(?P<found>.*?)'", re.DOTALL)
 
 
@@ -65,7 +69,8 @@ def _of_value(error: Any, message: str) -> str:
         return not_known(choice["found"], re.findall(r"'([^']*)'", choice["known"]))
     details = getattr(error.__cause__, "errors", None)  # pydantic's, in the versions of typer that convert with it
     if details is None:
-        return message
+        number = _NO_NUMBER.fullmatch(message)
+        return message if number is None else f"must be {_NUMBERS[number['type']]}, found {shown(number['found'])}"
     from spider.config.refusal import must_be
 
     [detail, *_] = details()
