@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from spider.demo.story import DemoResult
     from spider.gan.sources.frozen import FrozenGenerator
     from spider.jobs.launch import Launch
-    from spider.jobs.pipeline import Stage, Submitted
+    from spider.jobs.pipeline import Submitted
+    from spider.jobs.stages import Stage
     from spider.jobs.status import Status
     from spider.judge.compare import Comparison
     from spider.judge.evaluation import Evaluation
@@ -238,15 +239,15 @@ def checkpoint_bytes(config: Config) -> int | None:
 @plain_arguments("name")
 def is_pipeline(name: str | None) -> bool:
     """Whether a name is that of a file of stages."""
-    from spider.jobs.pipeline import is_pipeline
+    from spider.jobs.stages import is_pipeline
 
     return is_pipeline(name)
 
 
 @plain_arguments()
 def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
-    """The stages of a file, checked: see `spider.jobs.pipeline`."""
-    from spider.jobs.pipeline import read_pipeline
+    """The stages of a file, checked: see `spider.jobs.stages`."""
+    from spider.jobs.stages import read_pipeline
     from spider.jobs.submit import read_place
     from spider.runs.request import TrainRequest
 
@@ -282,7 +283,7 @@ def status(path: str | Path) -> Status:
 @plain_arguments()
 def logs(run: str | Path, rank: int = 0) -> Path:
     """The file with what a rank of a run's last job prints. Raises SpiderError if there is none."""
-    from spider.jobs.pipeline import log_file
+    from spider.jobs.of_folder import log_file
 
     return log_file(Path(run), rank)
 
@@ -290,7 +291,7 @@ def logs(run: str | Path, rank: int = 0) -> Path:
 @plain_arguments()
 def cancel(run: str | Path) -> list[str]:
     """Ask the job of a run, or all of a pipeline, to save and end. Their numbers. Raises SpiderError without any."""
-    from spider.jobs.pipeline import cancel_jobs
+    from spider.jobs.of_folder import cancel_jobs
 
     return cancel_jobs(Path(run))
 

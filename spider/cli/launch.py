@@ -214,7 +214,7 @@ def _described(found: Status) -> str:
 
 
 def _log(run: Path, rank: int, *, wait: bool) -> Path:
-    from spider.jobs.pipeline import NotBegunError
+    from spider.jobs.of_folder import NotBegunError
 
     told = False
     while True:

@@ -17,7 +17,7 @@ from spider.config.load import make_config, read_mapping
 from spider.errors import SpiderError
 from spider.jobs.job_status import JobStatus, job_status
 from spider.jobs.launch import SUBMITTED
-from spider.jobs.pipeline import pipelines_below, stage_folders
+from spider.jobs.of_folder import pipelines_below, stage_folders
 from spider.jobs.submit import FOLDER
 from spider.runs.directory import RunDirectory
 from spider.runs.listing import RunSummary, find_runs, name_of, summarise, unreadable

@@ -16,7 +16,7 @@ from shards.errors import ShardsError
 from spider.config.load import load_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.jobs.launch import Launch, prepare_launch
-from spider.jobs.pipeline import log_file
+from spider.jobs.of_folder import log_file
 from spider.jobs.submit import read_place
 from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.runs.request import TrainRequest

@@ -16,13 +16,9 @@ from cluster.jobs.submission import Submission
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
-from spider.jobs.pipeline import (
-    Stage,
-    cancel_jobs,
-    is_pipeline,
-    stage_folders,
-    submit_pipeline,
-)
+from spider.jobs.of_folder import cancel_jobs, stage_folders
+from spider.jobs.pipeline import submit_pipeline
+from spider.jobs.stages import Stage, is_pipeline
 from spider.jobs.submit import read_place
 from spider.runs.directory import RunDirectory
 
