@@ -38,11 +38,6 @@ class SidCurve:
     csid_replicates: Floats | None = None
 
     @property
-    def per_point(self) -> Floats:
-        """float64 [R], mean over the cube's points instead of the published sum over 500."""
-        return self.values / POINTS
-
-    @property
     def csid(self) -> float:
         """The published area: the plain sum of `values`, one per radius, whatever lies between the radii."""
         return float(self.values.sum())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from spider.errors import SpiderUsageError
-from spider.judge.sid.estimate import curves_of_mode
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.paper import SUBSETS, moving_average_weights, paper_curves, paper_draws
+from spider.judge.sid.robust import sid_curves
 
 RADII = (0.5, 3.0)
 
@@ -70,14 +70,11 @@ def test_robust_agrees_per_radius_and_is_steadier():
     target, source = normal(0, 3000, 0, 1, 24), normal(1, 3000, 0.3, 1.2, 24)
     options = {"radii": (0.5, 3.0, 10.0)}
     curves = {
-        mode: [
-            curves_of_mode(mode, target, {"s": source}, [Kernel(-1)], seed=seed, **options)["s"][0].values
-            for seed in range(4)
-        ]
-        for mode in ("robust", "paper")
+        mode: [curves_of(target, {"s": source}, [Kernel(-1)], seed=seed, **options)["s"][0].values for seed in range(4)]
+        for mode, curves_of in (("robust", sid_curves), ("paper", paper_curves))
     }
     paper, robust = (np.array(curves[mode]) for mode in ("paper", "robust"))
-    (one,) = curves_of_mode("paper", target, {"s": source}, [Kernel(-1)], **options)["s"]
+    (one,) = paper_curves(target, {"s": source}, [Kernel(-1)], **options)["s"]
     np.testing.assert_array_less(np.abs(robust[0] - paper.mean(0)), 4 * one.stderr)
     assert (robust.std(0) < paper.std(0)).all()
 

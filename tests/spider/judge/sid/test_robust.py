@@ -9,8 +9,7 @@ import torch
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.sid import robust
 from spider.judge.sid.cube import Cube, FeatureSummary, rows_of_subsets, summarise, unit_points
-from spider.judge.sid.curve import difference_stderr
-from spider.judge.sid.estimate import curves_of_mode
+from spider.judge.sid.curve import POINTS, difference_stderr
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.robust import sid_curves
 from spider.judge.sid.sums import MIRRORS, Scratch, mean_over_points, slope_of_mean, working_dtype
@@ -46,7 +45,7 @@ def test_toy_figures_6_and_7():
     sources = {figure: normal(i, 20_000, *law) for i, (figure, (law, _)) in enumerate(TOY.items(), start=1)}
     curves = sid_curves(target, sources, [INVERSE], radii=TOY_RADII, subsets=12)  # 3 million pairs
     for figure, (_, values) in TOY.items():
-        np.testing.assert_allclose(curves[figure][0].per_point, values, atol=0.04, err_msg=figure)
+        np.testing.assert_allclose(curves[figure][0].values / POINTS, values, atol=0.04, err_msg=figure)
 
 
 def test_toy_figure_8():
@@ -54,9 +53,9 @@ def test_toy_figure_8():
     target, half, blob = modes(0, 20_000), modes(1, 20_000, step=2), normal(2, 20_000, 0.5, 0.25)
     radii = (0.1, 1.0, 2.0, 3.0, 4.0)
     curves = sid_curves(target, {"8a": blob}, [INVERSE], radii=radii, subsets=12)
-    np.testing.assert_allclose(curves["8a"][0].per_point, (-2.135, -1.893, -1.004, -0.015, 0.040), atol=0.05)
+    np.testing.assert_allclose(curves["8a"][0].values / POINTS, (-2.135, -1.893, -1.004, -0.015, 0.040), atol=0.05)
     curves = sid_curves(target, {"8c": half}, [INVERSE], radii=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0), subsets=12)
-    np.testing.assert_allclose(curves["8c"][0].per_point, (0.008, 0.044, 0.243, 0.421, 0.163, 0.040), atol=0.05)
+    np.testing.assert_allclose(curves["8c"][0].values / POINTS, (0.008, 0.044, 0.243, 0.421, 0.163, 0.040), atol=0.05)
 
 
 def test_far_is_positive_collapsed_is_negative_the_same_is_zero():
@@ -263,8 +262,9 @@ def test_huge_orders_are_finite_and_signed():
 
 def test_what_overflows_says_so():
     target, source = normal(0, 300, 0, 1, 2), normal(1, 300, 0, 1, 2)
+    (curve,) = sid_curves(target, {"s": source}, [Kernel(-2000)], radii=(1.0,))["s"]
     with pytest.raises(SpiderError, match=r"s: SID of order -2000 relative overflows"):
-        curves_of_mode("robust", target, {"s": source}, [Kernel(-2000)], radii=(1.0,))
+        curve.require_finite("s")
 
 
 def test_sets_that_do_not_fit_are_refused_by_name():
@@ -275,10 +275,6 @@ def test_sets_that_do_not_fit_are_refused_by_name():
         sid_curves(target, {"letters": target[:1]}, [INVERSE])
     with pytest.raises(SpiderError, match="letters: a feature is not finite"):
         sid_curves(target, {"letters": np.full((5, 8), np.inf, np.float32)}, [INVERSE])
-    with pytest.raises(SpiderUsageError, match="SID mode 'fast' is unknown; known: robust, paper, screen"):
-        curves_of_mode("fast", target, {"s": target}, [INVERSE])
-    with pytest.raises(SpiderUsageError, match="no kernel order"):
-        curves_of_mode("robust", target, {"s": target}, [])
 
 
 def test_units_are_the_published_ones():
@@ -287,6 +283,5 @@ def test_units_are_the_published_ones():
     (curve,) = sid_curves(target, {"s": source}, [INVERSE], subsets=2)["s"]
     assert len(curve.radii) == 49
     assert (curve.radii[0], curve.radii[-1]) == (0.5, 24.5)
-    np.testing.assert_allclose(curve.per_point * 500, curve.values)
     assert curve.csid == pytest.approx(curve.values.sum())
     assert curve.csid_trapezoid == pytest.approx(curve.values.sum() - (curve.values[0] + curve.values[-1]) / 2)
