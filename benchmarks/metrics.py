@@ -28,9 +28,10 @@ from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import BLOCK, extract_features
 from spider.judge.embed.inception import CLASSES, InceptionEmbedding
 from spider.judge.embed.offline import OfflineEmbedding
+from spider.judge.metrics.comparison import Comparison
 from spider.judge.metrics.products import times_transposed
 from spider.judge.metrics.protocols import protocol_named
-from spider.judge.metrics.registry import METRICS, Comparison
+from spider.judge.metrics.registry import METRICS
 
 _PIXELS = 64
 _EXTRACTION_S = 6.0  # of each embedding

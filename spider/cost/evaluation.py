@@ -21,8 +21,8 @@ from spider.judge.embed.cache import Features
 from spider.judge.embed.features import BLOCK, extract_features, extract_features_and_logits
 from spider.judge.embed.images import DrawnImages
 from spider.judge.metrics.by_class import ClassPairs
+from spider.judge.metrics.comparison import Comparison
 from spider.judge.metrics.protocols import protocol_for
-from spider.judge.metrics.registry import Comparison
 from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
 from untrusted.terminal import tell

@@ -20,8 +20,9 @@ from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import extract_features, extract_features_and_logits
 from spider.judge.embed.images import NumberedImages
 from spider.judge.metrics.by_class import ClassPairs
+from spider.judge.metrics.comparison import Comparison
 from spider.judge.metrics.protocols import protocol_for
-from spider.judge.metrics.registry import METRICS, Comparison, Metric, metrics_named
+from spider.judge.metrics.registry import METRICS, Metric, metrics_named
 from spider.judge.metrics.results import MetricResult
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
-from spider.judge.metrics import distances, kid, moments, registry, spread
+from spider.judge.metrics import comparison, distances, kid, moments, spread
 from spider.judge.metrics.evaluate import evaluate_images
 from spider.judge.metrics.protocols import PROTOCOLS
 from spider.judge.metrics.registry import METRICS
@@ -106,7 +106,7 @@ QUICK_SID = functools.partial(sid_curves, subsets=2, replicates=10)
 
 @pytest.fixture(autouse=True)
 def _quick_sid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "sid_curves", QUICK_SID)
+    monkeypatch.setattr(comparison, "sid_curves", QUICK_SID)
 
 
 def measure_everything(
@@ -114,7 +114,7 @@ def measure_everything(
 ) -> list[dict[str, object]]:
     """Every metric, in blocks so small that there are more of them than ranks."""
     small = [mock.patch.object(module, "ROWS", 32) for module in (distances, kid, moments)]
-    quick = mock.patch.object(registry, "sid_curves", QUICK_SID)
+    quick = mock.patch.object(comparison, "sid_curves", QUICK_SID)
     for patch in [*small, quick, mock.patch.object(moments, "COLUMNS", 5)]:
         patch.start()
     try:
