@@ -34,6 +34,7 @@ from spider.memory import TRAINING, needs_memory
 from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest
 from spider.request import Request, asks
+from spider.runs.request import TrainRequest
 from sweeps.request import SweepRequest
 
 if TYPE_CHECKING:
@@ -135,33 +136,10 @@ def neighbor_matrix(request: NeighborMatrixRequest) -> MatrixReport:
     return neighbor_matrix(request.datasets, out=request.out, options=request)
 
 
+@asks(TrainRequest)
 @needs_memory(TRAINING)
-def train(
-    config: str | Path | None,
-    run: str | Path,
-    *,
-    data: str | Path | None = None,
-    source: str | Path | None = None,
-    kimg: float | str | None = None,
-    seed: int | None = None,
-    mirror: bool = False,
-    overrides: Sequence[str] = (),
-    from_run: str | None = None,
-    progress: bool = False,
-    world: World | None = None,
-) -> str:
-    """Train in the folder `run`, or go on with the run that it holds.
-
-    Args:
-        config: a preset or a YAML file; None: that of the run, or of the one that `from_run` names.
-        run: the folder.
-        data: images to learn: packed shards, or what `spider pack` takes (packed once, into the cache).
-        source: a prior's name; or a run (RUN, RUN@best, RUN@KIMG), whose generator feeds this one; or images.
-        kimg: length in thousand images; "+N": so much beyond the newest checkpoint.
-        seed, mirror: the keys `seed` and `data.mirror`.
-        overrides: `key=value`; they win over the other arguments.
-        from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
-        world: the ranks, which all call this.
+def train(request: TrainRequest) -> str:
+    """Train in the folder `run`, or go on with the run that it holds: see `spider.runs.request`.
 
     Returns:
         "finished"; "stopped" if a signal ended it, the state saved; "already finished" if there was nothing to do.
@@ -170,42 +148,30 @@ def train(
         SpiderUsageError: an unknown preset, key or value; a combination that cannot be; another run's folder.
         SpiderError, ShardsError, ClusterError: what failed.
     """
-    from spider.runs.request import TrainRequest
-
-    request = TrainRequest(config, run, data, source, kimg, seed, mirror, overrides, from_run)
     composed, directory = request.checked(), request.directory
-    with _joined(world, composed.compute.device, composed.engine.timeout_min) as ranks:
+    with _joined(request.world, composed.compute.device, composed.engine.timeout_min) as ranks:
         from spider.runs.inputs import find_inputs
         from spider.runs.start import prepare
         from spider.train.loop import train
 
         composed.for_world(ranks.size)
-        found, inputs = find_inputs(composed, request.inputs, ranks, progress)
+        found, inputs = find_inputs(composed, request.inputs, ranks, request.progress)
         found = prepare(found, directory)
         ranks.barrier()  # nobody may find the configuration of this start where it looks for an older one
-        return train(found, directory, ranks, inputs=inputs, branch=request.branch, progress=progress)
+        return train(found, directory, ranks, inputs=inputs, branch=request.branch, progress=request.progress)
 
 
+@asks(TrainRequest)
 @needs_memory(TRAINING)
-def dry_run(
-    config: str | Path | None,
-    run: str | Path,
-    *,
-    progress: bool = False,
-    world: World | None = None,
-    **arguments: Any,
-) -> DryRun:
+def dry_run(request: TrainRequest) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
-    from spider.runs.request import TrainRequest
-
-    request = TrainRequest(config, run, **arguments)
     composed = request.checked()
-    with _joined(world, composed.compute.device) as ranks:
+    with _joined(request.world, composed.compute.device) as ranks:
         from spider.cost.dry_run import dry_run
         from spider.runs.inputs import find_inputs
         from spider.runs.start import prepare
 
-        found, _ = find_inputs(composed, request.inputs, ranks, progress)
+        found, _ = find_inputs(composed, request.inputs, ranks, request.progress)
         return dry_run(prepare(found, request.directory), ranks)
 
 
@@ -217,7 +183,6 @@ def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: 
 def prepare_launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Launch:
     """A training as a job, checked, and ready for its `submit()`: the arguments are those of `train`."""
     from spider.jobs.launch import prepare_launch
-    from spider.runs.request import TrainRequest
 
     return prepare_launch(TrainRequest(config, run, **arguments), words_or_file("slurm", slurm))
 
@@ -249,7 +214,6 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     """The stages of a file, checked: see `spider.jobs.stages`."""
     from spider.jobs.stages import read_pipeline
     from spider.jobs.submit import read_place
-    from spider.runs.request import TrainRequest
 
     verbs: dict[str, type[Request]] = {
         "pack": PackRequest,

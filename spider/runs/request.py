@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from shards.index import INDEX_NAME
 from spider import weights
@@ -34,6 +34,9 @@ from spider.runs.inputs import (
 from spider.settings.choices import is_outside, outside_packages
 from spider.settings.marks import named
 
+if TYPE_CHECKING:
+    from cluster.world import World
+
 _FILLED = ("selection.over_kimg", "selection.every_kimg")  # by the start of a run, where nobody says them
 _OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
 
@@ -51,6 +54,8 @@ class TrainRequest(Request):
         seed, mirror: the keys `seed` and `data.mirror`.
         overrides: `key=value`, after all of these, so that they win.
         from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
+        progress: show a bar.
+        world: the ranks, which all ask; None: those that torchrun describes, or this process alone.
     """
 
     command: ClassVar[tuple[str, ...]] = ("train",)
@@ -60,6 +65,7 @@ class TrainRequest(Request):
 
     config: str | Path | None
     run: str | Path
+    _: KW_ONLY
     data: str | Path | None = None
     source: str | Path | None = None
     kimg: float | str | None = None
@@ -67,6 +73,8 @@ class TrainRequest(Request):
     mirror: bool = False
     overrides: Sequence[str] = ()
     from_run: str | None = None
+    progress: bool = False
+    world: World | None = None
 
     @property
     def trained(self) -> Path | None:
