@@ -16,7 +16,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
-from spider.cli.training import FromRun, Kimg, Mirror, Seed, split_words
+from spider.cli.training import Data, FromRun, Kimg, Mirror, Seed, Source, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size, speed
 from untrusted.files import open_regular
@@ -59,8 +59,8 @@ def launch(
             help="As of spider train; or a file of stages (docs/operations.md).",
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn.")] = None,
-    source: Annotated[str | None, typer.Option(metavar="SHARDS|RUN|PRIOR", help="What feeds the generator.")] = None,
+    data: Data = None,
+    source: Source = None,
     kimg: Kimg = None,
     seed: Seed = None,
     mirror: Mirror = False,

@@ -13,7 +13,7 @@ from neighbors.request import NeighborMatrixRequest, NeighborOptions, NeighborsR
 from spider import api
 from spider.arguments import is_name
 from spider.cli.output import require_one_process, say, say_json
-from spider.cli.slurm import submit_this
+from spider.cli.slurm import SlurmJob, submit_this
 from spider.errors import SpiderUsageError
 
 commands = typer.Typer()
@@ -84,13 +84,7 @@ def neighbors(
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
     ] = None,
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,...|FILE|local",
-            help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
-        ),
-    ] = None,
+    slurm: SlurmJob = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --slurm: print the script and submit nothing.")
     ] = False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from spider.cli.output import say, say_json, warn
 from untrusted.counts import counted
@@ -12,6 +14,14 @@ from untrusted.counts import counted
 if TYPE_CHECKING:
     from neighbors.request import NeighborMatrixRequest, NeighborsRequest
     from sweeps.request import SweepRequest
+
+SlurmJob = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...|FILE|local",
+        help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
+    ),
+]
 
 
 def submit_this(

@@ -9,7 +9,7 @@ import typer
 
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
-from spider.cli.slurm import submit_this
+from spider.cli.slurm import SlurmJob, submit_this
 from sweeps.request import SweepRequest
 
 commands = typer.Typer()
@@ -35,13 +35,7 @@ def sweep(
             help="Default: local, this machine; auto: the Ray cluster of RAY_ADDRESS or of this machine; HOST:PORT.",
         ),
     ] = None,
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,...|FILE|local",
-            help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
-        ),
-    ] = None,
+    slurm: SlurmJob = None,
     dry_run: Annotated[
         bool,
         typer.Option(

@@ -12,6 +12,7 @@ import typer
 
 from spider import api
 from spider.cli.output import is_main_process, say, say_json
+from spider.runs.request import TrainRequest
 from spider.tables import aligned
 from untrusted.words import not_known
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from spider.config.explain import Key
     from spider.runs.listing import RunSummary
 
+Data = Annotated[str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn; a folder is packed once.")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARDS|RUN|PRIOR",
+        help="What feeds the generator: a neighbour's images, a run (RUN, RUN@best, RUN@KIMG), or "
+        "gaussian, gamma, cauchy, gmm, nonparametric.",
+    ),
+]
 Kimg = Annotated[
     str | None, typer.Option(metavar="N|+N", help="Length in thousand images, or so much more than there is.")
 ]
@@ -67,17 +77,8 @@ def train(
             "Then any keys (spider config explain KEY).",
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="SHARDS|FOLDER", help="Images to learn; a folder is packed once.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARDS|RUN|PRIOR",
-            help="What feeds the generator: a neighbour's images, a run (RUN, RUN@best, RUN@KIMG), or "
-            "gaussian, gamma, cauchy, gmm, nonparametric.",
-        ),
-    ] = None,
+    data: Data = None,
+    source: Source = None,
     kimg: Kimg = None,
     seed: Seed = None,
     mirror: Mirror = False,
@@ -95,25 +96,7 @@ def train(
     except under nohup.
     """
     config, overrides = split_words(words or [])
-    if dry_run:
-        estimate = api.dry_run(
-            config,
-            run,
-            data=data,
-            source=source,
-            kimg=kimg,
-            seed=seed,
-            mirror=mirror,
-            overrides=overrides,
-            from_run=from_run,
-            progress=is_main_process(),
-        )
-        if as_json:
-            say_json(estimate.as_json())
-        else:
-            say(estimate.table())
-        return
-    outcome = api.train(
+    request = TrainRequest(
         config,
         run,
         data=data,
@@ -124,7 +107,15 @@ def train(
         overrides=overrides,
         from_run=from_run,
         progress=is_main_process(),
-    )
+    ).values()
+    if dry_run:
+        estimate = api.dry_run(**request)
+        if as_json:
+            say_json(estimate.as_json())
+        else:
+            say(estimate.table())
+        return
+    outcome = api.train(**request)
     if is_main_process():
         from spider.runs.listing import describe_best
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.runs.request import TrainRequest, require_inputs
+from spider.runs.compose import require_inputs
+from spider.runs.request import TrainRequest
 from spider.settings.marks import named
 from sweeps.config import SOURCE, AshaConfig, SweepConfig
 from sweeps.measure import Measure

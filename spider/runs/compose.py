@@ -1,0 +1,222 @@
+"""From the words of `spider train` to the configuration that will run. Needs no torch: mistakes show at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from shards.index import INDEX_NAME
+from spider import weights
+from spider.config.explain import as_yaml
+from spider.config.load import differences, load_config, make_config, parse_override, preset_names
+from spider.config.options import how_to_give
+from spider.config.refusal import Override
+from spider.config.schema import Config
+from spider.data import absolute
+from spider.errors import SpiderUsageError
+from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
+from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
+from spider.runs.inputs import (
+    Inputs,
+    at_key,
+    moved_run,
+    name_for_good,
+    recorded,
+    require_found,
+    with_absolute_names,
+)
+from spider.settings.choices import is_outside, outside_packages
+from spider.settings.marks import named
+
+if TYPE_CHECKING:
+    from spider.runs.request import TrainRequest
+
+_FILLED = ("selection.over_kimg", "selection.every_kimg")  # by the start of a run, where nobody says them
+_OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
+
+
+def compose(request: TrainRequest) -> Config:
+    """The configuration. Raises SpiderUsageError: the key, the value found and what would be valid."""
+    directory, branch = request.directory, request.branch
+    stored = directory.config() if directory.exists else None
+    if stored is None and (directory.path / INDEX_NAME).exists():
+        raise SpiderUsageError(f"--run {directory.path}: holds packed images; a run needs a folder of its own")
+    overrides: list[str | Override] = [
+        *_flags(request, stored if directory.checkpoint_names() else None),
+        *request.overrides,
+    ]
+    if request.config is not None:
+        composed = load_config(str(request.config), overrides)
+    else:
+        origin = stored or (branch.directory.config() if branch is not None else None)
+        if origin is None:
+            raise SpiderUsageError(
+                f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
+                f"({', '.join(preset_names())})"
+            )
+        composed = make_config(origin.model_dump(mode="json"), overrides, str(directory.path))
+    more = []
+    if request.kimg is not None:
+        value = length(str(request.kimg), composed, directory, branch)
+        more.append(Override("kimg", value, f"kimg={request.kimg}"))
+    if not composed.data.path:
+        if stored is None:
+            raise SpiderUsageError(f"data.path: no images to learn; give {how_to_give('data.path')}")
+        more.append(Override("data.path", stored.data.path, f"--data {stored.data.path}"))
+    composed = make_config(composed.model_dump(mode="json"), more) if more else composed
+    if branch is not None and not directory.checkpoint_names() and images_of(branch.checkpoint) >= composed.kimg * 1000:
+        raise SpiderUsageError(f"kimg={composed.kimg:g}: {branch} is as far already; --kimg +N goes N beyond it")
+    if branch is not None:
+        _require_same_beginning(composed, branch)
+    return with_absolute_names(composed)
+
+
+def checked(request: TrainRequest) -> Config:
+    """As `compose`; refuses also other keys than those of the run that goes on, and what is named and not there."""
+    composed = compose(request)
+    if request.directory.checkpoint_names():
+        _require_same_run(request.directory, composed)
+    require_inputs(composed, request.inputs)
+    return composed
+
+
+def require_valid(request: TrainRequest, ranks: int, trained: Collection[Path] = ()) -> None:
+    """Refuse keys that cannot be, or not on so many ranks; what they name need not be there yet."""
+    if str(request.kimg).startswith("+"):
+        raise SpiderUsageError(
+            f"kimg: {request.kimg}: each start of the stage's job would add it again; give the whole length"
+        )
+    if request.config is not None:  # that of a run that goes on is not known yet
+        _foreseen(request, trained).for_world(ranks)
+    else:
+        for each in request.overrides:
+            parse_override(each)
+        if request.kimg is not None:
+            _thousands(str(request.kimg))
+
+
+def packages(request: TrainRequest, trained: Collection[Path] = ()) -> tuple[str, ...]:
+    """The user's own top-level packages and modules that it names, see `spider.request.Request.packages`."""
+    if request.config is not None:
+        return outside_packages(_foreseen(request, trained).model_dump())
+    source = {} if request.source is None else {"source.kind": str(request.source)}
+    return outside_packages([source, *({each.key: each.value} for each in map(parse_override, request.overrides))])
+
+
+def _foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
+    """The configuration before other stages have made what it names: no run is read."""
+    source, runs = request.source, list[str]()
+    if source is not None and _is_or_will_be_run(str(source), trained):
+        kind, key = FROM_RUN
+        source, runs = None, [f"source.kind={kind}", f"source.{key}={json.dumps(str(source))}"]
+    return compose(replace(request, source=source, from_run=None, overrides=[*runs, *request.overrides]))
+
+
+def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
+    """What `--kimg N` or `--kimg +N` means: a length, or so much beyond the checkpoint that the run goes on from."""
+    if kimg is None:
+        return config.kimg
+    value = _thousands(kimg)
+    if not kimg.startswith("+"):
+        return value
+    names = directory.checkpoint_names() or ([branch.checkpoint] if branch else [])
+    return value + (images_of(names[-1]) / 1000 if names else 0.0)
+
+
+def _thousands(kimg: str) -> float:
+    try:
+        return float(kimg)
+    except ValueError:
+        raise SpiderUsageError(f"kimg={kimg}: a number of thousand images, or +N for N more") from None
+
+
+def _require_same_run(directory: RunDirectory, config: Config) -> None:
+    """Refuse another configuration than the run's. What images and runs hold is compared where they are read."""
+    changed = [
+        f"{key}: {as_yaml(old)} -> {as_yaml(new)}"
+        for key, old, new in differences(directory.config(), config)
+        if not (key in _FILLED and new is None)
+    ]
+    if changed:
+        raise SpiderUsageError(
+            f"{directory.path} holds a run with another configuration ({'; '.join(changed)}); give the run's values, "
+            f"or nothing but --run, which keeps them; or another --run, with --from {directory.path}@last to branch"
+        )
+
+
+def _require_same_beginning(config: Config, branch: RunRef) -> None:
+    """Refuse other weights to begin with than those of the checkpoint, which `--from` goes on from."""
+    theirs = branch.directory.config().init
+    if config.init != theirs and (config.init.players or theirs.freeze_d):
+        raise SpiderUsageError(
+            f"init: --from {branch} goes on with that run, which has init.kind={theirs.kind} and init.freeze_d="
+            f"{theirs.freeze_d}: give the same; or leave --from out, and begin anew with its weights: init.run={branch}"
+        )
+
+
+def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:
+    """What a training that goes on must read: that of the run in `directory`, or of the one that it branches from.
+
+    A start that failed before its first checkpoint leaves nothing to agree with.
+    """
+    if directory.checkpoint_names():
+        return recorded(directory)
+    return {} if branch is None else recorded(branch.directory)
+
+
+def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None:
+    """Refuse what `config` names and is not there, by its key, before anything heavy is loaded.
+
+    Args:
+        known: see `inputs_before`.
+
+    Raises:
+        SpiderUsageError, ShardsUsageError: no such images, run or file.
+        SpiderError: evaluations need weights that the cache does not have.
+    """
+    for each in named(config):
+        with at_key(each.key):
+            require_found(each, known.get(each.key))
+    settings = config.evaluate
+    if settings.every_kimg is not None:
+        with at_key(f"evaluate.embedding={settings.embedding}"):
+            weights.of_embedding(settings.embedding, settings.weights, otherwise=_OTHER_WEIGHTS)
+
+
+def _is_or_will_be_run(source: str, trained: Collection[Path]) -> bool:
+    folder = Path(split_name(source)[0]).absolute()
+    return source not in PRIORS and (folder in trained or _names_run(source))
+
+
+def _names_run(source: str) -> bool:
+    return is_run(source) or ("@" in source and not Path(source).exists())
+
+
+def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
+    data, source, seed = request.data, request.source, request.seed
+    flags = [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
+    if source is not None:
+        chosen = _source_keys(str(source), stored)
+        flags += [Override(f"source.{key}", value, f"--source {source}") for key, value in chosen.items()]
+    flags += [] if seed is None else [Override("seed", seed, f"seed={seed}")]
+    return [*flags, *([Override("data.mirror", True, "--mirror")] if request.mirror else [])]
+
+
+def _source_keys(source: str, stored: Config | None) -> dict[str, str]:
+    """Keys of `source`. Settings of the same kind of source in a preset stay; another kind brings its own.
+
+    Args:
+        stored: of the run that goes on, if one does.
+    """
+    if source in PRIORS or (is_outside(source) and not Path(source).exists()):
+        return {"kind": source}
+    if _names_run(source):
+        (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
+        ref = resolve(moved_run(before[0].place, source) if before else source)
+        return {"kind": kind, key: name_for_good(ref)}
+    kind, key = FROM_IMAGES
+    return {"kind": kind, key: absolute(source)}
