@@ -343,6 +343,7 @@ _KINDS: dict[str, Kind] = {
     "ranks": whole(1),
     "ray": text,
     "reference": place,
+    "reference_out": place,
     "resolution": whole(1, MAX_RESOLUTION),
     "run": place,
     "runs": _path_list,

@@ -6,14 +6,14 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from untrusted.errors import UnreadableError
 
 
 @contextmanager
-def open_regular(path: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+def open_regular(path: Path, max_bytes: int) -> Iterator[tuple[BufferedReader, int]]:
     """The file, opened, and its size in bytes. A link to a regular file is followed.
 
     Raises:

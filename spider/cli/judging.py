@@ -37,8 +37,16 @@ def evaluate(
     reference: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARDS|FOLDER",
-            help="The images to be like; default: those that the run was trained on, which is said.",
+            metavar="SHARDS|FOLDER|FILE.npz",
+            help="The images to be like, or their features (.npy, .npz with feats or mu and sigma); "
+            "default: the images that the run was trained on, which is said.",
+        ),
+    ] = None,
+    reference_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz|.npy",
+            help="Write the reference's features, to be a --reference; pytorch-fid and clean-fid read the .npz.",
         ),
     ] = None,
     source: SourcePlace = None,
@@ -94,6 +102,7 @@ def evaluate(
     found = api.evaluate(
         subject,
         reference=reference,
+        reference_out=reference_out,
         source=source,
         data=data,
         metrics=metrics,

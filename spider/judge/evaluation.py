@@ -21,12 +21,14 @@ from spider.files import cache_directory
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.embedding import Embedding
+from spider.judge.embed.features import extract_features
+from spider.judge.embed.given import GivenFeatures, read_features, write_features
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.evaluate import evaluate_images
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.results import MetricResult, document, table, write_result
-from spider.judge.request import EvaluateRequest
+from spider.judge.request import EvaluateRequest, holds_features
 from spider.runs.directory import RunRef, images_of, is_run, kimg_text, resolve
 from spider.runs.generator import open_generator
 from spider.runs.inputs import at_key, find_images, note_places, recorded
@@ -79,7 +81,11 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
     chosen = seed_list(request.seeds, DEFAULT_SEEDS if run else 1)
     network = open_embedding(request.embedding, request.protocol, request.weights, world)
-    given = open_images(reference, world=world, progress=progress) if reference is not None else None
+    given: ShardDataset | GivenFeatures | None = None
+    if reference is not None and holds_features(reference):
+        given = read_features(Path(reference), network)
+    elif reference is not None:
+        given = open_images(reference, world=world, progress=progress)
     training = None
     if run is None:
         samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
@@ -93,6 +99,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     against = training if given is None else given
     assert against is not None
 
+    cache = FeatureCache(cache_directory("features"))
     results: list[MetricResult] = []
     for number, (seed, images) in enumerate(zip(chosen, samples, strict=True)):
         results += evaluate_images(
@@ -105,19 +112,25 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             count=count,
             training=training,
             seed=seed,
-            cache=FeatureCache(cache_directory("features")),
+            cache=cache,
             keep_samples=run is None,
             figures=Path(figures) if figures is not None and number == 0 else None,
             progress=progress,
         )
     provenance |= {
         "reference": "training" if reference is None else "given",
-        "notes": size_notes(shape, against.index.shape),
+        "notes": _notes(shape, against),
         **_surroundings(world),
     }
     found = Evaluation(results, provenance)
     if request.out is not None and world.is_main:
         found.write(request.out)
+    if request.reference_out is not None:
+        assert not isinstance(against, GivenFeatures)
+        rows = extract_features(against, network, world, cache=cache, progress=progress)
+        if world.is_main:
+            about = {"name": against.name, "fingerprint": against.fingerprint, "count": len(against)}
+            write_features(Path(request.reference_out), rows, network, about)
     return found
 
 
@@ -178,6 +191,16 @@ def _training_images(
     if place is not None and world.is_main:
         note_places(directory, with_values(config, {key: found.path}), {key: found})
     return ShardDataset(found.packed)
+
+
+def _notes(shape: tuple[int, ...], reference: ShardDataset | GivenFeatures) -> list[str]:
+    """What a reader must know of the reference."""
+    if not isinstance(reference, GivenFeatures):
+        return size_notes(shape, reference.index.shape)
+    if reference.is_known:
+        return []
+    file = f"{reference.path} (sha256 {reference.sha256[:12]})"
+    return [f"the reference is {file}, which does not say what it was made with; {reference.embedding} was asked for"]
 
 
 def size_notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:

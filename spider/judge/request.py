@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from cluster.world import World
 
 
+def holds_features(place: str | Path) -> bool:
+    """Whether a name is that of a file of features rather than of images."""
+    return Path(place).suffix in (".npy", ".npz") and not Path(place).is_dir()
+
+
 @dataclass(frozen=True)
 class EvaluateRequest(Request):
     """A run's averaged generator, or a set of images, to be measured.
 
     Attributes:
         subject: RUN, RUN@best, RUN@KIMG; or images, as `spider.data.open_images` takes them.
-        reference: images to be like; None: the run's training images.
+        reference: images to be like, or a .npy or .npz file of their features under the embedding (docs/embeddings.md);
+            None: the run's training images.
+        reference_out: a .npy or .npz file for the reference's features, to be such a reference.
         source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
         data: the same of its training images.
         metrics: names from `spider.judge.metrics.registry.METRICS`, in a list or as `fid,kid`.
@@ -44,6 +51,7 @@ class EvaluateRequest(Request):
     subject: str | Path
     _: KW_ONLY
     reference: str | Path | None = None
+    reference_out: str | Path | None = None
     source: str | Path | None = None
     data: str | Path | None = None
     metrics: str | Sequence[str] = ("fid", "kid")
@@ -69,6 +77,16 @@ class EvaluateRequest(Request):
             require_images(name)
         if self.reference is not None:
             require_images(self.reference)
+            if Path(self.reference).suffix == ".pkl":
+                raise SpiderUsageError(
+                    f"--reference {self.reference}: a pickle is code, and is not read; where you trust it, save its "
+                    "mean and covariance as mu and sigma of an .npz file (docs/embeddings.md has the command)"
+                )
+        if self.reference_out is not None:
+            if not holds_features(self.reference_out):
+                raise SpiderUsageError(f"--reference-out {self.reference_out}: the name ends in .npz or .npy")
+            if self.reference is not None and holds_features(self.reference):
+                raise SpiderUsageError(f"--reference-out: the reference lies in a file already, {self.reference}")
 
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""

@@ -33,7 +33,8 @@ ASKED = {
     }),
     "sweep": (SweepRequest, {"file": "s.yaml", "out": "o", "ray": "auto"}),
     "evaluate": (EvaluateRequest, {
-        "subject": "r", "reference": "a", "source": "b", "data": "c", "metrics": ["fid", "recall"], "protocol": "tf",
+        "subject": "r", "reference": "a", "reference_out": "r.npz", "source": "b", "data": "c",
+        "metrics": ["fid", "recall"], "protocol": "tf",
         "embedding": "offline", "weights": "w", "count": 7, "seeds": 2, "figures": "f", "out": "o.json",
     }),
     "generate": (GenerateRequest, {

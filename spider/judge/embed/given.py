@@ -57,6 +57,7 @@ class GivenFeatures:
         mean: float64 [d].
         covariance: float64 [d, d], divided by what the file's author chose: N - 1 in pytorch-fid and clean-fid.
         is_known: whether the file itself says that it was made with the embedding; otherwise the user does.
+        embedding: the label of that embedding.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class GivenFeatures:
     mean: Moment | None
     covariance: Moment | None
     is_known: bool
+    embedding: str
 
     @property
     def name(self) -> str:
@@ -80,6 +82,18 @@ class GivenFeatures:
     def count(self) -> int | None:
         """How many images; mean and covariance do not say."""
         return None if self.rows is None else len(self.rows)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result says of the reference."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "count": self.count,
+            "file": str(self.path),
+            "holds": self.holds,
+            "made_with": self.embedding,
+            "made_with_according_to": "the file" if self.is_known else "the user",
+        }
 
     @property
     def holds(self) -> str:
@@ -103,24 +117,19 @@ def read_features(path: Path, embedding: Embedding) -> GivenFeatures:
         with open_regular(path, _MAX_BYTES) as (file, size):
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            arrays, about = _read(path, file, size, embedding.dim)
+            arrays, is_known = _read(path, file, size, embedding)
     except UnreadableError as error:
         raise SpiderError(str(error)) from None
     except OSError as error:
         raise SpiderError(f"{path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise SpiderError(f"{path}: no .npz file, or a damaged one: {error}") from error
-    if about is not None and about["embedding_digest"] != embedding.digest:
-        raise SpiderError(
-            f"{path}: was made with {about['embedding']} (digest {about['embedding_digest'][:12]}), "
-            f"not with {embedding.label} (digest {embedding.digest[:12]})"
-        )
     rows = next((arrays[name] for name in _ROWS if name in arrays), None)
     if rows is not None:
-        return GivenFeatures(path.absolute(), sha256, rows.astype(np.float32), None, None, about is not None)
+        return GivenFeatures(path.absolute(), sha256, rows.astype(np.float32), None, None, is_known, embedding.label)
     mean, covariance = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
     _require_covariance(path, covariance)
-    return GivenFeatures(path.absolute(), sha256, None, mean, covariance, about is not None)
+    return GivenFeatures(path.absolute(), sha256, None, mean, covariance, is_known, embedding.label)
 
 
 def write_features(path: Path, rows: Features, embedding: Embedding, images: Mapping[str, Any]) -> None:
@@ -145,12 +154,15 @@ def write_features(path: Path, rows: Features, embedding: Embedding, images: Map
             archive.writestr(zipfile.ZipInfo(_ABOUT, _LEAST_DATE), text, zipfile.ZIP_DEFLATED)
 
 
-def _read(path: Path, file: IO[bytes], size: int, dim: int) -> tuple[dict[str, NDArray[Any]], _About | None]:
-    """The arrays that are of use, checked, and what the file says of itself."""
+def _read(path: Path, file: IO[bytes], size: int, embedding: Embedding) -> tuple[dict[str, NDArray[Any]], bool]:
+    """The arrays that are of use, checked, and whether the file says that the embedding made them."""
+    dim = embedding.dim
     if path.suffix == ".npy":
-        return {_ROWS[0]: _array(file, size, f"{path}", (None, dim))}, None
+        return {_ROWS[0]: _array(file, size, f"{path}", (None, dim))}, False
     with zipfile.ZipFile(file) as archive:
         inside = set(archive.namelist())
+        if _ABOUT in inside:
+            _require_made_with(path, archive, embedding)
         wanted: dict[str, tuple[int | None, ...]] = {name: (None, dim) for name in _ROWS if f"{name}.npy" in inside}
         if not wanted:
             wanted = {"mu": (dim,), "sigma": (dim, dim)}
@@ -162,11 +174,17 @@ def _read(path: Path, file: IO[bytes], size: int, dim: int) -> tuple[dict[str, N
             info = archive.getinfo(f"{name}.npy")
             with archive.open(info) as member:
                 arrays[name] = _array(member, info.file_size, f"{path}: {name}", shape)
-        if _ABOUT not in inside:
-            return arrays, None
-        with archive.open(_ABOUT) as member:
-            about = parse_json(member.read(_MAX_ABOUT), f"{path}: {_ABOUT}")
-        return arrays, checked(about, _About, f"{path}: {_ABOUT}")
+        return arrays, _ABOUT in inside
+
+
+def _require_made_with(path: Path, archive: zipfile.ZipFile, embedding: Embedding) -> None:
+    with archive.open(_ABOUT) as member:
+        about = checked(parse_json(member.read(_MAX_ABOUT), f"{path}: {_ABOUT}"), _About, f"{path}: {_ABOUT}")
+    if about["embedding_digest"] != embedding.digest:
+        raise SpiderError(
+            f"{path}: was made with {about['embedding']} (digest {about['embedding_digest'][:12]}), "
+            f"not with {embedding.label} (digest {embedding.digest[:12]})"
+        )
 
 
 def _array(file: IO[bytes], size: int, where: str, wanted: tuple[int | None, ...]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import Features
 from spider.judge.metrics.by_class import ClassPairs
+from spider.judge.metrics.frechet import NormalLaw
 from spider.judge.metrics.nearest import NearestTraining, nearest_training
 from spider.judge.metrics.prdc import Manifolds, Neighbourhood, prdc
 from spider.judge.metrics.protocols import Protocol
@@ -30,7 +31,8 @@ class Comparison:
     Attributes:
         samples: float32 [N, d], of the images under judgement.
         logits: float32 [N, classes] of the samples, where a metric needs them.
-        reference: float32 [M, d].
+        reference: float32 [M, d]; of a reference of which only mean and covariance are given, no rows.
+        reference_law: these two.
         training: float32 [K, d], of the generator's training images; None: the reference is they.
         classes: of samples and reference, where a metric needs them.
     """
@@ -45,6 +47,7 @@ class Comparison:
     progress: bool = False
     heartbeat: Heartbeat = silent
     classes: ClassPairs | None = None
+    reference_law: NormalLaw | None = None
 
     @cached_property
     def manifolds(self) -> dict[Neighbourhood, Manifolds]:

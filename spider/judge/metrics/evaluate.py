@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache, Features
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import extract_features, extract_features_and_logits
+from spider.judge.embed.given import GivenFeatures
 from spider.judge.embed.images import NumberedImages
 from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.frechet import NormalLaw
 from spider.judge.metrics.protocols import protocol_for
 from spider.judge.metrics.registry import METRICS, Metric, metrics_named
 from spider.judge.metrics.results import MetricResult
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 def evaluate_images(
     samples: NumberedImages,
-    reference: NumberedImages,
+    reference: NumberedImages | GivenFeatures,
     *,
     metrics: Sequence[str],
     embedding: Embedding,
@@ -49,6 +51,7 @@ def evaluate_images(
     """Score `samples` against `reference`; a collective: every rank calls it and gets the same results.
 
     Args:
+        reference: images, or their features from a file.
         metrics: names from `spider.judge.metrics.registry.METRICS`, e.g. `["fid", "kid", "recall"]`.
         embedding: what the images are compared through.
         protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`; by default the embedding's own.
@@ -64,7 +67,7 @@ def evaluate_images(
 
     Raises:
         SpiderUsageError: an unknown metric or protocol, one that the embedding cannot serve, too few images for it,
-            images without classes for one that needs them.
+            images without classes for one that needs them, or a file without what one reads of the reference.
         SpiderError: an image has features that are not finite.
     """
     chosen = metrics_named(list(metrics), embedding)
@@ -77,8 +80,11 @@ def evaluate_images(
     if not any(metric.needs_training for metric in chosen):
         training = None
 
-    needs_classes = any(metric.needs_classes for metric in chosen)
-    classes = ClassPairs.of(samples, count, reference) if needs_classes else None
+    classes = None
+    if isinstance(reference, GivenFeatures):
+        _require_given(reference, chosen, figures is not None and training is None)
+    elif any(metric.needs_classes for metric in chosen):
+        classes = ClassPairs.of(samples, count, reference)
     comparison = Comparison(
         *_samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat),
         reference=_features(reference, embedding, world, cache, progress, heartbeat),
@@ -89,17 +95,20 @@ def evaluate_images(
         progress=progress,
         heartbeat=heartbeat,
         classes=classes,
+        reference_law=_given_law(reference) if isinstance(reference, GivenFeatures) else None,
     )
-    sets = {"samples": (samples, count), "reference": (reference, len(reference))}
+    sets = {"samples": _described(samples, count), "reference": _described(reference)}
     if training is not None:
-        sets["training"] = (training, len(training))
+        sets["training"] = _described(training)
     results = [_result(metric, comparison, embedding, sets) for metric in chosen]
     if figures is not None and METRICS["nearest"] in chosen and world.is_main:
         # Here, because matplotlib takes long to import, and most evaluations draw nothing.
         from spider.judge.metrics.nearest_figures import HISTOGRAM, PANEL, draw_histogram, draw_panel
 
         draw_histogram(figures / HISTOGRAM, comparison.nearest_training)
-        draw_panel(figures / PANEL, comparison.nearest_training, samples, training or reference)
+        panel = training or reference
+        assert not isinstance(panel, GivenFeatures)
+        draw_panel(figures / PANEL, comparison.nearest_training, samples, panel)
     # Ranks on machines of different kinds may round differently; what is decided from a number is decided by all alike.
     return [MetricResult.from_json(r) for r in world.broadcast_json([result.to_json() for result in results])]
 
@@ -126,14 +135,46 @@ def _samples(
     return _require_finite(features, samples), _require_finite(logits, samples)
 
 
+def _require_given(reference: GivenFeatures, metrics: Sequence[Metric], are_drawn: bool) -> None:
+    """Refuse what a file of features cannot give."""
+    for metric in metrics:
+        if metric.needs_classes:
+            raise SpiderUsageError(f"metric {metric.name!r} needs classes, and {reference.path} has none")
+        if metric.reads == "features" and reference.rows is None:
+            raise SpiderUsageError(
+                f"metric {metric.name!r} needs the features of every image; {reference.path} holds {reference.holds}"
+            )
+    if are_drawn:
+        raise SpiderUsageError(f"figures show images of the reference, and {reference.path} holds {reference.holds}")
+
+
+def _given_law(reference: GivenFeatures) -> NormalLaw | None:
+    if reference.mean is None or reference.covariance is None:
+        return None
+    return NormalLaw.given(reference.mean, reference.covariance)
+
+
+def _described(images: NumberedImages | GivenFeatures, count: int | None = None) -> dict[str, Any]:
+    """What a result says of a set."""
+    if isinstance(images, GivenFeatures):
+        return images.provenance()
+    return {
+        "name": images.name,
+        "fingerprint": images.fingerprint,
+        "count": len(images) if count is None else count,
+    }
+
+
 def _features(
-    images: NumberedImages,
+    images: NumberedImages | GivenFeatures,
     embedding: Embedding,
     world: World,
     cache: FeatureCache | None,
     progress: bool,
     heartbeat: Heartbeat,
 ) -> Features:
+    if isinstance(images, GivenFeatures):
+        return np.zeros((0, embedding.dim), np.float32) if images.rows is None else images.rows
     features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
     return _require_finite(features, images)
 
@@ -149,7 +190,7 @@ def _require_finite(rows: Features, images: NumberedImages) -> Features:
 
 
 def _result(
-    metric: Metric, comparison: Comparison, embedding: Embedding, sets: dict[str, tuple[NumberedImages, int]]
+    metric: Metric, comparison: Comparison, embedding: Embedding, sets: dict[str, dict[str, Any]]
 ) -> MetricResult:
     comparison.heartbeat()
     score = metric.score(comparison)
@@ -169,10 +210,7 @@ def _result(
             "seed": comparison.seed,
             **score.protocol,
         },
-        provenance={
-            role: {"name": images.name, "fingerprint": images.fingerprint, "count": count}
-            for role, (images, count) in sets.items()
-        },
+        provenance=sets,
         warnings=score.warnings,
         details=score.details,
     )

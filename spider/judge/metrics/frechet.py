@@ -40,7 +40,14 @@ class NormalLaw:
     @classmethod
     def of(cls, moments: Moments, ddof: int = 1) -> NormalLaw:
         """With these moments; covariances are divided by N - ddof."""
-        return cls(moments.mean(), _factor(moments, ddof))
+        mean, covariance = moments.mean(), moments.covariance(ddof)
+        return cls(mean, _factor(mean, covariance, may_be_regular=moments.count > moments.dim))
+
+    @classmethod
+    def given(cls, mean: Matrix, covariance: Matrix) -> NormalLaw:
+        """With a mean float64 [d] and a covariance float64 [d, d], of any number of vectors."""
+        centre = torch.from_numpy(mean)
+        return cls(centre, _factor(centre, torch.from_numpy(covariance), may_be_regular=True))
 
     @classmethod
     def of_few(cls, vectors: Features, ddof: int = 1) -> NormalLaw:
@@ -94,12 +101,12 @@ def too_few_images(count: int, dim: int) -> str | None:
     return f"{images} fewer than 2 for each of {dim} dimensions{singular}; biased upwards, compare only at equal counts"
 
 
-def _factor(moments: Moments, ddof: int) -> Tensor:
+def _factor(mean: Tensor, covariance_: Tensor, *, may_be_regular: bool) -> Tensor:
     """R [d, rank] with R R^T the covariance, without the directions in which it is only rounding."""
-    covariance = moments.covariance(ddof).numpy()
+    covariance = covariance_.numpy()
     # The covariance is a difference of sums, so its rounding is that of the squared mean too.
-    noise = moments.dim * _EPS * (float(np.linalg.norm(covariance, 1)) + float(moments.mean().square().sum()))
-    factor = _cholesky(covariance, noise) if moments.count > moments.dim else None
+    noise = len(mean) * _EPS * (float(np.linalg.norm(covariance, 1)) + float(mean.square().sum()))
+    factor = _cholesky(covariance, noise) if may_be_regular else None
     if factor is None:
         values, vectors = np.linalg.eigh(covariance)
         kept = values > noise

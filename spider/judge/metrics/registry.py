@@ -41,6 +41,7 @@ class Metric:
         needs_logits: whether the embedding must classify.
         needs_classes: whether samples and reference must have classes.
         needs_training: whether it looks at the generator's training images.
+        reads: what it looks at of the reference: each image's features, their mean and covariance, or nothing.
         better: which way is better, where a checkpoint can be chosen by it.
     """
 
@@ -52,6 +53,7 @@ class Metric:
     needs_logits: bool = False
     needs_classes: bool = False
     needs_training: bool = False
+    reads: Literal["features", "moments", "nothing"] = "features"
     better: Literal["lower", "higher"] | None = None
 
     def label_under(self, embedding: Embedding) -> str:
@@ -64,7 +66,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("fid", "FID", "Fréchet distance; 0 is best", score_fid, elsewhere="FD", better="lower"),
+        Metric("fid", "FID", "Fréchet distance; 0 is best", score_fid, elsewhere="FD", reads="moments", better="lower"),
         Metric(
             "kid",
             "KID",
@@ -74,7 +76,15 @@ METRICS: dict[str, Metric] = {
             better="lower",
         ),
         Metric("kid_full", "KID full", "the same from all pairs", score_kid_full, elsewhere="KD full", better="lower"),
-        Metric("is", "IS", "Inception score, needs class logits", score_is, needs_logits=True, better="higher"),
+        Metric(
+            "is",
+            "IS",
+            "Inception score, needs class logits",
+            score_is,
+            needs_logits=True,
+            reads="nothing",
+            better="higher",
+        ),
         Metric(
             "precision",
             "precision",

@@ -177,7 +177,7 @@ def table(results: Sequence[MetricResult]) -> str:
     """The results for a terminal: what was compared, a line per metric, and below them the warnings."""
     first = results[0]
     sets = [first.provenance[side] for side in ("samples", "reference")]
-    compared = " against ".join(f"{images['name']} ({counted(images['count'], 'image')})" for images in sets)
+    compared = " against ".join(f"{images['name']} ({_how_many(images)})" for images in sets)
     rows = [("metric", "value", "±", "")]
     for summary in summarise(results):
         alone = next(result for result in results if result.name == summary.name)
@@ -188,6 +188,10 @@ def table(results: Sequence[MetricResult]) -> str:
     header = ("class", "value", "samples", "reference")
     classes = ["", aligned([header, *class_lines(by_class)])] if by_class else []
     return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings, *classes])
+
+
+def _how_many(images: Mapping[str, Any]) -> str:
+    return str(images["holds"]) if images["count"] is None else counted(images["count"], "image")
 
 
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:

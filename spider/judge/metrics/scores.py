@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from spider.judge.embed.cache import Features
 from spider.judge.metrics.by_class import LEAST, distances_by_class
 from spider.judge.metrics.comparison import Comparison, Score
-from spider.judge.metrics.frechet import frechet_distance, too_few_images
+from spider.judge.metrics.frechet import NormalLaw, law_distance, too_few_images
 from spider.judge.metrics.inception_score import inception_score
 from spider.judge.metrics.kid import kid, kid_full
 from spider.judge.metrics.moments import moments_of
@@ -23,14 +24,22 @@ from untrusted.counts import counted
 
 def score_fid(c: Comparison) -> Score:
     ddof = c.protocol.ddof
-    sets = {"samples": c.samples, "reference": c.reference}
-    samples, reference = (moments_of(features, c.world, heartbeat=c.heartbeat) for features in sets.values())
-    distance = frechet_distance(samples, reference, ddof=ddof, heartbeat=c.heartbeat)
+    samples = _law(c, c.samples)
+    reference = c.reference_law or _law(c, c.reference)
+    c.heartbeat()
+    distance = law_distance(samples, reference)
+    sets = {"samples": c.samples} | ({"reference": c.reference} if c.reference_law is None else {})
     dim = c.samples.shape[1]
     found = [(name, too_few_images(len(features), dim)) for name, features in sets.items()]
     return Score(
         distance, protocol={"ddof": ddof}, warnings=[f"{name}: {warning}" for name, warning in found if warning]
     )
+
+
+def _law(c: Comparison, features: Features) -> NormalLaw:
+    moments = moments_of(features, c.world, heartbeat=c.heartbeat)
+    c.heartbeat()  # in 2048 dimensions the decomposition takes seconds
+    return NormalLaw.of(moments, c.protocol.ddof)
 
 
 def score_fid_class(c: Comparison) -> Score:

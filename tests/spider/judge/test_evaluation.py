@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
+import numpy as np
 import pytest
 
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import make_config
-from spider.errors import SpiderError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
 from spider.judge.metrics.registry import METRICS
@@ -59,6 +61,56 @@ def test_a_run_is_not_measured_against_what_has_come_in_place_of_its_training_im
         SpiderError, match=rf"{data} holds other images .*{fingerprint}.*{before.provenance['training']}"
     ):
         measured(tmp_path / "run", count=20, seeds=1)
+
+
+def values(found):
+    return {result.name: result.value for result in found.results}
+
+
+def test_a_file_of_the_references_features_gives_the_numbers_of_its_images(digits, patches, tmp_path):
+    """Of its mean and covariance alone, the Fréchet distance."""
+    metrics = [name for name, metric in METRICS.items() if not (metric.needs_logits or metric.needs_classes)]
+    file = tmp_path / "patches.npz"
+    images = measured(digits, reference=patches, metrics=metrics, reference_out=file, count=150)
+    given = measured(digits, reference=file, metrics=metrics, count=150)
+    assert values(given) == values(images)
+    told = given.results[0].provenance["reference"]
+    assert (told["file"], told["made_with"], told["made_with_according_to"]) == (str(file), "offline", "the file")
+    assert told["fingerprint"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert given.provenance["notes"] == []
+
+    with np.load(file) as both:
+        np.savez(tmp_path / "moments.npz", mu=both["mu"], sigma=both["sigma"])
+        np.save(tmp_path / "rows.npy", both["feats"])
+    moments = measured(digits, reference=tmp_path / "moments.npz", metrics=["fid"], count=150)
+    assert values(moments)["fid"] == pytest.approx(values(images)["fid"], rel=1e-9)
+    assert "digits (150 images) against moments.npz (mu and sigma), offline" in moments.table()
+    assert "which does not say what it was made with; offline was asked for" in moments.table()
+    rows = measured(digits, reference=tmp_path / "rows.npy", metrics=["fid", "kid"], count=150)
+    assert values(rows) == {name: values(images)[name] for name in ("fid", "kid")}
+
+
+def test_what_a_file_cannot_give_is_refused_in_one_line(digits, tmp_path):
+    dim = OfflineEmbedding().dim
+    moments, rows = tmp_path / "moments.npz", tmp_path / "rows.npy"
+    np.savez(moments, mu=np.zeros(dim), sigma=np.eye(dim))
+    np.save(rows, np.random.default_rng(0).standard_normal((50, dim)))
+    for metrics, file, said in (
+        (["fid", "recall"], moments, r"metric 'recall' needs the features of every image; .*mu and sigma"),
+        (["fid_class"], rows, r"metric 'fid_class' needs classes, and .*rows.npy has none"),
+    ):
+        with pytest.raises(SpiderUsageError, match=said):
+            measured(digits, reference=file, metrics=metrics)
+    with pytest.raises(SpiderUsageError, match=r"figures show images of the reference, and .*rows.npy holds features"):
+        measured(digits, reference=rows, figures=tmp_path)
+    for asked, said in (
+        ({"reference": tmp_path / "stats.pkl"}, r"--reference .*stats.pkl: a pickle is code, and is not read"),
+        ({"reference": rows, "reference_out": tmp_path / "b.npz"}, "the reference lies in a file already"),
+        ({"reference": digits, "reference_out": tmp_path / "b.txt"}, r"b.txt: the name ends in .npz or .npy"),
+    ):
+        (tmp_path / "stats.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+        with pytest.raises(SpiderUsageError, match=said):
+            EvaluateRequest(digits, embedding="offline", **asked).require_inputs()
 
 
 def measured_on(world, run, reference):
