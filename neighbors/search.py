@@ -27,6 +27,7 @@ from torch import Tensor
 from cluster.jobs.saves import note_progress
 from cluster.workers import Done, Piece, Workers
 from neighbors.worker import DatasetSummary, Measured, NeighborPlan
+from shards.progress import Bar
 from spider.errors import SpiderError
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.features import PIECE, Span, pieces_of
@@ -39,7 +40,6 @@ from spider.judge.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
 from spider.judge.sid.sums import Slope
 from spider.judge.sid.threads import own_threads
 from spider.precision import exact_float32
-from spider.progress import Bar
 
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception

@@ -18,6 +18,7 @@ from shards.index import PackOptions
 from shards.listing import BadFile, Listing
 from shards.order import subset_rank
 from shards.parallel import map_ordered
+from shards.progress import Bar
 from shards.source import Source
 from shards.sources import FolderSource
 
@@ -61,13 +62,8 @@ class PackJob:
     def map(self, function: Any, shared: Any, numbers: list[int], what: str, done: int = 0) -> Iterator[Any]:
         """`function(shared, some numbers)`, a list with a result for each, over all numbers, in order, with a bar."""
         tasks = [numbers[start : start + _FILES_PER_TASK] for start in range(0, len(numbers), _FILES_PER_TASK)]
-        with tqdm(
-            total=done + len(numbers),
-            initial=done,
-            desc=what,
-            unit="img",
-            disable=None if self.progress else True,
-            leave=False,
+        with Bar(
+            total=done + len(numbers), initial=done, desc=what, unit="img", shown=self.progress, leave=False
         ) as bar:
             for results in map_ordered(function, shared, tasks, workers=self.workers):
                 yield from results

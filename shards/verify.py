@@ -18,13 +18,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from shards.encodings import SUFFIXES, BadSample, check_decoder, decode, suffix_of
 from shards.errors import ShardsError, ShardsMachineError
 from shards.index import INDEX_NAME, DatasetIndex, ShardRecord
 from shards.location import Location
 from shards.parallel import map_ordered, usable_cores
+from shards.progress import Bar
 from shards.samples import fingerprint, parse_offsets, sample_digest
 from shards.vectors import read_vectors
 from untrusted.counts import counted
@@ -47,11 +47,6 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing is bad."""
         return not self.problems
-
-    def raise_if_bad(self) -> None:
-        """Raise a ShardsError that names the first problem."""
-        if self.problems:
-            raise ShardsError(f"{self.path}: {counted(len(self.problems), 'problem')}; the first: {self.problems[0]}")
 
 
 @dataclass
@@ -77,7 +72,7 @@ def verify(
     index = location.index
     check_decoder(index.jpeg_pixels, location.path)
     findings: list[_Findings] = []
-    with tqdm(total=index.count, desc="verify", unit="img", disable=None if progress else True, leave=False) as bar:
+    with Bar(total=index.count, desc="verify", unit="img", shown=progress, leave=False) as bar:
         for found in map_ordered(_check_shard, location, index.shards, workers=workers or usable_cores()):
             bar.update(index.shards[len(findings)].count)
             findings.append(found)

@@ -23,9 +23,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tqdm import tqdm
-
 from shards.files import cache_root, open_whole
+from shards.progress import Bar
 from spider.arguments import plain_arguments
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
@@ -303,8 +302,7 @@ def _download(url: str, file: IO[bytes], path: Path, progress: bool) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
-            disable = None if progress else True  # None: if stderr is a terminal
-            with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, disable=disable) as bar:
+            with Bar(total=total, desc=path.name, unit="B", unit_scale=True, shown=progress) as bar:
                 while chunk := response.read(1 << 20):
                     file.write(chunk)
                     digest.update(chunk)

@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from spider.progress import Bar
+from shards.progress import Bar
 from sweeps.ledger import Ledger
 
 

@@ -15,6 +15,7 @@ request for one stage.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -104,10 +105,12 @@ class Stage:
         )
 
     def script(self) -> str:
-        """What sbatch would be given, but for the numbers of the jobs that it waits for.
+        """What sbatch would be given, but for the numbers of the jobs that it waits for; of a local job, its command.
 
         Raises ClusterUsageError, naming the stage.
         """
+        if self.place.local:
+            return shlex.join(("spider", *self.words))
         try:
             return command_script(self.command, self.place, self.folder, name=f"spider-{self.name}")
         except ClusterUsageError as error:

@@ -7,8 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from spider import weights
 from spider.arguments import Kind, how_many_or_which
 from spider.errors import SpiderUsageError
+from spider.measures import EMBEDDINGS
 from spider.request import Request
 
 if TYPE_CHECKING:
@@ -65,8 +67,15 @@ class EvaluateRequest(Request):
     progress: bool = False
     world: World | None = None
 
+    @property
+    def _embedding(self) -> str:
+        """The name of the embedding, before a protocol is looked up. Unknown names are refused there."""
+        if self.embedding is None:
+            return self.protocol if self.protocol in EMBEDDINGS else "inception"
+        return self.embedding
+
     def require_inputs(self) -> None:
-        """Refuse what is neither a run's checkpoint nor images."""
+        """Refuse what is neither a run's checkpoint nor images, and weights that are not there."""
         from spider.data import require_images
         from spider.runs.directory import is_run, resolve
 
@@ -87,6 +96,7 @@ class EvaluateRequest(Request):
                 raise SpiderUsageError(f"--reference-out {self.reference_out}: the name ends in .npz or .npy")
             if self.reference is not None and holds_features(self.reference):
                 raise SpiderUsageError(f"--reference-out: the reference lies in a file already, {self.reference}")
+        weights.of_embedding(self._embedding, self.weights)
 
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""

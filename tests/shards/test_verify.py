@@ -49,7 +49,6 @@ def test_what_was_packed_is_whole(files, tmp_path, encoding, workers):
     pack(files, tmp_path, shard_mb=0.06, encoding=encoding, progress=False, workers=1)
     report = verify(tmp_path, workers=workers)
     assert (report.ok, report.problems, report.images) == (True, [], 150)
-    report.raise_if_bad()
 
 
 def test_an_unlabelled_set_is_whole(tmp_path, make_images):
@@ -95,11 +94,6 @@ def test_all_that_is_bad_is_named(copy):
     assert any(problem.startswith("000003.tar: damaged") for problem in report.problems)
     assert any(problem.startswith("000003.tar: holds ") for problem in report.problems)
     assert report.images < 150
-    with pytest.raises(
-        ShardsError, match=rf"^{copy}: {len(report.problems)} problems; the first: 000001.tar: missing$"
-    ) as caught:
-        report.raise_if_bad()
-    assert caught.value.exit_code == 1
 
 
 def test_an_image_of_another_shape_is_named(copy, encoded, picture):

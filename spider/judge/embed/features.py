@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from shards.progress import Bar
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache, FeatureKey, Features
@@ -152,9 +152,8 @@ def _computed(
     # The last round may have fewer blocks than ranks; a gather needs something from every rank.
     read = _read(images, [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds], readers)
     with kept_memory(world.device):
-        for r in tqdm(
-            rounds, f"features of {images.name}", unit="block", disable=None if progress and world.is_main else True
-        ):
+        shown = progress and world.is_main
+        for r in Bar(iterable=rounds, desc=f"features of {images.name}", unit="block", shown=shown):
             heartbeat()
             mine = embed(next(read))
             gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]

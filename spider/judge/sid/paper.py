@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from shards.progress import Bar
 from spider import draws
 from spider.errors import SpiderUsageError
 from spider.judge.embed.cache import Features
@@ -62,9 +62,7 @@ def paper_curves(
     with exact_float32(), own_threads(device) as each:
         return {
             name: _curves(cube, kernels, target, features, seed, device, each)
-            for name, features in tqdm(
-                sources.items(), "signed distance", unit="source", disable=None if progress else True
-            )
+            for name, features in Bar(iterable=sources.items(), desc="signed distance", unit="source", shown=progress)
         }
 
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from shards.progress import Bar
 from spider import draws
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.cache import Features
@@ -146,9 +146,7 @@ def sid_curves(
         combining = Combining(cube, kernels, seed, at_target, redrawn_cube, each)
         return {
             name: combining.curves(each, name, measured(features))
-            for name, features in tqdm(
-                sources.items(), "signed distance", unit="source", disable=None if progress else True
-            )
+            for name, features in Bar(iterable=sources.items(), desc="signed distance", unit="source", shown=progress)
         }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from shards import progress
 from shards.errors import ShardsUsageError
-from spider import progress
 from spider.data import locate_images, open_images
 
 

@@ -126,6 +126,13 @@ def test_a_pipelines_dry_run_prints_a_script_for_each_stage(spider, tmp_path):
         "# stage one, behind digits",
     ]
     assert found.out.count("#!/bin/bash") == 2
+    here = spider("launch", file, "--run", tmp_path / "all", "--slurm", "local", "--dry-run")
+    assert [line.split()[:2] for line in here.out.splitlines() if line] == [
+        ["#", "stage"],
+        ["spider", "pack"],
+        ["#", "stage"],
+        ["spider", "train"],
+    ]
     assert not (tmp_path / "all").exists()
 
 

@@ -41,6 +41,7 @@ def loaded(statement):
         ("train dcgan --data builtin:digits --run run evaluate.every_kimg=1", 1),
         ("ls", 0),
         ("evaluate nowhere", 2),
+        ("evaluate builtin:digits --reference builtin:letters", 1),
         ("evaluate nowhere@best", 2),
         ("generate nowhere --out out", 2),
         ("interpolate nowhere --out out.png", 2),

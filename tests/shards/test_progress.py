@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spider import progress
-from spider.progress import Bar
+from shards import progress
+from shards.progress import Bar
 
 
 def test_a_log_gets_lines_now_and_then_and_a_last_one(
