@@ -48,7 +48,13 @@ _BATCH_NORM_EPS = 1e-3
 
 
 class EfficientNetLite0(nn.Module):
-    """The network in evaluation mode, whatever `train` says: nothing in it differs."""
+    """The network in evaluation mode, whatever `train` says: nothing in it differs.
+
+    Attributes:
+        weights_digest: sha256 of the published file; checkpoints of a network with this part hold it, not the weights.
+    """
+
+    weights_digest: str
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         """From the tensors of a weights file, under the names of the package efficientnet-lite-pytorch.
@@ -109,9 +115,11 @@ def read_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0
     """
     weights = published.read("efficientnet", path)
     try:
-        return EfficientNetLite0(weights.state), weights
+        network = EfficientNetLite0(weights.state)
     except ValueError as error:
         raise SpiderError(f"{weights.path}: not the weights of EfficientNet-Lite0: {error}") from error
+    network.weights_digest = weights.sha256
+    return network, weights
 
 
 class _Block(nn.Module):

@@ -15,6 +15,7 @@ from shards.errors import ShardsError
 from spider.config.schema import Config, EngineConfig
 from spider.cost.evaluation import EvaluationCost, evaluation_cost
 from spider.errors import SpiderError
+from spider.gan.saved import saved_tensors
 from spider.precision import set_numerics
 from spider.tables import duration, size, speed
 from spider.train.trainer import Trainer
@@ -163,8 +164,8 @@ def checkpoint_bytes(config: Config) -> int | None:
         with closing(Trainer(config.model_copy(update={"engine": EngineConfig()}), World.single())) as trainer:
             total = 0
             for player, copies in ((trainer.generator, 2), (trainer.discriminator, 1)):  # one more for the average
-                total += copies * sum(t.nbytes for t in player.module.state_dict().values())
-                total += sum(t.nbytes for part in player.parts.values() for t in part.state_dict().values())
+                total += copies * sum(t.nbytes for t in saved_tensors(player.module).values())
+                total += sum(t.nbytes for part in player.parts.values() for t in saved_tensors(part).values())
                 total += 2 * sum(parameter.nbytes for parameter in player.parameters)  # Adam's two means
             return total
     except (SpiderError, ShardsError):

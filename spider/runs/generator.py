@@ -9,13 +9,14 @@ from cluster.world import World
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.conditions.build import restored_conditions
 from spider.gan.networks.build import build_generator
+from spider.gan.saved import load_saved, named_weights, saved_tensors
 from spider.gan.sources.build import build_source
 from spider.gan.sources.config import SourceChoice
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.source import Source
 from spider.runs.directory import require_format, resolve
 from spider.runs.inputs import at_key, find_source, note_places
-from spider.runs.stored import fitting, require_tensors
+from spider.runs.stored import fitting, require_same_weights, require_tensors
 
 
 def open_source(
@@ -46,7 +47,7 @@ def open_generator(
 
     Raises:
         SpiderUsageError: no such run, checkpoint or source; another source than the run was fed.
-        SpiderError: what lies in the source's place now is not what it was.
+        SpiderError: what lies in the source's place now is not what it was; a part that names its weights has others.
         ClusterError: the checkpoint is damaged.
     """
     ref = resolve(run)
@@ -68,9 +69,12 @@ def open_generator(
             f"{run}: the run was fed {fed}, and its source now is {source.identity}"
         )
     module = build_generator(config.generator, source, shape, World.single(device), config.seed, conditions.shape)
+    named_here = named_weights({"generator": module})
     with fitting(f"checkpoint {ref.path} does not fit its run"):
-        require_tensors(weights, module.to(stored).state_dict(), "generator_ema")
-    module.load_state_dict(weights)
+        read = snapshot.state["inputs"].get("weights", {})
+        require_same_weights({part: read[part] for part in read if part in named_here}, named_here, run)
+        require_tensors(weights, saved_tensors(module.to(stored)), "generator_ema")
+    load_saved(module, weights)
     generator = FrozenGenerator(module, source, conditions, shape, device, training=trained_on)
     if source_place is not None and (world is None or world.is_main):
         note_places(ref.directory, named, inputs)

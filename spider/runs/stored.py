@@ -97,10 +97,10 @@ def require_same_networks(
 
 
 def require_same_inputs(found: Snapshot, mine: Snapshot, config: Config) -> None:
-    """Raise SpiderError if a state belongs to other data or another source, or to another version."""
+    """Raise SpiderError if a state belongs to other data, another source or other weights, or to another version."""
     require_format(found.state, "the checkpoint")
-    for what, here in mine.state["inputs"].items():
-        if (theirs := found.state["inputs"][what]) != here:
+    for what in ("data", "source"):
+        if (theirs := found.state["inputs"][what]) != (here := mine.state["inputs"][what]):
             way = f"give the {what} that it began with"
             for each in named(config, f"{what}."):
                 if each.what == "run":
@@ -108,6 +108,25 @@ def require_same_inputs(found: Snapshot, mine: Snapshot, config: Config) -> None
             raise SpiderError(
                 f"{what}: the checkpoint was trained on {theirs}, this configuration reads {here}; {way}, "
                 "or begin in another folder with --run"
+            )
+    require_same_weights(found.state["inputs"].get("weights", {}), mine.state["inputs"]["weights"], "the checkpoint")
+
+
+def require_same_weights(found: Mapping[str, str], mine: Mapping[str, str], where: str) -> None:
+    """Refuse other weights of a part that names them, which a checkpoint does not hold.
+
+    Args:
+        found: of a checkpoint, by part (see `spider.gan.saved.named_weights`).
+        mine: of the networks at hand.
+        where: names the checkpoint.
+
+    Raises SpiderError that names both digests.
+    """
+    for part in sorted(found.keys() | mine.keys()):
+        theirs, here = (by_part.get(part, "weights that it holds itself") for by_part in (found, mine))
+        if theirs != here:
+            raise SpiderError(
+                f"{part}: {where} was trained with {theirs}, here are {here}; give the weights that it began with"
             )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spider.config.schema import ComputeConfig
+from spider.gan.saved import freeze_named
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp16": torch.float32, "fp64": torch.float64}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,6 +41,7 @@ class Compute:
 
     def prepared(self, module: nn.Module) -> nn.Module:
         """A network on the device, in its dtype and memory format, in training mode but for frozen parts."""
+        freeze_named(module)
         module = module.to(self.device, self.dtype).train()
         for part in module.modules():
             parameters = list(part.parameters())

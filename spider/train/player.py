@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import nn
 
 from cluster.engines.engine import Engine
 from spider.config.schema import EmaConfig
+from spider.gan.saved import copy_of
 from spider.settings.schedule import value_at
 
 
@@ -71,7 +71,7 @@ class Ema:
 
     def __init__(self, config: EmaConfig, module: nn.Module) -> None:
         self.config = config
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module = copy_of(module).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, module: nn.Module, batch: int, images: int) -> None:
@@ -80,6 +80,8 @@ class Ema:
         if self.config.rampup is not None:
             half_life = min(half_life, images * self.config.rampup)
         keep = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
-        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - keep)
+        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
+        moving, towards = zip(*(pair for pair in pairs if pair[0] is not pair[1]), strict=True)
+        torch._foreach_lerp_(moving, towards, 1 - keep)
         for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(current)

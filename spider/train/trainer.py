@@ -17,8 +17,10 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.gan.conditions.build import build_conditions
 from spider.gan.init.fit import Fit, fit_weights
+from spider.gan.init.freeze import names_of_first_layers
 from spider.gan.init.read import read_weights
 from spider.gan.networks.balance import remarks_on_sizes
+from spider.gan.saved import load_saved, named_weights, saved_tensors
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.runs.directory import STATE_FORMAT
 from spider.runs.generator import open_source
@@ -57,6 +59,7 @@ class Trainer:
         # What is saved, by the names of the checkpoint's files
         trained = {**self.generator.modules(), **self.discriminator.modules()}
         self._networks = {**trained, "generator_ema": self.ema.module}
+        self._weights = named_weights(trained)
         self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
         players = [*self._optimizers.values()]
         self.stepper = Stepper(config, world, players, plan.methods, plan.selection, plan.guard)
@@ -131,7 +134,7 @@ class Trainer:
         remembered = {name: method.tensors() for name, method in self.plan.methods.items()}
         return Snapshot(
             tensors={
-                **{group: module.state_dict() for group, module in self._networks.items()},
+                **{group: saved_tensors(module) for group, module in self._networks.items()},
                 **{name: tensors for name, tensors in remembered.items() if tensors},
                 **{group: moments for group, (moments, _) in optimizers.items()},
             },
@@ -139,7 +142,7 @@ class Trainer:
                 "format": STATE_FORMAT,
                 "images": self.images,
                 "image_shape": list(self.image_shape),
-                "inputs": {"data": self.dataset.fingerprint, "source": self.source.identity},  # by content
+                "inputs": {"data": self.dataset.fingerprint, "source": self.source.identity, "weights": self._weights},
                 "condition": self.conditions.state(),
                 **{group: rest for group, (_, rest) in optimizers.items()},
                 **{name: method.state() for name, method in self.plan.methods.items()},
@@ -154,9 +157,8 @@ class Trainer:
         given = read_weights(self.config.init, stored_tensors)
         if not given:
             return {}
-        snapshot, player = self.snapshot(), self.discriminator
-        frozen = dict(player.module.named_parameters()).keys() - dict(player.trainable).keys()
-        placed, fits = fit_weights(snapshot.tensors, given, self.config.init, sorted(frozen))
+        snapshot, frozen = self.snapshot(), names_of_first_layers(self.discriminator.module, self.config.init)
+        placed, fits = fit_weights(snapshot.tensors, given, self.config.init, frozen)
         self.load(Snapshot({**snapshot.tensors, **placed}, snapshot.state))
         self.begun = [fit.line(network) for network, fit in fits.items()]
         return fits
@@ -164,7 +166,7 @@ class Trainer:
     def load(self, snapshot: Snapshot) -> None:
         """Take over a state that fits (see `spider.runs.stored`)."""
         for group, module in self._networks.items():
-            module.load_state_dict(snapshot.tensors[group])
+            load_saved(module, snapshot.tensors[group])
         for group, player in self._optimizers.items():
             player.engine.load_optimizer_state(snapshot.tensors[group], snapshot.state[group])
         for name, method in self.plan.methods.items():

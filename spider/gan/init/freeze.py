@@ -8,6 +8,7 @@ from torch import nn
 
 from spider.errors import SpiderUsageError
 from spider.gan.init.config import InitChoice
+from spider.gan.saved import saved_tensors
 
 
 def freeze_first_layers(discriminator: nn.Module, config: InitChoice) -> None:
@@ -15,8 +16,20 @@ def freeze_first_layers(discriminator: nn.Module, config: InitChoice) -> None:
 
     Raises SpiderUsageError: the network has not so many, or does not say what its layers are.
     """
+    for module in _first_layers(discriminator, config):
+        module.requires_grad_(False)
+
+
+def names_of_first_layers(discriminator: nn.Module, config: InitChoice) -> list[str]:
+    """The parameters of those layers that a checkpoint holds, by name."""
+    parameters = {id(p) for module in _first_layers(discriminator, config) for p in module.parameters()}
+    saved = saved_tensors(discriminator)
+    return [name for name, p in discriminator.named_parameters() if id(p) in parameters and name in saved]
+
+
+def _first_layers(discriminator: nn.Module, config: InitChoice) -> list[nn.Module]:
     if not config.freeze_d:
-        return
+        return []
     listed = getattr(discriminator, "layers_from_images", None)
     if listed is None:
         raise SpiderUsageError(
@@ -28,6 +41,4 @@ def freeze_first_layers(discriminator: nn.Module, config: InitChoice) -> None:
             f"init.freeze_d={config.freeze_d}: of the discriminator's {len(layers)} layers at most {len(layers) - 1} "
             "can be frozen"
         )
-    for layer in layers[: config.freeze_d]:
-        for module in layer:
-            module.requires_grad_(False)
+    return [module for layer in layers[: config.freeze_d] for module in layer]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition, GOut, with_draws
 from spider.gan.pixels import to_uint8
+from spider.gan.saved import named_weights, saved_tensors
 from spider.gan.sources.image_source import ImageSource
 from spider.gan.sources.source import Source
 from spider.precision import exact_float32
@@ -136,8 +137,9 @@ class GeneratedImages:
 
 
 def _digest(module: nn.Module, source: Source, conditions: Conditions) -> str:
-    digest = hashlib.sha256(f"{source.identity}{conditions.identity}".encode())
-    for name, tensor in sorted(module.state_dict().items()):
+    named = "".join(named_weights({"": module}).values())
+    digest = hashlib.sha256(f"{source.identity}{conditions.identity}{named}".encode())
+    for name, tensor in sorted(saved_tensors(module).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -8,15 +8,20 @@ from functools import cache, partial
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cluster.world import World
 from shards.order import Slots
+from spider import api
 from spider.config.load import make_config
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.sources.config import GeneratorConfig
 from spider.gan.sources.generator import Generator
+from spider.runs.directory import resolve
+from spider.runs.generator import open_generator
 from spider.train.phases import Pass
 from spider.train.trainer import Trainer
+from tests.spider.train import toys
 from tests.spider.train.toys import TOYS
 
 BASE = [*TOYS, "batch=16", "compute.precision=fp64"]
@@ -74,6 +79,38 @@ def test_a_parameter_that_is_projected_stays_so_under_any_engine(ranks, digits, 
     for tensors in ranks(2).run(resumed, digits, words):
         for name, tensor in expected.items():
             torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=2e-5)
+
+
+def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_path, monkeypatch):
+    run, words = tmp_path / "run", [*TOYS, "batch=8", "log.samples=4"]
+    api.train("dcgan", run, data=digits, kimg=0.016, overrides=words)
+    trainer = trainer_for(digits)
+    trainer.begin()
+    trainer.iterate()
+    snapshot = trainer.snapshot()
+    for group, names in {
+        "generator": {"w_avg", "steps", "mapping.weight", "mapping.bias", "synthesis.weight", "synthesis.bias"},
+        "discriminator": {"hidden.weight", "hidden.bias", "judge.weight", "judge.bias"},
+        "generator.auxiliary1": set(),
+    }.items():
+        assert (
+            snapshot.tensors[group].keys() == load_file(resolve(str(run)).path / f"{group}.safetensors").keys() == names
+        )
+    assert trainer.ema.module.eyes is trainer.generator.module.eyes
+    assert trainer.generator.module.eyes.norm.num_batches_tracked == 0
+    given = [f"init.run={run}", "init.kind=run", "init.players=[d, g]", "init.require=all"]
+    assert api.train("dcgan", tmp_path / "given", data=digits, kimg=0.016, overrides=[*words, *given]) == "finished"
+    same = open_generator(str(run), torch.device("cpu"))
+    assert same.digest == open_generator(str(run), torch.device("cpu")).digest
+    monkeypatch.setattr(toys, "EYES", 2)
+    for refused, part in (
+        (lambda: api.train(None, run, kimg=0.032), "discriminator.eyes"),
+        (lambda: api.generate(run, seeds="0-3", out=tmp_path / "out"), "generator.eyes"),
+    ):
+        with pytest.raises(SpiderError, match=rf"^{part}: .* was trained with weights 0+1, here are weights 0+2; "):
+            refused()
+    monkeypatch.setattr(toys, "EYES", 1)
+    assert api.train(None, run, kimg=0.032) == "finished"
 
 
 @pytest.mark.parametrize("overrides", [[], ["augment=[]"]], ids=["augmented", "plain"])
@@ -208,7 +245,7 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     torch.testing.assert_close(images, batch.real * (1 - condition.time)[:, None, None, None].double())
     assert torch.equal(seen.augmented, images)
     assert torch.equal(seen.images, batch.real)
-    torch.testing.assert_close(seen.out.features["hidden"], network.hidden(images.flatten(1)))
+    torch.testing.assert_close(seen.out.features["hidden"], network.hidden(network.eyes(images.flatten(1))))
     seen.again("view")
     assert not torch.equal(given[1][0], images)
 

@@ -19,6 +19,7 @@ from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.outputs import DOut, Draw, GOut
 
 WIDTH = 6
+EYES = 1  # the weights that both networks look through, as if it were the sha256 of a file
 TOYS = [  # a run of all that is below
     f"generator.kind={__name__}:Toy",
     f"discriminator.kind={__name__}:Toy",
@@ -41,10 +42,24 @@ class Toy(NetworkChoice):
         return Discriminator(image_shape)
 
 
+class Eyes(nn.Module):
+    """A backbone that names its weights; whose statistics would move if it were not frozen."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+        self.scale = nn.Parameter(1 + 0.1 * torch.randn(features, generator=torch.Generator().manual_seed(EYES)))
+        self.weights_digest = f"{EYES:064x}"
+
+    def forward(self, values):
+        return self.norm(values) * self.scale
+
+
 class Generator(nn.Module, Method):
     def __init__(self, input_shape, image_shape):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,)), "mixed": Draw("uniform")}
+        self.eyes = Eyes(prod(input_shape))
         self.mapping = nn.Linear(prod(input_shape), WIDTH)
         self.synthesis = nn.Linear(WIDTH, prod(image_shape))
         self.image_shape = image_shape
@@ -52,7 +67,7 @@ class Generator(nn.Module, Method):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, source, condition):
-        latents = self.mapping(source.flatten(1)) + 0.1 * self.w_avg
+        latents = self.mapping(self.eyes(source.flatten(1))) + 0.1 * self.w_avg
         mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
         hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
         return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape), latents, {"w": latents})
@@ -70,11 +85,13 @@ class Discriminator(nn.Module):
     def __init__(self, image_shape):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,))}
+        self.eyes = Eyes(prod(image_shape))
+        self.norm_of_eyes = self.eyes.norm  # under two names
         self.hidden = nn.Linear(prod(image_shape), WIDTH)
         self.judge = nn.Linear(WIDTH, 1)
 
     def forward(self, images, condition):
-        hidden = self.hidden(images.flatten(1))
+        hidden = self.hidden(self.eyes(images.flatten(1)))
         last = hidden.tanh() + 0.3 * condition.draws["noise"]
         logits = self.judge(last)
         if condition.time is not None:
@@ -119,7 +136,7 @@ class Tapping(Auxiliary):
 
 
 class Heads(AuxiliaryChoice):
-    """A layer that trains with the discriminator, and one that is frozen; it holds the last weights on the sphere."""
+    """A layer that trains with the discriminator, and frozen eyes; it holds the last weights on the sphere."""
 
     def build(self, discriminator, image_shape, device):
         return Headed(discriminator, prod(image_shape))
@@ -127,7 +144,7 @@ class Heads(AuxiliaryChoice):
 
 class Headed(Auxiliary):
     def __init__(self, discriminator, pixels):
-        self.head, self.frozen = nn.Linear(pixels, 1), nn.Linear(pixels, 1).requires_grad_(False)
+        self.head, self.frozen = nn.Linear(pixels, 1), Eyes(pixels)
         self.weight = discriminator.judge.weight
 
     def parts(self):
@@ -138,7 +155,7 @@ class Headed(Auxiliary):
         return Extra({"head": told.square()}, {"told": told})
 
     def generator(self, fake, draws):
-        told = self.head(fake.augmented.flatten(1)) + self.frozen(fake.images.flatten(1))
+        told = self.head(fake.augmented.flatten(1)) + self.frozen(fake.images.flatten(1)).mean(1, keepdim=True)
         return Extra({"head": told.square()}, {"told": told})
 
     def touched(self):
