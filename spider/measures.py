@@ -5,7 +5,25 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 MetricName = Literal[
-    "fid", "kid", "kid_full", "is", "precision", "recall", "density", "coverage", "csid", "sid", "nearest", "fid_class"
+    "fid",
+    "kid",
+    "kid_full",
+    "is",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "csid",
+    "sid",
+    "nearest",
+    "fid_class",
+    "fdr",
+    "fd_infinity",
+    "mind",
+    "cmmd",
+    "vendi",
+    "authenticity",
+    "ct",
 ]
 EmbeddingName = Literal["inception", "efficientnet", "offline"]
 ProtocolName = Literal["tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "offline"]

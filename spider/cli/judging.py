@@ -61,7 +61,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class.",
+            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class, fdr, "
+            "fd_infinity, mind, cmmd, vendi, authenticity, ct.",
         ),
     ] = "fid,kid",
     protocol: Annotated[

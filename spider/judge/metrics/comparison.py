@@ -49,6 +49,11 @@ class Comparison:
     classes: ClassPairs | None = None
     reference_law: NormalLaw | None = None
 
+    @property
+    def learnt(self) -> Features:
+        """Of the generator's training images; float32 [K, d]."""
+        return self.reference if self.training is None else self.training
+
     @cached_property
     def manifolds(self) -> dict[Neighbourhood, Manifolds]:
         """Precision, recall, density and coverage for every neighbourhood of the protocol."""
@@ -73,13 +78,11 @@ class Comparison:
     @cached_property
     def nearest_training(self) -> NearestTraining:
         """Distances to training images. If those are not the reference, it holds out the scale."""
-        training = self.reference if self.training is None else self.training
-        held_out = None if self.training is None else self.reference
         return nearest_training(
             self.samples,
-            training,
+            self.learnt,
             self.world,
-            held_out=held_out,
+            held_out=None if self.training is None else self.reference,
             seed=self.seed,
             progress=self.progress,
             heartbeat=self.heartbeat,

@@ -85,6 +85,12 @@ def centre_of(features: Features) -> NDArray[np.float64]:
     return np.asarray(features.mean(axis=0, dtype=np.float64))
 
 
+def unit_length(features: Features) -> Features:
+    """Each vector of [N, d] scaled to length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(features / np.where(lengths > 0, lengths, 1), np.float32)
+
+
 def squared_distances(x: Block, y: Block) -> Tensor:
     """|x_i - y_j|^2, float64 [N, M]; exactly 0 for equal vectors."""
     scale = x.norms[:, None] + y.norms

@@ -50,6 +50,10 @@ class Moments:
         """The moments of both sets together."""
         return Moments(self.count + other.count, self.sum + other.sum, self.outer + other.outer)
 
+    def __sub__(self, part: Moments) -> Moments:
+        """The moments of the others, where `part` is some of the vectors."""
+        return Moments(self.count - part.count, self.sum - part.sum, self.outer - part.outer)
+
     def mean(self) -> Tensor:
         """float64 [d]."""
         return self.sum / self.count
@@ -91,3 +95,15 @@ def moments_of(features: Features, world: World, *, heartbeat: Heartbeat = silen
         tile = tile_sum[: rows.stop - rows.start, : columns.stop - columns.start]
         outer[rows, columns], outer[columns, rows] = tile, tile.T
     return Moments(count, total.cpu(), outer)
+
+
+def moments_here(features: Features, device: torch.device) -> Moments:
+    """The moments of float32 [N, d] by this rank alone, summed on `device` and returned on the CPU."""
+    count, dim = features.shape
+    outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+    total = torch.zeros(dim, dtype=torch.float64, device=device)
+    for start in range(0, count, ROWS):
+        block = torch.from_numpy(features[start : start + ROWS]).to(device).double()
+        total += block.sum(dim=0)
+        outer += transposed_times(block, block)
+    return Moments(count, total.cpu(), outer.cpu())

@@ -11,7 +11,13 @@ from typing import Literal
 
 from spider.errors import SpiderUsageError
 from spider.judge.embed.embedding import Embedding
+from spider.judge.metrics.authenticity import score_authenticity
+from spider.judge.metrics.cmmd import score_cmmd
 from spider.judge.metrics.comparison import Comparison, Score
+from spider.judge.metrics.data_copying import score_ct
+from spider.judge.metrics.fd_infinity import score_fd_infinity
+from spider.judge.metrics.fd_ratio import score_fdr
+from spider.judge.metrics.mind import score_mind
 from spider.judge.metrics.scores import (
     score_coverage,
     score_csid,
@@ -26,6 +32,7 @@ from spider.judge.metrics.scores import (
     score_recall,
     score_sid,
 )
+from spider.judge.metrics.vendi import score_vendi
 from spider.measures import MetricName
 from untrusted.words import not_known
 
@@ -35,8 +42,9 @@ class Metric:
     """An entry.
 
     Attributes:
-        label: its name in the literature, which often means Inception's features.
+        label: its name in the literature.
         about: one line for `--help`.
+        network: the embedding that the label means; None: it means none, and the embedding's name is always added.
         elsewhere: its name under another embedding, where that is not `label`; the embedding's name is added to it.
         needs_logits: whether the embedding must classify.
         needs_classes: whether samples and reference must have classes.
@@ -49,6 +57,7 @@ class Metric:
     label: str
     about: str
     score: Callable[[Comparison], Score]
+    network: Literal["inception", "clip"] | None = "inception"
     elsewhere: str | None = None
     needs_logits: bool = False
     needs_classes: bool = False
@@ -58,9 +67,10 @@ class Metric:
 
     def label_under(self, embedding: Embedding) -> str:
         """The label, which is the literature's only for the network and weights of the literature."""
-        if embedding.label == f"inception/{embedding.protocol}":
+        if self.network == "inception" and embedding.label == f"inception/{embedding.protocol}":
             return self.label
-        return f"{self.elsewhere or self.label}[{embedding.label}]"
+        meant = self.network is None or (self.network == "clip" and embedding.name == "clip")
+        return f"{self.label if meant else self.elsewhere or self.label}[{embedding.label}]"
 
 
 METRICS: dict[str, Metric] = {
@@ -124,6 +134,57 @@ METRICS: dict[str, Metric] = {
             elsewhere="FD by class",
             needs_classes=True,
             better="lower",
+        ),
+        Metric(
+            "fdr",
+            "FDr",
+            "Fréchet distance over that of as many real images; 1 is as good as real",
+            score_fdr,
+            network=None,
+            needs_training=True,
+            better="lower",
+        ),
+        Metric(
+            "fd_infinity",
+            "FID-infinity",
+            "Fréchet distance as of infinitely many samples",
+            score_fd_infinity,
+            elsewhere="FD-infinity",
+            better="lower",
+        ),
+        Metric(
+            "mind",
+            "MIND",
+            "Monge distance along random directions; 0 is best; for few images",
+            score_mind,
+            elsewhere="Monge distance",
+            better="lower",
+        ),
+        Metric(
+            "cmmd",
+            "CMMD",
+            "kernel distance of unit vectors, meant for CLIP's; 0 is best",
+            score_cmmd,
+            network="clip",
+            elsewhere="Gaussian MMD",
+            better="lower",
+        ),
+        Metric("vendi", "Vendi", "how many different images the samples are worth", score_vendi, network=None),
+        Metric(
+            "authenticity",
+            "authenticity",
+            "share of samples that are no closer to a training image than another training image is",
+            score_authenticity,
+            network=None,
+            needs_training=True,
+        ),
+        Metric(
+            "ct",
+            "C_T",
+            "distances to training images against those of held-out ones, in deviations; far below 0 is copies",
+            score_ct,
+            network=None,
+            needs_training=True,
         ),
     )
 }

@@ -139,7 +139,8 @@ def test_every_metric_is_the_same_on_one_two_four_ranks(ranks):
         for results in ranks(size).run(measure_everything):
             for found, expected in zip(results, alone, strict=True):
                 assert found["value"] == pytest.approx(expected["value"], rel=1e-9), (size, found["label"])
-                assert (found["std"] or 0) == pytest.approx(expected["std"] or 0, rel=1e-9)
+                for error in ("std", "stderr"):
+                    assert (found[error] or 0) == pytest.approx(expected[error] or 0, rel=1e-9), (size, found["label"])
                 assert found["protocol"] == expected["protocol"]
 
 
@@ -276,8 +277,10 @@ def test_no_label_poses_as_inception():
         for result in evaluate(everything, embedding):
             assert result.label.endswith(f"[{embedding.label}]")
             assert not result.label.startswith(("FID", "KID", "CSID", "SID"))
-    named = evaluate(["fid", "kid", "is", "csid"], inception())
-    assert [result.label for result in named] == ["FID", "KID", "IS", "CSID[-1]"]
+    named = evaluate(["fid", "kid", "is", "csid", "mind", "fdr", "cmmd"], inception())
+    assert [result.label for result in named] == [
+        *("FID", "KID", "IS", "CSID[-1]", "MIND", "FDr[inception/tf]", "Gaussian MMD[inception/tf]")
+    ]
     assert evaluate(["is"], stranger)[0].label == "IS[inception/tf@0123abcd]"
 
 
