@@ -21,7 +21,7 @@ from spider.errors import SpiderUsageError
 from spider.judge.metrics.comparison import Comparison, Score
 from spider.judge.metrics.frechet import law_distance, too_few_images
 from spider.judge.metrics.jackknife import GROUPS, LEAST, dealt, jackknife_stderr
-from spider.judge.metrics.law_parts import LawParts, law_here
+from spider.judge.metrics.law_parts import FixedLaw, LawParts, law_here
 from spider.judge.metrics.spread import spread
 
 SIZES = 15
@@ -67,17 +67,20 @@ def score_fd_infinity(c: Comparison) -> Score:
     """See above. All ranks.
 
     The standard error has two parts: that of the line, from the draws of the smaller sets, and that of FD at all
-    images, from leaving out groups of samples and reference.
+    images, from leaving out groups of samples and of the reference, where its images are at hand.
     """
     count, ddof = len(c.samples), c.protocol.ddof
     if count < _FEWEST:
         raise SpiderUsageError(f"FD-infinity needs at least {_FEWEST} samples, found {count}")
-    samples, reference = (
-        LawParts(features, dealt(len(features), c.seed, name), c.world, ddof, c.heartbeat)
-        for name, features in (("samples", c.samples), ("reference", c.reference))
-    )
     sizes = sizes_of(count)
-    with_error = len(c.reference) >= LEAST
+    samples = LawParts(c.samples, dealt(count, c.seed, "samples"), c.world, ddof, c.heartbeat)
+    reference: LawParts | FixedLaw
+    if c.reference_law is None:
+        groups = dealt(len(c.reference), c.seed, "reference")
+        reference = LawParts(c.reference, groups, c.world, ddof, c.heartbeat)
+    else:
+        reference = FixedLaw(c.reference_law)
+    with_error = c.reference_law is not None or len(c.reference) >= LEAST
 
     def unit(u: int) -> tuple[Tensor]:
         """FD of size number u; beyond them, FD without a group."""
@@ -99,15 +102,20 @@ def score_fd_infinity(c: Comparison) -> Score:
     )
     values = distances[:SIZES].cpu().numpy()
     line = Line.through(sizes, values)
-    biased = too_few_images(len(c.reference), c.samples.shape[1])
-    small = too_few_images(int(sizes[0]), c.samples.shape[1])
     return Score(
         line.intercept,
         stderr=math.hypot(line.stderr, jackknife_stderr(distances[SIZES:].tolist())) if with_error else None,
         protocol={"ddof": ddof, "sizes": sizes.tolist(), "groups": GROUPS},
-        warnings=[
-            *([f"reference: {biased}"] if biased else []),
-            *([f"the smallest set of samples: {small}; the line may bend there"] if small else []),
-        ],
+        warnings=_warnings(c, int(sizes[0])),
         details={"distances": values.tolist(), "slope": line.slope},
     )
+
+
+def _warnings(c: Comparison, smallest: int) -> list[str]:
+    dim = c.samples.shape[1]
+    reference = None if c.reference_law is not None else too_few_images(len(c.reference), dim)
+    samples = too_few_images(smallest, dim)
+    return [
+        *([f"reference: {reference}"] if reference else []),
+        *([f"the smallest set of samples: {samples}; the line may bend there"] if samples else []),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,17 @@ class LawParts:
 
     def _is_many(self, count: int) -> bool:
         return bool(count > self._features.shape[1])
+
+
+@dataclass(frozen=True)
+class FixedLaw:
+    """A law of images that are not at hand, so that none can be left out."""
+
+    whole: NormalLaw
+
+    def without(self, group: int) -> NormalLaw:
+        """The law."""
+        return self.whole
 
 
 def law_here(features: Features, ddof: int, device: torch.device) -> NormalLaw:

@@ -150,6 +150,7 @@ METRICS: dict[str, Metric] = {
             "Fréchet distance as of infinitely many samples",
             score_fd_infinity,
             elsewhere="FD-infinity",
+            reads="moments",
             better="lower",
         ),
         Metric(
@@ -169,7 +170,14 @@ METRICS: dict[str, Metric] = {
             elsewhere="Gaussian MMD",
             better="lower",
         ),
-        Metric("vendi", "Vendi", "how many different images the samples are worth", score_vendi, network=None),
+        Metric(
+            "vendi",
+            "Vendi",
+            "how many different images the samples are worth",
+            score_vendi,
+            network=None,
+            reads="nothing",
+        ),
         Metric(
             "authenticity",
             "authenticity",

@@ -14,6 +14,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
+from spider.judge.metrics.registry import METRICS
 from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunDirectory
 from spider.train.loop import train
@@ -81,8 +82,9 @@ def test_a_file_of_the_references_features_gives_the_numbers_of_its_images(digit
     with np.load(file) as both:
         np.savez(tmp_path / "moments.npz", mu=both["mu"], sigma=both["sigma"])
         np.save(tmp_path / "rows.npy", both["feats"])
-    moments = measured(digits, reference=tmp_path / "moments.npz", metrics=["fid"], count=150)
-    assert values(moments)["fid"] == pytest.approx(values(images)["fid"], rel=1e-9)
+    moments = measured(digits, reference=tmp_path / "moments.npz", metrics=["fid", "fd_infinity", "vendi"], count=150)
+    for name, value in values(moments).items():
+        assert value == pytest.approx(values(images)[name], rel=1e-9)
     assert "digits (150 images) against moments.npz (mu and sigma), offline" in moments.table()
     assert "which does not say what it was made with; offline was asked for" in moments.table()
     rows = measured(digits, reference=tmp_path / "rows.npy", metrics=["fid", "kid"], count=150)
