@@ -4,8 +4,8 @@ loop         the algorithm, top to bottom
 trainer      players, phases and methods as one object: one iteration, and its state
 plan         from a configuration to players, phases and methods
 phases       what is due when, and the passes that make up a step; batch, what they work on
-passes       what the discriminator's and the generator's steps minimise; terms, one quantity in a loss
-stepper      one step of one player; guard, those that are not finite
+passes       what the discriminator's and the generator's steps minimise
+stepper      one step of one player; weighing, how its values weigh; guard, those that are not finite
 player       a module, what of it trains, its optimizer and its engine
 feeds        the streams of images and of the generator's source
 stats        numbers on their way to metrics.jsonl, exact under resume

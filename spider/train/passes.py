@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from spider.gan.augment.augmentation import Augmentation
-from spider.gan.auxiliary.auxiliary import Extra, Seen
+from spider.gan.auxiliary.auxiliary import Seen
 from spider.gan.auxiliary.build import Joined
+from spider.gan.loss import Loss
 from spider.gan.method import Kept
 from spider.gan.objectives.build import GeneratorPenaltyTerm, PenaltyTerm
 from spider.gan.objectives.generator_penalties import Made
@@ -25,19 +26,18 @@ from spider.gan.outputs import Condition, DOut, GOut, changed, exact, with_draws
 from spider.gan.sources.source import Frontend
 from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
-from spider.train.phases import Outcome
+from spider.train.phases import Outcome, detached
 from spider.train.player import Player
-from spider.train.terms import Term
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
 
+@dataclass
 class Maker:
     """From a batch's source to images."""
 
-    def __init__(self, generator: Player, autocast: Autocast) -> None:
-        self.generator = generator
-        self.autocast = autocast
+    generator: Player
+    autocast: Autocast
 
     def __call__(self, batch: PhaseBatch) -> GOut:
         """The generator's output for `batch.source`, through which gradients flow, in float32 at least."""
@@ -58,7 +58,7 @@ class Maker:
 
     def kept(self, out: GOut) -> dict[str, Kept]:
         """What the generator's output gives to keep, by method: for the generator, if it is one."""
-        return {self.generator.method: _detached(out.keep)}
+        return {self.generator.method: detached(out.keep)}
 
     def _told(self, batch: PhaseBatch) -> Condition:
         at, network = batch.at, self.generator.module
@@ -70,12 +70,12 @@ class Maker:
         return frontend.penalty() if isinstance(frontend, Frontend) else None
 
 
+@dataclass
 class Prepare:
     """The images that a phase of the discriminator takes as given: its fakes, and which images it takes for real."""
 
-    def __init__(self, maker: Maker, augmentations: Sequence[Augmentation]) -> None:
-        self.maker = maker
-        self.augmentations = augmentations
+    maker: Maker
+    augmentations: Sequence[Augmentation]
 
     def __call__(self, batch: PhaseBatch) -> PhaseBatch:
         """The batch, with both."""
@@ -86,13 +86,13 @@ class Prepare:
         return replace(batch, real=real)
 
 
+@dataclass
 class Critic:
     """From images to the discriminator's judgement: they are augmented first, whoever asks."""
 
-    def __init__(self, discriminator: Player, augmentations: Sequence[Augmentation], autocast: Autocast) -> None:
-        self.discriminator = discriminator
-        self.augmentations = augmentations
-        self.autocast = autocast
+    discriminator: Player
+    augmentations: Sequence[Augmentation]
+    autocast: Autocast
 
     def __call__(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable once. Logits are float32 at least.
@@ -126,13 +126,13 @@ class Critic:
         return images, with_draws(condition, self.discriminator.module, at.seed, stream, at.positions, images)
 
 
+@dataclass
 class DiscriminatorLoss:
     """Tell real images from generated ones, and what auxiliaries add to that."""
 
-    def __init__(self, critic: Critic, objective: Objective, joined: Sequence[Joined]) -> None:
-        self.critic = critic
-        self.objective = objective
-        self.joined = joined
+    critic: Critic
+    objective: Objective
+    joined: Sequence[Joined]
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
@@ -140,73 +140,71 @@ class DiscriminatorLoss:
         fake_seen = self.critic.seen(given(batch.fake), batch.fake_condition, batch, "fake")
         real, fake = real_seen.out, fake_seen.out
         real_realness, fake_realness = self.objective.realness(real, fake)
-        terms = [Term(f"loss/{name}", values) for name, values in self.objective.discriminator(real, fake).items()]
-        keep: dict[str, Kept] = {}
-        for each in self.joined:
-            _join(each, each.auxiliary.discriminator(real_seen, fake_seen, batch.at), batch.images, terms, keep)
-        return Outcome(
-            terms,
-            {
+        outcome = Outcome(
+            reports={
                 "logits/real": real.logits,
                 "signs/real": real_realness.sign(),
                 "logits/fake": fake.logits,
                 "signs/fake": fake_realness.sign(),
-            },
-            keep,
+            }
         )
+        outcome.add("loss", self.objective.discriminator(real, fake, batch.at), by="objective")
+        for each in self.joined:
+            extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
+            outcome.add(each.name, extra, value_at(each.choice.weight, batch.images), by=each.name)
+        return outcome
 
 
+@dataclass
 class DiscriminatorPenalty:
     """The penalties that are on, scaled up by how many discriminator steps each stands for."""
 
-    def __init__(self, critic: Critic, penalties: Sequence[PenaltyTerm], gain: float) -> None:
-        self.critic = critic
-        self.penalties = penalties
-        self.gain = gain
+    critic: Critic
+    penalties: Sequence[PenaltyTerm]
+    gain: float
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        terms = []
+        outcome = Outcome()
         for each in self.penalties:
             real = self._judged(given(batch.real), batch.real_condition, batch, each.uses[0])
             fake = None
             if each.needs_fakes:
                 fake = self._judged(given(batch.fake), batch.fake_condition, batch, each.uses[1])
-            values = each.values(real, fake, batch.at)
-            terms.append(Term(f"penalty/{each.name}", values, coefficient=self.gain * each.weight(batch.images)))
-        return Outcome(terms)
+            values = Loss({each.name: each.values(real, fake, batch.at)})
+            outcome.add("penalty", values, self.gain * each.weight(batch.images))
+        return outcome
 
     def _judged(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Judged:
         return Judged(images, lambda others: self.critic.twice(others, condition, batch, use).logits)
 
 
+@dataclass
 class GeneratorPenalties:
     """The penalties on the generator, scaled up by how many of its steps each stands for."""
 
-    def __init__(self, maker: Maker, penalties: Sequence[GeneratorPenaltyTerm], gain: float) -> None:
-        self.maker = maker
-        self.penalties = penalties
-        self.gain = gain
+    maker: Maker
+    penalties: Sequence[GeneratorPenaltyTerm]
+    gain: float
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
         made = self.maker.twice(batch)
-        terms, keep = [], self.maker.kept(made.out)
+        outcome = Outcome(keep=self.maker.kept(made.out))
         for each in self.penalties:
             values, kept = each.penalty(made, batch.at)
-            terms.append(Term(f"penalty/{each.name}", values, coefficient=self.gain * each.weight(batch.images)))
-            keep[each.name] = _detached(kept)
-        return Outcome(terms, keep=keep)
+            outcome.add("penalty", Loss({each.name: values}, kept), self.gain * each.weight(batch.images), by=each.name)
+        return outcome
 
 
+@dataclass
 class GeneratorLoss:
     """Make the discriminator take generated images for real, and what auxiliaries add to that."""
 
-    def __init__(self, maker: Maker, critic: Critic, objective: Objective, joined: Sequence[Joined]) -> None:
-        self.maker = maker
-        self.critic = critic
-        self.objective = objective
-        self.joined = joined
+    maker: Maker
+    critic: Critic
+    objective: Objective
+    joined: Sequence[Joined]
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
@@ -215,23 +213,12 @@ class GeneratorLoss:
         fake, paired = seen.out, self.objective.paired
         real = self.critic(given(batch.real), batch.real_condition, batch, "real") if paired else None
         scores = self.objective.score(fake).detach().flatten(1).mean(1)
-        terms = [Term("loss/g", self.objective.generator(fake, real), scores=scores)]
+        outcome = Outcome(keep=self.maker.kept(made), scores=scores)
+        outcome.add("loss", self.objective.generator(fake, real, batch.at), by="objective", selectable=True)
         penalty = self.maker.penalty()
         if penalty is not None:
-            terms.append(Term("penalty/frontend", penalty.expand(len(batch.source))))
-        keep = self.maker.kept(made)
+            outcome.add("penalty", Loss({"frontend": penalty.expand(len(batch.source))}))
         for each in self.joined:
-            _join(each, each.auxiliary.generator(seen, batch.at), batch.images, terms, keep)
-        return Outcome(terms, keep=keep)
-
-
-def _join(each: Joined, extra: Extra, images: int, terms: list[Term], keep: dict[str, Kept]) -> None:
-    """Add what an auxiliary gives, at `images` on the clock, to the terms and to what is kept."""
-    weight = value_at(each.choice.weight, images)
-    terms += [Term(f"{each.name}/{name}", values, coefficient=weight) for name, values in extra.terms.items()]
-    keep[each.name] = _detached(extra.keep)
-
-
-def _detached(keep: Kept) -> Kept:
-    """Values without their graph, which would else live through all micro-batches."""
-    return {name: values.detach() for name, values in keep.items()}
+            extra = each.auxiliary.generator(seen, batch.at)
+            outcome.add(each.name, extra, value_at(each.choice.weight, batch.images), by=each.name)
+        return outcome

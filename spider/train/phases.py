@@ -7,27 +7,46 @@ deep; gradients add up to those of the sum. A pass has no side effect that a sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
+from spider.gan.loss import Loss, Term, Weighed
 from spider.gan.method import Kept
 from spider.train.batch import PhaseBatch
 from spider.train.player import Player
-from spider.train.terms import Term
 
 Draws = Literal["own", "shared", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What a pass found on one micro-batch."""
 
-    terms: list[Term]
+    terms: list[Term] = field(default_factory=list)
+    scores: Tensor | None = None  # [n]: by which the selection ranks images, whose terms are selectable
     reports: dict[str, Tensor] = field(default_factory=dict)  # values of any shape, whose means are logged
-    keep: Mapping[str, Kept] = field(default_factory=dict)  # by method: values of this micro-batch's images, [n, ...]
+    keep: dict[str, Kept] = field(default_factory=dict)  # by method: values of this micro-batch's images, [n, ...]
+
+    def add(self, label: str, loss: Loss, coefficient: float = 1.0, *, by: str = "", selectable: bool = False) -> None:
+        """Add terms, `label`/NAME in rows of metrics.jsonl, and what is kept.
+
+        Args:
+            by: the method that gives them, if it is one.
+            selectable: whether the selection may leave out images.
+        """
+        for name, given in loss.terms.items():
+            values, weights = (given.values, given.weights) if isinstance(given, Weighed) else (given, None)
+            self.terms.append(Term(f"{label}/{name}", values, coefficient, weights, selectable))
+        if by:
+            self.keep[by] = detached(loss.keep)
+
+
+def detached(keep: Kept) -> Kept:
+    """Values without their graph, which would else live through all micro-batches."""
+    return {name: values.detach() for name, values in keep.items()}
 
 
 @dataclass(frozen=True)
@@ -54,7 +73,6 @@ class Phase:
     reals: Draws = "none"
     source: Draws = "own"
     prepare: Callable[[PhaseBatch], PhaseBatch] | None = None  # adds the images that the passes take as given
-    selects: bool = False  # the first pass scores its images for the selection
 
     def due(self, step: int) -> bool:
         """Whether iteration `step` has the phase."""

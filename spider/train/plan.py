@@ -153,7 +153,6 @@ def _phases(
             g_player,
             (Pass(passes.GeneratorLoss(maker, critic, objective, joined)),),
             reals=config.objective.g_reals if objective.paired else "none",
-            selects=True,
         )
     )
     return (*phases, _g_reg(config, maker, g_penalties)) if g_penalties else tuple(phases)

@@ -107,7 +107,12 @@ class Recorder:
             self._bar.update(trainer.config.batch)
         window, step = self.config.selection.trace, trainer.step - 1
         if self._curves and window and window.first_step <= step < window.first_step + window.steps:
-            row = {"step": step, "images": trainer.images, "k": trainer.stepper.last_k, "p": trainer.plan.overfit.p}
+            row = {
+                "step": step,
+                "images": trainer.images,
+                "k": trainer.plan.selection.last_k,
+                "p": trainer.plan.overfit.p,
+            }
             self._curves.trace(row)
 
     def row(self, *, due: bool = True) -> None:

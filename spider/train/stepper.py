@@ -17,13 +17,13 @@ from torch import Tensor
 from cluster.world import World
 from spider.config.schema import Config
 from spider.gan.method import Kept, Method, Sums
-from spider.gan.selection.select import Selected, Selection
+from spider.gan.selection.select import Selection
 from spider.train.batch import PhaseBatch
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player
 from spider.train.stats import Report
-from spider.train.terms import Term
+from spider.train.weighing import Weighing, weigh
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Stepper:
 
     Attributes:
         warnings: a line for each step of the last iteration that was skipped.
-        last_k: how many samples taught the generator in its last step.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class Stepper:
         self.selection = selection
         self.guard = guard
         self.warnings: list[str] = []
-        self.last_k = config.batch
         self._asked: list[_Asked] = []
 
     def take(self, phase: Phase, passes: Sequence[Pass], parts: list[PhaseBatch]) -> None:
@@ -92,12 +90,14 @@ class Stepper:
         player.move_schedules(images)
         player.engine.zero_grad()
         with player.playing():
-            chosen = self._choose_ahead(phase, parts, images)
+            weighings: dict[int, Weighing] = {}  # by the number of the pass
             for m, part in enumerate(parts):
                 kept.append({**part.keep})
-                for one_pass in passes:
+                for number, one_pass in enumerate(passes):
                     outcome = one_pass.run(part)
-                    loss = self._reduce(phase, outcome.terms, None if chosen is None else chosen[m], images, report)
+                    if m == 0:
+                        weighings[number] = weigh(one_pass, parts, outcome, self.selection, self.world, report)
+                    loss = torch.stack([weighings[number].share(term, m, report) for term in outcome.terms]).sum()
                     last = m == len(parts) - 1 and one_pass is passes[-1]
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
                     total += loss.detach()
@@ -154,36 +154,6 @@ class Stepper:
         whose = "" if player.parts else f"{player.name}."  # beside parts, the network has its name already
         gradients = {f"gradient of {whose}{name}": at for name, at in player.engine.non_finite(asked.finite).items()}
         return self.guard.skip(asked.phase.name, bad, gradients, asked.images, self.world)
-
-    def _reduce(
-        self, phase: Phase, terms: Sequence[Term], chosen: Selected | None, images: int, report: Report
-    ) -> Tensor:
-        """The share of this micro-batch in the sum of the terms' means over the global batch."""
-        shares = []
-        for term in terms:
-            report.add(term.name, term.values)
-            if phase.selects and term.scores is not None and self.selection.active:
-                chosen = chosen or self.selection.pick(term.scores, images, self.world)
-                shares.append(term.share(chosen.total, chosen.weights))
-                self.last_k = chosen.k
-                report.add("selection/score_all", term.scores)
-                # Over the whole batch, so that nobody need count here: the mean is that of the k
-                report.add("selection/score_selected", term.scores * chosen.weights * (self.config.batch / chosen.k))
-                report.add("selection/k", term.scores.new_full((1,), float(chosen.k)))
-            else:
-                shares.append(term.share(self.config.batch / phase.shrink))
-        return torch.stack(shares).sum()
-
-    def _choose_ahead(self, phase: Phase, parts: list[PhaseBatch], images: int) -> list[Selected] | None:
-        """With several micro-batches the selection must see every score before the first backward: an extra forward."""
-        if not (phase.selects and self.selection.active and len(parts) > 1):
-            return None
-        with torch.no_grad():
-            terms = [term for part in parts for term in phase.passes[0].run(part).terms]
-        # parts hold slots m, m + A, m + 2A, ...: [n, A] -> [n A] is slot order
-        scores = torch.stack([term.scores for term in terms if term.scores is not None], dim=1).flatten()
-        chosen = self.selection.pick(scores, images, self.world)
-        return [Selected(chosen.weights[m :: len(parts)], chosen.total, chosen.k) for m in range(len(parts))]
 
 
 def _take_back(tensors: Sequence[Tensor], before: Sequence[Tensor], taken: Tensor) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from spider.draws import Address
+from spider.gan.loss import Loss
 from spider.gan.method import Method
 from spider.gan.outputs import Condition, DOut
 
@@ -34,22 +35,8 @@ class Seen:
     again: Callable[[str], DOut]
 
 
-@dataclass(frozen=True)
-class Extra:
-    """What an auxiliary adds to a loss.
-
-    Attributes:
-        terms: values to minimise, [n] or [n, P], by name. Their means over the global batch are added, whatever the
-            selection picks.
-        keep: values of each image, [n, ...], by name: what `Method.stepped` gets of the global batch.
-    """
-
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    keep: Mapping[str, Tensor] = field(default_factory=dict)
-
-
 class Auxiliary(Method):
-    """Joins the main losses of the players. By default it adds nothing.
+    """Joins the main losses of the players, whatever the selection picks. By default it adds nothing.
 
     Both functions may run twice on the same images, so they change nothing; what moves, moves in `stepped`.
     """
@@ -58,10 +45,10 @@ class Auxiliary(Method):
         """Modules that train with a player, by player."""
         return {}
 
-    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Extra:
+    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Loss:
         """What joins the discriminator's loss."""
-        return Extra()
+        return Loss()
 
-    def generator(self, fake: Seen, draws: Address) -> Extra:
+    def generator(self, fake: Seen, draws: Address) -> Loss:
         """What joins the generator's loss. Gradients flow through `fake.images`."""
-        return Extra()
+        return Loss()

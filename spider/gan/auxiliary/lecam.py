@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from spider.draws import Address
-from spider.gan.auxiliary.auxiliary import Auxiliary, Extra, Seen
+from spider.gan.auxiliary.auxiliary import Auxiliary, Seen
+from spider.gan.loss import Loss
 from spider.gan.method import Kept
 
 
@@ -24,11 +25,11 @@ class Lecam(Auxiliary):
         self.real, self.fake = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
         self.steps = torch.zeros((), dtype=torch.int64, device=device)
 
-    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Extra:
+    def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Loss:
         """See Auxiliary."""
         reals, fakes = real.out.logits, fake.out.logits
         apart = relu(reals - self.fake).square() + relu(self.real - fakes).square()  # [n, P]
-        return Extra({"apart": apart * (self.steps > 0)}, {"real": reals.mean(1), "fake": fakes.mean(1)})
+        return Loss({"apart": apart * (self.steps > 0)}, {"real": reals.mean(1), "fake": fakes.mean(1)})
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """See Method."""

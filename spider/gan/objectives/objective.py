@@ -1,6 +1,7 @@
 """What every objective is.
 
-Values have the shape of the logits, [N, P]. Their means are the players' losses. High logits are real.
+Values have the shape of the logits, [N, P]. Their means over the global batch are the players' losses; values that do
+not weigh alike bring their weights (`spider.gan.loss.Weighed`). High logits are real.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from typing import Protocol
 
 from torch import Tensor
 
+from spider.draws import Address
+from spider.gan.loss import Loss
 from spider.gan.outputs import DOut
 
 
 class Objective(Protocol):
-    """The adversarial losses of both players.
+    """The adversarial losses of both players. Both may run twice on the same images, so they change nothing.
+
+    `draws` gives random numbers of the images, such as a margin for each logit: `draws.uniform("margin.real", (P,))`.
 
     Attributes:
         paired: whether the generator's loss needs real images too.
@@ -22,11 +27,14 @@ class Objective(Protocol):
 
     paired: bool
 
-    def discriminator(self, real: DOut, fake: DOut) -> dict[str, Tensor]:
-        """What the discriminator pays for real and generated images, by name. Its loss is the sum of their means."""
+    def discriminator(self, real: DOut, fake: DOut, draws: Address) -> Loss:
+        """What the discriminator pays for real and generated images."""
 
-    def generator(self, fake: DOut, real: DOut | None) -> Tensor:
-        """What the generator pays for its images. `real` is given if the objective is paired."""
+    def generator(self, fake: DOut, real: DOut | None, draws: Address) -> Loss:
+        """What the generator pays for its images. `real` is given if the objective is paired.
+
+        The selection may leave out images of all its terms.
+        """
 
     def realness(self, real: DOut, fake: DOut) -> tuple[Tensor, Tensor]:
         """How real D finds the real and the generated images, [N, P] each: above 0 rather real, below rather generated.
@@ -55,13 +63,13 @@ class Separable(ABC):
     def g_fake(self, logits: Tensor) -> Tensor:
         """What the generator pays for the discriminator's logits of its images."""
 
-    def discriminator(self, real: DOut, fake: DOut) -> dict[str, Tensor]:
+    def discriminator(self, real: DOut, fake: DOut, draws: Address) -> Loss:
         """See Objective."""
-        return {"d_real": self.d_real(real.logits), "d_fake": self.d_fake(fake.logits)}
+        return Loss({"d_real": self.d_real(real.logits), "d_fake": self.d_fake(fake.logits)})
 
-    def generator(self, fake: DOut, real: DOut | None) -> Tensor:
+    def generator(self, fake: DOut, real: DOut | None, draws: Address) -> Loss:
         """See Objective."""
-        return self.g_fake(fake.logits)
+        return Loss({"g": self.g_fake(fake.logits)})
 
     def realness(self, real: DOut, fake: DOut) -> tuple[Tensor, Tensor]:
         """See Objective: 0 is the boundary of D."""

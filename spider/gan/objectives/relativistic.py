@@ -12,6 +12,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from spider.draws import Address
+from spider.gan.loss import Loss
 from spider.gan.outputs import DOut
 
 
@@ -20,15 +22,15 @@ class Relativistic:
 
     paired = True
 
-    def discriminator(self, real: DOut, fake: DOut) -> dict[str, Tensor]:
+    def discriminator(self, real: DOut, fake: DOut, draws: Address) -> Loss:
         """See Objective."""
-        return {"d": softplus(fake.logits - real.logits)}
+        return Loss({"d": softplus(fake.logits - real.logits)})
 
-    def generator(self, fake: DOut, real: DOut | None) -> Tensor:
+    def generator(self, fake: DOut, real: DOut | None, draws: Address) -> Loss:
         """See Objective."""
         if real is None:
             raise ValueError("the relativistic objective needs real images in the generator's step")
-        return softplus(real.logits - fake.logits)
+        return Loss({"g": softplus(real.logits - fake.logits)})
 
     def realness(self, real: DOut, fake: DOut) -> tuple[Tensor, Tensor]:
         """See Objective: by how much an image is more real than its partner."""

@@ -38,13 +38,18 @@ class Selected:
 
 
 class Selection(Method):
-    """k, and what it takes to move it. Identical on every rank."""
+    """k, and what it takes to move it. Identical on every rank.
+
+    Attributes:
+        last_k: how many samples taught the generator in its last step.
+    """
 
     def __init__(self, config: SelectionConfig, batch: int, seed: int, overfit: OverfitController) -> None:
         self.config = config
         self.batch = batch
         self.seed = seed
         self.overfit = overfit
+        self.last_k = batch
         self._levels = batch // config.k_unit
         self._lowest = min(self._levels, math.ceil(config.k_min / config.k_unit))
         self._level = self._levels  # of the adaptive walk: k starts at the batch
@@ -90,7 +95,17 @@ class Selection(Method):
             everyone = world.all_gather(scores)  # [W, b]
             # [W, b] -> [b, W] -> [B] is slot order; every rank takes the same k and keeps its own
             weights = _top(everyone.T.flatten(), k).view(-1, world.size)[:, world.rank]
+        self.last_k = k
         return Selected(weights, float(k if self.config.norm == "selected" else self.batch), k)
+
+    def reports(self, scores: Tensor, chosen: Selected) -> dict[str, Tensor]:
+        """What rows of metrics.jsonl say of a choice, as values whose means are logged."""
+        return {
+            "selection/score_all": scores,
+            # Over the whole batch, so that nobody need count here: the mean is that of the k
+            "selection/score_selected": scores * chosen.weights * (self.batch / chosen.k),
+            "selection/k": scores.new_full((1,), float(chosen.k)),
+        }
 
     def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method. Comes after the controller, whose p it heeds."""

@@ -43,14 +43,19 @@ def trained(world, data, overrides=(), steps=10):
 
 
 @cache
-def alone(data):
-    return trained(World.single(), data)
+def alone(data, overrides=()):
+    return trained(World.single(), data, overrides)
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(1, 2), (2, 1), (2, 2)])
-def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation):
-    whole, means = alone(digits)
-    for tensors, means_there in ranks(size).run(trained, digits, [f"accumulation={accumulation}"]):
+SELECTED = ("selection.kind=fixed", "selection.k=6", "selection.norm=batch")
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "selection"), [(1, 2, ()), (1, 2, SELECTED), (2, 1, ()), (2, 2, SELECTED), (4, 2, ())]
+)
+def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation, selection):
+    whole, means = alone(digits, selection)
+    for tensors, means_there in ranks(size).run(trained, digits, [*selection, f"accumulation={accumulation}"]):
         for name, tensor in whole.items():
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
         assert means_there == pytest.approx(means, rel=1e-9, abs=1e-12)
@@ -138,7 +143,7 @@ def test_methods_get_exact_numbers_and_keep_no_graph(digits, precision, override
     for each in seen:
         assert {each.images.dtype, each.augmented.dtype, *(v.dtype for v in each.out.features.values())} == {exact}
     names = [name for keep in kept for name in keep]
-    assert {*names} == {"networks.generator", "auxiliary.0", "auxiliary.1", "g_penalties.0"}
+    assert {*names} == {"networks.generator", "objective", "auxiliary.0", "auxiliary.1", "g_penalties.0"}
     values = [value for keep in kept for named in keep.values() for value in named.values()]
     assert {(value.dtype, value.requires_grad) for value in values} == {(exact, False)}
 
@@ -195,6 +200,33 @@ def test_a_penalty_of_the_generator_is_a_step_on_a_part_of_the_batch(digits):
     trainer.stepper.take(phase, phase.passes_at(3), parts)
     torch.testing.assert_close(network.synthesis.weight.grad, expected)
     torch.testing.assert_close(mean, before.lerp(length.detach(), 0.1))
+    trainer.close()
+
+
+def test_values_that_weigh_by_themselves_have_the_mean_of_the_whole_batch(digits):
+    trainer = trainer_for(digits, overrides=["accumulation=2"])
+    phase, weight = trainer.plan.phases[0], trainer.discriminator.module.judge.weight
+    parts = trainer.feeds.draw(phase, 0, 0)
+    loss, means = 0, {}
+    with trainer.discriminator.playing():
+        outcomes = [each.run(phase.prepare(part)) for each in phase.passes for part in parts]
+        for first, other in (outcomes[:2], outcomes[2:]):
+            for one, two in zip(first.terms, other.terms, strict=True):
+                values = torch.cat([one.values, two.values])
+                weights = torch.ones_like(values) if one.weights is None else torch.cat([one.weights, two.weights])
+                means[one.name] = (weights * values).sum() / weights.sum()
+                loss += one.coefficient * means[one.name]
+        expected = torch.autograd.grad(loss, weight)[0]
+    trainer.stepper.take(phase, phase.passes, parts)
+    torch.testing.assert_close(weight.grad, expected)
+    sums = trainer.stepper.settle()
+    assert {name: sums[name][0] / sums[name][1] for name in means} == pytest.approx(
+        {k: v.item() for k, v in means.items()}
+    )
+    (hinged,) = (term.values for term in outcomes[0].terms if term.name == "loss/d_real")
+    margins = (hinged + outcomes[0].reports["logits/real"])[hinged > 0]
+    assert bool(((margins >= 0.8) & (margins < 1)).all())
+    assert len(margins.unique()) == len(margins) > 8  # of 8 images, a margin for each logit
     trainer.close()
 
 

@@ -35,7 +35,7 @@ def trained(world, data, overrides, steps):
     ks = []
     for _ in range(steps):
         trainer.iterate()
-        ks.append(trainer.stepper.last_k)
+        ks.append(trainer.plan.selection.last_k)
     modules = {"g": trainer.generator.module, "ema": trainer.ema.module, "d": trainer.discriminator.module}
     state = {f"{key}.{name}": t.detach() for key, m in modules.items() for name, t in m.state_dict().items()}
     return state, trainer.plan.overfit.p, ks, trainer.plan.stats.means()

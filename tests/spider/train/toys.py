@@ -7,15 +7,18 @@ from math import prod
 
 import torch
 from torch import nn
+from torch.nn.functional import softplus
 
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import AugmentationChoice
-from spider.gan.auxiliary.auxiliary import Auxiliary, Extra
+from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.loss import Loss, Weighed
 from spider.gan.method import Method
 from spider.gan.networks.config import NetworkChoice
-from spider.gan.objectives.config import GeneratorPenaltyChoice
+from spider.gan.objectives.config import GeneratorPenaltyChoice, ObjectiveChoice
 from spider.gan.objectives.generator_penalties import GeneratorPenalty
+from spider.gan.objectives.objective import Separable
 from spider.gan.outputs import DOut, Draw, GOut
 
 WIDTH = 6
@@ -23,6 +26,7 @@ EYES = 1  # the weights that both networks look through, as if it were the sha25
 TOYS = [  # a run of all that is below
     f"generator.kind={__name__}:Toy",
     f"discriminator.kind={__name__}:Toy",
+    f"objective.kind={__name__}:Slicing",
     "penalties.r1_gamma=1",
     "penalties.r2_gamma=1",
     f"augment=[{{kind: '{__name__}:Fade'}}]",
@@ -88,7 +92,7 @@ class Discriminator(nn.Module):
         self.eyes = Eyes(prod(image_shape))
         self.norm_of_eyes = self.eyes.norm  # under two names
         self.hidden = nn.Linear(prod(image_shape), WIDTH)
-        self.judge = nn.Linear(WIDTH, 1)
+        self.judge = nn.Linear(WIDTH, 2)
 
     def forward(self, images, condition):
         hidden = self.hidden(self.eyes(images.flatten(1)))
@@ -96,7 +100,38 @@ class Discriminator(nn.Module):
         logits = self.judge(last)
         if condition.time is not None:
             logits = logits * (1 - condition.time.to(logits.dtype).unsqueeze(1))
-        return DOut(logits, {"hidden": hidden, "last": last})
+        direction = last.detach() @ self.judge.weight.T
+        return DOut(logits, {"hidden": hidden, "last": last, "direction": direction})
+
+
+class Slicing(ObjectiveChoice):
+    """A hinge with a margin for each logit (FastGAN), and a direction that is learnt by normalised weights (SAN)."""
+
+    def build(self):
+        return Sliced()
+
+
+class Sliced(Separable):
+    def d_real(self, logits):
+        return (1 - logits).relu()
+
+    def d_fake(self, logits):
+        return (1 + logits).relu()
+
+    def g_fake(self, logits):
+        return softplus(-logits)
+
+    def discriminator(self, real, fake, draws):
+        terms = {}
+        for name, sign, out in (("d_real", -1, real), ("d_fake", 1, fake)):
+            logits, direction = out.logits, out.features["direction"]
+            margin = 0.8 + 0.2 * draws.uniform(f"margin.{name}", logits.shape[1:]).to(logits.dtype)
+            terms[name] = (margin + sign * logits).relu()
+            terms[f"{name}_direction"] = Weighed(sign * direction, (-logits).sigmoid().detach())
+        return Loss(terms)
+
+    def generator(self, fake, real, draws):
+        return Loss({"g": Weighed(self.g_fake(fake.logits), fake.features["last"].square().mean(1).detach())})
 
 
 class Fade(AugmentationChoice):
@@ -127,10 +162,10 @@ class Taps(AuxiliaryChoice):
 class Tapping(Auxiliary):
     def discriminator(self, real, fake, draws):
         brightness = real.augmented.mean((1, 2, 3))
-        return Extra({"tap": (real.out.features["hidden"].mean(1) - brightness).square()})
+        return Loss({"tap": (real.out.features["hidden"].mean(1) - brightness).square()})
 
     def generator(self, fake, draws):
-        return Extra(
+        return Loss(
             {"tap": fake.out.features["hidden"].square().mean(1), "grey": fake.augmented.mean((1, 2, 3)).square()}
         )
 
@@ -152,11 +187,11 @@ class Headed(Auxiliary):
 
     def discriminator(self, real, fake, draws):
         told = self.head(real.augmented.flatten(1)) - self.head(fake.augmented.flatten(1))
-        return Extra({"head": told.square()}, {"told": told})
+        return Loss({"head": told.square()}, {"told": told})
 
     def generator(self, fake, draws):
         told = self.head(fake.augmented.flatten(1)) + self.frozen(fake.images.flatten(1)).mean(1, keepdim=True)
-        return Extra({"head": told.square()}, {"told": told})
+        return Loss({"head": told.square()}, {"told": told})
 
     def touched(self):
         return (self.weight,)

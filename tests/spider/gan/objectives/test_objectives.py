@@ -7,12 +7,14 @@ from typing import get_args
 import pytest
 import torch
 
+from spider.draws import Address
 from spider.gan.objectives.build import build_objective
 from spider.gan.objectives.config import ObjectiveConfig, ObjectiveKind
 from spider.gan.objectives.penalties import slope_excess, squared_gradient
 from spider.gan.outputs import DOut
 
 KINDS = get_args(ObjectiveKind)
+DRAWS = Address(0, "d_main", range(7), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -21,8 +23,8 @@ def test_more_real_costs_less(kind):
     objective = build_objective(ObjectiveConfig(kind=kind))
     real, fake = (torch.linspace(*ends, 7, dtype=torch.float64, requires_grad=True) for ends in ((0.1, 0.9), (0.8, 0)))
     outputs = DOut(real.unsqueeze(1)), DOut(fake.unsqueeze(1))
-    d_loss = sum(values.sum() for values in objective.discriminator(*outputs).values())
-    g_loss = objective.generator(outputs[1], outputs[0]).sum()
+    d_loss = sum(values.sum() for values in objective.discriminator(*outputs, DRAWS).terms.values())
+    g_loss = objective.generator(outputs[1], outputs[0], DRAWS).terms["g"].sum()
     for loss, logits, sign in ((d_loss, real, -1), (d_loss, fake, 1), (g_loss, fake, -1)):
         (slope,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert bool((sign * slope >= 0).all())
@@ -33,12 +35,12 @@ def test_a_relativistic_objective_knows_no_absolute_scale():
     """Nothing that it says changes when a constant is added to D. Its loss is the logistic one of the difference."""
     objective = build_objective(ObjectiveConfig(kind="relativistic"))
     real, fake = torch.randn(2, 6, 3, dtype=torch.float64)
-    losses = objective.discriminator(DOut(real), DOut(fake))
+    losses = objective.discriminator(DOut(real), DOut(fake), DRAWS).terms
     torch.testing.assert_close(losses, {"d": -torch.sigmoid(real - fake).log()})
-    torch.testing.assert_close(objective.discriminator(DOut(real + 7), DOut(fake + 7)), losses)
-    g_loss = objective.generator(DOut(fake), DOut(real))
+    torch.testing.assert_close(objective.discriminator(DOut(real + 7), DOut(fake + 7), DRAWS).terms, losses)
+    g_loss = objective.generator(DOut(fake), DOut(real), DRAWS).terms["g"]
     torch.testing.assert_close(g_loss, -torch.sigmoid(fake - real).log())
-    torch.testing.assert_close(objective.generator(DOut(fake + 7), DOut(real + 7)), g_loss)
+    torch.testing.assert_close(objective.generator(DOut(fake + 7), DOut(real + 7), DRAWS).terms["g"], g_loss)
     for moved, there in zip(
         objective.realness(DOut(real + 7), DOut(fake + 7)), objective.realness(DOut(real), DOut(fake)), strict=True
     ):

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cluster.world import World
+from spider.draws import Address
+from spider.gan.loss import Term
 from spider.gan.objectives.build import build_objective
 from spider.gan.objectives.config import ObjectiveConfig, ObjectiveKind
 from spider.gan.outputs import DOut
@@ -16,9 +18,9 @@ from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.selection.select import Selection
-from spider.train.terms import Term
 
 SINGLE = World.single()
+DRAWS = Address(0, "g_main", range(8), SINGLE.device)
 
 
 def selection(batch=8, **settings):
@@ -34,10 +36,12 @@ def test_topk_takes_the_most_real(kind, pick):
     real = DOut(torch.zeros_like(logits))
     score = objective.score(DOut(logits)).detach().mean(1)
     chosen = selection(kind="fixed", k=3, pick=pick).pick(score, 0, SINGLE)
-    loss = Term("g", objective.generator(DOut(logits), real)).share(chosen.total, chosen.weights)
+    loss = Term("g", objective.generator(DOut(logits), real, DRAWS).terms["g"]).share(chosen.total, chosen.weights)
     (mine,) = torch.autograd.grad(loss, logits)
     top = logits.topk(3, dim=0, largest=pick == "best").values
-    (expected,) = torch.autograd.grad(objective.generator(DOut(top), DOut(real.logits[:3])).mean(), logits)
+    (expected,) = torch.autograd.grad(
+        objective.generator(DOut(top), DOut(real.logits[:3]), DRAWS).terms["g"].mean(), logits
+    )
     torch.testing.assert_close(mine, expected)
 
 
