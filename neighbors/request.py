@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,9 +22,9 @@ class NeighborOptions(Request):
     """How to search.
 
     Attributes:
-        embedding: `inception`, `efficientnet` or `offline`; the latter two need no download.
-        protocol: the resize rule of `inception`.
-        weights: a weights file for `inception` or `efficientnet`.
+        embedding: see docs/embeddings.md; `efficientnet` and `offline` need no download.
+        protocol: the resize rule of an embedding that has several.
+        weights: a weights file for the embedding.
         orders: kernel orders, as `spider.judge.sid.choices.parse_order` takes them; the first one ranks. Also as one
             text, `-1,0 log,1025/2048`.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
@@ -39,7 +40,7 @@ class NeighborOptions(Request):
         progress: show bars.
     """
 
-    kinds: ClassVar[Mapping[str, Kind]] = {"protocol": known("protocol", (*RESIZE_RULES, "efficientnet", "offline"))}
+    kinds: ClassVar[Mapping[str, Kind]] = {"protocol": known("protocol", tuple(chain(*RESIZE_RULES.values())))}
 
     embedding: str = "inception"
     protocol: str | None = None

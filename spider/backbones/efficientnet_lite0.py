@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spider import weights as published
+from spider import weights as pretrained
+from spider.backbones.layers import Layers
 from spider.errors import SpiderError
 
 CHANNELS = (24, 40, 112, 320)  # of the four stages
@@ -107,13 +108,13 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
-def read_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0, published.Pretrained]:
+def read_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0, pretrained.Pretrained]:
     """The network, and which weights it has: those of `path`, by default the published ones.
 
     Raises:
         SpiderError: no weights, or not this network's. The message says how to get them.
     """
-    weights = published.read("efficientnet", path)
+    weights = pretrained.read("efficientnet", path)
     try:
         network = EfficientNetLite0(weights.state)
     except ValueError as error:
@@ -172,25 +173,8 @@ class _Conv(nn.Module):
         return (half, half) if self.stride == 1 else (half + x.shape[2] % 2, half + x.shape[3] % 2)
 
 
-class _Layers:
-    """The tensors of a weights file, each taken once, with batch normalisations folded into their convolutions."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._left = {name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
-
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of that name. Raises ValueError if it is not there, or of another kind."""
-        tensor = self._left.pop(name, None)
-        if tensor is None:
-            raise ValueError(f"it has no {name}")
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, and should be of floats {list(shape)}")
-        return tensor
-
-    def require_none_left(self) -> None:
-        """Raises ValueError if there are tensors that nobody took."""
-        if self._left:
-            raise ValueError(f"it also has {next(iter(self._left))}")
+class _Layers(Layers):
+    """Makes this network's convolutions."""
 
     def conv(
         self,
@@ -205,11 +189,5 @@ class _Layers:
         rectified: bool = True,
     ) -> _Conv:
         """The convolution `conv`, followed by the batch normalisation `norm` under its running statistics."""
-        weight = self.take(f"{conv}.weight", (out, channels // groups, kernel, kernel)).double()
-        gain, shift, mean, variance = (
-            self.take(f"{norm}.{name}", (out,)).double() for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        gain = gain / (variance + _BATCH_NORM_EPS).sqrt()
-        return _Conv(
-            (weight * gain[:, None, None, None]).float(), (shift - mean * gain).float(), stride, groups, rectified
-        )
+        shape = (out, channels // groups, kernel, kernel)
+        return _Conv(*self.folded(conv, norm, shape, _BATCH_NORM_EPS), stride, groups, rectified)

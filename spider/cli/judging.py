@@ -69,13 +69,16 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Whose numbers to agree with: tf (default), nvlabs, pytorch_fid, clean, prdc, efficientnet, offline.",
+            help="Whose numbers to agree with: tf (default), "
+            "nvlabs, pytorch_fid, clean, prdc, efficientnet, dgm_eval, edm2, torch_fidelity, cmmd, icgan, offline.",
         ),
     ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="inception (default; see spider weights); efficientnet and offline need no download."
+            metavar="NAME",
+            help="inception (default; see spider weights), dinov2, clip, swav; "
+            "efficientnet and offline need no download.",
         ),
     ] = None,
     weights: Annotated[

@@ -36,10 +36,18 @@ def neighbors(
     ],
     embedding: Annotated[
         str,
-        typer.Option(metavar="NAME", help="inception (see spider weights); efficientnet and offline need no download."),
+        typer.Option(
+            metavar="NAME",
+            help="inception (see spider weights), dinov2, clip, swav; efficientnet and offline need no download.",
+        ),
     ] = "inception",
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="inception's resize rule: tf (default), pytorch_fid, clean.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Resize rule of inception: tf (default), pytorch_fid, clean; "
+            "of dinov2: dgm_eval (default), edm2, torch_fidelity.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")

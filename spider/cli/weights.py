@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spider import api
 from spider.cli.output import is_main_process, say, say_json
 from spider.tables import aligned
+
+if TYPE_CHECKING:
+    from spider.weights import WeightsFile
 
 commands = typer.Typer()
 weights_commands = typer.Typer(no_args_is_help=True)
@@ -19,17 +22,21 @@ _NAME = Annotated[str, typer.Argument(metavar="NAME", help="As in spider weights
 
 @weights_commands.command("list", epilog="\b\nExample:\n  spider weights list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
-    """List what there is, and what of it this machine has."""
+    """List what there is, and what of it this machine has.
+
+    Those of state `by file` are not kept in the cache: fetch them, and name the file by --weights.
+    """
     found = api.weights.list_weights()
     if as_json:
         entries = [
             {
                 "name": f.weights.name,
+                "embedding": f.weights.embedding,
                 "state": f.state,
                 "path": str(f.path),
                 "url": f.weights.url or None,
                 "package": f.weights.package and f.weights.package.distribution,
-                "sha256": f.weights.sha256,
+                "sha256": f.weights.sha256 or None,
                 "licence": f.weights.licence,
                 "mb": f.weights.size_mb,
             }
@@ -38,9 +45,17 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list a
         say_json(entries)
         return
     rows = [
-        [f.weights.name, f.state, str(f.weights.size_mb), f.weights.licence, str(f.path), f.weights.what] for f in found
+        [w.name, state, str(w.size_mb), w.licence, w.sha256[:12] or "not known", w.embedding, w.what]
+        for w, state in ((f.weights, f.state) for f in found)
     ]
-    say(aligned([["name", "state", "MB", "licence", "file", "for"], *rows]))
+    places = [[f"{f.weights.name}:", _origin(f), "" if f.state == "by file" else f"at {f.path}"] for f in found]
+    header = ["name", "state", "MB", "licence", "sha256", "embedding", "for"]
+    say(f"{aligned([header, *rows])}\n\n{aligned(places)}")
+
+
+def _origin(found: WeightsFile) -> str:
+    weights = found.weights
+    return f"from {weights.url}" if weights.package is None else f"of the package {weights.package.distribution}"
 
 
 @weights_commands.command(epilog="\b\nExample:\n  spider weights get inception")

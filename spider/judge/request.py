@@ -35,7 +35,7 @@ class EvaluateRequest(Request):
         data: the same of its training images.
         metrics: names from `spider.judge.metrics.registry.METRICS`, in a list or as `fid,kid`.
         protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`, which also says which embedding.
-        embedding: `inception` (the default), `efficientnet` or `offline`.
+        embedding: `inception` (the default), or another one of docs/embeddings.md.
         weights: a file for the embedding.
         count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.

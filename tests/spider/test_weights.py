@@ -93,7 +93,7 @@ def test_the_cache_is_private(published: Path, cache: Path):
 
 def test_unknown_names_are_usage_errors():
     for function in (weights.get, weights.verify):
-        with pytest.raises(SpiderUsageError, match="weights 'vgg' is unknown; known: efficientnet, inception"):
+        with pytest.raises(SpiderUsageError, match="weights 'vgg' is unknown; known: clip_vitl14_336, dinov2_vitb14, "):
             function("vgg")
 
 

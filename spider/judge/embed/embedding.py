@@ -16,15 +16,15 @@ class Embedding(Protocol):
 
     @property
     def name(self) -> str:
-        """The family: `inception`, `efficientnet` or `offline`."""
+        """The family, of `spider.measures.EMBEDDINGS`."""
 
     @property
     def protocol(self) -> str:
-        """The resize and scale rule: `tf`, `pytorch_fid`, `clean`, `efficientnet`, `offline`."""
+        """The resize and scale rule, of `spider.measures.RESIZE_RULES`."""
 
     @property
     def label(self) -> str:
-        """What tables print, e.g. `inception/tf`, `efficientnet`. Names what is not the real thing."""
+        """What tables print, e.g. `inception/tf`, `dinov2_vitl14/dgm_eval`. Names what is not the real thing."""
 
     @property
     def dim(self) -> int:

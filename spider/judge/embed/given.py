@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -122,7 +121,9 @@ def read_features(path: Path, embedding: Embedding) -> GivenFeatures:
         raise SpiderError(str(error)) from None
     except OSError as error:
         raise SpiderError(f"{path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (SpiderError, MemoryError):
+        raise
+    except Exception as error:  # zipfile fails on a damaged file with whatever its next step raises
         raise SpiderError(f"{path}: no .npz file, or a damaged one: {error}") from error
     rows = next((arrays[name] for name in _ROWS if name in arrays), None)
     if rows is not None:

@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 
 from spider.errors import SpiderUsageError
+from spider.judge.embed.brought import clip_embedding, dinov2_embedding, swav_embedding
 from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.measures import EMBEDDINGS, RESIZE_RULES
 from untrusted.words import not_known
+
+_BROUGHT = {"dinov2": dinov2_embedding, "clip": clip_embedding, "swav": swav_embedding}
 
 
 def load_embedding(
@@ -24,27 +27,33 @@ def load_embedding(
     """The embedding of that name; never another one in its place.
 
     Args:
-        name: `inception`; `efficientnet`, whose weights are installed with the package; or `offline`, which has none.
-        protocol: the resize rule of `inception`: `tf` (default), `pytorch_fid` or `clean`.
-        weights: a file for `inception` or `efficientnet`; the published one by default.
+        name: `inception`; `efficientnet`, whose weights are installed with the package; `dinov2`, `clip` or `swav`,
+            whose weights the user brings; or `offline`, which has none.
+        protocol: its resize rule, of `spider.measures.RESIZE_RULES`; by default the first.
+        weights: a file for any but `offline`; the published one by default.
         device: where it runs.
 
     Raises:
         SpiderUsageError: no such embedding or protocol, or weights for one that has none.
         SpiderError: the weights are not there, damaged or not this network's.
     """
+    if name not in EMBEDDINGS:
+        raise SpiderUsageError(f"embedding {not_known(name, EMBEDDINGS)}")
+    rules = RESIZE_RULES[name]
+    protocol = protocol or rules[0]
+    if protocol not in rules:
+        owner = next((other for other, theirs in RESIZE_RULES.items() if protocol in theirs), None)
+        whose = f", but {owner}'s" if owner is not None else ""
+        raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s{whose}; {name} has {', '.join(rules)}")
     if name == "inception":
         # Here, because its network brings torchvision, which takes as long to import as torch itself.
         from spider.judge.embed.inception import InceptionEmbedding
 
-        return InceptionEmbedding(protocol or "tf", weights, device)
-    if name not in EMBEDDINGS:
-        raise SpiderUsageError(f"embedding {not_known(name, EMBEDDINGS)}")
-    if protocol not in (None, name):
-        others = ", ".join(RESIZE_RULES)
-        raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s; {others} are inception's")
+        return InceptionEmbedding(protocol, weights, device)
     if name == "efficientnet":
         return EfficientNetEmbedding(weights, device)
+    if name in _BROUGHT:
+        return _BROUGHT[name](protocol, weights, device)
     if weights is not None:
         raise SpiderUsageError(f"embedding offline has no weights to read from {weights}")
     return OfflineEmbedding(device)

@@ -1,8 +1,8 @@
 """The rules by which images are resized for an embedding. The rule is part of every number that comes after it.
 
-Two families: `filtered`, which is Pillow's (the filter is widened to the output's pixel, so nothing aliases), and
-`tf1_bilinear`, which is TensorFlow 1's (no widening, and pixel centres off by half a pixel), in which FID was born.
-Of them are made the protocols of Inception's input:
+Three families: `filtered`, which is Pillow's on floats (the filter is widened to the output's pixel, so nothing
+aliases); `pillow_bicubic`, which is Pillow itself, on bytes; and `tf1_bilinear`, which is TensorFlow 1's (no widening,
+and pixel centres off by half a pixel), in which FID was born. Of them are made the protocols of Inception's input:
 
     tf            TF1 bilinear, (x - 128) / 128                         the original FID, torch-fidelity, NVIDIA's
     pytorch_fid   torch bilinear without antialias, 2 x / 255 - 1       pytorch-fid
@@ -15,8 +15,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 Filter = Literal["triangle", "cubic"]
@@ -28,6 +30,21 @@ def filtered(images: Tensor, size: int, filter: Filter) -> Tensor:
     """float [N, C, H, W] -> [N, C, size, size] as Pillow's BILINEAR (triangle) or BICUBIC (cubic) does on floats."""
     rows, columns = (_filter_matrix(length, size, filter).to(images.device) for length in images.shape[2:])
     return rows @ images @ columns.T
+
+
+def pillow_bicubic(images: Tensor, size: int) -> Tensor:
+    """uint8 [N, C, H, W], C 1 or 3 -> uint8 [N, C, size, size], by Pillow, which rounds after either direction."""
+    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+    resized = [
+        np.asarray(
+            Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).resize(
+                (size, size), Image.Resampling.BICUBIC
+            )
+        )
+        for picture in pictures
+    ]
+    stacked = torch.from_numpy(np.stack(resized)).reshape(len(images), size, size, images.shape[1])
+    return stacked.permute(0, 3, 1, 2).to(images.device)
 
 
 def tf1_bilinear(images: Tensor, size: int) -> Tensor:

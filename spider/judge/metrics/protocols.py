@@ -74,6 +74,11 @@ PROTOCOLS: dict[str, Protocol] = {
             embedding="efficientnet",
             resize="efficientnet",
         ),
+        Protocol("dgm_eval", "FD-DINOv2 of dgm-eval, the paper's; FLD's too", embedding="dinov2", resize="dgm_eval"),
+        Protocol("edm2", "FD-DINOv2 of EDM2", embedding="dinov2", resize="edm2"),
+        Protocol("torch_fidelity", "torch-fidelity on DINOv2", embedding="dinov2", resize="torch_fidelity"),
+        Protocol("cmmd", "CMMD's features", embedding="clip", resize="cmmd"),
+        Protocol("icgan", "IC-GAN's SwAV features", embedding="swav", resize="icgan"),
         Protocol("offline", "needs no download; comparable only with itself", embedding="offline", resize="offline"),
     )
 }

