@@ -41,6 +41,7 @@ class Batch:
     images: Tensor  # uint8 [n, C, H, W]
     labels: Tensor  # int64 [n], -1: none
     indices: NDArray[np.int64]  # [n], in the dataset
+    positions: NDArray[np.int64]  # [n], in the stream
     wait_s: float  # how long the taker waited for it
 
 
@@ -49,6 +50,7 @@ class _Plan:
     """What to read for one batch of one rank."""
 
     indices: NDArray[np.int64]  # [n]
+    positions: NDArray[np.int64]  # [n]
     flips: NDArray[np.bool_] | None  # [n]
 
 
@@ -142,7 +144,7 @@ class BatchStream:
                     if "shared memory" not in str(error):
                         raise
                     raise ShardsMachineError(f"a batch cannot be handed over: {error}; {shared_memory()}") from None
-                yield Batch(images, labels, plan.indices, time.perf_counter() - start)
+                yield Batch(images, labels, plan.indices, plan.positions, time.perf_counter() - start)
 
     def _start_readers(self, stack: ExitStack) -> Callable[[_Plan], Future[_Loaded]]:
         """Start the thread or the processes, to be ended by `stack`. What is returned sets them to work on a plan."""
@@ -163,7 +165,7 @@ class BatchStream:
             stop = start + self.global_batch
             indices = self.reading(start, stop)
             flips = mirrored(self.seed, start, stop)[self._slots] if self.mirror else None
-            yield _Plan(indices[self._slots], flips)
+            yield _Plan(indices[self._slots], start + np.asarray(self._slots), flips)
 
 
 def _load(dataset: ShardDataset, plan: _Plan) -> _Loaded:

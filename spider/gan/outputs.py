@@ -19,6 +19,7 @@ class ConditionShape:
     """What a network is told of every image: what it is built for."""
 
     classes: int = 0  # labels are 0 .. classes - 1; 0: it is told no class
+    features: int = 0  # of the instance that an image belongs to; 0: it is told none
 
 
 UNCONDITIONAL = ConditionShape()
@@ -37,6 +38,7 @@ class Condition:
     """What travels with every batch of images. None: the network is not told."""
 
     labels: Tensor | None = None  # int64 [N]; or float [N, classes], the share of each class, for what lies between
+    features: Tensor | None = None  # [N, F], of the instance that each image belongs to
     time: Tensor | None = None  # [N], how far an augmentation has changed the image; from 0, not at all
     draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
 

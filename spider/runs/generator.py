@@ -60,7 +60,9 @@ def open_generator(
         shape = (channels, height, width)
         weights = snapshot.tensors["generator_ema"]
         [stored] = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
-        conditions = restored_conditions(config.condition, snapshot.state.get("condition"))
+        conditions = restored_conditions(
+            config.condition, snapshot.state.get("condition"), snapshot.tensors.get("condition", {})
+        )
         fed, trained_on = (str(snapshot.state["inputs"][what]) for what in ("source", "data"))
     dtype = torch.promote_types(stored, dtype)
     source = open_source(config.source, shape, device, dtype)

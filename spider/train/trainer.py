@@ -16,9 +16,11 @@ from cluster.world import World
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.gan.conditions.build import build_conditions
+from spider.gan.conditions.conditions import Conditions
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.freeze import names_of_first_layers
 from spider.gan.init.read import read_weights
+from spider.gan.method import Method
 from spider.gan.networks.balance import remarks_on_sizes
 from spider.gan.saved import load_saved, named_weights, saved_tensors
 from spider.gan.sources.frozen import FrozenGenerator
@@ -62,6 +64,7 @@ class Trainer:
         self._weights = named_weights(trained)
         self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
         players = [*self._optimizers.values()]
+        self._remembering: dict[str, Method | Conditions] = {**plan.methods, "condition": self.conditions}
         self.stepper = Stepper(config, world, players, plan.methods, plan.selection, plan.guard)
 
     # ------------------------------------------------------------------------------------------------ one iteration
@@ -131,7 +134,7 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """The whole state. Between iterations only. Collective."""
         optimizers = {group: player.engine.optimizer_state() for group, player in self._optimizers.items()}
-        remembered = {name: method.tensors() for name, method in self.plan.methods.items()}
+        remembered = {name: each.tensors() for name, each in self._remembering.items()}
         return Snapshot(
             tensors={
                 **{group: saved_tensors(module) for group, module in self._networks.items()},
@@ -143,9 +146,8 @@ class Trainer:
                 "images": self.images,
                 "image_shape": list(self.image_shape),
                 "inputs": {"data": self.dataset.fingerprint, "source": self.source.identity, "weights": self._weights},
-                "condition": self.conditions.state(),
                 **{group: rest for group, (_, rest) in optimizers.items()},
-                **{name: method.state() for name, method in self.plan.methods.items()},
+                **{name: each.state() for name, each in self._remembering.items()},
             },
         )
 
@@ -171,7 +173,8 @@ class Trainer:
             player.engine.load_optimizer_state(snapshot.tensors[group], snapshot.state[group])
         for name, method in self.plan.methods.items():
             method.load(snapshot.state[name])
-            for key, tensor in method.tensors().items():
+        for name, each in self._remembering.items():
+            for key, tensor in each.tensors().items():
                 tensor.copy_(snapshot.tensors[name][key])
         self.images = snapshot.state["images"]
         self.feeds.close()

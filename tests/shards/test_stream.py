@@ -131,6 +131,7 @@ def test_a_batch_is_what_it_says(packed):
     assert (batch.images.dtype, batch.labels.dtype) == (torch.uint8, torch.int64)
     assert (batch.images.numpy() == pixels).all()
     assert (batch.labels.tolist(), batch.indices.tolist()) == (labels.tolist(), wanted.tolist())
+    assert batch.positions.tolist() == [25, 28, 31, 34]
     assert 0 <= batch.wait_s <= taken_s
 
 

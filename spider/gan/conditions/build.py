@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from shards.dataset import ShardDataset
 from spider.gan.conditions.classes import Classes
@@ -30,7 +33,7 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
             return config.build(dataset, paired_objective)
 
 
-def restored_conditions(config: ConditionChoice, state: Any) -> Conditions:
+def restored_conditions(config: ConditionChoice, state: Any, tensors: Mapping[str, Tensor]) -> Conditions:
     """The conditions of a finished generator. Raises UnreadableError or ValueError if `state` is none of theirs."""
     match config:
         case NoConditionConfig():
@@ -38,4 +41,4 @@ def restored_conditions(config: ConditionChoice, state: Any) -> Conditions:
         case ClassConditionConfig():
             return Classes.of_state(config, state)
         case _:
-            return config.restored(state)
+            return config.restored(state, tensors)

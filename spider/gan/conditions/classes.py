@@ -140,6 +140,10 @@ class Classes:
         """A ClassState."""
         return {"names": self.names, "counts": self.counts}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Empty."""
+        return {}
+
     def told(self, labels: Tensor) -> Tensor:
         """The classes of images with these labels in the dataset, int64 [n]; -1: left out."""
         if self.config.unlabelled != "own_class":

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shards.dataset import ShardDataset
 from shards.order import Order
@@ -39,7 +40,10 @@ class Conditions(Protocol):
         """The class of every image of the dataset, int64 [len], -1 where it has none."""
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
-        """The conditions of real images that were read."""
+        """The conditions of real images that were read.
+
+        An image may be read for the sake of another one, which follows from where the order put it (`batch.positions`).
+        """
 
     def drawn(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Condition:
         """Conditions for generated images in training, at addresses of `spider.draws`."""
@@ -56,3 +60,10 @@ class Conditions(Protocol):
 
     def state(self) -> dict[str, Any]:
         """What a finished generator must know when the data is gone, as JSON."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it must know as tensors, by name: always the same ones.
+
+        They are saved with the run, and a resumed run takes over those that were saved. The digest of a generator
+        covers them.
+        """

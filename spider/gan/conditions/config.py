@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +11,8 @@ from spider.settings.choices import Choice, Choices
 from spider.settings.section import MAX_FACTOR
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from shards.dataset import ShardDataset
     from spider.config.schema import Config
     from spider.gan.conditions.conditions import Conditions
@@ -33,8 +35,8 @@ class ConditionChoice(Choice):
         """
         raise NotImplementedError(f"{type(self).__name__}.build")
 
-    def restored(self, state: Any) -> Conditions:
-        """The conditions of a finished generator, by what their `state` was when it was saved."""
+    def restored(self, state: Any, tensors: Mapping[str, Tensor]) -> Conditions:
+        """The conditions of a finished generator, by what their `state` and `tensors` were when it was saved."""
         raise NotImplementedError(f"{type(self).__name__}.restored")
 
     def refusals(self, config: Config) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shards.dataset import ShardDataset
 from shards.order import Order
@@ -52,5 +53,9 @@ class NoConditions:
         raise SpiderUsageError(f"class {name}: the generator was trained without classes (condition.kind=none)")
 
     def state(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
         """Empty."""
         return {}

@@ -137,9 +137,10 @@ class GeneratedImages:
 
 
 def _digest(module: nn.Module, source: Source, conditions: Conditions) -> str:
+    told = {f"condition/{name}": tensor for name, tensor in conditions.tensors().items()}
     named = "".join(named_weights({"": module}).values())
     digest = hashlib.sha256(f"{source.identity}{conditions.identity}{named}".encode())
-    for name, tensor in sorted(saved_tensors(module).items()):
+    for name, tensor in sorted({**saved_tensors(module), **told}.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

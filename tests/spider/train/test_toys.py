@@ -9,6 +9,7 @@ from functools import cache, partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from cluster.world import World
 from shards.order import Slots
@@ -66,6 +67,7 @@ def resumed(world, data, overrides):
     trainer, other = (trainer_for(data, world, overrides) for _ in range(2))
     for _ in range(3):
         trainer.iterate()
+    other.conditions.features.zero_()  # as another machine might make them otherwise
     other.load(deepcopy(trainer.snapshot()))  # a state that is loaded may be kept
     for each in (trainer, other):
         for _ in range(3):
@@ -86,6 +88,10 @@ def test_a_parameter_that_is_projected_stays_so_under_any_engine(ranks, digits, 
             torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=2e-5)
 
 
+def of(layer):
+    return f"{layer}.weight", f"{layer}.bias"
+
+
 def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_path, monkeypatch):
     run, words = tmp_path / "run", [*TOYS, "batch=8", "log.samples=4"]
     api.train("dcgan", run, data=digits, kimg=0.016, overrides=words)
@@ -94,8 +100,8 @@ def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_
     trainer.iterate()
     snapshot = trainer.snapshot()
     for group, names in {
-        "generator": {"w_avg", "steps", "mapping.weight", "mapping.bias", "synthesis.weight", "synthesis.bias"},
-        "discriminator": {"hidden.weight", "hidden.bias", "judge.weight", "judge.bias"},
+        "generator": {"w_avg", "steps", *of("instance"), *of("mapping"), *of("synthesis")},
+        "discriminator": {*of("instance"), *of("hidden"), *of("judge")},
         "generator.auxiliary1": set(),
     }.items():
         assert (
@@ -105,8 +111,6 @@ def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_
     assert trainer.generator.module.eyes.norm.num_batches_tracked == 0
     given = [f"init.run={run}", "init.kind=run", "init.players=[d, g]", "init.require=all"]
     assert api.train("dcgan", tmp_path / "given", data=digits, kimg=0.016, overrides=[*words, *given]) == "finished"
-    same = open_generator(str(run), torch.device("cpu"))
-    assert same.digest == open_generator(str(run), torch.device("cpu")).digest
     monkeypatch.setattr(toys, "EYES", 2)
     for refused, part in (
         (lambda: api.train(None, run, kimg=0.032), "discriminator.eyes"),
@@ -263,6 +267,23 @@ def test_a_network_draws_by_the_number_of_the_sample(digits):
     whole = next(stage.feed(0, Slots(8, 0, 1), 8))
     for rank in range(2):
         torch.testing.assert_close(next(stage.feed(0, Slots(8, rank, 2), 8)), whole[rank::2], rtol=0, atol=1e-12)
+
+
+def test_conditions_know_for_whom_an_image_was_read_and_are_restored(digits, tmp_path):
+    run = tmp_path / "run"
+    api.train("dcgan", run, data=digits, kimg=0.016, overrides=[*TOYS, "batch=16", "log.samples=4"])
+    made, trainer = open_generator(str(run), torch.device("cpu")), trainer_for(digits)
+    (batch,) = trainer.feeds.draw(trainer.plan.phases[0], 0, 0)
+    features, told = trainer.conditions.features.double(), batch.real_condition.features.double()
+    own = normalize(adaptive_avg_pool2d(batch.real, 2).flatten(1))
+    nearest = torch.cdist(told, features).topk(4, largest=False).values  # the instance itself, and its neighbours
+    distance = (told - own).norm(dim=1)
+    assert bool(((distance > nearest[:, 0]) & (distance < nearest[:, 3] + 1e-6)).all())
+    assert torch.equal(made.conditions.features, trainer.conditions.features)
+    before = trainer.frozen().digest
+    trainer.conditions.features.mul_(2)
+    assert trainer.frozen().digest != before
+    trainer.close()
 
 
 def test_what_the_discriminator_is_given_is_told_and_seen(digits):

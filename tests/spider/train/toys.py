@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.functional import softplus
+from torch.nn.functional import adaptive_avg_pool2d, normalize, softplus
 
+from spider import draws
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import AugmentationChoice
 from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.conditions.config import ConditionChoice
+from spider.gan.conditions.none import NoConditions
 from spider.gan.loss import Loss, Weighed
 from spider.gan.method import Method
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.objectives.config import GeneratorPenaltyChoice, ObjectiveChoice
 from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.objectives.objective import Separable
-from spider.gan.outputs import DOut, Draw, GOut
+from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
+from spider.gan.pixels import to_float
 
 WIDTH = 6
 EYES = 1  # the weights that both networks look through, as if it were the sha256 of a file
 TOYS = [  # a run of all that is below
     f"generator.kind={__name__}:Toy",
     f"discriminator.kind={__name__}:Toy",
+    f"condition.kind={__name__}:Instances",
     f"objective.kind={__name__}:Slicing",
     "penalties.r1_gamma=1",
     "penalties.r2_gamma=1",
@@ -39,11 +45,13 @@ TOYS = [  # a run of all that is below
 class Toy(NetworkChoice):
     """Linear networks that are noisy; the discriminator tells what its hidden layer saw, and heeds the time."""
 
+    conditions: ClassVar[frozenset[str]] = frozenset({"instance"})
+
     def build_generator(self, input_shape, image_shape, told, world, frontend):
-        return Generator(input_shape, image_shape)
+        return Generator(input_shape, image_shape, told)
 
     def build_discriminator(self, image_shape, told, world):
-        return Discriminator(image_shape)
+        return Discriminator(image_shape, told)
 
 
 class Eyes(nn.Module):
@@ -60,9 +68,10 @@ class Eyes(nn.Module):
 
 
 class Generator(nn.Module, Method):
-    def __init__(self, input_shape, image_shape):
+    def __init__(self, input_shape, image_shape, told):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,)), "mixed": Draw("uniform")}
+        self.instance = nn.Linear(told.features, prod(input_shape))
         self.eyes = Eyes(prod(input_shape))
         self.mapping = nn.Linear(prod(input_shape), WIDTH)
         self.synthesis = nn.Linear(WIDTH, prod(image_shape))
@@ -71,7 +80,8 @@ class Generator(nn.Module, Method):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, source, condition):
-        latents = self.mapping(self.eyes(source.flatten(1))) + 0.1 * self.w_avg
+        given = self.eyes(source.flatten(1)) + self.instance(condition.features.to(source.dtype))
+        latents = self.mapping(given) + 0.1 * self.w_avg
         mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
         hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
         return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape), latents, {"w": latents})
@@ -86,9 +96,10 @@ class Generator(nn.Module, Method):
 
 
 class Discriminator(nn.Module):
-    def __init__(self, image_shape):
+    def __init__(self, image_shape, told):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,))}
+        self.instance = nn.Linear(told.features, WIDTH)
         self.eyes = Eyes(prod(image_shape))
         self.norm_of_eyes = self.eyes.norm  # under two names
         self.hidden = nn.Linear(prod(image_shape), WIDTH)
@@ -96,12 +107,59 @@ class Discriminator(nn.Module):
 
     def forward(self, images, condition):
         hidden = self.hidden(self.eyes(images.flatten(1)))
-        last = hidden.tanh() + 0.3 * condition.draws["noise"]
+        last = hidden.tanh() + 0.3 * condition.draws["noise"] + self.instance(condition.features.to(hidden.dtype))
         logits = self.judge(last)
         if condition.time is not None:
             logits = logits * (1 - condition.time.to(logits.dtype).unsqueeze(1))
         direction = last.detach() @ self.judge.weight.T
         return DOut(logits, {"hidden": hidden, "last": last, "direction": direction})
+
+
+class Instances(ConditionChoice):
+    """Both players are told features of an instance, and see one of its neighbours (IC-GAN)."""
+
+    tells: ClassVar[str | None] = "instance"
+
+    def build(self, dataset, paired_objective):
+        pixels, _ = dataset.read_batch(range(len(dataset)))
+        return InstanceConditions(normalize(adaptive_avg_pool2d(to_float(torch.from_numpy(pixels)), 2).flatten(1)))
+
+    def restored(self, state, tensors):
+        return InstanceConditions(tensors["features"])
+
+
+class InstanceConditions(NoConditions):
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+        self.shape = ConditionShape(features=features.shape[1])
+
+    def order(self, dataset, kind, seed, global_batch):
+        self.seed = seed
+        distances = torch.cdist(self.features, self.features).fill_diagonal_(torch.inf)
+        neighbours = distances.topk(3, largest=False).indices
+
+        def read(start, stop):
+            positions = range(start, stop)
+            drawn = draws.integers(seed, "neighbour", positions, (), 3)
+            return neighbours[self.instances(seed, "reals", positions), drawn].numpy()
+
+        return read
+
+    def instances(self, seed, stream, indices):
+        return draws.integers(seed, f"{stream}.instance", indices, (), len(self.features))
+
+    def of_reals(self, batch, device):
+        return self.drawn(self.seed, "reals", batch.positions, device)
+
+    def drawn(self, seed, stream, indices, device):
+        return Condition(features=self.features[self.instances(seed, stream, indices)].to(device))
+
+    def at(self, seed, indices, device):
+        return self.drawn(seed, "eval", indices, device)
+
+    def tensors(self):
+        return {"features": self.features}
 
 
 class Slicing(ObjectiveChoice):
