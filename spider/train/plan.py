@@ -20,6 +20,7 @@ from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
 from spider.gan.objectives import build as objectives
+from spider.gan.objectives.objective import Objective
 from spider.gan.outputs import ConditionShape
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
@@ -37,6 +38,7 @@ ORDER = (
     "selection",
     "augment",  # every member steers a p of its own, from what the passes reported
     "networks",  # a network that remembers, of either player: it hears what its own outputs kept
+    "objective",  # one that remembers: it heeds what its own losses kept
     "auxiliary",  # every member heeds what its own terms kept
     "g_penalties",  # every member heeds what its own values kept
     "guard",  # hears nothing: it is told of each step
@@ -87,6 +89,7 @@ def build_plan(
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
+    objective = objectives.build_objective(config.objective, discriminator, world.device)
     joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
     g_penalties = objectives.build_generator_penalties(config.g_penalties, image_shape, world.device)
     g_interval = config.g_penalties.interval_steps if g_penalties else None
@@ -94,7 +97,7 @@ def build_plan(
     d_player = player("discriminator", discriminator, config.d_optimizer, interval)
 
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
-    phases = _phases(config, compute, g_player, d_player, augmentations, joined, g_penalties)
+    phases = _phases(config, compute, g_player, d_player, augmentations, objective, joined, g_penalties)
     overfit = OverfitController(config.overfit, config.batch)
     selection = Selection(config.selection, config.batch, config.seed, overfit)
     guard, stats = Guard(config.guard), Stats()
@@ -103,6 +106,7 @@ def build_plan(
         "selection": {"selection": selection},
         "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
         "networks": {each.method: each.module for each in (g_player, d_player) if isinstance(each.module, Method)},
+        "objective": {"objective": objective} if isinstance(objective, Method) else {},
         "auxiliary": {each.name: each.auxiliary for each in joined},
         "g_penalties": {each.name: each.penalty for each in g_penalties},
         "guard": {"guard": guard},
@@ -118,6 +122,7 @@ def _phases(
     g_player: Player,
     d_player: Player,
     augmentations: Sequence[Augmentation],
+    objective: Objective,
     joined: Sequence[Joined],
     g_penalties: Sequence[objectives.GeneratorPenaltyTerm],
 ) -> tuple[Phase, ...]:
@@ -126,7 +131,6 @@ def _phases(
     own_penalty = penalties.phase == "own" and penalties.active
     maker, critic = passes.Maker(g_player, compute.autocast), passes.Critic(d_player, augmentations, compute.autocast)
     prepare = passes.Prepare(maker, augmentations)
-    objective = objectives.build_objective(config.objective)
     gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
     penalty = Pass(
         passes.DiscriminatorPenalty(critic, [*objectives.build_penalties(penalties)], gain), penalties.interval_steps

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 
 from spider.gan.objectives import penalties
 from spider.gan.objectives.config import GeneratorPenaltiesConfig, ObjectiveChoice, PenaltiesConfig
@@ -31,10 +32,10 @@ _CHOICES: dict[str, type[Objective]] = {
 }
 
 
-def build_objective(config: ObjectiveChoice) -> Objective:
-    """The objective that the settings name."""
+def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: torch.device) -> Objective:
+    """The objective that the settings name. Arguments as `ObjectiveChoice.build`."""
     made = _CHOICES.get(config.kind)
-    return config.build() if made is None else made()
+    return config.build(discriminator, device) if made is None else made()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from spider.settings.section import MAX_BATCH, MAX_FACTOR, MAX_STEPS, Section
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from spider.config.schema import Config
     from spider.gan.objectives.generator_penalties import GeneratorPenalty
@@ -36,8 +37,13 @@ class ObjectiveChoice(Choice):
         """Whether each generated image is compared with a real one, in the steps of both players."""
         return False
 
-    def build(self) -> Objective:
-        """The objective, where it is not of this package."""
+    def build(self, discriminator: nn.Module, device: torch.device) -> Objective:
+        """The objective, where it is not of this package.
+
+        Args:
+            discriminator: whose outputs it gets, for an objective that changes some of its weights after a step.
+            device: where tensors that it remembers lie.
+        """
         raise NotImplementedError(f"{type(self).__name__}.build")
 
 

@@ -19,6 +19,9 @@ from spider.gan.outputs import DOut
 class Objective(Protocol):
     """The adversarial losses of both players. Both may run twice on the same images, so they change nothing.
 
+    An objective that remembers, or that projects a weight of D, is a `spider.gan.method.Method` as well. What its
+    losses keep reaches `stepped`.
+
     `draws` gives random numbers of the images, such as a margin for each logit: `draws.uniform("margin.real", (P,))`.
 
     Attributes:

@@ -165,11 +165,26 @@ class InstanceConditions(NoConditions):
 class Slicing(ObjectiveChoice):
     """A hinge with a margin for each logit (FastGAN), and a direction that is learnt by normalised weights (SAN)."""
 
-    def build(self):
-        return Sliced()
+    def build(self, discriminator, device):
+        return Sliced(discriminator.judge.bias, device)
 
 
-class Sliced(Separable):
+class Sliced(Separable, Method):
+    def __init__(self, bias, device):
+        self.bias = bias
+        self.mean = torch.zeros((), dtype=torch.float64, device=device)
+
+    def stepped(self, phase, kept):
+        if kept:
+            self.mean.lerp_(kept["real"].mean(dtype=torch.float64), 0.1)
+        self.bias.clamp_(-1e-3, 1e-3)
+
+    def tensors(self):
+        return {"mean": self.mean}
+
+    def touched(self):
+        return (self.bias,)
+
     def d_real(self, logits):
         return (1 - logits).relu()
 
@@ -184,9 +199,9 @@ class Sliced(Separable):
         for name, sign, out in (("d_real", -1, real), ("d_fake", 1, fake)):
             logits, direction = out.logits, out.features["direction"]
             margin = 0.8 + 0.2 * draws.uniform(f"margin.{name}", logits.shape[1:]).to(logits.dtype)
-            terms[name] = (margin + sign * logits).relu()
+            terms[name] = (margin + sign * (logits - self.mean)).relu()
             terms[f"{name}_direction"] = Weighed(sign * direction, (-logits).sigmoid().detach())
-        return Loss(terms)
+        return Loss(terms, {"real": real.logits})
 
     def generator(self, fake, real, draws):
         return Loss({"g": Weighed(self.g_fake(fake.logits), fake.features["last"].square().mean(1).detach())})

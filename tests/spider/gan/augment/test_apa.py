@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spider.config.load import load_config
 from spider.draws import Address
@@ -18,10 +19,11 @@ from spider.gan.outputs import DOut
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
 
+CPU = torch.device("cpu")
 VECTORS = {
     name: torch.from_numpy(array) for name, array in np.load(Path(__file__).parents[3] / "golden" / "apa.npz").items()
 }
-AT = Address(1, "d_main", range(1000), torch.device("cpu"))
+AT = Address(1, "d_main", range(1000), CPU)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.75, 1.0])
@@ -43,7 +45,9 @@ def test_loss_and_r1_of_replaced_images_are_the_recorded_ones():
     real = judge(reals("Dmain"))
     torch.testing.assert_close(real, VECTORS["loss__logits_real"], rtol=0, atol=1e-5)
     fake = judge(torch.tanh(VECTORS["z_D"] @ VECTORS["stub__A"]).view(-1, 3, 6, 6))
-    losses = build_objective(ObjectiveConfig(kind="non_saturating")).discriminator(DOut(real), DOut(fake), AT)
+    losses = build_objective(ObjectiveConfig(kind="non_saturating"), nn.Identity(), CPU).discriminator(
+        DOut(real), DOut(fake), AT
+    )
     loss = sum(losses.terms.values())
     torch.testing.assert_close(loss, VECTORS["loss__D"], rtol=0, atol=1e-5)
     (gradient,) = torch.autograd.grad(loss.mean(), weights)

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import nn
 
 from spider.draws import Address
 from spider.gan.objectives.build import build_objective
@@ -13,14 +14,15 @@ from spider.gan.objectives.config import ObjectiveConfig, ObjectiveKind
 from spider.gan.objectives.penalties import slope_excess, squared_gradient
 from spider.gan.outputs import DOut
 
+CPU = torch.device("cpu")
 KINDS = get_args(ObjectiveKind)
-DRAWS = Address(0, "d_main", range(7), torch.device("cpu"))
+DRAWS = Address(0, "d_main", range(7), CPU)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_real_costs_less(kind):
     """Raising a logit helps D on real images, hurts it on generated ones, and helps G, whatever the objective."""
-    objective = build_objective(ObjectiveConfig(kind=kind))
+    objective = build_objective(ObjectiveConfig(kind=kind), nn.Identity(), CPU)
     real, fake = (torch.linspace(*ends, 7, dtype=torch.float64, requires_grad=True) for ends in ((0.1, 0.9), (0.8, 0)))
     outputs = DOut(real.unsqueeze(1)), DOut(fake.unsqueeze(1))
     d_loss = sum(values.sum() for values in objective.discriminator(*outputs, DRAWS).terms.values())
@@ -33,7 +35,7 @@ def test_more_real_costs_less(kind):
 
 def test_a_relativistic_objective_knows_no_absolute_scale():
     """Nothing that it says changes when a constant is added to D. Its loss is the logistic one of the difference."""
-    objective = build_objective(ObjectiveConfig(kind="relativistic"))
+    objective = build_objective(ObjectiveConfig(kind="relativistic"), nn.Identity(), CPU)
     real, fake = torch.randn(2, 6, 3, dtype=torch.float64)
     losses = objective.discriminator(DOut(real), DOut(fake), DRAWS).terms
     torch.testing.assert_close(losses, {"d": -torch.sigmoid(real - fake).log()})
@@ -51,7 +53,9 @@ def test_a_relativistic_objective_knows_no_absolute_scale():
 def test_logistic_objectives_are_the_papers_logarithms():
     x = torch.linspace(-5, 5, 11, dtype=torch.float64)
     p = torch.sigmoid(x)
-    saturating, usual = (build_objective(ObjectiveConfig(kind=k)) for k in ("saturating", "non_saturating"))
+    saturating, usual = (
+        build_objective(ObjectiveConfig(kind=k), nn.Identity(), CPU) for k in ("saturating", "non_saturating")
+    )
     for objective in (saturating, usual):
         torch.testing.assert_close(objective.d_real(x), -p.log())
         torch.testing.assert_close(objective.d_fake(x), -(1 - p).log())
@@ -60,14 +64,14 @@ def test_logistic_objectives_are_the_papers_logarithms():
 
 
 def test_hinge_stops_at_its_margin():
-    hinge = build_objective(ObjectiveConfig(kind="hinge"))
+    hinge = build_objective(ObjectiveConfig(kind="hinge"), nn.Identity(), CPU)
     x = torch.tensor([-2.0, 0.0, 2.0])
     assert hinge.d_real(x).tolist() == [3.0, 1.0, 0.0]
     assert hinge.d_fake(x).tolist() == [0.0, 1.0, 3.0]
 
 
 def test_least_squares_is_zero_at_its_labels():
-    squares = build_objective(ObjectiveConfig(kind="least_squares"))
+    squares = build_objective(ObjectiveConfig(kind="least_squares"), nn.Identity(), CPU)
     assert squares.d_real(torch.tensor(1.0)) == squares.d_fake(torch.tensor(0.0)) == 0
     assert squares.d_real(torch.tensor(3.0)) == 2.0
 

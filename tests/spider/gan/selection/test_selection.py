@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cluster.world import World
 from spider.draws import Address
@@ -19,6 +20,7 @@ from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.selection.select import Selection
 
+CPU = torch.device("cpu")
 SINGLE = World.single()
 DRAWS = Address(0, "g_main", range(8), SINGLE.device)
 
@@ -31,7 +33,7 @@ def selection(batch=8, **settings):
 @pytest.mark.parametrize("pick", ["best", "worst"])
 def test_topk_takes_the_most_real(kind, pick):
     """The gradient is that of topk(k).mean() over logits, most real first, for every objective."""
-    objective = build_objective(ObjectiveConfig(kind=kind))
+    objective = build_objective(ObjectiveConfig(kind=kind), nn.Identity(), CPU)
     logits = torch.randn(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     real = DOut(torch.zeros_like(logits))
     score = objective.score(DOut(logits)).detach().mean(1)
