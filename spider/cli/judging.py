@@ -95,7 +95,11 @@ def evaluate(
     ] = None,
     figures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write panel and histogram of nearest training images (adds that metric)."),
+        typer.Option(
+            metavar="DIR",
+            help="Where the memorisation page goes: samples beside their nearest training images. A run of fewer than "
+            "5,000 training images gets it anyhow, beside --out or among its evaluations.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write results with all their provenance.")

@@ -23,7 +23,7 @@ from spider.demo import page
 from spider.demo.steps import Timing
 from spider.demo.verdict import Arm, Curve, Verdict
 from spider.files import save_figure, write_text
-from spider.judge.metrics.nearest_figures import HISTOGRAM, PANEL
+from spider.judge.metrics.nearest import PAGE
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, read_results, summarise
 from spider.pictures.grids import sample_grid, write_png
@@ -331,19 +331,13 @@ def _nearest(f: Findings) -> list[str]:
         ),
     ]
     for arm in f.arms:
-        folder = f.shown(arm).directory.evaluations
         parts += [
             page.heading(f"Fed by {arm.words}", 3),
             page.picture(
-                folder / PANEL,
-                f"Samples of the GAN fed by {arm.words}, each beside its nearest training image",
-                "In each pair, left the sample, right the training image.",
+                f.shown(arm).directory.evaluations / PAGE,
+                f"Memorisation page of the GAN fed by {arm.words}: distances, and samples beside training images",
+                "How far samples are from training images, and those from each other; and the pairs.",
                 detailed=True,
-            ),
-            page.picture(
-                folder / HISTOGRAM,
-                f"Histogram of distances to the nearest training image, fed by {arm.words}",
-                "How far samples are from training images, and those from each other.",
             ),
         ]
     return parts

@@ -7,6 +7,7 @@ rewards memorising, and both the table and the result file say so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from cluster.world import World
 from shards.dataset import ShardDataset
+from shards.errors import ShardsError
 from spider.config.load import with_values
 from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
@@ -26,10 +28,12 @@ from spider.judge.embed.given import GivenFeatures, read_features, write_feature
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.evaluate import evaluate_images
+from spider.judge.metrics.nearest import FEW_IMAGES, PAGE
 from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, document, table, write_result
 from spider.judge.request import EvaluateRequest, holds_features
-from spider.runs.directory import RunRef, images_of, is_run, kimg_text, resolve
+from spider.runs.directory import RunRef, checkpoint_name, images_of, is_run, kimg_text, resolve
 from spider.runs.generator import open_generator
 from spider.runs.inputs import at_key, find_images, note_places, recorded
 from spider.runs.provenance import git_state, versions
@@ -50,6 +54,8 @@ class Evaluation:
         notes = [f"! {note}" for note in self.provenance["notes"]]
         if self.provenance["reference"] == "training":
             notes += ["! the reference is the run's own training images: copies of them would score best (--reference)"]
+        if self.provenance["memorisation_page"] is not None:
+            notes.append(f"are they copies? look at {self.provenance['memorisation_page']}")
         return "\n".join([table(self.results), *notes])
 
     def as_json(self) -> dict[str, Any]:
@@ -69,10 +75,8 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
     subject, reference, source, data = request.subject, request.reference, request.source, request.data
-    count, figures, progress = request.count, request.figures, request.progress
+    count, progress = request.count, request.progress
     metrics = [*request.metrics]
-    if figures is not None and "nearest" not in metrics:
-        metrics.append("nearest")
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
@@ -86,7 +90,8 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         given = read_features(Path(reference), network)
     elif reference is not None:
         given = open_images(reference, world=world, progress=progress)
-    training = None
+    training: ShardDataset | None = None
+    notes: list[str] = []
     if run is None:
         samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
     else:
@@ -94,10 +99,12 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
         samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
         shape = generator.image_shape
-        if given is None or data is not None or "nearest" in metrics:
-            training = _training_images(run, generator, data, world, progress)
+        training, notes = _learnt(run, generator, request, world)
     against = training if given is None else given
     assert against is not None
+    page = _page_of(run, training, against, request, world)
+    if page is not None and "nearest" not in metrics:
+        metrics.append("nearest")
 
     cache = FeatureCache(cache_directory("features"))
     results: list[MetricResult] = []
@@ -114,12 +121,13 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             seed=seed,
             cache=cache,
             keep_samples=run is None,
-            figures=Path(figures) if figures is not None and number == 0 else None,
+            page=page if number == 0 else None,
             progress=progress,
         )
     provenance |= {
         "reference": "training" if reference is None else "given",
-        "notes": _notes(shape, against),
+        "notes": [*_notes(shape, against), *notes],
+        "memorisation_page": None if page is None else str(page),
         **_surroundings(world),
     }
     found = Evaluation(results, provenance)
@@ -172,6 +180,45 @@ def _of_generator(
     name = f"{run.directory.path.name}@{kimg_text(clock)}"
     drawn: list[NumberedImages] = [generator.numbered(name, seed, count) for seed in seeds]
     return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
+
+
+def _learnt(
+    run: RunRef, generator: FrozenGenerator, request: EvaluateRequest, world: World
+) -> tuple[ShardDataset | None, list[str]]:
+    """The run's training images; or None and a note, where they are not at hand and only the page needs them."""
+    looked_at = any(name in METRICS and METRICS[name].needs_training for name in request.metrics)
+    try:
+        return _training_images(run, generator, request.data, world, request.progress), []
+    except (SpiderError, ShardsError) as error:
+        if looked_at or request.reference is None or request.data is not None or request.figures is not None:
+            raise
+        return None, [f"no memorisation page: {error}"]
+
+
+def _page_of(
+    run: RunRef | None,
+    training: ShardDataset | None,
+    against: ShardDataset | GivenFeatures,
+    request: EvaluateRequest,
+    world: World,
+) -> Path | None:
+    """The file of the memorisation page, if there is to be one. All ranks.
+
+    One that is asked for by a folder for figures lies there. That of a run of few training images lies beside the
+    results, or in the run if they have no file.
+    """
+    if request.figures is not None:
+        return Path(request.figures) / PAGE
+    if run is None or training is None or len(training) >= FEW_IMAGES:
+        return None
+    if isinstance(against, GivenFeatures) and against.rows is None:
+        return None
+    if request.out is not None:
+        out = Path(request.out)
+        return out.with_name(f"{out.stem}-{PAGE}")
+    if not world.broadcast_json(os.access(run.directory.path, os.W_OK)):
+        return None
+    return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{PAGE}"
 
 
 def _training_images(

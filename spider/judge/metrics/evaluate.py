@@ -24,7 +24,7 @@ from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.comparison import Comparison
 from spider.judge.metrics.frechet import NormalLaw
 from spider.judge.metrics.protocols import protocol_for
-from spider.judge.metrics.registry import METRICS, Metric, metrics_named
+from spider.judge.metrics.registry import Metric, metrics_named
 from spider.judge.metrics.results import MetricResult
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def evaluate_images(
     seed: int = 0,
     cache: FeatureCache | None = None,
     keep_samples: bool = False,
-    figures: Path | None = None,
+    page: Path | None = None,
     progress: bool = False,
     heartbeat: Heartbeat = silent,
 ) -> list[MetricResult]:
@@ -62,7 +62,7 @@ def evaluate_images(
         cache: keeps the features of reference and training images between calls.
         keep_samples: keep those of the samples too: of images that lie on a disk, rather than a generator's, of which
             every checkpoint would leave its own.
-        figures: a folder for the figures of the metrics that have any: `nearest-histogram.png`, `nearest-panel.png`.
+        page: a PNG file for the memorisation page (`spider.judge.metrics.memorisation_page`).
         heartbeat: called on all ranks every few seconds, at the same places; what it raises ends the evaluation.
 
     Raises:
@@ -77,12 +77,12 @@ def evaluate_images(
         raise SpiderUsageError(f"{samples.name}: cannot measure {count} images; it has {len(samples)}")
     if training is not None and training.fingerprint == reference.fingerprint:
         training = None
-    if not any(metric.needs_training for metric in chosen):
+    if page is None and not any(metric.needs_training for metric in chosen):
         training = None
 
     classes = None
     if isinstance(reference, GivenFeatures):
-        _require_given(reference, chosen, figures is not None and training is None)
+        _require_given(reference, chosen, page is not None and training is None)
     elif any(metric.needs_classes for metric in chosen):
         classes = ClassPairs.of(samples, count, reference)
     comparison = Comparison(
@@ -101,14 +101,8 @@ def evaluate_images(
     if training is not None:
         sets["training"] = _described(training)
     results = [_result(metric, comparison, embedding, sets) for metric in chosen]
-    if figures is not None and METRICS["nearest"] in chosen and world.is_main:
-        # Here, because matplotlib takes long to import, and most evaluations draw nothing.
-        from spider.judge.metrics.nearest_figures import HISTOGRAM, PANEL, draw_histogram, draw_panel
-
-        draw_histogram(figures / HISTOGRAM, comparison.nearest_training)
-        panel = training or reference
-        assert not isinstance(panel, GivenFeatures)
-        draw_panel(figures / PANEL, comparison.nearest_training, samples, panel)
+    if page is not None and world.is_main:
+        _draw_page(page, comparison, samples, reference, training, embedding)
     # Ranks on machines of different kinds may round differently; what is decided from a number is decided by all alike.
     return [MetricResult.from_json(r) for r in world.broadcast_json([result.to_json() for result in results])]
 
@@ -133,6 +127,24 @@ def _samples(
         samples, embedding, world, stop=count, cache=cache, progress=progress, heartbeat=heartbeat
     )
     return _require_finite(features, samples), _require_finite(logits, samples)
+
+
+def _draw_page(
+    file: Path,
+    comparison: Comparison,
+    samples: NumberedImages,
+    reference: NumberedImages | GivenFeatures,
+    training: NumberedImages | None,
+    embedding: Embedding,
+) -> None:
+    """The memorisation page of what was compared."""
+    # Here, because matplotlib takes long to import, and most evaluations draw nothing.
+    from spider.judge.metrics.memorisation_page import Pictures, draw_page
+
+    unseen = None if isinstance(reference, GivenFeatures) else reference
+    learnt = training or unseen
+    assert learnt is not None
+    draw_page(file, comparison.nearest_training, Pictures(samples, learnt, unseen, embedding.label))
 
 
 def _require_given(reference: GivenFeatures, metrics: Sequence[Metric], are_drawn: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,11 @@ from spider.judge.metrics.distances import Nearest, nearest
 if TYPE_CHECKING:
     from cluster.world import World
 
+FEW_IMAGES = 5000  # training images, below which a generator may well learn them by heart
+PAGE = "memorisation.png"  # the page to judge that by (spider.judge.metrics.memorisation_page)
 MOST_UNSEEN = 10_000  # images that give the scale
+_RARE = 1e-3
+_TAIL_TOLD = 200
 TAIL = 0.01  # share of unseen images that are nearer to a training image than `NearestTraining.tail`
 
 
@@ -33,16 +38,23 @@ class NearestTraining:
 
     Attributes:
         samples: of each sample.
-        unseen: distances of the images that give the scale, float64 [at most MOST_UNSEEN].
+        scale: of the images that give the scale, at most MOST_UNSEEN.
+        scale_images: their numbers in their set, int64.
         held_out: whether those are held-out images, or training images that each leave themselves out.
     """
 
     samples: Nearest
-    unseen: NDArray[np.float64]
+    scale: Nearest
+    scale_images: NDArray[np.int64]
     held_out: bool
 
     @property
-    def scale(self) -> str:
+    def unseen(self) -> NDArray[np.float64]:
+        """How far images that are no copies are from the training images, float64."""
+        return self.scale.distances
+
+    @property
+    def scale_name(self) -> str:
         """What the unseen images are."""
         return "held-out images" if self.held_out else "training images among themselves"
 
@@ -63,12 +75,63 @@ class NearestTraining:
         return float((self.samples.distances < self.tail).mean())
 
     @property
+    def usual(self) -> float:
+        """The share in the tail that one law gives."""
+        return max(TAIL, 1 / len(self.unseen))
+
+    @property
+    def ahead(self) -> int:
+        """How many samples are nearer to a training image than every unseen image is."""
+        return int((self.samples.distances < self.unseen.min()).sum())
+
+    @cached_property
+    def chance_of_ahead(self) -> float:
+        """About how probable it is that so many samples are ahead, and by so far, if all distances are of one law.
+
+        The smaller of two probabilities. The first asks how many are ahead: the nearest of samples and unseen images
+        together are then drawn without replacement. The second asks how far, as of the low tail of distances a power
+        law (Hill 1975), whose exponent is taken two standard errors low. It needs `_TAIL_TOLD` unseen images.
+        """
+        samples = len(self.samples.distances)
+        many = math.prod((samples - i) / (samples + self._told - i) for i in range(self.ahead))
+        return min(many, self._chance_of_far()) if self.ahead > 0 else 1.0
+
+    def _chance_of_far(self) -> float:
+        from scipy.special import gammainc  # a quarter of a second, which trainings and dry runs need not wait
+
+        unseen, near = np.sort(self.unseen), np.sort(self.samples.distances)[: self.ahead]
+        tail = len(unseen) // 20
+        if len(unseen) < _TAIL_TOLD or unseen[0] <= 0:
+            return 1.0
+        exponent = 1 / float(np.log(unseen[tail] / unseen[:tail]).mean())
+        exponent *= max(0.0, 1 - 2 / math.sqrt(tail * self._told / len(unseen)))
+        expected = len(self.samples.distances) * tail / len(unseen) * (near / unseen[tail]) ** exponent
+        at_least = gammainc(np.arange(1, len(near) + 1), expected)  # of Poisson's law, that many or more
+        return min(1.0, len(near) * float(at_least.min()))
+
+    @property
     def looks_copied(self) -> bool:
-        """Whether that share is more than chance explains (four standard errors), and at least twice what is usual."""
-        usual = max(TAIL, 1 / len(self.unseen))
-        # Two training images that are each other's nearest have one distance, so the tail has half as many of its own.
-        stderr = math.sqrt(usual / len(self.samples.distances) + 2 * usual / len(self.unseen))
-        return self.share_in_tail > max(2 * TAIL, usual + 4 * stderr)
+        """Whether chance does not explain what is near.
+
+        Either samples are ahead as in fewer than one of 1,000 evaluations; or the share in the tail is four standard
+        errors above what is usual, and at least twice that.
+        """
+        many = self.share_in_tail > max(2 * TAIL, self.usual + 4 * self.chance(self.usual))
+        return many or self.chance_of_ahead < _RARE
+
+    @property
+    def nearer(self) -> NDArray[np.float64]:
+        """For each sample, the share of unseen images that are nearer than it: evenly spread from 0 to 1 by one law."""
+        return np.searchsorted(np.sort(self.unseen), self.samples.distances) / len(self.unseen)
+
+    def chance(self, share: float) -> float:
+        """The standard error of a share of the samples, where the distances that it hangs on are of unseen images."""
+        return math.sqrt(share * (1 - share) * (1 / len(self.samples.distances) + 1 / self._told))
+
+    @property
+    def _told(self) -> float:
+        """How many unseen images tell of the law: two training images that are each other's nearest count as one."""
+        return len(self.unseen) / (1 if self.held_out else 2)
 
 
 def nearest_training(
@@ -96,4 +159,4 @@ def nearest_training(
     unseen = nearest(
         pool[chosen], training, world, but=chosen if held_out is None else None, progress=progress, heartbeat=heartbeat
     )
-    return NearestTraining(found, unseen.distances, held_out=held_out is not None)
+    return NearestTraining(found, unseen, chosen, held_out=held_out is not None)

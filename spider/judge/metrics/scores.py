@@ -181,17 +181,20 @@ def score_nearest(c: Comparison) -> Score:
     found = c.nearest_training
     share = found.share_in_tail
     memorised = (
-        f"{share:.1%} of the samples are nearer to a training image than {1 - TAIL:.0%} of {found.scale}: copies?"
+        f"copies? {share:.1%} of the samples are nearer to a training image than {1 - TAIL:.0%} of {found.scale_name}, "
+        f"{found.ahead:,} nearer than all of them"
     )
     quantiles = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]
     closest = np.argsort(found.samples.distances, kind="stable")[:10]
     return Score(
         found.ratio,
-        protocol={"scale": found.scale, "scale_images": len(found.unseen)},
+        protocol={"scale": found.scale_name, "scale_images": len(found.unseen)},
         warnings=[memorised] if found.looks_copied else [],
         details={
             "share_in_tail": share,
             "tail_distance": found.tail,
+            "ahead": found.ahead,
+            "chance_of_ahead": found.chance_of_ahead,
             "quantiles": quantiles,
             "samples": np.quantile(found.samples.distances, quantiles).tolist(),
             "unseen": np.quantile(found.unseen, quantiles).tolist(),

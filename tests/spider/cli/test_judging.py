@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -17,6 +18,7 @@ from spider.gan.sources.config import GaussianConfig, ImagesConfig
 from spider.gan.sources.frozen import BLOCK
 from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.images import Images
+from spider.judge import evaluation
 from spider.pictures.generate import _from_files
 from spider.pictures.interpolate import Interpolation, _grid_weights, _loop_weights, _run, stages
 from spider.runs.generator import open_generator
@@ -58,8 +60,9 @@ def test_a_run_is_measured_under_every_seed(spider, runs, tmp_path):
     assert [(each["label"], each["seeds"]) for each in done.json["summary"]] == [
         ("FD[offline]", [0, 1, 2]),
         ("recall[offline]", [0, 1, 2]),
+        ("nearest training[offline]", [0, 1, 2]),  # with the page that a run of few images gets
     ]
-    assert len({each["value"] for each in done.json["results"][::2]}) == 3
+    assert len({each["value"] for each in done.json["results"][::3]}) == 3
     assert done.json["provenance"]["images"] == 80
     assert done.json["provenance"]["versions"].keys() >= {"spider", "torch"}
 
@@ -68,7 +71,7 @@ def test_a_reference_of_training_images_is_said(spider, runs, patches):
     words = ["evaluate", runs / "gaussian", *OFFLINE, "--seeds", "1", "--metrics", "fid"]
     assert "the reference is the run's own training images" in spider(*words).out
     given = spider(*words, "--reference", patches)
-    assert "training" not in given.out
+    assert "own training images" not in given.out
     assert "against patches (200 images)" in given.out
 
 
@@ -97,21 +100,30 @@ def test_a_training_says_that_its_reference_has_another_size(spider, digits, tin
     assert json.loads(first.read_text())["provenance"]["notes"]
 
 
-def test_figures_bring_their_metric(spider, runs, tmp_path):
-    words = [
-        "evaluate",
-        runs / "patches",
-        *OFFLINE,
-        "--seeds",
-        "1",
-        "--metrics",
-        "fid",
-        "--figures",
-        tmp_path,
-        "--json",
-    ]
-    assert [each["name"] for each in spider(*words).json["summary"]] == ["fid", "nearest"]
-    assert {file.name for file in tmp_path.iterdir()} == {"nearest-histogram.png", "nearest-panel.png"}
+def test_a_run_of_few_images_gets_a_memorisation_page(spider, runs, digits, patches, tmp_path, monkeypatch):
+    """In the run, beside the results, or where the figures go; without its images, it says that there is none."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "gaussian", run)
+    words = ["evaluate", run, *OFFLINE, "--seeds", "1", "--metrics", "fid", "--reference", patches]
+    places = {
+        run / "evaluations" / "000000.160-kimg-memorisation.png": [],
+        tmp_path / "result-memorisation.png": ["--out", tmp_path / "result.json"],
+        tmp_path / "figures" / "memorisation.png": ["--figures", tmp_path / "figures", "--out", tmp_path / "b.json"],
+    }
+    for page, more in places.items():
+        done = spider(*words, *more)
+        assert done.out.splitlines()[-1] == f"are they copies? look at {page}"
+        assert pixels(page).shape[1] > 1000
+    monkeypatch.setattr(evaluation, "FEW_IMAGES", 300)  # as many as the digits are
+    done = spider(*words, "--json").json
+    assert done["provenance"]["memorisation_page"] is None
+    assert [each["name"] for each in done["summary"]] == ["fid"]
+    monkeypatch.undo()
+    (run / "inputs.json").write_text((run / "inputs.json").read_text().replace(str(digits), "/nowhere"))
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(digits), "/nowhere"))
+    done = spider(*words)
+    assert done.code == 0, done.err
+    assert "! no memorisation page: " in done.out
 
 
 # ------------------------------------------------------------------------------------------------------------ generate

@@ -77,7 +77,7 @@ def test_the_report_needs_nothing_beside_itself(told: DemoResult):
     html = told.report.read_text("utf-8")
     assert not re.search(r"<script|<link|@import|url\(|https?:", html)
     sources = re.findall(r'src="([^"]*)"', html)
-    assert len(sources) == 2 + 3 + 2 * 3  # curves and training; samples; panel and histogram of each
+    assert len(sources) == 2 + 3 + 3  # curves and training; samples; memorisation page of each
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 

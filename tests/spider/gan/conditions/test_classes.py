@@ -300,7 +300,7 @@ def test_classes_are_blended_between_the_corners(run, tmp_path):
 def test_distances_by_class_are_those_of_the_classes_alone(run, digits, tmp_path, monkeypatch):
     """Of classes with enough images in both sets; the value is their mean."""
     monkeypatch.setattr("spider.judge.metrics.by_class.LEAST", 30)
-    monkeypatch.setattr("spider.judge.metrics.registry.LEAST", 30)
+    monkeypatch.setattr("spider.judge.metrics.scores.LEAST", 30)
     options = {"embedding": "offline", "seeds": 1, "world": World.single()}
     found = api.evaluate(run, data=digits, metrics="fid_class", count=300, **options)
     [result] = found.results

@@ -72,3 +72,25 @@ def test_the_scale_is_drawn_from_large_sets(monkeypatch: pytest.MonkeyPatch):
 def test_one_training_image_is_refused():
     with pytest.raises(SpiderUsageError, match="at least 2 training images, found 1"):
         nearest_training(features(0, 10), features(1, 1), WORLD)
+
+
+def test_a_few_copies_among_many_samples_are_noticed_by_how_near_they_are():
+    """In 3,000 samples of one law, some are nearer than all of 300 held-out images anyhow."""
+    rng = np.random.default_rng(0)
+    training, held_out, samples = (rng.standard_normal((n, 12)).astype(np.float32) for n in (300, 300, 3000))
+    for scale in (None, held_out):
+        honest = nearest_training(samples, training, WORLD, held_out=scale)
+        assert honest.ahead > 0
+        assert honest.chance_of_ahead > 0.01
+        assert not honest.looks_copied
+        some = samples.copy()
+        some[:3] = training[:3] + 1e-3
+        copying = nearest_training(some, training, WORLD, held_out=scale)
+        assert copying.share_in_tail == pytest.approx(honest.share_in_tail, abs=0.0011)
+        assert copying.looks_copied
+
+
+def test_samples_of_one_law_are_spread_evenly_over_the_distances_of_held_out_images():
+    found = nearest_training(features(0, 2000), features(1, 500), WORLD, held_out=features(2, 2000))
+    shares, _ = np.histogram(found.nearer, bins=10, range=(0, 1))
+    np.testing.assert_allclose(shares / 2000, 0.1, atol=4 * found.chance(0.1))
