@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from cluster.workers import OneWorker, Workers
 from neighbors.matrix_report import MatrixReport
+from neighbors.pictures import draw_picks
+from neighbors.places import Judged
 from neighbors.report import NeighborReport, NeighborRow
 from neighbors.request import NeighborOptions, require_pairs, require_sources
 from neighbors.search import NeighborSearch, Pair
@@ -34,10 +33,11 @@ from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.frechet import too_few_images
 from spider.judge.metrics.registry import METRICS
 from spider.judge.sid.choices import Mode
-from spider.judge.sid.curve import POINTS, SidCurve, difference_stderr
+from spider.judge.sid.curve import POINTS, SidCurve
 from spider.judge.sid.kernels import parse_kernel
 from spider.judge.sid.paper import IMAGES as PAPER_IMAGES
-from spider.judge.sid.selection import Candidate, Place, select
+from spider.judge.sid.rules import PAPER, RULES
+from spider.judge.sid.selection import Place
 from untrusted.counts import counted
 
 Images = NumberedImages | str | Path
@@ -70,6 +70,7 @@ def neighbors(
     searcher = _Searcher(options, network, {opened.name: opened}, named)
     (report,) = searcher.reports({opened.name: list(named)})
     report.write(Path(out))
+    searcher.draw_picks(report, Path(out))
     return report
 
 
@@ -87,6 +88,8 @@ def neighbor_matrix(
     searcher = _Searcher(options, network, named, named)
     report = MatrixReport(searcher.reports({name: [other for other in named if other != name] for name in named}))
     report.write(Path(out))
+    for target, of_target in report.reports.items():
+        searcher.draw_picks(of_target, Path(out) / target)
     return report
 
 
@@ -131,7 +134,9 @@ class _Searcher:
             screened = search.screened(every, summaries)
             if options.mode != "screen":
                 chosen = [
-                    pair for of_target in pairs.values() for pair in self._shortlist(of_target, summaries, screened)
+                    pair
+                    for of_target in pairs.values()
+                    for pair in self._shortlist(Judged(of_target, summaries, screened, {}))
                 ]
                 curves, distances = search.curves(chosen, summaries), search.distances(chosen)
         return [
@@ -139,47 +144,20 @@ class _Searcher:
             for target, of_target in pairs.items()
         ]
 
-    def _shortlist(
-        self,
-        pairs: Sequence[Pair],
-        summaries: Mapping[str, DatasetSummary],
-        screened: Mapping[Pair, list[SidCurve]],
-    ) -> list[Pair]:
-        """By each order the nearest to 0 by screening, which is not sure of the sign of what is near.
+    def draw_picks(self, report: NeighborReport, out: Path) -> None:
+        """Write picks.png of a target."""
+        draw_picks(out / "picks.png", report, self._targets[report.target], self._sources)
 
-        Those that the rule drops for another reason than their sign come last.
+    def _shortlist(self, known: Judged) -> list[Pair]:
+        """The nearest by screening: under the rule, and by each order those nearest to 0, of either sign.
+
+        Near 0 screening is not sure of the sign. Those that a rule drops come last.
         """
-        near = {pair: [_unsigned(curve) for curve in screened[pair]] for pair in pairs}
         orders = range(len(self._plan.kernels))
-        ranks = [self._places(pairs, summaries, near, order) for order in orders]
-        return [pair for pair in pairs if any(r[pair.name].rank <= self._options.shortlist for r in ranks)]
-
-    def _places(
-        self,
-        pairs: Sequence[Pair],
-        summaries: Mapping[str, DatasetSummary],
-        curves: Mapping[Pair, list[SidCurve]],
-        order: int = 0,
-    ) -> dict[str, Place]:
-        """What the rule says of these sources of a target, by the curves of one order."""
-        by_name = {pair.name: curves[pair][order] for pair in pairs}
-        return select(
-            [
-                Candidate(
-                    name=pair.name,
-                    csid=by_name[pair.name].csid,
-                    stderr=by_name[pair.name].csid_stderr,
-                    is_target=pair.source == pair.target,
-                    is_gray=not summaries[pair.source].colour,
-                )
-                for pair in pairs
-            ],
-            target_is_gray=not summaries[pairs[0].target].colour,
-            picks=self._options.picks,
-            keep_negative=self._options.keep_negative,
-            keep_gray=self._options.keep_gray,
-            difference_stderr=lambda a, b: difference_stderr(by_name[a], by_name[b]),
-        )
+        ranks = [known.places(self._options, "abs_csid", order) for order in orders]
+        if self._options.rule != PAPER:
+            ranks.append(known.places(self._options, self._options.rule))
+        return [pair for pair in known.pairs if any(r[pair.name].rank <= self._options.shortlist for r in ranks)]
 
     def _report(
         self,
@@ -193,11 +171,14 @@ class _Searcher:
         options, drawn_target = self._options, self._targets[target]
         measured = [pair for pair in pairs if pair in curves] or list(pairs)
         known = {pair: curves.get(pair, screened[pair]) for pair in pairs}
-        by_order = [self._places(measured, summaries, known, order) for order in range(len(self._plan.kernels))]
+        judged = Judged(measured, summaries, known, distances)
+        orders = range(len(self._plan.kernels))
+        by_order = [judged.places(options, options.rule, order) for order in orders]
+        by_rule = {rule: judged.places(options, rule) for rule in RULES}
         places = {name: [of_order[name] for of_order in by_order] for name in by_order[0]}
         left_out = [pair for pair in pairs if pair not in measured]
         if left_out:
-            by_screening = self._places(pairs, summaries, screened)
+            by_screening = Judged(pairs, summaries, screened, {}).places(options, options.rule)
             for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
                 why = f"not in the shortlist of {options.shortlist}: by screening {by_screening[pair.name].why}"
                 places[pair.name] = [Place(len(places) + 1, False, why, takes_part=True)] * len(by_order)
@@ -209,7 +190,9 @@ class _Searcher:
                 of_source,
                 known[by_name[name]],
                 screened[by_name[name]],
-                *distances.get(by_name[name], (None, None)),
+                fd=distances[by_name[name]][0] if by_name[name] in distances else None,
+                kd=distances[by_name[name]][1] if by_name[name] in distances else None,
+                by_rule={rule: found[name] for rule, found in by_rule.items() if name in found},
             )
             for name, of_source in places.items()
         ]
@@ -289,10 +272,6 @@ def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
             raise SpiderUsageError(
                 f"{name}: {counted(len(images), 'image')}; mode paper needs {PAPER_IMAGES}, mode robust does not"
             )
-
-
-def _unsigned(curve: SidCurve) -> SidCurve:
-    return replace(curve, values=curve.values * np.sign(curve.csid))
 
 
 def _few(datasets: Mapping[str, NumberedImages]) -> list[str]:

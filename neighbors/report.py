@@ -1,13 +1,15 @@
 """What a neighbour search found, as files, as a table and as figures.
 
     OUT/neighbors.json     {"target", "embedding": {...}, "rows": [{"source", "rank", "fid", "kid",
-                            "csid": {"-1": {"value", "stderr", "screen", "rank", "friendly"}}, "friendly", "why"}],
-                            "protocol": {...}, ...}
+                            "csid": {"-1": {"value", "stderr", "screen", "rank", "friendly"}}, "friendly", "why",
+                            "rules": {"paper": {"score", "rank", "takes_part", "friendly"}}}], "protocol": {...}, ...}
         neighbors.csv      the rows
         curves.png         signed distance against radius
         heatmap.png        sources against measures, the picks framed
+        picks.png          images of the target and of what rules pick first (neighbors/pictures.py)
 
-Rows are in order of rank, by the first kernel order; those that screening left out of the shortlist come last, with
+Rows are in order of rank, under the rule that was asked for and by the first kernel order, as are the ranks under the
+other rules; those that screening left out of the shortlist come last, with
 their screened values. "screening" says how well it agrees with the full measure. "fid" and "kid" are null under an
 embedding that is not the literature's Inception; "fd" and "kd" have the same distances under any, and "labels" says
 what tables call them.
@@ -25,14 +27,16 @@ from typing import Any
 import numpy as np
 
 from neighbors.rank_correlation import rank_correlation
+from neighbors.rule_ranks import first_picks, rank_lines
 from spider.files import finite, write_text
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.figures import draw_curves, draw_heatmap, short
+from spider.judge.sid.rules import RULES
 from spider.judge.sid.selection import Place, nothing_was_selected
 from spider.tables import aligned
 
 FORMAT = 1
-FILES = ("neighbors.json", "neighbors.csv", "curves.png", "heatmap.png")
+FILES = ("neighbors.json", "neighbors.csv", "curves.png", "heatmap.png", "picks.png")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class NeighborRow:
         screen: one per order, from moments alone.
         fd: Fréchet distance to the target; None if it was only screened.
         kd: kernel distance to the target; likewise.
+        by_rule: its place under every rule, by the first order; empty if it was only screened beside others that were
+            measured.
     """
 
     source: str
@@ -56,6 +62,7 @@ class NeighborRow:
     screen: list[SidCurve]
     fd: float | None
     kd: float | None
+    by_rule: dict[str, Place]
 
     @property
     def place(self) -> Place:
@@ -93,8 +100,12 @@ class NeighborReport:
         """Names of the friendly neighbours, the nearest first."""
         return [row.source for row in self.rows if row.place.friendly]
 
+    def first_picks(self) -> dict[str, list[str]]:
+        """The sources that any rule picks first, each with these rules."""
+        return first_picks(self.rows)
+
     def table(self) -> str:
-        """The rows for a terminal, with the warnings below."""
+        """The rows for a terminal, the ranks under every rule, and the warnings."""
         orders = [curve.kernel.label for curve in self.rows[0].curves]
         screened = ["screened"] if self._is_measured else []
         header = [
@@ -122,8 +133,9 @@ class NeighborReport:
         agreement = self.screening()
         if agreement is not None:
             notes.insert(0, agreement["words"])
-        title = f"neighbours of {self.target}, {self.embedding['label']}, mode {self.protocol['mode']}; * friendly"
-        return "\n".join([title, aligned([header, *lines]), *notes])
+        how = f"mode {self.protocol['mode']}, rule {self.protocol['rule']}"
+        title = f"neighbours of {self.target}, {self.embedding['label']}, {how}; * friendly"
+        return "\n".join([title, aligned([header, *lines]), *rank_lines(self.rows), *notes])
 
     def _numbers(self, row: NeighborRow) -> list[str]:
         """The cells of a row that are measured; none of the target itself, of which they are rounding."""
@@ -209,10 +221,19 @@ class NeighborReport:
             "friendly": row.place.friendly,
             "why": row.place.why,
             "ties": list(row.place.ties),
+            "rules": {
+                rule: {
+                    "score": finite(place.score),
+                    "rank": place.rank,
+                    "takes_part": place.takes_part,
+                    "friendly": place.friendly,
+                }
+                for rule, place in row.by_rule.items()
+            },
         }
 
     def write(self, out: Path) -> None:
-        """Write the four files."""
+        """Write all files but picks.png."""
         write_text(out / "neighbors.json", json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         write_text(out / "neighbors.csv", self.to_csv())
         bands = "" if self.protocol["mode"] == "screen" else "; bands: 95 %"
@@ -248,15 +269,18 @@ class NeighborReport:
         writer = csv.writer(out, lineterminator="\n")
         orders = [curve.kernel.label for curve in self.rows[0].curves]
         columns = [name for k in orders for name in (f"csid[{k}]", f"csid_stderr[{k}]", f"csid_screened[{k}]")]
-        writer.writerow(["rank", "source", "images", "friendly", *columns, *self.labels.values(), "why"])
+        rules = [f"rank[{rule}]" for rule in RULES]
+        writer.writerow(["rank", "source", "images", "friendly", *columns, *self.labels.values(), *rules, "why"])
         for row in self.rows:
             csids = [
                 value
                 for curve, screen in zip(row.curves, row.screen, strict=True)
                 for value in (curve.csid if row.measured else None, curve.csid_stderr, screen.csid)
             ]
-            place = row.place
-            writer.writerow([place.rank, row.source, row.count, place.friendly, *csids, row.fd, row.kd, place.why])
+            place, ranks = row.place, [row.by_rule[rule].rank if row.by_rule else None for rule in RULES]
+            writer.writerow(
+                [place.rank, row.source, row.count, place.friendly, *csids, row.fd, row.kd, *ranks, place.why]
+            )
         return out.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from spider.arguments import Kind, is_name, known
 from spider.errors import SpiderUsageError
 from spider.judge.sid.choices import MODES, Order, parse_order
+from spider.judge.sid.rules import PAPER, RULES
 from spider.measures import RESIZE_RULES
 from spider.request import Request
 
@@ -27,11 +28,12 @@ class NeighborOptions(Request):
         weights: a weights file for the embedding.
         orders: kernel orders, as `spider.judge.sid.choices.parse_order` takes them; the first one ranks. Also as one
             text, `-1,0 log,1025/2048`.
+        rule: what ranks the sources, one of `spider.judge.sid.rules.RULES`; the report shows the others beside it.
         mode: `robust`; `paper`, the published algorithm; `screen`, from moments alone, without FID and KID.
         images: at most this many of each dataset, drawn by `seed`; None: all.
         shortlist: so many sources of a target get the full measure, the nearest to 0 by screening, by each order.
         seed: of everything drawn.
-        keep_negative: let sources less diverse than the target be friendly.
+        keep_negative: let sources that the rule drops as less diverse than the target be friendly.
         keep_gray: let gray sources of a colour target be friendly.
         picks: how many are friendly, at most.
         ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
@@ -40,12 +42,16 @@ class NeighborOptions(Request):
         progress: show bars.
     """
 
-    kinds: ClassVar[Mapping[str, Kind]] = {"protocol": known("protocol", tuple(chain(*RESIZE_RULES.values())))}
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "protocol": known("protocol", tuple(chain(*RESIZE_RULES.values()))),
+        "rule": known("rule", tuple(RULES)),
+    }
 
     embedding: str = "inception"
     protocol: str | None = None
     weights: Path | str | None = None
     orders: str | Sequence[Order | float | str] = (-1.0,)
+    rule: str = PAPER
     mode: str = "robust"
     images: int | None = None
     shortlist: int = 20
@@ -78,7 +84,7 @@ class NeighborOptions(Request):
     @property
     def choices(self) -> dict[str, Any]:
         """What the numbers and picks depend on, for the protocol."""
-        names = ("mode", "images", "shortlist", "picks", "keep_negative", "keep_gray", "seed")
+        names = ("rule", "mode", "images", "shortlist", "picks", "keep_negative", "keep_gray", "seed")
         return {name: getattr(self, name) for name in names}
 
     def require_weights(self) -> None:

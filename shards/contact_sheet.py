@@ -1,6 +1,9 @@
-"""A picture of a packed dataset: a row for every class, or a grid when there are no labels."""
+"""A picture of a packed dataset: a row for every class, or a grid when there are no labels. Or of several sets."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,27 +42,62 @@ def contact_sheet(dataset: ShardDataset) -> Image.Image:
     return _draw(dataset, rows, [index.classes[label] for label in shown], index.source.name, details)
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Some images of a set, to be seen beside those of others.
+
+    Attributes:
+        title: what they are.
+        images: uint8 [C, H, W], C 1 or 3, all of one shape.
+    """
+
+    title: str
+    images: Sequence[NDArray[np.uint8]]
+
+
+def strips_sheet(title: str, strips: Sequence[Strip]) -> Image.Image:
+    """A row of images for every strip, under its title."""
+    sizes = [_tile_size(strip.images[0].shape[2], strip.images[0].shape[1]) for strip in strips]
+    titles = [fitting(strip.title, _TEXT_PX) for strip in strips]
+    title, title_font = fitting(title, _TITLE_PX)
+    top = _MARGIN_PX + _TITLE_PX + 16
+    rows = [len(strip.images) * (tile_width + _GAP_PX) for strip, (tile_width, _) in zip(strips, sizes, strict=True)]
+    texts = [_length(title, title_font), *(_length(text, font) for text, font in titles)]
+    height = sum(_TEXT_PX + 10 + tile_height + 14 for _, tile_height in sizes)
+    sheet = Image.new("RGB", (max([*rows, *texts]) + 2 * _MARGIN_PX, top + height + _MARGIN_PX - 14), _BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN_PX, _MARGIN_PX - 4), title, _INK, title_font)
+    for strip, (text, font), (tile_width, tile_height) in zip(strips, titles, sizes, strict=True):
+        pen.text((_MARGIN_PX, top), text, _INK, font)
+        top += _TEXT_PX + 10
+        for column, pixels in enumerate(strip.images):
+            tile = _tile(pixels, tile_width, tile_height)
+            sheet.paste(tile, (_MARGIN_PX + column * (tile_width + _GAP_PX), top))
+        top += tile_height + 14
+    return sheet
+
+
+def spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Up to `wanted` numbers spread evenly over range(count)."""
+    wanted = min(count, wanted)
+    return np.arange(wanted) * count // max(wanted, 1)
+
+
 def _shown_classes(dataset: ShardDataset) -> NDArray[np.int64]:
     present = np.unique(dataset.labels())
     present = present[present >= 0]
-    return present[_spread(len(present), _MAX_ROWS)]
+    return present[spread(len(present), _MAX_ROWS)]
 
 
 def _rows_by_class(dataset: ShardDataset, shown: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     labels = dataset.labels()
     members = [np.flatnonzero(labels == label) for label in shown]
-    return [numbers[_spread(len(numbers), _COLUMNS)] for numbers in members]
+    return [numbers[spread(len(numbers), _COLUMNS)] for numbers in members]
 
 
 def _rows_of_grid(count: int) -> list[NDArray[np.int64]]:
-    numbers = _spread(count, _COLUMNS * _MAX_ROWS * 2 // 3)
+    numbers = spread(count, _COLUMNS * _MAX_ROWS * 2 // 3)
     return [numbers[start : start + _COLUMNS] for start in range(0, len(numbers), _COLUMNS)]
-
-
-def _spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Up to `wanted` numbers spread evenly over range(count)."""
-    wanted = min(count, wanted)
-    return np.arange(wanted) * count // max(wanted, 1)
 
 
 def _draw(

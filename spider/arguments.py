@@ -345,6 +345,7 @@ _KINDS: dict[str, Kind] = {
     "reference": place,
     "reference_out": place,
     "resolution": whole(1, MAX_RESOLUTION),
+    "rule": text,
     "run": place,
     "runs": _path_list,
     "seed": whole(0, MAX_SEED),

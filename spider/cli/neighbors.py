@@ -15,6 +15,7 @@ from spider.arguments import is_name
 from spider.cli.output import require_one_process, say, say_json
 from spider.cli.slurm import SlurmJob, submit_this
 from spider.errors import SpiderUsageError
+from spider.judge.sid.rules import PAPER, RULES
 
 commands = typer.Typer()
 
@@ -31,9 +32,7 @@ def neighbors(
     sources: Annotated[
         list[str], typer.Argument(metavar="[NAME=]SOURCE...", help="What could be borrowed from, the same way.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where neighbors.json, neighbors.csv, curves.png and heatmap.png go.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where neighbors.json, neighbors.csv and the figures go.")],
     embedding: Annotated[
         str,
         typer.Option(
@@ -58,6 +57,12 @@ def neighbors(
             metavar="K,...", help="Kernels: orders (--orders=-1,1), '2 log', or m/n for Delta^m in n; the first ranks."
         ),
     ] = "-1",
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help=f"What ranks them: {', '.join(RULES)}. The report shows the ranks under all of them."
+        ),
+    ] = PAPER,
     mode: Annotated[
         str,
         typer.Option(
@@ -72,7 +77,7 @@ def neighbors(
         int, typer.Option(metavar="N", help="At most N sources get the full measure, the nearest by screening.")
     ] = 20,
     keep_negative: Annotated[
-        bool, typer.Option("--keep-negative", help="Let sources less diverse than the target be friendly.")
+        bool, typer.Option("--keep-negative", help="Let sources that the rule drops as less diverse be friendly.")
     ] = False,
     keep_gray: Annotated[
         bool, typer.Option("--keep-gray", help="Let grey sources of a colour target be friendly.")
@@ -100,8 +105,9 @@ def neighbors(
 ) -> None:
     """Rank datasets as neighbours of a target.
 
-    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN. Whatever
-    stops it, the same command goes on from there.
+    By signed distance (CSID), with FID and KID beside it; the friendly ones are what to feed a Spider GAN. Other rules
+    rank them too, and where the rules disagree, picks.png shows the images. Whatever stops it, the same command goes
+    on from there.
     """
     require_one_process("neighbors")
     if dry_run and slurm is None:
@@ -111,6 +117,7 @@ def neighbors(
         protocol=protocol,
         weights=weights,
         orders=orders,
+        rule=rule,
         mode=mode,
         images=images,
         shortlist=shortlist,
@@ -135,7 +142,8 @@ def neighbors(
     if as_json:
         say_json(found.to_json())
         return
-    look = [out / "heatmap*.png", out / "*" / "curves.png"] if every else [out / "curves.png", out / "heatmap.png"]
+    figures = [out / "*" / "curves.png", out / "*" / "picks.png"] if every else [out / "curves.png", out / "picks.png"]
+    look = [out / ("heatmap*.png" if every else "heatmap.png"), *figures]
     say(f"{found.table()}\nlook at {', '.join(map(str, look))}")
 
 

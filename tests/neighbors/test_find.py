@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from neighbors.find import neighbors
@@ -17,8 +18,10 @@ from shards.dataset import ShardDataset
 from shards.errors import ShardsUsageError
 from shards.pack import pack
 from spider.errors import SpiderError, SpiderUsageError
+from spider.judge.sid.rules import RULES
 
 NAMES = ("letters", "patches", "digits2")
+RANKS = "rank under each rule, order -1; - dropped by it"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_the_document_keeps_its_contract(report):
     lines = list(csv.DictReader((out / "neighbors.csv").open()))
     assert [line["source"] for line in lines] == [row["source"] for row in document["rows"]]
     assert float(lines[0]["csid[-1]"]) == document["rows"][0]["csid"]["-1"]["value"]
-    for name in ("curves.png", "heatmap.png"):
+    for name in ("curves.png", "heatmap.png", "picks.png"):
         with Image.open(out / name) as figure:
             assert min(figure.size) > 200
 
@@ -98,7 +101,10 @@ def test_the_table_shows_everything(report):
     lines = found.table().splitlines()
     assert "neighbours of digits1, offline, mode robust" in lines[0]
     assert "CSID[-1]" in lines[1]
-    assert len([line for line in lines if any(name in line for name in NAMES) and not line.startswith("!")]) == 3
+    measures, ranks = lines[: lines.index(RANKS)], lines[lines.index(RANKS) :]
+    assert len([line for line in measures if any(name in line for name in NAMES)]) == 3
+    assert ranks[1].split() == list(RULES)
+    assert {line.split()[0] for line in ranks[2:5]} == set(NAMES)
     assert any(line.startswith("!") and "digits2" in line for line in lines)  # 300 images for 288 dimensions
 
 
@@ -128,6 +134,46 @@ def test_the_target_and_gray_sources_are_no_friends(packed: Path, tmp_path: Path
     assert found.picks == []
     kept = search(packed, tmp_path, **options, keep_gray=True, keep_negative=True, picks=1)
     assert len(kept.picks) == 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_that_is_asked_for_picks_and_the_others_stand_beside_it(rule: str, packed: Path, report, tmp_path):
+    found = search(packed, tmp_path, rule=rule, orders=(-1, 1), picks=1)
+    assert found.protocol["rule"] == rule
+    assert found.table().splitlines()[0].endswith(f"rule {rule}; * friendly")
+    for row in found.rows:
+        (same,) = (other for other in report[0].rows if other.source == row.source)
+        assert row.place == row.by_rule[rule]
+        assert {name: (place.rank, place.score) for name, place in row.by_rule.items()} == {
+            name: (place.rank, place.score) for name, place in same.by_rule.items()
+        }
+    assert all(rule in rules for source, rules in found.first_picks().items() if source in found.picks)
+
+
+class Faded:
+    """A set with less contrast: nearer to it than anything else, and less diverse."""
+
+    def __init__(self, images: ShardDataset) -> None:
+        self._images, self.name, self.fingerprint = images, "faded", f"faded {images.fingerprint}"
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batch(self, start: int, stop: int) -> torch.Tensor:
+        return (0.9 * self._images.batch(start, stop)).byte()
+
+
+def test_a_line_says_when_rules_disagree_about_the_first_pick(packed: Path, tmp_path: Path):
+    options = NeighborOptions(embedding="offline", cache=packed / "cache", progress=False)
+    letters, digits = ShardDataset(packed / "letters"), packed / "digits2"
+    found = neighbors(letters, [digits, Faded(letters)], out=tmp_path, options=options)
+    assert {"paper", "standard_csid"} <= set(found.first_picks()["digits2"])
+    assert {"tolerant_csid", "fd", "kd"} <= set(found.first_picks()["faded"])
+    (line,) = (line for line in found.table().splitlines() if line.startswith("! the rules disagree"))
+    assert "digits2 (paper, " in line
+    agreed = neighbors(letters, [digits, packed / "patches"], out=tmp_path, options=options)
+    assert list(agreed.first_picks()) == agreed.picks[:1]
+    assert "disagree" not in agreed.table()
 
 
 def test_screening_agrees_with_the_full_measure(packed: Path, report, tmp_path: Path):
@@ -161,6 +207,7 @@ def test_datasets_need_their_own_names(packed: Path, tmp_path: Path):
         ({"sources": ()}, SpiderUsageError, "no sources"),
         ({"mode": "fast"}, SpiderUsageError, "robust, paper, screen"),
         ({"orders": ()}, SpiderUsageError, "no kernel order"),
+        ({"rule": "fid"}, SpiderUsageError, "rule 'fid' is unknown; known: paper, abs_csid"),
         ({"picks": 0}, SpiderUsageError, "picks: a whole number from 1"),
         ({"mode": "paper"}, SpiderUsageError, "digits1: 300 images; mode paper needs 500"),
         ({"target": "nowhere"}, ShardsUsageError, "nowhere"),

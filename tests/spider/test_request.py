@@ -17,7 +17,8 @@ from sweeps.request import SweepRequest
 
 SEARCH = {
     "embedding": "offline", "protocol": "clean", "weights": "w.pt", "orders": "-1,0 log", "mode": "paper", "images": 9,
-    "shortlist": 3, "seed": 4, "keep_negative": True, "keep_gray": True, "picks": 2, "ray": "auto", "workers": 2,
+    "rule": "fd", "shortlist": 3, "seed": 4, "keep_negative": True, "keep_gray": True, "picks": 2, "ray": "auto",
+    "workers": 2,
 }  # fmt: skip
 ASKED = {
     "pack": (PackRequest, {

@@ -1,43 +1,27 @@
-"""Which sources are friendly neighbours: the rule that reproduces every pick of the published table.
+"""Which sources are friendly neighbours. The rule `paper` reproduces every pick of the published table.
 
     drop the target itself
-    drop sources of negative CSID      less diverse than the target               unless keep_negative
     drop gray sources                  of a target that has colour                unless keep_gray
-    of the rest, the lowest `picks` by CSID are friendly
+    drop what the rule drops           less diverse than the target               unless keep_negative
+    of the rest, the lowest `picks` by the rule's score are friendly
 
-Every source gets a rank and the reason for its place, dropped ones after the others. Two sources whose CSIDs differ by
+Every source gets a rank and the reason for its place, dropped ones after the others. Two sources whose scores differ by
 less than their difference is known are tied, which the reason says: the rule still has to take one.
 
-Friendly is a place among those that were named, not a distance: the rule knows no bound of CSID. Where no more sources
-take part than are picked, all of them are friendly.
+Friendly is a place among those that were named, not a distance: the rule knows no bound of its score. Where no more
+sources take part than are picked, all of them are friendly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from spider.judge.sid.rules import PAPER, RULES, Candidate, Rule, Scores
 from untrusted.counts import counted
 
 SURE = 1.96  # standard errors: 95 %
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A source as the rule sees it.
-
-    Attributes:
-        csid: its area.
-        stderr: standard error of `csid`; None where it is not known.
-        is_target: whether it has the target's images.
-        is_gray: whether it has no colour.
-    """
-
-    name: str
-    csid: float
-    stderr: float | None = None
-    is_target: bool = False
-    is_gray: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +35,7 @@ class Place:
         ties: other sources that may as well have its place.
         is_target: whether it has the target's images.
         takes_part: whether it could have been a pick: nothing drops it.
+        score: what the rule orders by, among those that take part or among those that do not.
     """
 
     rank: int
@@ -59,12 +44,14 @@ class Place:
     ties: tuple[str, ...] = ()
     is_target: bool = False
     takes_part: bool = False
+    score: float = math.nan
 
 
 def select(
     candidates: Sequence[Candidate],
     *,
     target_is_gray: bool,
+    rule: Rule = RULES[PAPER],
     picks: int = 3,
     keep_negative: bool = False,
     keep_gray: bool = False,
@@ -75,10 +62,11 @@ def select(
     Args:
         candidates: the sources.
         target_is_gray: whether the target has no colour.
+        rule: what orders them.
         picks: how many are friendly, at most.
-        keep_negative: let sources of negative CSID take part.
+        keep_negative: let sources take part that the rule drops, as less diverse than the target.
         keep_gray: let gray sources of a colour target take part.
-        difference_stderr: standard error of the difference of two sources' CSIDs; None where it is not known.
+        difference_stderr: standard error of the difference of two sources' scores; None where it is not known.
     """
 
     def dropped(candidate: Candidate) -> str | None:
@@ -86,23 +74,29 @@ def select(
             return "the target itself"
         if candidate.is_gray and not target_is_gray and not keep_gray:
             return "gray, and the target has colour"
-        if candidate.csid < 0 and not keep_negative:
-            return "less diverse than the target"
-        return None
+        return None if keep_negative else rule.drops(candidate)
 
-    ordered = sorted(candidates, key=lambda c: (dropped(c) is not None, c.csid))
-    taking_part = [candidate for candidate in ordered if dropped(candidate) is None]
+    taking_part, score = _ordered([each for each in candidates if dropped(each) is None], rule)
+    left_out, its_score = _ordered([each for each in candidates if dropped(each) is not None], rule)
     places = {}
-    for rank, candidate in enumerate(ordered, start=1):
+    for rank, candidate in enumerate([*taking_part, *left_out], start=1):
         reason = dropped(candidate)
         friendly = reason is None and rank <= picks
-        ties = () if reason else _ties(candidate, taking_part, difference_stderr)
+        ties = () if reason else _ties(candidate.name, score, difference_stderr)
         notes = [reason or (f"pick {rank}" if friendly else "farther than the picks")]
-        if not candidate.is_target and candidate.stderr and abs(candidate.csid) < SURE * candidate.stderr:
+        if rule.by_sign and not candidate.is_target and _is_near_zero(candidate):
             notes.append("sign uncertain")
         if ties:
             notes.append(f"tied with {', '.join(ties)}")
-        places[candidate.name] = Place(rank, friendly, "; ".join(notes), ties, candidate.is_target, reason is None)
+        places[candidate.name] = Place(
+            rank,
+            friendly,
+            "; ".join(notes),
+            ties,
+            candidate.is_target,
+            takes_part=reason is None,
+            score=(score | its_score)[candidate.name],
+        )
     return places
 
 
@@ -117,13 +111,24 @@ def nothing_was_selected(places: Sequence[Place], picks: int) -> str | None:
     )
 
 
+def _ordered(candidates: Sequence[Candidate], rule: Rule) -> tuple[list[Candidate], dict[str, float]]:
+    """By score, with the scores by name."""
+    scores: Scores = rule.scores(candidates)
+    score = {each.name: value for each, value in zip(candidates, scores, strict=True)}
+    return sorted(candidates, key=lambda each: (math.isnan(score[each.name]), score[each.name])), score
+
+
+def _is_near_zero(candidate: Candidate) -> bool:
+    return bool(candidate.stderr) and abs(candidate.csid) < SURE * (candidate.stderr or 0)
+
+
 def _ties(
-    candidate: Candidate, others: Sequence[Candidate], difference_stderr: Callable[[str, str], float | None]
+    name: str, score: Mapping[str, float], difference_stderr: Callable[[str, str], float | None]
 ) -> tuple[str, ...]:
     tied = []
-    for other in others:
-        if other.name != candidate.name:
-            stderr = difference_stderr(candidate.name, other.name)
-            if stderr is not None and abs(candidate.csid - other.csid) < SURE * stderr:
-                tied.append(other.name)
+    for other in score:
+        if other != name:
+            stderr = difference_stderr(name, other)
+            if stderr is not None and abs(score[name] - score[other]) < SURE * stderr:
+                tied.append(other)
     return tuple(tied)

@@ -8,7 +8,7 @@ import pytest
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.sid.cube import Cube, FeatureSummary, summarise
 from spider.judge.sid.kernels import Kernel
-from spider.judge.sid.oracle import closed_form
+from spider.judge.sid.oracle import at_least_as_diverse, closed_form, diagonal_frechet, standardised
 from spider.judge.sid.robust import sid_curves
 
 DIM = 2048
@@ -81,3 +81,32 @@ def test_what_has_no_cube_is_refused():
         summarise(np.full((5, 3), np.nan, np.float32), "t")
     with pytest.raises(SpiderUsageError, match="radii must be greater than 0"):
         Cube(law(0.2), (0.0, 1.0))
+
+
+def test_without_correlations_the_screened_frechet_distance_is_exact():
+    assert diagonal_frechet(law(0.20), law(0.30, 40)) == pytest.approx(40 + DIM * 0.10**2)
+    assert diagonal_frechet(law(0.30, 40), law(0.20)) == pytest.approx(40 + DIM * 0.10**2)
+    same = summarise(draw(4, 100, 0.3), "a"), summarise(draw(5, 100, 0.3), "b")
+    assert diagonal_frechet(*same) == pytest.approx(0, abs=0.02 * DIM * 0.3**2)
+
+
+def test_a_source_that_varies_less_is_raised_to_the_target_and_no_other():
+    target, wider = law(0.30), law(0.33)
+    (raised,) = closed_form(Cube(target), at_least_as_diverse(law(0.22, 20), target), [INVERSE])
+    assert raised.csid == pytest.approx(closed_form(Cube(target), law(0.30, 20), [INVERSE])[0].csid)
+    assert at_least_as_diverse(wider, target) is wider
+
+
+def test_standardised_features_have_no_units():
+    rng = np.random.default_rng(6)
+    target, source = (rng.standard_normal((300, 50)) * scale + shift for scale, shift in ((1, 0), (1.2, 0.5)))
+    units = np.geomspace(0.5, 5, 50)
+
+    def standard(unit: np.ndarray) -> float:
+        about, of = (summarise((each * unit).astype(np.float32), "x") for each in (target, source))
+        return closed_form(Cube(standardised(about, about)), standardised(of, about), [INVERSE])[0].csid
+
+    assert standard(units) == pytest.approx(standard(np.ones(50)), rel=1e-3)
+    without = target * (np.arange(50) > 0)
+    summary = summarise(without.astype(np.float32), "a feature that the target does not have")
+    assert np.isfinite(standardised(summary, summary).mean).all()

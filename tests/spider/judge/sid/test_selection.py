@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spider.judge.sid.selection import Candidate, nothing_was_selected, select
+from spider.judge.sid.rules import Candidate
+from spider.judge.sid.selection import nothing_was_selected, select
 
 TARGETS = ("MNIST", "CIFAR-10", "TinyImageNet", "Ukiyo-E")
 # CSID of each source to each target, from the poster of Spider GAN (CVPR 2023). CIFAR-10 against itself is not legible.
