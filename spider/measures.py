@@ -34,6 +34,8 @@ ProtocolName = Literal[
 METRICS: tuple[str, ...] = get_args(MetricName)
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+DISTANCES = ("efficientnet", "lpips_alex", "lpips_vgg")  # how different two images look
+
 # How images come to an embedding's network; the first is the default
 RESIZE_RULES: dict[str, tuple[str, ...]] = {
     "inception": ("tf", "pytorch_fid", "clean"),

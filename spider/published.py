@@ -40,13 +40,14 @@ class Weights:
     """A published weights file. It is fetched from `url`, or comes with `package`.
 
     Attributes:
-        embedding: which one reads it. Of several files, an embedding reads the first unless it is given one.
+        reader: what reads it: the embedding of that name, or a network of LPIPS. Of several files, a reader takes the
+            first unless it is given one.
         sha256: in hex, as far as it is known: a prefix counts. "" if nobody publishes it; such a file is not fetched.
-        file: its name in the cache, where the last part of the URL says too little.
+        file: its name in the cache, where its name elsewhere says too little.
     """
 
     name: str
-    embedding: str
+    reader: str
     what: str
     licence: str
     sha256: str
@@ -58,18 +59,22 @@ class Weights:
     @property
     def filename(self) -> str:
         """Its name in the cache."""
-        if self.package is not None:
-            return f"{Path(self.package.member).stem}.safetensors"
-        return self.file or self.url.rsplit("/", 1)[-1]
+        if self.file or self.package is None:
+            return self.file or self.url.rsplit("/", 1)[-1]
+        return f"{Path(self.package.member).stem}.safetensors"
 
     def has(self, digest: str) -> bool:
         """Whether a file of that sha256 is this one."""
         return bool(self.sha256) and digest.startswith(self.sha256)
 
 
-def weights_of(embedding: str) -> list[Weights]:
-    """The published files that an embedding reads; none if it needs none."""
-    return [weights for weights in REGISTRY.values() if weights.embedding == embedding]
+def weights_of(reader: str) -> list[Weights]:
+    """The published files that a reader takes; none if it needs none."""
+    return [weights for weights in REGISTRY.values() if weights.reader == reader]
+
+
+def _lpips(trunk: str, tensors: str) -> Package:
+    return Package(distribution="lpips", module="lpips", member=f"weights/v0.1/{trunk}.pth", tensors=tensors)
 
 
 REGISTRY = {
@@ -77,7 +82,7 @@ REGISTRY = {
     for weights in [
         Weights(
             name="inception",
-            embedding="inception",
+            reader="inception",
             what="Inception-v3 of the FID paper, as pytorch-fid publishes it: FID, KID, IS, SID",
             licence="Apache-2.0",
             url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -87,7 +92,7 @@ REGISTRY = {
         ),
         Weights(
             name="efficientnet",
-            embedding="efficientnet",
+            reader="efficientnet",
             what="EfficientNet-Lite0, trained on ImageNet: FD, KD, CSID of features that know objects, offline",
             licence="Apache-2.0",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -101,7 +106,7 @@ REGISTRY = {
         ),
         Weights(
             name="dinov2_vitl14",
-            embedding="dinov2",
+            reader="dinov2",
             what="DINOv2 ViT-L/14: FD-DINOv2 and the like",
             licence="Apache-2.0",
             url=f"{_DINOV2}/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
@@ -111,7 +116,7 @@ REGISTRY = {
         ),
         Weights(
             name="dinov2_vitb14",
-            embedding="dinov2",
+            reader="dinov2",
             what="DINOv2 ViT-B/14, FLD's",
             licence="Apache-2.0",
             url=f"{_DINOV2}/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
@@ -120,7 +125,7 @@ REGISTRY = {
         ),
         Weights(
             name="dinov2_vits14",
-            embedding="dinov2",
+            reader="dinov2",
             what="DINOv2 ViT-S/14, for a CPU",
             licence="Apache-2.0",
             url=f"{_DINOV2}/dinov2_vits14/dinov2_vits14_pretrain.pth",
@@ -129,7 +134,7 @@ REGISTRY = {
         ),
         Weights(
             name="clip_vitl14_336",
-            embedding="clip",
+            reader="clip",
             what="CLIP ViT-L/14 for 336 px, as Hugging Face publishes OpenAI's: CMMD",
             licence="MIT",
             url="https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/main/pytorch_model.bin",
@@ -139,12 +144,50 @@ REGISTRY = {
         ),
         Weights(
             name="swav_resnet50",
-            embedding="swav",
+            reader="swav",
             what="SwAV ResNet-50 after 800 epochs, IC-GAN's",
             licence="CC-BY-NC-4.0",
             url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
             sha256="",
             size_mb=108,
+        ),
+        Weights(
+            name="alexnet",
+            reader="alexnet",
+            what="AlexNet of torchvision: the trunk of LPIPS[alex]",
+            licence="BSD-3-Clause",
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            sha256="7be5be79",
+            size_mb=233,
+        ),
+        Weights(
+            name="vgg16",
+            reader="vgg16",
+            what="VGG16 of torchvision: the trunk of LPIPS[vgg]",
+            licence="BSD-3-Clause",
+            url="https://download.pytorch.org/models/vgg16-397923af.pth",
+            sha256="397923af",
+            size_mb=528,
+        ),
+        Weights(
+            name="lpips_alex",
+            reader="lpips_alex",
+            what="the learned weights of LPIPS[alex] 0.1",
+            file="lpips-0.1-alex.safetensors",
+            licence="BSD-2-Clause",
+            sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+            size_mb=1,
+            package=_lpips("alex", "0993d250a2dc41cfdbb6daee18a773bcb79ec45dbfdf1d23ff249dc18c604f5a"),
+        ),
+        Weights(
+            name="lpips_vgg",
+            reader="lpips_vgg",
+            what="the learned weights of LPIPS[vgg] 0.1",
+            file="lpips-0.1-vgg.safetensors",
+            licence="BSD-2-Clause",
+            sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+            size_mb=1,
+            package=_lpips("vgg", "6e52462761a213b2b5fc851e14cda5bc1e4c75b94748be87fa497415e03a6daa"),
         ),
     ]
 }

@@ -153,19 +153,19 @@ def of_embedding(embedding: str, file: Path | str | None = None, *, otherwise: s
     return verify(published[0].name, otherwise=otherwise) if published else None
 
 
-def read(embedding: str, path: Path | None = None) -> Pretrained:
-    """The tensors of `path`, by default of the first published file that the embedding reads, from one reading of it.
+def read(reader: str, path: Path | None = None, *, otherwise: str = _OTHER_WAYS) -> Pretrained:
+    """The tensors of `path`, by default of the first published file that `reader` takes, from one reading of it.
 
     What an installed package holds is converted to safetensors in the cache, so that it is unpickled once; where the
-    cache cannot keep it, a warning says so, and the next reading unpickles it again.
+    cache cannot keep it, a warning says so, and the next reading unpickles it again. `otherwise` is as of `verify`.
 
     Raises:
         SpiderError: see `verify` and `load_state_dict`; or the file's name is that of other weights: the name of a
             published file, or one with the start of a digest in it.
     """
-    candidates = weights_of(embedding)
+    candidates = weights_of(reader)
     default = candidates[0]
-    place = verify(default.name) if path is None else path
+    place = verify(default.name, otherwise=otherwise) if path is None else path
     state, sha256 = load_state_dict(place)
     found = next((weights for weights in candidates if weights.has(sha256)), None)
     if found is None and default.package is not None and sha256_of_state_dict(state) == default.package.tensors:

@@ -31,7 +31,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list a
         entries = [
             {
                 "name": f.weights.name,
-                "embedding": f.weights.embedding,
+                "reader": f.weights.reader,
                 "state": f.state,
                 "path": str(f.path),
                 "url": f.weights.url or None,
@@ -45,11 +45,11 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list a
         say_json(entries)
         return
     rows = [
-        [w.name, state, str(w.size_mb), w.licence, w.sha256[:12] or "not known", w.embedding, w.what]
+        [w.name, state, str(w.size_mb), w.licence, w.sha256[:12] or "not known", w.reader, w.what]
         for w, state in ((f.weights, f.state) for f in found)
     ]
     places = [[f"{f.weights.name}:", _origin(f), "" if f.state == "by file" else f"at {f.path}"] for f in found]
-    header = ["name", "state", "MB", "licence", "sha256", "embedding", "for"]
+    header = ["name", "state", "MB", "licence", "sha256", "read by", "for"]
     say(f"{aligned([header, *rows])}\n\n{aligned(places)}")
 
 
