@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from shards.choices import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
-from spider.measures import EMBEDDINGS, METRICS, PROTOCOLS
+from spider.measures import DISTANCES, EMBEDDINGS, METRICS, PROTOCOLS
 from untrusted.words import did_you_mean, not_known
 
 P = ParamSpec("P")
@@ -313,6 +313,7 @@ _KINDS: dict[str, Kind] = {
     "crop": one_of(*get_args(Crop)),
     "data": place,
     "datasets": _named_places,
+    "distance": known("distance", DISTANCES),
     "embedding": known("embedding", EMBEDDINGS),
     "encoding": one_of(*get_args(Encoding)),
     "figures": place,

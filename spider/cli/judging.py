@@ -242,6 +242,16 @@ def interpolate(
             help="How vectors are blended; default: spherical for a gaussian prior, whose law it keeps, else linear.",
         ),
     ] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure the steps from image to image: efficientnet, or lpips_alex, lpips_vgg (see spider weights).",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the distance's network; default: the cache.")
+    ] = None,
     source: SourcePlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -259,9 +269,13 @@ def interpolate(
         classes=class_ or (),
         steps=steps,
         blend=blend,
+        distance=distance,
+        weights=weights,
         source=source,
     )
     if as_json:
         say_json(written.as_json())
     else:
         say(f"{written.out}: {written.images} images, blending {written.blended()}")
+        if written.steps is not None:
+            say(written.steps.told())

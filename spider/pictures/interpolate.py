@@ -23,7 +23,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from shards.files import naming
+from spider.backbones.perceptual import PerceptualDistance, perceptual_distance
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_uint8
@@ -46,6 +47,7 @@ from spider.gan.sources.image_source import ImageSource
 from spider.pictures.generate import SEED, caption, class_numbers, png_bytes, write_picture
 from spider.pictures.grids import sample_grid, write_png
 from spider.pictures.request import Blend, InterpolateRequest, Space
+from spider.pictures.steps import Steps, grid_steps, loop_steps, measure_steps
 
 FRAMES_PER_S = 12
 _MOVIES = (".gif", ".mp4")
@@ -62,6 +64,7 @@ class Interpolation:
     numbers: list[int]
     images: int  # in the grid, or frames of the loop
     classes: list[str]  # of the inputs, if the generator is told of any
+    steps: Steps | None = None  # how far it is from image to image, if that was asked for
 
     def blended(self) -> str:
         """What changes from image to image, in words."""
@@ -74,7 +77,7 @@ class Interpolation:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        return dict(vars(self))
+        return dict(vars(self)) | {"steps": None if self.steps is None else asdict(self.steps)}
 
 
 def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Interpolation:
@@ -91,13 +94,40 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     blend = _blend(chain[stage - 1], space, request.blend)
     weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
+    distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
     parts = _run(chain[stage - 1 :], numbers, weights, blend, told)
+    walked = None
+    if distance:
+        blocks = list(parts)
+        parts, walked = iter(blocks), _walked(blocks, steps, len(numbers), path, distance)
     classes = [] if told.labels is None else [generator.conditions.names[label] for label in told.labels.tolist()]
     if path.suffix in _MOVIES:
         _write_movie(path, _frames(parts))
     else:
         _write_still(path, parts, steps, numbers, classes)
-    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes)
+    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked)
+
+
+def _walked(
+    blocks: Sequence[tuple[Tensor, Tensor | None]], steps: int, inputs: int, path: Path, distance: PerceptualDistance
+) -> Steps:
+    """The steps of a loop through so many inputs, or of a grid, by what `path` is."""
+    images = torch.cat([made for made, _ in blocks])
+    if path.suffix in _MOVIES:
+        frames = [f"frame {number}" for number in range(1, len(images) + 1)]
+        whole = [number * steps for number in range(inputs)]
+        return measure_steps(images, frames, loop_steps(len(images)), whole, distance)
+    return measure_steps(images, _places(steps), grid_steps(steps), _corners(steps), distance)
+
+
+def _places(side: int) -> list[str]:
+    """Names of the images of a grid, by rows."""
+    return [f"r{row}c{column}" for row in range(1, side + 1) for column in range(1, side + 1)]
+
+
+def _corners(side: int) -> tuple[int, int, int, int]:
+    """Numbers of the images of a grid that are the inputs'."""
+    return 0, side - 1, side * (side - 1), side**2 - 1
 
 
 def stages(generator: FrozenGenerator) -> list[FrozenGenerator]:
@@ -117,15 +147,14 @@ def _write_still(
     blocks = list(parts)
     sources = [fed for _, fed in blocks if fed is not None]
     images = torch.cat([made for made, _ in blocks])
-    places = [f"r{row}c{column}" for row in range(1, side + 1) for column in range(1, side + 1)]
+    places = _places(side)
     if not path.suffix:
         path.mkdir(parents=True, exist_ok=True)
         for place, pixels in zip(places, to_uint8(images).cpu(), strict=True):
             write_picture(path / f"{place}.png", png_bytes(pixels))
         return
-    corners = (0, side - 1, side * (side - 1), side**2 - 1)
     captions = list(places)
-    for corner, number, name in zip(corners, numbers, classes or [""] * len(corners), strict=True):
+    for corner, number, name in zip(_corners(side), numbers, classes or [""] * len(numbers), strict=True):
         captions[corner] = caption(number, name)
     write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
 

@@ -74,6 +74,9 @@ class InterpolateRequest(Request):
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
         blend: of vectors; None: by the prior, see `spider.pictures.interpolate`.
+        distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: also measure how far it is from an image to the next, see
+            `spider.pictures.steps`.
+        weights: a file for the distance's network; None: the published one.
         source: as of `GenerateRequest`.
     """
 
@@ -92,7 +95,20 @@ class InterpolateRequest(Request):
     classes: Sequence[str | int] = ()
     steps: int = 8
     blend: Blend | None = None
+    distance: str | None = None
+    weights: str | Path | None = None
     source: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid; or weights for nothing."""
+        super().__post_init__()
+        if self.weights is not None and self.distance is None:
+            raise SpiderUsageError(f"--weights {self.weights}: of a --distance only")
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The weights as a path."""
+        return None if self.weights is None else Path(self.weights)
 
     @property
     def numbers(self) -> list[int]:

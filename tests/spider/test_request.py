@@ -44,7 +44,7 @@ ASKED = {
     }),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
-        "blend": "linear", "source": "s",
+        "blend": "linear", "distance": "efficientnet", "weights": "w", "source": "s",
     }),
 }  # fmt: skip
 

@@ -93,8 +93,8 @@ def test_the_cache_is_private(published: Path, cache: Path):
 
 def test_unknown_names_are_usage_errors():
     for function in (weights.get, weights.verify):
-        with pytest.raises(SpiderUsageError, match="weights 'vgg' is unknown; known: clip_vitl14_336, dinov2_vitb14, "):
-            function("vgg")
+        with pytest.raises(SpiderUsageError, match="weights 'nets' is unknown; known: alexnet, clip_vitl14_336, "):
+            function("nets")
 
 
 TENSORS = {"w": torch.arange(6.0).reshape(2, 3).T, "steps": torch.tensor(7)}  # not in C order, as in real files

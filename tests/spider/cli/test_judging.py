@@ -21,6 +21,7 @@ from spider.gan.sources.images import Images
 from spider.judge import evaluation
 from spider.pictures.generate import _from_files
 from spider.pictures.interpolate import Interpolation, _grid_weights, _loop_weights, _run, stages
+from spider.pictures.steps import grid_steps, loop_steps, measure_steps
 from spider.runs.generator import open_generator
 
 OFFLINE = ["--embedding", "offline", "--count", "100"]
@@ -244,6 +245,39 @@ def test_the_images_of_a_grid_can_be_had_by_themselves(spider, runs, tmp_path):
     spider("generate", runs / "gaussian", "--seeds", "1", "--out", tmp_path / "one")
     corner = pixels(tmp_path / "folder" / "r1c3.png").astype(int)
     assert abs(corner - pixels(tmp_path / "one" / "seed000001.png")).max() <= 1
+
+
+def brightness(a, b):
+    return (a - b).abs().mean((1, 2, 3))
+
+
+brightness.label = "light"
+
+
+def test_the_longest_step_of_a_way_is_found_and_named():
+    light = torch.tensor([0.0, 0.1, 0.3, 0.1, 0.2, 0.9, 0.2, 0.3, 0.6])[:, None, None, None].expand(-1, 1, 2, 2)
+    places = [f"r{row}c{column}" for row in (1, 2, 3) for column in (1, 2, 3)]
+    found = measure_steps(light, places, grid_steps(3), (0, 2, 6, 8), brightness)
+    assert len(found.values) == 12
+    assert (found.largest, max(found.values)) == (("r2c2", "r2c3"), pytest.approx(0.7))
+    assert found.mean == pytest.approx((0.1 + 0.2 + 0.1 + 0.7 + 0.1 + 0.3 + 0.1 + 0.1 + 0.6 + 0.1 + 0.1 + 0.3) / 12)
+    assert found.between_inputs == pytest.approx((0.3 + 0.2 + 0.6 + 0.1 + 0.3 + 0.4) / 6)
+    around = measure_steps(light[:4], "abcd", loop_steps(4), (0, 2), brightness)
+    assert around.values == pytest.approx([0.1, 0.2, 0.2, 0.1])
+    said = "light from an image to the next: 0.15 on average, 0.2 at most (b to c); 0.3 between the inputs"
+    assert around.told() == said
+
+
+def test_steps_of_grids_and_loops_are_measured_where_asked_for(spider, runs, tmp_path):
+    words = ["interpolate", runs / "gaussian", "--steps", "3"]
+    grid = spider(*words, "--out", tmp_path / "grid.png", "--distance", "efficientnet", "--json").json["steps"]
+    assert (grid["label"], len(grid["values"])) == ("PD[efficientnet]", 12)
+    assert 0 < max(grid["values"]) < 4
+    loop = spider(*words, "--out", tmp_path / "loop.gif", "--seeds", "0,1", "--distance", "efficientnet")
+    assert "PD[efficientnet] from an image to the next: " in loop.out
+    assert spider(*words, "--out", tmp_path / "grid.png", "--json").json["steps"] is None
+    refused = spider(*words, "--out", tmp_path / "grid.png", "--weights", "w.pth")
+    assert (refused.code, refused.error) == (2, "error: --weights w.pth: of a --distance only")
 
 
 def test_a_gif_has_all_frames(spider, runs, tmp_path):
