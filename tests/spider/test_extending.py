@@ -26,6 +26,10 @@ RUN = ["batch=8", "log.samples=4", "log.every_kimg=0.008"]
 SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
 WORDS = {
     "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
+    "mylabels": [
+        *(*RUN, "generator.width=0.05", "discriminator.kind=mylabels:Projection", "discriminator.channels=4"),
+        *("condition.kind=class", "objective.kind=hinge", "penalties.r1_gamma=0.1"),
+    ],
     "mynoise": [*RUN, "generator.kind=mynoise:Noisy", "discriminator.width=0.05"],
     "mymean": [
         *(*RUN, "generator.kind=mymean:Centred", "discriminator.width=0.05"),
