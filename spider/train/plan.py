@@ -90,7 +90,7 @@ def build_plan(
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
     objective = objectives.build_objective(config.objective, discriminator, world.device)
-    joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, world.device, config.seed)
+    joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, told, world.device, config.seed)
     g_penalties = objectives.build_generator_penalties(config.g_penalties, image_shape, world.device)
     g_interval = config.g_penalties.interval_steps if g_penalties else None
     g_player = player("generator", generator, config.g_optimizer, g_interval)

@@ -45,6 +45,10 @@ WORDS = {
         "g_penalties.interval_steps=2",
     ],
     "myaugment": [*SMALL, "augment=[{kind: 'myaugment:Brighten', strength: 0.3}, {kind: mirror}]"],
+    "myclasses": [
+        *(*RUN, "generator.width=0.05", "discriminator.kind=mylabels:Projection", "discriminator.channels=4"),
+        *("condition.kind=class", "auxiliary=[{kind: 'myclasses:Classifier'}]"),
+    ],
     "mytask": [*SMALL, "auxiliary=[{kind: 'mytask:Palette', weight: 0.3, lr_factor: 2}, {kind: lecam}]"],
 }
 

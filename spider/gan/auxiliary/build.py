@@ -12,6 +12,7 @@ from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
 from spider.gan.auxiliary.lecam import Lecam
+from spider.gan.outputs import ConditionShape
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ def build_auxiliaries(
     configs: Sequence[AuxiliaryChoice],
     discriminator: nn.Module,
     image_shape: tuple[int, int, int],
+    told: ConditionShape,
     device: torch.device,
     seed: int,
 ) -> tuple[Joined, ...]:
@@ -35,6 +37,7 @@ def build_auxiliaries(
     Args:
         discriminator: of the run.
         image_shape: (C, H, W).
+        told: what the networks are told of every image.
         device: where what they remember lies. Their modules are moved with the players'.
         seed: of the run.
     """
@@ -46,6 +49,6 @@ def build_auxiliaries(
                 case LecamConfig():
                     built: Auxiliary = Lecam(config.decay, device)
                 case _:
-                    built = config.build(discriminator, image_shape, device)
+                    built = config.build(discriminator, image_shape, told, device)
         joined.append(Joined(f"auxiliary.{number}", config, built))
     return tuple(joined)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from spider.config.schema import Config
     from spider.gan.auxiliary.auxiliary import Auxiliary
+    from spider.gan.outputs import ConditionShape
 
 
 class AuxiliaryChoice(Choice):
@@ -29,13 +30,16 @@ class AuxiliaryChoice(Choice):
         1.0, ge=0, le=MAX_FACTOR, description="learning rate of modules of its own, as a factor of their player's"
     )
 
-    def build(self, discriminator: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> Auxiliary:
+    def build(
+        self, discriminator: nn.Module, image_shape: tuple[int, int, int], told: ConditionShape, device: torch.device
+    ) -> Auxiliary:
         """The auxiliary, where it is not of this package. Initial weights come from torch's generator, which is seeded.
 
         Args:
             discriminator: for which it is made; those of this package have `features`, the length of
                 `DOut.features["last"]`.
             image_shape: (C, H, W).
+            told: what the networks are told of every image; `told.classes` is 0 where they are told no class.
             device: where tensors that it remembers lie. Its modules are moved there with the players'.
         """
         raise NotImplementedError(f"{type(self).__name__}.build")

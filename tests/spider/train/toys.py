@@ -228,7 +228,7 @@ class Fading(Augmentation):
 class Taps(AuxiliaryChoice):
     """A term of an inner layer, and of the image that it saw."""
 
-    def build(self, discriminator, image_shape, device):
+    def build(self, discriminator, image_shape, told, device):
         return Tapping()
 
 
@@ -246,7 +246,7 @@ class Tapping(Auxiliary):
 class Heads(AuxiliaryChoice):
     """A layer that trains with the discriminator, and frozen eyes; it holds the last weights on the sphere."""
 
-    def build(self, discriminator, image_shape, device):
+    def build(self, discriminator, image_shape, told, device):
         return Headed(discriminator, prod(image_shape))
 
 
