@@ -54,6 +54,17 @@ def choice_names() -> frozenset[str]:
     return frozenset(key.kind for key in _table() if key.kind is not None)
 
 
+@cache
+def open_axes() -> frozenset[str]:
+    """The keys of sections, and of lists of sections, that also take a class from outside."""
+    return frozenset(
+        name
+        for name, info in Config.model_fields.items()
+        for part in (info, *get_args(info.annotation))
+        if any(isinstance(mark, Choices) for mark in getattr(part, "metadata", getattr(part, "__metadata__", ())))
+    )
+
+
 def kinds_with(name: str) -> list[str]:
     """The choices of a section that have a key of this name."""
     name = _MEMBER.sub(f".{ANY}.", name)

@@ -14,14 +14,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spider.config.explain import choice_names, kinds_with, similar_keys
+from spider.config.explain import choice_names, kinds_with, open_axes, similar_keys
 from spider.config.options import how_to_give
 from spider.config.schema import Config
 from spider.errors import shown
+from spider.settings.choices import UNKNOWN_KEY
 from spider.settings.section import SECTION_ERROR
 from untrusted.counts import counted
-from untrusted.words import did_you_mean, hint
+from untrusted.words import did_you_mean, hint, similar
 
+_NUMBER = re.compile(r"\.\d+")  # of a member of a list
 _LONGEST = 80  # letters of an override in an error
 
 
@@ -104,10 +106,12 @@ _EXACT = 1_000_000  # `:g` writes greater numbers with an exponent, and leaves d
 def _wrong(detail: Mapping[str, Any]) -> _Wrong:
     key, kind, found = ".".join(_without_tags(detail["loc"])), detail["type"], detail["input"]
     message = str(detail["msg"]).removeprefix("Value error, ")
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", UNKNOWN_KEY):
         section, kinds = key.rpartition(".")[0], kinds_with(key)
         if kinds:
             return _Wrong(key, f"{key} goes with {section}.kind={' or '.join(kinds)}", names_keys=True)
+        if kind == UNKNOWN_KEY:
+            return _Wrong(key, f"no such key{_meant(key, detail['ctx'])}")
         return _Wrong(key, f"no such key{hint(similar_keys(key))}")
     if kind == "missing":
         needed_by = f"{key.rpartition('.')[0]}.kind"
@@ -122,6 +126,9 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
         return _one_of(f"{key}.kind", tag, detail["ctx"].get("expected_tags", ""))
     if kind == "literal_error":
         return _one_of(key, found, detail["ctx"]["expected"])
+    is_name = isinstance(found, str) and key.rpartition(".")[2].isdigit() and _is_open(f"{key}.kind")
+    if is_name and kind in ("model_type", "model_attributes_type", "dict_type"):
+        return _Wrong(key, must_be(detail), f", found {shown(found)}: write {{kind: {shown(found)}}}")
     return _Wrong(key, must_be(detail), f", found {shown(found)}")
 
 
@@ -147,7 +154,21 @@ def _one_of(key: str, found: Any, expected: str) -> _Wrong:
     """Of a few names, which pydantic lists as `'a', 'b' or 'c'`."""
     names = re.findall(r"'([^']*)'", expected)
     close = did_you_mean(found, names) if isinstance(found, str) else ""
-    return _Wrong(key, f"found {shown(found)}, allowed: {', '.join(names)}{close}")
+    own = ", or module:Class, a class of your own" if _is_open(key) else ""
+    return _Wrong(key, f"found {shown(found)}, allowed: {', '.join(names)}{own}{close}")
+
+
+def _is_open(key: str) -> bool:
+    """Whether the key names the choice of an axis that takes classes from outside."""
+    axis, _, last = _NUMBER.sub("", key).rpartition(".")
+    return last == "kind" and axis in open_axes()
+
+
+def _meant(key: str, context: Mapping[str, Any]) -> str:
+    """After a key that settings from outside do not have: the one that is spelt alike, else all of them."""
+    section, _, name = key.rpartition(".")
+    close = [f"{section}.{each}" for each in similar(name, context["known"])]
+    return hint(close) or f"; {context['kind']} has {', '.join(context['known']) or 'no keys'}"
 
 
 def _without_tags(location: Iterable[Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from spider.gan.networks.config import (
     DcganGeneratorConfig,
     DiscriminatorNetworkConfig,
     GeneratorNetworkConfig,
+    NetworkChoice,
 )
 from spider.gan.objectives.config import (
     AnyObjectiveConfig,
@@ -33,7 +34,7 @@ from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
 from spider.measures import EMBEDDINGS, METRICS, PROTOCOLS
-from spider.settings.choices import sections_of
+from spider.settings.choices import is_outside, overrides, sections_of
 from spider.settings.marks import Names
 from spider.settings.schedule import Bounds, Schedule, value_at
 from spider.settings.section import (
@@ -283,6 +284,10 @@ class Config(Section):
         """See Section."""
         if self.batch % self.accumulation:
             yield f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches"
+        for role, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+            if is_outside(network.kind) and not overrides(type(network), NetworkChoice, f"build_{role}"):
+                own = type(network).__name__
+                yield f"{role}.kind={network.kind}: {own} has no method build_{role}, so it is no {role}"
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Config:

@@ -12,16 +12,20 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from spider.settings.section import SECTION_ERROR, Section
 
+UNKNOWN_KEY = "unknown_key"  # of settings from outside; the context says which keys they have
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
+_LIBRARY = re.compile(r"^<frozen|[/\\]site-packages[/\\]")  # a file which is not the user's
 _PLACES = ("builtin", "torchvision")  # of images, which look like modules
 
 
@@ -66,13 +70,20 @@ def load_outside(kind: str, base: type[Choice]) -> type[Choice]:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise _refusal(kind, f"cannot import {module} ({what}); is its folder in PYTHONPATH?") from None
+        raise _refusal(kind, _not_imported(module, error)) from None
     if found is None:
         raise _refusal(kind, f"{module} has no {name}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise _refusal(kind, f"{name} is no subclass of {base.__module__}.{base.__name__}")
+    for method in ("build", "restored"):
+        if method in vars(base) and not overrides(found, base, method):
+            raise _refusal(kind, f"{name} has no method {method}")
     return found
+
+
+def overrides(found: type[Choice], base: type[Choice], method: str) -> bool:
+    """Whether a settings class has a method of its own in the place of its base's, which only says that it has none."""
+    return getattr(found, method) is not getattr(base, method)
 
 
 def sections_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:
@@ -114,10 +125,36 @@ def _checked(base: type[Choice], built_in: tuple[type[Choice], ...], value: Any,
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if isinstance(kind, str) and is_outside(kind):
-        return load_outside(kind, base).model_validate(value)
+        return _validated(load_outside(kind, base), kind, value)
     if isinstance(value, Mapping) and not built_in:
         raise _refusal(str(kind), "is no module:Class")
     return inside(value)
+
+
+def _validated(found: type[Choice], kind: str, value: Mapping[str, Any]) -> Any:
+    """The settings. A key that they do not have is refused with those that they have, which only their class knows."""
+    known = {name for key, info in found.model_fields.items() for name in (key, info.alias) if name}
+    is_closed = found.model_config.get("extra") == "forbid"
+    unknown = [name for name in value if isinstance(name, str) and name not in known and is_closed]
+    if unknown:
+        why = PydanticCustomError(UNKNOWN_KEY, "no such key", {"known": sorted(known - {"kind"}), "kind": kind})
+        wrong = [InitErrorDetails(type=why, loc=(name,), input=value[name]) for name in unknown]
+        raise ValidationError.from_exception_data(found.__name__, wrong)
+    return found.model_validate(value)
+
+
+def _not_imported(module: str, error: BaseException) -> str:
+    """Why: no such module, or what its code raised, with the line of it that did."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and f"{module}.".startswith(f"{missing}."):
+        return f"cannot import {module} ({what}); is its folder in PYTHONPATH?"
+    lines = [
+        f" ({frame.filename}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not _LIBRARY.search(frame.filename)
+    ]
+    return f"cannot import {module}: {what}{lines[-1] if lines else ''}"
 
 
 def _refusal(kind: str, why: str) -> PydanticCustomError:

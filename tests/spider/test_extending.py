@@ -122,11 +122,16 @@ def test_a_marked_field_of_a_source_from_outside_gets_all_that_marks_give(here: 
 
 
 def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path, digits: Path) -> None:
+    empty = "from spider.gan.augment.config import AugmentationChoice\nclass Empty(AugmentationChoice): pass"
+    (here / "myempty.py").write_text(empty)
+    (here / "needy.py").write_text("import json\nimport nowhere.deep")
     (here / "broken.py").write_text("raise RuntimeError('no luck\\nat all')")
     for kind, why in {
         "nowhere:Tiny": "cannot import nowhere",
         "broken:Tiny": "no luck at all",
+        "needy:Tiny": f"needy: ModuleNotFoundError: No module named 'nowhere' ({here / 'needy.py'}, line 2)",
         "mynets:Nothing": "mynets has no Nothing",
+        "mylabels:Projection": "has no method build_generator, so it is no generator",
         "mynets:TinyGenerator": "is no subclass of spider.gan.networks.config.NetworkChoice",
         "antigravity:Tiny": "of Python's own library",
     }.items():
@@ -136,6 +141,13 @@ def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path
         assert found == f"generator.kind={kind}"
         assert why in said
         assert found not in said
+    for words, says in {
+        ("discriminator.kind=mynets:Tiny", "discriminator.chanels=8"): "did you mean discriminator.channels?",
+        ("discriminator.kind=mynets:Tiny", "discriminator.foo=8"): "no such key; mynets:Tiny has channels",
+        ("augment=[{kind: 'myempty:Empty'}]",): "augment.0.kind=myempty:Empty: Empty has no method build",
+    }.items():
+        with pytest.raises(SpiderUsageError, match=re.escape(says)):
+            api.train("dcgan", here / "run", data=digits, overrides=words)
     with pytest.raises(SpiderUsageError, match=r"^generator.channels=5000: must be <= 4096$"):
         api.train("dcgan", here / "run", data=digits, overrides=[*WORDS["mynets"], "generator.channels=5000"])
     assert "antigravity" not in sys.modules

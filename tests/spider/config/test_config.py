@@ -40,6 +40,8 @@ def test_yaml_of_a_config_reads_back_equal():
         (["penalties.r1_gama=1"], "penalties.r1_gama=1: no such key; did you mean penalties.r1_gamma"),
         (["batch=0"], "batch=0: must be >= 1"),
         (["source.kind=gauss"], "source.kind=gauss: found 'gauss', allowed: gaussian, gamma"),
+        (["generator.kind=dcgn"], "allowed: dcgan, r3gan, or module:Class, a class of your own; did you mean dcgan?"),
+        (["augment=[{kind: adda}]"], "mirror, or module:Class, a class of your own; did you mean ada?"),
         (["source.kind=images"], "source.path"),
         (["accumulation=2"], "generator.norm=batch normalises over the global batch, which accumulation=2 splits"),
         (["accumulation=3", "generator.norm=none"], "batch=64 does not divide into accumulation=3"),
@@ -171,7 +173,7 @@ def test_members_of_a_list_have_keys():
     ("override", "said"),
     [
         ("augment=ada", "augment=ada: must be a list, [..., ...]"),
-        ("augment=[ada]", "augment.0: must be a section, {key: value}, found 'ada'"),
+        ("augment=[ada]", "augment.0: must be a section, {key: value}, found 'ada': write {kind: 'ada'}"),
         ("penalties=3", "penalties=3: must be a section, {key: value}"),
     ],
 )
