@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spider import draws
+from spider.errors import SpiderUsageError
 
 Record = TypeVar("Record")
 
@@ -93,6 +94,29 @@ class DOut:
     def each(self, change: Callable[[Tensor], Tensor]) -> DOut:
         """The same, of which every tensor is changed."""
         return changed(self, change)
+
+
+def as_made(out: object) -> GOut:
+    """What a generator has returned. Raises SpiderUsageError: it is no GOut, or has no images."""
+    if not isinstance(out, GOut):
+        raise SpiderUsageError(f"the generator returned {type(out).__name__}: it must return GOut(images=[N, C, H, W])")
+    if out.images.dim() != 4:
+        shape = list(out.images.shape)
+        raise SpiderUsageError(f"the generator returned images of shape {shape}: it must return [N, C, H, W]")
+    return out
+
+
+def as_judgement(out: object, count: int) -> DOut:
+    """What a discriminator has returned of so many images. Raises SpiderUsageError: it is no DOut, or has no logits."""
+    if not isinstance(out, DOut):
+        raise SpiderUsageError(f"the discriminator returned {type(out).__name__}: it must return DOut(logits=[N, P])")
+    if out.logits.dim() < 2 or len(out.logits) != count:
+        shape = list(out.logits.shape)
+        raise SpiderUsageError(
+            f"the discriminator returned logits of shape {shape} for {count} images: it must return [N, P], "
+            f"such as [{count}, 1]"
+        )
+    return out
 
 
 def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:

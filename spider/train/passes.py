@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from spider.gan.objectives.build import GeneratorPenaltyTerm, PenaltyTerm
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
-from spider.gan.outputs import Condition, DOut, GOut, changed, exact, with_draws
+from spider.gan.outputs import Condition, DOut, GOut, as_judgement, as_made, changed, exact, with_draws
 from spider.gan.sources.source import Frontend
 from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
@@ -42,13 +41,13 @@ class Maker:
     def __call__(self, batch: PhaseBatch) -> GOut:
         """The generator's output for `batch.source`, through which gradients flow, in float32 at least."""
         with self.autocast():
-            out = cast(GOut, self.generator.first_order(batch.source, self._told(batch)))
+            out = as_made(self.generator.first_order(batch.source, self._told(batch)))
         return changed(out, exact)
 
     def twice(self, batch: PhaseBatch) -> Made:
         """What it makes, differentiable twice and down to the source: eager, and in full precision."""
         batch = replace(batch, source=batch.source.detach().requires_grad_(True))
-        return Made(batch.source, cast(GOut, self.generator.module(batch.source, self._told(batch))))
+        return Made(batch.source, as_made(self.generator.module(batch.source, self._told(batch))))
 
     @torch.no_grad()
     def given(self, batch: PhaseBatch) -> PhaseBatch:
@@ -109,12 +108,12 @@ class Critic:
         """The same with the images, and with a way to judge them again under other draws."""
         augmented, told = self._shown(images, condition, batch, use)
         with self.autocast():
-            out = cast(DOut, self.discriminator.first_order(augmented, told)).each(exact)
+            out = as_judgement(self.discriminator.first_order(augmented, told), len(images)).each(exact)
         return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
-        return cast(DOut, self.discriminator.module(*self._shown(images, condition, batch, use)))
+        return as_judgement(self.discriminator.module(*self._shown(images, condition, batch, use)), len(images))
 
     def _shown(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> tuple[Tensor, Condition]:
         """What the discriminator is given: augmented images, and what it is told of them."""

@@ -121,6 +121,51 @@ def test_a_marked_field_of_a_source_from_outside_gets_all_that_marks_give(here: 
     assert RunDirectory(run).config().model_dump()["source"]["pictures"] == str(here / "moved")
 
 
+WRONG = """
+from torch import nn
+from spider.gan.networks.config import NetworkChoice
+from spider.gan.outputs import DOut, GOut
+
+class Wrong(NetworkChoice):
+    returns: str
+
+    def build_generator(self, input_shape, image_shape, told, world, frontend):
+        return Network(self.returns)
+
+    def build_discriminator(self, image_shape, told, world):
+        return None if self.returns == "no module" else Network(self.returns)
+
+class Network(nn.Module):
+    def __init__(self, returns):
+        super().__init__()
+        self.returns, self.layer = returns, nn.Linear(1, 1)
+
+    def forward(self, given, condition):
+        values = self.layer(given.flatten(1).mean(1, keepdim=True))
+        return {"a tensor": values, "a vector": DOut(values[:, 0]), "pixels": GOut(values)}[self.returns]
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "returns", "says"),
+    [
+        ("discriminator", "no module", r"^discriminator.kind=wrong:Wrong: build_discriminator returned NoneType"),
+        ("discriminator", "a tensor", r"^the discriminator returned Tensor: it must return DOut"),
+        ("discriminator", "a vector", r"^the discriminator returned logits of shape \[8\] for 8 images: .*\[8, 1\]$"),
+        ("generator", "a tensor", r"^the generator returned Tensor: it must return GOut"),
+        ("generator", "pixels", r"^the generator returned images of shape \[4, 1\]: it must return"),
+    ],
+)
+def test_what_a_network_may_not_return_is_refused_in_one_line(
+    here: Path, digits: Path, role: str, returns: str, says: str
+) -> None:
+    (here / "wrong.py").write_text(WRONG)
+    other = "generator" if role == "discriminator" else "discriminator"
+    words = [*RUN, f"{other}.width=0.05", f"{role}.kind=wrong:Wrong", f"{role}.returns={returns}"]
+    with pytest.raises(SpiderUsageError, match=says):
+        api.train("dcgan", here / "run", data=digits, kimg=0.008, overrides=words)
+
+
 def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path, digits: Path) -> None:
     empty = "from spider.gan.augment.config import AugmentationChoice\nclass Empty(AugmentationChoice): pass"
     (here / "myempty.py").write_text(empty)

@@ -32,7 +32,7 @@ def build_generator(
             return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
-        made = config.build_generator(shape, image_shape, told, world, frontend)
+        made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)
         if frontend is not None and getattr(made, "frontend", None) is not frontend:
             raise SpiderUsageError(
                 f"generator.kind={config.kind} does not keep `frontend`, which its source needs to train"
@@ -54,4 +54,13 @@ def build_discriminator(
             return R3ganDiscriminator(config, image_shape, told.classes)
         if isinstance(config, DcganDiscriminatorConfig):
             return DcganDiscriminator(config, image_shape, told, world)
-        return config.build_discriminator(image_shape, told, world)
+        return _module(config.build_discriminator(image_shape, told, world), "discriminator", config)
+
+
+def _module(made: object, role: str, config: NetworkChoice) -> nn.Module:
+    """What a class from outside has built."""
+    if not isinstance(made, nn.Module):
+        raise SpiderUsageError(
+            f"{role}.kind={config.kind}: build_{role} returned {type(made).__name__}, and not a torch.nn.Module"
+        )
+    return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.outputs import Condition, GOut, with_draws
+from spider.gan.outputs import Condition, as_made, with_draws
 from spider.gan.pixels import to_uint8
 from spider.gan.saved import named_weights, saved_tensors
 from spider.gan.sources.image_source import ImageSource
@@ -60,7 +60,7 @@ class FrozenGenerator:
         """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
         dtype = next(self.module.parameters()).dtype
         with exact_float32():  # whatever a training around it has switched on
-            return cast(GOut, self.module(inputs.to(self.device, dtype), condition)).images
+            return as_made(self.module(inputs.to(self.device, dtype), condition)).images
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
         """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].
