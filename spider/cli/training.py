@@ -153,11 +153,15 @@ def presets(
 
 
 @config_commands.command(
-    epilog="\b\nExamples:\n  spider config explain penalties.r1_gamma\n  spider config explain selection"
+    epilog="\b\nExamples:\n  spider config explain penalties.r1_gamma\n  spider config explain selection\n"
+    "  spider config explain mynets:Tiny"
 )
 def explain(
     key: Annotated[
-        str, typer.Argument(metavar="[KEY]", show_default=False, help="A key or a section; default: all of them.")
+        str,
+        typer.Argument(
+            metavar="[KEY]", show_default=False, help="A key, a section or module:Class; default: all keys."
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print what is known of each key as JSON.")] = False,
 ) -> None:

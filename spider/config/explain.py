@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
-from spider.settings.choices import Choices
+from spider.settings.choices import Choice, Choices, is_outside, load_outside
 from spider.settings.marks import is_runtime, mark_of
 from spider.settings.schedule import Moving
 from untrusted.words import hint, similar
@@ -95,13 +95,23 @@ def keys_called(name: str) -> list[str]:
 def explain(name: str) -> list[Key]:
     """The key called `name`, or every key of the section called `name`; "" is all. Raises SpiderUsageError.
 
-    `N` stands for the number of a member of a list, from 0.
+    `N` stands for the number of a member of a list, from 0. `module:Class`, a class from outside, has keys without the
+    section that it stands in.
     """
+    if is_outside(name):
+        return _of_outside(name)
     name = _MEMBER.sub(f".{ANY}.", name)
     found = [key for key in _table() if not name or key.name == name or key.name.startswith(f"{name}.")]
     if not found:
         raise SpiderUsageError(f"{name}: no such key{hint(similar_keys(name))}")
     return found
+
+
+def _of_outside(kind: str) -> list[Key]:
+    try:
+        return list(_walk(load_outside(kind, Choice), "", None))
+    except PydanticCustomError as error:
+        raise SpiderUsageError(error.message()) from None
 
 
 @cache

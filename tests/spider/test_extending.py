@@ -121,6 +121,14 @@ def test_a_marked_field_of_a_source_from_outside_gets_all_that_marks_give(here: 
     assert RunDirectory(run).config().model_dump()["source"]["pictures"] == str(here / "moved")
 
 
+def test_keys_of_a_class_from_outside_are_explained(here: Path) -> None:
+    kind, channels = api.explain("mynets:Tiny")
+    assert (kind.name, kind.description) == ("kind", "One hidden layer for each player.")
+    assert (channels.name, channels.type, channels.default) == ("channels", "int >= 1 <= 4096", "32")
+    with pytest.raises(SpiderUsageError, match=r"^kind=mynets:Small: mynets has no Small$"):
+        api.explain("mynets:Small")
+
+
 WRONG = """
 from torch import nn
 from spider.gan.networks.config import NetworkChoice
