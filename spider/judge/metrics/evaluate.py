@@ -20,8 +20,10 @@ from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import extract_features, extract_features_and_logits
 from spider.judge.embed.given import GivenFeatures
 from spider.judge.embed.images import NumberedImages
+from spider.judge.metrics.authenticity import score_authenticity
 from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.data_copying import CELLS, score_ct
 from spider.judge.metrics.frechet import NormalLaw
 from spider.judge.metrics.protocols import protocol_for
 from spider.judge.metrics.registry import Metric, metrics_named
@@ -101,7 +103,7 @@ def evaluate_images(
     if training is not None:
         sets["training"] = _described(training)
     results = [_result(metric, comparison, embedding, sets) for metric in chosen]
-    if page is not None and world.is_main:
+    if page is not None:
         _draw_page(page, comparison, samples, reference, training, embedding)
     # Ranks on machines of different kinds may round differently; what is decided from a number is decided by all alike.
     return [MetricResult.from_json(r) for r in world.broadcast_json([result.to_json() for result in results])]
@@ -137,14 +139,19 @@ def _draw_page(
     training: NumberedImages | None,
     embedding: Embedding,
 ) -> None:
-    """The memorisation page of what was compared."""
+    """The memorisation page of what was compared. All ranks."""
+    authenticity = score_authenticity(comparison)
+    ct = None if training is None or len(training) < CELLS else score_ct(comparison)
+    found = comparison.nearest_training
+    if not comparison.world.is_main:
+        return
     # Here, because matplotlib takes long to import, and most evaluations draw nothing.
     from spider.judge.metrics.memorisation_page import Pictures, draw_page
 
     unseen = None if isinstance(reference, GivenFeatures) else reference
     learnt = training or unseen
     assert learnt is not None
-    draw_page(file, comparison.nearest_training, Pictures(samples, learnt, unseen, embedding.label))
+    draw_page(file, found, Pictures(samples, learnt, unseen, embedding.label, authenticity, ct))
 
 
 def _require_given(reference: GivenFeatures, metrics: Sequence[Metric], are_drawn: bool) -> None:

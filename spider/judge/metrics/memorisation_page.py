@@ -11,6 +11,7 @@ No metric is known to find all memorisation (Stein et al. 2023), so that the pai
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from spider.files import save_figure
 from spider.gan.sources.frozen import GeneratedImages
 from spider.judge.embed.images import NumberedImages
+from spider.judge.metrics.comparison import Score
 from spider.judge.metrics.distances import Nearest
 from spider.judge.metrics.nearest import TAIL, NearestTraining
 from spider.pictures.generate import SEED
@@ -33,7 +35,7 @@ _CLOSEST_ROWS, _UNSEEN_ROWS, _SPREAD_ROWS = 2, 1, 2
 _SELDOM = 0.1  # a probability, below which it is told as odds
 _MANY = 200  # unseen images, from which on the calibrated bars are finer
 _SAMPLES, _UNSEEN = "#c2410c", "#475569"
-_WIDTH, _MARGIN, _WORDS, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 1.85, 3.6, 0.32, 1.45  # inches
+_WIDTH, _MARGIN, _WORDS, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 2.0, 3.6, 0.32, 1.45  # inches
 _PAIR = (2.0, 1.0)  # inches, width and height
 _LINE = 165  # characters of a line of words
 
@@ -48,12 +50,15 @@ class Pictures:
         unseen: the set of the images that are no copies, which is `training` where they leave themselves out; None
             where only their features are at hand.
         embedding: the label of that in which distances are taken.
+        authenticity, ct: of the same samples (`spider.judge.metrics.authenticity`, `data_copying`); None: not defined.
     """
 
     samples: NumberedImages
     training: NumberedImages
     unseen: NumberedImages | None
     embedding: str
+    authenticity: Score | None = None
+    ct: Score | None = None
 
 
 def draw_page(path: Path, found: NearestTraining, pictures: Pictures) -> None:
@@ -82,6 +87,22 @@ def measured(found: NearestTraining) -> str:
         f"{usual:.1%} are expected, and {low:.1%} to {high:.1%} are common"
     )
     return f"{nearest}. {tail}."
+
+
+def beside(pictures: Pictures) -> str:
+    """What two published measures of memorisation say."""
+    sentences = []
+    if (share := pictures.authenticity) is not None:
+        held_out = share.details.get("held_out")
+        others = "" if held_out is None else f" (of the held-out images: {held_out:.1%})"
+        sentences.append(
+            f"Authenticity: {share.value:.1%} ± {share.stderr or 0:.1%} of the samples{others} are no closer to a "
+            "training image than another training image is."
+        )
+    if (ct := pictures.ct) is not None and math.isfinite(ct.value):
+        expected = "about 0 if nothing is memorised, and hardly ever below -3"
+        sentences.append(f"C_T: {ct.value:.1f} ± {ct.stderr or 0:.1f}; {expected}.")
+    return " ".join(sentences)
 
 
 def _odds(probability: float) -> str:
@@ -168,8 +189,8 @@ def _write_words(figure: Figure, top: float, found: NearestTraining, pictures: P
     )
     for text, below, size, weight in (
         (f"Are they copies? {verdict(found)}", 0.12, 13, "bold"),
-        (f"{compared} {measured(found)}", 0.44, 10, "normal"),
-        (explained, 1.14, 10, "normal"),
+        (f"{compared} {measured(found)} {beside(pictures)}", 0.44, 10, "normal"),
+        (explained, 1.3, 10, "normal"),
     ):
         figure.text(
             _MARGIN / _WIDTH,

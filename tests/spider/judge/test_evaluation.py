@@ -114,6 +114,15 @@ def test_what_a_file_cannot_give_is_refused_in_one_line(digits, tmp_path):
             EvaluateRequest(digits, embedding="offline", **asked).require_inputs()
 
 
+def test_a_metric_that_needs_training_images_is_given_them(trained, patches, monkeypatch):
+    """Also where no page is due, which needs them anyhow."""
+    monkeypatch.setattr("spider.judge.evaluation.FEW_IMAGES", 0)
+    for name in [name for name, metric in METRICS.items() if metric.needs_training]:
+        (result,) = measured(trained, reference=patches, metrics=[name], count=30, seeds=1).results
+        assert result.provenance["training"]["count"] == 300, name
+    assert result.protocol["held_out_images"] == 200
+
+
 def measured_on(world, run, reference):
     """On a rank: a metric of each kind; all of them are in metrics/test_evaluate.py."""
     found = measured(

@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from spider.gan.sources.frozen import GeneratedImages
+from spider.judge.metrics.comparison import Score
 from spider.judge.metrics.distances import Nearest
-from spider.judge.metrics.memorisation_page import Pictures, measured, page, verdict
+from spider.judge.metrics.memorisation_page import Pictures, beside, measured, page, verdict
 from spider.judge.metrics.nearest import NearestTraining
 
 
@@ -53,7 +54,8 @@ def found():
 
 def pictures(samples, training=None, unseen=None):
     training = training or Images("training", 70_000)
-    return Pictures(samples, training, unseen or training, "inception/tf@0123456789ab")
+    scores = Score(0.4321, stderr=0.02, details={"held_out": 0.45}), Score(-12.34, stderr=0.56)
+    return Pictures(samples, training, unseen or training, "inception/tf@0123456789ab", *scores)
 
 
 def texts(figure):
@@ -90,6 +92,10 @@ def test_a_page_says_what_is_expected_when_nothing_is_memorised(found):
     copies = replace(found, samples=Nearest(found.samples.distances / 50, found.samples.indices))
     assert [verdict(each) for each in (found, copies)] == ["No sign of copies.", "Some samples look like copies."]
     assert "this happens in fewer than one of 1,000,000 evaluations" in measured(copies)
+    told = beside(pictures(Made(0)))
+    assert "Authenticity: 43.2% ± 2.0% of the samples (of the held-out images: 45.0%)" in told
+    assert "C_T: -12.3 ± 0.6; about 0 if nothing is memorised" in told
+    assert beside(replace(pictures(Made(0)), authenticity=None, ct=Score(np.nan))) == ""
     left, right = page(found, pictures(Made(0))).axes[:2]
     assert left.get_ylabel() == "% of images"
     assert right.get_ylabel() == "% of samples"
