@@ -46,11 +46,12 @@ from spider.config.load import flatten, read_mapping
 from spider.data import absolute
 from spider.errors import SpiderUsageError, shown
 from spider.gan.sources.config import PRIORS
+from spider.judge.sid.rules import PAPER, RULES
 from spider.runs.directory import split_name
 from spider.runs.inputs import at_key
 from spider.settings.choices import is_outside
 from spider.settings.section import Place, Section
-from untrusted.words import did_you_mean
+from untrusted.words import did_you_mean, not_known
 
 SOURCE = "source"  # the axis that names what `--source` takes
 
@@ -71,6 +72,7 @@ class NeighborsConfig(Section):
 
     sources: tuple[Place, ...] | dict[str, Place] = Field(min_length=1)
     orders: tuple[float | str, ...] = Field((-1.0,), min_length=1)
+    rule: str = PAPER
     picks: int | Literal["all"] = 3
     embedding: str = "inception"
     protocol: str | None = None
@@ -81,6 +83,13 @@ class NeighborsConfig(Section):
     seed: int = Field(0, ge=0)
     keep_negative: bool = False
     keep_gray: bool = False
+
+    @field_validator("rule")
+    @classmethod
+    def _is_known(cls, rule: str) -> str:
+        if rule not in RULES:
+            raise ValueError(f"rule {not_known(rule, RULES)}")
+        return rule
 
     @field_validator("picks")
     @classmethod

@@ -23,6 +23,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from spider.files import save_figure
+from spider.judge.sid.rules import PAPER
 from spider.judge.sid.selection import SURE
 from sweeps.space import Axis
 
@@ -129,7 +130,7 @@ def _draw_order(axes: Axes, outcome: NeighborOutcome, number: int) -> None:
         axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.margins(0.18, 0.3)
     axes.set_xlabel(f"CSID of order {ranking.order}: farther and more diverse to the right")
-    axes.set_title(agreement.words, fontsize=9)
+    axes.set_title(agreement.words if ranking.rule == PAPER else f"{ranking.rule}: {agreement.words}", fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -6,13 +6,14 @@ that all its seeds reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neighbors.rank_correlation import rank_correlation, rank_correlation_interval
+from spider.judge.sid.rules import RULES
 from spider.tables import aligned
 from sweeps.config import SOURCE
 from sweeps.neighbor_sources import Ranking
@@ -44,10 +45,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one order's ranking agrees with the trainings.
+    """How a ranking agrees with the trainings.
 
     Attributes:
         order: of the kernel.
+        rule: what ranked.
         correlation: Spearman's, of the place in the ranking with how bad the GANs are: 1 if the nearer always made the
             better GAN.
         interval: 95 %; None for fewer than five.
@@ -55,6 +57,7 @@ class Agreement:
     """
 
     order: str
+    rule: str
     correlation: float | None
     interval: tuple[float, float] | None
     sources: int
@@ -83,6 +86,7 @@ class NeighborOutcome:
         diverged: sources of which every configuration has a seed that was not finite; they count as the worst.
         left_out: sources that were not trained far enough to be compared.
         agreements: one per order.
+        by_rule: one per rule that ranks every source compared, by the first order.
     """
 
     label: str
@@ -93,6 +97,7 @@ class NeighborOutcome:
     diverged: list[str]
     left_out: list[str]
     agreements: list[Agreement]
+    by_rule: list[Agreement]
 
     def table(self) -> str:
         """For a terminal."""
@@ -102,7 +107,11 @@ class NeighborOutcome:
         names = [each.source for each in self.rankings[0].sources]
         for name in sorted(names, key=lambda name: list(trained).index(name) if name in trained else len(trained)):
             rows.append([name, self._picked(name), *self._places(name), *_came_to(trained.get(name))])
-        words = [f"does a near place by CSID[{each.order}] make a better GAN? {each.words}" for each in self.agreements]
+        words = [
+            f"does a near place by {ranking.label} make a better GAN? {each.words}"
+            for ranking, each in zip(self.rankings, self.agreements, strict=True)
+        ]
+        words += [f"under rule {each.rule}: {each.words}" for each in self.by_rule]
         if self.diverged:
             words.append(f"! not finite under some seed, and counted as the worst: {', '.join(self.diverged)}")
         if self.left_out:
@@ -118,6 +127,7 @@ class NeighborOutcome:
             "diverged": self.diverged,
             "left_out": self.left_out,
             "agreements": [asdict(each) for each in self.agreements],
+            "by_rule": [asdict(each) for each in self.by_rule],
         }
 
     def _picked(self, name: str) -> str:
@@ -148,8 +158,22 @@ def neighbor_outcome(rankings: Sequence[Ranking], rows: Sequence[Row], measure: 
     trained = sorted((each for each in best.values() if each is not None), key=lambda each: sign * each.mean)
     diverged = [source for source in sources if best[source] is None and _has_diverged(of_source[source])]
     left_out = [source for source in sources if best[source] is None and source not in diverged]
-    agreements = [_agreement(ranking, trained, diverged, sign) for ranking in rankings]
-    return NeighborOutcome(label, measure.better, kimg, list(rankings), trained, diverged, left_out, agreements)
+    badness = {each.source: sign * each.mean for each in trained} | dict.fromkeys(diverged, np.inf)
+    agreements = [
+        _agreement(ranking.order, ranking.rule, {each.source: each.rank for each in ranking.sources}, badness)
+        for ranking in rankings
+    ]
+    return NeighborOutcome(
+        label,
+        measure.better,
+        kimg,
+        list(rankings),
+        trained,
+        diverged,
+        left_out,
+        agreements,
+        _by_rule(rankings[0], badness),
+    )
 
 
 def _has_diverged(rows: Sequence[Row]) -> bool:
@@ -164,14 +188,21 @@ def _best(source: str, rows: Sequence[Row], kimg: float, sign: float) -> Trained
     return Trained(source, values, number)
 
 
-def _agreement(ranking: Ranking, trained: Sequence[Trained], diverged: Sequence[str], sign: float) -> Agreement:
-    places = {each.source: float(each.rank) for each in ranking.sources}
-    badness = {each.source: sign * each.mean for each in trained} | dict.fromkeys(diverged, np.inf)
-    place = np.array([places[source] for source in badness])
+def _by_rule(ranking: Ranking, badness: Mapping[str, float]) -> list[Agreement]:
+    """Of each rule that has a rank for every source of `badness`."""
+    ranks = {each.source: each.by_rule for each in ranking.sources}
+    rules = [rule for rule in RULES if all(rule in ranks[source] for source in badness)]
+    return [
+        _agreement(ranking.order, rule, {source: ranks[source][rule] for source in badness}, badness) for rule in rules
+    ]
+
+
+def _agreement(order: str, rule: str, places: Mapping[str, int], badness: Mapping[str, float]) -> Agreement:
+    place = np.array([float(places[source]) for source in badness])
     correlation = rank_correlation(place, np.array(list(badness.values())))
     if not np.isfinite(correlation):
-        return Agreement(ranking.order, None, None, len(badness))
-    return Agreement(ranking.order, correlation, rank_correlation_interval(correlation, len(badness)), len(badness))
+        return Agreement(order, rule, None, None, len(badness))
+    return Agreement(order, rule, correlation, rank_correlation_interval(correlation, len(badness)), len(badness))
 
 
 def _came_to(trained: Trained | None) -> list[str]:

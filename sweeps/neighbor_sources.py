@@ -8,13 +8,14 @@ What is there already is not searched again: the sweep's settings cannot have ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neighbors.request import NeighborOptions
 from spider.errors import SpiderError, SpiderUsageError
 from spider.judge.sid.choices import parse_order
+from spider.judge.sid.rules import PAPER
 from sweeps.config import NeighborsConfig
 from sweeps.space import Axis, source_axis, source_names
 from untrusted.errors import UnreadableError
@@ -25,13 +26,23 @@ _FILE = "neighbors.json"
 
 @dataclass(frozen=True)
 class Ranked:
-    """A source as one order sees it; `picked` if the selection rule has it among the nearest friendly ones."""
+    """A source as one order sees it.
+
+    Attributes:
+        source: its name.
+        rank: under the search's rule.
+        csid: its area.
+        stderr: of `csid`.
+        picked: whether the rule has it among the nearest friendly ones.
+        by_rule: its rank under every rule, by the first order; empty if it was only screened.
+    """
 
     source: str
     rank: int
     csid: float
     stderr: float | None
     picked: bool
+    by_rule: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,20 @@ class Ranking:
 
     Attributes:
         order: as `spider.judge.sid.kernels` writes it.
+        rule: what ranks them.
         embedding: what the distances are under.
         sources: by rank.
     """
 
     order: str
+    rule: str
     embedding: str
     sources: list[Ranked]
+
+    @property
+    def label(self) -> str:
+        """For tables and figures."""
+        return f"CSID[{self.order}]" if self.rule == PAPER else f"{self.rule} and CSID[{self.order}]"
 
     @property
     def picks(self) -> list[str]:
@@ -122,9 +140,17 @@ def _read(search: NeighborsConfig, file: Path) -> list[Ranking]:
 
 
 def _ranking(tree: Mapping[str, Any], label: str) -> Ranking:
-    found = [(row["source"], row["csid"][label]) for row in tree["rows"]]
     sources = [
-        Ranked(source, each["rank"], each["value"], each["stderr"], each["friendly"])
-        for source, each in sorted(found, key=lambda of_source: of_source[1]["rank"])
+        Ranked(
+            row["source"],
+            each["rank"],
+            each["value"],
+            each["stderr"],
+            each["friendly"],
+            {rule: place["rank"] for rule, place in row.get("rules", {}).items()},
+        )
+        for row in tree["rows"]
+        for each in [row["csid"][label]]
     ]
-    return Ranking(label, tree["embedding"]["label"], sources)
+    rule = tree["protocol"].get("rule", PAPER)
+    return Ranking(label, rule, tree["embedding"]["label"], sorted(sources, key=lambda each: each.rank))

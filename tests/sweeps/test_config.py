@@ -84,6 +84,10 @@ def plan(tmp_path: Path, **keys: Any) -> SweepPlan:
         ({"space": {"source": {"uniform": [0, 1]}}, "search": RANDOM}, r"space\.source: uniform gives numbers"),
         ({"space": {"batch": {"neighbors": {"sources": ["a"]}}}}, r"space\.batch: neighbors are values of `source`"),
         ({"space": {"source": {"neighbors": {"sources": ["a"], "picks": 0}}}}, r"picks=0"),
+        (
+            {"space": {"source": {"neighbors": {"sources": ["a"], "rule": "fid"}}}},
+            r"rule 'fid' is unknown; known: paper",
+        ),
         ({"resources": {"gpus": 1.5}}, r"resources: gpus=1\.5"),
         ({"resources": {"gpus": 1, "processes": 2}}, r"resources: gpus=1: processes=2"),
     ],

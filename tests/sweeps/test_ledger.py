@@ -19,6 +19,7 @@ from PIL import Image
 
 from spider.config.load import make_config
 from spider.judge.metrics.results import MetricResult, write_result
+from spider.judge.sid.rules import RULES
 from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.runs.request import TrainRequest
 from sweeps.config import AshaConfig, AxisConfig
@@ -429,12 +430,29 @@ def test_rank_correlation_says_when_the_nearest_makes_the_best(make: Callable[..
     assert agreement.correlation == pytest.approx(1)
     assert agreement.interval is None
     assert agreement.words == "rank correlation +1.00, 3 sources: too few for an interval"
+    outcome = make_report(plan, axes, ledger, rankings).outcome
+    assert [each.rule for each in outcome.by_rule] == list(RULES)
+    assert outcome.by_rule[0].words == agreement.words  # the paper's rule, under which the search ranked
+    assert "under rule fd: rank correlation " in outcome.table()
     nearest = ledger.configurations[0].trials[0]
     ledger.settle(nearest.name, "not finite", 10)
     outcome = make_report(plan, axes, ledger, rankings).outcome
     assert outcome.diverged == [axes[0].labels[0]]
     assert outcome.agreements[0].correlation == pytest.approx(-0.5)  # the nearest counts as the worst
     assert "counted as the worst" in outcome.table()
+
+
+def test_a_sweep_trains_on_what_its_rule_picks(make: Callable[..., SweepPlan], patches: Path) -> None:
+    search = {"sources": {"letters": "builtin:letters", "patches": str(patches)}, "picks": 1, "rule": "fd"}
+    search |= {"embedding": "offline", "images": 150}
+    plan = make(config="spider-dcgan", space={"source": {"neighbors": search}}, seeds=1)
+    rankings = search_neighbors(
+        plan.neighbors, plan.example.data.path, plan.out / "neighbors", ray=None, progress=False
+    )
+    rows = json.loads((plan.out / "neighbors" / "neighbors.json").read_text())["rows"]
+    nearest = min(rows, key=lambda row: row["fd"])["source"]
+    assert (rankings[0].rule, rankings[0].picks) == ("fd", [nearest])
+    assert plan.axes(rankings)[0].labels == (nearest,)
 
 
 def test_a_run_as_source_is_one_checkpoint_for_the_whole_sweep(make: Callable[..., SweepPlan], tmp_path: Path) -> None:
