@@ -38,6 +38,7 @@ WORDS = {
     "mysource": [*SMALL, "source.kind=mysource:Thumbnails", "source.pictures=pictures"],
     "mycondition": [*SMALL, "condition.kind=mycondition:Parity"],
     "myloss": [*SMALL, "objective.kind=myloss:Sharp", "objective.sharpness=3"],
+    "mymargin": [*SMALL, "objective.kind=mymargin:Margins"],
     "mypenalty": [*SMALL, "penalties.more=[{kind: 'mypenalty:Drift', weight: 0.1}]"],
     "mysmooth": [
         *SMALL,
