@@ -42,6 +42,7 @@ class Condition:
     features: Tensor | None = None  # [N, F], of the instance that each image belongs to
     time: Tensor | None = None  # [N], how far an augmentation has changed the image; from 0, not at all
     draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
+    sizes: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, h, w], see `spider.gan.sizes`
 
     def part(self, chosen: slice) -> Condition:
         """Of some of the images."""
@@ -81,6 +82,7 @@ class GOut:
     latents: Tensor | None = None  # [N, ...], what its layers are given (w), where the network tells
     # Values of each image, [N, ...] by name: what `Method.stepped` of a network that remembers gets of the global batch
     keep: Mapping[str, Tensor] = field(default_factory=dict)
+    sizes: Mapping[str, Tensor] = field(default_factory=dict)  # the images again, [N, C, h, w], see `spider.gan.sizes`
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class DOut:
     logits: Tensor  # [N, P]: P judgements of every image
     # What inner layers saw, [N, ...] by name, as far as the network tells; "last", [N, F]: what its last layer is given
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    # As of the generator. `stepped` gets it as "real.NAME" and "fake.NAME", of the images that the main losses judge
+    keep: Mapping[str, Tensor] = field(default_factory=dict)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> DOut:
         """The same, of which every tensor is changed."""

@@ -22,6 +22,7 @@ from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
 from spider.gan.outputs import Condition, DOut, GOut, as_judgement, as_made, changed, exact, with_draws
+from spider.gan.sizes import asked_sizes
 from spider.gan.sources.source import Frontend
 from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
@@ -52,8 +53,9 @@ class Maker:
     @torch.no_grad()
     def given(self, batch: PhaseBatch) -> PhaseBatch:
         """The batch with its images, without gradients: what the discriminator's phases take as given."""
-        out = self(batch)
-        return replace(batch, fake=out.images.to(batch.source.dtype), keep=self.kept(out))
+        out, dtype = self(batch), batch.source.dtype
+        condition = replace(batch.fake_condition, sizes={name: each.to(dtype) for name, each in out.sizes.items()})
+        return replace(batch, fake=out.images.to(dtype), fake_condition=condition, keep=self.kept(out))
 
     def kept(self, out: GOut) -> dict[str, Kept]:
         """What the generator's output gives to keep, by method: for the generator, if it is one."""
@@ -113,16 +115,24 @@ class Critic:
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
+        condition = replace(condition, sizes={})  # they follow from the images, so that gradients reach those
         return as_judgement(self.discriminator.module(*self._shown(images, condition, batch, use)), len(images))
+
+    def kept(self, **judged: DOut) -> dict[str, Kept]:
+        """What the discriminator's outputs give to keep, by method: for the discriminator, if it is one."""
+        keep = {f"{use}.{name}": values for use, out in judged.items() for name, values in out.keep.items()}
+        return {self.discriminator.method: detached(keep)}
 
     def _shown(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> tuple[Tensor, Condition]:
         """What the discriminator is given: augmented images, and what it is told of them."""
-        at = batch.at
+        at, network = batch.at, self.discriminator.module
+        sizes = asked_sizes(network, images, condition.sizes)
         for augmentation in self.augmentations:
             condition = augmentation.told(condition, at, use)
             images = augmentation(images, at, use)
-        stream = at.stream(f"discriminator.{use}")
-        return images, with_draws(condition, self.discriminator.module, at.seed, stream, at.positions, images)
+            sizes = {name: augmentation(each, at, use) for name, each in sizes.items()}
+        condition, stream = replace(condition, sizes=sizes), at.stream(f"discriminator.{use}")
+        return images, with_draws(condition, network, at.seed, stream, at.positions, images)
 
 
 @dataclass
@@ -145,7 +155,8 @@ class DiscriminatorLoss:
                 "signs/real": real_realness.sign(),
                 "logits/fake": fake.logits,
                 "signs/fake": fake_realness.sign(),
-            }
+            },
+            keep=self.critic.kept(real=real, fake=fake),
         )
         outcome.add("loss", self.objective.discriminator(real, fake, batch.at), by="objective")
         for each in self.joined:
@@ -208,12 +219,14 @@ class GeneratorLoss:
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
         made = self.maker(batch)
-        seen = self.critic.seen(made.images, batch.fake_condition, batch, "fake")
-        fake, paired = seen.out, self.objective.paired
-        real = self.critic(given(batch.real), batch.real_condition, batch, "real") if paired else None
-        scores = self.objective.score(fake).detach().flatten(1).mean(1)
-        outcome = Outcome(keep=self.maker.kept(made), scores=scores)
-        outcome.add("loss", self.objective.generator(fake, real, batch.at), by="objective", selectable=True)
+        seen = self.critic.seen(made.images, replace(batch.fake_condition, sizes=made.sizes), batch, "fake")
+        judged = {"fake": seen.out}
+        if self.objective.paired:
+            judged["real"] = self.critic(given(batch.real), batch.real_condition, batch, "real")
+        scores = self.objective.score(seen.out).detach().flatten(1).mean(1)
+        outcome = Outcome(keep=self.maker.kept(made) | self.critic.kept(**judged), scores=scores)
+        loss = self.objective.generator(seen.out, judged.get("real"), batch.at)
+        outcome.add("loss", loss, by="objective", selectable=True)
         penalty = self.maker.penalty()
         if penalty is not None:
             outcome.add("penalty", Loss({"frontend": penalty.expand(len(batch.source))}))

@@ -16,6 +16,7 @@ from shards.order import Slots
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.pixels import resize
 from spider.gan.sources.config import GeneratorConfig
 from spider.gan.sources.generator import Generator
 from spider.runs.directory import resolve
@@ -89,10 +90,6 @@ def test_a_parameter_that_is_projected_stays_so_under_any_engine(ranks, digits, 
             torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=2e-5)
 
 
-def of(layer):
-    return f"{layer}.weight", f"{layer}.bias"
-
-
 def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_path, monkeypatch):
     run, words = tmp_path / "run", [*TOYS, "batch=8", "log.samples=4"]
     api.train("dcgan", run, data=digits, kimg=0.016, overrides=words)
@@ -100,11 +97,8 @@ def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_
     trainer.begin()
     trainer.iterate()
     snapshot = trainer.snapshot()
-    for group, names in {
-        "generator": {"w_avg", "steps", *of("instance"), *of("mapping"), *of("synthesis")},
-        "discriminator": {*of("instance"), *of("hidden"), *of("judge")},
-        "generator.auxiliary1": set(),
-    }.items():
+    for group, module in trainer.generator.modules().items() | trainer.discriminator.modules().items():
+        names = {name for name in module.state_dict() if "eyes" not in name and group != "generator.auxiliary1"}
         assert (
             snapshot.tensors[group].keys() == load_file(resolve(str(run)).path / f"{group}.safetensors").keys() == names
         )
@@ -148,7 +142,8 @@ def test_methods_get_exact_numbers_and_keep_no_graph(digits, precision, override
     for each in seen:
         assert {each.images.dtype, each.augmented.dtype, *(v.dtype for v in each.out.features.values())} == {exact}
     names = [name for keep in kept for name in keep]
-    assert {*names} == {"networks.generator", "objective", "auxiliary.0", "auxiliary.1", "g_penalties.0"}
+    networks = {"networks.generator", "networks.discriminator"}
+    assert {*names} == {*networks, "objective", "auxiliary.0", "auxiliary.1", "g_penalties.0"}
     values = [value for keep in kept for named in keep.values() for value in named.values()]
     assert {(value.dtype, value.requires_grad) for value in values} == {(exact, False)}
 
@@ -294,15 +289,35 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     network.register_forward_pre_hook(lambda _, arguments: given.append(arguments))
     (batch,) = trainer.feeds.draw(phase, 0, 0)
     trainer.close()
-    seen = phase.passes[0].run.critic.seen(batch.real, batch.real_condition, batch, "real")
-    [(images, condition)] = given
+    critic, (made,) = phase.passes[0].run.critic, [phase.prepare(batch)]
+    seen = critic.seen(batch.real, batch.real_condition, batch, "real")
+    critic.seen(made.fake, made.fake_condition, batch, "fake")
+    critic.twice(made.fake, made.fake_condition, batch, "fake")
+    (images, condition), (_, of_fake), (_, twice) = given
     assert len(condition.time.unique()) == len(images)
-    torch.testing.assert_close(images, batch.real * (1 - condition.time)[:, None, None, None].double())
+    faded = (1 - condition.time)[:, None, None, None].double()
+    torch.testing.assert_close(images, batch.real * faded)
     assert torch.equal(seen.augmented, images)
     assert torch.equal(seen.images, batch.real)
-    torch.testing.assert_close(seen.out.features["hidden"], network.hidden(network.eyes(images.flatten(1))))
+    for name, side in network.sizes.items():  # of every image all sizes are changed alike
+        torch.testing.assert_close(condition.sizes[name], resize(batch.real, *side) * faded)
+        faded_fake = (1 - of_fake.time)[:, None, None, None].double()
+        own = made.fake_condition.sizes.get(name, resize(made.fake, *side))
+        torch.testing.assert_close(of_fake.sizes[name], own * faded_fake)
+        torch.testing.assert_close(twice.sizes[name], resize(made.fake, *side) * faded_fake)
+    assert not torch.allclose(of_fake.sizes["small"], twice.sizes["small"])
+    torch.testing.assert_close(
+        seen.out.features["hidden"],
+        network.hidden(network.eyes(images.flatten(1)))
+        + sum(getattr(network, name)(condition.sizes[name].flatten(1)) for name in network.sizes),
+    )
     seen.again("view")
-    assert not torch.equal(given[1][0], images)
+    assert not torch.equal(given[-1][0], images)
+    network.sizes["small"] = (3, 3)
+    with pytest.raises(
+        SpiderUsageError, match=r"asks for images small of \[1, 3, 3\], the generator returns \[1, 4, 4\]"
+    ):
+        critic.seen(made.fake, made.fake_condition, batch, "fake")
 
 
 def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):

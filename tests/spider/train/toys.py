@@ -26,7 +26,7 @@ from spider.gan.objectives.objective import Separable
 from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
 from spider.gan.pixels import to_float
 
-WIDTH = 6
+WIDTH, SMALL = 6, 4
 EYES = 1  # the weights that both networks look through, as if it were the sha256 of a file
 TOYS = [  # a run of all that is below
     f"generator.kind={__name__}:Toy",
@@ -74,7 +74,7 @@ class Generator(nn.Module, Method):
         self.instance = nn.Linear(told.features, prod(input_shape))
         self.eyes = Eyes(prod(input_shape))
         self.mapping = nn.Linear(prod(input_shape), WIDTH)
-        self.synthesis = nn.Linear(WIDTH, prod(image_shape))
+        self.synthesis, self.small = nn.Linear(WIDTH, prod(image_shape)), nn.Linear(WIDTH, SMALL**2)
         self.image_shape = image_shape
         self.register_buffer("w_avg", torch.zeros(WIDTH))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -84,7 +84,9 @@ class Generator(nn.Module, Method):
         latents = self.mapping(given) + 0.1 * self.w_avg
         mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
         hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
-        return GOut(self.synthesis(hidden).tanh().unflatten(1, self.image_shape), latents, {"w": latents})
+        images, small = self.synthesis(hidden).tanh(), self.small(hidden).tanh()
+        sizes = {"small": small.unflatten(1, (1, SMALL, SMALL)), "unasked": small}
+        return GOut(images.unflatten(1, self.image_shape), latents, {"w": latents}, sizes)
 
     def touched(self):
         return self.w_avg, self.steps
@@ -95,10 +97,13 @@ class Generator(nn.Module, Method):
             self.steps += 1
 
 
-class Discriminator(nn.Module):
+class Discriminator(nn.Module, Method):
     def __init__(self, image_shape, told):
         super().__init__()
         self.draws = {"noise": Draw("normal", (WIDTH,))}
+        self.sizes = {"small": (SMALL, SMALL), "tiny": (2, 2)}
+        self.small, self.tiny = nn.Linear(SMALL**2, WIDTH), nn.Linear(4, WIDTH)
+        self.register_buffer("middle", torch.zeros(WIDTH))
         self.instance = nn.Linear(told.features, WIDTH)
         self.eyes = Eyes(prod(image_shape))
         self.norm_of_eyes = self.eyes.norm  # under two names
@@ -107,12 +112,22 @@ class Discriminator(nn.Module):
 
     def forward(self, images, condition):
         hidden = self.hidden(self.eyes(images.flatten(1)))
-        last = hidden.tanh() + 0.3 * condition.draws["noise"] + self.instance(condition.features.to(hidden.dtype))
+        small, tiny = (condition.sizes[name].flatten(1) for name in ("small", "tiny"))
+        hidden = hidden + self.small(small) + self.tiny(tiny)
+        last = (hidden - 0.1 * self.middle).tanh() + 0.3 * condition.draws["noise"]
+        last = last + self.instance(condition.features.to(hidden.dtype))
         logits = self.judge(last)
         if condition.time is not None:
             logits = logits * (1 - condition.time.to(logits.dtype).unsqueeze(1))
         direction = last.detach() @ self.judge.weight.T
-        return DOut(logits, {"hidden": hidden, "last": last, "direction": direction})
+        return DOut(logits, {"hidden": hidden, "last": last, "direction": direction}, {"hidden": hidden})
+
+    def touched(self):
+        return (self.middle,)
+
+    def stepped(self, phase, kept):
+        if phase == "d_main":
+            self.middle.lerp_((kept["real.hidden"] + kept["fake.hidden"]).mean(0), 0.1)
 
 
 class Instances(ConditionChoice):
