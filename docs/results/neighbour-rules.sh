@@ -3,7 +3,7 @@
 # see neighbour-rules.md for what came out.
 #   [SEEDS="0 1 2"] [TARGETS="catid ..."] neighbour-rules.sh DATA OUT
 # DATA holds the tars named below. OUT gets shards/, runs/TARGET/SOURCE-SEED and
-# outcomes/EMBEDDING/TARGET/SOURCE-SEED.json. The same command again goes on; `python -m sweeps.neighbor_rules OUT`
+# outcomes/EMBEDDING/TARGET/SOURCE-SEED.json. The same command again goes on; `python -m benchmarks.neighbor_rules OUT`
 # reads what is there at any time. Seeds are outermost, so that any stop leaves the targets equally far.
 set -euo pipefail
 data=$1 out=$2
