@@ -1,10 +1,11 @@
 """How fast images are measured: features per second, and seconds of each metric.
 
-    python -m benchmarks.metrics [--images 10000] [--out FILE.json]
+    python -m benchmarks.metrics [--images 10000] [--embedding offline,inception] [--metrics NAMES] [--out FILE.json]
 
 Features come from made-up images of 64 px. Inception runs with random weights, which take as long as its own. Metrics
-compare two sets of `--images` feature vectors, of the offline embedding's length and of Inception's 2048. The last
-column says how long a metric's matrix products alone would take at this machine's rate: float32 for KID, else float64.
+compare two sets of `--images` feature vectors, with as many of training images where they look at those, of each
+embedding's length. `MB` is how much more memory than before a metric takes at its peak. The last column says how long a
+metric's matrix products alone would take at this machine's rate: float32 for KID and MIND, else float64.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from spider.judge.embed.cache import Features
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import BLOCK, extract_features
 from spider.judge.embed.inception import CLASSES, InceptionEmbedding
+from spider.judge.embed.load import load_embedding
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.mind import DIRECTIONS
 from spider.judge.metrics.products import times_transposed
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import METRICS
 
 _PIXELS = 64
 _EXTRACTION_S = 6.0  # of each embedding
+_FLOAT32 = ("kid", "kid_full", "mind")
 _SHARE = {"recall": "precision", "density": "precision", "coverage": "precision", "sid": "csid"}  # computed together
 
 
@@ -42,13 +46,15 @@ def main() -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=10_000, help="of each set")
+    parser.add_argument("--embedding", default=",".join(_EMBEDDINGS), help="names, with commas; default: %(default)s")
+    parser.add_argument("--metrics", default=",".join(METRICS), help="names, with commas; default: all")
     parser.add_argument("--out", type=Path, help="write JSON here")
     arguments = parser.parse_args()
     world = World.from_env()
-    embeddings: list[Embedding] = [OfflineEmbedding(world.device), _inception(world.device)]
+    embeddings = [_EMBEDDINGS[name](world.device) for name in arguments.embedding.split(",")]
     rows: list[Row] = [_extraction(embedding, world) for embedding in embeddings]
     for embedding in embeddings:
-        rows += _metrics(embedding.dim, arguments.images, world)
+        rows += _metrics(embedding.dim, arguments.images, arguments.metrics.split(","), world)
     write_report("Metrics", rows, arguments.out)
 
 
@@ -57,6 +63,13 @@ def _inception(device: torch.device) -> InceptionEmbedding:
         network = Inception3(num_classes=CLASSES, aux_logits=False, init_weights=False)
         torch.save(network.state_dict(), file.name)
         return InceptionEmbedding("tf", Path(file.name), device)
+
+
+_EMBEDDINGS: dict[str, Callable[[torch.device], Embedding]] = {
+    "offline": OfflineEmbedding,
+    "efficientnet": lambda device: load_embedding("efficientnet", device=device),
+    "inception": _inception,
+}
 
 
 class _Noise:
@@ -87,22 +100,40 @@ def _extraction(embedding: Embedding, world: World) -> Row:
     return row | {"images/s": len(images) / seconds, "images/CPU s": len(images) / cpu}
 
 
-def _metrics(dim: int, images: int, world: World) -> list[Row]:
-    samples, reference = (made_up_features(seed, images, dim) for seed in (0, 1))
+def _metrics(dim: int, images: int, names: list[str], world: World) -> list[Row]:
+    samples, reference, training = (made_up_features(seed, images, dim) for seed in (0, 1, 2))
     logits = np.random.default_rng(2).standard_normal((images, CLASSES), dtype=np.float32)
     rates = {dtype: _products_per_second(dim, dtype, world) for dtype in (torch.float32, torch.float64)}
     rows: list[Row] = []
-    for metric in METRICS.values():
-        if metric.name in _SHARE:
+    for name in names:
+        metric = METRICS[name]
+        if name in _SHARE or metric.needs_classes:
             continue
-        comparison = Comparison(samples, logits, reference, None, protocol_named("tf"), seed=0, world=world)
+        learnt = training if metric.needs_training else None
+        comparison = Comparison(samples, logits, reference, learnt, protocol_named("tf"), seed=0, world=world)
+        if name == "authenticity":
+            _ = comparison.nearest_training  # which `nearest` has taken the time of
+        before = _restart_peak()
         seconds = _seconds(partial(metric.score, comparison))
-        together = [metric.name, *(name for name, first in _SHARE.items() if first == metric.name)]
+        together = [name, *(other for other, first in _SHARE.items() if first == name)]
         row: dict[str, object] = {"what": ", ".join(together), "dim": dim, "images": images, "seconds": seconds}
-        if products := _products(metric.name, images, dim):
-            row["its products, s"] = products / rates[torch.float32 if metric.name.startswith("kid") else torch.float64]
+        row["MB"] = (_memory("VmHWM") - before) / 1000
+        if products := _products(name, images, dim):
+            row["its products, s"] = products / rates[torch.float32 if name in _FLOAT32 else torch.float64]
         rows.append(row)
     return rows
+
+
+def _restart_peak() -> float:
+    """Forget the highest use of memory so far (Linux); the present one, in kB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(what: str) -> float:
+    """An entry of this process's status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{what}:")))
 
 
 def made_up_features(seed: int, count: int, dim: int) -> Features:
@@ -116,7 +147,9 @@ def made_up_features(seed: int, count: int, dim: int) -> Features:
 def _products(name: str, images: int, dim: int) -> float:
     """Multiplications and additions in a metric's matrix products; 0 where something else takes the time."""
     # Of images x images. The products of a set with itself are symmetric, and half the work.
-    squares = {"kid_full": 2, "precision": 2, "nearest": 2}
+    squares = {"kid_full": 2, "precision": 2, "nearest": 2, "cmmd": 2}
+    if name == "mind":
+        return 2.0 * dim * 2 * images * DIRECTIONS
     if name == "kid":
         return 2.0 * dim * 100 * 2 * min(images, 1000) ** 2
     return 2.0 * dim * images**2 * squares.get(name, 0)
