@@ -79,8 +79,11 @@ def clip_name(network: VisionTransformer) -> str:
 
 
 def _from_port(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image tower of Hugging Face's port under OpenAI's names. Raises ValueError: a tensor is missing."""
-    found = {"visual.proj": state["visual_projection.weight"].T}
+    """The image tower of Hugging Face's port under OpenAI's names. Raises ValueError: one is missing or wrong."""
+    projection = state["visual_projection.weight"]
+    if projection.dim() != 2:
+        raise ValueError(f"visual_projection.weight is {list(projection.shape)}, and should be [out, width]")
+    found = {"visual.proj": projection.T}
     parts: dict[str, dict[str, Tensor]] = {}  # queries, keys and values of each block, which OpenAI keeps as one
     for name, tensor in state.items():
         if not name.startswith("vision_model.") or name.endswith(".position_ids"):
@@ -95,5 +98,8 @@ def _from_port(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, of in parts.items():
         if set(of) != set("qkv"):
             raise ValueError(f"it has only {', '.join(sorted(of))} of {name}")
+        shapes = {part: list(of[part].shape) for part in "qkv"}
+        if [] in shapes.values() or not shapes["q"] == shapes["k"] == shapes["v"]:
+            raise ValueError(f"q, k and v of {name} are {shapes['q']}, {shapes['k']} and {shapes['v']}")
         found[name] = torch.cat([of[part] for part in "qkv"])
     return found

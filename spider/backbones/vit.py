@@ -103,7 +103,7 @@ class VisionTransformer(nn.Module):
         self.projection: nn.Parameter | None = None
         self.features = self.width
         if names.projection is not None:
-            self.features = layers.shape(names.projection)[-1]
+            self.features = (layers.shape(names.projection) or (0,))[-1]
             self.projection = _parameter(layers.take(names.projection, (self.width, self.features)))
         layers.require_none_left()
         self.requires_grad_(False)

@@ -153,6 +153,22 @@ def test_positions_are_resized_as_dinov2_does(dinov2, tmp_path, side):
     assert network(images(side)).shape == (2, WIDTH)
 
 
+@pytest.mark.parametrize("layout", ["dinov2", "port", "openai"])
+def test_a_tensor_of_any_other_shape_is_refused_by_its_name(dinov2, port, tmp_path, layout):
+    state = {"dinov2": dinov2, "port": port, "openai": openai(port)}[layout]
+    of_one_block = {name: tensor for name, tensor in state.items() if "s.1." not in name}
+    read = read_dinov2 if layout == "dinov2" else read_clip
+    read(saved(tmp_path, of_one_block))
+    unread = ("mask_token", "position_ids", "text_projection.weight", "logit_scale", "input_resolution")
+    for name in of_one_block:
+        if name.endswith(unread) or name.startswith(("transformer.", "positional_embedding")):
+            continue
+        for other in (torch.zeros(()), torch.zeros(2, 3, 5)):
+            with pytest.raises(SpiderError, match="not the weights of a") as caught:
+                read(saved(tmp_path, of_one_block | {name: other}))
+            assert "\n" not in str(caught.value)
+
+
 def test_tensors_of_other_networks_are_refused(dinov2, port, tmp_path):
     without = {name: tensor for name, tensor in port.items() if "layers.1.self_attn.k_proj" not in name}
     cases = (
