@@ -1,12 +1,12 @@
 """Which rule of `spider neighbors` ranks sources as the trainings of docs/results/neighbour-rules.sh came out.
 
-    python -m benchmarks.neighbor_rules OUT [--figure FILE.png]
+    python -m benchmarks.neighbor_rules OUT [--keep-gray] [--figure FILE.png]
 
-OUT is the script's, finished or not: what is there is judged. Each target is searched under both embeddings (features
-are kept, so again in seconds), with gray sources dropped and kept.
+OUT is the script's, finished or not: what is there is judged. Each target is searched under both embeddings; features
+are kept, so again in seconds. The differences are from the paper's rule under the same embedding.
 
-    OUT/neighbors/EMBEDDING/TARGET/...     the searches, as the rules stand now
-    OUT/rules.json                         ranks, outcomes and verdicts
+    OUT/neighbors/EMBEDDING/TARGET/...     the searches, as the rules stand now; EMBEDDING-gray with --keep-gray
+    OUT/rules.json                         ranks, outcomes and verdicts; rules-gray.json
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from spider.tables import aligned
 EMBEDDINGS = ("efficientnet", "offline")
 METRICS = {"fid": "FD", "kid": "KD"}
 
+Ranks = dict[str, list[int]]  # by rule
 Runs = dict[str, dict[str, dict[int, float]]]  # target -> source -> seed -> outcome
 
 
@@ -55,21 +57,17 @@ def whole(runs: Runs) -> dict[str, tuple[list[str], np.ndarray]]:
     return found
 
 
-def ranks_under(out: Path, embedding: str, target: str, sources: Sequence[str]) -> dict[str, list[int]]:
-    """Every rule's ranks, by `EMBEDDING RULE`, and by `EMBEDDING RULE, gray kept`."""
-    found = {}
-    for keep_gray in (False, True):
-        report = neighbors(
-            out / "shards" / target,
-            {name: out / "shards" / name for name in sources},
-            out=out / "neighbors" / (f"{embedding}-gray" if keep_gray else embedding) / target,
-            options=NeighborOptions(embedding=embedding, keep_gray=keep_gray, progress=False),
-        )
-        rows = {row.source: row for row in report.rows}
-        for rule in RULES:
-            name = f"{embedding} {rule}" + (", gray kept" if keep_gray else "")
-            found[name] = [rows[source].by_rule[rule].rank for source in sources]
-    return found
+@cache
+def ranks_of(out: Path, embedding: str, target: str, sources: tuple[str, ...], keep_gray: bool) -> Ranks:
+    """The ranks of these sources under every rule."""
+    report = neighbors(
+        out / "shards" / target,
+        {name: out / "shards" / name for name in sources},
+        out=out / "neighbors" / (f"{embedding}-gray" if keep_gray else embedding) / target,
+        options=NeighborOptions(embedding=embedding, keep_gray=keep_gray, progress=False),
+    )
+    rows = {row.source: row for row in report.rows}
+    return {rule: [rows[source].by_rule[rule].rank for source in sources] for rule in RULES}
 
 
 def outcome_table(targets: Mapping[str, tuple[list[str], np.ndarray]], label: str) -> str:
@@ -86,18 +84,10 @@ def outcome_table(targets: Mapping[str, tuple[list[str], np.ndarray]], label: st
     return aligned(rows)
 
 
-def verdict_table(found: Sequence[Verdict], than: str) -> str:
+def verdict_table(found: Sequence[Verdict]) -> str:
     """A row for each rule."""
-    header = [
-        "rule",
-        "rank correlation",
-        "95 %",
-        *found[0].by_target,
-        f"less {than}",
-        "95 %",
-        "first is best",
-        "regret",
-    ]
+    by_target = list(found[0].by_target)
+    header = ["rule", "rank correlation", "95 %", *by_target, f"less {PAPER}", "95 %", "first is best", "regret"]
     rows = [
         [
             each.rule,
@@ -114,21 +104,22 @@ def verdict_table(found: Sequence[Verdict], than: str) -> str:
     return aligned([header, *rows])
 
 
-def draw(found: Sequence[Verdict], title: str, path: Path) -> None:
-    """Correlations with their intervals, the best on top."""
-    figure = Figure(figsize=(8, 1.2 + 0.3 * len(found)), layout="constrained", dpi=120)
-    axes = figure.subplots()
-    for y, each in enumerate(reversed(found)):
-        colour = "#D55E00" if each.rule.split()[1].rstrip(",") == PAPER else "#0072B2"
-        axes.plot(each.interval, [y, y], color=colour, linewidth=2)
-        axes.plot(list(each.by_target.values()), [y] * len(each.by_target), "|", color=colour, markersize=9, alpha=0.6)
-        axes.plot([each.correlation], [y], "o", color=colour)
-    axes.set_yticks(range(len(found)), [each.rule for each in reversed(found)])
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xlim(-1.05, 1.05)
-    axes.set_xlabel("rank correlation of the rule with the outcomes: mean over targets, 95 %; strokes: targets")
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+def draw(found: Mapping[str, Sequence[Verdict]], title: str, path: Path) -> None:
+    """Correlations with their intervals, the best on top, a panel for each embedding of the search."""
+    figure = Figure(figsize=(11, 1.4 + 0.32 * len(RULES)), layout="constrained", dpi=120)
+    for axes, (embedding, of_embedding) in zip(figure.subplots(1, len(found), sharex=True), found.items(), strict=True):
+        for y, each in enumerate(reversed(of_embedding)):
+            colour = "#D55E00" if each.rule == PAPER else "#0072B2"
+            axes.plot(each.interval, [y, y], color=colour, linewidth=2)
+            axes.plot(list(each.by_target.values()), [y] * len(each.by_target), "|", color=colour, markersize=9)
+            axes.plot([each.correlation], [y], "o", color=colour)
+        axes.set_yticks(range(len(of_embedding)), [each.rule for each in reversed(of_embedding)])
+        axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_title(f"rules under {embedding}", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("rank correlation with the outcomes; dots: mean over targets, 95 %; strokes: targets", fontsize=10)
+    figure.suptitle(title, fontsize=11)
     save_figure(figure, path)
 
 
@@ -140,40 +131,39 @@ def main() -> None:
     """Judge what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder of neighbour-rules.sh")
+    parser.add_argument("--keep-gray", action="store_true", help="let gray sources of a colour target take part")
     parser.add_argument("--figure", type=Path, help="draw the verdict by FD[efficientnet]")
     given = parser.parse_args()
 
     document: dict[str, Any] = {}
-    ranks: dict[str, dict[str, list[int]]] = {}
-    than = f"{EMBEDDINGS[0]} {PAPER}"
-    for embedding in EMBEDDINGS:
+    for judge in EMBEDDINGS:
         for metric, short in METRICS.items():
-            label = f"{short}[{embedding}]"
-            there = whole(read_runs(given.out, embedding, metric))
+            label = f"{short}[{judge}]"
+            there = whole(read_runs(given.out, judge, metric))
             if not there:
                 parser.exit(1, f"error: {given.out}: no target has an outcome of every source\n")
-            for target, (sources, _) in there.items():
-                if target not in ranks:
-                    ranks[target] = {
-                        rule: places
-                        for each in EMBEDDINGS
-                        for rule, places in ranks_under(given.out, each, target, sources).items()
-                    }
-            targets = [Target(name, sources, values, ranks[name]) for name, (sources, values) in there.items()]
-            found = verdicts(targets, than=than)
-            agreement = {each.name: each.seed_agreement() for each in targets}
-            document[label] = {
-                "targets": {each.name: {**asdict(each), "outcomes": each.outcomes.tolist()} for each in targets},
-                "seed_agreement": agreement,
-                "verdicts": [asdict(each) for each in found],
-            }
-            runs = sum(each.outcomes.size for each in targets)
+            print(f"{outcome_table(there, label)}\n")
+            runs = sum(outcomes.size for _, outcomes in there.values())
+            found = {}
+            for eyes in EMBEDDINGS:
+                targets = [
+                    Target(name, sources, outcomes, ranks_of(given.out, eyes, name, tuple(sources), given.keep_gray))
+                    for name, (sources, outcomes) in there.items()
+                ]
+                found[eyes] = verdicts(targets, than=PAPER)
+                print(f"rules under {eyes}, judged by {label}, {runs} runs\n{verdict_table(found[eyes])}\n")
+                document.setdefault(label, {})[eyes] = {
+                    "targets": {each.name: {**asdict(each), "outcomes": each.outcomes.tolist()} for each in targets},
+                    "seed_agreement": {each.name: each.seed_agreement() for each in targets},
+                    "verdicts": [asdict(each) for each in found[eyes]],
+                }
+            agreement = document[label][EMBEDDINGS[0]]["seed_agreement"]
             said = ", ".join(f"{name} {'-' if value is None else f'{value:+.2f}'}" for name, value in agreement.items())
-            print(f"{outcome_table(there, label)}\nrank correlation of one seed with another: {said}\n")
-            print(f"judged by {label}, {runs} runs\n{verdict_table(found, than)}\n")
-            if given.figure is not None and (embedding, metric) == (EMBEDDINGS[0], "fid"):
+            print(f"rank correlation of one seed with another, by {label}: {said}\n")
+            if given.figure is not None and (judge, metric) == (EMBEDDINGS[0], "fid"):
                 draw(found, f"Judged by {label} of {runs} small Spider GANs", given.figure)
-    write_text(given.out / "rules.json", json.dumps(document, indent=2) + "\n")
+    name = "rules-gray.json" if given.keep_gray else "rules.json"
+    write_text(given.out / name, json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

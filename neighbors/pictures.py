@@ -22,7 +22,7 @@ def draw_picks(
     rows = [row for row in report.rows if row.source in first or row.place.friendly]
     strips = [_strip(f"target: {report.target}", target)]
     strips += [_strip(_title(row, first.get(row.source, [])), sources[row.source]) for row in rows]
-    title = f"{report.target} and its nearest sources, {report.embedding['label']}"
+    title = f"{report.target} and its nearest sources, {report.embedding['label']}, rule {report.protocol['rule']}"
     with open_whole(path) as file:
         strips_sheet(title, strips).save(file, "PNG")
 
