@@ -72,15 +72,18 @@ class MatrixReport:
         """CSID of the first order for a terminal: sources down, targets across."""
         header = ["source \\ target", *self.datasets]
         lines = [[source, *(self._cell(source, target) for target in self.datasets)] for source in self.datasets]
-        title = (
-            f"CSID[{self._orders[0]}], {self._any.embedding['label']}, mode {self._any.protocol['mode']}; * friendly"
-        )
+        how = f"mode {self._any.protocol['mode']}, rule {self._any.protocol['rule']}"
+        title = f"CSID[{self._orders[0]}], {self._any.embedding['label']}, {how}; * friendly"
         separation = [
             f"order {order}: sources differ by {each['z']:.1f} standard errors (median), "
             f"{each['told_apart']:.0%} of their pairs by more than {SURE}"
             for order, each in self.separation().items()
         ]
         warnings = dict.fromkeys(warning for report in self.reports.values() for warning in report.warnings)
+        disputed = [target for target, report in self.reports.items() if len(report.first_picks()) > 1]
+        if disputed:
+            said = f"the rules disagree about the first pick of {', '.join(disputed)}"
+            warnings = {f"{said}; see TARGET/picks.png and TARGET/neighbors.csv": None, **warnings}
         return "\n".join([title, aligned([header, *lines]), *separation, *(f"! {warning}" for warning in warnings)])
 
     def separation(self) -> dict[str, dict[str, float]]:

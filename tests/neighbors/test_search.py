@@ -142,11 +142,15 @@ def test_the_matrix_is_each_targets_own_search(packed: Path, tmp_path: Path):
     assert [(row["target"], row["source"]) for row in rows] == [
         (target, row.source) for target, report in matrix.reports.items() for row in report.rows
     ]
-    for name in ("heatmap.png", "heatmap-order1.png", "heatmap-fd.png", "digits/curves.png"):
+    for name in ("heatmap.png", "heatmap-order1.png", "heatmap-fd.png", "digits/curves.png", "digits/picks.png"):
         with Image.open(tmp_path / "matrix" / name) as figure:
             assert min(figure.size) > 200
     assert matrix.separation()["-1"]["z"] > 2
-    assert "*" in matrix.table()
+    table = matrix.table()
+    assert "*" in table
+    disputed = [name for name, report in matrix.reports.items() if len(report.first_picks()) > 1]
+    assert disputed
+    assert f"! the rules disagree about the first pick of {', '.join(disputed)}; see TARGET/picks.png" in table
 
 
 def test_the_matrix_has_the_names_that_were_given(packed: Path, tmp_path: Path):
