@@ -136,7 +136,7 @@ def test_the_target_and_gray_sources_are_no_friends(packed: Path, tmp_path: Path
     assert len(kept.picks) == 1
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["tolerant_csid", "fd", "mean_rank"])
 def test_the_rule_that_is_asked_for_picks_and_the_others_stand_beside_it(rule: str, packed: Path, report, tmp_path):
     found = search(packed, tmp_path, rule=rule, orders=(-1, 1), picks=1)
     assert found.protocol["rule"] == rule
@@ -174,6 +174,21 @@ def test_a_line_says_when_rules_disagree_about_the_first_pick(packed: Path, tmp_
     agreed = neighbors(letters, [digits, packed / "patches"], out=tmp_path, options=options)
     assert list(agreed.first_picks()) == agreed.picks[:1]
     assert "disagree" not in agreed.table()
+
+
+def test_what_the_rule_is_after_gets_the_full_measure(packed: Path, tmp_path: Path):
+    letters = ShardDataset(packed / "letters")
+
+    def measured(rule: str) -> list[str]:
+        options = NeighborOptions(
+            embedding="offline", cache=packed / "cache", progress=False, rule=rule, shortlist=1, picks=1
+        )
+        found = neighbors(letters, [packed / "digits2", Faded(letters)], out=tmp_path, options=options)
+        return [row.source for row in found.rows if row.measured]
+
+    assert measured("paper") == ["digits2"]
+    assert measured("fd") == ["faded", "digits2"]
+    assert search(packed, tmp_path, mode="screen", rule="fd", picks=1).picks == ["digits2"]
 
 
 def test_screening_agrees_with_the_full_measure(packed: Path, report, tmp_path: Path):
