@@ -34,6 +34,7 @@ ProtocolName = Literal[
 METRICS: tuple[str, ...] = get_args(MetricName)
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+FEATURE_FILES = (".npy", ".npz")  # a reference with such an ending is a file of features
 DISTANCES = ("efficientnet", "lpips_alex", "lpips_vgg")  # how different two images look
 
 # How images come to an embedding's network; the first is the default
@@ -45,3 +46,8 @@ RESIZE_RULES: dict[str, tuple[str, ...]] = {
     "swav": ("icgan",),
     "offline": ("offline",),
 }
+
+
+def embedding_of(protocol: str | None) -> str:
+    """The embedding that a protocol asks for; `inception` for none, for its own protocols and for unknown ones."""
+    return next((name for name, rules in RESIZE_RULES.items() if protocol in rules), "inception")

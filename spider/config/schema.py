@@ -33,7 +33,7 @@ from spider.gan.objectives.config import (
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
-from spider.measures import EMBEDDINGS, METRICS, PROTOCOLS
+from spider.measures import EMBEDDINGS, FEATURE_FILES, METRICS, PROTOCOLS
 from spider.settings.choices import is_outside, overrides, sections_of
 from spider.settings.marks import Names
 from spider.settings.schedule import Bounds, Schedule, value_at
@@ -178,8 +178,10 @@ class EvaluateConfig(Section):
     )
     count: int = Field(5000, ge=2, le=MAX_IMAGES, description="samples to generate")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the evaluation's samples, apart from the training's")
-    reference: Annotated[Place | None, Names("images")] = Field(
-        None, description="reference images; null = the training images; may move, their content is compared"
+    reference: Annotated[Place | None, Names("images", file_endings=FEATURE_FILES)] = Field(
+        None,
+        description="reference images, or an .npz or .npy file of their features (docs/embeddings.md); "
+        "null = the training images; may move, their content is compared",
     )
 
     @field_validator("metrics")

@@ -19,9 +19,11 @@ from shards.dataset import ShardDataset
 from spider.clock import times_due
 from spider.judge.embed.cache import Features
 from spider.judge.embed.features import BLOCK, extract_features, extract_features_and_logits
+from spider.judge.embed.given import GivenFeatures
 from spider.judge.embed.images import DrawnImages
 from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.evaluate import given_law
 from spider.judge.metrics.protocols import protocol_for
 from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
@@ -65,7 +67,10 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
         tell(f"measuring an evaluation: a few images made, and embedded by {settings.embedding}")
     few = BLOCK * _BLOCKS * trainer.world.size
     samples = trainer.frozen().numbered("samples", settings.seed, min(few, settings.count))
-    some = DrawnImages(reference, min(few, len(reference)), config.seed)
+    # Features from a file cost nothing; those of training images that are looked at besides are timed in their place
+    given = reference if isinstance(reference, GivenFeatures) else None
+    images = trainer.dataset if isinstance(reference, GivenFeatures) else reference
+    some = DrawnImages(images, min(few, len(images)), config.seed)
     needs_logits = any(metric.needs_logits for metric in metrics)
     extract = extract_features_and_logits if needs_logits else extract_features
 
@@ -81,18 +86,21 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
     comparison = Comparison(
         samples=_as_many(features, settings.count),
         logits=None if logits is None else _as_many(logits, settings.count),
-        reference=_as_many(known, len(reference)),
+        reference=_as_many(known, len(images)) if given is None else given.known_rows,
         training=_as_many(known, len(trainer.dataset)) if other else None,
         protocol=protocol_for(embedding, settings.protocol),
         seed=settings.seed,
         world=trainer.world,
-        classes=_classes(trainer, reference) if any(metric.needs_classes for metric in metrics) else None,
+        classes=_classes(trainer, images) if any(metric.needs_classes for metric in metrics) else None,
+        reference_law=given_law(reference),
     )
     _, metrics_sec = _timed(trainer, lambda: [metric.score(comparison) for metric in metrics])
     return EvaluationCost(
         evaluations=times_due(0, round(config.kimg * 1000), config.batch, settings.every_kimg),
         sec_per_evaluation=samples_sec / len(samples) * settings.count + metrics_sec,
-        reference_sec=some_sec / len(some) * (len(reference) + (len(trainer.dataset) if other else 0)),
+        reference_sec=some_sec
+        / len(some)
+        * ((len(images) if given is None else 0) + (len(trainer.dataset) if other else 0)),
         images_measured=len(samples),
         images=settings.count,
     )

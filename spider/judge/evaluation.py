@@ -85,11 +85,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
     chosen = seed_list(request.seeds, DEFAULT_SEEDS if run else 1)
     network = open_embedding(request.embedding, request.protocol, request.weights, world)
-    given: ShardDataset | GivenFeatures | None = None
-    if reference is not None and holds_features(reference):
-        given = read_features(Path(reference), network)
-    elif reference is not None:
-        given = open_images(reference, world=world, progress=progress)
+    given = None if reference is None else open_reference(reference, network, world, progress)
     training: ShardDataset | None = None
     notes: list[str] = []
     if run is None:
@@ -126,7 +122,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         )
     provenance |= {
         "reference": "training" if reference is None else "given",
-        "notes": [*_notes(shape, against), *notes],
+        "notes": [*reference_notes(shape, against), *notes],
         "memorisation_page": None if page is None else str(page),
         **_surroundings(world),
     }
@@ -240,17 +236,26 @@ def _training_images(
     return ShardDataset(found.packed)
 
 
-def _notes(shape: tuple[int, ...], reference: ShardDataset | GivenFeatures) -> list[str]:
+def open_reference(
+    place: str | Path, embedding: Embedding, world: World | None = None, progress: bool = False
+) -> ShardDataset | GivenFeatures:
+    """Images, as `open_images` opens them, or a file of their features under the embedding. Raises as both."""
+    if holds_features(place):
+        return read_features(Path(place), embedding)
+    return open_images(place, world=world, progress=progress)
+
+
+def reference_notes(shape: tuple[int, ...], reference: ShardDataset | GivenFeatures) -> list[str]:
     """What a reader must know of the reference."""
     if not isinstance(reference, GivenFeatures):
-        return size_notes(shape, reference.index.shape)
+        return _size_notes(shape, reference.index.shape)
     if reference.is_known:
         return []
     file = f"{reference.path} (sha256 {reference.sha256[:12]})"
     return [f"the reference is {file}, which does not say what it was made with; {reference.embedding} was asked for"]
 
 
-def size_notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
+def _size_notes(shape: tuple[int, ...], reference: tuple[int, ...]) -> list[str]:
     """What a reader must know of the sizes and channels [C, H, W] of two sets."""
     if shape == reference:
         return []

@@ -10,15 +10,15 @@ from typing import Any
 from cluster.world import World
 from shards.dataset import ShardDataset
 from spider.config.schema import EvaluateConfig
-from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.heartbeat import Heartbeat
 from spider.judge.embed.cache import FeatureCache
-from spider.judge.evaluation import open_embedding, size_notes
+from spider.judge.embed.given import GivenFeatures
+from spider.judge.evaluation import open_embedding, open_reference, reference_notes
 from spider.judge.metrics.by_class import require_classes
-from spider.judge.metrics.evaluate import evaluate_images
+from spider.judge.metrics.evaluate import evaluate_images, require_given
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import metrics_named
 from spider.judge.metrics.results import MetricResult, write_result
@@ -66,11 +66,16 @@ class RepeatedEvaluation:
             raise SpiderUsageError(
                 f"evaluate.metrics: {self.metrics[0].name} comes first, and no checkpoint is best by it"
             )
-        self.reference = training if settings.reference is None else open_images(settings.reference)
-        if any(metric.needs_classes for metric in self.metrics):
-            with _at("evaluate.metrics"):
+        self.reference: ShardDataset | GivenFeatures = training
+        if settings.reference is not None:
+            with _at("evaluate.reference"):
+                self.reference = open_reference(settings.reference, self.embedding)
+        with _at("evaluate.metrics"):
+            if isinstance(self.reference, GivenFeatures):
+                require_given(self.reference, self.metrics)
+            elif any(metric.needs_classes for metric in self.metrics):
                 require_classes({"the generator": classes, "the reference": self.reference.class_names})
-        self.notes = size_notes(image_shape, self.reference.index.shape)
+        self.notes = reference_notes(image_shape, self.reference)
         self.cache = FeatureCache(cache_directory("features"))
 
     def measure(self, generator: FrozenGenerator, name: str, heartbeat: Heartbeat) -> list[MetricResult]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from spider import weights
 from spider.arguments import Kind, how_many_or_which
 from spider.errors import SpiderUsageError
-from spider.measures import EMBEDDINGS
+from spider.measures import FEATURE_FILES, embedding_of
 from spider.request import Request
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def holds_features(place: str | Path) -> bool:
     """Whether a name is that of a file of features rather than of images."""
-    return Path(place).suffix in (".npy", ".npz") and not Path(place).is_dir()
+    return str(place).endswith(FEATURE_FILES) and not Path(place).is_dir()
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class EvaluateRequest(Request):
     @property
     def _embedding(self) -> str:
         """The name of the embedding, before a protocol is looked up. Unknown names are refused there."""
-        if self.embedding is None:
-            return self.protocol if self.protocol in EMBEDDINGS else "inception"
-        return self.embedding
+        return embedding_of(self.protocol) if self.embedding is None else self.embedding
 
     def require_inputs(self) -> None:
         """Refuse what is neither a run's checkpoint nor images, and weights that are not there."""

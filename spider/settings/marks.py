@@ -29,10 +29,12 @@ class Names:
     Attributes:
         what: is named. A `file` is a single one, such as of weights.
         once: whether only the start of a run reads it, so that a resumed run does without.
+        file_endings: names that end so are of a `file` instead.
     """
 
     what: What
     once: bool = False
+    file_endings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Named:
     @property
     def what(self) -> What:
         """See Names."""
-        return self.mark.what
+        return "file" if self.mark.file_endings and self.place.endswith(self.mark.file_endings) else self.mark.what
 
 
 def mark_of(info: FieldInfo) -> Names | None:

@@ -82,6 +82,14 @@ class GivenFeatures:
         """How many images; mean and covariance do not say."""
         return None if self.rows is None else len(self.rows)
 
+    @property
+    def known_rows(self) -> Features:
+        """The rows: float32 [0, d], none of them, where the file has only mean and covariance."""
+        if self.rows is not None:
+            return self.rows
+        assert self.mean is not None
+        return np.zeros((0, len(self.mean)), np.float32)
+
     def provenance(self) -> dict[str, Any]:
         """What a result says of the reference."""
         return {

@@ -84,7 +84,10 @@ def evaluate_images(
 
     classes = None
     if isinstance(reference, GivenFeatures):
-        _require_given(reference, chosen, page is not None and training is None)
+        require_given(reference, chosen)
+        if page is not None and training is None:
+            what = f"{reference.path} holds {reference.holds}"
+            raise SpiderUsageError(f"figures show images of the reference, and {what}")
     elif any(metric.needs_classes for metric in chosen):
         classes = ClassPairs.of(samples, count, reference)
     comparison = Comparison(
@@ -97,7 +100,7 @@ def evaluate_images(
         progress=progress,
         heartbeat=heartbeat,
         classes=classes,
-        reference_law=_given_law(reference) if isinstance(reference, GivenFeatures) else None,
+        reference_law=given_law(reference),
     )
     sets = {"samples": _described(samples, count), "reference": _described(reference)}
     if training is not None:
@@ -154,8 +157,8 @@ def _draw_page(
     draw_page(file, found, Pictures(samples, learnt, unseen, embedding.label, authenticity, ct))
 
 
-def _require_given(reference: GivenFeatures, metrics: Sequence[Metric], are_drawn: bool) -> None:
-    """Refuse what a file of features cannot give."""
+def require_given(reference: GivenFeatures, metrics: Sequence[Metric]) -> None:
+    """Raises SpiderUsageError for a metric that a file of features cannot serve."""
     for metric in metrics:
         if metric.needs_classes:
             raise SpiderUsageError(f"metric {metric.name!r} needs classes, and {reference.path} has none")
@@ -163,12 +166,11 @@ def _require_given(reference: GivenFeatures, metrics: Sequence[Metric], are_draw
             raise SpiderUsageError(
                 f"metric {metric.name!r} needs the features of every image; {reference.path} holds {reference.holds}"
             )
-    if are_drawn:
-        raise SpiderUsageError(f"figures show images of the reference, and {reference.path} holds {reference.holds}")
 
 
-def _given_law(reference: GivenFeatures) -> NormalLaw | None:
-    if reference.mean is None or reference.covariance is None:
+def given_law(reference: NumberedImages | GivenFeatures) -> NormalLaw | None:
+    """The law of a reference of which a file holds only mean and covariance; None of others."""
+    if not isinstance(reference, GivenFeatures) or reference.mean is None or reference.covariance is None:
         return None
     return NormalLaw.given(reference.mean, reference.covariance)
 
@@ -193,7 +195,7 @@ def _features(
     heartbeat: Heartbeat,
 ) -> Features:
     if isinstance(images, GivenFeatures):
-        return np.zeros((0, embedding.dim), np.float32) if images.rows is None else images.rows
+        return images.known_rows
     features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
     return _require_finite(features, images)
 

@@ -104,6 +104,9 @@ def test_what_a_file_cannot_give_is_refused_in_one_line(digits, tmp_path):
             measured(digits, reference=file, metrics=metrics)
     with pytest.raises(SpiderUsageError, match=r"figures show images of the reference, and .*rows.npy holds features"):
         measured(digits, reference=rows, figures=tmp_path)
+    for protocol, said in (("dgm_eval", "weights dinov2_vitl14: "), ("icgan", "swav_resnet50"), ("prdc", "inception")):
+        with pytest.raises(SpiderError, match=said):
+            EvaluateRequest(digits, reference=rows, protocol=protocol).require_inputs()
     for asked, said in (
         ({"reference": tmp_path / "stats.pkl"}, r"--reference .*stats.pkl: a pickle is code, and is not read"),
         ({"reference": rows, "reference_out": tmp_path / "b.npz"}, "the reference lies in a file already"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 
+import numpy as np
 import pytest
 
 from cluster.lock import LOCK
 from shards.pack import pack
 from spider import api
 from spider.errors import SpiderError, SpiderUsageError
+from spider.judge.embed.offline import OfflineEmbedding
+from spider.judge.metrics.results import read_results
 from spider.train.trainer import Trainer
 
 SMALL = ["batch=8", "kimg=0.04", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4"]
@@ -58,6 +63,30 @@ def test_what_cannot_be_measured_is_refused_at_the_start(digits, tmp_path, no_st
     with pytest.raises(SpiderError, match=says):
         api.train("dcgan", tmp_path / "run", data=digits, overrides=keys)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_is_measured_by_a_file_of_its_references_features(digits, tmp_path, monkeypatch):
+    """Its bytes are known to the run, as other inputs' are; a run that goes on refuses others."""
+    monkeypatch.chdir(tmp_path)
+    dim = OfflineEmbedding().dim
+    np.savez("ref.npz", mu=np.zeros(dim), sigma=np.eye(dim))
+    np.savez("other.npz", mu=np.ones(dim), sigma=np.eye(dim))
+    keys = [*SMALL, "evaluate.every_kimg=0.04", "evaluate.embedding=offline", "evaluate.count=8"]
+    by_file = [*keys, "evaluate.reference=ref.npz"]
+    with pytest.raises(SpiderUsageError, match=r"^evaluate\.metrics: metric 'kid' needs the features of every image; "):
+        api.train("dcgan", "run", data=digits, overrides=[*by_file, "evaluate.metrics=[fid,kid]"])
+    with pytest.raises(SpiderError, match=r"^evaluate\.reference: .*none\.npy: no such file"):
+        api.train("dcgan", "run", data=digits, overrides=[*keys, "evaluate.reference=none.npy"])
+    assert api.dry_run("dcgan", "run", data=digits, overrides=by_file).evaluation.reference_sec == 0
+    api.train("dcgan", "run", data=digits, overrides=by_file)
+    (file,) = (tmp_path / "run" / "evaluations").glob("*.json")
+    (fid,) = read_results(file)
+    assert fid.provenance["reference"]["file"] == str(tmp_path / "ref.npz")
+    digest = hashlib.sha256((tmp_path / "ref.npz").read_bytes()).hexdigest()
+    recorded = json.loads((tmp_path / "run" / "inputs.json").read_text())["evaluate.reference"]
+    assert recorded["fingerprint"] == fid.provenance["reference"]["fingerprint"] == digest
+    with pytest.raises(SpiderUsageError, match=r"^evaluate\.reference: .*other.npz holds something else"):
+        api.train(None, "run", kimg="0.08", overrides=["evaluate.reference=other.npz"])
 
 
 def on_a_rank(world, data, path):
