@@ -19,12 +19,25 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from cluster.world import World
 from spider.clock import times_due
 from spider.config.schema import Config
+
+
+@dataclass
+class Waits:
+    """Seconds that the loop waited for images since it was last asked."""
+
+    seconds: float = 0.0
+
+    def take(self) -> float:
+        """The seconds, and begin anew."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
 
 
 class Timing:

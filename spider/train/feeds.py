@@ -26,44 +26,26 @@ from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
 from spider.gan.sources.source import Source
+from spider.runs.timing import Waits
 from spider.train.batch import PhaseBatch, given
 from spider.train.compute import Compute
 from spider.train.phases import Phase
 
 
 @dataclass
-class Waits:
-    """Seconds that the loop waited for images since it was last asked."""
-
-    seconds: float = 0.0
-
-    def take(self) -> float:
-        """The seconds, and begin anew."""
-        seconds, self.seconds = self.seconds, 0.0
-        return seconds
-
-
 class Feeds:
     """Draws what a phase needs, once for all its passes."""
 
-    def __init__(
-        self,
-        config: Config,
-        world: World,
-        dataset: ShardDataset,
-        source: Source,
-        conditions: Conditions,
-        phases: Sequence[Phase],
-        compute: Compute,
-    ) -> None:
-        self.config = config
-        self.world = world
-        self.dataset = dataset
-        self.source = source
-        self.conditions = conditions
-        self.phases = phases
-        self.compute = compute
-        self.slots = Slots(config.batch, world.rank, world.size)
+    config: Config
+    world: World
+    dataset: ShardDataset
+    source: Source
+    conditions: Conditions
+    phases: Sequence[Phase]
+    compute: Compute
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.config.batch, self.world.rank, self.world.size)
         self.waits = Waits()
         self._streams: tuple[Iterator[Batch], Iterator[Tensor]] | None = None
         self._last_real: tuple[Tensor, Condition] | None = None

@@ -24,7 +24,6 @@ from spider.gan.objectives.penalties import Judged
 from spider.gan.outputs import Condition, DOut, GOut, as_judgement, as_made, changed, exact, with_draws
 from spider.gan.sizes import asked_sizes
 from spider.gan.sources.source import Frontend
-from spider.settings.schedule import value_at
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome, detached
 from spider.train.player import Player
@@ -72,22 +71,6 @@ class Maker:
 
 
 @dataclass
-class Prepare:
-    """The images that a phase of the discriminator takes as given: its fakes, and which images it takes for real."""
-
-    maker: Maker
-    augmentations: Sequence[Augmentation]
-
-    def __call__(self, batch: PhaseBatch) -> PhaseBatch:
-        """The batch, with both."""
-        batch = self.maker.given(batch)
-        real, fake = given(batch.real), given(batch.fake)
-        for augmentation in self.augmentations:
-            real = augmentation.reals(real, fake, batch.at)
-        return replace(batch, real=real)
-
-
-@dataclass
 class Critic:
     """From images to the discriminator's judgement: they are augmented first, whoever asks."""
 
@@ -95,8 +78,15 @@ class Critic:
     augmentations: Sequence[Augmentation]
     autocast: Autocast
 
-    def __call__(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
-        """The judgement of images, differentiable once. Logits are float32 at least.
+    def taking(self, batch: PhaseBatch) -> PhaseBatch:
+        """The batch with the images that the discriminator takes for real. Its fakes are there."""
+        real, fake = given(batch.real), given(batch.fake)
+        for augmentation in self.augmentations:
+            real = augmentation.reals(real, fake, batch.at)
+        return replace(batch, real=real)
+
+    def __call__(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
+        """The judgement of images, differentiable once, with a way to judge them again. Logits are float32 at least.
 
         Args:
             images: [n, C, H, W].
@@ -104,14 +94,10 @@ class Critic:
             batch: the micro-batch that they belong to.
             use: what for, within the phase: two uses are augmented by different draws.
         """
-        return self.seen(images, condition, batch, use).out
-
-    def seen(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
-        """The same with the images, and with a way to judge them again under other draws."""
         augmented, told = self._shown(images, condition, batch, use)
         with self.autocast():
             out = as_judgement(self.discriminator.first_order(augmented, told), len(images)).each(exact)
-        return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}"))
+        return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}").out)
 
     def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
@@ -145,8 +131,8 @@ class DiscriminatorLoss:
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        real_seen = self.critic.seen(given(batch.real), batch.real_condition, batch, "real")
-        fake_seen = self.critic.seen(given(batch.fake), batch.fake_condition, batch, "fake")
+        real_seen = self.critic(given(batch.real), batch.real_condition, batch, "real")
+        fake_seen = self.critic(given(batch.fake), batch.fake_condition, batch, "fake")
         real, fake = real_seen.out, fake_seen.out
         real_realness, fake_realness = self.objective.realness(real, fake)
         outcome = Outcome(
@@ -161,7 +147,7 @@ class DiscriminatorLoss:
         outcome.add("loss", self.objective.discriminator(real, fake, batch.at), by="objective")
         for each in self.joined:
             extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
-            outcome.add(each.name, extra, value_at(each.choice.weight, batch.images), by=each.name)
+            outcome.add(each.name, extra, each.weight(batch.images), by=each.name)
         return outcome
 
 
@@ -219,10 +205,10 @@ class GeneratorLoss:
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
         made = self.maker(batch)
-        seen = self.critic.seen(made.images, replace(batch.fake_condition, sizes=made.sizes), batch, "fake")
+        seen = self.critic(made.images, replace(batch.fake_condition, sizes=made.sizes), batch, "fake")
         judged = {"fake": seen.out}
         if self.objective.paired:
-            judged["real"] = self.critic(given(batch.real), batch.real_condition, batch, "real")
+            judged["real"] = self.critic(given(batch.real), batch.real_condition, batch, "real").out
         scores = self.objective.score(seen.out).detach().flatten(1).mean(1)
         outcome = Outcome(keep=self.maker.kept(made) | self.critic.kept(**judged), scores=scores)
         loss = self.objective.generator(seen.out, judged.get("real"), batch.at)
@@ -232,5 +218,5 @@ class GeneratorLoss:
             outcome.add("penalty", Loss({"frontend": penalty.expand(len(batch.source))}))
         for each in self.joined:
             extra = each.auxiliary.generator(seen, batch.at)
-            outcome.add(each.name, extra, value_at(each.choice.weight, batch.images), by=each.name)
+            outcome.add(each.name, extra, each.weight(batch.images), by=each.name)
         return outcome

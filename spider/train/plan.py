@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,6 @@ from cluster.engines.adam import Adam
 from cluster.engines.engine import build_engine
 from cluster.world import World
 from spider.config.schema import Config, OptimizerConfig
-from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.build import build_augmentations
 from spider.gan.auxiliary.auxiliary import Role
 from spider.gan.auxiliary.build import Joined, build_auxiliaries
@@ -26,6 +25,7 @@ from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
 from spider.train import passes
+from spider.train.batch import PhaseBatch
 from spider.train.compute import Compute
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
@@ -59,6 +59,11 @@ class Plan:
     guard: Guard
     stats: Stats
 
+    @property
+    def players(self) -> tuple[Player, Player]:
+        """Both."""
+        return self.generator, self.discriminator
+
 
 def build_plan(
     config: Config,
@@ -76,16 +81,6 @@ def build_plan(
         told: what the networks are told of every image.
         compute: on the world's device.
     """
-    penalties = config.penalties
-    own_penalty = penalties.phase == "own" and penalties.active
-    # A step of its own comes after so many steps of the discriminator
-    interval = penalties.interval_steps * config.d_steps if own_penalty else None
-
-    def player(name: Role, module: nn.Module, optimizer: OptimizerConfig, own_interval: int | None) -> Player:
-        found = [(each, each.auxiliary.parts().get(name)) for each in joined]
-        parts = {each.name.replace(".", ""): (part, each.choice.lr_factor) for each, part in found if part is not None}
-        return _player(name, module, parts, optimizer, own_interval, config, compute, world)
-
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
@@ -93,11 +88,12 @@ def build_plan(
     joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, told, world.device, config.seed)
     g_penalties = objectives.build_generator_penalties(config.g_penalties, image_shape, world.device)
     g_interval = config.g_penalties.interval_steps if g_penalties else None
-    g_player = player("generator", generator, config.g_optimizer, g_interval)
-    d_player = player("discriminator", discriminator, config.d_optimizer, interval)
-
+    # A step of its own comes after so many steps of the discriminator
+    d_interval = config.penalties.interval_steps * config.d_steps if config.penalties.has_own_step else None
+    g_player = _player("generator", generator, joined, config.g_optimizer, g_interval, config, compute, world)
+    d_player = _player("discriminator", discriminator, joined, config.d_optimizer, d_interval, config, compute, world)
     augmentations = build_augmentations(config.augment, config.batch, image_shape)
-    phases = _phases(config, compute, g_player, d_player, augmentations, objective, joined, g_penalties)
+    maker, critic = passes.Maker(g_player, compute.autocast), passes.Critic(d_player, augmentations, compute.autocast)
     overfit = OverfitController(config.overfit, config.batch)
     selection = Selection(config.selection, config.batch, config.seed, overfit)
     guard, stats = Guard(config.guard), Stats()
@@ -113,87 +109,79 @@ def build_plan(
         "stats": {"stats": stats},
     }
     methods = {name: method for each in ORDER for name, method in named[each].items()}
+    phases = tuple(_phases(config, maker, critic, objective, joined, g_penalties))
     return Plan(g_player, d_player, phases, methods, overfit, selection, guard, stats)
 
 
 def _phases(
     config: Config,
-    compute: Compute,
-    g_player: Player,
-    d_player: Player,
-    augmentations: Sequence[Augmentation],
+    maker: passes.Maker,
+    critic: passes.Critic,
     objective: Objective,
     joined: Sequence[Joined],
     g_penalties: Sequence[objectives.GeneratorPenaltyTerm],
-) -> tuple[Phase, ...]:
+) -> Iterator[Phase]:
     """What an iteration does, in order."""
-    penalties = config.penalties
-    own_penalty = penalties.phase == "own" and penalties.active
-    maker, critic = passes.Maker(g_player, compute.autocast), passes.Critic(d_player, augmentations, compute.autocast)
-    prepare = passes.Prepare(maker, augmentations)
-    gain = penalties.interval_steps * (config.d_steps if own_penalty else 1)
+    penalties, own = config.penalties, config.penalties.has_own_step
+    d_penalties, gain = [*objectives.build_penalties(penalties)], config.d_steps if own else 1
     penalty = Pass(
-        passes.DiscriminatorPenalty(critic, [*objectives.build_penalties(penalties)], gain), penalties.interval_steps
+        passes.DiscriminatorPenalty(critic, d_penalties, gain * penalties.interval_steps), penalties.interval_steps
     )
     d_passes = [Pass(passes.DiscriminatorLoss(critic, objective, joined))]
-    if penalties.active and not own_penalty:
+    if penalties.active and not own:
         d_passes.append(penalty)
-    phases = [Phase("d_main", d_player, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)]
-    if own_penalty:
-        phases.append(
-            Phase(
-                "d_reg",
-                d_player,
-                (penalty,),
-                every_steps=penalties.interval_steps,
-                reals="shared",
-                source="shared",
-                prepare=prepare if penalties.needs_fakes or any(each.swaps for each in augmentations) else None,
-            )
-        )
-    phases.append(
-        Phase(
-            "g_main",
-            g_player,
-            (Pass(passes.GeneratorLoss(maker, critic, objective, joined)),),
-            reals=config.objective.g_reals if objective.paired else "none",
-        )
-    )
-    return (*phases, _g_reg(config, maker, g_penalties)) if g_penalties else tuple(phases)
 
+    def prepare(batch: PhaseBatch) -> PhaseBatch:
+        return critic.taking(maker.given(batch))
 
-def _g_reg(config: Config, maker: passes.Maker, penalties: Sequence[objectives.GeneratorPenaltyTerm]) -> Phase:
-    """The step of the penalties on the generator."""
-    interval = config.g_penalties.interval_steps
-    return Phase(
-        "g_reg",
-        maker.generator,
-        (Pass(passes.GeneratorPenalties(maker, penalties, interval)),),
-        every_steps=interval,
-        shrink=config.g_penalties.batch_shrink,
-        reals="shared" if config.objective.paired else "none",  # for their conditions
-    )
+    yield Phase("d_main", critic.discriminator, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)
+    if own:
+        needs_fakes = penalties.needs_fakes or any(each.swaps for each in critic.augmentations)
+        yield Phase(
+            "d_reg",
+            critic.discriminator,
+            (penalty,),
+            every_steps=penalties.interval_steps,
+            reals="shared",
+            source="shared",
+            prepare=prepare if needs_fakes else None,
+        )
+    g_pass = Pass(passes.GeneratorLoss(maker, critic, objective, joined))
+    yield Phase("g_main", maker.generator, (g_pass,), reals=config.objective.g_reals if objective.paired else "none")
+    if g_penalties:
+        interval = config.g_penalties.interval_steps
+        yield Phase(
+            "g_reg",
+            maker.generator,
+            (Pass(passes.GeneratorPenalties(maker, g_penalties, interval)),),
+            every_steps=interval,
+            shrink=config.g_penalties.batch_shrink,
+            reals="shared" if objective.paired else "none",  # for their conditions
+        )
 
 
 def _player(
     name: Role,
     module: nn.Module,
-    parts: Mapping[str, tuple[nn.Module, float]],
+    joined: Sequence[Joined],
     optimizer: OptimizerConfig,
     own_interval: int | None,
     config: Config,
     compute: Compute,
     world: World,
 ) -> Player:
-    """A player of a network and of parts, each a module and the factor of its learning rate."""
+    """A player of a network and of the parts that auxiliaries bring for it."""
+    brought = {each.name.replace(".", ""): (each.auxiliary.parts().get(name), each.choice.lr_factor) for each in joined}
     module = compute.prepared(module)
-    joining = {part: compute.prepared(each) for part, (each, _) in parts.items()}
-    whole = nn.ModuleDict({name: module, **joining}) if parts else module
+    parts = {part: compute.prepared(each) for part, (each, _) in brought.items() if each is not None}
+    whole = nn.ModuleDict({name: module, **parts}) if parts else module
     # Of those that train something: DeepSpeed takes no empty group
-    factors = {part: f for part, (each, f) in parts.items() if any(p.requires_grad for p in each.parameters())}
+    factors = {
+        part: brought[part][1] for part, each in parts.items() if any(p.requires_grad for p in each.parameters())
+    }
     groups = [
         [(prefix + n, p) for n, p in each.named_parameters() if p.requires_grad]
-        for prefix, each in [("", module), *((f"{part}.", joining[part]) for part in factors)]
+        for prefix, each in [("", module), *((f"{part}.", parts[part]) for part in factors)]
     ]
     trainable = tuple(each for group in groups for each in group)
     parameters = [parameter for _, parameter in trainable]
@@ -204,4 +192,4 @@ def _player(
     engine = build_engine(kind, whole, parameters, adam, world, zero_stage=config.engine.zero_stage)
     whole.requires_grad_(False)
     lr_factors = (1.0, *factors.values())
-    return Player(name, module, joining, compute.compiled(module), trainable, adam, engine, schedules, lr_factors)
+    return Player(name, module, parts, compute.compiled(module), trainable, adam, engine, schedules, lr_factors)

@@ -105,15 +105,9 @@ class Recorder:
                 ", ".join([*pace_texts(self.timing.pace(trainer.images)), *self._numbers]), refresh=False
             )
             self._bar.update(trainer.config.batch)
-        window, step = self.config.selection.trace, trainer.step - 1
-        if self._curves and window and window.first_step <= step < window.first_step + window.steps:
-            row = {
-                "step": step,
-                "images": trainer.images,
-                "k": trainer.plan.selection.last_k,
-                "p": trainer.plan.overfit.p,
-            }
-            self._curves.trace(row)
+        traced = trainer.plan.selection.traced(trainer.step - 1)
+        if self._curves and traced:
+            self._curves.trace({"step": trainer.step - 1, "images": trainer.images, **traced})
 
     def row(self, *, due: bool = True) -> None:
         """The means since the last row."""

@@ -8,7 +8,7 @@ passes reported, and learns which steps were taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +16,10 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.config.schema import Config
-from spider.gan.method import Kept, Method, Sums
-from spider.gan.selection.select import Selection
+from spider.gan.method import Kept, Sums
 from spider.train.batch import PhaseBatch
-from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
-from spider.train.player import Player
+from spider.train.plan import Plan
 from spider.train.stats import Report
 from spider.train.weighing import Weighing, weigh
 
@@ -37,6 +35,7 @@ class _Asked:
     finite: Tensor  # of the gradients, see `Engine.measure`
 
 
+@dataclass
 class Stepper:
     """Takes the steps of phases.
 
@@ -44,32 +43,24 @@ class Stepper:
         warnings: a line for each step of the last iteration that was skipped.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        world: World,
-        players: Sequence[Player],
-        methods: Mapping[str, Method],
-        selection: Selection,
-        guard: Guard,
-    ) -> None:
-        """Args: those who train; methods in their order; two of them by themselves."""
-        self.config = config
-        self.world = world
-        self.buffers = [b for player in players for module in player.modules().values() for b in module.buffers()]
+    config: Config
+    world: World
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        modules = [module for player in self.plan.players for module in player.modules().values()]
+        self.buffers = [buffer for module in modules for buffer in module.buffers()]
         # Those that hear of a step, each with all that it may change
         self.hearing = {
             name: (method, [*method.tensors().values(), *method.touched()])
-            for name, method in methods.items()
+            for name, method in self.plan.methods.items()
             if method.tensors() or method.touched()
         }
         # Players whose parameters a method changes beside their optimizer, perhaps through a view
         moved = {tensor.untyped_storage().data_ptr() for _, tensors in self.hearing.values() for tensor in tensors}
         self.projected = [
-            each for each in players if any(p.untyped_storage().data_ptr() in moved for p in each.parameters)
+            each for each in self.plan.players if any(p.untyped_storage().data_ptr() in moved for p in each.parameters)
         ]
-        self.selection = selection
-        self.guard = guard
         self.warnings: list[str] = []
         self._asked: list[_Asked] = []
 
@@ -96,7 +87,7 @@ class Stepper:
                 for number, one_pass in enumerate(passes):
                     outcome = one_pass.run(part)
                     if m == 0:
-                        weighings[number] = weigh(one_pass, parts, outcome, self.selection, self.world, report)
+                        weighings[number] = weigh(one_pass, parts, outcome, self.plan.selection, self.world, report)
                     loss = torch.stack([weighings[number].share(term, m, report) for term in outcome.terms]).sum()
                     last = m == len(parts) - 1 and one_pass is passes[-1]
                     player.engine.backward(loss * scale if scale != 1 else loss, last=last)
@@ -134,7 +125,7 @@ class Stepper:
             if not taken:
                 self.warnings.append(self._skipped(each))
                 continue
-            self.guard.passed(each.phase.name)
+            self.plan.guard.passed(each.phase.name)
             for name, total in totals.items():
                 before = sums.get(name, (0.0, 0))
                 sums[name] = before[0] + total, before[1] + each.report.counts[name] * self.world.size
@@ -153,7 +144,7 @@ class Stepper:
         player = asked.phase.player
         whose = "" if player.parts else f"{player.name}."  # beside parts, the network has its name already
         gradients = {f"gradient of {whose}{name}": at for name, at in player.engine.non_finite(asked.finite).items()}
-        return self.guard.skip(asked.phase.name, bad, gradients, asked.images, self.world)
+        return self.plan.guard.skip(asked.phase.name, bad, gradients, asked.images, self.world)
 
 
 def _take_back(tensors: Sequence[Tensor], before: Sequence[Tensor], taken: Tensor) -> None:

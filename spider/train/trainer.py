@@ -52,8 +52,7 @@ class Trainer:
         self.image_shape = (index.channels, index.height, index.width)
         compute = Compute(config.compute, world.device)
         self.source = open_source(config.source, self.image_shape, world.device, compute.dtype)
-        paired = config.objective.paired
-        self.conditions = build_conditions(config.condition, self.dataset, paired_objective=paired)
+        self.conditions = build_conditions(config.condition, self.dataset, paired_objective=config.objective.paired)
         self.plan = plan = build_plan(config, world, self.source, self.image_shape, self.conditions.shape, compute)
         self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
@@ -63,9 +62,8 @@ class Trainer:
         self._networks = {**trained, "generator_ema": self.ema.module}
         self._weights = named_weights(trained)
         self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
-        players = [*self._optimizers.values()]
         self._remembering: dict[str, Method | Conditions] = {**plan.methods, "condition": self.conditions}
-        self.stepper = Stepper(config, world, players, plan.methods, plan.selection, plan.guard)
+        self.stepper = Stepper(config, world, plan)
 
     # ------------------------------------------------------------------------------------------------ one iteration
 

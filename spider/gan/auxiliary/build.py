@@ -13,6 +13,7 @@ from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
 from spider.gan.auxiliary.lecam import Lecam
 from spider.gan.outputs import ConditionShape
+from spider.settings.schedule import value_at
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Joined:
     name: str
     choice: AuxiliaryChoice
     auxiliary: Auxiliary
+
+    def weight(self, images: int) -> float:
+        """What its terms are multiplied by when the clock stands at `images`."""
+        return value_at(self.choice.weight, images)
 
 
 def build_auxiliaries(

@@ -142,6 +142,11 @@ class PenaltiesConfig(Section):
         return largest(self.r1_gamma) > 0 or self.needs_fakes or bool(self.more)
 
     @property
+    def has_own_step(self) -> bool:
+        """Whether they come in a step of their own."""
+        return self.phase == "own" and self.active
+
+    @property
     def needs_fakes(self) -> bool:
         """Whether a penalty that is on looks at generated images."""
         looks_at_fakes = any(penalty.needs_fakes for penalty in self.more)
@@ -149,6 +154,6 @@ class PenaltiesConfig(Section):
 
     @model_validator(mode="after")
     def _own_phase_is_lazy(self) -> PenaltiesConfig:
-        if self.phase == "own" and self.active and self.interval_steps < 2:
+        if self.has_own_step and self.interval_steps < 2:
             raise ValueError("penalties.phase=own needs penalties.interval_steps >= 2; every step is phase=merged")
         return self

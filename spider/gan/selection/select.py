@@ -117,6 +117,13 @@ class Selection(Method):
         down = float(draws.generator(self.seed, "topk.k", step).random()) < p
         self._level = min(self._levels, max(self._lowest, self._level + (-1 if down else 1)))
 
+    def traced(self, step: int) -> dict[str, float]:
+        """What the trace says of iteration `step`, which is over; empty if it is not traced."""
+        window = self.config.trace
+        if not window or not window.first_step <= step < window.first_step + window.steps:
+            return {}
+        return {"k": self.last_k, "p": self.overfit.p}
+
     def columns(self, images: int) -> dict[str, float | None]:
         """See Method."""
         return {"selection/k_now": self.k(images)}

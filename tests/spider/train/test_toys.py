@@ -290,8 +290,8 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     (batch,) = trainer.feeds.draw(phase, 0, 0)
     trainer.close()
     critic, (made,) = phase.passes[0].run.critic, [phase.prepare(batch)]
-    seen = critic.seen(batch.real, batch.real_condition, batch, "real")
-    critic.seen(made.fake, made.fake_condition, batch, "fake")
+    seen = critic(batch.real, batch.real_condition, batch, "real")
+    critic(made.fake, made.fake_condition, batch, "fake")
     critic.twice(made.fake, made.fake_condition, batch, "fake")
     (images, condition), (_, of_fake), (_, twice) = given
     assert len(condition.time.unique()) == len(images)
@@ -317,7 +317,7 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     with pytest.raises(
         SpiderUsageError, match=r"asks for images small of \[1, 3, 3\], the generator returns \[1, 4, 4\]"
     ):
-        critic.seen(made.fake, made.fake_condition, batch, "fake")
+        critic(made.fake, made.fake_condition, batch, "fake")
 
 
 def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):
