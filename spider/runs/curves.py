@@ -40,9 +40,12 @@ class Curves:
             self._writer = _open(directory.tensorboard, purge_step=images + 1)
         rewind(directory, images, config)
 
-    def row(self, row: dict[str, Any]) -> None:
-        """Append to metrics.jsonl."""
+    def row(self, row: dict[str, Any], *, due: bool) -> None:
+        """Append to metrics.jsonl, and draw points. `due`: by the clock."""
         _append(self.directory.metrics_file, row)
+        points = {name: value for name, value in row.items() if name not in ("images", "kimg", "timing")}
+        timing = {f"timing/{name}": value for name, value in row["timing"].items()}
+        self.points(points | timing, row["images"], due=due)
 
     def trace(self, row: dict[str, Any]) -> None:
         """Append to topk_trace.jsonl."""

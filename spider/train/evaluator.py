@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from spider.clock import crosses
 from spider.errors import SpiderError
 from spider.heartbeat import Heartbeat
 from spider.judge.metrics.registry import METRICS
@@ -86,7 +85,7 @@ class Evaluator:
         self.best, self.before = (
             None if state[key] is None else checked(state[key], BestRecord, key) for key in ("best", "before")
         )
-        due = crosses(self.trainer.images, self.trainer.config.batch, self.every_kimg)  # by today's settings
+        due = self.trainer.due(self.every_kimg)  # by today's settings
         self.owed = due and state.get("owed", False)  # which older checkpoints do not say
 
     def _improves(self, metric: str, value: float) -> bool:

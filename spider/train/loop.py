@@ -21,7 +21,6 @@ from cluster.lock import alone_in
 from cluster.stop import Stopped, StopRequest
 from cluster.watchdog import Watchdog, stacks_file
 from cluster.world import World
-from spider.clock import crosses
 from spider.config.load import with_values
 from spider.config.schema import Config
 from spider.files import write_text
@@ -85,7 +84,9 @@ def train(
                 if world.is_main:
                     note_start(directory, trainer.images, branch, trainer.facts())
                 watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
-                with Recorder(directory, trainer, total, progress, saver.take_timing) as record, watchdog:
+                with closing(Recorder(directory, trainer, total, progress, saver.take_timing)) as record, watchdog:
+                    for network, fit in fits.items():
+                        record.say(fit.line(network))
                     outcome = _loop(trainer, evaluator, saver, record, watchdog, total)
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
@@ -111,8 +112,6 @@ def _loop(
         except Stopped:
             return False
 
-    for line in trainer.begun:
-        record.say(line)
     for remark in trainer.remarks:
         record.say(f"warning: {remark}")
     if trainer.images:
@@ -131,18 +130,18 @@ def _loop(
                 trainer.iterate()
             watchdog.beat()
             record.iteration()
-            if _due(trainer, log.every_kimg):
+            if trainer.due(log.every_kimg):
                 record.row()
-            if _due(trainer, log.samples_every_kimg):
+            if trainer.due(log.samples_every_kimg):
                 record.samples()
-            improved = _due(trainer, trainer.config.evaluate.every_kimg) and measure()
+            improved = trainer.due(trainer.config.evaluate.every_kimg) and measure()
             stopping, due = stop.agreed(), world.any(saver.due())
             finished = trainer.images >= total and not evaluator.owed
             if improved or stopping or due or finished:
                 saver.save(record)
             if stopping and not finished:
                 return _stopped(trainer, saver, record)
-        if evaluator.opened and not _due(trainer, trainer.config.evaluate.every_kimg):
+        if evaluator.opened and not trainer.due(trainer.config.evaluate.every_kimg):
             measure()
             if evaluator.owed:  # The checkpoint need not say so: this one is made whenever a run ends there
                 return _stopped(trainer, saver, record)
@@ -157,7 +156,3 @@ def _stopped(trainer: Trainer, saver: Saver, record: Recorder) -> str:
     record.last()
     record.say(f"stopped at {trainer.images / 1000:g} kimg; the same command goes on from there")
     return "stopped"
-
-
-def _due(trainer: Trainer, every_kimg: float | None) -> bool:
-    return crosses(trainer.images, trainer.config.batch, every_kimg)

@@ -15,12 +15,12 @@ from spider.config.schema import Config, OptimizerConfig
 from spider.gan.augment.build import build_augmentations
 from spider.gan.auxiliary.auxiliary import Role
 from spider.gan.auxiliary.build import Joined, build_auxiliaries
+from spider.gan.conditions.conditions import Conditions
 from spider.gan.init.freeze import freeze_first_layers
 from spider.gan.method import Method
 from spider.gan.networks.build import build_discriminator, build_generator
 from spider.gan.objectives import build as objectives
 from spider.gan.objectives.objective import Objective
-from spider.gan.outputs import ConditionShape
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
@@ -38,6 +38,7 @@ ORDER = (
     "selection",
     "augment",  # every member steers a p of its own, from what the passes reported
     "networks",  # a network that remembers, of either player: it hears what its own outputs kept
+    "condition",  # hears nothing: it keeps what a finished generator needs
     "objective",  # one that remembers: it heeds what its own losses kept
     "auxiliary",  # every member heeds what its own terms kept
     "g_penalties",  # every member heeds what its own values kept
@@ -64,13 +65,18 @@ class Plan:
         """Both."""
         return self.generator, self.discriminator
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """All that has weights, by the names under which a checkpoint holds them."""
+        return {**self.generator.modules(), **self.discriminator.modules()}
+
 
 def build_plan(
     config: Config,
     world: World,
     source: Source,
     image_shape: tuple[int, int, int],
-    told: ConditionShape,
+    conditions: Conditions,
     compute: Compute,
 ) -> Plan:
     """The players and phases that a configuration describes.
@@ -78,9 +84,10 @@ def build_plan(
     Args:
         source: what the generator is fed.
         image_shape: (C, H, W) of the images to learn.
-        told: what the networks are told of every image.
+        conditions: what the networks are told.
         compute: on the world's device.
     """
+    told = conditions.shape
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
     discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
     freeze_first_layers(discriminator, config.init)
@@ -102,6 +109,7 @@ def build_plan(
         "selection": {"selection": selection},
         "augment": {f"augment.{i}": augmentation for i, augmentation in enumerate(augmentations)},
         "networks": {each.method: each.module for each in (g_player, d_player) if isinstance(each.module, Method)},
+        "condition": {"condition": conditions},
         "objective": {"objective": objective} if isinstance(objective, Method) else {},
         "auxiliary": {each.name: each.auxiliary for each in joined},
         "g_penalties": {each.name: each.penalty for each in g_penalties},

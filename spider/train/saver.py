@@ -43,10 +43,7 @@ class Saver:
         settings = self.trainer.config.checkpoint
         minutes = settings.every_min
         overdue = minutes is not None and time.monotonic() - self._saved_at > minutes * 60
-        return overdue or self._crosses(settings.every_kimg) or self._crosses(settings.keep_every_kimg)
-
-    def _crosses(self, every_kimg: float | None) -> bool:
-        return crosses(self.trainer.images, self.trainer.config.batch, every_kimg)
+        return overdue or self.trainer.due(settings.every_kimg) or self.trainer.due(settings.keep_every_kimg)
 
     def load(self, branch: RunRef | None) -> dict[str, Fit]:
         """Continue from the newest valid checkpoint of the run, or begin from `branch`, or from scratch.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.world import World
 from spider.config.schema import Config
-from spider.gan.method import Kept, Sums
+from spider.gan.method import Kept, Method, Sums
 from spider.train.batch import PhaseBatch
 from spider.train.phases import Pass, Phase
 from spider.train.plan import Plan
@@ -48,13 +48,12 @@ class Stepper:
     plan: Plan
 
     def __post_init__(self) -> None:
-        modules = [module for player in self.plan.players for module in player.modules().values()]
-        self.buffers = [buffer for module in modules for buffer in module.buffers()]
+        self.buffers = [buffer for module in self.plan.modules.values() for buffer in module.buffers()]
         # Those that hear of a step, each with all that it may change
         self.hearing = {
             name: (method, [*method.tensors().values(), *method.touched()])
             for name, method in self.plan.methods.items()
-            if method.tensors() or method.touched()
+            if type(method).stepped is not Method.stepped
         }
         # Players whose parameters a method changes beside their optimizer, perhaps through a view
         moved = {tensor.untyped_storage().data_ptr() for _, tensors in self.hearing.values() for tensor in tensors}

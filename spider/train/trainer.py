@@ -13,14 +13,13 @@ from torch import nn
 
 from cluster.checkpoint import Snapshot
 from cluster.world import World
+from spider.clock import crosses
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.gan.conditions.build import build_conditions
-from spider.gan.conditions.conditions import Conditions
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.freeze import names_of_first_layers
 from spider.gan.init.read import read_weights
-from spider.gan.method import Method
 from spider.gan.networks.balance import remarks_on_sizes
 from spider.gan.saved import load_saved, named_weights, saved_tensors
 from spider.gan.sources.frozen import FrozenGenerator
@@ -46,23 +45,18 @@ class Trainer:
         self.config = config
         self.world = world
         self.images = 0
-        self.begun: list[str] = []
         self.dataset = open_images(config.data.path)
-        index = self.dataset.index
-        self.image_shape = (index.channels, index.height, index.width)
+        self.image_shape = self.dataset.index.shape
         compute = Compute(config.compute, world.device)
         self.source = open_source(config.source, self.image_shape, world.device, compute.dtype)
         self.conditions = build_conditions(config.condition, self.dataset, paired_objective=config.objective.paired)
-        self.plan = plan = build_plan(config, world, self.source, self.image_shape, self.conditions.shape, compute)
+        self.plan = plan = build_plan(config, world, self.source, self.image_shape, self.conditions, compute)
         self.generator, self.discriminator = plan.generator, plan.discriminator
         self.ema = Ema(config.ema, self.generator.module)
         self.feeds = Feeds(config, world, self.dataset, self.source, self.conditions, plan.phases, compute)
         # What is saved, by the names of the checkpoint's files
-        trained = {**self.generator.modules(), **self.discriminator.modules()}
-        self._networks = {**trained, "generator_ema": self.ema.module}
-        self._weights = named_weights(trained)
+        self._networks = {**plan.modules, "generator_ema": self.ema.module}
         self._optimizers = {"g_optimizer": self.generator, "d_optimizer": self.discriminator}
-        self._remembering: dict[str, Method | Conditions] = {**plan.methods, "condition": self.conditions}
         self.stepper = Stepper(config, world, plan)
 
     # ------------------------------------------------------------------------------------------------ one iteration
@@ -96,6 +90,10 @@ class Trainer:
         sums = self.stepper.settle()
         for method in self.plan.methods.values():
             method.iterated(step, self.images, sums)
+
+    def due(self, every_kimg: float | None) -> bool:
+        """Whether the last iteration reached or passed a multiple of `every_kimg`; None is never."""
+        return crosses(self.images, self.config.batch, every_kimg)
 
     def close(self) -> None:
         """Let go of the threads and processes that read ahead."""
@@ -132,7 +130,8 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """The whole state. Between iterations only. Collective."""
         optimizers = {group: player.engine.optimizer_state() for group, player in self._optimizers.items()}
-        remembered = {name: each.tensors() for name, each in self._remembering.items()}
+        inputs = {"data": self.dataset.fingerprint, "source": self.source.identity}  # by content
+        remembered = {name: method.tensors() for name, method in self.plan.methods.items()}
         return Snapshot(
             tensors={
                 **{group: saved_tensors(module) for group, module in self._networks.items()},
@@ -143,9 +142,9 @@ class Trainer:
                 "format": STATE_FORMAT,
                 "images": self.images,
                 "image_shape": list(self.image_shape),
-                "inputs": {"data": self.dataset.fingerprint, "source": self.source.identity, "weights": self._weights},
+                "inputs": {**inputs, "weights": named_weights(self.plan.modules)},
                 **{group: rest for group, (_, rest) in optimizers.items()},
-                **{name: each.state() for name, each in self._remembering.items()},
+                **{name: method.state() for name, method in self.plan.methods.items()},
             },
         )
 
@@ -160,7 +159,6 @@ class Trainer:
         snapshot, frozen = self.snapshot(), names_of_first_layers(self.discriminator.module, self.config.init)
         placed, fits = fit_weights(snapshot.tensors, given, self.config.init, frozen)
         self.load(Snapshot({**snapshot.tensors, **placed}, snapshot.state))
-        self.begun = [fit.line(network) for network, fit in fits.items()]
         return fits
 
     def load(self, snapshot: Snapshot) -> None:
@@ -171,8 +169,7 @@ class Trainer:
             player.engine.load_optimizer_state(snapshot.tensors[group], snapshot.state[group])
         for name, method in self.plan.methods.items():
             method.load(snapshot.state[name])
-        for name, each in self._remembering.items():
-            for key, tensor in each.tensors().items():
+            for key, tensor in method.tensors().items():
                 tensor.copy_(snapshot.tensors[name][key])
         self.images = snapshot.state["images"]
         self.feeds.close()

@@ -11,7 +11,6 @@ from shards.dataset import ShardDataset
 from spider.gan.conditions.classes import Classes
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import ClassConditionConfig, ConditionChoice, NoConditionConfig
-from spider.gan.conditions.none import NoConditions
 
 
 def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
@@ -25,7 +24,7 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
     """
     match config:
         case NoConditionConfig():
-            return NoConditions()
+            return Conditions()
         case ClassConditionConfig():
             paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
             return Classes.of(config, dataset, paired=paired)
@@ -37,7 +36,7 @@ def restored_conditions(config: ConditionChoice, state: Any, tensors: Mapping[st
     """The conditions of a finished generator. Raises UnreadableError or ValueError if `state` is none of theirs."""
     match config:
         case NoConditionConfig():
-            return NoConditions()
+            return Conditions()
         case ClassConditionConfig():
             return Classes.of_state(config, state)
         case _:

@@ -19,6 +19,7 @@ from shards.order import Indices, Order
 from shards.stream import Batch, Reading, reading
 from spider import draws
 from spider.errors import SpiderUsageError
+from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import ClassConditionConfig
 from spider.gan.outputs import Condition, ConditionShape
 from untrusted.typed import checked
@@ -35,7 +36,7 @@ class ClassState(TypedDict):
     counts: list[int]
 
 
-class Classes:
+class Classes(Conditions):
     """See Conditions. A class that no image has is known by its number, and never drawn.
 
     Args:
@@ -139,10 +140,6 @@ class Classes:
     def state(self) -> dict[str, Any]:
         """A ClassState."""
         return {"names": self.names, "counts": self.counts}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Empty."""
-        return {}
 
     def told(self, labels: Tensor) -> Tensor:
         """The classes of images with these labels in the dataset, int64 [n]; -1: left out."""

@@ -120,7 +120,7 @@ class GeneratedImages:
     @property
     def class_names(self) -> list[str]:
         """Of the classes by number; empty if the generator is told none."""
-        return self.generator.conditions.names
+        return [*self.generator.conditions.names]
 
     def labels(self) -> NDArray[np.int64]:
         """The class of every image, int64 [count], -1 where there is none."""

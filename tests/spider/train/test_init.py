@@ -47,7 +47,7 @@ def begin(run: Path, digits: Path, *words: str, world: World | None = None) -> T
     tree = RunDirectory(run).config().model_dump(mode="json") | {"seed": 7}
     config = make_config({**tree, "data": {"path": str(digits)}}, words)
     trainer = Trainer(config, world or World.single())
-    trainer.begin()
+    trainer.fits = trainer.begin()
     return trainer
 
 
@@ -64,7 +64,7 @@ def test_no_step_after_a_run_gives_its_images_and_its_networks(finished, digits,
         assert all(torch.equal(given[key], here[key]) for key in given | here)
     assert trainer.images == 0
     assert not trainer.snapshot().tensors["g_optimizer"]
-    assert all("are given" in line and ": all" in line for line in trainer.begun)
+    assert all("are given" in line and ": all" in line for line in (fit.line("x") for fit in trainer.fits.values()))
 
 
 def test_a_network_that_is_not_named_stays_at_random_and_g_begins_as_its_average(finished, digits):

@@ -15,8 +15,8 @@ from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.config import AugmentationChoice
 from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice
+from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import ConditionChoice
-from spider.gan.conditions.none import NoConditions
 from spider.gan.loss import Loss, Weighed
 from spider.gan.method import Method
 from spider.gan.networks.config import NetworkChoice
@@ -143,9 +143,8 @@ class Instances(ConditionChoice):
         return InstanceConditions(tensors["features"])
 
 
-class InstanceConditions(NoConditions):
+class InstanceConditions(Conditions):
     def __init__(self, features):
-        super().__init__()
         self.features = features
         self.shape = ConditionShape(features=features.shape[1])
 
