@@ -23,6 +23,7 @@ from spider.judge.embed.cache import Features
 from spider.judge.metrics.comparison import Comparison, Score
 from spider.judge.metrics.distances import Points, centre_of, padded, squared_distances, unit_length
 from spider.judge.metrics.spread import spread
+from spider.precision import exact_float32
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -48,7 +49,8 @@ def cmmd(
     """
     sets = [unit_length(features) for features in (samples, reference)]
     centre = centre_of(sets[1])
-    points = [Points(features, centre, world.device) for features in sets]
+    # Seen from the centre, products of unit vectors are small, and so is their rounding in float32
+    points = [Points(features, centre, world.device, torch.float32) for features in sets]
     corners = [(s, s, a, b) for s in (0, 1) for a, b in combinations_with_replacement(points[s].blocks, 2)]
     corners += [(0, 1, a, b) for a, b in product(points[0].blocks, points[1].blocks)]
 
@@ -59,10 +61,9 @@ def cmmd(
         columns = kernel.sum(dim=0)
         return padded(kernel.sum(dim=1)), padded(torch.zeros_like(columns) if (s, a) == (t, b) else columns)
 
-    rows, columns = (
-        sums.cpu().numpy()
-        for sums in spread(world, len(corners), unit, label="cmmd", progress=progress, heartbeat=heartbeat)
-    )
+    with exact_float32():
+        found = spread(world, len(corners), unit, label="cmmd", progress=progress, heartbeat=heartbeat)
+    rows, columns = (sums.cpu().numpy() for sums in found)
     within = [np.zeros(len(features)) for features in sets]
     across = [np.zeros(len(features)) for features in sets]
     for (s, t, a, b), of_rows, of_columns in zip(corners, rows, columns, strict=True):

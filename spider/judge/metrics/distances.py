@@ -38,7 +38,7 @@ class Block:
     """Some consecutive vectors.
 
     Attributes:
-        vectors: float64 [at most ROWS, d].
+        vectors: float64 [at most ROWS, d], or of the dtype that was asked for.
         norms: float64 [at most ROWS], |x|^2.
     """
 
@@ -55,11 +55,18 @@ class Points:
     The centre changes no distance; near the points, it makes the rounding of |x|^2 + |y|^2 - 2 x.y small.
     """
 
-    def __init__(self, features: Features, centre: NDArray[np.float64], device: torch.device) -> None:
-        """View float32 [N, d] from a centre float64 [d]."""
+    def __init__(
+        self,
+        features: Features,
+        centre: NDArray[np.float64],
+        device: torch.device,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        """View float32 [N, d] from a centre float64 [d]. `dtype` is that of products, whose rounding one may allow."""
         self._features = features
         self._centre = centre
         self._device = device
+        self._dtype = dtype
         # A cache of these points' own, rather than of the class
         self.block = lru_cache(max(1, _KEPT_BYTES // (8 * ROWS * features.shape[1])))(self._block)
 
@@ -76,8 +83,8 @@ class Points:
         return slice(b * ROWS, min((b + 1) * ROWS, len(self)))
 
     def _block(self, b: int) -> Block:
-        vectors = torch.from_numpy(self._features[self.span(b)] - self._centre).to(self._device)
-        return Block(vectors, vectors.square().sum(dim=1))
+        vectors = torch.from_numpy(self._features[self.span(b)] - self._centre).to(self._device, self._dtype)
+        return Block(vectors, vectors.double().square().sum(dim=1))
 
 
 def centre_of(features: Features) -> NDArray[np.float64]:
@@ -87,14 +94,14 @@ def centre_of(features: Features) -> NDArray[np.float64]:
 
 def unit_length(features: Features) -> Features:
     """Each vector of [N, d] scaled to length 1; zeros stay zeros."""
-    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))[:, None]
     return np.asarray(features / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def squared_distances(x: Block, y: Block) -> Tensor:
-    """|x_i - y_j|^2, float64 [N, M]; exactly 0 for equal vectors."""
+    """|x_i - y_j|^2, float64 [N, M]; exactly 0 for equal vectors, if they are float64."""
     scale = x.norms[:, None] + y.norms
-    squared = times_transposed(x.vectors, y.vectors).mul_(-2).add_(scale)
+    squared = times_transposed(x.vectors, y.vectors).double().mul_(-2).add_(scale)
     return squared.masked_fill_(squared < scale.mul_(_ZERO), 0)
 
 

@@ -20,10 +20,13 @@ from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import Features
 from spider.judge.metrics.comparison import Comparison, Score
 from spider.judge.metrics.distances import unit_length
-from spider.judge.metrics.moments import ROWS, moments_of
+from spider.judge.metrics.moments import moments_of
 
 if TYPE_CHECKING:
     from cluster.world import World
+
+
+_SOME = 2048  # images
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,12 @@ Floats = NDArray[np.float64]
 
 
 def _many(x: Features, world: World, heartbeat: Heartbeat) -> tuple[Floats, Floats]:
-    """The eigenvalues, and -x^T log(S) x of each image, from S [d, d]."""
+    """The eigenvalues, and -x^T log(S) x of some images, which are enough for its spread, from S [d, d]."""
     second = moments_of(x, world, heartbeat=heartbeat).outer.numpy() / len(x)
     heartbeat()
     values, vectors = _positive(*np.linalg.eigh(second))
-    surprise = [-np.square(x[start : start + ROWS] @ vectors) @ np.log(values) for start in range(0, len(x), ROWS)]
-    return values, np.concatenate(surprise)
+    some = x[np.linspace(0, len(x) - 1, min(len(x), _SOME)).astype(int)]
+    return values, -np.square(some @ vectors) @ np.log(values)
 
 
 def _few(x: Features) -> tuple[Floats, Floats]:

@@ -188,7 +188,8 @@ def test_blocks_change_no_metric():
     small = {result["name"]: result["value"] for result in measure_everything(WORLD)}
     for result in evaluate(list(METRICS), inception(), training=Images("training", 100, seed=3)):
         rounding = 1e-7 if result.name.startswith("kid") else 0.0  # of float32 products, whose shapes differ
-        assert result.value == pytest.approx(small[result.name], rel=1e-9, abs=rounding), result.name
+        close = 1e-6 if result.name == "cmmd" else 1e-9
+        assert result.value == pytest.approx(small[result.name], rel=close, abs=rounding), result.name
 
 
 def test_high_precision_near_a_few_images_is_warned_of():
