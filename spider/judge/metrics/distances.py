@@ -1,6 +1,6 @@
 """Distances between feature vectors, block by block, so that 50,000 x 50,000 of them never stand in memory.
 
-Everything is float64. What is decided by comparing two distances (is this sample inside that ball?) is the same at
+What is decided by comparing two distances (is this sample inside that ball?) is decided in float64, and is the same at
 every world size and for every order of the images, ties included: distances below rounding are 0, and radii are
 compared with a tolerance far above rounding and far below any difference that features can have.
 """
@@ -23,6 +23,7 @@ from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import Features
 from spider.judge.metrics.products import times_transposed
 from spider.judge.metrics.spread import own_units, spread
+from spider.precision import exact_float32
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -31,6 +32,9 @@ ROWS = 1024  # vectors of a block
 _KEPT_BYTES = 2**28  # of float64 blocks of one set of points, which are made once as far as they fit
 _ZERO = 1e-12  # of |x|^2 + |y|^2: |x - y|^2 below it is rounding
 _TIE = 1e-9  # of r^2
+_EPS32 = float(np.finfo(np.float32).eps)
+_CANDIDATES = 64  # for the nearest of an image, on average; of more, products take less time than differences
+_PAIRS = 4096  # vectors of float64 that are subtracted at once
 
 
 @dataclass(frozen=True)
@@ -167,33 +171,55 @@ def nearest(
 ) -> Nearest:
     """The nearest of `points` float32 [M, d] to each of `queries` float32 [N, d].
 
+    Products are float32, which takes half the time. Whatever may be the nearest within their rounding is measured again
+    in float64, so that the result is exact.
+
     Args:
         but: int64 [N], for each query a point that does not count, such as itself.
     """
     centre = centre_of(points)
-    from_points, to_points = (Points(features, centre, world.device) for features in (queries, points))
-    every_number = torch.arange(len(points), device=world.device)
-    excluded = torch.from_numpy(np.full(len(queries), -1) if but is None else but).to(world.device)
+    rough_from, rough_to = (Points(f, centre, world.device, torch.float32) for f in (queries, points))
+    exact_from, exact_to = (Points(f, centre, world.device) for f in (queries, points))
+    largest = max(float(rough_to.block(c).norms.max()) for c in rough_to.blocks)
+    rounding = (queries.shape[1] + 8) * _EPS32  # of a product of two vectors, relative to their lengths
 
-    def unit(b: int) -> tuple[Tensor, Tensor]:
-        rows = from_points.block(b)
-        best = torch.full_like(rows.norms, torch.inf)
-        index = torch.zeros_like(rows.norms, dtype=torch.int64)
-        for c in to_points.blocks:
-            squared = squared_distances(rows, to_points.block(c))
-            numbers = every_number[to_points.span(c)]
-            squared.masked_fill_(numbers == excluded[from_points.span(b), None], torch.inf)
-            value, column = squared.min(dim=1)
-            closer = value < best
-            best = torch.where(closer, value, best)
-            index = torch.where(closer, numbers[column], index)
-        return padded(best), padded(index)
+    def unit(b: int) -> tuple[Tensor, ...]:
+        rows, span = rough_from.block(b), rough_from.span(b)
+        rough = rows.vectors.new_empty(len(rows), len(points))  # squared distances, less the same number in each row
+        for c in rough_to.blocks:
+            columns = rough_to.block(c)
+            products = times_transposed(rows.vectors, columns.vectors)
+            torch.add(columns.norms.float(), products, alpha=-2, out=rough[:, rough_to.span(c)])
+        if but is not None:
+            rough[torch.arange(len(rows)), torch.from_numpy(but[span])] = torch.inf
+        within_rounding = rough.min(dim=1).values + 2 * rounding * (rows.norms + largest).float()
+        candidates = rough <= within_rounding[:, None]
+        if int(candidates.sum()) > _CANDIDATES * len(rows):  # such as copies of one image
+            blocks = [squared_distances(exact_from.block(b), exact_to.block(c)) for c in exact_to.blocks]
+            best, index = torch.cat(blocks, dim=1).masked_fill_(~candidates, torch.inf).min(dim=1)
+            return padded(best), padded(index)
+        i, j = (found.cpu().numpy() for found in candidates.nonzero(as_tuple=True))
+        squared = _squared_between(queries[span], points, i, j)
+        order = np.lexsort((j, squared, i))
+        first = order[np.unique(i[order], return_index=True)[1]]
+        return tuple(padded(torch.from_numpy(found[first]).to(world.device)) for found in (squared, j))
 
-    best, index = spread(
-        world, len(from_points.blocks), unit, label="nearest images", progress=progress, heartbeat=heartbeat
-    )
+    with exact_float32():
+        best, index = spread(
+            world, len(rough_from.blocks), unit, label="nearest images", progress=progress, heartbeat=heartbeat
+        )
     best, index = (values.flatten(0, 1)[: len(queries)].cpu() for values in (best, index))
     return Nearest(best.sqrt().numpy(), index.numpy())
+
+
+def _squared_between(x: Features, y: Features, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
+    """|x_i - y_j|^2 for each pair of numbers, float64, some pairs at a time."""
+    parts = []
+    for start in range(0, len(i), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        difference = x[i[some]].astype(np.float64) - y[j[some]]
+        parts.append(np.einsum("nd,nd->n", difference, difference))
+    return np.concatenate(parts)
 
 
 def padded(rows: Tensor) -> Tensor:

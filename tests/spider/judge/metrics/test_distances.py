@@ -61,3 +61,21 @@ def test_the_first_of_equals_is_taken_across_blocks():
     points = features(5, 100)
     points[[20, 60, 61]] = points[90]
     assert nearest(points[90:91], points, WORLD).indices.tolist() == [20]
+
+
+@pytest.mark.parametrize("candidates", [0, 64])
+def test_what_float32_cannot_tell_apart_is_measured_exactly(monkeypatch, candidates):
+    """Points that differ by less than its rounding, far from the origin; by differences, and by float64 products."""
+    monkeypatch.setattr(distances, "_CANDIDATES", candidates)
+    points = np.repeat(features(8, 1, 300), 100, axis=0)
+    points[np.arange(100), np.arange(100)] = np.nextafter(points[0, :100], np.float32(9), dtype=np.float32)
+    queries = features(9, 40, 300)
+    expected = all_distances(queries, points)
+    found = nearest(queries, points, WORLD)
+    np.testing.assert_array_equal(found.indices, expected.argmin(axis=1))
+    np.testing.assert_allclose(found.distances, expected.min(axis=1), rtol=1e-12)
+    itself = nearest(points, points, WORLD, but=np.arange(100))
+    others = all_distances(points, points) + np.diag(np.full(100, np.inf))
+    if candidates:  # below the rounding of float64 products, distances are 0
+        np.testing.assert_array_equal(itself.indices, others.argmin(axis=1))
+    assert (itself.indices != np.arange(100)).all()
