@@ -60,7 +60,9 @@ class Feeds:
         first = (phase.steps_before(step) + turn) * self.slots.batch
         at = Address(self.config.seed, phase.name, self.slots.at(first), self.world.device)
         if phase.source == "own":
-            fake_condition = real_condition if self.conditions.paired else self._drawn_condition(at)
+            fake_condition = real_condition
+            if not self.conditions.paired:
+                fake_condition = self.conditions.drawn(at.seed, at.stream("condition"), at.positions, at.device)
             self._last_source = self._next_source(source_stream), fake_condition
         source, fake_condition = given(self._last_source)
         batch = PhaseBatch(
@@ -76,9 +78,6 @@ class Feeds:
     def close(self) -> None:
         """Let go of the threads and processes that read ahead. The next draw opens them where they have to stand."""
         self._streams = None
-
-    def _drawn_condition(self, at: Address) -> Condition:
-        return self.conditions.drawn(at.seed, at.stream("condition"), at.positions, at.device)
 
     def _next_real(self, stream: Iterator[Batch]) -> tuple[Tensor, Condition]:
         batch = next(stream)

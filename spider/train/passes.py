@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spider.gan.augment.augmentation import Augmentation
 from spider.gan.auxiliary.auxiliary import Seen
@@ -56,6 +57,10 @@ class Maker:
         condition = replace(batch.fake_condition, sizes={name: each.to(dtype) for name, each in out.sizes.items()})
         return replace(batch, fake=out.images.to(dtype), fake_condition=condition, keep=self.kept(out))
 
+    def remade(self, batch: PhaseBatch) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
+        """The way to images of a changed source, see Seen."""
+        return lambda change: self(replace(batch, source=change(batch.source))).images
+
     def kept(self, out: GOut) -> dict[str, Kept]:
         """What the generator's output gives to keep, by method: for the generator, if it is one."""
         return {self.generator.method: detached(out.keep)}
@@ -85,33 +90,38 @@ class Critic:
             real = augmentation.reals(real, fake, batch.at)
         return replace(batch, real=real)
 
-    def __call__(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Seen:
+    def __call__(
+        self, batch: PhaseBatch, use: str, images: Tensor, condition: Condition, network: nn.Module | None = None
+    ) -> Seen:
         """The judgement of images, differentiable once, with a way to judge them again. Logits are float32 at least.
 
         Args:
-            images: [n, C, H, W].
-            condition: theirs.
             batch: the micro-batch that they belong to.
             use: what for, within the phase: two uses are augmented by different draws.
+            images: [n, C, H, W].
+            condition: theirs.
+            network: in the place of the discriminator.
         """
-        augmented, told = self._shown(images, condition, batch, use)
+        augmented, told = self._shown(batch, use, images, condition, network or self.discriminator.module)
         with self.autocast():
-            out = as_judgement(self.discriminator.first_order(augmented, told), len(images)).each(exact)
-        return Seen(images, augmented, condition, out, lambda name: self(images, condition, batch, f"{use}.{name}").out)
+            out = as_judgement((network or self.discriminator.first_order)(augmented, told), len(images)).each(exact)
+        return Seen(use, images, augmented, condition, out, partial(self, batch))
 
-    def twice(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> DOut:
+    def twice(self, batch: PhaseBatch, use: str, images: Tensor, condition: Condition) -> DOut:
         """The judgement of images, differentiable twice: eager, and in full precision."""
-        condition = replace(condition, sizes={})  # they follow from the images, so that gradients reach those
-        return as_judgement(self.discriminator.module(*self._shown(images, condition, batch, use)), len(images))
+        network, condition = self.discriminator.module, replace(condition, sizes={})  # resized: gradients reach images
+        return as_judgement(network(*self._shown(batch, use, images, condition, network)), len(images))
 
     def kept(self, **judged: DOut) -> dict[str, Kept]:
         """What the discriminator's outputs give to keep, by method: for the discriminator, if it is one."""
         keep = {f"{use}.{name}": values for use, out in judged.items() for name, values in out.keep.items()}
         return {self.discriminator.method: detached(keep)}
 
-    def _shown(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> tuple[Tensor, Condition]:
-        """What the discriminator is given: augmented images, and what it is told of them."""
-        at, network = batch.at, self.discriminator.module
+    def _shown(
+        self, batch: PhaseBatch, use: str, images: Tensor, condition: Condition, network: nn.Module
+    ) -> tuple[Tensor, Condition]:
+        """What a network is given that judges: augmented images, and what it is told of them."""
+        at = batch.at
         sizes = asked_sizes(network, images, condition.sizes)
         for augmentation in self.augmentations:
             condition = augmentation.told(condition, at, use)
@@ -125,14 +135,16 @@ class Critic:
 class DiscriminatorLoss:
     """Tell real images from generated ones, and what auxiliaries add to that."""
 
+    maker: Maker
     critic: Critic
     objective: Objective
     joined: Sequence[Joined]
 
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
-        real_seen = self.critic(given(batch.real), batch.real_condition, batch, "real")
-        fake_seen = self.critic(given(batch.fake), batch.fake_condition, batch, "fake")
+        real_seen = self.critic(batch, "real", given(batch.real), batch.real_condition)
+        fake_seen = self.critic(batch, "fake", given(batch.fake), batch.fake_condition)
+        fake_seen = replace(fake_seen, remade=self.maker.remade(batch))
         real, fake = real_seen.out, fake_seen.out
         real_realness, fake_realness = self.objective.realness(real, fake)
         outcome = Outcome(
@@ -172,7 +184,7 @@ class DiscriminatorPenalty:
         return outcome
 
     def _judged(self, images: Tensor, condition: Condition, batch: PhaseBatch, use: str) -> Judged:
-        return Judged(images, lambda others: self.critic.twice(others, condition, batch, use).logits)
+        return Judged(images, lambda others: self.critic.twice(batch, use, others, condition).logits)
 
 
 @dataclass
@@ -205,10 +217,10 @@ class GeneratorLoss:
     def __call__(self, batch: PhaseBatch) -> Outcome:
         """See Pass."""
         made = self.maker(batch)
-        seen = self.critic(made.images, replace(batch.fake_condition, sizes=made.sizes), batch, "fake")
-        judged = {"fake": seen.out}
+        seen = self.critic(batch, "fake", made.images, replace(batch.fake_condition, sizes=made.sizes))
+        seen, judged = replace(seen, remade=self.maker.remade(batch)), {"fake": seen.out}
         if self.objective.paired:
-            judged["real"] = self.critic(given(batch.real), batch.real_condition, batch, "real").out
+            judged["real"] = self.critic(batch, "real", given(batch.real), batch.real_condition).out
         scores = self.objective.score(seen.out).detach().flatten(1).mean(1)
         outcome = Outcome(keep=self.maker.kept(made) | self.critic.kept(**judged), scores=scores)
         loss = self.objective.generator(seen.out, judged.get("real"), batch.at)

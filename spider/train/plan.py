@@ -135,7 +135,7 @@ def _phases(
     penalty = Pass(
         passes.DiscriminatorPenalty(critic, d_penalties, gain * penalties.interval_steps), penalties.interval_steps
     )
-    d_passes = [Pass(passes.DiscriminatorLoss(critic, objective, joined))]
+    d_passes = [Pass(passes.DiscriminatorLoss(maker, critic, objective, joined))]
     if penalties.active and not own:
         d_passes.append(penalty)
 
@@ -195,8 +195,7 @@ def _player(
     parameters = [parameter for _, parameter in trainable]
     schedules = partial(optimizer.at, own_phase_interval=own_interval)
     adam = Adam([{"params": [p for _, p in group]} for group in groups], eps=optimizer.eps, fused=True, **schedules(0))
-    chosen = config.engine.kind
-    kind = chosen if chosen != "auto" else ("ddp" if world.size > 1 else "local")
+    kind = config.engine.kind if config.engine.kind != "auto" else ("ddp" if world.size > 1 else "local")
     engine = build_engine(kind, whole, parameters, adam, world, zero_stage=config.engine.zero_stage)
     whole.requires_grad_(False)
     lr_factors = (1.0, *factors.values())

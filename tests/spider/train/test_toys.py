@@ -108,7 +108,7 @@ def test_weights_named_by_digest_are_not_saved_and_must_be_the_same(digits, tmp_
     assert api.train("dcgan", tmp_path / "given", data=digits, kimg=0.016, overrides=[*words, *given]) == "finished"
     monkeypatch.setattr(toys, "EYES", 2)
     for refused, part in (
-        (lambda: api.train(None, run, kimg=0.032), "discriminator.eyes"),
+        (lambda: api.train(None, run, kimg=0.032), "discriminator.auxiliary0.eyes"),
         (lambda: api.generate(run, seeds="0-3", out=tmp_path / "out"), "generator.eyes"),
     ):
         with pytest.raises(SpiderError, match=rf"^{part}: .* was trained with weights 0+1, here are weights 0+2; "):
@@ -156,8 +156,10 @@ def test_a_network_remembers_once_for_each_step_that_was_taken(digits):
     for _ in range(2):
         seen.clear()
         trainer.iterate()
-        for turn in range(2):  # each in two micro-batches; those of the generator's own step count for nothing
-            average.lerp_(torch.cat(seen[2 * turn : 2 * turn + 2]).mean(0) + 0.1 * average, 0.1)
+        for turn in range(
+            2
+        ):  # each in two micro-batches; what is made again, and in the generator's own step, counts for nothing
+            average.lerp_(torch.cat(seen[5 * turn : 5 * turn + 2]).mean(0) + 0.1 * average, 0.1)
     torch.testing.assert_close(generator.w_avg, average)
     before = deepcopy(trainer.snapshot().tensors)
     assert before["objective"]["mean"] != 0
@@ -290,9 +292,9 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     (batch,) = trainer.feeds.draw(phase, 0, 0)
     trainer.close()
     critic, (made,) = phase.passes[0].run.critic, [phase.prepare(batch)]
-    seen = critic(batch.real, batch.real_condition, batch, "real")
-    critic(made.fake, made.fake_condition, batch, "fake")
-    critic.twice(made.fake, made.fake_condition, batch, "fake")
+    seen = critic(batch, "real", batch.real, batch.real_condition)
+    critic(batch, "fake", made.fake, made.fake_condition)
+    critic.twice(batch, "fake", made.fake, made.fake_condition)
     (images, condition), (_, of_fake), (_, twice) = given
     assert len(condition.time.unique()) == len(images)
     faded = (1 - condition.time)[:, None, None, None].double()
@@ -313,11 +315,18 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
     )
     seen.again("view")
     assert not torch.equal(given[-1][0], images)
+    view = seen.again("near", made.fake, deepcopy(network).requires_grad_(False))
+    assert not view.logits.requires_grad
+    fresh = critic(batch, "real.near", made.fake, batch.real_condition)  # the same draws, its sizes resized
+    torch.testing.assert_close(view.logits, fresh.out.logits)
+    maker = phase.passes[0].run.maker
+    torch.testing.assert_close(maker.remade(batch)(lambda source: source), made.fake)
+    assert not torch.allclose(maker.remade(batch)(lambda source: source + 1), made.fake)
     network.sizes["small"] = (3, 3)
     with pytest.raises(
         SpiderUsageError, match=r"asks for images small of \[1, 3, 3\], the generator returns \[1, 4, 4\]"
     ):
-        critic(made.fake, made.fake_condition, batch, "fake")
+        critic(batch, "fake", made.fake, made.fake_condition)
 
 
 def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):

@@ -25,6 +25,7 @@ from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.objectives.objective import Separable
 from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
 from spider.gan.pixels import to_float
+from spider.gan.saved import copy_of
 
 WIDTH, SMALL = 6, 4
 EYES = 1  # the weights that both networks look through, as if it were the sha256 of a file
@@ -240,16 +241,41 @@ class Fading(Augmentation):
 
 
 class Taps(AuxiliaryChoice):
-    """A term of an inner layer, and of the image that it saw."""
+    """Terms of an inner layer and of the image that it saw, and of views that an average of D judges (InsGen)."""
 
     def build(self, discriminator, image_shape, told, device):
-        return Tapping()
+        return Tapping(discriminator)
 
 
 class Tapping(Auxiliary):
+    def __init__(self, discriminator):
+        self.average = copy_of(discriminator).requires_grad_(False)
+        pairs = zip(self.average.parameters(), discriminator.parameters(), strict=True)
+        self.moving = [pair for pair in pairs if pair[0] is not pair[1]]
+
+    def parts(self):
+        return {"discriminator": self.average}
+
+    def touched(self):
+        return [average for average, _ in self.moving]
+
+    def stepped(self, phase, kept):
+        if phase == "d_main":
+            for average, now in self.moving:
+                average.lerp_(now, 0.1)
+
     def discriminator(self, real, fake, draws):
         brightness = real.augmented.mean((1, 2, 3))
-        return Loss({"tap": (real.out.features["hidden"].mean(1) - brightness).square()})
+        near = fake.remade(lambda source: source + 0.1 * draws.normal("near", source.shape[1:]).to(source))
+        view = real.again("view", network=self.average).features["hidden"] - real.out.features["hidden"]
+        near = fake.again("near", near, self.average).features["hidden"] - fake.out.features["hidden"]
+        return Loss(
+            {
+                "tap": (real.out.features["hidden"].mean(1) - brightness).square(),
+                "view": view.square().mean(1),
+                "near": near.square().mean(1),
+            }
+        )
 
     def generator(self, fake, draws):
         return Loss(
