@@ -9,6 +9,7 @@ everything the estimate is off by about 5e-8 of the kernel's mean, a thousandth 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,36 +83,71 @@ def kid(
     )
 
 
+@dataclass(frozen=True)
+class FullEstimate:
+    """The estimate from all pairs, and its standard error over the images of both sets, to the first order."""
+
+    value: float
+    stderr: float
+
+
 def kid_full(
     samples: Features, reference: Features, world: World, *, progress: bool = False, heartbeat: Heartbeat = silent
-) -> float:
+) -> FullEstimate:
     """The estimate from all pairs at once: float32 [N, d], [M, d], any N and M above 1. No draw, no seed."""
     _require_two(min(len(samples), len(reference)))
     n, m = len(samples), len(reference)
     with exact_float32():
-        among_samples, among_reference, across = (
-            _sum_in_blocks(x, y, world, progress=progress, heartbeat=heartbeat)
+        (of_samples, _), (of_reference, _), across = (
+            _sums_by_image(x, y, world, progress=progress, heartbeat=heartbeat)
             for x, y in ((samples, samples), (reference, reference), (samples, reference))
         )
-    return among_samples / (n * (n - 1)) + among_reference / (m * (m - 1)) - 2 * across / (n * m)
+    # Of each image: the mean of the kernel over its own set, less that over the other
+    nearness = [of_samples / (n - 1) - across[0] / m, of_reference / (m - 1) - across[1] / n]
+    variance = sum(4 * float(of_set.var(correction=0)) / len(of_set) for of_set in nearness)
+    return FullEstimate(float(nearness[0].mean() + nearness[1].mean()), math.sqrt(variance))
 
 
-def _sum_in_blocks(x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat) -> float:
-    """The kernel summed over all pairs of [N, d] and [M, d], or of two different rows when both are the same array."""
+def _sums_by_image(
+    x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat
+) -> tuple[Tensor, Tensor]:
+    """The kernel of [N, d] and [M, d], summed over the other set for each image: float64 [N] and [M].
+
+    Of a set with itself, pairs of an image with itself are left out, and both sums are the same.
+    """
     same = x is y
-    # The kernel matrix of a set with itself is symmetric: blocks above the diagonal count twice.
+    # The kernel matrix of a set with itself is symmetric: blocks above the diagonal stand for those below.
     corners = [(i, j) for i in range(0, len(x), ROWS) for j in range(0, len(y), ROWS) if i <= j or not same]
 
-    def unit(u: int) -> tuple[Tensor]:
+    def unit(u: int) -> tuple[Tensor, ...]:
         i, j = corners[u]
         rows = torch.from_numpy(x[i : i + ROWS]).to(world.device)
+        columns = rows if same and i == j else torch.from_numpy(y[j : j + ROWS]).to(world.device)
+        products = times_transposed(rows, columns)
+        by_row, by_column = _cubes_by_image(products, x.shape[1])
         if same and i == j:
-            return (_sum_of_pairs(rows),)
-        total = _sum_across(rows, torch.from_numpy(y[j : j + ROWS]).to(world.device))
-        return (2 * total if same else total,)
+            by_row -= (products.diagonal().double() / x.shape[1] + 1) ** 3
+            by_column.zero_()
+        return tuple(torch.nn.functional.pad(sums, (0, ROWS - len(sums))) for sums in (by_row, by_column))
 
-    (sums,) = spread(world, len(corners), unit, label="kid_full", progress=progress, heartbeat=heartbeat)
-    return float(sums.sum())
+    rows, columns = spread(world, len(corners), unit, label="kid_full", progress=progress, heartbeat=heartbeat)
+    of_x, of_y = (torch.zeros(len(z) + ROWS, dtype=torch.float64) for z in (x, y))  # with room for padding, which is 0
+    for (i, j), by_row, by_column in zip(corners, rows.cpu(), columns.cpu(), strict=True):
+        of_x[i : i + ROWS] += by_row
+        (of_x if same else of_y)[j : j + ROWS] += by_column
+    return of_x[: len(x)], (of_x if same else of_y)[: len(y)]
+
+
+def _cubes_by_image(products: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """(product / dim + 1)^3 of float32 [N, M], summed along rows and along columns: float64 [N] and [M]."""
+    by_row = products.new_zeros(products.shape[0], dtype=torch.float64)
+    by_column = products.new_zeros(products.shape[1], dtype=torch.float64)
+    for start in range(0, len(products), _ROWS_IN_CACHE):
+        base = products[start : start + _ROWS_IN_CACHE].double().div_(dim).add_(1)
+        cubes = base.square().mul_(base)
+        by_row[start : start + _ROWS_IN_CACHE] = cubes.sum(dim=1)
+        by_column += cubes.sum(dim=0)
+    return by_row, by_column
 
 
 def _sum_across(x: Tensor, y: Tensor) -> Tensor:

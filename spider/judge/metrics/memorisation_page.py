@@ -32,6 +32,7 @@ from untrusted.counts import counted
 
 _COLUMNS = 6  # pairs in a row
 _CLOSEST_ROWS, _UNSEEN_ROWS, _SPREAD_ROWS = 2, 1, 2
+_UNLIKE = 0.95  # of the images that are no copies are nearer than half of the samples
 _SELDOM = 0.1  # a probability, below which it is told as odds
 _MANY = 200  # unseen images, from which on the calibrated bars are finer
 _SAMPLES, _UNSEEN = "#c2410c", "#475569"
@@ -68,7 +69,10 @@ def draw_page(path: Path, found: NearestTraining, pictures: Pictures) -> None:
 
 def verdict(found: NearestTraining) -> str:
     """What was found, in a few words."""
-    return "Some samples look like copies." if found.looks_copied else "No sign of copies."
+    if found.looks_copied:
+        return "Some samples look like copies."
+    unlike = float(np.median(found.nearer)) > _UNLIKE
+    return f"No sign of copies{', but the samples are unlike the training images anyhow' if unlike else ''}."
 
 
 def measured(found: NearestTraining) -> str:
@@ -77,7 +81,7 @@ def measured(found: NearestTraining) -> str:
     low, high = (max(0.0, usual + sign * 2 * found.chance(usual)) for sign in (-1, 1))
     others = "held-out images is" if found.held_out else "training images is to another one"
     nearest = (
-        f"{counted(found.ahead, 'sample is', 'samples are')} nearer to a training image than any of the "
+        f"{counted(found.ahead, 'sample is', 'samples are') if found.ahead else 'No sample is'} nearer to a training image than any of the "
         f"{len(found.unseen):,} {others}"
     )
     if found.ahead > 0:

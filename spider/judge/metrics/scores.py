@@ -84,7 +84,8 @@ def score_kid(c: Comparison) -> Score:
 
 
 def score_kid_full(c: Comparison) -> Score:
-    return Score(kid_full(c.samples, c.reference, c.world, progress=c.progress, heartbeat=c.heartbeat))
+    found = kid_full(c.samples, c.reference, c.world, progress=c.progress, heartbeat=c.heartbeat)
+    return Score(found.value, stderr=found.stderr)
 
 
 def score_is(c: Comparison) -> Score:

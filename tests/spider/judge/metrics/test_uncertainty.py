@@ -18,7 +18,7 @@ def test_of_a_mean_it_is_the_standard_error_of_the_mean():
     assert not (groups == dealt(len(values), 0, "other")).all()
 
 
-@pytest.mark.parametrize("name", ["fdr", "fd_infinity", "mind", "cmmd", "vendi", "authenticity", "ct"])
+@pytest.mark.parametrize("name", ["kid_full", "fdr", "fd_infinity", "mind", "cmmd", "vendi", "authenticity", "ct"])
 def test_it_is_the_spread_over_fresh_images(name):
     def fresh(seed):
         samples, reference, training = (pooled(3 * seed + i, 240, 6, 0.3 + 0.2 * (i == 0)) for i in range(3))
