@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from cluster.world import World
 from spider.config.load import load_config
 from spider.draws import Address
+from spider.gan.conditions.classes import Classes
 from spider.gan.outputs import Condition
 from spider.runs.directory import RunDirectory
 from spider.train.feeds import Feeds
@@ -98,7 +99,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
         return found if host else device.put(found)
 
     def labelled(found: Condition, *args: Any) -> Condition:
-        device.put([found.labels])
+        device.put([found.labels, found.features])
         return found
 
     iterate = Trainer.iterate
@@ -110,7 +111,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     after(Trainer, "__init__", built)
     after(Feeds, "_next_real", lambda found, *_: (device.put(found[0]), labelled(found[1])))
     after(Feeds, "_next_source", lambda found, *_: device.put(found))
-    after(Feeds, "_drawn_condition", labelled)
+    after(Classes, "drawn", labelled)
     after(Address, "normal", drawn)
     after(Address, "uniform", drawn)
     monkeypatch.setattr(Trainer, "iterate", begin)
