@@ -23,6 +23,8 @@ class Method:
     def stepped(self, phase: str, kept: Kept) -> None:
         """A step of a phase was made. What changes here is taken back if the step was not taken.
 
+        A class that does not override this is told of no step.
+
         Only `tensors` and `touched` may change here, in place, and nothing may wait for the device.
 
         Args:

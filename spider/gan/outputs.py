@@ -52,7 +52,7 @@ class Condition:
 def with_draws(
     condition: Condition, network: nn.Module, seed: int, stream: str, indices: Sequence[int], like: Tensor
 ) -> Condition:
-    """A condition with the numbers that a network asks for, at addresses of `spider.draws`.
+    """A condition with the numbers that a network asks for, at addresses of `spider.draws`, in its precision.
 
     They are tensors before the network runs, so that compiling it sees no addresses, which change at every step.
 
@@ -62,11 +62,13 @@ def with_draws(
         indices: of the images.
         like: what the network is given besides; says the device and the precision, which is float32 at least.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if condition.features is not None:
+        condition = replace(condition, features=condition.features.to(dtype))
     asked: Mapping[str, Draw] = getattr(network, "draws", {})
     if not asked:
         return condition
     laws = {"normal": draws.normal, "uniform": draws.uniform}
-    dtype = torch.promote_types(like.dtype, torch.float32)
     drawn = {
         name: laws[draw.law](seed, f"{stream}.{name}", indices, draw.shape, like.device).to(dtype)
         for name, draw in asked.items()

@@ -81,7 +81,7 @@ class Generator(nn.Module, Method):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, source, condition):
-        given = self.eyes(source.flatten(1)) + self.instance(condition.features.to(source.dtype))
+        given = self.eyes(source.flatten(1)) + self.instance(condition.features)
         latents = self.mapping(given) + 0.1 * self.w_avg
         mixed = condition.draws["mixed"].unsqueeze(1) < 0.5
         hidden = torch.where(mixed, latents.square(), latents.tanh()) + 0.3 * condition.draws["noise"]
@@ -116,7 +116,7 @@ class Discriminator(nn.Module, Method):
         small, tiny = (condition.sizes[name].flatten(1) for name in ("small", "tiny"))
         hidden = hidden + self.small(small) + self.tiny(tiny)
         last = (hidden - 0.1 * self.middle).tanh() + 0.3 * condition.draws["noise"]
-        last = last + self.instance(condition.features.to(hidden.dtype))
+        last = last + self.instance(condition.features)
         logits = self.judge(last)
         if condition.time is not None:
             logits = logits * (1 - condition.time.to(logits.dtype).unsqueeze(1))
