@@ -106,6 +106,20 @@ def test_a_number_names_network_protocol_and_digest(file):
         load_embedding("dinov2", protocol="tf", weights=file)
 
 
+def test_features_do_not_depend_on_threads_or_on_a_batchs_length(file):
+    embedding, before = load_embedding("dinov2", weights=file), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(embedding.features(IMAGES))
+    finally:
+        torch.set_num_threads(before)
+    found.append(torch.cat([embedding.features(image[None]) for image in IMAGES]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-4 * float(found[0].std()))
+
+
 def test_grey_images_are_three_equal_channels(file):
     grey = IMAGES[:, :1]
     for name in brought.DINOV2_RULES:
