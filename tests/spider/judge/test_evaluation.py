@@ -67,8 +67,13 @@ def values(found):
     return {result.name: result.value for result in found.results}
 
 
-def test_a_file_of_the_references_features_gives_the_numbers_of_its_images(digits, patches, tmp_path):
-    """Of its mean and covariance alone, the Fréchet distance."""
+def by_moments_on(world, subject, file):
+    """On a rank: what a file with mean and covariance serves."""
+    return values(measured(subject, world, reference=file, metrics=["fid", "fd_infinity", "vendi"], count=150))
+
+
+def test_a_file_of_the_references_features_gives_the_numbers_of_its_images(digits, patches, tmp_path, ranks):
+    """Of its mean and covariance alone, the Fréchet distance; on any number of ranks."""
     metrics = [name for name, metric in METRICS.items() if not (metric.needs_logits or metric.needs_classes)]
     file = tmp_path / "patches.npz"
     images = measured(digits, reference=patches, metrics=metrics, reference_out=file, count=150)
@@ -85,6 +90,7 @@ def test_a_file_of_the_references_features_gives_the_numbers_of_its_images(digit
     moments = measured(digits, reference=tmp_path / "moments.npz", metrics=["fid", "fd_infinity", "vendi"], count=150)
     for name, value in values(moments).items():
         assert value == pytest.approx(values(images)[name], rel=1e-9)
+    assert ranks(2).run(by_moments_on, digits, tmp_path / "moments.npz") == [pytest.approx(values(moments))] * 2
     assert "digits (150 images) against moments.npz (mu and sigma), offline" in moments.table()
     assert "which does not say what it was made with; offline was asked for" in moments.table()
     rows = measured(digits, reference=tmp_path / "rows.npy", metrics=["fid", "kid"], count=150)
