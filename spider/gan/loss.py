@@ -17,7 +17,7 @@ class Weighed:
 
     Attributes:
         values: [n] or [n, P].
-        weights: w, not negative and without a graph: of the shape of the values, or [n].
+        weights: w, not negative: of the shape of the values, or [n]. No gradient flows through them.
     """
 
     values: Tensor

@@ -38,7 +38,7 @@ class Outcome:
             selectable: whether the selection may leave out images.
         """
         for name, given in loss.terms.items():
-            values, weights = (given.values, given.weights) if isinstance(given, Weighed) else (given, None)
+            values, weights = (given.values, given.weights.detach()) if isinstance(given, Weighed) else (given, None)
             self.terms.append(Term(f"{label}/{name}", values, coefficient, weights, selectable))
         if by:
             self.keep[by] = detached(loss.keep)

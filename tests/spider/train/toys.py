@@ -215,7 +215,7 @@ class Sliced(Separable, Method):
             logits, direction = out.logits, out.features["direction"]
             margin = 0.8 + 0.2 * draws.uniform(f"margin.{name}", logits.shape[1:]).to(logits.dtype)
             terms[name] = (margin + sign * (logits - self.mean)).relu()
-            terms[f"{name}_direction"] = Weighed(sign * direction, (-logits).sigmoid().detach())
+            terms[f"{name}_direction"] = Weighed(sign * direction, (-logits).sigmoid())
         return Loss(terms, {"real": real.logits})
 
     def generator(self, fake, real, draws):
