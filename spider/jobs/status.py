@@ -34,7 +34,6 @@ class RunStatus:
         checkpoint_age_s: of the newest one.
         stacks: files of ranks that hung.
         has_begun: whether it has written a row since its job's last start.
-        is_whole: whether all that belongs to its length has been done, also the last evaluation.
         job: None for one that was started by hand.
     """
 
@@ -45,7 +44,6 @@ class RunStatus:
     checkpoint_age_s: float | None
     stacks: list[str]
     has_begun: bool
-    is_whole: bool
     job: JobStatus | None
 
     @property
@@ -56,7 +54,7 @@ class RunStatus:
     @property
     def state(self) -> str:
         """Of the job where there is one and the run is not over."""
-        whole = self.summary.state == "finished" and self.is_whole
+        whole = self.summary.state == "finished"
         if self.job is None or self.summary.state == "unreadable" or (whole and self.job.is_over):
             return self.summary.state
         if self.job.state == "suspended":  # and its processes are in the run all the while
@@ -162,7 +160,7 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
     try:
         return _run_status(directory, job, root)
     except OSError as error:
-        return RunStatus(unreadable(directory, root, error), None, None, None, None, [], False, False, job)
+        return RunStatus(unreadable(directory, root, error), None, None, None, None, [], False, job)
 
 
 def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
@@ -184,7 +182,6 @@ def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> R
         checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
         stacks=[str(file) for file in sorted(directory.stacks.glob("*.txt")) if file.stat().st_size],
         has_begun=has_begun,
-        is_whole=directory.success_file.exists(),
         job=job,
     )
 

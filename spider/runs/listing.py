@@ -31,7 +31,7 @@ class RunSummary:
 
     Attributes:
         name: its path below the folder that was listed.
-        state: `running`, a training is in it; `finished`; `stopped`; `failed`, see `failure`; `never started`;
+        state: `running`, a training is in it; `finished`, also its last evaluation; `stopped`; `failed`, see `failure`; `never started`;
             `unreadable`, see `problem`.
             `running?` is a guess, where the run's lock cannot be asked: it wrote within ten minutes and nothing was
             saved since.
@@ -167,7 +167,7 @@ def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: 
         return "running"
     if has_failed:
         return "failed"
-    if saved and saved[-1] >= round(config.kimg * 1000):
+    if saved and saved[-1] >= round(config.kimg * 1000) and directory.success_file.exists():
         return "finished"
     if not (saved or has_rows):
         # A start that was killed before its first row has left that it began

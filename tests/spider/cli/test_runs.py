@@ -57,6 +57,8 @@ def state(spider, run):
 
 def test_ls_tells_states_apart(spider, run):
     assert state(spider, run) == "finished"
+    run.success_file.unlink()  # as of one that was stopped in its last evaluation
+    assert state(spider, run) == "stopped"
     shutil.rmtree(run.checkpoints / run.checkpoint_names()[-1])
     os.utime(run.metrics_file, (time.time() + 1,) * 2)
     assert state(spider, run) == "stopped"
