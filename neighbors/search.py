@@ -38,8 +38,8 @@ from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.oracle import closed_form
 from spider.judge.sid.robust import SUBSETS, Combining, ImageMeans, RedrawnCube
 from spider.judge.sid.sums import Slope
-from spider.judge.sid.threads import own_threads
 from spider.precision import exact_float32
+from spider.threads import own_threads
 
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception

@@ -51,8 +51,8 @@ from spider.judge.sid.robust import (
     stretch_of_target,
 )
 from spider.judge.sid.sums import Slope
-from spider.judge.sid.threads import own_threads
 from spider.precision import exact_float32
+from spider.threads import own_threads
 
 # A tenth of the usual number: here it stands beside CSID for comparison, and would take most of the time.
 KID_SUBSETS = 10

@@ -31,8 +31,8 @@ class RunSummary:
 
     Attributes:
         name: its path below the folder that was listed.
-        state: `running`, a training is in it; `finished`, also its last evaluation; `stopped`; `failed`, see `failure`; `never started`;
-            `unreadable`, see `problem`.
+        state: `running`, a training is in it; `finished`, its last evaluation too; `stopped`; `failed`, see `failure`;
+            `never started`; `unreadable`, see `problem`.
             `running?` is a guess, where the run's lock cannot be asked: it wrote within ten minutes and nothing was
             saved since.
         kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.

@@ -26,6 +26,8 @@ from spider.judge.embed.cache import FeatureCache, FeatureKey, Features
 from spider.judge.embed.embedding import WITH_LOGITS, Embedding
 from spider.judge.embed.images import NumberedImages
 from spider.judge.embed.memory import kept_memory
+from spider.precision import exact_float32
+from spider.threads import ahead
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -151,11 +153,12 @@ def _computed(
     rounds = range(0, len(blocks), world.size)
     # The last round may have fewer blocks than ranks; a gather needs something from every rank.
     read = _read(images, [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds], readers)
-    with kept_memory(world.device):
+    with kept_memory(world.device), exact_float32():
+        embedded = ahead(embed, read, world.device)
         shown = progress and world.is_main
         for r in Bar(iterable=rounds, desc=f"features of {images.name}", unit="block", shown=shown):
             heartbeat()
-            mine = embed(next(read))
+            mine = next(embedded)
             gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
             for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
                 wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)

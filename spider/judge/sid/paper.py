@@ -27,8 +27,8 @@ from spider.judge.sid.cube import PAPER_RADII, Cube, summarise
 from spider.judge.sid.curve import POINTS, SidCurve
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.sums import working_dtype
-from spider.judge.sid.threads import Map, own_threads
 from spider.precision import exact_float32
+from spider.threads import Map, own_threads
 from untrusted.counts import counted
 
 SUBSETS = 20

@@ -36,8 +36,8 @@ from spider.judge.sid.curve import POINTS, SidCurve
 from spider.judge.sid.kernels import Kernel
 from spider.judge.sid.radii import radii_to_measure
 from spider.judge.sid.sums import MIRRORS, Scratch, Slope, mean_over_points, slope_of_mean, working_dtype
-from spider.judge.sid.threads import Map, own_threads
 from spider.precision import exact_float32
+from spider.threads import Map, own_threads
 
 SUBSETS = 20
 IMAGES = 500
