@@ -91,7 +91,26 @@ def awaited_turn(directory: Path, work: str) -> Iterator[bool]:
         yield alone
 
 
-def remove_from_within(directory: Path) -> None:
+@contextmanager
+def in_turn_or_gone(
+    directory: Path, patience_s: float, refusal: type[Exception], is_used: Callable[[], bool]
+) -> Iterator[None]:
+    """As `in_turn`; after a `refusal`, nothing is left of a directory that this call made, unless `is_used` by then.
+
+    The directory stays if something of others lies in it, or if its file system knows no locks.
+    """
+    was_there = directory.exists()
+    with in_turn(directory, patience_s) as alone:
+        is_new = alone and not was_there and [path.name for path in directory.iterdir()] == [LOCK]
+        try:
+            yield
+        except refusal:
+            if is_new and not is_used():
+                _remove_from_within(directory)
+            raise
+
+
+def _remove_from_within(directory: Path) -> None:
     """Remove a directory, with all that it holds, while this process is in it: within a block of `in_turn`.
 
     A process that waits for its turn makes the directory anew. If one comes in before the end, the directory stays.

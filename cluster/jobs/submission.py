@@ -21,7 +21,7 @@ from pydantic import Field
 from cluster.errors import ClusterError, ClusterUsageError
 from cluster.jobs.command import JobCommand
 from cluster.jobs.history import History
-from cluster.lock import LOCK, in_turn, remove_from_within
+from cluster.lock import in_turn_or_gone
 from cluster.process import birth
 from cluster.slurm.queue import UNKNOWN, end_job, job_state
 from cluster.slurm.request import SlurmRequest
@@ -103,20 +103,11 @@ class Submission:
 def submitting(folder: Path) -> Iterator[None]:
     """Submit a job for `folder` within, alone. If it is refused, nothing is left of a folder that this call made.
 
-    The folder stays if something of others lies in it, or if its file system knows no locks.
-
     Raises ClusterUsageError if the folder's last job has not ended, or may not have; or if another submission lasts.
     """
-    was_there = folder.exists()
-    with in_turn(folder, _SUBMITTING_S) as alone:
-        is_new = alone and not was_there and [path.name for path in folder.iterdir()] == [LOCK]
-        try:
-            _require_free(folder)
-            yield
-        except ClusterError:
-            if is_new and not (folder / JOB).exists():
-                remove_from_within(folder)
-            raise
+    with in_turn_or_gone(folder, _SUBMITTING_S, ClusterError, (folder / JOB).exists):
+        _require_free(folder)
+        yield
 
 
 def _require_free(folder: Path) -> None:

@@ -8,12 +8,13 @@ submitted again, is left out.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.jobs.submission import Submission, cancel
-from cluster.lock import in_turn
+from cluster.lock import in_turn_or_gone
 from spider.errors import SpiderUsageError
 from spider.jobs.stages import Stage
 from spider.jobs.submit import submit_command
@@ -46,9 +47,17 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     for stage in stages:
         if not stage.place.local:
             stage.script()  # refuses now what could not be submitted
-    with in_turn(stages[0].folder.parent, _SUBMITTING_S):
-        _require_no_change_of_what_runs(stages)
-        return _submit_in_order(stages)
+    folder = stages[0].folder.parent
+    is_new = not folder.parent.exists()
+    try:
+        with in_turn_or_gone(folder, _SUBMITTING_S, ClusterError, lambda: any(folder.glob("*/*"))):
+            _require_no_change_of_what_runs(stages)
+            return _submit_in_order(stages)
+    except ClusterError:
+        if is_new:
+            with suppress(OSError):
+                folder.parent.rmdir()
+        raise
 
 
 def _submit_in_order(stages: list[Stage]) -> list[Submitted]:

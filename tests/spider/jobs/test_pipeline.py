@@ -179,6 +179,13 @@ def test_a_stage_that_is_refused_leaves_none_in_the_queue(queue: Queue) -> None:
     assert list(queue.jobs.iterdir()) == []
 
 
+def test_a_first_stage_that_is_refused_leaves_no_folder(queue: Queue) -> None:
+    queue.programs.play("sbatch", "echo 'no such partition' >&2; exit 1")
+    with pytest.raises(ClusterError, match=r"^stage digits: sbatch refuses .*no such partition$"):
+        queue.submit()
+    assert not (queue.root / "all").exists()
+
+
 def test_what_waits_or_runs_is_left_as_it_is(queue: Queue) -> None:
     queue.submit()
     assert queue.submit() == {"digits": "as 7", "one": "as 8", "two": "as 9", "measured": "as 10"}
