@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
-_OTHER_WAYS = "or name a file: --weights FILE; --embedding offline needs none"
+_OTHER_WAYS = "or name a file: --weights FILE; --embedding efficientnet needs no download"
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub calls a file
 
 
@@ -269,6 +269,6 @@ def _download(url: str, file: IO[bytes], path: Path, progress: bool) -> str:
         reason = getattr(error, "reason", error)
         raise SpiderError(
             f"{url}: cannot be fetched ({reason}); fetch it elsewhere and put it at {path}, or name it: "
-            "--weights FILE; --embedding offline needs none"
+            "--weights FILE; --embedding efficientnet needs no download"
         ) from error
     return digest.hexdigest()

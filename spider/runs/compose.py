@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from spider.runs.request import TrainRequest
 
 _FILLED = ("selection.over_kimg", "selection.every_kimg")  # by the start of a run, where nobody says them
-_OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=offline needs none"
+_OTHER_WEIGHTS = "or name a file: evaluate.weights=FILE; evaluate.embedding=efficientnet needs no download"
 
 
 def compose(request: TrainRequest) -> Config:

@@ -75,7 +75,7 @@ def test_what_cannot_be_fetched_says_so(published: Path, cache: Path):
     published.unlink()
     with pytest.raises(SpiderError, match=r"net.pth: cannot be fetched") as caught:
         weights.get("inception", progress=False)
-    assert f"put it at {cache}/net.pth, or name it: --weights FILE; --embedding offline" in str(caught.value)
+    assert f"put it at {cache}/net.pth, or name it: --weights FILE; --embedding efficientnet needs" in str(caught.value)
     assert list(cache.iterdir()) == []
 
 
