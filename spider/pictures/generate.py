@@ -78,7 +78,7 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     """
     out, grid = request.out, request.grid
     numbers = list(dict.fromkeys(request.numbers))
-    labels = list(dict.fromkeys(class_numbers(generator, [*map(str, request.classes)])))
+    labels = _classes(generator, list(dict.fromkeys(map(str, request.classes))))
     parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
     kept: list[_Part] = []
@@ -126,6 +126,16 @@ def class_numbers(generator: FrozenGenerator, names: Sequence[str]) -> list[int]
         return [generator.conditions.class_number(name) for name in names]
     except SpiderUsageError as error:
         raise SpiderUsageError(f"--class: {error}") from None
+
+
+def _classes(generator: FrozenGenerator, names: Sequence[str]) -> list[int]:
+    """The classes, of which no two names may mean the same one."""
+    found: dict[int, str] = {}
+    for name, number in zip(names, class_numbers(generator, names), strict=True):
+        if number in found:
+            raise SpiderUsageError(f"--class: {found[number]} and {name} are the same class")
+        found[number] = name
+    return list(found)
 
 
 def _numbered(generator: FrozenGenerator, numbers: Sequence[int], label: int | None) -> Iterator[_Part]:

@@ -275,6 +275,8 @@ def test_grids_have_a_row_for_each_class(run, digits):
 def test_a_class_that_is_none_is_refused(run, trained):
     with pytest.raises(SpiderUsageError, match=r"^--class: class 'cat' is unknown; known: 0, 1, .* from 0 to 9"):
         api.generate(run, seeds="0", classes=["cat"], out="unused")
+    with pytest.raises(SpiderUsageError, match=r"^--class: 7 and 07 are the same class$"):
+        api.generate(run, seeds="0", classes=["7", "07"], out="unused")
     with pytest.raises(SpiderUsageError, match=r"^--class: class 1: the generator was trained without classes"):
         api.generate(trained, seeds="0", classes=["1"], out="unused")
 
