@@ -91,6 +91,7 @@ def launch(
     _warn_of_cores(ready.place)
     if dry_run:
         say(ready.script().rstrip())
+        say("\n".join(f"# {line}" for line in _forecast(ready.forecast(None), ready).splitlines()))
         return
     if ready.has_finished:
         say(f"{run}: already finished at {ready.config.kimg:g} kimg; --kimg +N makes it longer")
@@ -245,7 +246,7 @@ def _forecast(forecast: Forecast, ready: Launch) -> str:
     request = ready.place.request
     if forecast.slowest_img_per_s is not None:
         times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
-        length += f"; {times} are enough from {speed(forecast.slowest_img_per_s)} on"
+        length += f"; its time ({times}) is enough at {speed(forecast.slowest_img_per_s)} or more"
     if forecast.hours is None:
         length += "; spider train --dry-run on one of the nodes tells how long it takes"
     free = f"{size(forecast.free_bytes)} are free"
