@@ -18,6 +18,7 @@ from cluster.world import World
 from spider import measures
 from spider.errors import SpiderError, SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
+from spider.judge.embed import features
 from spider.judge.embed.brought import DINOV2_RULES
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.resize import INCEPTION_PROTOCOLS
@@ -167,7 +168,8 @@ def test_no_two_rounds_of_an_evaluation_are_without_a_heartbeat_between(monkeypa
     def noted(function):
         return lambda *args, **kwargs: (events.append("round"), function(*args, **kwargs))[1]
 
-    monkeypatch.setattr(Projection, "features", noted(Projection.features))
+    embedded = features.ahead
+    monkeypatch.setattr(features, "ahead", lambda *work: (events.append("round") or r for r in embedded(*work)))
     monkeypatch.setattr(FeatureCache, "load", noted(FeatureCache.load))
     monkeypatch.setattr(spread, "trange", lambda count, **_: (events.append("round") or r for r in range(count)))
     for _ in range(2):
