@@ -22,8 +22,7 @@ def score_authenticity(c: Comparison) -> Score:
     authentic = _authentic(c, c.nearest_training.samples)
     details = {}
     if c.training is not None:
-        held_out = nearest(c.reference, c.learnt, c.world, progress=c.progress, heartbeat=c.heartbeat)
-        details["held_out"] = float(_authentic(c, held_out).mean())
+        details["held_out"] = float(_authentic(c, c.nearest_training.scale).mean())
     return Score(
         float(authentic.mean()),
         stderr=share_stderr(int(authentic.sum()), len(authentic)),
@@ -40,6 +39,9 @@ def share_stderr(count: int, of: int) -> float:
 
 def _authentic(c: Comparison, found: Nearest) -> NDArray[np.bool_]:
     """Of each image whose nearest training image was found. All ranks."""
+    known = c.nearest_training
+    if not known.held_out and len(known.unseen) == len(c.learnt):
+        return np.asarray(known.unseen[found.indices] < found.distances)
     twins, place = np.unique(found.indices, return_inverse=True)
     gaps = nearest(c.learnt[twins], c.learnt, c.world, but=twins, progress=c.progress, heartbeat=c.heartbeat)
     return np.asarray(gaps.distances[place] < found.distances)
