@@ -10,6 +10,7 @@ configuration imports the module; modules of Python's own library are refused. S
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 import traceback
@@ -78,12 +79,27 @@ def load_outside(kind: str, base: type[Choice]) -> type[Choice]:
     for method in ("build", "restored"):
         if method in vars(base) and not overrides(found, base, method):
             raise _refusal(kind, f"{name} has no method {method}")
+    for method, asked in vars(base).items():
+        if inspect.isfunction(asked) and not method.startswith("_") and overrides(found, base, method):
+            _require_same_call(kind, getattr(found, method), asked)
     return found
 
 
 def overrides(found: type[Choice], base: type[Choice], method: str) -> bool:
     """Whether a settings class has a method of its own in the place of its base's, which only says that it has none."""
     return getattr(found, method) is not getattr(base, method)
+
+
+def _require_same_call(kind: str, found: Callable[..., Any], asked: Callable[..., Any]) -> None:
+    """Raises PydanticCustomError if a method cannot be called as its base's is."""
+    parameters = inspect.signature(asked).parameters.values()
+    by_name = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
+    in_order = [each.name for each in parameters if each.name not in by_name]
+    try:
+        inspect.signature(found).bind(*in_order, **by_name)
+    except TypeError:
+        wanted = ", ".join([*in_order, *([f"*, {', '.join(by_name)}"] if by_name else [])])
+        raise _refusal(kind, f"{found.__qualname__} must take ({wanted})") from None
 
 
 def sections_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:

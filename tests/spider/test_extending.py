@@ -178,6 +178,7 @@ def test_what_a_network_may_not_return_is_refused_in_one_line(
 def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path, digits: Path) -> None:
     empty = "from spider.gan.augment.config import AugmentationChoice\nclass Empty(AugmentationChoice): pass"
     (here / "myempty.py").write_text(empty)
+    (here / "mycall.py").write_text(f"{empty[:-4]}\n    def build(self, image_shape): ...")
     (here / "needy.py").write_text("import json\nimport nowhere.deep")
     (here / "broken.py").write_text("raise RuntimeError('no luck\\nat all')")
     for kind, why in {
@@ -199,6 +200,9 @@ def test_a_class_that_cannot_be_had_is_refused_and_hides_no_other_run(here: Path
         ("discriminator.kind=mynets:Tiny", "discriminator.chanels=8"): "did you mean discriminator.channels?",
         ("discriminator.kind=mynets:Tiny", "discriminator.foo=8"): "no such key; mynets:Tiny has channels",
         ("augment=[{kind: 'myempty:Empty'}]",): "augment.0.kind=myempty:Empty: Empty has no method build",
+        (
+            "augment=[{kind: 'mycall:Empty'}]",
+        ): "augment.0.kind=mycall:Empty: Empty.build must take (self, batch, image_shape)",
     }.items():
         with pytest.raises(SpiderUsageError, match=re.escape(says)):
             api.train("dcgan", here / "run", data=digits, overrides=words)
