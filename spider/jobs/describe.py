@@ -12,6 +12,7 @@ from spider.jobs.status import RunStatus, Status
 from spider.runs.directory import images_of
 from spider.runs.listing import describe_best
 from spider.runs.records import is_checkpoint_name
+from spider.runs.row_text import left_text
 from spider.tables import aligned, duration, speed
 from untrusted.counts import counted
 from untrusted.terminal import one_line
@@ -54,7 +55,7 @@ def _row(status: RunStatus) -> list[str]:
         status.state,
         f"{summary.kimg:g}/{summary.length_kimg:g}",
         "-" if status.img_per_s is None else speed(status.img_per_s).removesuffix(" img/s"),
-        "-" if status.eta_s is None else duration(status.eta_s),
+        left_text(status.eta_s, status.untimed_evaluations) or "-",
         "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",
         "-" if job is None else str(sum(job.restarts.values())),
         "-" if job is None else job.job,
@@ -69,8 +70,8 @@ def _describe_run(status: RunStatus) -> str:
     done = f"{summary.kimg:g} of {summary.length_kimg:g} kimg"
     if status.img_per_s is not None:
         done += f", {speed(status.img_per_s)}"
-    if status.eta_s is not None:
-        done += f", {duration(status.eta_s)} left"
+    if left := left_text(status.eta_s, status.untimed_evaluations):
+        done += f", {left} left"
     rows.append(("progress", done))
     if summary.source:
         rows.append(("source", summary.source))

@@ -30,6 +30,7 @@ class RunStatus:
     Attributes:
         summary: see `spider.runs.listing`.
         img_per_s, eta_s: of its last row (see `spider.runs.timing`); None where it does not run, or has none.
+        untimed_evaluations: evaluations still due that `eta_s` counts no time for, because none was made so far.
         slowest: the rank that is clearly slower than the others, in words.
         checkpoint_age_s: of the newest one.
         stacks: files of ranks that hung.
@@ -40,6 +41,7 @@ class RunStatus:
     summary: RunSummary
     img_per_s: float | None
     eta_s: float | None
+    untimed_evaluations: int
     slowest: str | None
     checkpoint_age_s: float | None
     stacks: list[str]
@@ -160,7 +162,7 @@ def _status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunSt
     try:
         return _run_status(directory, job, root)
     except OSError as error:
-        return RunStatus(unreadable(directory, root, error), None, None, None, None, [], False, job)
+        return RunStatus(unreadable(directory, root, error), None, None, 0, None, None, [], False, job)
 
 
 def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> RunStatus:
@@ -178,6 +180,7 @@ def _run_status(directory: RunDirectory, job: JobStatus | None, root: Path) -> R
         summary=summary,
         img_per_s=timing.get("img_per_s"),
         eta_s=timing.get("left_s"),
+        untimed_evaluations=0 if timing.get("evaluation_s") else timing.get("evaluations_left", 0),
         slowest=_slowest(row) if running and row is not None else None,
         checkpoint_age_s=None if saved is None else max(0.0, time.time() - saved),
         stacks=[str(file) for file in sorted(directory.stacks.glob("*.txt")) if file.stat().st_size],

@@ -51,6 +51,7 @@ class TimingRecord(BaseModel):
 
     img_per_s: float = Field(ge=0, le=1e12)
     evaluation_s: float | None = Field(None, ge=0, le=1e12)
+    evaluations_left: int = Field(0, ge=0)
     left_s: float | None = Field(None, ge=0)
     slowest_rank: int | None = None
     slowest_rank_percent: float = 0.0

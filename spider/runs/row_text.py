@@ -18,11 +18,14 @@ def result_text(row: dict[str, Any]) -> str:
 
 def pace_texts(timing: dict[str, Any]) -> list[str]:
     """How fast, and how long still; of evaluations that nobody knows the length of, how many."""
-    left_s, due = timing["left_s"], timing["evaluations_left"]
+    left = left_text(timing["left_s"], 0 if timing["evaluation_s"] else timing["evaluations_left"])
+    return [speed(timing["img_per_s"]), *([f"{left} left"] if left else [])]
+
+
+def left_text(left_s: float | None, evaluations: int) -> str:
+    """How long still, and how many evaluations beside it of which nobody knows how long they take; or nothing."""
     parts = [duration(left_s)] if left_s else []
-    if due and timing["evaluation_s"] is None:
-        parts.append(counted(due, "evaluation"))
-    return [speed(timing["img_per_s"]), *([" and ".join(parts) + " left"] if parts else [])]
+    return " and ".join([*parts, *([counted(evaluations, "evaluation")] if evaluations else [])])
 
 
 def numbers_text(row: dict[str, Any], config: Config) -> str:

@@ -118,6 +118,8 @@ def test_one_that_runs(run: Run) -> None:
     assert found.checkpoint_age_s == pytest.approx(7200, abs=600)
     told = run.told()
     assert "progress    20 of 100 kimg, 50 img/s, 26.7 minutes left\n" in told
+    run.trains(100, now=False, left_s=0.0, evaluations_left=1, evaluation_s=None)
+    assert "progress    100 of 100 kimg, 50 img/s, 1 evaluation left\n" in run.told()
     assert "condition   none\n" in told
     assert "slowest     rank 3, +42 % on the mean; most data wait: rank 1, 12.3 %\n" in told
     assert "checkpoint  10 kimg, saved 2.0 hours ago\n" in told
