@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 
 def counted(number: int | None, what: str, several: str | None = None) -> str:
@@ -14,3 +14,8 @@ def counted(number: int | None, what: str, several: str | None = None) -> str:
 def numbered(what: str, numbers: Collection[int]) -> str:
     """`rank 3`, `ranks 0, 2`."""
     return f"{what if len(numbers) == 1 else f'{what}s'} {', '.join(map(str, numbers))}"
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """`cat, dog`; of more than `most` names these and how many more: `cat, dog, owl and 7 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

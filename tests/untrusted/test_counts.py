@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from untrusted.counts import counted
+from untrusted.counts import counted, some_of
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ from untrusted.counts import counted
 )
 def test_one_is_singular(number, nouns, said):
     assert counted(number, *nouns) == said
+
+
+def test_of_many_names_some_are_told():
+    assert some_of(["cat", "dog", "owl"]) == "cat, dog, owl"
+    assert some_of(["cat", "dog", "owl", "pig", "rat"]) == "cat, dog, owl and 2 more"

@@ -19,7 +19,7 @@ from spider.judge.metrics.nearest import TAIL
 from spider.judge.metrics.prdc import Neighbourhood
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.robust import SUBSETS as SID_SUBSETS
-from untrusted.counts import counted
+from untrusted.counts import counted, some_of
 
 
 def score_fid(c: Comparison) -> Score:
@@ -48,7 +48,7 @@ def score_fid_class(c: Comparison) -> Score:
     rows = distances_by_class(c.samples, c.reference, c.classes, c.world, ddof=ddof, heartbeat=c.heartbeat)
     values = [row["value"] for row in rows if row["value"] is not None]
     few = [row["class"] for row in rows if row["value"] is None]
-    warnings = [f"of {len(few)} of {len(rows)} classes a set has fewer than {LEAST} images: {few[0]}"] if few else []
+    warnings = [_left_out(few, len(rows))] if few else []
     smallest = min((min(row["samples"], row["reference"]) for row in rows if row["value"] is not None), default=0)
     biased = too_few_images(smallest, c.samples.shape[1]) if values else None
     return Score(
@@ -59,6 +59,12 @@ def score_fid_class(c: Comparison) -> Score:
         warnings=[*warnings, *([f"the smallest class: {biased}"] if biased else [])],
         details={"classes": rows},
     )
+
+
+def _left_out(few: list[str], classes: int) -> str:
+    """A warning of the classes without a number."""
+    which = f"{len(few)} of {counted(classes, 'class', 'classes')}"
+    return f"{which} left out, with fewer than {LEAST} images in a set: {some_of(few)}"
 
 
 def score_kid(c: Comparison) -> Score:
@@ -178,6 +184,9 @@ def _sid_details(curve: SidCurve) -> dict[str, Any]:
     return {"curve": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
 
 
+_NO_SCALE = "undefined: the median distance of {} is 0, because most of them are exact copies"
+
+
 def score_nearest(c: Comparison) -> Score:
     found = c.nearest_training
     share = found.share_in_tail
@@ -185,12 +194,13 @@ def score_nearest(c: Comparison) -> Score:
         f"copies? {share:.1%} of the samples are nearer to a training image than {1 - TAIL:.0%} of {found.scale_name}, "
         f"{found.ahead:,} nearer than all of them"
     )
+    undefined = math.isnan(found.ratio)
     quantiles = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]
     closest = np.argsort(found.samples.distances, kind="stable")[:10]
     return Score(
         found.ratio,
         protocol={"scale": found.scale_name, "scale_images": len(found.unseen)},
-        warnings=[memorised] if found.looks_copied else [],
+        warnings=[memorised] if found.looks_copied else [_NO_SCALE.format(found.scale_name)] if undefined else [],
         details={
             "share_in_tail": share,
             "tail_distance": found.tail,

@@ -316,7 +316,7 @@ def test_distances_by_class_are_those_of_the_classes_alone(run, digits, tmp_path
     measured = [row["value"] for row in rows if row["value"] is not None]
     assert 0 < len(measured) < 10
     assert result.value == pytest.approx(np.mean(measured))
-    assert f"of {10 - len(measured)} of 10 classes a set has fewer than 30 images" in result.warnings[0]
+    assert f"{10 - len(measured)} of 10 classes left out, with fewer than 30 images in a set: " in result.warnings[0]
     network = load_embedding("offline", device=CPU)
     features = [extract_features(images, network, World.single()) for images in (samples, dataset)]
     number = next(i for i, row in enumerate(rows) if row["value"] is not None)
