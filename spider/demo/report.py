@@ -23,7 +23,7 @@ from spider.demo import page
 from spider.demo.steps import Timing
 from spider.demo.verdict import Arm, Curve, Verdict
 from spider.files import save_figure, write_text
-from spider.judge.metrics.nearest import PAGE
+from spider.judge.metrics.nearest import page_name
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, read_results, summarise
 from spider.pictures.grids import sample_grid, write_png
@@ -334,7 +334,7 @@ def _nearest(f: Findings) -> list[str]:
         parts += [
             page.heading(f"Fed by {arm.words}", 3),
             page.picture(
-                f.shown(arm).directory.evaluations / PAGE,
+                f.shown(arm).directory.evaluations / page_name(f.runs[0].results[0].protocol["embedding"]),
                 f"Memorisation page of the GAN fed by {arm.words}: distances, and samples beside training images",
                 "How far samples are from training images, and those from each other; and the pairs.",
                 detailed=True,

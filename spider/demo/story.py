@@ -3,7 +3,7 @@
     OUT/data/digits, letters, patches   packed images (see shards.pack)
         neighbors/                      which of them are near the digits (see neighbors.report)
         runs/gaussian-seed0, ...        a training run for each source and training seed (see spider.runs.directory):
-                                        evaluations/final.json and memorisation.png: what became of it
+                                        evaluations/final.json and memorisation-offline.png: what became of it
         floor.json                      how far the digits are from themselves
         timings.json                    what each step took
         figures/, report.html           what to read (see spider.demo.report)

@@ -28,7 +28,7 @@ from spider.judge.embed.given import GivenFeatures, read_features, write_feature
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.metrics.evaluate import evaluate_images
-from spider.judge.metrics.nearest import FEW_IMAGES, PAGE
+from spider.judge.metrics.nearest import FEW_IMAGES, page_name
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, document, table, write_result
@@ -98,7 +98,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         training, notes = _learnt(run, generator, request, world)
     against = training if given is None else given
     assert against is not None
-    page = _page_of(run, training, against, request, world)
+    page = _page_of(run, training, against, network, request, world)
     if page is not None and "nearest" not in metrics:
         metrics.append("nearest")
 
@@ -195,6 +195,7 @@ def _page_of(
     run: RunRef | None,
     training: ShardDataset | None,
     against: ShardDataset | GivenFeatures,
+    embedding: Embedding,
     request: EvaluateRequest,
     world: World,
 ) -> Path | None:
@@ -203,18 +204,19 @@ def _page_of(
     One that is asked for by a folder for figures lies there. That of a run of few training images lies beside the
     results, or in the run if they have no file.
     """
+    name = page_name(embedding.label)
     if request.figures is not None:
-        return Path(request.figures) / PAGE
+        return Path(request.figures) / name
     if run is None or training is None or len(training) >= FEW_IMAGES:
         return None
     if isinstance(against, GivenFeatures) and against.rows is None:
         return None
     if request.out is not None:
         out = Path(request.out)
-        return out.with_name(f"{out.stem}-{PAGE}")
+        return out.with_name(f"{out.stem}-{name}")
     if not world.broadcast_json(os.access(run.directory.path, os.W_OK)):
         return None
-    return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{PAGE}"
+    return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{name}"
 
 
 def _training_images(

@@ -39,9 +39,9 @@ class EvaluateRequest(Request):
         weights: a file for the embedding.
         count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
-        figures: a folder for the memorisation page of the first seed, `memorisation.png`; it brings the metric
-            `nearest` with it. A run of fewer than 5,000 training images gets the page anyhow, beside `out`, or among
-            the run's evaluations.
+        figures: a folder for the memorisation page of the first seed, `memorisation-EMBEDDING.png`; it brings the
+            metric `nearest` with it. A run of fewer than 5,000 training images gets the page anyhow, beside `out`, or
+            among the run's evaluations.
         out: a JSON file for the results with all their provenance.
         progress: show bars.
         world: the ranks, which all ask; None: those that torchrun describes, or this process alone.

@@ -1,6 +1,7 @@
 """The memorisation page: one picture from which a person can tell whether samples are copies of training images.
 
-memorisation.png    a verdict in words, and what is expected when nothing is memorised
+memorisation-EMBEDDING.png
+                    a verdict in words, and what is expected when nothing is memorised
                     distances to the nearest training image: of samples, and of real images that are no copies
                     the same, calibrated: how many real images are nearer than a sample
                     pairs: the closest samples, the closest of the real images, and samples from all distances; the one

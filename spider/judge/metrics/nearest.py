@@ -8,6 +8,7 @@ distances follow one law too; copies are nearer.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from cluster.world import World
 
 FEW_IMAGES = 5000  # training images, below which a generator may well learn them by heart
-PAGE = "memorisation.png"  # the page to judge that by (spider.judge.metrics.memorisation_page)
 MOST_UNSEEN = 10_000  # images that give the scale
 _RARE = 1e-3
 _TAIL_TOLD = 200
@@ -132,6 +132,14 @@ class NearestTraining:
     def _told(self) -> float:
         """How many unseen images tell of the law: two training images that are each other's nearest count as one."""
         return len(self.unseen) / (1 if self.held_out else 2)
+
+
+def page_name(embedding: str) -> str:
+    """The file of the page to judge that by (`spider.judge.metrics.memorisation_page`), by an embedding's label.
+
+    Pages under two embeddings show other distances and other pairs, so that none may take the place of the other.
+    """
+    return f"memorisation-{re.sub(r'[^A-Za-z0-9_.@]+', '-', embedding)}.png"
 
 
 def nearest_training(

@@ -106,10 +106,11 @@ def test_a_run_of_few_images_gets_a_memorisation_page(spider, runs, digits, patc
     run = tmp_path / "run"
     shutil.copytree(runs / "gaussian", run)
     words = ["evaluate", run, *OFFLINE, "--seeds", "1", "--metrics", "fid", "--reference", patches]
+    page_file = "memorisation-offline.png"
     places = {
-        run / "evaluations" / "000000.160-kimg-memorisation.png": [],
-        tmp_path / "result-memorisation.png": ["--out", tmp_path / "result.json"],
-        tmp_path / "figures" / "memorisation.png": ["--figures", tmp_path / "figures", "--out", tmp_path / "b.json"],
+        run / "evaluations" / f"000000.160-kimg-{page_file}": [],
+        tmp_path / f"result-{page_file}": ["--out", tmp_path / "result.json"],
+        tmp_path / "figures" / page_file: ["--figures", tmp_path / "figures", "--out", tmp_path / "b.json"],
     }
     for page, more in places.items():
         done = spider(*words, *more)

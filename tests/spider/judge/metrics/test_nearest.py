@@ -6,7 +6,10 @@ import pytest
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.judge.metrics import nearest as nearest_module
-from spider.judge.metrics.nearest import nearest_training
+from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.nearest import nearest_training, page_name
+from spider.judge.metrics.protocols import protocol_named
+from spider.judge.metrics.scores import score_nearest
 
 WORLD = World.single()
 
@@ -94,3 +97,15 @@ def test_samples_of_one_law_are_spread_evenly_over_the_distances_of_held_out_ima
     found = nearest_training(features(0, 2000), features(1, 500), WORLD, held_out=features(2, 2000))
     shares, _ = np.histogram(found.nearer, bins=10, range=(0, 1))
     np.testing.assert_allclose(shares / 2000, 0.1, atol=4 * found.chance(0.1))
+
+
+def test_a_scale_of_nothing_is_said():
+    twice = np.repeat(features(1, 40), 2, axis=0)
+    score = score_nearest(Comparison(features(0, 20), None, twice, None, protocol_named("offline"), 0, WORLD))
+    assert np.isnan(score.value)
+    assert "the median distance of training images among themselves is 0" in score.warnings[0]
+
+
+def test_the_page_of_an_embedding_is_a_file_of_its_own():
+    names = [page_name(label) for label in ("inception/clean", "dinov2-b14", "offline@123abc")]
+    assert names == [f"memorisation-{rest}.png" for rest in ("inception-clean", "dinov2-b14", "offline@123abc")]
