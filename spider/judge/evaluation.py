@@ -121,7 +121,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             progress=progress,
         )
     provenance |= {
-        "reference": "training" if reference is None else "given",
+        "reference": "training" if training and training.fingerprint == against.fingerprint else "given",
         "notes": [*reference_notes(shape, against), *notes],
         "memorisation_page": None if page is None else str(page),
         **_surroundings(world),

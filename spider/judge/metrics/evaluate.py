@@ -32,6 +32,8 @@ from spider.judge.metrics.results import MetricResult
 if TYPE_CHECKING:
     from cluster.world import World
 
+_ROUNDED = 1e-3  # of the largest feature: what two machines compute of one image differs by less
+
 
 def evaluate_images(
     samples: NumberedImages,
@@ -90,10 +92,15 @@ def evaluate_images(
             raise SpiderUsageError(f"figures show images of the reference, and {what}")
     elif any(metric.needs_classes for metric in chosen):
         classes = ClassPairs.of(samples, count, reference)
+    drawn = _samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat)
+    known = _features(reference, embedding, world, cache, progress, heartbeat)
+    learnt = None if training is None else _features(training, embedding, world, cache, progress, heartbeat)
+    if learnt is not None and _are_same(known, learnt):
+        learnt = None  # a file of the training images' own features holds nothing out
     comparison = Comparison(
-        *_samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat),
-        reference=_features(reference, embedding, world, cache, progress, heartbeat),
-        training=None if training is None else _features(training, embedding, world, cache, progress, heartbeat),
+        *drawn,
+        reference=known,
+        training=learnt,
         protocol=rules,
         seed=seed,
         world=world,
@@ -144,16 +151,17 @@ def _draw_page(
 ) -> None:
     """The memorisation page of what was compared. All ranks."""
     authenticity = score_authenticity(comparison)
-    ct = None if training is None or len(training) < CELLS else score_ct(comparison)
+    ct = None if comparison.training is None or len(comparison.training) < CELLS else score_ct(comparison)
     found = comparison.nearest_training
     if not comparison.world.is_main:
         return
     # Here, because matplotlib takes long to import, and most evaluations draw nothing.
     from spider.judge.metrics.memorisation_page import Pictures, draw_page
 
-    unseen = None if isinstance(reference, GivenFeatures) else reference
-    learnt = training or unseen
+    shown = None if isinstance(reference, GivenFeatures) else reference
+    learnt = training or shown
     assert learnt is not None
+    unseen = shown if found.held_out else learnt
     draw_page(file, found, Pictures(samples, learnt, unseen, embedding.label, authenticity, ct))
 
 
@@ -198,6 +206,11 @@ def _features(
         return images.known_rows
     features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
     return _require_finite(features, images)
+
+
+def _are_same(one: Features, other: Features) -> bool:
+    """Whether two sets of features are of the same images in the same order."""
+    return one.shape == other.shape and bool(np.abs(one - other).max() <= _ROUNDED * np.abs(other).max())
 
 
 def _require_finite(rows: Features, images: NumberedImages) -> Features:

@@ -71,6 +71,12 @@ def test_a_run_is_measured_under_every_seed(spider, runs, tmp_path):
 def test_a_reference_of_training_images_is_said(spider, runs, patches):
     words = ["evaluate", runs / "gaussian", *OFFLINE, "--seeds", "1", "--metrics", "fid"]
     assert "the reference is the run's own training images" in spider(*words).out
+    features = ["--reference-out", runs.parent / "digits.npz", "--metrics", "fid,nearest"]
+    ratios = [
+        spider(*words, *more, "--json").json["summary"][1]["mean"]
+        for more in (features, ["--reference", features[1], *features[2:]])
+    ]
+    assert ratios[0] == ratios[1], "a file of the training images holds nothing out either"
     given = spider(*words, "--reference", patches)
     assert "own training images" not in given.out
     assert "against patches (200 images)" in given.out
