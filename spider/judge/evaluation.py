@@ -8,7 +8,7 @@ rewards memorising, and both the table and the result file say so.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from cluster.world import World
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError
+from shards.progress import Bar
 from spider.config.load import with_values
 from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
@@ -104,9 +105,9 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
 
     cache = FeatureCache(cache_directory("features"))
     results: list[MetricResult] = []
-    for number, (seed, images) in enumerate(zip(chosen, samples, strict=True)):
+    for number, seed in _in_turn(chosen, shown=progress and world.is_main):
         results += evaluate_images(
-            images,
+            samples[number],
             against,
             metrics=metrics,
             embedding=network,
@@ -145,6 +146,16 @@ def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
     if not chosen:
         raise SpiderUsageError("--seeds 0: at least one evaluation seed is needed")
     return chosen
+
+
+def _in_turn(seeds: Sequence[int], *, shown: bool) -> Iterator[tuple[int, int]]:
+    """Number and seed, under a bar that says which of how many."""
+    words = [f"evaluation seed {number} of {len(seeds)}" for number in range(1, len(seeds) + 1)]
+    with Bar(total=len(seeds), desc=words[0], unit="seed", shown=shown and len(seeds) > 1) as bar:
+        for number, seed in enumerate(seeds):
+            bar.set_description_str(words[number], refresh=False)
+            yield number, seed
+            bar.update()
 
 
 def open_embedding(name: str | None, protocol: str | None, weights: str | Path | None, world: World) -> Embedding:

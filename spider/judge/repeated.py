@@ -78,7 +78,9 @@ class RepeatedEvaluation:
         self.notes = reference_notes(image_shape, self.reference)
         self.cache = FeatureCache(cache_directory("features"))
 
-    def measure(self, generator: FrozenGenerator, name: str, heartbeat: Heartbeat) -> list[MetricResult]:
+    def measure(
+        self, generator: FrozenGenerator, name: str, heartbeat: Heartbeat, *, progress: bool = False
+    ) -> list[MetricResult]:
         """The metrics of a generator, which results call `name`, in the order of the settings. All ranks."""
         return evaluate_images(
             generator.numbered(name, self.settings.seed, self.settings.count),
@@ -90,6 +92,7 @@ class RepeatedEvaluation:
             training=self.training,
             seed=self.settings.seed,
             cache=self.cache,
+            progress=progress,
             heartbeat=heartbeat,
         )
 

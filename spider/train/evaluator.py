@@ -49,7 +49,7 @@ class Evaluator:
         generator = trainer.frozen()
         name = checkpoint_name(trainer.images)
         self.owed = True
-        results = opened.measure(generator, f"{self.directory.path.name}@{name}", heartbeat)
+        results = opened.measure(generator, f"{self.directory.path.name}@{name}", heartbeat, progress=record.progress)
         self.owed = False
         if trainer.world.is_main:
             if self.best is None:  # the first time

@@ -156,7 +156,7 @@ def _computed(
     with kept_memory(world.device), exact_float32():
         embedded = ahead(embed, read, world.device)
         shown = progress and world.is_main
-        for r in Bar(iterable=rounds, desc=f"features of {images.name}", unit="block", shown=shown):
+        for r in Bar(iterable=rounds, desc=f"features of {images.name}", unit="block", leave=None, shown=shown):
             heartbeat()
             mine = next(embedded)
             gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]

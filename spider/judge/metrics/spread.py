@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import trange
 
+from shards.progress import Bar
 from spider.heartbeat import Heartbeat, silent
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def own_units(
 
     For work whose results need no order, because they are the same in any; the caller skips a number that is no unit.
     """
-    rounds = -(-count // world.size)
-    for r in trange(
-        rounds, desc=label, unit="block", disable=None if progress and world.is_main else True, leave=False
-    ):
+    rounds = range(-(-count // world.size))
+    for r in Bar(iterable=rounds, desc=label, unit="block", leave=False, shown=progress and world.is_main):
         heartbeat()
         yield r * world.size + world.rank

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from shards import progress
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_uint8
 from spider.gan.sources.config import GaussianConfig, ImagesConfig
@@ -97,12 +98,15 @@ def test_another_size_than_the_references_is_said(spider, runs, digits, tmp_path
     assert "reference 8x8" not in spider(*words, digits).out
 
 
-def test_a_training_says_that_its_reference_has_another_size(spider, digits, tiny, tmp_path):
+def test_a_training_says_that_its_reference_has_another_size(spider, digits, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     spider("pack", digits, tmp_path / "larger", "--resolution", "16")
     measured = ["evaluate.every_kimg=0.04", "evaluate.embedding=offline", "evaluate.count=16"]
     words = ["--data", digits, "--kimg", "0.08", *tiny, *measured, f"evaluate.reference={tmp_path / 'larger'}"]
     done = spider("train", "dcgan", "--run", tmp_path / "run", *words)
     assert done.err.count("warning: the images are 8x8 grey, the reference 16x16 grey") == 1
+    assert "features of run@000000.040-kimg: 100% 1/1 block" in done.err
+    assert "evaluation seed 2 of 2: 100% 2/2 seed" in spider("evaluate", tmp_path / "run", *OFFLINE, "--seeds", "2").err
     [first, *_] = sorted((tmp_path / "run" / "evaluations").iterdir())
     assert json.loads(first.read_text())["provenance"]["notes"]
 

@@ -171,7 +171,7 @@ def test_no_two_rounds_of_an_evaluation_are_without_a_heartbeat_between(monkeypa
     embedded = features.ahead
     monkeypatch.setattr(features, "ahead", lambda *work: (events.append("round") or r for r in embedded(*work)))
     monkeypatch.setattr(FeatureCache, "load", noted(FeatureCache.load))
-    monkeypatch.setattr(spread, "trange", lambda count, **_: (events.append("round") or r for r in range(count)))
+    monkeypatch.setattr(spread, "Bar", lambda iterable, **_: (events.append("round") or r for r in iterable))
     for _ in range(2):
         measure_everything(WORLD, FeatureCache(tmp_path), lambda: events.append("beat"))
     assert events.count("round") > 2 * 100  # of kid alone
