@@ -1,9 +1,10 @@
 """Which rule of `spider neighbors` ranks sources as the trainings of docs/results/neighbour-rules.sh came out.
 
-    python -m benchmarks.neighbor_rules OUT [--keep-gray] [--figure FILE.png]
+    python -m benchmarks.neighbor_rules OUT [--outcomes FILE.csv] [--keep-gray] [--figure FILE.png]
 
-OUT is the script's, finished or not: what is there is judged. Each target is searched under both embeddings; features
-are kept, so again in seconds. The differences are from the paper's rule under the same embedding.
+OUT is the script's, finished or not: what is there is judged. FILE.csv has outcomes of other machines, which are judged
+too, and gets those of OUT: so a study may go on elsewhere. Each target is searched under both embeddings; features are
+kept, so again in seconds. The differences are from the paper's rule under the same embedding.
 
     OUT/neighbors/EMBEDDING/TARGET/...     the searches, as the rules stand now; EMBEDDING-gray with --keep-gray
     OUT/rules.json                         ranks, outcomes and verdicts; rules-gray.json
@@ -12,6 +13,7 @@ are kept, so again in seconds. The differences are from the paper's rule under t
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,16 +35,41 @@ EMBEDDINGS = ("efficientnet", "offline")
 METRICS = {"fid": "FD", "kid": "KD"}
 
 Ranks = dict[str, list[int]]  # by rule
+Outcomes = dict[tuple[str, str, int, str, str], float]  # (target, source, seed, embedding, metric) -> value
 Runs = dict[str, dict[str, dict[int, float]]]  # target -> source -> seed -> outcome
 
 
-def read_runs(out: Path, embedding: str, metric: str) -> Runs:
-    """The outcomes that are there."""
-    runs: Runs = {}
-    for file in sorted((out / "outcomes" / embedding).glob("*/*.json")):
+def outcomes_in(out: Path) -> Outcomes:
+    """What the trainings in OUT came to."""
+    outcomes: Outcomes = {}
+    for file in (out / "outcomes").glob("*/*/*.json"):
         source, _, seed = file.stem.rpartition("-")
-        (result,) = (each for each in json.loads(file.read_text())["results"] if each["name"] == metric)
-        runs.setdefault(file.parent.name, {}).setdefault(source, {})[int(seed)] = result["value"]
+        for result in json.loads(file.read_text())["results"]:
+            outcomes[file.parent.name, source, int(seed), file.parent.parent.name, result["name"]] = result["value"]
+    return outcomes
+
+
+def merged(outcomes: Outcomes, file: Path) -> Outcomes:
+    """These and the ones in the table, which then holds all."""
+    known: Outcomes = {}
+    if file.exists():
+        with file.open(newline="") as rows:
+            known = {
+                (row["target"], row["source"], int(row["seed"]), row["embedding"], row["metric"]): float(row["value"])
+                for row in csv.DictReader(rows)
+            }
+    known = outcomes | known
+    lines = [",".join(map(str, (*key, value))) for key, value in sorted(known.items())]
+    write_text(file, "\n".join(["target,source,seed,embedding,metric,value", *lines]) + "\n")
+    return known
+
+
+def runs_of(outcomes: Outcomes, embedding: str, metric: str) -> Runs:
+    """The outcomes by one metric."""
+    runs: Runs = {}
+    for (target, source, seed, *by), value in sorted(outcomes.items()):
+        if by == [embedding, metric]:
+            runs.setdefault(target, {}).setdefault(source, {})[seed] = value
     return runs
 
 
@@ -131,15 +158,19 @@ def main() -> None:
     """Judge what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder of neighbour-rules.sh")
+    parser.add_argument("--outcomes", type=Path, metavar="FILE.csv", help="outcomes of trainings elsewhere; gets these")
     parser.add_argument("--keep-gray", action="store_true", help="let gray sources of a colour target take part")
     parser.add_argument("--figure", type=Path, help="draw the verdict by FD[efficientnet]")
     given = parser.parse_args()
 
+    outcomes = outcomes_in(given.out)
+    if given.outcomes is not None:
+        outcomes = merged(outcomes, given.outcomes)
     document: dict[str, Any] = {}
     for judge in EMBEDDINGS:
         for metric, short in METRICS.items():
             label = f"{short}[{judge}]"
-            there = whole(read_runs(given.out, judge, metric))
+            there = whole(runs_of(outcomes, judge, metric))
             if not there:
                 parser.exit(1, f"error: {given.out}: no target has an outcome of every source\n")
             print(f"{outcome_table(there, label)}\n")

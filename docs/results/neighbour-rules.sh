@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Which rule says best what feeds a Spider GAN? The same small GAN from six sources for each of four targets, three seeds:
 # see neighbour-rules.md for what came out.
-#   [SEEDS="0 1 2"] [TARGETS="catid ..."] neighbour-rules.sh DATA OUT
+#   [SEEDS="0 1 2"] [TARGETS="catid ..."] [OUTCOMES=FILE.csv] neighbour-rules.sh DATA OUT
 # DATA holds the tars named below. OUT gets shards/, runs/TARGET/SOURCE-SEED and
 # outcomes/EMBEDDING/TARGET/SOURCE-SEED.json. The same command again goes on; `python -m benchmarks.neighbor_rules OUT`
-# reads what is there at any time. Seeds are outermost, so that any stop leaves the targets equally far.
+# reads what is there at any time. Seeds are outermost, so that any stop leaves the targets equally far. What FILE.csv has,
+# such as neighbour-rules.csv beside this script, is not trained again.
 set -euo pipefail
 data=$1 out=$2
 sets="catid-128 coin1e-128 raccoon-128 catface-64 emoji-64 flowers17-64 omniglot-64 caltech101-64"
@@ -33,6 +34,7 @@ sources() { # TARGET: six
 for seed in ${SEEDS:-0 1 2}; do
     for target in ${TARGETS:-catid coin1e raccoon emoji}; do
         for source in $(sources "$target"); do
+            grep -qs "^$target,$source,$seed," "${OUTCOMES:-}" && continue
             run=$out/runs/$target/$source-$seed
             [ -f "$run/_SUCCESS" ] || spider train spider-dcgan --data "$out/shards/$target" \
                 --source "$out/shards/$source" --seed "$seed" --run "$run" "${common[@]}"
