@@ -62,7 +62,7 @@ from spider import api
         (
             "train dcgan --data {digits} --run {new} evaluate.every_kimg=1",
             1,
-            r"evaluate\.embedding=inception: .*weights get .*evaluate\.weights=FILE; evaluate\.embedding=offline",
+            r"evaluate\.embedding=inception: .*weights get .*evaluate\.weights=FILE; evaluate\.embedding=efficientnet",
         ),
         (
             "train dcgan --data {digits} --run {new} evaluate.every_kimg=1 evaluate.weights={new}",
@@ -74,7 +74,11 @@ from spider import api
             2,
             r"evaluate\.reference: {new}: no such",
         ),
-        ("evaluate {runs}/gaussian", 1, r"weights inception: no .*get inception.*--weights FILE; --embedding offline"),
+        (
+            "evaluate {runs}/gaussian",
+            1,
+            r"weights inception: no .*get inception.*--weights FILE; --embedding efficientnet",
+        ),
         ("evaluate {runs}/cascade@best --embedding offline", 2, r"never evaluated"),
         ("evaluate {digits} --embedding offline", 2, r"needs a --reference"),
         ("evaluate {runs}/gaussian --embedding offline --metrics fidd", 2, r"'fidd' is unknown"),
