@@ -63,6 +63,7 @@ class SweepCost:
     def table(self) -> str:
         """For a person."""
         total = self.configurations * self.seeds
+        over = f", {self.already:,} of them over" if self.already else ""
         seeds = f" x {self.seeds} seeds" if self.seeds > 1 else ""
         one, whole, together = (
             duration(hours * 3600) for hours in (self.one.hours, self.hours, self.hours / self.at_once)
@@ -70,7 +71,7 @@ class SweepCost:
         rows = [
             [
                 "trials",
-                f"{total:,}: {counted(self.configurations, 'configuration')}{seeds}, {self.already:,} of them over",
+                f"{total:,}: {counted(self.configurations, 'configuration')}{seeds}{over}",
             ],
             *([f"  {key}", values] for key, values in self.space.items()),
             ["each gets", self._resources()],
@@ -89,8 +90,8 @@ class SweepCost:
 
     def _resources(self) -> str:
         cpus, gpus, processes = (self.resources[key] for key in ("cpus", "gpus", "processes"))
-        shared = "a GPU for each process if there is one" if gpus is None else f"{gpus:g} GPUs"
-        return f"{cpus:g} CPUs, {shared}; {'one process' if processes == 1 else f'{processes} processes'}"
+        shared = "a GPU for each process if there is one" if gpus is None else counted(gpus, "GPU")
+        return f"{counted(cpus, 'CPU')}, {shared}; {counted(processes, 'process', 'processes')}"
 
 
 def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 
-def counted(number: int | None, what: str, several: str | None = None) -> str:
-    """`1 shard`, `1,797 images`, `2 entries` (`several` says so), `? ranks` where nobody knows how many."""
-    shown = "?" if number is None else f"{number:,}"
+def counted(number: float | None, what: str, several: str | None = None) -> str:
+    """`1 shard`, `1,797 images`, `2 entries` (`several` says so), `0.5 GPUs`, `? ranks` where nobody knows how many."""
+    shown = "?" if number is None else f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{shown} {what if number == 1 else several or f'{what}s'}"
 
 

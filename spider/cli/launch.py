@@ -19,6 +19,7 @@ from spider.cli.output import require_one_process, say, say_json, warn
 from spider.cli.training import Data, FromRun, Kimg, Mirror, Seed, Source, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size, speed
+from untrusted.counts import counted
 from untrusted.files import open_regular
 from untrusted.terminal import CLEAR_SCREEN, is_heard, tell
 
@@ -104,7 +105,8 @@ def launch(
         about = {"run": str(ready.directory.path), "job": submission.job, "log": str(submission.log(ready.folder, 0))}
         say_json({**about, "forecast": asdict(forecast)})
         return
-    say(f"job {submission.job}, {ready.place.ranks} ranks: spider status {run}, spider logs {run}, spider cancel {run}")
+    ranks = counted(ready.place.ranks, "rank")
+    say(f"job {submission.job}, {ranks}: spider status {run}, spider logs {run}, spider cancel {run}")
 
 
 @commands.command(epilog="\b\nExamples:\n  spider status runs/birds\n  spider status runs --watch")
@@ -248,7 +250,8 @@ def _forecast(forecast: Forecast, ready: Launch) -> str:
         times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
         length += f"; its time ({times}) is enough at {speed(forecast.slowest_img_per_s)} or more"
     if forecast.hours is None:
-        length += "; spider train --dry-run on one of the nodes tells how long it takes"
+        where = "here" if ready.place.local else "on one of the nodes"
+        length += f"; spider train --dry-run {where} tells how long it takes"
     free = f"{size(forecast.free_bytes)} are free"
     if forecast.disk_bytes is None:
         return f"{length}\n{forecast.checkpoints} checkpoints at most; {free}"

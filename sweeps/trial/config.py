@@ -42,7 +42,7 @@ def train_words(
     sweep: SweepConfig, point: Point, source: str | None, *, config: str | Path, seed: int, kimg: float
 ) -> list[str]:
     """What stands after `spider train --run RUN`."""
-    flags = {"--data": sweep.data, "--source": source, "--kimg": f"{kimg}", "--seed": f"{seed}"}
+    flags = {"--data": sweep.data, "--source": source, "--kimg": f"{kimg}".removesuffix(".0"), "--seed": f"{seed}"}
     given = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
     return [str(config), *given, *overrides(sweep, point)]
 

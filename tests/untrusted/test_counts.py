@@ -16,6 +16,8 @@ from untrusted.counts import counted, some_of
         (1, ("class", "classes"), "1 class"),
         (2, ("class", "classes"), "2 classes"),
         (None, ("rank",), "? ranks"),
+        (1.0, ("CPU",), "1 CPU"),
+        (0.5, ("GPU",), "0.5 GPUs"),
     ],
 )
 def test_one_is_singular(number, nouns, said):

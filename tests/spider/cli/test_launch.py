@@ -59,6 +59,7 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(spider, words, tmp_path)
     assert command == [sys.executable, "-m", "spider", "train", f"{run}/slurm/submitted.yaml", "--run", run]
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
     assert found.err == ""
+    assert "spider train --dry-run on one of the nodes tells" in found.out
 
 
 def test_cores_that_nobody_asked_for_are_warned_of(spider, words):
@@ -66,6 +67,13 @@ def test_cores_that_nobody_asked_for_are_warned_of(spider, words):
     assert spider(*words, "--dry-run").err.startswith("warning: cpus_per_task is not given")
     words[-2] = "--slurm=gpus_per_node=4,time=60,exclusive=true"
     assert spider(*words, "--dry-run").err == ""
+
+
+def test_a_local_job_is_measured_here(spider, words, monkeypatch):
+    monkeypatch.setattr("spider.jobs.launch.Launch.submit", lambda ready: Submission("8", 1, 1, ["a"], "code", {}))
+    told = spider(*words[:-2], "--slurm=local")
+    assert "spider train --dry-run here tells how long it takes" in told.out
+    assert "\njob 8, 1 rank: spider status" in told.out
 
 
 def test_a_submission_tells_its_job(spider, words, programs, tmp_path):

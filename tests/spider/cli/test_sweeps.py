@@ -46,7 +46,8 @@ def write(tmp_path, digits):
 def test_a_dry_run_lists_the_trials_and_their_cost_and_writes_nothing(spider, write, tmp_path):
     shown = spider("sweep", write(), "--out", tmp_path / "out", "--dry-run")
     assert shown.code == 0, shown.err
-    assert "8: 4 configurations x 2 seeds" in shown.out
+    assert "8: 4 configurations x 2 seeds\n" in shown.out
+    assert "1 CPU, " in shown.out
     assert "0003_r1_gamma-1_source-gamma_seed-1" in shown.out
     figures = spider("sweep", write(), "--out", tmp_path / "out", "--dry-run", "--json").json
     assert len(figures["trials"]) == 8
