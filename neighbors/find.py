@@ -30,7 +30,7 @@ from spider.files import cache_directory
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
-from spider.judge.metrics.frechet import too_few_images
+from spider.judge.metrics.frechet import few_images
 from spider.judge.metrics.registry import METRICS
 from spider.judge.sid.choices import Mode
 from spider.judge.sid.curve import POINTS, SidCurve
@@ -276,19 +276,20 @@ def _require_paper_images(*datasets: Mapping[str, NumberedImages]) -> None:
 
 def _few(datasets: Mapping[str, NumberedImages]) -> list[str]:
     """Which signed distances are from fewer images than one subset has."""
-    counts = {name: len(images) for name, images in datasets.items()}
-    return [
-        f"CSID, {name}: {counted(count, 'image')}, and a subset has {POINTS}: uncertain, whatever its rank"
-        for name, count in counts.items()
-        if count < POINTS
-    ]
+    few = {name: images for name, images in datasets.items() if len(images) < POINTS}
+    return [f"CSID, {_told(few)}: a subset has {POINTS}; uncertain, whatever the rank"] if few else []
 
 
 def _warnings(datasets: Mapping[str, NumberedImages], network: Embedding) -> list[str]:
     """Which Fréchet distances are from too few images."""
     label = METRICS["fid"].label_under(network)
-    found = {name: too_few_images(len(images), network.dim) for name, images in datasets.items()}
-    return [f"{label}, {name}: {warning}" for name, warning in found.items() if warning]
+    found = {name: few_images(len(images), network.dim) for name, images in datasets.items()}
+    alike = {why: {name: datasets[name] for name in found if found[name] == why} for why in found.values() if why}
+    return [f"{label}, {_told(few)}: {why}" for why, few in alike.items()]
+
+
+def _told(datasets: Mapping[str, NumberedImages]) -> str:
+    return ", ".join(f"{name} ({counted(len(images), 'image')})" for name, images in datasets.items())
 
 
 def _embedding_json(network: Embedding) -> dict[str, Any]:

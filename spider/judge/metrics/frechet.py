@@ -94,11 +94,16 @@ def law_distance(a: NormalLaw, b: NormalLaw) -> float:
 
 def too_few_images(count: int, dim: int) -> str | None:
     """A warning for a distance from so few images, or None. Its bias falls as 1/N and depends on the image set."""
+    few = few_images(count, dim)
+    return few and f"{counted(count, 'image')} {'is' if count == 1 else 'are'} {few}"
+
+
+def few_images(count: int, dim: int) -> str | None:
+    """The same without the count, for a line that several sets share."""
     if count >= 2 * dim:
         return None
     singular = ", not even one: the covariance is singular" if count <= dim else ""
-    images = f"{counted(count, 'image')} {'is' if count == 1 else 'are'}"
-    return f"{images} fewer than 2 for each of {dim} dimensions{singular}; biased upwards, compare only at equal counts"
+    return f"fewer than 2 for each of {dim} dimensions{singular}; biased upwards, compare only at equal counts"
 
 
 def _factor(mean: Tensor, covariance_: Tensor, *, may_be_regular: bool) -> Tensor:
