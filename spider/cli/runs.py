@@ -71,6 +71,8 @@ def compare(
         say_json(found.as_json())
     else:
         say(found.table())
+        if out is not None:
+            say(f"look at {out}")
 
 
 def _usual_folder() -> Path:

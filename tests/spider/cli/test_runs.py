@@ -147,7 +147,8 @@ def test_compare_takes_runs_that_differ_in_their_seed_alone_as_one(spider, runs,
     assert " at 0.08 to 0.16 kimg" in spider("compare", run.path, other).out
     assert len(spider("compare", run.path, run.path, "--json").json["experiments"]) == 2  # one seed twice is no seeds
     figure = tmp_path / "figure.png"
-    assert spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure).code == 0
+    drawn = spider("compare", run.path, other, runs / "patches", runs / "cascade", "--out", figure)
+    assert drawn.out.endswith(f"\nlook at {figure}\n")
 
 
 def test_compare_takes_a_longer_run_as_another_seed_all_the_same(spider, run, tmp_path):
