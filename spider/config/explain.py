@@ -151,7 +151,8 @@ def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
 
 
 def _limits(info: FieldInfo) -> Iterator[tuple[str, Any]]:
-    for constraint in info.metadata:
+    parts = get_args(info.annotation)  # of a union, one may have limits of its own
+    for constraint in [*info.metadata, *(mark for part in parts for mark in getattr(part, "__metadata__", ()))]:
         for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
             bound = getattr(constraint, attribute, None)
             if bound is not None:

@@ -162,6 +162,12 @@ def test_every_key_is_explained():
         explain("r1_gamma")
 
 
+def test_limits_are_explained_wherever_they_stand():
+    types = {key.kind: key.type for key in explain("augment.0.p")}
+    assert types["apa"] == "number or schedule >= 0 <= 1"
+    assert explain("batch")[0].type == "int >= 1 <= 1000000"
+
+
 def test_members_of_a_list_have_keys():
     (pipe,) = explain("augment.1.pipe")
     assert (pipe.name, pipe.kind) == ("augment.N.pipe", "ada")
