@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from shards.progress import Bar
 from sweeps.ledger import Ledger
+from untrusted.terminal import tell
 
 
 class Progress:
@@ -38,8 +39,10 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line for the person who watches."""
-        if self._shown:
+        if self._shown and sys.stderr.isatty():
             tqdm.write(line, file=sys.stderr)
+        elif self._shown:
+            tell(line)  # a log has no bar to go around
 
     def started(self, name: str) -> None:
         """A trial begins, or begins again."""
@@ -90,4 +93,4 @@ class Progress:
         parts += [f"{over.count('stopped')} stopped"] if "stopped" in over else []
         if self._best is not None:
             parts.append(f"best {self._best[0]:.4g} ({self._best[1].partition('_')[0]})")
-        self._bar.set_postfix_str(", ".join(parts), refresh=True)
+        self._bar.set_postfix_str(", ".join(parts), refresh=sys.stderr.isatty())  # in a log, that would be a line

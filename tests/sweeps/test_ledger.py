@@ -349,7 +349,7 @@ def test_chance_is_told_by_how_few_seeds_there_are(make: Callable[..., SweepPlan
         plan.out.rename(plan.out.with_name(f"{seeds} seeds"))
 
 
-def test_progress_never_passes_its_total(make: Callable[..., SweepPlan]) -> None:
+def test_progress_never_passes_its_total(make: Callable[..., SweepPlan], capsys: pytest.CaptureFixture[str]) -> None:
     """A trial ends with the batch that passes its length."""
     plan = make(space={"penalties.r1_gamma": {"grid": [0.1, 1]}}, seeds=1)
     ledger = plan.ledger(plan.axes([]))
@@ -363,6 +363,9 @@ def test_progress_never_passes_its_total(make: Callable[..., SweepPlan]) -> None
         progress.ended(name)
         assert bar.n <= bar.total == total
     assert bar.n == total
+    progress.close()
+    told = capsys.readouterr().err.splitlines()
+    assert [line[:3] for line in told] == ["1/2", "2/2"], "in a log, a line for each trial"
 
 
 def test_a_winner_that_lost_a_seed_is_told(make: Callable[..., SweepPlan]) -> None:
