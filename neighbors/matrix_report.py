@@ -149,7 +149,8 @@ class MatrixReport:
             report.write(out / target)
         for k, order in enumerate(self._orders):
             name = "heatmap.png" if k == 0 else f"heatmap-order{order.replace(' ', '-')}.png"
-            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), partial(_is_pick, k=k), self._is_screened)
+            marks = (partial(_is_pick, k=k), self._is_screened, partial(_is_dropped, k=k))
+            self._draw(out / name, f"CSID[{order}]", partial(_csid, k=k), *marks)
         if self._any.rows[0].fd is not None:
             label = self._any.labels["fd"]
             self._draw(out / f"heatmap-{label.split('[')[0].lower()}.png", label, lambda row: row.fd)
@@ -171,6 +172,7 @@ class MatrixReport:
         value: Callable[[NeighborRow], float | None],
         framed: Callable[[NeighborRow], bool] = lambda row: False,
         screened: Callable[[NeighborRow], bool] = lambda row: False,
+        dropped: Callable[[NeighborRow], bool] = lambda row: False,
     ) -> None:
         rows = [[self.row(source, target) for target in self.datasets] for source in self.datasets]
 
@@ -188,6 +190,7 @@ class MatrixReport:
             [[None if row is None else value(row) for row in line] for line in rows],
             framed=cells(framed),
             screened=cells(screened),
+            dropped=cells(dropped),
             one_scale=not csid,  # a distance between two sets, the same from either side
         )
 
@@ -219,6 +222,10 @@ def _rank(row: NeighborRow, k: int) -> int:
 
 def _is_pick(row: NeighborRow, k: int) -> bool:
     return row.places[k].friendly
+
+
+def _is_dropped(row: NeighborRow, k: int) -> bool:
+    return row.places[k].is_dropped
 
 
 def _csid_json(row: NeighborRow, k: int) -> dict[str, float | None]:

@@ -261,6 +261,7 @@ class NeighborReport:
                 for k in range(len(row.curves))
                 if self._is_measured and not row.measured
             ],
+            dropped=[(i, k) for i, row in enumerate(rows) for k, place in enumerate(row.places) if place.is_dropped],
         )
 
     def to_csv(self) -> str:

@@ -180,11 +180,13 @@ def test_figures_mark_the_picks_of_each_order_and_what_was_only_screened(packed:
         monkeypatch.setattr(neighbor_report, name, draw)
     found = search(packed, tmp_path / "cache", tmp_path / "out", shortlist=1, orders=(-1, 1))
     rows = list(found.rows)
-    rows[0] = replace(rows[0], places=[rows[0].places[0], replace(rows[0].places[1], friendly=False)])
+    no_pick = replace(rows[0].places[1], friendly=False, takes_part=False)
+    rows[0] = replace(rows[0], places=[rows[0].places[0], no_pick])
     replace(found, rows=rows).write(tmp_path / "out")
     assert drawn["draw_curves"].call_args.args[3] == [[rows[0].source], []]
     assert drawn["draw_heatmap"].call_args.kwargs["framed"] == [(0, 0)]
     assert drawn["draw_heatmap"].call_args.kwargs["screened"] == [(1, 0), (1, 1)]
+    assert drawn["draw_heatmap"].call_args.kwargs["dropped"] == [(0, 1)]
 
 
 def test_the_target_among_its_sources_is_named_and_not_drawn(packed: Path, tmp_path: Path, monkeypatch):

@@ -83,6 +83,7 @@ def draw_heatmap(
     values: Sequence[Sequence[float | None]],
     framed: Collection[tuple[int, int]] = (),
     screened: Collection[tuple[int, int]] = (),
+    dropped: Collection[tuple[int, int]] = (),
     *,
     one_scale: bool = False,
 ) -> None:
@@ -96,6 +97,7 @@ def draw_heatmap(
         values: a number for each row and column; None is left blank.
         framed: (row, column) of the cells to frame.
         screened: of those whose number is only an estimate from moments.
+        dropped: of those that the rule drops, to hatch.
         one_scale: one scale for all, so that equal numbers have equal colours; else each column has its own.
     """
     numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
@@ -113,15 +115,18 @@ def draw_heatmap(
             axes.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
     for i, j in framed:
         axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, edgecolor="black", linewidth=2))
+    for i, j in dropped:
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="0.45", hatch="//", linewidth=0))
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
     axes.set_yticks(range(len(rows)), rows, fontsize=9)
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    caption = f"colour: share of the {'figure' if one_scale else 'column'}'s largest"
+    caption = f"colour: share of the {'figure' if one_scale else 'column'}'s largest; pale is near"
     caption += "; purple: below 0, less diverse" if (numbers < 0).any() else ""
     caption += "; framed: picks" if framed else ""
+    caption += "; hatched: dropped by the rule" if dropped else ""
     caption += "; in brackets: only screened" if screened else ""
     figure.supxlabel(textwrap.fill(caption, int(size[0] * _CAPTION_PER_INCH)), fontsize=8, color="0.3")
     save_figure(figure, path)

@@ -46,6 +46,11 @@ class Place:
     takes_part: bool = False
     score: float = math.nan
 
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the rule drops it, and not because it is the target."""
+        return not (self.takes_part or self.is_target)
+
 
 def select(
     candidates: Sequence[Candidate],
