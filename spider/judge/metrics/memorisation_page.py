@@ -72,6 +72,8 @@ def verdict(found: NearestTraining) -> str:
     """What was found, in a few words."""
     if found.looks_copied:
         return "Some samples look like copies."
+    if float(found.nearer.min()) > _UNLIKE:
+        return "No: every sample is unlike the training images, as before a training has taught anything."
     unlike = float(np.median(found.nearer)) > _UNLIKE
     return f"No sign of copies{', but the samples are unlike the training images anyhow' if unlike else ''}."
 
@@ -290,5 +292,5 @@ def _side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[
     height = max(len(left), len(right))
     left, right = (np.kron(p, np.ones((max(1, height // len(p)),) * 2 + (1,), np.uint8)) for p in (left, right))
     tall = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in (left, right)]
-    gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+    gap = np.full((height, max(1, height // 8), 3), 255, np.uint8)
     return np.concatenate([tall[0], gap, tall[1]], axis=1)
