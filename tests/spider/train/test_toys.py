@@ -332,8 +332,8 @@ def test_what_the_discriminator_is_given_is_told_and_seen(digits):
 def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):
     trainer = trainer_for(digits)
     asked = []
-    for player in (trainer.generator, trainer.discriminator):
-        player.module.register_forward_pre_hook(lambda _, given: asked.append(given[1].draws["noise"]))
+    for network in (trainer.generator.module, trainer.discriminator.module, trainer.discriminator.parts["auxiliary0"]):
+        network.register_forward_pre_hook(lambda _, given: asked.append(given[1].draws["noise"]))
     (batch,) = trainer.feeds.draw(trainer.plan.phases[0], 0, 0)
 
     def run():
@@ -345,6 +345,8 @@ def test_players_draw_apart_for_each_use_and_the_same_when_asked_twice(digits):
         return [*asked]
 
     once, again = run(), run()
-    assert len(once) == 5  # fakes, D of reals and fakes, R1, R2
+    # fakes, D of reals and fakes, an auxiliary's fakes of a changed source, its average of D for each of two, R1, R2
+    assert len(once) == 8
     assert all(torch.equal(*pair) for pair in zip(once, again, strict=True))
-    assert len({tuple(draws.flatten().tolist()) for draws in once}) == 5
+    assert torch.equal(once[0], once[3])  # what is made again is by the draws of the fakes: only its source is another
+    assert len({tuple(draws.flatten().tolist()) for draws in once}) == 7
