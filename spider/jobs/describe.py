@@ -37,6 +37,7 @@ def describe(found: Status) -> str:
     failed = [run for run in found.runs if run.state == "failed" and run.summary.failure is not None]
     told = [f"! {one_line(f'{run.name}: failed {run.summary.failure}')}" for run in failed]
     parts += ["\n".join(told)] if told else []
+    parts += [one_line(f"{found.path}: {found.outcome}")] if found.outcome is not None else []
     return "\n\n".join(parts) or f"{found.path}: no run here or below"
 
 

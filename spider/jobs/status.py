@@ -21,6 +21,8 @@ from spider.jobs.of_folder import pipelines_below, stage_folders
 from spider.jobs.submit import FOLDER
 from spider.runs.directory import RunDirectory
 from spider.runs.listing import RunSummary, find_runs, name_of, summarise, unreadable
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class Status:
         runs: every run there and below, also those that only have been submitted.
         stages: the jobs of a pipeline, by the stage's name; of those below a folder, by PIPELINE/NAME.
         drivers: the jobs of neighbour searches and sweeps, by their folders.
+        outcome: whether the search or sweep of this folder has finished, by its report; None if a job says it.
     """
 
     path: str
     runs: list[RunStatus]
     stages: dict[str, JobStatus]
     drivers: dict[str, JobStatus]
+    outcome: str | None = None
 
     @property
     def jobs(self) -> dict[str, JobStatus]:
@@ -104,7 +108,8 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         stages, drivers = ({name: asdict(job) for name, job in jobs.items()} for jobs in (self.stages, self.drivers))
-        return {"path": self.path, "runs": [run.as_json() for run in self.runs], "stages": stages, "drivers": drivers}
+        runs = [run.as_json() for run in self.runs]
+        return {"path": self.path, "outcome": self.outcome, "runs": runs, "stages": stages, "drivers": drivers}
 
 
 def status(path: str | Path) -> Status:
@@ -127,7 +132,24 @@ def status(path: str | Path) -> Status:
     drivers = {name_of(RunDirectory(out), root): job_status(out / FOLDER) for out in _driver_folders(root)}
     if (root / JOB).is_file():  # a pipeline's stage
         drivers["."] = job_status(root)
-    return Status(str(path), runs, _there(stages), _there(drivers))
+    return Status(str(path), runs, _there(stages), _there(drivers), _outcome(root))
+
+
+def _outcome(root: Path) -> str | None:
+    """See Status. A search writes its report when it ends; a sweep also when it is stopped."""
+    if (root / FOLDER / JOB).is_file():  # the job says it, also while it makes another report
+        return None
+    if any((root / name).is_file() for name in ("neighbors.json", "matrix.json")):
+        return "search finished"
+    if not (root / "sweep.yaml").is_file():
+        return None
+    try:
+        complete = read_json(root / "sweep.json")["complete"] is True
+    except FileNotFoundError:
+        complete = False
+    except (OSError, UnreadableError, KeyError, TypeError) as error:
+        return f"sweep.json cannot be read: {error}"
+    return "sweep finished" if complete else "sweep not finished"
 
 
 def _jobs_of_stages(root: Path) -> dict[Path, JobStatus | None]:

@@ -364,6 +364,19 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
     assert describe(status(tmp_path)) == f"{tmp_path}: no run here or below"
     assert status(tmp_path).is_over
     assert job_status(tmp_path) is None
+    (tmp_path / "sweep.yaml").touch()
+    for report, outcome in (
+        (None, "sweep not finished"),
+        ('{"complete": false}', "sweep not finished"),
+        ('{"complete": true}', "sweep finished"),
+        ("[", "sweep.json cannot be read: "),
+    ):
+        if report is not None:
+            (tmp_path / "sweep.json").write_text(report)
+        assert describe(status(tmp_path)).startswith(f"{tmp_path}: {outcome}")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "neighbors.json").touch()
+    assert describe(status(tmp_path / "search")) == f"{tmp_path / 'search'}: search finished"
     with pytest.raises(SpiderError, match=r"nowhere: no such folder$"):
         status(tmp_path / "nowhere")
 
