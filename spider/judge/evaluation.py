@@ -100,6 +100,8 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     against = training if given is None else given
     assert against is not None
     page = _page_of(run, training, against, network, request, world)
+    if page is None and isinstance(against, GivenFeatures) and against.rows is None and _is_small(training):
+        notes.append(f"no memorisation page: {against.path} holds {against.holds}, and no features of each image")
     if page is not None and "nearest" not in metrics:
         metrics.append("nearest")
 
@@ -218,7 +220,7 @@ def _page_of(
     name = page_name(embedding.label)
     if request.figures is not None:
         return Path(request.figures) / name
-    if run is None or training is None or len(training) >= FEW_IMAGES:
+    if run is None or not _is_small(training):
         return None
     if isinstance(against, GivenFeatures) and against.rows is None:
         return None
@@ -228,6 +230,11 @@ def _page_of(
     if not world.broadcast_json(os.access(run.directory.path, os.W_OK)):
         return None
     return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{name}"
+
+
+def _is_small(training: ShardDataset | None) -> bool:
+    """Whether a generator may well learn these images by heart."""
+    return training is not None and len(training) < FEW_IMAGES
 
 
 def _training_images(

@@ -20,6 +20,7 @@ from spider.gan.sources.frozen import BLOCK
 from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.images import Images
 from spider.judge import evaluation
+from spider.judge.embed.load import load_embedding
 from spider.pictures.generate import _from_files
 from spider.pictures.interpolate import Interpolation, _grid_weights, _loop_weights, _run, stages
 from spider.pictures.steps import grid_steps, loop_steps, measure_steps
@@ -126,6 +127,10 @@ def test_a_run_of_few_images_gets_a_memorisation_page(spider, runs, digits, patc
         done = spider(*words, *more)
         assert done.out.splitlines()[-1] == f"are they copies? look at {page}"
         assert pixels(page).shape[1] > 1000
+    dim = load_embedding("offline").dim
+    np.savez(tmp_path / "moments.npz", mu=np.zeros(dim), sigma=np.eye(dim))
+    done = spider(*words[:-1], tmp_path / "moments.npz")
+    assert f"! no memorisation page: {tmp_path / 'moments.npz'} holds mu and sigma" in done.out
     monkeypatch.setattr(evaluation, "FEW_IMAGES", 300)  # as many as the digits are
     done = spider(*words, "--json").json
     assert done["provenance"]["memorisation_page"] is None
