@@ -99,8 +99,8 @@ def kid_full(
     n, m = len(samples), len(reference)
     with exact_float32():
         (of_samples, _), (of_reference, _), across = (
-            _sums_by_image(x, y, world, progress=progress, heartbeat=heartbeat)
-            for x, y in ((samples, samples), (reference, reference), (samples, reference))
+            _sums_by_image(x, y, world, within=within, progress=progress, heartbeat=heartbeat)
+            for x, y, within in ((samples, samples, True), (reference, reference, True), (samples, reference, False))
         )
     # Of each image: the mean of the kernel over its own set, less that over the other
     nearness = [of_samples / (n - 1) - across[0] / m, of_reference / (m - 1) - across[1] / n]
@@ -109,23 +109,22 @@ def kid_full(
 
 
 def _sums_by_image(
-    x: Features, y: Features, world: World, *, progress: bool, heartbeat: Heartbeat
+    x: Features, y: Features, world: World, *, within: bool, progress: bool, heartbeat: Heartbeat
 ) -> tuple[Tensor, Tensor]:
     """The kernel of [N, d] and [M, d], summed over the other set for each image: float64 [N] and [M].
 
-    Of a set with itself, pairs of an image with itself are left out, and both sums are the same.
+    Within a set, which is then given twice, pairs of an image with itself are left out, and both sums are the same.
     """
-    same = x is y
     # The kernel matrix of a set with itself is symmetric: blocks above the diagonal stand for those below.
-    corners = [(i, j) for i in range(0, len(x), ROWS) for j in range(0, len(y), ROWS) if i <= j or not same]
+    corners = [(i, j) for i in range(0, len(x), ROWS) for j in range(0, len(y), ROWS) if i <= j or not within]
 
     def unit(u: int) -> tuple[Tensor, ...]:
         i, j = corners[u]
         rows = torch.from_numpy(x[i : i + ROWS]).to(world.device)
-        columns = rows if same and i == j else torch.from_numpy(y[j : j + ROWS]).to(world.device)
+        columns = rows if within and i == j else torch.from_numpy(y[j : j + ROWS]).to(world.device)
         products = times_transposed(rows, columns)
         by_row, by_column = _cubes_by_image(products, x.shape[1])
-        if same and i == j:
+        if within and i == j:
             by_row -= (products.diagonal().double() / x.shape[1] + 1) ** 3
             by_column.zero_()
         return tuple(torch.nn.functional.pad(sums, (0, ROWS - len(sums))) for sums in (by_row, by_column))
@@ -134,8 +133,8 @@ def _sums_by_image(
     of_x, of_y = (torch.zeros(len(z) + ROWS, dtype=torch.float64) for z in (x, y))  # with room for padding, which is 0
     for (i, j), by_row, by_column in zip(corners, rows.cpu(), columns.cpu(), strict=True):
         of_x[i : i + ROWS] += by_row
-        (of_x if same else of_y)[j : j + ROWS] += by_column
-    return of_x[: len(x)], (of_x if same else of_y)[: len(y)]
+        (of_x if within else of_y)[j : j + ROWS] += by_column
+    return of_x[: len(x)], (of_x if within else of_y)[: len(y)]
 
 
 def _cubes_by_image(products: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ def test_full_estimate_is_the_direct_formula(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kid_module, "ROWS", 16)  # several ragged blocks
     x, y = features(0, 45), features(1, 38, shift=0.3)
     assert kid_full(x, y, WORLD).value == pytest.approx(direct(x, y), abs=CLOSE)
+    assert kid_full(x, x, WORLD).value == pytest.approx(kid_full(x, x.copy(), WORLD).value, abs=CLOSE)
 
 
 def test_one_subset_of_everything_is_the_direct_formula():
