@@ -179,7 +179,7 @@ def _player(
     world: World,
 ) -> Player:
     """A player of a network and of the parts that auxiliaries bring for it."""
-    brought = {each.name.replace(".", ""): (each.auxiliary.parts().get(name), each.choice.lr_factor) for each in joined}
+    brought = {each.part: (each.auxiliary.parts().get(name), each.choice.lr_factor) for each in joined}
     module = compute.prepared(module)
     parts = {part: compute.prepared(each) for part, (each, _) in brought.items() if each is not None}
     whole = nn.ModuleDict({name: module, **parts}) if parts else module

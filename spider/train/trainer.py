@@ -16,6 +16,7 @@ from cluster.world import World
 from spider.clock import crosses
 from spider.config.schema import Config
 from spider.data import open_images
+from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.conditions.build import build_conditions
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.freeze import names_of_first_layers
@@ -103,14 +104,8 @@ class Trainer:
 
     def frozen(self) -> FrozenGenerator:
         """The averaged generator as it is now."""
-        return FrozenGenerator(
-            self.ema.module,
-            self.source,
-            self.conditions,
-            self.image_shape,
-            self.world.device,
-            training=self.dataset.fingerprint,
-        )
+        device, data = self.world.device, self.dataset.fingerprint
+        return FrozenGenerator(self.ema.module, self.source, self.conditions, self.image_shape, device, training=data)
 
     def facts(self) -> dict[str, Any]:
         """What environment.json says of the training."""
@@ -158,6 +153,11 @@ class Trainer:
             return {}
         snapshot, frozen = self.snapshot(), names_of_first_layers(self.discriminator.module, self.config.init)
         placed, fits = fit_weights(snapshot.tensors, given, self.config.init, frozen)
+        if "discriminator" in placed:  # An auxiliary may hold a copy: it begins as if it were built on the given one
+            network, told = self.discriminator.module, (self.image_shape, self.conditions.shape, self.world.device)
+            load_saved(network, placed["discriminator"])
+            for each in build_auxiliaries(self.config.auxiliary, network, *told, self.config.seed):
+                placed |= each.saved()
         self.load(Snapshot({**snapshot.tensors, **placed}, snapshot.state))
         return fits
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
 from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
 from spider.gan.auxiliary.lecam import Lecam
 from spider.gan.outputs import ConditionShape
+from spider.gan.saved import saved_tensors
 from spider.settings.schedule import value_at
 
 
@@ -27,6 +28,16 @@ class Joined:
     def weight(self, images: int) -> float:
         """What its terms are multiplied by when the clock stands at `images`."""
         return value_at(self.choice.weight, images)
+
+    @property
+    def part(self) -> str:
+        """The name of what it brings for a player."""
+        return self.name.replace(".", "")
+
+    def saved(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint holds of it, by group."""
+        parts = {f"{role}.{self.part}": saved_tensors(part) for role, part in self.auxiliary.parts().items()}
+        return {**parts, self.name: {**self.auxiliary.tensors()}}
 
 
 def build_auxiliaries(

@@ -19,6 +19,7 @@ from spider.runs.directory import RunDirectory, resolve
 from spider.runs.generator import open_generator
 from spider.train.trainer import Trainer
 from tests.equal_runs import assert_equal_runs
+from tests.spider.train.toys import TOYS
 
 CPU = torch.device("cpu")
 DCGAN = [
@@ -75,6 +76,18 @@ def test_a_network_that_is_not_named_stays_at_random_and_g_begins_as_its_average
     for name in ("generator", "generator_ema"):
         assert all(torch.equal(here[name][key], tensor) for key, tensor in average.items())
     assert all(torch.equal(here["discriminator"][key], tensor) for key, tensor in plain["discriminator"].items())
+
+
+def test_an_auxiliarys_average_of_d_begins_as_d_does(digits, tmp_path):
+    api.train("dcgan", tmp_path / "run", data=digits, kimg=0.016, overrides=[*TOYS, "batch=8", "log.samples=4"])
+    trainer = begin(tmp_path / "run", digits, "init.kind=run", f"init.run={tmp_path / 'run'}")
+    here, plain = trainer.snapshot().tensors, begin(tmp_path / "run", digits).snapshot().tensors
+    given, average = tensors(tmp_path / "run", "discriminator"), here["discriminator.auxiliary0"]
+    assert given.keys() == average.keys()
+    assert all(torch.equal(given[key], tensor) for key, tensor in average.items())
+    assert {trainer.plan.methods["auxiliary.0"].average} == {trainer.discriminator.parts["auxiliary0"]}
+    for group in ("discriminator.auxiliary1", "objective", "g_penalties.0"):  # what is no copy is as of the seed
+        assert all(torch.equal(tensor, plain[group][key]) for key, tensor in here[group].items())
 
 
 @pytest.mark.parametrize(("preset", "layers"), [("dcgan", 1), ("dcgan", 2), ("r3gan-32", 2)])
