@@ -12,6 +12,8 @@ from torch import Tensor
 class Weighed:
     """Values that do not weigh alike. Their mean is sum(w v) / sum(w) over the global batch, on any number of ranks.
 
+    Where all weights of the global batch are 0, the term is 0: the step is taken by the others.
+
     With several micro-batches sum(w) must be known before the first backward: the pass that gives such values is then
     run once more, without gradients.
 

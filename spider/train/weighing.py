@@ -77,5 +77,6 @@ def weigh(
         )
         # A selection whose norm is not the k that it chose says so in its total
         norm = chosen.total / chosen.k if chosen and first.terms[i].selectable else 1.0
-        weighing.totals[first.terms[i].name] = whole * norm
+        # Where nothing weighs, all shares and the report are 0
+        weighing.totals[first.terms[i].name] = (whole * norm).masked_fill(whole == 0, torch.inf)
     return weighing

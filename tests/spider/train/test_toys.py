@@ -233,6 +233,30 @@ def test_values_that_weigh_by_themselves_have_the_mean_of_the_whole_batch(digits
     trainer.close()
 
 
+def test_a_term_whose_weights_are_all_0_is_as_none(digits):
+    def stepped(*own):
+        trainer = trainer_for(digits, overrides=["accumulation=2"])
+        phase = trainer.plan.phases[0]
+
+        def changed(batch):
+            outcome = phase.passes[0].run(batch)
+            for term in [each for each in outcome.terms if each.weights is not None]:
+                outcome.terms.remove(term)
+                outcome.terms.extend(replace(term, weights=torch.full_like(term.values, weight)) for weight in own)
+            return outcome
+
+        trainer.stepper.take(phase, [Pass(changed)], trainer.feeds.draw(phase, 0, 0))
+        sums = trainer.stepper.settle()
+        trainer.close()
+        assert trainer.plan.guard.skipped == 0
+        return [each.grad for each in trainer.discriminator.parameters], sums
+
+    (grads, sums), (without, _) = stepped(0.0), stepped()
+    assert all(torch.equal(*pair) for pair in zip(grads, without, strict=True))
+    assert sums["loss/d_real_direction"][0] == 0
+    assert any(not torch.equal(*pair) for pair in zip(grads, stepped(1.0)[0], strict=True))
+
+
 def test_a_batch_that_does_not_divide_into_shares_is_refused(digits):
     with pytest.raises(SpiderUsageError, match=r"g_penalties.batch_shrink=3: batch=16 does not divide"):
         trainer_for(digits, overrides=["g_penalties.batch_shrink=3"])
