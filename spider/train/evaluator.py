@@ -66,22 +66,24 @@ class Evaluator:
         return True
 
     def state(self) -> dict[str, Any]:
-        """Which checkpoint is best, by which reference, and whether an evaluation is owed, as JSON."""
+        """Which checkpoint is best, by which reference and embedding, and whether an evaluation is owed, as JSON."""
         return {
             "best": self.best,
             "before": self.before,
             "reference": self.opened.reference.fingerprint if self.opened else None,
+            "weights": self.opened.embedding.digest if self.opened else None,
             "owed": self.owed,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave. Raises SpiderError if other reference images have come in place of those.
+        """Take over what `state` gave. Raises SpiderError if other reference images or weights have come.
 
         Raises KeyError or UnreadableError if it is no such state.
         """
-        theirs, mine = state["reference"], self.state()["reference"]
-        if None not in (theirs, mine) and theirs != mine:
-            raise SpiderError(f"evaluate.reference: the run was measured against {theirs}, this one would be by {mine}")
+        for key in ("reference", "weights"):  # older checkpoints do not say which weights
+            theirs, mine = state.get(key), self.state()[key]
+            if None not in (theirs, mine) and theirs != mine:
+                raise SpiderError(f"evaluate.{key}: the run was measured by {theirs}, this one would be by {mine}")
         self.best, self.before = (
             None if state[key] is None else checked(state[key], BestRecord, key) for key in ("best", "before")
         )

@@ -65,14 +65,7 @@ class Feeds:
                 fake_condition = self.conditions.drawn(at.seed, at.stream("condition"), at.positions, at.device)
             self._last_source = self._next_source(source_stream), fake_condition
         source, fake_condition = given(self._last_source)
-        batch = PhaseBatch(
-            at=at,
-            images=step * self.slots.batch,
-            source=source,
-            fake_condition=fake_condition,
-            real_condition=real_condition,
-            real=real,
-        )
+        batch = PhaseBatch(at, step * self.slots.batch, source, fake_condition, real_condition, real)
         return batch.part(slice(len(source) // phase.shrink)).split(self.config.accumulation)
 
     def close(self) -> None:

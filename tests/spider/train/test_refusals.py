@@ -120,7 +120,7 @@ def finished(digits, patches, tmp_path_factory):
         ({"source": "other"}, r"source\.path: the run has .*source .*, now .*other .*; use another --run$"),
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"overrides": ["batch=12"]}, "batch: 8 -> 12"),
-        ({"overrides": ["evaluate.reference=other"]}, r"evaluate\.reference: the run was measured against"),
+        ({"overrides": ["evaluate.reference=other"]}, r"evaluate\.reference: the run was measured by"),
         (
             {"overrides": ["evaluate.weights=other/index.json"]},
             r"evaluate\.embedding: embedding offline has no weights",
@@ -136,6 +136,14 @@ def test_a_refused_resume_leaves_everything_as_it_was(finished, no_step, monkeyp
     assert finished / "run" / "_SUCCESS" in before
     with pytest.raises(SpiderError, match=says):
         api.train(None, finished / "run", kimg="0.08", **change)
+    assert files(finished / "run") == before
+
+
+def test_a_resume_is_measured_by_the_weights_that_the_best_was(finished, no_step, monkeypatch):
+    monkeypatch.setattr("spider.judge.embed.offline._digest", lambda: "0" * 64)
+    before = files(finished / "run")
+    with pytest.raises(SpiderError, match=r"evaluate\.weights: the run was measured by [0-9a-f]{64}, this .* by 0+$"):
+        api.train(None, finished / "run", kimg="0.08")
     assert files(finished / "run") == before
 
 

@@ -475,7 +475,7 @@ def test_other_reference_images_are_refused_and_the_same_elsewhere_are_not(digit
     shutil.copytree(uninterrupted, tmp_path / "run")
     shutil.copytree(digits, tmp_path / "moved")
     pack("builtin:digits", tmp_path / "others", subset=200, seed=1, workers=1, progress=False)
-    with pytest.raises(SpiderError, match=r"evaluate\.reference: the run was measured against"):
+    with pytest.raises(SpiderError, match=r"evaluate\.reference: the run was measured by"):
         run(digits, tmp_path / "run", ["kimg=1.3", f"evaluate.reference={tmp_path / 'others'}"])
     assert run(digits, tmp_path / "run", ["kimg=1.3", f"evaluate.reference={tmp_path / 'moved'}"]) == "finished"
 
