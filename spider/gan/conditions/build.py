@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from shards.dataset import ShardDataset
+from spider.errors import SpiderUsageError
 from spider.gan.conditions.classes import Classes
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import ClassConditionConfig, ConditionChoice, NoConditionConfig
@@ -20,7 +21,7 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
         paired_objective: whether the objective compares each generated image with a real one.
 
     Raises:
-        SpiderUsageError: the images have no such conditions.
+        SpiderUsageError: the images have no such conditions, or these are paired and the objective is not.
     """
     match config:
         case NoConditionConfig():
@@ -29,7 +30,13 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
             paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
             return Classes.of(config, dataset, paired=paired)
         case _:
-            return config.build(dataset, paired_objective)
+            built = config.build(dataset, paired_objective)
+            if built.paired and not paired_objective:
+                raise SpiderUsageError(
+                    f"condition.kind={config.kind}: {type(built).__name__} has paired = True, and the objective "
+                    "compares no pairs; set paired = paired_objective, which build is given"
+                )
+            return built
 
 
 def restored_conditions(config: ConditionChoice, state: Any, tensors: Mapping[str, Tensor]) -> Conditions:

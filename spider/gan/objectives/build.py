@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from spider.errors import SpiderUsageError
 from spider.gan.objectives import penalties
 from spider.gan.objectives.config import GeneratorPenaltiesConfig, ObjectiveChoice, PenaltiesConfig
 from spider.gan.objectives.generator_penalties import GeneratorPenalty
@@ -33,9 +34,18 @@ _CHOICES: dict[str, type[Objective]] = {
 
 
 def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: torch.device) -> Objective:
-    """The objective that the settings name. Arguments as `ObjectiveChoice.build`."""
+    """The objective that the settings name. Arguments as `ObjectiveChoice.build`.
+
+    Raises SpiderUsageError: one that is not of this package compares pairs, and its settings do not say so.
+    """
     made = _CHOICES.get(config.kind)
-    return config.build(discriminator, device) if made is None else made()
+    objective = config.build(discriminator, device) if made is None else made()
+    if objective.paired != config.paired:
+        raise SpiderUsageError(
+            f"objective.kind={config.kind}: {type(objective).__name__} has paired = {objective.paired}, its settings "
+            f"{config.paired}; let {type(config).__name__} have a property paired that returns {objective.paired}"
+        )
+    return objective
 
 
 @dataclass(frozen=True)

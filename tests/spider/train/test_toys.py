@@ -257,6 +257,19 @@ def test_a_term_whose_weights_are_all_0_is_as_none(digits):
     assert any(not torch.equal(*pair) for pair in zip(grads, stepped(1.0)[0], strict=True))
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (toys.Sliced, "Sliced has paired = True, its settings False; let Slicing have a property paired .* True$"),
+        (toys.InstanceConditions, "InstanceConditions has paired = True, and the objective compares no pairs; set "),
+    ],
+)
+def test_only_settings_that_say_so_compare_pairs(digits, monkeypatch, made, says):
+    monkeypatch.setattr(made, "paired", True)
+    with pytest.raises(SpiderUsageError, match=rf"^(objective|condition)\.kind={toys.__name__}:\w+: {says}"):
+        trainer_for(digits)
+
+
 def test_a_batch_that_does_not_divide_into_shares_is_refused(digits):
     with pytest.raises(SpiderUsageError, match=r"g_penalties.batch_shrink=3: batch=16 does not divide"):
         trainer_for(digits, overrides=["g_penalties.batch_shrink=3"])
