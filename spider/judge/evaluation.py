@@ -196,12 +196,15 @@ def _learnt(
 ) -> tuple[ShardDataset | None, list[str]]:
     """The run's training images; or None and a note, where they are not at hand and only the page needs them."""
     looked_at = any(name in METRICS and METRICS[name].needs_training for name in request.metrics)
+    training, missing = None, None
     try:
-        return _training_images(run, generator, request.data, world, request.progress), []
+        training = _training_images(run, generator, request.data, world, request.progress)
     except (SpiderError, ShardsError) as error:
         if looked_at or request.reference is None or request.data is not None or request.figures is not None:
             raise
-        return None, [f"no memorisation page: {error}"]
+        missing = f"no memorisation page: {error}"
+    notes = [note for note in world.all_gather_json(missing) if note is not None][:1]  # one rank alone may lack them
+    return None if notes else training, notes
 
 
 def _page_of(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from cluster.world import World
+from shards.errors import ShardsError
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.judge import evaluation
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
 from spider.judge.metrics.registry import METRICS
@@ -130,6 +133,22 @@ def test_a_metric_that_needs_training_images_is_given_them(trained, patches, mon
         (result,) = measured(trained, reference=patches, metrics=[name], count=30, seeds=1).results
         assert result.provenance["training"]["count"] == 300, name
     assert result.protocol["held_out_images"] == 200
+
+
+def learnt_on(world):
+    """On a rank: what is known of training images that rank 1 alone cannot open."""
+
+    def opened(*_):
+        if world.rank == 1:
+            raise ShardsError("gone")
+        return "images"
+
+    with mock.patch.object(evaluation, "_training_images", opened):
+        return evaluation._learnt(None, None, EvaluateRequest("run", reference="r", metrics=("fid",)), world)
+
+
+def test_training_images_that_one_rank_lacks_no_rank_has(ranks):
+    assert [[*found] for found in ranks(2).run(learnt_on)] == [[None, ["no memorisation page: gone"]]] * 2
 
 
 def measured_on(world, run, reference):
