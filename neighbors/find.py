@@ -180,8 +180,9 @@ class _Searcher:
         if left_out:
             by_screening = Judged(pairs, summaries, screened, {}).places(options, options.rule)
             for pair in sorted(left_out, key=lambda pair: by_screening[pair.name].rank):
-                why = f"not in the shortlist of {options.shortlist}: by screening {by_screening[pair.name].why}"
-                places[pair.name] = [Place(len(places) + 1, False, why, takes_part=True)] * len(by_order)
+                place = by_screening[pair.name]
+                why = f"not in the shortlist of {options.shortlist}: by screening {place.why}"
+                places[pair.name] = [Place(len(places) + 1, False, why, takes_part=place.takes_part)] * len(by_order)
         by_name = {pair.name: pair for pair in pairs}
         rows = [
             NeighborRow(

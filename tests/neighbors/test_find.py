@@ -191,6 +191,26 @@ def test_what_the_rule_is_after_gets_the_full_measure(packed: Path, tmp_path: Pa
     assert search(packed, tmp_path, mode="screen", rule="fd", picks=1).picks == ["digits2"]
 
 
+@pytest.mark.parametrize(("keep_gray", "is_said"), [(False, True), (True, False)])
+def test_sources_outside_the_shortlist_are_a_choice_unless_a_rule_drops_them(keep_gray, is_said, packed, tmp_path):
+    options = NeighborOptions(
+        embedding="offline",
+        cache=packed / "cache",
+        progress=False,
+        rule="fd",
+        shortlist=1,
+        picks=1,
+        keep_gray=keep_gray,
+    )
+    patches = ShardDataset(packed / "patches")
+    found = neighbors(patches, [Faded(patches), packed / "letters"], out=tmp_path, options=options)
+    assert [(row.source, row.measured, row.place.takes_part) for row in found.rows] == [
+        ("faded", True, True),
+        ("letters", False, keep_gray),
+    ]
+    assert ("nothing was selected" in found.table()) == is_said
+
+
 def test_screening_agrees_with_the_full_measure(packed: Path, report, tmp_path: Path):
     screened = search(packed, tmp_path, mode="screen")
     full = {row.source: row.curves[0].csid for row in report[0].rows}
