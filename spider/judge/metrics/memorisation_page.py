@@ -37,7 +37,7 @@ _UNLIKE = 0.95  # of the images that are no copies are nearer than half of the s
 _SELDOM = 0.1  # a probability, below which it is told as odds
 _MANY = 200  # unseen images, from which on the calibrated bars are finer
 _SAMPLES, _UNSEEN = "#c2410c", "#475569"
-_WIDTH, _MARGIN, _WORDS, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 2.0, 3.6, 0.32, 1.45  # inches
+_WIDTH, _MARGIN, _WORDS, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 2.2, 3.6, 0.32, 1.45  # inches
 _PAIR = (2.0, 1.0)  # inches, width and height
 _LINE = 165  # characters of a line of words
 
@@ -72,6 +72,8 @@ def verdict(found: NearestTraining) -> str:
     """What was found, in a few words."""
     if found.looks_copied:
         return "Some samples look like copies."
+    if math.isnan(found.ratio):
+        return "Nothing tells: all real images to judge by are copies, too."
     if float(found.nearer.min()) > _UNLIKE:
         return "No: every sample is unlike the training images, as before a training has taught anything."
     unlike = float(np.median(found.nearer)) > _UNLIKE
@@ -91,7 +93,7 @@ def measured(found: NearestTraining) -> str:
         f"{found.share_in_tail:.1%} of the samples are nearer than {1 - TAIL:.0%} of those; if nothing is memorised, "
         f"{usual:.1%} are expected, and {low:.1%} to {high:.1%} are common"
     )
-    return f"{nearest}. {tail}."
+    return ". ".join([nearest, tail, *([found.left_out] if found.left_out is not None else [])]) + "."
 
 
 def beside(pictures: Pictures) -> str:
@@ -195,7 +197,7 @@ def _write_words(figure: Figure, top: float, found: NearestTraining, pictures: P
     for text, below, size, weight in (
         (f"Are they copies? {verdict(found)}", 0.12, 13, "bold"),
         (f"{compared} {measured(found)} {beside(pictures)}", 0.44, 10, "normal"),
-        (explained, 1.3, 10, "normal"),
+        (explained, 1.5, 10, "normal"),
     ):
         figure.text(
             _MARGIN / _WIDTH,

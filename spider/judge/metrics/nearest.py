@@ -20,7 +20,8 @@ from spider import draws
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import Features
-from spider.judge.metrics.distances import Nearest, nearest
+from spider.judge.metrics.distances import Nearest, centre_of, nearest
+from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -29,6 +30,7 @@ FEW_IMAGES = 5000  # training images, below which a generator may well learn the
 MOST_UNSEEN = 10_000  # images that give the scale
 _RARE = 1e-3
 _TAIL_TOLD = 200
+_ROUNDED = 1e-3  # of how far images lie from their mean: less is one image, as two machines compute it
 TAIL = 0.01  # share of unseen images that are nearer to a training image than `NearestTraining.tail`
 
 
@@ -41,12 +43,14 @@ class NearestTraining:
         scale: of the images that give the scale, at most MOST_UNSEEN.
         scale_images: their numbers in their set, int64.
         held_out: whether those are held-out images, or training images that each leave themselves out.
+        copies: of those, how many are copies of a training image and thus left out; 0 where all are.
     """
 
     samples: Nearest
     scale: Nearest
     scale_images: NDArray[np.int64]
     held_out: bool
+    copies: int = 0
 
     @property
     def unseen(self) -> NDArray[np.float64]:
@@ -57,6 +61,15 @@ class NearestTraining:
     def scale_name(self) -> str:
         """What the unseen images are."""
         return "held-out images" if self.held_out else "training images among themselves"
+
+    @property
+    def left_out(self) -> str | None:
+        """Which images the scale does without, in a sentence."""
+        if self.copies == 0:
+            return None
+        kind, other = ("held-out", "a training image") if self.held_out else ("training", "another one")
+        of = f"{self.copies:,} of {counted(self.copies + len(self.unseen), f'{kind} image')}"
+        return f"{of} {'is a copy' if self.copies == 1 else 'are copies'} of {other} and left out of the scale"
 
     @property
     def ratio(self) -> float:
@@ -101,9 +114,9 @@ class NearestTraining:
 
         unseen, near = np.sort(self.unseen), np.sort(self.samples.distances)[: self.ahead]
         tail = len(unseen) // 20
-        if len(unseen) < _TAIL_TOLD or unseen[0] <= 0:
+        if len(unseen) < _TAIL_TOLD:
             return 1.0
-        exponent = 1 / float(np.log(unseen[tail] / unseen[:tail]).mean())
+        exponent = 1 / max(_ROUNDED, float(np.log(unseen[tail] / unseen[:tail]).mean()))  # the distances may be tied
         exponent *= max(0.0, 1 - 2 / math.sqrt(tail * self._told / len(unseen)))
         expected = len(self.samples.distances) * tail / len(unseen) * (near / unseen[tail]) ** exponent
         at_least = gammainc(np.arange(1, len(near) + 1), expected)  # of Poisson's law, that many or more
@@ -167,4 +180,9 @@ def nearest_training(
     unseen = nearest(
         pool[chosen], training, world, but=chosen if held_out is None else None, progress=progress, heartbeat=heartbeat
     )
-    return NearestTraining(found, unseen, chosen, held_out=held_out is not None)
+    from_centre = np.linalg.norm(pool[chosen] - centre_of(training), axis=1)
+    kept = unseen.distances > _ROUNDED * float(np.median(from_centre))
+    if not kept.any():
+        return NearestTraining(found, unseen, chosen, held_out=held_out is not None)
+    scale = Nearest(unseen.distances[kept], unseen.indices[kept])
+    return NearestTraining(found, scale, chosen[kept], held_out=held_out is not None, copies=int((~kept).sum()))

@@ -184,7 +184,7 @@ def _sid_details(curve: SidCurve) -> dict[str, Any]:
     return {"curve": curve.values.tolist(), "stderr": None if curve.stderr is None else curve.stderr.tolist()}
 
 
-_NO_SCALE = "undefined: the median distance of {} is 0, because most of them are exact copies"
+_NO_SCALE = "undefined: the median distance of {} is 0, because all of them are copies"
 
 
 def score_nearest(c: Comparison) -> Score:
@@ -194,18 +194,23 @@ def score_nearest(c: Comparison) -> Score:
         f"copies? {share:.1%} of the samples are nearer to a training image than {1 - TAIL:.0%} of {found.scale_name}, "
         f"{found.ahead:,} nearer than all of them"
     )
-    undefined = math.isnan(found.ratio)
+    warnings = [memorised] if found.looks_copied else []
+    if math.isnan(found.ratio):
+        warnings.append(_NO_SCALE.format(found.scale_name))
+    if found.left_out is not None and found.copies >= _REPEATED * (found.copies + len(found.unseen)):
+        warnings.append(found.left_out)
     quantiles = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]
     closest = np.argsort(found.samples.distances, kind="stable")[:10]
     return Score(
         found.ratio,
         protocol={"scale": found.scale_name, "scale_images": len(found.unseen)},
-        warnings=[memorised] if found.looks_copied else [_NO_SCALE.format(found.scale_name)] if undefined else [],
+        warnings=warnings,
         details={
             "share_in_tail": share,
             "tail_distance": found.tail,
             "ahead": found.ahead,
             "chance_of_ahead": found.chance_of_ahead,
+            "copies_left_out": found.copies,
             "quantiles": quantiles,
             "samples": np.quantile(found.samples.distances, quantiles).tolist(),
             "unseen": np.quantile(found.unseen, quantiles).tolist(),

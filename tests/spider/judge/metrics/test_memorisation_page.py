@@ -69,7 +69,7 @@ def texts(figure):
 @pytest.mark.parametrize("nearer", [1, 50])
 def test_no_text_lies_on_another_or_leaves_the_page(found, nearer):
     near = Nearest(found.samples.distances / nearer, found.samples.indices)
-    figure = page(replace(found, samples=near), pictures(Made(0)))
+    figure = page(replace(found, samples=near, copies=20), pictures(Made(0)))
     written = texts(figure)
     assert len(written) > 40
     for one, other in combinations(written, 2):

@@ -7,7 +7,9 @@ from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.judge.metrics import nearest as nearest_module
 from spider.judge.metrics.comparison import Comparison
-from spider.judge.metrics.nearest import nearest_training, page_name
+from spider.judge.metrics.distances import Nearest
+from spider.judge.metrics.memorisation_page import measured, verdict
+from spider.judge.metrics.nearest import NearestTraining, nearest_training, page_name
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.scores import score_nearest
 
@@ -34,8 +36,10 @@ def test_held_out_images_leave_nothing_out():
     samples, training, held_out = features(0, 50), features(1, 80), features(2, 60)
     held_out[7] = training[7]
     found = nearest_training(samples, training, WORLD, held_out=held_out)
-    np.testing.assert_allclose(found.unseen, all_distances(held_out, training).min(axis=1), rtol=1e-10)
-    assert found.unseen[7] == 0
+    expected = np.delete(all_distances(held_out, training).min(axis=1), 7)  # a copy of a training image
+    np.testing.assert_allclose(found.unseen, expected, rtol=1e-10)
+    np.testing.assert_array_equal(found.scale_images, np.delete(np.arange(60), 7))
+    assert found.left_out == "1 of 60 held-out images is a copy of a training image and left out of the scale"
     assert found.held_out
 
 
@@ -59,6 +63,38 @@ def test_one_copy_in_twenty_is_noticed_and_chance_is_not():
     assert nearest_training(some, training, WORLD).looks_copied
     small = [nearest_training(features(s, 50), training[:60], WORLD).looks_copied for s in range(2, 32)]
     assert sum(small) <= 1
+
+
+@pytest.mark.parametrize("pairs", [1, 20])
+def test_duplicates_among_the_real_images_hide_no_copies(pairs: int):
+    training, held_out = features(1, 1000), features(2, 1000)
+    twice = training.copy()
+    twice[:pairs] = twice[pairs : 2 * pairs]
+    held_out[:pairs] = training[:pairs] + 1e-6  # as another machine computes them
+    few = features(0, 1000)
+    few[:3] = training[500:503]
+    for known, others, dropped in ((twice, None, 2 * pairs), (training, held_out, pairs)):
+        assert not nearest_training(features(0, 1000), known, WORLD, held_out=others).looks_copied
+        for samples in (few, training[500:]):
+            found = nearest_training(samples, known, WORLD, held_out=others)
+            assert found.looks_copied
+            assert found.copies == dropped
+            assert measured(found).endswith(f"{found.left_out}.")
+    score = score_nearest(Comparison(few, None, twice, None, protocol_named("offline"), 0, WORLD))
+    assert score.details["copies_left_out"] == 2 * pairs
+    assert ("40 of 1,000 training images are copies of another one and left out of the scale" in score.warnings) == (
+        pairs == 20
+    )
+
+
+def test_tied_distances_are_a_scale():
+    tied = Nearest(np.ones(400), np.arange(400))
+
+    def copied(distance: float) -> bool:
+        near = Nearest(np.append(tied.distances, distance), np.arange(401))
+        return NearestTraining(near, tied, np.arange(400), held_out=True).looks_copied
+
+    assert [copied(0.0), copied(1 - 1e-9)] == [True, False]
 
 
 def test_the_scale_is_drawn_from_large_sets(monkeypatch: pytest.MonkeyPatch):
@@ -104,6 +140,7 @@ def test_a_scale_of_nothing_is_said():
     score = score_nearest(Comparison(features(0, 20), None, twice, None, protocol_named("offline"), 0, WORLD))
     assert np.isnan(score.value)
     assert "the median distance of training images among themselves is 0" in score.warnings[0]
+    assert verdict(nearest_training(twice, twice, WORLD)).startswith("Nothing tells")
 
 
 def test_the_page_of_an_embedding_is_a_file_of_its_own():
