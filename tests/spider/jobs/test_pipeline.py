@@ -290,7 +290,7 @@ def test_code_of_ones_own_that_a_stage_names_goes_with_all_jobs(
     }
     for module, base in axes.items():
         names = "Pen = Net = Src = Aug = Own"
-        methods = "    build = build_generator = lambda self: None\n"
+        methods = "    build = build_generator = lambda self, *_: None\n"
         text = f"from spider.gan.{base}\n\n\nclass Own(Base):\n    kind: str = ''\n{methods}\n\n{names}\n"
         (tmp_path / f"{module}.py").write_text(text)
         monkeypatch.delitem(sys.modules, module, raising=False)
