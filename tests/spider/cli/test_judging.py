@@ -74,11 +74,13 @@ def test_a_reference_of_training_images_is_said(spider, runs, patches):
     words = ["evaluate", runs / "gaussian", *OFFLINE, "--seeds", "1", "--metrics", "fid"]
     assert "the reference is the run's own training images" in spider(*words).out
     features = ["--reference-out", runs.parent / "digits.npz", "--metrics", "fid,nearest"]
-    ratios = [
-        spider(*words, *more, "--json").json["summary"][1]["mean"]
-        for more in (features, ["--reference", features[1], *features[2:]])
-    ]
-    assert ratios[0] == ratios[1], "a file of the training images holds nothing out either"
+    images = spider(*words, *features, "--json").json
+    with np.load(features[1]) as file:
+        np.save(runs.parent / "shuffled.npy", np.random.default_rng(0).permutation(file["feats"]))
+    for file in (features[1], runs.parent / "shuffled.npy"):
+        given = spider(*words, "--reference", file, *features[2:], "--json").json
+        assert given["summary"][1]["mean"] == images["summary"][1]["mean"], "it holds nothing out either"
+        assert given["provenance"]["reference"] == images["provenance"]["reference"] == "training"
     given = spider(*words, "--reference", patches)
     assert "own training images" not in given.out
     assert "against patches (200 images)" in given.out

@@ -7,6 +7,7 @@ from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.judge.metrics import nearest as nearest_module
 from spider.judge.metrics.comparison import Comparison
+from spider.judge.metrics.data_copying import score_ct
 from spider.judge.metrics.distances import Nearest
 from spider.judge.metrics.memorisation_page import measured, verdict
 from spider.judge.metrics.nearest import NearestTraining, nearest_training, page_name
@@ -85,6 +86,23 @@ def test_duplicates_among_the_real_images_hide_no_copies(pairs: int):
     assert ("40 of 1,000 training images are copies of another one and left out of the scale" in score.warnings) == (
         pairs == 20
     )
+
+
+def test_training_images_in_any_order_hold_nothing_out():
+    training, samples = features(1, 400), features(0, 100)
+    alone = nearest_training(samples, training, WORLD)
+    shuffled = np.random.default_rng(0).permutation(training)
+    for reference in (shuffled, shuffled[:150]):
+        found = nearest_training(samples, training, WORLD, held_out=reference)
+        assert not found.held_out
+        np.testing.assert_array_equal(found.unseen, alone.unseen)
+        comparison = Comparison(samples, None, reference, training, protocol_named("offline"), 0, WORLD)
+        assert np.isnan(score_ct(comparison).value)
+        np.testing.assert_array_equal(comparison.nearest_training.samples.distances, found.samples.distances)
+    shuffled[8:] = features(2, 392)
+    mixed = Comparison(samples, None, shuffled, training, protocol_named("offline"), 0, WORLD)
+    (warning,) = score_nearest(mixed).warnings
+    assert warning == "8 of 400 held-out images are copies of a training image and left out of the scale"
 
 
 def test_tied_distances_are_a_scale():
