@@ -53,7 +53,8 @@ def extract_features(
     """Features of images start .. stop - 1 (all of them by default), float32 [stop - start, dim].
 
     Every rank gets the same array, and every world size the same one. With a cache, rank 0 reads and writes it.
-    `readers` threads read blocks ahead, for images that are files; 0: images are read or made when it is their turn.
+    `readers` threads read blocks ahead, for images that are files; 0: images are read or made when it is their turn,
+    on a CPU by the threads that embed them, so by several at once.
     `heartbeat` is called before every round of blocks, and every piece from the cache (`spider.heartbeat`).
     """
     (features,) = _extract(
@@ -152,14 +153,20 @@ def _computed(
     parts: list[list[Features]] = []
     rounds = range(0, len(blocks), world.size)
     # The last round may have fewer blocks than ranks; a gather needs something from every rank.
-    read = _read(images, [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds], readers)
+    mine = [blocks[min(r + world.rank, len(blocks) - 1)] for r in rounds]
+
+    def made(block: tuple[int, Span]) -> tuple[Tensor, ...]:
+        return embed(_block(images, *block))
+
     with kept_memory(world.device), exact_float32():
-        embedded = ahead(embed, read, world.device)
+        if readers:
+            embedded = ahead(embed, _read(images, mine, readers), world.device)
+        else:  # Threads that embed make images too: a generator in the caller's, on one thread, would hold them up
+            embedded = ahead(made, mine, world.device)
         shown = progress and world.is_main
         for r in Bar(iterable=rounds, desc=f"features of {images.name}", unit="block", leave=None, shown=shown):
             heartbeat()
-            mine = next(embedded)
-            gathered = [world.all_gather(rows).cpu().numpy() for rows in mine]  # [W, BLOCK, dim]
+            gathered = [world.all_gather(rows).cpu().numpy() for rows in next(embedded)]  # [W, BLOCK, dim]
             for rank, (b, (start, stop)) in enumerate(blocks[r : r + world.size]):
                 wanted = slice(max(start - b * BLOCK, 0), stop - b * BLOCK)
                 parts.append([rows[rank, wanted] for rows in gathered])
@@ -170,10 +177,6 @@ def _computed(
 
 def _read(images: NumberedImages, blocks: Sequence[tuple[int, Span]], readers: int) -> Iterator[Tensor]:
     """The blocks in order, each reader a block ahead."""
-    if readers == 0:
-        for block in blocks:
-            yield _block(images, *block)
-        return
     with ThreadPoolExecutor(readers) as pool:
         ahead: deque[Future[Tensor]] = deque()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,28 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path):
     embedding.calls = 0
     np.testing.assert_array_equal(extract_features(Many(), embedding, WORLD, cache=cache, stop=2 * PIECE), whole[:-37])
     assert embedding.calls == 16
+
+
+def test_samples_are_made_side_by_side_and_none_before_a_heartbeat():
+    """A generator's: not by the caller's thread, which computes on one thread, and whose heartbeats would wait."""
+    events, both, threads = [], threading.Barrier(2, timeout=60), torch.get_num_threads()
+
+    class Made(Noise):
+        def __len__(self) -> int:
+            return 2 * BLOCK
+
+        def batch(self, start: int, stop: int) -> Tensor:
+            both.wait()
+            events.append(threading.current_thread())
+            return super().batch(start, stop)
+
+    try:
+        torch.set_num_threads(2)
+        extract_features(Made(), OfflineEmbedding(), WORLD, heartbeat=lambda: events.append("beat"))
+    finally:
+        torch.set_num_threads(threads)
+    assert events[0] == "beat"
+    assert len({*events} - {"beat", threading.main_thread()}) == 2
 
 
 def test_reading_ahead_changes_nothing_but_the_time():
