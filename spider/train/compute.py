@@ -51,4 +51,8 @@ class Compute:
 
     def compiled(self, module: nn.Module) -> Callable[..., object]:
         """The network as first-order passes run it."""
-        return torch.compile(module) if self.config.compile else module
+        if not self.config.compile:
+            return module
+        # Else torch 2.11 takes what a parameter's requires_grad was for what it is, and gradients get lost.
+        torch._dynamo.config.skip_tensor_guards_with_matching_dict_tags = False
+        return torch.compile(module)
