@@ -123,8 +123,10 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
             page=page if number == 0 else None,
             progress=progress,
         )
+    is_own = training is not None and training.fingerprint == against.fingerprint
+    is_own = is_own or any(result.provenance["reference"].get("held_out") is False for result in results)
     provenance |= {
-        "reference": "training" if training and training.fingerprint == against.fingerprint else "given",
+        "reference": "training" if is_own else "given",
         "notes": [*reference_notes(shape, against), *notes],
         "memorisation_page": None if page is None else str(page),
         **_surroundings(world),

@@ -21,7 +21,7 @@ def score_authenticity(c: Comparison) -> Score:
     """See above. The standard error is over samples; the training images are what they are. All ranks."""
     authentic = _authentic(c, c.nearest_training.samples)
     details = {}
-    if c.training is not None:
+    if c.held_out is not None:
         details["held_out"] = float(_authentic(c, c.nearest_training.scale).mean())
     return Score(
         float(authentic.mean()),

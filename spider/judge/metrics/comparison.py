@@ -54,6 +54,11 @@ class Comparison:
         """Of the generator's training images; float32 [K, d]."""
         return self.reference if self.training is None else self.training
 
+    @property
+    def held_out(self) -> Features | None:
+        """Of images that it did not learn: the reference, unless that is of training images. All ranks."""
+        return self.reference if self.training is not None and self.nearest_training.held_out else None
+
     @cached_property
     def manifolds(self) -> dict[Neighbourhood, Manifolds]:
         """Precision, recall, density and coverage for every neighbourhood of the protocol."""

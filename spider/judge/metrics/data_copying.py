@@ -70,9 +70,9 @@ def mann_whitney_z(samples: Floats, held_out: Floats) -> tuple[float, float]:
 
 def score_ct(c: Comparison) -> Score:
     """See above. All ranks."""
-    if c.training is None:
+    if c.held_out is None:
         return Score(math.nan, warnings=[_NO_HELD_OUT])
-    training, samples, held_out = _principal([c.training, c.samples, c.reference], c)
+    training, samples, held_out = _principal([c.learnt, c.samples, c.held_out], c)
     places = _cells([training, samples, held_out], c)
     cells = [
         _cell(training[places[0] == k], samples[places[1] == k], held_out[places[2] == k], c) for k in range(CELLS)

@@ -32,8 +32,6 @@ from spider.judge.metrics.results import MetricResult
 if TYPE_CHECKING:
     from cluster.world import World
 
-_ROUNDED = 1e-3  # of the largest feature: what two machines compute of one image differs by less
-
 
 def evaluate_images(
     samples: NumberedImages,
@@ -95,8 +93,6 @@ def evaluate_images(
     drawn = _samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat)
     known = _features(reference, embedding, world, cache, progress, heartbeat)
     learnt = None if training is None else _features(training, embedding, world, cache, progress, heartbeat)
-    if learnt is not None and _are_same(known, learnt):
-        learnt = None  # a file of the training images' own features holds nothing out
     comparison = Comparison(
         *drawn,
         reference=known,
@@ -112,6 +108,7 @@ def evaluate_images(
     sets = {"samples": _described(samples, count), "reference": _described(reference)}
     if training is not None:
         sets["training"] = _described(training)
+        sets["reference"]["held_out"] = comparison.held_out is not None
     results = [_result(metric, comparison, embedding, sets) for metric in chosen]
     if page is not None:
         _draw_page(page, comparison, samples, reference, training, embedding)
@@ -151,7 +148,7 @@ def _draw_page(
 ) -> None:
     """The memorisation page of what was compared. All ranks."""
     authenticity = score_authenticity(comparison)
-    ct = None if comparison.training is None or len(comparison.training) < CELLS else score_ct(comparison)
+    ct = None if comparison.held_out is None or len(comparison.learnt) < CELLS else score_ct(comparison)
     found = comparison.nearest_training
     if not comparison.world.is_main:
         return
@@ -206,11 +203,6 @@ def _features(
         return images.known_rows
     features = extract_features(images, embedding, world, cache=cache, progress=progress, heartbeat=heartbeat)
     return _require_finite(features, images)
-
-
-def _are_same(one: Features, other: Features) -> bool:
-    """Whether two sets of features are of the same images in the same order."""
-    return one.shape == other.shape and bool(np.abs(one - other).max() <= _ROUNDED * np.abs(other).max())
 
 
 def _require_finite(rows: Features, images: NumberedImages) -> Features:

@@ -47,7 +47,7 @@ class RatioSets:
     @classmethod
     def of(cls, c: Comparison) -> RatioSets:
         """Drawn by the seed. Raises SpiderUsageError: a reference that is to be halved has fewer than 4 images."""
-        if c.training is None:
+        if c.held_out is None:
             if len(c.reference) < _FEWEST:
                 raise SpiderUsageError(
                     f"FDr needs at least {_FEWEST} reference images to halve, found {len(c.reference)}"
@@ -60,7 +60,7 @@ class RatioSets:
                 "half of the reference",
             )
         else:
-            reals, reference, held_out = c.training, c.reference, "training images"
+            reals, reference, held_out = c.learnt, c.held_out, "training images"
         n = min(len(c.samples), len(reals))
         return cls(_drawn(c.samples, n, c.seed, "samples"), _drawn(reals, n, c.seed, "reals"), reference, held_out)
 

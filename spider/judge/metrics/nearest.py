@@ -30,6 +30,7 @@ FEW_IMAGES = 5000  # training images, below which a generator may well learn the
 MOST_UNSEEN = 10_000  # images that give the scale
 _RARE = 1e-3
 _TAIL_TOLD = 200
+_MOSTLY = 0.99  # of a set that are copies of training images, from which on it holds nothing out
 _ROUNDED = 1e-3  # of how far images lie from their mean: less is one image, as two machines compute it
 TAIL = 0.01  # share of unseen images that are nearer to a training image than `NearestTraining.tail`
 
@@ -168,7 +169,8 @@ def nearest_training(
     """Compare samples float32 [N, d] with training images float32 [M, d], M at least 2.
 
     Args:
-        held_out: float32 [K, d], images of the same kind that the generator was not trained on.
+        held_out: float32 [K, d], images of the same kind that the generator was not trained on. If they turn out to be
+            training images, in any order, the scale is as without them.
         seed: draws the images for the scale where there are more than `MOST_UNSEEN`.
     """
     if len(training) < 2:
@@ -182,7 +184,9 @@ def nearest_training(
     )
     from_centre = np.linalg.norm(pool[chosen] - centre_of(training), axis=1)
     kept = unseen.distances > _ROUNDED * float(np.median(from_centre))
+    if held_out is not None and kept.mean() <= 1 - _MOSTLY:
+        return nearest_training(samples, training, world, seed=seed, progress=progress, heartbeat=heartbeat)
     if not kept.any():
-        return NearestTraining(found, unseen, chosen, held_out=held_out is not None)
+        return NearestTraining(found, unseen, chosen, held_out=False)
     scale = Nearest(unseen.distances[kept], unseen.indices[kept])
     return NearestTraining(found, scale, chosen[kept], held_out=held_out is not None, copies=int((~kept).sum()))
