@@ -168,10 +168,15 @@ def test_no_two_rounds_of_an_evaluation_are_without_a_heartbeat_between(monkeypa
     def noted(function):
         return lambda *args, **kwargs: (events.append("round"), function(*args, **kwargs))[1]
 
+    def done(iterable, **_):
+        for each in iterable:
+            yield each
+            events.append("round")
+
     embedded = features.ahead
     monkeypatch.setattr(features, "ahead", lambda *work: (events.append("round") or r for r in embedded(*work)))
     monkeypatch.setattr(FeatureCache, "load", noted(FeatureCache.load))
-    monkeypatch.setattr(spread, "Bar", lambda iterable, **_: (events.append("round") or r for r in iterable))
+    monkeypatch.setattr(spread, "Bar", done)
     for _ in range(2):
         measure_everything(WORLD, FeatureCache(tmp_path), lambda: events.append("beat"))
     assert events.count("round") > 2 * 100  # of kid alone
