@@ -7,6 +7,7 @@ is refused here, by the names of the keys, before anything is built. Keys marked
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -294,7 +295,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Config:
         for _, section in sections_of(self):
-            for why in section.refusals(self):
+            for why in chain(section.refusals(self), section.refusals_in_world(self, 1)):
                 raise ValueError(why)
         return self
 
@@ -311,12 +312,9 @@ class Config(Section):
             raise SpiderUsageError(
                 f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
             )
-        shrink = self.g_penalties.batch_shrink
-        if self.g_penalties.more and self.batch % (world_size * self.accumulation * shrink):
-            raise SpiderUsageError(
-                f"batch={self.batch} does not divide over {world_size} ranks x accumulation={self.accumulation}"
-                f" x g_penalties.batch_shrink={shrink}"
-            )
+        for _, section in sections_of(self):
+            for why in section.refusals_in_world(self, world_size):
+                raise SpiderUsageError(why)
         if world_size > 1 and self.engine.kind == "local":
             raise SpiderUsageError(f"engine.kind=local serves one process, and there are {world_size}: use ddp or auto")
         if world_size == 1 and self.engine.kind == "deepspeed":

@@ -63,6 +63,10 @@ class Section(BaseModel):
         """Why this part cannot go with others of the whole configuration: one line each, with the keys of both."""
         return iter(())
 
+    def refusals_in_world(self, config: Config, world_size: int) -> Iterator[str]:
+        """The same where it depends on how many ranks share the batch. Asked for one rank with `refusals`."""
+        return iter(())
+
     def unread(self) -> Collection[str]:
         """Own fields that name a file, a folder or a run which is not read, as the other fields stand."""
         return ()

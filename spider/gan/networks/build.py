@@ -8,9 +8,17 @@ from torch import nn
 from cluster.world import World
 from spider import draws
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, NetworkChoice, R3ganConfig
+from spider.gan.networks.config import (
+    DcganDiscriminatorConfig,
+    DcganGeneratorConfig,
+    NetworkChoice,
+    R3ganConfig,
+    Stylegan2DiscriminatorConfig,
+    Stylegan2GeneratorConfig,
+)
 from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
+from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.outputs import UNCONDITIONAL, ConditionShape
 from spider.gan.sources.source import Source
 
@@ -30,6 +38,8 @@ def build_generator(
         shape = source.shape if frontend is None else frontend.shape
         if isinstance(config, R3ganConfig):
             return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
+        if isinstance(config, Stylegan2GeneratorConfig):
+            return Stylegan2Generator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
         made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)
@@ -52,6 +62,8 @@ def build_discriminator(
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         if isinstance(config, R3ganConfig):
             return R3ganDiscriminator(config, image_shape, told.classes)
+        if isinstance(config, Stylegan2DiscriminatorConfig):
+            return Stylegan2Discriminator(config, image_shape, told.classes, world)
         if isinstance(config, DcganDiscriminatorConfig):
             return DcganDiscriminator(config, image_shape, told, world)
         return _module(config.build_discriminator(image_shape, told, world), "discriminator", config)

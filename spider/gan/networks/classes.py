@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, one_hot
 
 from spider.gan.outputs import Condition
 
@@ -22,9 +22,19 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, condition: Condition) -> Tensor:
         """See the class."""
-        labels = condition.labels
-        if labels is None:
-            raise ValueError("a network with classes was given no labels")
+        labels = _labels(condition)
         if labels.is_floating_point():
             return labels.to(self.weight.dtype) @ self.weight
         return embedding(labels, self.weight)
+
+
+def class_shares(condition: Condition, classes: int) -> Tensor:
+    """The share that each image has of each class: mostly 1 of one and 0 of all others. [N, classes]."""
+    labels = _labels(condition)
+    return labels if labels.is_floating_point() else one_hot(labels, classes)
+
+
+def _labels(condition: Condition) -> Tensor:
+    if condition.labels is None:
+        raise ValueError("a network with classes was given no labels")
+    return condition.labels

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from spider.errors import SpiderUsageError
 from spider.settings.choices import Choice, Choices
-from spider.settings.section import MAX_DIM, MAX_WIDTH
+from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_WIDTH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,16 +141,121 @@ class R3ganConfig(NetworkChoice):
         Raises:
             SpiderUsageError: the images' side is not 4 px times a power of 2.
         """
-        _, height, width = image_shape
-        levels = max(1, height.bit_length() - 2)
-        if (height, width) != (4 << (levels - 1),) * 2:
-            raise SpiderUsageError(
-                f"kind=r3gan makes squares of 4, 8, 16, ... px, found {width}x{height}: "
-                "pack the data at another --resolution"
-            )
-        groups = [max(1, round(96 * self.width / (1 << max(0, level - 3)))) for level in range(levels)]
+        levels = range(len(_sides(self.kind, image_shape)))
+        groups = [max(1, round(96 * self.width / (1 << max(0, level - 3)))) for level in levels]
         return [8 * group for group in groups], groups
 
 
-GeneratorNetworkConfig = Annotated[NetworkChoice, Choices(DcganGeneratorConfig, R3ganConfig)]
-DiscriminatorNetworkConfig = Annotated[NetworkChoice, Choices(DcganDiscriminatorConfig, R3ganConfig)]
+class Stylegan2Config(NetworkChoice):
+    """What both networks of StyleGAN2 have. Sides: 4 px times a power of 2."""
+
+    kind: Literal["stylegan2"] = "stylegan2"
+    channel_base: int = Field(
+        32768, ge=1, le=MAX_DIM, description="a layer of a side of n px has channel_base / n channels, ..."
+    )
+    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    mapping_layers: int = Field(8, ge=1, le=1000, description="layers of the mapping network")
+    conv_clamp: float | None = Field(
+        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
+    )
+    bf16_resolutions: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="so many of the highest resolutions, from 8 px up, compute in bfloat16; penalties too",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
+        """Side, channels, and whether it computes in bfloat16, from 4 px up to the images' side.
+
+        Raises:
+            SpiderUsageError: the images' side is not 4 px times a power of 2.
+        """
+        sides = _sides(self.kind, image_shape)
+        coarse = max(1, len(sides) - self.bf16_resolutions)
+        return [(side, self.channels(side), level >= coarse) for level, side in enumerate(sides)]
+
+    def channels(self, side: int) -> int:
+        """Of the layers of a side in pixels."""
+        return max(1, min(self.channel_base // side, self.channel_max))
+
+
+class Stylegan2GeneratorConfig(Stylegan2Config):
+    """StyleGAN2's generator: a mapping network, and layers whose channels its w scales. Fed vectors."""
+
+    architecture: Literal["skip", "resnet", "orig"] = Field(
+        "skip", description="skip: images of all resolutions are added; resnet: blocks are residual; orig: neither"
+    )
+    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
+    w_avg_beta: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="decay of the mean of w, by each step on generated images; truncation pulls to it",
+    )
+    noise: Literal["random", "const", "none"] = Field(
+        "random", description="random: each image has noise of its own in each layer; const: all have the same"
+    )
+    style_mixing: float = Field(
+        0.9, ge=0, le=1, description="share of images in training whose layers from a random one on take another w"
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.style_mixing and config.source.kind not in ("gaussian", "gamma"):
+            yield (
+                f"generator.style_mixing={self.style_mixing:g} draws second inputs, which are normal: source.kind="
+                f"{config.source.kind} needs generator.style_mixing=0"
+            )
+
+
+class Stylegan2DiscriminatorConfig(Stylegan2Config):
+    """StyleGAN2's discriminator; with classes a projection on what a mapping network makes of the class."""
+
+    architecture: Literal["resnet", "skip", "orig"] = Field(
+        "resnet", description="resnet: blocks are residual; skip: each block sees the image in its size; orig: neither"
+    )
+    mbstd_group: int | None = Field(
+        4, ge=2, le=MAX_BATCH, description="images of the batch that are told how they vary together; null = none"
+    )
+    mbstd_features: int = Field(1, ge=1, le=MAX_DIM, description="numbers that tell it, each of as many channels")
+
+    @model_validator(mode="after")
+    def _features_share_the_channels(self) -> Stylegan2DiscriminatorConfig:
+        channels, features = self.channels(4), self.mbstd_features
+        if self.mbstd_group is not None and channels % features:
+            raise ValueError(f"discriminator.mbstd_features={features} must divide the {channels} channels at 4 px")
+        return self
+
+    def refusals_in_world(self, config: Config, world_size: int) -> Iterator[str]:
+        """See Section. Groups are of the global batch: a micro-batch must hold whole ones."""
+        group, parts = self.mbstd_group, config.accumulation
+        if group is None:
+            return
+        if config.batch % group:
+            yield f"discriminator.mbstd_group={group} does not divide batch={config.batch}"
+        elif parts > 1 and config.batch // group % (world_size * parts):
+            ranks = f" x {world_size} ranks" if world_size > 1 else ""
+            yield (
+                f"discriminator.mbstd_group={group} does not divide the micro-batches: batch={config.batch} / "
+                f"(accumulation={parts}{ranks}) is {config.batch // (world_size * parts)}"
+            )
+
+
+def _sides(kind: str, image_shape: tuple[int, int, int]) -> list[int]:
+    """4, 8, 16, ... up to the images' side in pixels. Raises SpiderUsageError."""
+    _, height, width = image_shape
+    sides = [4 << level for level in range(max(1, height.bit_length() - 2))]
+    if (height, width) != (sides[-1], sides[-1]):
+        raise SpiderUsageError(
+            f"kind={kind} makes squares of 4, 8, 16, ... px, found {width}x{height}: "
+            "pack the data at another --resolution"
+        )
+    return sides
+
+
+GeneratorNetworkConfig = Annotated[NetworkChoice, Choices(DcganGeneratorConfig, R3ganConfig, Stylegan2GeneratorConfig)]
+DiscriminatorNetworkConfig = Annotated[
+    NetworkChoice, Choices(DcganDiscriminatorConfig, R3ganConfig, Stylegan2DiscriminatorConfig)
+]

@@ -104,13 +104,13 @@ class GeneratorPenaltiesConfig(Section):
         (), description="penalties of your own, as a list of sections {kind: module:Class} (docs/extending.md)"
     )
 
-    def refusals(self, config: Config) -> Iterator[str]:
+    def refusals_in_world(self, config: Config, world_size: int) -> Iterator[str]:
         """See Section."""
-        parts = config.accumulation * self.batch_shrink
-        if self.more and config.batch % parts:
+        if self.more and config.batch % (world_size * config.accumulation * self.batch_shrink):
+            ranks = f" x {world_size} ranks" if world_size > 1 else ""
             yield (
                 f"g_penalties.batch_shrink={self.batch_shrink}: batch={config.batch} does not divide into as many parts"
-                f" x accumulation={config.accumulation}"
+                f" x accumulation={config.accumulation}{ranks}"
             )
 
 

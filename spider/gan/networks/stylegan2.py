@@ -1,0 +1,334 @@
+"""StyleGAN2's generator and discriminator (Karras et al. 2020), as in the code of StyleGAN2-ADA.
+
+    z [N, d] (, class) --mapping--> w [N, w_dim] --its copy for each layer--> ws [N, L, w_dim]
+    const [C0, 4, 4] --conv1(w)--> --block(w), twice the size--> ... --> [N, Cn, H, W]    images: sums of to_image(w)
+    images --from_image--> [N, Cn, H, W] --block, half the size--> ... --> [N, C0, 4, 4] --std, conv, dense--> logit
+
+Outputs, gradients and initial laws are those of the public implementation (NVlabs/stylegan2-ada-pytorch,
+training/networks.py). `spider.gan.networks.stylegan2_names` has its names of the weights. What differs: the layer from
+which style mixing takes the second w is drawn for each image, and not once for a micro-batch, so that an image is the
+same in any batch; w's mean is over the global batch, moves with steps that were taken, and is the same on all ranks;
+half precision is bfloat16. Images are not squashed by a tanh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.gan.method import Kept, Method
+from spider.gan.networks.batch_std import BatchStd
+from spider.gan.networks.classes import class_shares
+from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
+from spider.gan.networks.equalized import GAIN, EqualConv, EqualLinear, ModulatedConv, activated
+from spider.gan.networks.resample import double, halve, resampling_kernel
+from spider.gan.outputs import Condition, DOut, Draw, GOut
+
+_MAPPING_LR = 0.01  # by which the mapping network's learning rate is multiplied
+_RESIDUAL = math.sqrt(0.5)  # of both branches of a residual block, so that their sum keeps the power
+
+
+class Mapping(nn.Module):
+    """z [N, z_dim], or None for the class alone, and the class where there are classes -> w [N, w_dim]."""
+
+    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = EqualLinear(classes, w_dim) if classes else None
+        dims = [z_dim + (w_dim if classes else 0), *[w_dim] * layers]
+        self.layers = nn.Sequential(
+            *(
+                EqualLinear(inputs, outputs, activate=True, lr_multiplier=_MAPPING_LR)
+                for inputs, outputs in pairwise(dims)
+            )
+        )
+
+    def forward(self, z: Tensor | None, condition: Condition) -> Tensor:
+        """See the class."""
+        parts = [] if z is None else [_normalised(z)]
+        if self.embedding is not None:
+            weight = self.embedding.weight
+            parts.append(_normalised(self.embedding(class_shares(condition, weight.shape[1]).to(weight.dtype))))
+        w: Tensor = self.layers(torch.cat(parts, dim=1))
+        return w
+
+
+class Stylegan2Generator(nn.Module, Method):
+    """[N, d] -> GOut with images [N, C, H, W] and latents ws [N, L, w_dim], one w for each layer."""
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        config: Stylegan2GeneratorConfig,
+        input_shape: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        classes: int,
+        frontend: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if len(input_shape) != 1:
+            raise SpiderUsageError(
+                "generator.kind=stylegan2 is fed vectors; a source of images needs generator.kind=dcgan"
+            )
+        self.frontend = frontend if frontend is not None else nn.Identity()
+        self.mapping = Mapping(input_shape[0], classes, config.w_dim, config.mapping_layers)
+        self.synthesis = Synthesis(config, image_shape)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.w_avg_beta = config.w_avg_beta
+        self.style_mixing = config.style_mixing
+        self.draws: dict[str, Draw] = {}
+        if config.noise == "random":
+            self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
+        if config.style_mixing:
+            self.draws["mixing.source"] = Draw("normal", input_shape)
+            self.draws["mixing.layer"] = Draw("uniform", (2,))
+
+    def forward(self, source: Tensor, condition: Condition) -> GOut:
+        """See the class."""
+        w = self.mapping(self.frontend(source), condition)
+        ws = self.for_layers(w)
+        if self.training and self.style_mixing:
+            ws = self._mixed(ws, condition)
+        return GOut(self.synthesis(ws, condition.draws.get("noise")), latents=ws, keep={"w": w})
+
+    def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
+        """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
+
+        Args:
+            psi: 1 leaves w as it is, 0 is the mean.
+        """
+        ws = w[:, None].expand(-1, self.synthesis.layers, -1)
+        if psi == 1:
+            return ws
+        pulled = self.w_avg.lerp(ws[:, :layers], psi)
+        return torch.cat([pulled, ws[:, pulled.shape[1] :]], dim=1)
+
+    def _mixed(self, ws: Tensor, condition: Condition) -> Tensor:
+        """Some images take the w of another input in their layers from a random one on."""
+        other = self.mapping(self.frontend(condition.draws["mixing.source"]), condition)
+        whether, where = condition.draws["mixing.layer"].unbind(1)
+        layers = self.synthesis.layers
+        first = torch.where(whether < self.style_mixing, 1 + (where * (layers - 1)).floor(), layers)  # 1 .. L - 1, or L
+        own = torch.arange(layers, device=ws.device) < first[:, None]
+        return torch.where(own[:, :, None], ws, other[:, None])
+
+    def stepped(self, phase: str, kept: Kept) -> None:
+        """See Method: w's mean moves by each step on images that the generator made."""
+        if kept:
+            self.w_avg.lerp_(kept["w"].mean(0).to(self.w_avg.dtype), 1 - self.w_avg_beta)
+
+    def touched(self) -> Sequence[Tensor]:
+        """See Method."""
+        return [self.w_avg]
+
+
+class Synthesis(nn.Module):
+    """ws [N, L, w_dim] -> images [N, C, H, W].
+
+    Attributes:
+        layers: L, how many w an image has: one for each convolution, and one for the last step to an image.
+        noises: numbers of noise that an image has in all layers together.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, config: Stylegan2GeneratorConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        plan = config.plan(image_shape)
+        self.const = nn.Parameter(torch.randn(plan[0][1], 4, 4))
+        self.blocks = nn.ModuleList()
+        inputs = 0
+        for side, channels, bf16 in plan:
+            shown = config.architecture == "skip" or side == plan[-1][0]
+            self.blocks.append(_Up(config, inputs, channels, side, image_shape[0] if shown else 0, bf16))
+            inputs = channels
+        self.layers = 2 * len(plan)
+        self.noises = sum(side**2 * (1 if side == 4 else 2) for side, *_ in plan)
+        self.register_buffer("kernel", resampling_kernel(), persistent=False)
+
+    def forward(self, ws: Tensor, noise: Tensor | None) -> Tensor:
+        """Noise [N, `noises`], where each image has its own."""
+        x = self.const.to(ws.dtype).expand(len(ws), -1, -1, -1)
+        images: Tensor | None = None
+        at, used = 0, 0
+        for block in cast(Iterable[_Up], self.blocks):
+            count, side = len(block.layers), block.side
+            maps: Sequence[Tensor | None] = [None] * count
+            if noise is not None:
+                end = used + count * side**2
+                maps = noise[:, used:end].reshape(-1, count, 1, side, side).unbind(1)
+                used = end
+            x = block(x, ws[:, at:], maps)
+            at += count
+            images = None if images is None else double(images, self.kernel)
+            if block.to_image is not None:
+                images = _sum(images, block.to_image(x, ws[:, at]).to(ws.dtype))
+        return _sum(images)
+
+
+class _Up(nn.Module):
+    """One resolution: [N, c, h, w] -> [N, C, 2 h, 2 w], the same size at 4 px; and what shows it as an image."""
+
+    def __init__(
+        self,
+        config: Stylegan2GeneratorConfig,
+        inputs: int,
+        channels: int,
+        side: int,
+        image_channels: int,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        first = [] if inputs == 0 else [_StyleLayer(config, inputs, channels, side, up=True)]
+        self.layers = nn.ModuleList([*first, _StyleLayer(config, channels, channels, side)])
+        residual = config.architecture == "resnet" and inputs > 0
+        self.skip = EqualConv(inputs, channels, 1, resample="double", plain=True) if residual else None
+        self.to_image = _ToImage(config, channels, image_channels) if image_channels else None
+        self.side = side
+        self.bf16 = bf16
+
+    def forward(self, x: Tensor, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
+        """Each layer has its w, ws[:, i], and its noise [N, 1, H, W]."""
+        x = x.to(torch.bfloat16 if self.bf16 else ws.dtype)
+        added = None if self.skip is None else self.skip(x, _RESIDUAL)
+        for i, layer in enumerate(self.layers):
+            last = added is not None and i == len(self.layers) - 1
+            x = layer(x, ws[:, i], noises[i], _RESIDUAL if last else 1.0)
+        return _sum(added, x)
+
+
+class _StyleLayer(nn.Module):
+    """A modulated convolution, noise and a bias, activated."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self, config: Stylegan2GeneratorConfig, inputs: int, outputs: int, side: int, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, outputs, 3, config.w_dim, up=up)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.clamp = config.conv_clamp
+        self.noise = config.noise
+        if self.noise != "none":
+            self.noise_strength = nn.Parameter(torch.zeros(()))
+        if self.noise == "const":
+            self.register_buffer("noise_const", torch.randn(side, side))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float) -> Tensor:
+        """The result times `gain`."""
+        x = self.conv(x, w, self.bias, gain * GAIN)
+        if self.noise != "none":
+            noise = self.noise_const if noise is None else noise
+            x = x + (noise * (self.noise_strength * (gain * GAIN))).to(x.dtype)
+        return activated(x, None if self.clamp is None else self.clamp * gain)
+
+
+class _ToImage(nn.Module):
+    """[N, channels, H, W], w [N, w_dim] -> [N, image channels, H, W]."""
+
+    def __init__(self, config: Stylegan2GeneratorConfig, channels: int, image_channels: int) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(channels, image_channels, 1, config.w_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(image_channels))
+        self.clamp = config.conv_clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """See the class."""
+        images: Tensor = self.conv(x, w, self.bias)
+        return images if self.clamp is None else images.clamp(-self.clamp, self.clamp)
+
+
+class Stylegan2Discriminator(nn.Module):
+    """[N, C, H, W] -> DOut with logits [N, 1]."""
+
+    kernel: Tensor
+
+    def __init__(
+        self, config: Stylegan2DiscriminatorConfig, image_shape: tuple[int, int, int], classes: int, world: World
+    ) -> None:
+        super().__init__()
+        plan = config.plan(image_shape)
+        self.features = plan[0][1]
+        self.mapping = Mapping(0, classes, self.features, config.mapping_layers) if classes else None
+        self.skips = config.architecture == "skip"
+        top = plan[-1][0]
+        self.blocks = nn.ModuleList(  # from 8 px up, so that a larger network has the names of a smaller one
+            _Down(config, channels, smaller, image_shape[0] if self.skips or side == top else 0, bf16)
+            for (_, smaller, _), (side, channels, bf16) in pairwise(plan)
+        )
+        shown = self.skips or top == 4
+        self.from_image = EqualConv(image_shape[0], self.features, 1, clamp=config.conv_clamp) if shown else None
+        group = config.mbstd_group
+        self.std = None if group is None else BatchStd(group, config.mbstd_features, world)
+        told = 0 if group is None else config.mbstd_features
+        self.conv = EqualConv(self.features + told, self.features, 3, clamp=config.conv_clamp)
+        self.dense = EqualLinear(16 * self.features, self.features, activate=True)
+        self.out = EqualLinear(self.features, self.features if classes else 1)
+        if self.skips:
+            self.register_buffer("kernel", resampling_kernel(), persistent=False)
+
+    def forward(self, images: Tensor, condition: Condition) -> DOut:
+        """See the class."""
+        x: Tensor | None = None
+        for block in reversed(self.blocks):
+            x = block(x, images)
+            images = halve(images, self.kernel) if self.skips else images
+        x = None if x is None else x.to(images.dtype)
+        x = _sum(x, None if self.from_image is None else self.from_image(images))
+        x = x if self.std is None else self.std(x)
+        h = self.dense(self.conv(x).flatten(1))  # [N, features]
+        judged = self.out(h)  # [N, 1], or [N, features] to be compared with the class
+        if self.mapping is not None:
+            told = self.mapping(None, condition)
+            judged = (judged * told).sum(dim=1, keepdim=True) / math.sqrt(told.shape[1])
+        return DOut(judged, {"last": h})
+
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """As the public implementation numbers them: the first layer, those of each block, and the end as one."""
+        layers = [[layer] for block in reversed(self.blocks) for layer in block.children()]
+        end = [self.from_image, self.conv, self.dense, self.out, self.mapping]
+        return [*layers, [module for module in end if module is not None]]
+
+
+class _Down(nn.Module):
+    """[N, c, 2 h, 2 w], or an image of that size, or both -> [N, C, h, w]."""
+
+    def __init__(
+        self, config: Stylegan2DiscriminatorConfig, inputs: int, outputs: int, image_channels: int, bf16: bool
+    ) -> None:
+        super().__init__()
+        clamp = config.conv_clamp
+        self.from_image = EqualConv(image_channels, inputs, 1, clamp=clamp) if image_channels else None
+        self.conv0 = EqualConv(inputs, inputs, 3, clamp=clamp)
+        self.conv1 = EqualConv(inputs, outputs, 3, resample="half", clamp=clamp)
+        residual = config.architecture == "resnet"
+        self.skip = EqualConv(inputs, outputs, 1, resample="half", plain=True) if residual else None
+        self.bf16 = bf16
+
+    def forward(self, x: Tensor | None, images: Tensor) -> Tensor:
+        """See the class."""
+        dtype = torch.bfloat16 if self.bf16 else images.dtype
+        x = None if x is None else x.to(dtype)
+        x = _sum(x, None if self.from_image is None else self.from_image(images.to(dtype)))
+        if self.skip is None:
+            return cast(Tensor, self.conv1(self.conv0(x)))
+        return _sum(self.skip(x, _RESIDUAL), self.conv1(self.conv0(x), _RESIDUAL))
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Each row divided by the root of its mean square."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def _sum(*parts: Tensor | None) -> Tensor:
+    """Of those that are there."""
+    return reduce(torch.add, [part for part in parts if part is not None])
