@@ -37,20 +37,21 @@ class BatchStd(nn.Module):
         groups = len(x) * ranks // group
         if ranks == 1:
             together = exact.reshape(group, groups, *x.shape[1:])
-            variances = (together - together.mean(0)).square().mean(0)  # [groups, C, H, W]
-            own = torch.arange(len(x), device=x.device) % groups
+            shown = self._averaged((together - together.mean(0)).square().mean(0)).repeat(group, 1)
         else:
             own = (torch.arange(len(x), device=x.device) * ranks + self.world.rank) % groups
-            variances = self._over_ranks(exact, own, groups)
-        deviations = (variances + 1e-8).sqrt().reshape(groups, self.features, -1).mean(2)
-        shown = deviations[own].to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        return torch.cat([x, shown], dim=1)
+            members = (own == torch.arange(groups, device=x.device)[:, None]).to(exact.dtype)  # [groups, N]
+            shown = members.T @ self._averaged(self._over_ranks(exact, members))
+        return torch.cat([x, shown.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
 
-    def _over_ranks(self, x: Tensor, own: Tensor, groups: int) -> Tensor:
-        """The variances of groups that ranks share. [N, C, H, W], group of each image [N] -> [groups, C, H, W]."""
-        members = (own == torch.arange(groups, device=x.device)[:, None]).to(x.dtype)  # [groups, N]
+    def _over_ranks(self, x: Tensor, members: Tensor) -> Tensor:
+        """The variances of groups that ranks share, [groups, C, H, W]."""
         flat = x.flatten(1)
         means = self.world.sum_with_grad(members @ flat) / self.group  # [groups, C * H * W]
         squares = (flat - members.T @ means).square()
         variances: Tensor = self.world.sum_with_grad(members @ squares) / self.group
-        return variances.view(groups, *x.shape[1:])
+        return variances.view(-1, *x.shape[1:])
+
+    def _averaged(self, variances: Tensor) -> Tensor:
+        """[groups, C, H, W] -> [groups, features]."""
+        return (variances + 1e-8).sqrt().reshape(len(variances), self.features, -1).mean(2)

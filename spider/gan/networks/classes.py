@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, one_hot
+from torch.nn.functional import embedding
 
 from spider.gan.outputs import Condition
 
@@ -29,9 +29,9 @@ class ClassEmbedding(nn.Module):
 
 
 def class_shares(condition: Condition, classes: int) -> Tensor:
-    """The share that each image has of each class: mostly 1 of one and 0 of all others. [N, classes]."""
+    """The share that each image has of each class: of its own 1, as bool. Between classes float. [N, classes]."""
     labels = _labels(condition)
-    return labels if labels.is_floating_point() else one_hot(labels, classes)
+    return labels if labels.is_floating_point() else labels[:, None] == torch.arange(classes, device=labels.device)
 
 
 def _labels(condition: Condition) -> Tensor:

@@ -203,7 +203,8 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        if self.style_mixing and config.source.kind not in ("gaussian", "gamma"):
+        # Inputs are normalised, so that the length of a vector is nothing; the network itself refuses images
+        if self.style_mixing and config.source.kind not in ("gaussian", "gamma", "images", "generator"):
             yield (
                 f"generator.style_mixing={self.style_mixing:g} draws second inputs, which are normal: source.kind="
                 f"{config.source.kind} needs generator.style_mixing=0"

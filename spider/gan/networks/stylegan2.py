@@ -113,7 +113,7 @@ class Stylegan2Generator(nn.Module, Method):
 
     def _mixed(self, ws: Tensor, condition: Condition) -> Tensor:
         """Some images take the w of another input in their layers from a random one on."""
-        other = self.mapping(self.frontend(condition.draws["mixing.source"]), condition)
+        other = self.mapping(condition.draws["mixing.source"], condition)
         whether, where = condition.draws["mixing.layer"].unbind(1)
         layers = self.synthesis.layers
         first = torch.where(whether < self.style_mixing, 1 + (where * (layers - 1)).floor(), layers)  # 1 .. L - 1, or L
@@ -266,7 +266,7 @@ class Stylegan2Discriminator(nn.Module):
             for (_, smaller, _), (side, channels, bf16) in pairwise(plan)
         )
         shown = self.skips or top == 4
-        self.from_image = EqualConv(image_shape[0], self.features, 1, clamp=config.conv_clamp) if shown else None
+        self.from_image = EqualConv(image_shape[0], self.features, 1) if shown else None  # never clamped there either
         group = config.mbstd_group
         self.std = None if group is None else BatchStd(group, config.mbstd_features, world)
         told = 0 if group is None else config.mbstd_features

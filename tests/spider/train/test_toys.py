@@ -275,7 +275,7 @@ def test_a_batch_that_does_not_divide_into_shares_is_refused(digits):
         trainer_for(digits, overrides=["g_penalties.batch_shrink=3"])
     config = trainer_for(digits, overrides=["g_penalties.batch_shrink=8"]).config
     config.for_world(2)
-    with pytest.raises(SpiderUsageError, match=r"batch=16 does not divide over 4 ranks .* g_penalties.batch_shrink=8"):
+    with pytest.raises(SpiderUsageError, match=r"g_penalties.batch_shrink=8: batch=16 does not divide .* 4 ranks"):
         config.for_world(4)
 
 

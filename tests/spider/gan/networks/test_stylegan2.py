@@ -1,0 +1,282 @@
+"""StyleGAN2's networks against vectors recorded from the public code, their options and their draws."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.errors import SpiderUsageError
+from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
+from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
+from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
+from spider.gan.outputs import Condition, with_draws
+
+SINGLE = World.single()
+SMALL = {"channel_base": 512, "channel_max": 24}
+CLASSES = {"": 0, "_class3": 3}
+
+
+@cache
+def recorded(name):
+    """The arrays of a vector, and its weights by the names of the public code."""
+    path = Path(__file__).parents[3] / "golden" / f"stylegan2_{name}.npz"
+    arrays = {key: torch.from_numpy(array) for key, array in np.load(path).items()}
+    weights = {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
+    labels = arrays["c"].argmax(1) if "c" in arrays and arrays["c"].shape[1] else None
+    return arrays, weights, Condition(labels)
+
+
+def assert_near(found, expected, of_max):
+    """Up to a share of the largest magnitude."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < of_max * expected.abs().max()
+
+
+def recorded_generator(suffix):
+    config = Stylegan2GeneratorConfig(
+        **SMALL, w_dim=48, mapping_layers=2 if suffix else 8, noise="const", conv_clamp=None
+    )
+    generator = Stylegan2Generator(config, (32,), (3, 32, 32), CLASSES[suffix]).eval()
+    _, weights, _ = recorded(f"g32{suffix}")
+    generator.load_state_dict({generator_name(name): weight for name, weight in weights.items()})
+    return generator
+
+
+@pytest.mark.parametrize("suffix", CLASSES)
+def test_generator_makes_the_recorded_images(suffix):
+    vectors, _, condition = recorded(f"g32{suffix}")
+    generator = recorded_generator(suffix)
+    z = vectors["z"].clone().requires_grad_()
+    made = generator(z, condition)
+    assert_near(made.latents, vectors["w"], 1e-5)
+    assert_near(made.images, vectors["img"], 1e-5)
+    assert_near(generator.for_layers(made.keep["w"], 0.7), vectors["w_psi07"], 1e-5)
+    (slope,) = torch.autograd.grad(made.images.square().mean(), z)
+    assert_near(slope, vectors["grad_z_of_mean_square"], 1e-4)
+
+
+@pytest.mark.parametrize("suffix", CLASSES)
+def test_discriminator_gives_the_recorded_logits_and_r1(suffix):
+    vectors, weights, condition = recorded(f"d32{suffix}")
+    config = Stylegan2DiscriminatorConfig(**SMALL, conv_clamp=None)
+    discriminator = Stylegan2Discriminator(config, (3, 32, 32), CLASSES[suffix], SINGLE)
+    discriminator.load_state_dict({discriminator_name(name): weight for name, weight in weights.items()})
+    images = vectors["img"].clone().requires_grad_()
+    logits = discriminator(images, condition).logits
+    assert_near(logits, vectors["logits"], 1e-5)
+    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    r1 = slope.square().sum((1, 2, 3))
+    assert_near(r1, vectors["r1"], 1e-4)
+    [recorded_by] = [name for name in vectors if name.startswith("r1_grad__")]
+    weight = discriminator.get_parameter(discriminator_name(recorded_by.removeprefix("r1_grad__")))
+    assert_near(torch.autograd.grad(r1.sum(), weight)[0], vectors[recorded_by], 1e-4)
+
+
+def test_filters_of_the_public_code_are_not_weights():
+    assert generator_name("synthesis.b16.conv0.resample_filter") is None
+    assert discriminator_name("b16.skip.resample_filter") is None
+    for name_of in (generator_name, discriminator_name):
+        with pytest.raises(KeyError, match=r"other\.weight"):
+            name_of("other.weight")
+
+
+def small(side=16, channels=3, classes=0, **settings):
+    """A generator of this size."""
+    config = Stylegan2GeneratorConfig(**{"w_dim": 16, "mapping_layers": 2, **SMALL, **settings})
+    return Stylegan2Generator(config, (10,), (channels, side, side), classes)
+
+
+def judge(side=16, channels=3, classes=0, **settings):
+    """A discriminator."""
+    config = Stylegan2DiscriminatorConfig(**{"mapping_layers": 2, **SMALL, **settings})
+    return Stylegan2Discriminator(config, (channels, side, side), classes, SINGLE)
+
+
+def told(generator, count, labels=None, seed=0):
+    """Inputs of the first samples, and what the generator is told."""
+    z = torch.randn(count, 10, generator=torch.Generator().manual_seed(seed)).to(generator.w_avg.dtype)
+    return z, with_draws(Condition(labels), generator, seed, "test", range(count), z)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+@pytest.mark.parametrize(("side", "channels", "classes"), [(4, 1, 0), (8, 8, 3), (64, 3, 0)])
+def test_any_power_of_two_and_any_channels(architecture, side, channels, classes):
+    labels = torch.tensor([0, 2, 1, 1]) % max(1, classes) if classes else None
+    generator = small(side, channels, classes, architecture=architecture)
+    made = generator(*told(generator, 4, labels))
+    assert made.images.shape == (4, channels, side, side)
+    assert made.latents.shape == (4, 2 * (side.bit_length() - 2), 16)
+    discriminator = judge(side, channels, classes, architecture=architecture)
+    out = discriminator(made.images, Condition(labels))
+    assert out.logits.shape == (4, 1)
+    assert out.features["last"].shape == (4, discriminator.features)
+    (out.logits.sum() + made.images.square().sum()).backward()
+    for network in (generator, discriminator):
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_channels_and_precision_by_resolution():
+    config = Stylegan2GeneratorConfig(bf16_resolutions=4)
+    assert config.plan((3, 256, 256)) == [
+        (4, 512, False), (8, 512, False), (16, 512, False), (32, 512, True), (64, 512, True), (128, 256, True),
+        (256, 128, True),
+    ]  # fmt: skip
+    assert [bf16 for *_, bf16 in config.plan((3, 8, 8))] == [False, True]
+
+
+def test_between_classes_the_mean_of_their_vectors_is_told():
+    generator = small(classes=2, noise="none").eval()
+    z, _ = told(generator, 2)
+    shares = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    one, other = (generator(z, Condition(labels)).images for labels in (torch.tensor([0, 1]), shares))
+    torch.testing.assert_close(one, other)
+
+
+def scaled(network):
+    """With noise and biases, which begin at zero."""
+    for name, parameter in network.named_parameters():
+        if "noise_strength" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def test_an_image_is_made_of_its_own_draws():
+    generator = scaled(small(style_mixing=0.5))
+    z, condition = told(generator, 8)
+    images = generator(z, condition).images
+    torch.testing.assert_close(generator(z[3:5], condition.part(slice(3, 5))).images, images[3:5])
+    others = replace(condition, draws={**condition.draws, "noise": condition.draws["noise"].flip(0)})
+    assert (generator(z, others).images - images).abs().flatten(1).amax(1).min() > 1e-3
+
+
+def test_style_mixing_takes_the_later_layers_of_some_images():
+    generator = small(side=64, style_mixing=0.5)
+    z, condition = told(generator, 400)
+    first = generator(z[:1], condition.part(slice(1))).keep["w"]
+    w, other = generator.mapping(z, condition), generator.mapping(condition.draws["mixing.source"], condition)
+    ws = generator._mixed(generator.for_layers(w), condition)
+    own = (ws == w[:, None]).all(2)
+    assert torch.equal(~own, (ws == other[:, None]).all(2))
+    assert torch.equal(own, own.cummin(1).values)  # once another w is taken, no layer has its own
+    mixed = own.sum(1)[~own.all(1)]
+    assert mixed.unique().tolist() == [*range(1, 10)]
+    assert len(mixed) / 400 == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(first, w[:1])
+    assert torch.equal(generator.eval()(z[:8], condition.part(slice(8))).latents[:, -1], w[:8])
+
+
+def test_noise_is_of_each_image_or_of_none():
+    for noise, names in (("random", {"noise"}), ("const", set()), ("none", set())):
+        generator = scaled(small(noise=noise, style_mixing=0))
+        assert set(generator.draws) == names
+        assert [name for name, _ in generator.named_buffers() if "noise" in name] == [
+            f"synthesis.blocks.{block}.layers.{i}.noise_const" for block in range(3) for i in range(2 if block else 1)
+        ] * (noise == "const")
+        z, _ = told(generator, 1)
+        pair = generator(z.expand(2, -1), with_draws(Condition(), generator, 0, "test", range(2), z)).images
+        assert ((pair[0] - pair[1]).abs().max() < 1e-4) == (noise != "random")
+
+
+def test_truncation_pulls_the_first_layers_to_the_mean():
+    generator = small()
+    generator.w_avg.normal_()
+    w = torch.randn(2, 16)
+    ws = generator.for_layers(w, 0.25, 2)
+    torch.testing.assert_close(ws[:, :2], (0.75 * generator.w_avg + 0.25 * w)[:, None].expand(-1, 2, -1))
+    assert torch.equal(ws[:, 2:], w[:, None].expand(-1, 4, -1))
+    assert torch.equal(generator.for_layers(w, 0.0)[1, 5], generator.w_avg)
+
+
+def test_the_mean_of_w_moves_by_images_that_were_made():
+    generator = small(w_avg_beta=0.9)
+    w = torch.randn(4, 16)
+    generator.stepped("d_reg", {})
+    assert not generator.w_avg.any()
+    generator.stepped("g_main", {"w": w})
+    torch.testing.assert_close(generator.w_avg, 0.1 * w.mean(0))
+
+
+def outcome(generator, discriminator):
+    """Images, logits, and the gradient of the logits by the inputs."""
+    z, condition = told(generator, 4)
+    z.requires_grad_()
+    images = generator(z, condition).images
+    logits = discriminator(images, Condition()).logits
+    return images, logits, torch.autograd.grad(logits.sum(), z)[0]
+
+
+def same(networks, **settings):
+    """Networks of other settings with the same weights."""
+    others = small(side=32, **settings), judge(side=32, **settings)
+    for network, other in zip(networks, others, strict=True):
+        other.load_state_dict(network.state_dict())
+    return others
+
+
+@pytest.mark.parametrize(("how", "of_norm"), [("channels_last", 1e-3), ("float64", 1e-3), ("bf16", 0.03)])
+def test_formats_change_numbers_only_by_their_rounding(how, of_norm):
+    torch.manual_seed(0)
+    networks = scaled(small(side=32)), scaled(judge(side=32))
+    others = same(networks, bf16_resolutions=2 if how == "bf16" else 0)
+    for network in others:
+        network.to(torch.float64 if how == "float64" else torch.float32)
+        network.to(memory_format=torch.channels_last if how == "channels_last" else torch.contiguous_format)
+    for found, expected in zip(outcome(*others), outcome(*networks), strict=True):
+        assert found.dtype == (torch.float64 if how == "float64" else torch.float32)
+        assert (found - expected).norm() < of_norm * expected.norm()
+        assert how != "bf16" or (found - expected).norm() > 1e-4 * expected.norm()  # it did round
+
+
+def test_a_clamp_bounds_activations():
+    networks = scaled(small(side=32)), scaled(judge(side=32))
+    for found, expected in zip(outcome(*same(networks, conv_clamp=1e6)), outcome(*networks), strict=True):
+        torch.testing.assert_close(found, expected)
+    images, *_ = outcome(*same(networks, conv_clamp=0.01))
+    assert images.abs().max() < 0.2
+
+
+def test_layers_are_numbered_from_the_images():
+    discriminator = judge(side=16)
+    first, *_ = layers = discriminator.layers_from_images()
+    assert first == [discriminator.blocks[1].from_image]
+    assert len(layers) == 1 + 3 + 3 + 1
+    listed = {id(p) for layer in layers for module in layer for p in module.parameters()}
+    assert listed == {id(p) for p in discriminator.parameters()}
+
+
+STYLEGAN2 = ["generator.kind=stylegan2", "discriminator.kind=stylegan2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["batch=6"], "discriminator.mbstd_group=4 does not divide batch=6"),
+        (
+            ["batch=8", "accumulation=4"],
+            r"mbstd_group=4 does not divide the micro-batches: batch=8 / \(accumulation=4\) is 2",
+        ),
+        (["source.kind=cauchy"], "source.kind=cauchy needs generator.style_mixing=0"),
+        (["discriminator.mbstd_features=3"], "mbstd_features=3 must divide the 512 channels at 4 px"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(overrides, why):
+    with pytest.raises(SpiderUsageError, match=why):
+        make_config({"data": {"path": "d"}}, [*STYLEGAN2, *overrides])
+
+
+def test_a_world_that_splits_groups_of_micro_batches_is_refused():
+    config = make_config({"data": {"path": "d"}}, [*STYLEGAN2, "batch=16", "accumulation=2"])
+    config.for_world(2)
+    with pytest.raises(SpiderUsageError, match=r"batch=16 / \(accumulation=2 x 4 ranks\) is 2"):
+        config.for_world(4)
+    make_config({"data": {"path": "d"}}, [*STYLEGAN2, "batch=16"]).for_world(16)  # ranks add up
+
+
+def test_a_source_of_images_is_refused():
+    with pytest.raises(SpiderUsageError, match=r"generator\.kind=stylegan2 is fed vectors"):
+        Stylegan2Generator(Stylegan2GeneratorConfig(), (3, 8, 8), (3, 8, 8), 0)

@@ -1,0 +1,81 @@
+"""A StyleGAN2 is the same on any number of ranks, in any micro-batches, and when it is resumed."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.train.trainer import Trainer
+
+BASE = [
+    "batch=16",
+    "compute.precision=fp64",
+    "condition.kind=class",
+    "source.dim=16",
+    "generator.kind=stylegan2",
+    "generator.channel_base=64",
+    "generator.w_dim=8",
+    "generator.mapping_layers=2",
+    "discriminator.kind=stylegan2",
+    "discriminator.channel_base=64",
+    "discriminator.mapping_layers=2",
+    "objective.kind=non_saturating",
+    "penalties.r1_gamma=1",
+    "penalties.phase=own",
+    "penalties.interval_steps=2",
+    "g_optimizer.lr=2e-3",
+    "d_optimizer.lr=2e-3",
+    "ema.half_life_kimg=0.1",
+]
+
+
+def trainer_for(data, world, overrides):
+    return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
+
+
+def tensors_of(trainer):
+    held = trainer.snapshot().tensors
+    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
+
+
+def trained(world, data, group, accumulation=1):
+    """On a rank: all tensors after some steps."""
+    trainer = trainer_for(data, world, [f"discriminator.mbstd_group={group}", f"accumulation={accumulation}"])
+    for _ in range(10):
+        trainer.iterate()
+    assert trainer.plan.guard.skipped == 0
+    trainer.close()
+    return tensors_of(trainer)
+
+
+@cache
+def alone(data, group):
+    return trained(World.single(), data, group)
+
+
+@pytest.mark.parametrize(("size", "accumulation", "group"), [(1, 2, 8), (2, 2, 4), (4, 1, 8)])
+def test_ten_steps_are_the_same_anywhere(ranks, digits, size, accumulation, group):
+    """Also where a group has images of several ranks: the last case."""
+    whole = alone(digits, group)
+    assert whole["generator.w_avg"].any()
+    for tensors in ranks(size).run(trained, digits, group, accumulation):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_resume_equals_uninterrupted(digits):
+    trainer, other = (trainer_for(digits, World.single(), []) for _ in range(2))
+    for _ in range(3):
+        trainer.iterate()
+    other.load(deepcopy(trainer.snapshot()))
+    for each in (trainer, other):
+        for _ in range(3):
+            each.iterate()
+        each.close()
+    went_on = tensors_of(other)
+    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
