@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, pad
+from torch.nn.functional import leaky_relu
 
 from spider.errors import SpiderUsageError
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.config import R3ganConfig
+from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.outputs import Condition, DOut, GOut
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -27,7 +28,6 @@ _SLOPE = 0.2
 _EXPANSION = 2
 _BASE = 4  # pixels, where the networks begin and end
 _GENERATOR_EMBEDDING = 64  # dimensions of a class, the authors' choice
-_TAPS = (1.0, 3.0, 3.0, 1.0)  # of the resampling filter
 
 
 class R3ganGenerator(nn.Module):
@@ -131,34 +131,31 @@ class _Block(nn.Module):
 class _Up(nn.Module):
     """[N, c, h, w] -> [N, C, 2 h, 2 w]; the channels change first, if they do."""
 
-    taps: Tensor  # a buffer, which lies where the network does: it would be waited for at every copy from the host
+    kernel: Tensor
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.change = _change(channels_in, channels_out)
-        self.register_buffer("taps", _resampling_filter(gain=4.0), persistent=False)
+        self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = self.change(x)
-        taps = self.taps.expand(x.shape[1], 1, -1, -1)
-        return conv_transpose2d(x, taps, stride=2, padding=1, groups=x.shape[1])
+        return double(self.change(x), self.kernel)
 
 
 class _Down(nn.Module):
     """[N, c, 2 h, 2 w] -> [N, C, h, w]; the channels change last, if they do."""
 
-    taps: Tensor
+    kernel: Tensor
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.change = _change(channels_in, channels_out)
-        self.register_buffer("taps", _resampling_filter(gain=1.0), persistent=False)
+        self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        taps = self.taps.expand(x.shape[1], 1, -1, -1)
-        smaller: Tensor = self.change(conv2d(pad(x, (1, 1, 1, 1)), taps, stride=2, groups=x.shape[1]))
+        smaller: Tensor = self.change(halve(x, self.kernel))
         return smaller
 
 
@@ -172,13 +169,6 @@ def _change(channels_in: int, channels_out: int) -> nn.Module:
     if channels_in == channels_out:
         return nn.Identity()
     return _initialised(nn.Conv2d(channels_in, channels_out, 1, bias=False))
-
-
-def _resampling_filter(gain: float) -> Tensor:
-    """[4, 4]."""
-    taps = torch.tensor(_TAPS)
-    kernel = taps.outer(taps)
-    return kernel * (gain / kernel.sum())
 
 
 def _initialised(layer: Layer, gain: float = 1.0) -> Layer:

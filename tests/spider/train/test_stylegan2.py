@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from cluster.world import World
 from spider.config.load import make_config
+from spider.train.phases import Pass
 from spider.train.trainer import Trainer
 
 BASE = [
@@ -79,3 +81,17 @@ def test_resume_equals_uninterrupted(digits):
         each.close()
     went_on = tensors_of(other)
     assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+
+
+def test_the_mean_of_w_heeds_whether_a_step_was_taken(digits):
+    trainer = trainer_for(digits, World.single(), [])
+    d_main, w_avg = trainer.plan.phases[0], trainer.generator.module.w_avg
+
+    def bad(batch):
+        outcome = d_main.passes[0].run(batch)
+        return replace(outcome, terms=[replace(term, values=term.values / 0) for term in outcome.terms])
+
+    for run, moves in ((bad, False), (d_main.passes[0].run, True)):
+        trainer.stepper.take(d_main, [Pass(run)], trainer.feeds.draw(d_main, 0, 0))
+        assert w_avg.any() == moves
+    trainer.close()
