@@ -34,6 +34,11 @@ R3GAN = [
     "objective.kind=relativistic",
     "penalties.r2_gamma=1",
 ]
+STYLEGAN2 = [
+    "generator={kind: stylegan2, channel_base: 256, w_dim: 32, mapping_layers: 2}",
+    "discriminator={kind: stylegan2, channel_base: 256, mapping_layers: 2}",
+    "condition.kind=class",
+]
 ATOPK = ["selection.kind=adaptive", "selection.k_unit=4", "overfit.rise_kimg=0.3", "overfit.target=-0.5"]
 AUGMENTED = ["augment=[{kind: ada, control: {p_start: 0.5}}, {kind: diffaugment}, {kind: mirror}]"]
 METHODS = {"dcgan": [], "atopk": ATOPK, "augmented": AUGMENTED}
@@ -139,7 +144,9 @@ def test_what_makes_it_faster_changes_little(digits: Path, world: World, overrid
     assert fast.warnings == []
 
 
-@pytest.mark.parametrize("overrides", [[], ATOPK, AUGMENTED, R3GAN], ids=["dcgan", "atopk", "augmented", "r3gan"])
+@pytest.mark.parametrize(
+    "overrides", [[], ATOPK, AUGMENTED, R3GAN, STYLEGAN2], ids=["dcgan", "atopk", "augmented", "r3gan", "stylegan2"]
+)
 def test_an_iteration_waits_for_the_gpu_once(digits: Path, world: World, overrides: list[str]) -> None:
     """torch counts the waits that it knows of."""
     trained = trainer(digits, world, "penalties.interval_steps=1", *overrides)

@@ -40,7 +40,10 @@ def test_yaml_of_a_config_reads_back_equal():
         (["penalties.r1_gama=1"], "penalties.r1_gama=1: no such key; did you mean penalties.r1_gamma"),
         (["batch=0"], "batch=0: must be >= 1"),
         (["source.kind=gauss"], "source.kind=gauss: found 'gauss', allowed: gaussian, gamma"),
-        (["generator.kind=dcgn"], "allowed: dcgan, r3gan, or module:Class, a class of your own; did you mean dcgan?"),
+        (
+            ["generator.kind=dcgn"],
+            "allowed: dcgan, r3gan, stylegan2, or module:Class, a class of your own; did you mean dcgan?",
+        ),
         (["augment=[{kind: adda}]"], "mirror, or module:Class, a class of your own; did you mean ada?"),
         (["source.kind=images"], "source.path"),
         (["accumulation=2"], "generator.norm=batch normalises over the global batch, which accumulation=2 splits"),
