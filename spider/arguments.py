@@ -363,6 +363,7 @@ _KINDS: dict[str, Kind] = {
     "subject": place,
     "subset": whole(1),
     "target": place,
+    "truncation": number(0),
     "url": text,
     "weights": place,
     "workers": whole(1, MAX_PROCESSES),

@@ -9,7 +9,6 @@ import typer
 
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
-from spider.errors import SpiderUsageError
 from untrusted.counts import counted
 
 commands = typer.Typer()
@@ -174,10 +173,6 @@ def generate(
 
     They are of the generator's averaged weights.
     """
-    if trunc is not None:
-        raise SpiderUsageError(
-            f"--trunc {trunc:g}: the generator of {run} has no truncation (dcgan has no mapping network)"
-        )
     require_one_process("generate")
     written = api.generate(
         run,
@@ -186,6 +181,7 @@ def generate(
         classes=class_ or (),
         source_images=source_image or (),
         grid=grid,
+        truncation=trunc,
         source=source,
     )
     if as_json:

@@ -73,12 +73,15 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     """Write images of `generator` as PNGs.
 
     Raises:
-        SpiderUsageError: source images for a generator that takes none, or a class that it does not know.
+        SpiderUsageError: source images for a generator that takes none, a class that it does not know, or truncation of
+            one that has none.
         SpiderError: a source image cannot be read.
     """
     out, grid = request.out, request.grid
     numbers = list(dict.fromkeys(request.numbers))
     labels = _classes(generator, list(dict.fromkeys(map(str, request.classes))))
+    if request.truncation is not None:
+        generator.truncate(request.truncation)
     parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
     kept: list[_Part] = []

@@ -30,13 +30,15 @@ class GenerateRequest(Request):
         source_images: files to feed instead of the source's own images, each with every number's noise.
         grid: a PNG with all of them under their numbers, each beside the source image that made it if there is one; a
             row for each class that was asked for.
+        truncation: psi, by which w keeps its distance from its mean: 1 leaves it, 0 is the mean. Of generators that
+            have a mapping network.
         source: where the images or the run that feed it lie now, if they have moved. The run notes it.
     """
 
     command: ClassVar[tuple[str, ...]] = ("generate",)
     alone: ClassVar[tuple[str, ...]] = ("run",)
     repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
-    options: ClassVar[Mapping[str, str]] = _OPTIONS
+    options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
 
     run: str | Path
@@ -46,6 +48,7 @@ class GenerateRequest(Request):
     classes: Sequence[str | int] = ()
     source_images: Sequence[str | Path] = ()
     grid: str | Path | None = None
+    truncation: float | None = None
     source: str | Path | None = None
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ ASKED = {
     }),
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],
-        "grid": "g.png", "source": "s",
+        "grid": "g.png", "truncation": 0.5, "source": "s",
     }),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,

@@ -61,7 +61,11 @@ class Mapping(nn.Module):
 
 
 class Stylegan2Generator(nn.Module, Method):
-    """[N, d] -> GOut with images [N, C, H, W] and latents ws [N, L, w_dim], one w for each layer."""
+    """[N, d] -> GOut with images [N, C, H, W] and latents ws [N, L, w_dim], one w for each layer.
+
+    Attributes:
+        truncation: psi, see `for_layers`; 1 in training.
+    """
 
     w_avg: Tensor
 
@@ -84,6 +88,7 @@ class Stylegan2Generator(nn.Module, Method):
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.w_avg_beta = config.w_avg_beta
         self.style_mixing = config.style_mixing
+        self.truncation = 1.0
         self.draws: dict[str, Draw] = {}
         if config.noise == "random":
             self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
@@ -94,7 +99,7 @@ class Stylegan2Generator(nn.Module, Method):
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
         w = self.mapping(self.frontend(source), condition)
-        ws = self.for_layers(w)
+        ws = self.for_layers(w, self.truncation)
         if self.training and self.style_mixing:
             ws = self._mixed(ws, condition)
         return GOut(self.synthesis(ws, condition.draws.get("noise")), latents=ws, keep={"w": w})

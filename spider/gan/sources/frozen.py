@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition, as_made, with_draws
 from spider.gan.pixels import to_uint8
@@ -25,6 +26,11 @@ from spider.gan.sources.source import Source
 from spider.precision import exact_float32
 
 BLOCK = 64  # images are made in blocks of consecutive numbers, because a convolution's rounding depends on its batch
+
+
+@runtime_checkable
+class _WithMapping(Protocol):
+    truncation: float
 
 
 class FrozenGenerator:
@@ -61,6 +67,12 @@ class FrozenGenerator:
         dtype = next(self.module.parameters()).dtype
         with exact_float32():  # whatever a training around it has switched on
             return as_made(self.module(inputs.to(self.device, dtype), condition)).images
+
+    def truncate(self, psi: float) -> None:
+        """From now on pull w to its mean: 1 leaves it, 0 is the mean. Raises SpiderUsageError: it has no w."""
+        if not isinstance(self.module, _WithMapping):
+            raise SpiderUsageError(f"--trunc {psi:g}: this generator has no truncation: it has no mapping network")
+        self.module.truncation = psi
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
         """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].

@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from cluster.world import World
+from spider import api
 from spider.config.load import make_config
+from spider.errors import SpiderUsageError
+from spider.runs.directory import RunDirectory
+from spider.train.loop import train
 from spider.train.phases import Pass
 from spider.train.trainer import Trainer
 
@@ -95,3 +99,28 @@ def test_the_mean_of_w_heeds_whether_a_step_was_taken(digits):
         trainer.stepper.take(d_main, [Pass(run)], trainer.feeds.draw(d_main, 0, 0))
         assert w_avg.any() == moves
     trainer.close()
+
+
+def test_truncation_is_asked_of_a_finished_run(digits, tmp_path):
+    """At 0 all images are the one of the mean of w."""
+    settings = ["condition.kind=none", "generator.noise=none", "kimg=0.032", "log.samples=4"]
+    for name, overrides in (
+        ("style", [*BASE, *settings]),
+        ("plain", ["batch=16", "kimg=0.016", "generator.width=0.1"]),
+    ):
+        config = make_config({"data": {"path": str(digits)}}, overrides)
+        train(config, RunDirectory(tmp_path / name), World.single(), progress=False)
+
+    def written(run, psi):
+        out = tmp_path / f"psi-{psi}"
+        api.generate(tmp_path / run, seeds="0-1", out=out, truncation=psi)
+        return [file.read_bytes() for file in sorted(out.iterdir())]
+
+    plain = written("style", None)
+    assert plain[0] != plain[1]
+    assert written("style", 1) == plain
+    mean, again = written("style", 0)
+    assert mean == again
+    assert mean not in plain
+    with pytest.raises(SpiderUsageError, match=r"--trunc 0\.5: this generator has no truncation"):
+        written("plain", 0.5)
