@@ -128,19 +128,19 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:
         """(The result + bias [outputs]) times `gain`."""
         styles = self.affine(w)  # [N, inputs]
-        if not self.demodulate:
-            styles = styles * (gain / math.sqrt(self.weight[0].numel()))
-        x, weight = x * _spread(styles, x), self.weight.to(x.dtype)
+        inputs = self.weight[0].numel()
+        weight = self.weight / math.sqrt(inputs)  # so that half precision holds the sums, also before demodulation
+        x, rounded = x * _spread(styles, x), weight.to(x.dtype)
         if self.up:
-            x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, outputs, 2 H + 1, 2 W + 1]
+            x = conv_transpose2d(x, rounded.transpose(0, 1), stride=2)  # [N, outputs, 2 H + 1, 2 W + 1]
             x = blur(x, self.kernel, padding=1, gain=4.0)
         else:
-            x = conv2d(x, weight, padding=self.weight.shape[-1] // 2)
+            x = conv2d(x, rounded, padding=rounded.shape[-1] // 2)
         shift = _spread((bias * gain)[None], x)
         if not self.demodulate:
-            return x + shift
-        powers = linear(styles.square(), self.weight.square().sum((2, 3)))  # [N, outputs]
-        return torch.addcmul(shift, x, _spread(gain * (powers + 1e-8).rsqrt(), x))
+            return torch.add(shift, x, alpha=gain)
+        powers = linear(styles.square(), weight.square().sum((2, 3))) + 1e-8 / inputs  # [N, outputs]
+        return torch.addcmul(shift, x, _spread(gain * powers.rsqrt(), x))
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:
