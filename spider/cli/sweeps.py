@@ -86,6 +86,8 @@ def sweep(
         say_json(report.to_json())
     else:
         say(report.table())
+        if figures := [out / name for name in ("parallel.png", "outcome.png") if (out / name).exists()]:
+            say(f"look at {', '.join(map(str, figures))}")
     if not report.is_complete:
         if not as_json:
             say(f"stopped; the same command goes on in {out}")

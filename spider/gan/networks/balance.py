@@ -6,13 +6,18 @@ from torch import nn
 
 from spider.gan.networks.config import NetworkChoice
 
-_TIMES = 10  # as many parameters, and more, are worth a word; the presets stay well below
+_TIMES = 10  # as many parameters, and more, are worth a word
 
 
 def remarks_on_sizes(
     generator: nn.Module, discriminator: nn.Module, g_choice: NetworkChoice, d_choice: NetworkChoice
 ) -> list[str]:
-    """A line if one player has more than ten times as many parameters as the other, with the keys that say so."""
+    """A line if one player has more than ten times as many parameters as the other, with the keys that say so.
+
+    None for two networks of one kind and one width: they are as their authors proportioned them.
+    """
+    if (g_choice.kind, getattr(g_choice, "width", None)) == (d_choice.kind, getattr(d_choice, "width", 0)):
+        return []
     sizes = {
         role: (sum(parameter.numel() for parameter in module.parameters()), f"{role}.{_size_key(choice)}")
         for role, module, choice in (

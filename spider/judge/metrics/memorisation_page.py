@@ -86,7 +86,7 @@ def measured(found: NearestTraining) -> str:
     low, high = (max(0.0, usual + sign * 2 * found.chance(usual)) for sign in (-1, 1))
     others = "held-out images is" if found.held_out else "training images is to another one"
     some = counted(found.ahead, "sample is", "samples are") if found.ahead else "No sample is"
-    nearest = f"{some} nearer to a training image than any of the {len(found.unseen):,} {others}"
+    nearest = f"{some} nearer to a training image than the nearest of the {len(found.unseen):,} {others}"
     if found.ahead > 0:
         nearest += f"; if nothing is memorised, this happens in {_odds(found.chance_of_ahead)} evaluations"
     tail = (

@@ -78,7 +78,7 @@ def select(
         if candidate.is_target:
             return "the target itself"
         if candidate.is_gray and not target_is_gray and not keep_gray:
-            return "gray, and the target has colour"
+            return "grey, and the target has colour"
         return None if keep_negative else rule.drops(candidate)
 
     taking_part, score = _ordered([each for each in candidates if dropped(each) is None], rule)
@@ -111,8 +111,8 @@ def nothing_was_selected(places: Sequence[Place], picks: int) -> str | None:
     if not friendly or any(place.takes_part and not place.friendly for place in places):
         return None
     return (
-        f"nothing was selected: {counted(friendly, 'source')} for {counted(picks, 'pick')}, so that a star does not "
-        "say that a source is near, only that no rule drops it; name more sources, or lower --picks"
+        f"every source that the rule does not drop was picked: {friendly} of {counted(picks, 'pick')}, so that a star "
+        "does not say that a source is near; name more sources, or lower --picks"
     )
 
 

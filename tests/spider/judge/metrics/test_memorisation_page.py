@@ -96,7 +96,9 @@ def test_a_page_says_what_is_expected_when_nothing_is_memorised(found):
     some = np.where(np.arange(3000) < 30, found.samples.distances, noise.samples.distances)
     unlike = replace(found, samples=Nearest(some, found.samples.indices))
     assert verdict(unlike) == "No sign of copies, but the samples are unlike the training images anyhow."
-    assert measured(noise).startswith("No sample is nearer to a training image than any of the 500 training images is")
+    assert measured(noise).startswith(
+        "No sample is nearer to a training image than the nearest of the 500 training images is"
+    )
     assert "this happens in fewer than one of 1,000,000 evaluations" in measured(copies)
     told = beside(pictures(Made(0)))
     assert "Authenticity: 43.2% ± 2.0% of the samples (of the held-out images: 45.0%)" in told

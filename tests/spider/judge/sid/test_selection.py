@@ -46,7 +46,7 @@ def test_every_source_has_a_rank_and_a_reason():
     assert sorted(place.rank for place in places.values()) == list(range(1, 9))
     assert places["CIFAR-10"].why == "the target itself"
     assert places["Church"].why == "less diverse than the target"
-    assert places["F-MNIST"].why == "gray, and the target has colour"
+    assert places["F-MNIST"].why == "grey, and the target has colour"
     assert places["TinyImageNet"].why == "pick 1"
     assert places["Ukiyo-E"].why == "farther than the picks"
 
