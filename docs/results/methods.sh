@@ -46,6 +46,9 @@ if [ "$network" = dcgan ]; then
 else
     run coins-r3gan-0 r3gan-32 coins-32 0 10 "${r3gan[@]}" "$none" data.mirror=false "$@"
     run coins-r3gan-ada-0 r3gan-32 coins-32 0 10 "${r3gan[@]}" "$ada" data.mirror=false "$@"
-    run cifar-r3gan-0 r3gan-32 cifar10 0 5 "${r3gan[@]}" "$none" "$@"
-    run cifar-r3gan-class-0 r3gan-32 cifar10 0 5 "${r3gan[@]}" "$none" condition.kind=class log.samples=80 "$@"
+    for seed in 0 1; do
+        run cifar-r3gan-$seed r3gan-32 cifar10 $seed 5 "${r3gan[@]}" "$none" "$@"
+        run cifar-r3gan-ada-$seed r3gan-32 cifar10 $seed 5 "${r3gan[@]}" "$ada" "$@"
+        run cifar-r3gan-class-$seed r3gan-32 cifar10 $seed 5 "${r3gan[@]}" "$none" condition.kind=class log.samples=80 "$@"
+    done
 fi
