@@ -50,18 +50,23 @@ def ahead(work: Callable[[S], T], items: Iterable[S], device: torch.device) -> I
         yield from map(work, items)
         return
     workers = min(torch.get_num_threads(), _NETWORKS)
-    begun: deque[Future[T]] = deque()
     with _threads(workers) as pool:
-        try:
-            for item in items:
-                begun.append(pool.submit(work, item))
-                if len(begun) > workers:
-                    yield begun.popleft().result()
-            while begun:
+        yield from in_order(pool, work, items, workers)
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], most: int) -> Iterator[T]:
+    """work(item) of every item, in order, `most` of them begun ahead of what it yields."""
+    begun: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > most:
                 yield begun.popleft().result()
-        finally:
-            for future in begun:
-                future.cancel()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
 
 
 @contextmanager

@@ -9,9 +9,8 @@ A cache keeps them in pieces of `PIECE` images, each written as soon as it is wh
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from spider.judge.embed.embedding import WITH_LOGITS, Embedding
 from spider.judge.embed.images import NumberedImages
 from spider.judge.embed.memory import kept_memory
 from spider.precision import exact_float32
-from spider.threads import ahead
+from spider.threads import ahead, in_order
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -178,17 +177,7 @@ def _computed(
 def _read(images: NumberedImages, blocks: Sequence[tuple[int, Span]], readers: int) -> Iterator[Tensor]:
     """The blocks in order, each reader a block ahead."""
     with ThreadPoolExecutor(readers) as pool:
-        ahead: deque[Future[Tensor]] = deque()
-        try:
-            for block in blocks:
-                ahead.append(pool.submit(_block, images, *block))
-                if len(ahead) > readers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from in_order(pool, lambda block: _block(images, *block), blocks, readers)
 
 
 def _block(images: NumberedImages, b: int, span: Span) -> Tensor:
