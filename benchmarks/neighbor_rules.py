@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -33,6 +34,7 @@ from spider.tables import aligned
 
 EMBEDDINGS = ("efficientnet", "offline")
 METRICS = {"fid": "FD", "kid": "KD"}
+FEWEST = 6  # sources of a target, for ranks to say something
 
 Ranks = dict[str, list[int]]  # by rule
 Outcomes = dict[tuple[str, str, int, str, str], float]  # (target, source, seed, embedding, metric) -> value
@@ -74,13 +76,14 @@ def runs_of(outcomes: Outcomes, embedding: str, metric: str) -> Runs:
 
 
 def whole(runs: Runs) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Of every target the sources, and the outcomes [sources, seeds] of the seeds that all of its sources have."""
+    """Of every target, sources and outcomes [sources, seeds]: seeds of six sources or more, sources with all these."""
     found = {}
-    widest = max((len(sources) for sources in runs.values()), default=0)
     for target, sources in runs.items():
-        seeds = sorted(set.intersection(*(set(of_seed) for of_seed in sources.values())))
-        if seeds and len(sources) == widest:
-            found[target] = (list(sources), np.array([[sources[name][s] for s in seeds] for name in sources]))
+        trained = Counter(seed for of_seed in sources.values() for seed in of_seed)
+        seeds = sorted(seed for seed, count in trained.items() if count >= FEWEST)
+        names = [name for name, of_seed in sources.items() if of_seed.keys() >= set(seeds)]
+        if seeds and len(names) >= FEWEST:
+            found[target] = (names, np.array([[sources[name][seed] for seed in seeds] for name in names]))
     return found
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Which rule says best what feeds a Spider GAN? The same small GAN from six sources for each of four targets, three seeds:
-# see neighbour-rules.md for what came out.
+# Which rule says best what feeds a Spider GAN? The same small GAN from six or eight sources for each of four targets, three
+# seeds: see neighbour-rules.md for what came out.
 #   [SEEDS="0 1 2"] [TARGETS="catid ..."] [OUTCOMES=FILE.csv] neighbour-rules.sh DATA OUT
 # DATA holds the tars named below. OUT gets shards/, runs/TARGET/SOURCE-SEED and
 # outcomes/EMBEDDING/TARGET/SOURCE-SEED.json. The same command again goes on; `python -m benchmarks.neighbor_rules OUT`
@@ -18,14 +18,15 @@ common=(
     checkpoint.keep_last=1 log.every_kimg=2 log.samples_every_kimg=24
 )
 
-for set in $sets; do
+for set in $sets tinyimagenet-10k; do
     [ -f "$out/shards/${set%-*}/index.json" ] || spider pack "$data/$set.tar" "$out/shards/${set%-*}" --resolution 32
 done
 
-sources() { # TARGET: six
+sources() { # TARGET: eight for two of them, six for the others
     case $1 in
+        catid) echo catface flowers17 caltech101 omniglot emoji coin1e raccoon tinyimagenet ;;
+        coin1e) echo catface flowers17 caltech101 omniglot emoji raccoon catid tinyimagenet ;;
         emoji) echo catface flowers17 caltech101 omniglot coin1e raccoon ;;
-        coin1e) echo catface flowers17 caltech101 omniglot emoji raccoon ;;
         flowers17) echo catface emoji caltech101 omniglot coin1e raccoon ;;
         *) echo catface flowers17 caltech101 omniglot emoji coin1e ;;
     esac
