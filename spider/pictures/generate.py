@@ -170,7 +170,7 @@ def _from_files(
             f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
         )
     stems = _distinct([Path(file).stem for file in files])
-    clean = [source.adapt(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
+    clean = [source.fitted(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)

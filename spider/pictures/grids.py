@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from shards.files import open_whole
-from spider.gan.pixels import match_channels
+from spider.gan.pixels import match_channels, resize
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -33,7 +34,7 @@ def sample_grid(
     Where there are captions as well, a last line says which is which.
 
     Args:
-        images, sources: float [N, C, H, W], -1 to 1 and clamped there.
+        images, sources: float [N, C, H, W], -1 to 1 and clamped there. Sources are shown as large as the images.
         columns: images (or pairs) per row.
         captions: what stands below each image; None: nothing, and no room for it.
         rows: what stands on the left of each row.
@@ -48,7 +49,7 @@ def sample_grid(
     shown = _enlarge(images, scale)
     if sources is not None:
         gap = torch.ones(len(shown), 3, shown.shape[2], scale)
-        shown = torch.cat([_enlarge(sources, scale), gap, shown], dim=3)
+        shown = torch.cat([_of_size(_enlarge(sources, 1), shown), gap, shown], dim=3)
     if captions is not None:
         strips = torch.stack([_strip(text, shown.shape[3], shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
@@ -104,3 +105,11 @@ def _cut(text: str, draw: ImageDraw.ImageDraw, font: Font, width: float) -> str:
 def _enlarge(images: Tensor, scale: int) -> Tensor:
     colour = match_channels(images.detach().to("cpu", torch.float32).clamp(-1, 1), 3)
     return colour.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+
+
+def _of_size(images: Tensor, like: Tensor) -> Tensor:
+    """Resized: smaller images by whole pixels, larger ones smoothly."""
+    height, width = like.shape[2:]
+    if images.shape[2] <= height and images.shape[3] <= width:
+        return interpolate(images, (height, width), mode="nearest-exact")
+    return resize(images, height, width)

@@ -236,7 +236,7 @@ def _run(
         clean = None
         for stage in chain:
             if isinstance(stage.source, ImageSource):
-                clean = stage.source.adapt(fed)
+                clean = stage.source.fitted(fed)
                 fed = clean + _mixed(unit, stage.source.noise_at(SEED, numbers))
             condition = told if stage is chain[-1] else stage.condition_at(SEED, numbers)
             fed = stage(fed, _between(condition, linear, stage))

@@ -36,6 +36,11 @@ def build_generator(
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.generator"))
         frontend = source.frontend()
         shape = source.shape if frontend is None else frontend.shape
+        if len(shape) > 1 and not config.takes_images:
+            raise SpiderUsageError(
+                f"generator.kind={config.kind} takes vectors, and its source gives images {list(shape)}: "
+                "source.adapter makes vectors of images"
+            )
         if isinstance(config, R3ganConfig):
             return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, Stylegan2GeneratorConfig):

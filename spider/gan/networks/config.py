@@ -30,6 +30,7 @@ class NetworkChoice(Choice):
     """The settings of a generator, of a discriminator, or of both."""
 
     conditions: ClassVar[frozenset[str]] = frozenset()  # what it can be told: kinds of conditions, besides none
+    takes_images: ClassVar[bool] = True  # as a generator; or vectors only
 
     def build_generator(
         self,
@@ -133,6 +134,7 @@ class R3ganConfig(NetworkChoice):
         description="dimensions of a class, where there are classes; null = 64 in the generator, in the discriminator "
         "as many as it has channels at 4 px",
     )
+    takes_images: ClassVar[bool] = False
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     def plan(self, image_shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
@@ -184,6 +186,7 @@ class Stylegan2Config(NetworkChoice):
 class Stylegan2GeneratorConfig(Stylegan2Config):
     """StyleGAN2's generator: a mapping network, and layers whose channels its w scales. Fed vectors."""
 
+    takes_images: ClassVar[bool] = False
     architecture: Literal["skip", "resnet", "orig"] = Field(
         "skip", description="skip: images of all resolutions are added; resnet: blocks are residual; orig: neither"
     )

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from spider.errors import SpiderUsageError
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.config import R3ganConfig
 from spider.gan.networks.resample import double, halve, resampling_kernel
@@ -42,8 +41,6 @@ class R3ganGenerator(nn.Module):
         frontend: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 1:
-            raise SpiderUsageError("generator.kind=r3gan is fed vectors; a source of images needs generator.kind=dcgan")
         widths, groups = config.plan(image_shape)
         self.frontend = frontend if frontend is not None else nn.Identity()
         embedded = config.embedding_dim or _GENERATOR_EMBEDDING

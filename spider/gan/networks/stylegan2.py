@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from cluster.world import World
-from spider.errors import SpiderUsageError
 from spider.gan.method import Kept, Method
 from spider.gan.networks.batch_std import BatchStd
 from spider.gan.networks.classes import class_shares
@@ -78,10 +77,6 @@ class Stylegan2Generator(nn.Module, Method):
         frontend: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 1:
-            raise SpiderUsageError(
-                "generator.kind=stylegan2 is fed vectors; a source of images needs generator.kind=dcgan"
-            )
         self.frontend = frontend if frontend is not None else nn.Identity()
         self.mapping = Mapping(input_shape[0], classes, config.w_dim, config.mapping_layers)
         self.synthesis = Synthesis(config, image_shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -14,7 +15,17 @@ from spider.settings.section import MAX_DIM, MAX_FACTOR, Place, runtime
 if TYPE_CHECKING:
     import torch
 
+    from spider.config.schema import Config
     from spider.gan.sources.source import Source
+
+Adapter = Literal["luma-16x32", "luma-23x23", "projection"]
+ADAPTERS: tuple[str, ...] = get_args(Adapter)
+
+_ADAPTER = (
+    "what makes vectors of images, for generators that take vectors: 512 numbers of an image in its own size; "
+    "luma-16x32, luma-23x23: grey pixels of a small image, as in the published cascades; projection: a linear layer "
+    "that trains with the generator; null = none, images come at the target's size and channels"
+)
 
 
 class SourceChoice(Choice):
@@ -72,7 +83,24 @@ class NonparametricConfig(SourceChoice):
     dim: int = Field(100, ge=1, le=MAX_DIM, description="length of the latent vector")
 
 
-class ImagesConfig(SourceChoice):
+class ImageSourceChoice(SourceChoice):
+    """What both sources of images have."""
+
+    adapter: Adapter | None = Field(None, description=_ADAPTER)
+    noise_std: float = Field(
+        0.0, ge=0, le=MAX_FACTOR, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.adapter is None and not config.generator.takes_images:
+            yield (
+                f"source.kind={self.kind} gives images, and generator.kind={config.generator.kind} takes vectors: "
+                f"source.adapter makes vectors of images, and is one of {', '.join(ADAPTERS)}"
+            )
+
+
+class ImagesConfig(ImageSourceChoice):
     """Images of a neighbour dataset at the target's size and channels, with Gaussian noise added: Spider GAN."""
 
     kind: Literal["images"] = "images"
@@ -88,15 +116,12 @@ class ImagesConfig(SourceChoice):
     )
 
 
-class GeneratorConfig(SourceChoice):
+class GeneratorConfig(ImageSourceChoice):
     """Images that the generator of a finished run makes, frozen: a cascade of any depth."""
 
     kind: Literal["generator"] = "generator"
     run: Annotated[Place, Names("run")] = Field(
         description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared"
-    )
-    noise_std: float = Field(
-        0.0, ge=0, le=MAX_FACTOR, description="standard deviation of the noise added to pixels in [-1, 1]; 0 = none"
     )
 
 

@@ -23,13 +23,13 @@ class Generator(ImageSource):
 
     def __init__(self, config: GeneratorConfig, stage: FrozenGenerator, target_shape: tuple[int, int, int]) -> None:
         self.depth: int = 1 + getattr(stage.source, "depth", 0)
-        super().__init__(target_shape, config.noise_std, f"cascade{self.depth}", stage.device)
+        super().__init__(config, stage.image_shape, target_shape, f"cascade{self.depth}", stage.device)
         self.config = config
         self.stage = stage
 
     def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See ImageSource."""
-        return self.adapt(self.stage.images(seed, indices))
+        return self.fitted(self.stage.images(seed, indices))
 
     def feed(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """See Source. On the stage's device."""
@@ -41,14 +41,14 @@ class Generator(ImageSource):
         )
         inputs, noises = stage.source.feed(seed, slots, position), ahead(self._noises(seed, slots, position))
         return (
-            self.adapt(stage(each, condition)) + noise
+            self.fitted(stage(each, condition)) + noise
             for each, condition, noise in zip(inputs, told, noises, strict=False)
         )
 
     @property
     def identity(self) -> str:
         """See Source."""
-        return f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}"
+        return f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}{self.adapter_identity}"
 
     def provenance(self) -> dict[str, Any]:
         """See Source."""

@@ -1,4 +1,4 @@
-"""What the sources of images share: the target's size and channels, and noise on top."""
+"""What the sources of images share: a size and channels, noise on top, and an adapter where one is asked for."""
 
 from __future__ import annotations
 
@@ -12,15 +12,28 @@ from torch import Tensor
 from shards.order import Slots
 from spider import draws
 from spider.gan.pixels import match_channels, resize
+from spider.gan.sources.adapters import build_adapter
+from spider.gan.sources.config import ImageSourceChoice
 from spider.gan.sources.source import Frontend
 
 
 class ImageSource(ABC):
-    """x + noise_std eps. Noise is N(0, 1) per value, addressed by `stream`, which no other source of the run uses."""
+    """x + noise_std eps. Noise is N(0, 1) per value, addressed by `stream`, which no other source of the run uses.
 
-    def __init__(self, target_shape: tuple[int, int, int], noise_std: float, stream: str, device: torch.device) -> None:
-        self.shape = target_shape
-        self.noise_std = noise_std
+    Images come at the target's size and channels; before an adapter at their own.
+    """
+
+    def __init__(
+        self,
+        config: ImageSourceChoice,
+        own_shape: tuple[int, int, int],
+        target_shape: tuple[int, int, int],
+        stream: str,
+        device: torch.device,
+    ) -> None:
+        self.shape = target_shape if config.adapter is None else own_shape
+        self.adapter = config.adapter
+        self.noise_std = config.noise_std
         self.stream = stream
         self.device = device
 
@@ -37,15 +50,20 @@ class ImageSource(ABC):
         return self._noise(seed, "eval", indices)
 
     def frontend(self) -> Frontend | None:
-        """See Source."""
-        return None
+        """See Source: the adapter."""
+        return None if self.adapter is None else build_adapter(self.adapter, self.shape)
 
-    def adapt(self, images: Tensor) -> Tensor:
-        """Float [N, c, h, w] of any size, -1 to 1, to float32 [N, C, H, W] of the target's shape."""
+    def fitted(self, images: Tensor) -> Tensor:
+        """Float [N, c, h, w] of any size, -1 to 1, to float32 [N, *shape]."""
         channels, height, width = self.shape
         # Fewer channels before the resize, more after it: so the resize has the least to do
         images = match_channels(images.to(torch.float32), min(channels, images.shape[1]))
         return match_channels(resize(images, height, width), channels).contiguous()
+
+    @property
+    def adapter_identity(self) -> str:
+        """What a source's identity says of its adapter."""
+        return "" if self.adapter is None else f" adapter {self.adapter}"
 
     def _noises(self, seed: int, slots: Slots, position: int) -> Iterator[Tensor]:
         """What training adds to this rank's slots of the batch at `position`, of the next, ..., without end."""

@@ -28,9 +28,9 @@ class Images(ImageSource):
     """
 
     def __init__(self, config: ImagesConfig, target_shape: tuple[int, int, int], device: torch.device) -> None:
-        super().__init__(target_shape, config.noise_std, "source", device)
-        self.config = config
         self.dataset = open_images(config.path)
+        super().__init__(config, self.dataset.index.shape, target_shape, "source", device)
+        self.config = config
 
     def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See ImageSource."""
@@ -58,11 +58,12 @@ class Images(ImageSource):
     @property
     def identity(self) -> str:
         """See Source."""
-        return f"images {self.dataset.fingerprint} noise {self.noise_std} shape {self.shape} order {self.config.order}"
+        said = f"images {self.dataset.fingerprint} noise {self.noise_std} shape {self.shape} order {self.config.order}"
+        return said + self.adapter_identity
 
     def provenance(self) -> dict[str, Any]:
         """See Source."""
         return {**self.config.model_dump(), "fingerprint": self.dataset.fingerprint, "images": len(self.dataset)}
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return self.adapt(to_float(images.to(self.device, non_blocking=True)))
+        return self.fitted(to_float(images.to(self.device, non_blocking=True)))

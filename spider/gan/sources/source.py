@@ -15,9 +15,9 @@ class Frontend(nn.Module):
 
     shape: tuple[int, ...]  # of one output
 
-    def penalty(self) -> Tensor:
-        """What is added to the generator's loss. Scalar."""
-        raise NotImplementedError
+    def penalty(self) -> Tensor | None:
+        """What is added to the generator's loss, a scalar; None: nothing."""
+        return None
 
 
 class Source(Protocol):

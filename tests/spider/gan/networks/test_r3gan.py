@@ -100,8 +100,3 @@ def test_channels_are_the_authors():
 def test_other_shapes_are_refused(shape):
     with pytest.raises(SpiderUsageError, match=f"squares of 4, 8, 16, ... px, found {shape[2]}x{shape[1]}"):
         R3ganConfig().plan(shape)
-
-
-def test_a_source_of_images_is_refused():
-    with pytest.raises(SpiderUsageError, match=r"generator\.kind=r3gan is fed vectors"):
-        R3ganGenerator(R3ganConfig(), (3, 8, 8), (3, 8, 8), 0)

@@ -275,8 +275,3 @@ def test_a_world_that_splits_groups_of_micro_batches_is_refused():
     with pytest.raises(SpiderUsageError, match=r"batch=16 / \(accumulation=2 x 4 ranks\) is 2"):
         config.for_world(4)
     make_config({"data": {"path": "d"}}, [*STYLEGAN2, "batch=16"]).for_world(16)  # ranks add up
-
-
-def test_a_source_of_images_is_refused():
-    with pytest.raises(SpiderUsageError, match=r"generator\.kind=stylegan2 is fed vectors"):
-        Stylegan2Generator(Stylegan2GeneratorConfig(), (3, 8, 8), (3, 8, 8), 0)
