@@ -28,10 +28,13 @@ UNCONDITIONAL = ConditionShape()
 
 @dataclass(frozen=True)
 class Draw:
-    """Random numbers that a network asks for, of every image. A network names them in an attribute `draws`."""
+    """Random numbers that a network asks for, of every image. A network names them in an attribute `draws`.
 
-    law: Literal["normal", "uniform"]  # standard normal; from [0, 1)
-    shape: tuple[int, ...] = ()
+    `source` is another input of the generator's source. A generator gets it in training alone.
+    """
+
+    law: Literal["normal", "uniform", "source"]  # standard normal; from [0, 1); as the source's inputs
+    shape: tuple[int, ...] = ()  # of `source`, the source's
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,21 @@ def with_draws(
         condition = replace(condition, features=condition.features.to(dtype))
     asked: Mapping[str, Draw] = getattr(network, "draws", {})
     if not asked:
-        return condition
+        return replace(condition, draws={}) if condition.draws else condition
     laws = {"normal": draws.normal, "uniform": draws.uniform}
     drawn = {
         name: laws[draw.law](seed, f"{stream}.{name}", indices, draw.shape, like.device).to(dtype)
         for name, draw in asked.items()
+        if draw.law != "source"
     }
-    return replace(condition, draws=drawn)
+    fed = {name: condition.draws[name] for name in names_of_inputs(network) if name in condition.draws}
+    return replace(condition, draws={**drawn, **fed})
+
+
+def names_of_inputs(network: nn.Module) -> list[str]:
+    """The draws of a network that are inputs of the source: `train/feeds.py` brings them with the batch."""
+    asked: Mapping[str, Draw] = getattr(network, "draws", {})
+    return [name for name, draw in asked.items() if draw.law == "source"]
 
 
 @dataclass(frozen=True)

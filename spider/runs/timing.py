@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cluster.world import World
 from spider.clock import times_due
@@ -33,6 +34,13 @@ class Waits:
     """Seconds that the loop waited for images since it was last asked."""
 
     seconds: float = 0.0
+
+    def next(self, stream: Iterator[Tensor]) -> Tensor:
+        """The next of a stream, however long that takes."""
+        started = time.perf_counter()
+        came = next(stream)
+        self.seconds += time.perf_counter() - started
+        return came
 
     def take(self) -> float:
         """The seconds, and begin anew."""

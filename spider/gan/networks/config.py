@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from spider.config.schema import Config
     from spider.gan.outputs import ConditionShape
 
+# Of which kinds of sources normal vectors may stand for inputs: a mapping network divides each input by its length
+NORMALISED_OR_ADAPTED = ("gaussian", "gamma", "images", "generator")
+
 Layout = Literal["auto", "mnist", "celeba"]
 
 _LAYOUT = (
@@ -203,14 +206,18 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
     style_mixing: float = Field(
         0.9, ge=0, le=1, description="share of images in training whose layers from a random one on take another w"
     )
+    mixing_source: Literal["source", "gaussian"] = Field(
+        "source",
+        description="of what input the other w is made: source: another one of the source, through its adapter; "
+        "gaussian: a normal vector in the place of an adapter's, as in the published cascades",
+    )
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        # Inputs are normalised, so that the length of a vector is nothing; the network itself refuses images
-        if self.style_mixing and config.source.kind not in ("gaussian", "gamma", "images", "generator"):
+        if self.style_mixing and self.mixing_source == "gaussian" and config.source.kind not in NORMALISED_OR_ADAPTED:
             yield (
-                f"generator.style_mixing={self.style_mixing:g} draws second inputs, which are normal: source.kind="
-                f"{config.source.kind} needs generator.style_mixing=0"
+                f"generator.mixing_source=gaussian goes with source.kind={', '.join(NORMALISED_OR_ADAPTED)}: "
+                f"source.kind={config.source.kind} needs generator.mixing_source=source"
             )
 
 

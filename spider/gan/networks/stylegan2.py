@@ -83,12 +83,13 @@ class Stylegan2Generator(nn.Module, Method):
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.w_avg_beta = config.w_avg_beta
         self.style_mixing = config.style_mixing
+        self.mixes_gaussian = config.mixing_source == "gaussian"
         self.truncation = 1.0
         self.draws: dict[str, Draw] = {}
         if config.noise == "random":
             self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
         if config.style_mixing:
-            self.draws["mixing.source"] = Draw("normal", input_shape)
+            self.draws["mixing.source"] = Draw("normal", input_shape) if self.mixes_gaussian else Draw("source")
             self.draws["mixing.layer"] = Draw("uniform", (2,))
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
@@ -113,7 +114,8 @@ class Stylegan2Generator(nn.Module, Method):
 
     def _mixed(self, ws: Tensor, condition: Condition) -> Tensor:
         """Some images take the w of another input in their layers from a random one on."""
-        other = self.mapping(condition.draws["mixing.source"], condition)
+        other = condition.draws["mixing.source"]
+        other = self.mapping(other if self.mixes_gaussian else self.frontend(other), condition)
         whether, where = condition.draws["mixing.layer"].unbind(1)
         layers = self.synthesis.layers
         first = torch.where(whether < self.style_mixing, 1 + (where * (layers - 1)).floor(), layers)  # 1 .. L - 1, or L

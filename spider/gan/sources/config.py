@@ -123,6 +123,18 @@ class GeneratorConfig(ImageSourceChoice):
     run: Annotated[Place, Names("run")] = Field(
         description="RUN, RUN@best, RUN@last or RUN@KIMG; may move, its weights are compared"
     )
+    truncation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="psi, by which w of that run keeps its distance from its mean: 1 leaves it; of runs with a mapping "
+        "network",
+    )
+    stage_noise: Literal["random", "const"] = Field(
+        "random",
+        description="what that run's network draws besides (StyleGAN2's noise): random: each image has draws of its "
+        "own, always the same ones; const: all images have the same, as in the published cascades",
+    )
 
 
 _BUILT_IN = (

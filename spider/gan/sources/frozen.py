@@ -40,6 +40,7 @@ class FrozenGenerator:
         digest: identifies weights, source and conditions, sha256 in hex.
         image_shape: (C, H, W).
         training: fingerprint of the images that it learnt.
+        shares_draws: whether all images have the same draws of its network, under any seed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class FrozenGenerator:
         self.image_shape = image_shape
         self.device = device
         self.training = training
+        self.shares_draws = False
         self.digest = _digest(module, source, conditions)
         self._stream = f"generator{getattr(source, 'depth', 0)}"  # stages of a cascade draw apart
 
@@ -68,10 +70,10 @@ class FrozenGenerator:
         with exact_float32():  # whatever a training around it has switched on
             return as_made(self.module(inputs.to(self.device, dtype), condition)).images
 
-    def truncate(self, psi: float) -> None:
+    def truncate(self, psi: float, asked: str = "--trunc ") -> None:
         """From now on pull w to its mean: 1 leaves it, 0 is the mean. Raises SpiderUsageError: it has no w."""
         if not isinstance(self.module, _WithMapping):
-            raise SpiderUsageError(f"--trunc {psi:g}: this generator has no truncation: it has no mapping network")
+            raise SpiderUsageError(f"{asked}{psi:g}: this generator has no truncation: it has no mapping network")
         self.module.truncation = psi
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
@@ -90,6 +92,8 @@ class FrozenGenerator:
     def with_draws(self, condition: Condition, seed: int, indices: Sequence[int], use: str = "eval") -> Condition:
         """A condition with the draws that images number `indices` have, for a use of the generator."""
         like = next(self.module.parameters())
+        if self.shares_draws:
+            seed, indices, use = 0, [0] * len(indices), "shared"
         return with_draws(condition, self.module, seed, f"{use}.{self._stream}", indices, like)
 
     def of_class(self, label: int, count: int) -> Condition:

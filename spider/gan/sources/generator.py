@@ -26,6 +26,9 @@ class Generator(ImageSource):
         super().__init__(config, stage.image_shape, target_shape, f"cascade{self.depth}", stage.device)
         self.config = config
         self.stage = stage
+        stage.shares_draws = config.stage_noise == "const"
+        if config.truncation != 1:
+            stage.truncate(config.truncation, "source.truncation=")
 
     def images_at(self, seed: int, indices: Sequence[int]) -> Tensor:
         """See ImageSource."""
@@ -48,7 +51,10 @@ class Generator(ImageSource):
     @property
     def identity(self) -> str:
         """See Source."""
-        return f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}{self.adapter_identity}"
+        parts = [f"generator {self.stage.digest} noise {self.noise_std} shape {self.shape}{self.adapter_identity}"]
+        parts += [f"truncation {self.config.truncation}"] if self.config.truncation != 1 else []
+        parts += ["draws shared"] if self.stage.shares_draws else []
+        return " ".join(parts)
 
     def provenance(self) -> dict[str, Any]:
         """See Source."""
