@@ -304,7 +304,7 @@ _path_list = list_of(place, "a path, or a list of paths")
 _named_places = named_or_list_of(place, "a place, a list of places, or a mapping from names to places")
 
 _KINDS: dict[str, Kind] = {
-    "blend": one_of("linear", "spherical"),
+    "blend": one_of("linear", "spherical", "cubic", "circular"),
     "cache": place,
     "channels": whole(1, 3),
     "count": whole(1, MAX_IMAGES),
@@ -357,7 +357,7 @@ _KINDS: dict[str, Kind] = {
     "source": place,
     "source_images": _path_list,
     "sources": _named_places,
-    "space": one_of("z", "image"),
+    "space": one_of("z", "image", "w"),
     "stage": whole(1),
     "steps": whole(2, MAX_STEPS),
     "subject": place,

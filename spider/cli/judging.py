@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.pictures.request import Blend, Space
 from untrusted.counts import counted
 
 commands = typer.Typer()
@@ -132,6 +133,7 @@ def evaluate(
     epilog="\b\nExamples:\n"
     "  spider generate runs/letters@best --out samples/ --seeds 0-99 --grid samples.png\n"
     "  spider generate runs/letters --class A --class B --seeds 0-7 --grid a-and-b.png\n"
+    "  spider generate runs/style --seeds 0-3 --styles 10-15 --grid styles.png\n"
     "  spider generate runs/letters --out one.zip --seeds 0-3 --source-image a.png"
 )
 def generate(
@@ -159,6 +161,18 @@ def generate(
     trunc: Annotated[
         float | None, typer.Option(metavar="PSI", help="Truncation; for generators that have a mapping network.")
     ] = None,
+    styles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1,2",
+            help="A column of the grid for each of these images, whose w the images of --seeds take in some layers; "
+            "for generators that have a mapping network.",
+        ),
+    ] = None,
+    style_layers: Annotated[
+        str | None,
+        typer.Option(metavar="0-6", help="These layers, from 0, the one at 4 px; default: the first half."),
+    ] = None,
     class_: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,6 +197,8 @@ def generate(
         grid=grid,
         truncation=trunc,
         source=source,
+        styles=styles,
+        style_layers=style_layers,
     )
     if as_json:
         say_json(written.as_json())
@@ -190,7 +206,7 @@ def generate(
     if written.out is not None:
         say(f"{written.out}: {counted(len(written.files), 'image')}, {written.files[0]} to {written.files[-1]}")
     if written.grid is not None:
-        say(f"{written.grid}: all of them under their seeds")
+        say(f"{written.grid}: {'all of them under their seeds' if styles is None else 'images by styles'}")
 
 
 @commands.command(
@@ -208,14 +224,16 @@ def interpolate(
         ),
     ],
     space: Annotated[
-        Literal["z", "image"] | None,
+        Space | None,
         typer.Option(
-            metavar="z|image", help="What is blended: a prior's vectors, or images; default: what the stage is fed."
+            metavar="z|image|w",
+            help="What is blended: a prior's vectors, images, or w of a stage with a mapping network; default: what "
+            "the stage is fed.",
         ),
     ] = None,
     stage: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Whose input is blended, counted from a cascade's innermost generator, 1."),
+        typer.Option(metavar="K", help="Whose input or w is blended, counted from a cascade's innermost generator, 1."),
     ] = None,
     seeds: Annotated[
         str, typer.Option(metavar="0,1,2,3", help="Which images to go between, numbered as in spider generate.")
@@ -232,10 +250,11 @@ def interpolate(
         int, typer.Option(metavar="N", help="Images on a side of the grid; frames from one image to the next.")
     ] = 8,
     blend: Annotated[
-        Literal["linear", "spherical"] | None,
+        Blend | None,
         typer.Option(
-            metavar="linear|spherical",
-            help="How vectors are blended; default: spherical for a gaussian prior, whose law it keeps, else linear.",
+            metavar="linear|spherical|cubic|circular",
+            help="How; default: spherical for a gaussian prior, whose law it keeps, else linear. Of loops also cubic, "
+            "a smooth one, and circular, all the way round through two seeds of a gaussian prior.",
         ),
     ] = None,
     distance: Annotated[
@@ -253,7 +272,7 @@ def interpolate(
 ) -> None:
     """Go from image to image of a run.
 
-    Blends what is fed to a stage of it, and shows what the generator makes of the blends.
+    Blends what is fed to a stage of it, or its w, and shows what the generator makes of the blends.
     """
     require_one_process("interpolate")
     written = api.interpolate(

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from shards.files import naming, open_whole
 from shards.images import BadImage, Target, normalise, read_header
+from spider.arguments import image_numbers
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.pixels import to_float, to_uint8
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
 from spider.gan.sources.image_source import ImageSource
 from spider.pictures.grids import COLUMNS, sample_grid, write_png
 from spider.pictures.request import GenerateRequest
+from spider.pictures.style_mixing import mixed_styles
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
@@ -73,8 +75,8 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     """Write images of `generator` as PNGs.
 
     Raises:
-        SpiderUsageError: source images for a generator that takes none, a class that it does not know, or truncation of
-            one that has none.
+        SpiderUsageError: source images for a generator that takes none, a class that it does not know, or truncation or
+            styles of one that has no mapping network; styles with what they do not go with.
         SpiderError: a source image cannot be read.
     """
     out, grid = request.out, request.grid
@@ -82,6 +84,8 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     labels = _classes(generator, list(dict.fromkeys(map(str, request.classes))))
     if request.truncation is not None:
         generator.truncate(request.truncation)
+    if request.styles is not None:
+        return _style_grid(generator, numbers, request)
     parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
     kept: list[_Part] = []
@@ -111,6 +115,24 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
         generator=generator.digest,
         classes=[generator.conditions.names[label] for label in labels],
     )
+
+
+def _style_grid(generator: FrozenGenerator, numbers: Sequence[int], request: GenerateRequest) -> Generated:
+    """A grid with the styles above, the images on the left, and each image with each style."""
+    others = {"--out": request.out, "--class": request.classes, "--source-image": request.source_images}
+    given = [f", not with {option}" for option, value in others.items() if value]
+    if request.grid is None or given:
+        raise SpiderUsageError(f"--styles: goes with --seeds and --grid{''.join(given[:1])}")
+    styles = image_numbers("styles", request.styles)
+    layers = None if request.style_layers is None else image_numbers("style_layers", request.style_layers)
+    rows, columns, mixed = mixed_styles(generator, SEED, numbers, styles, layers)
+    lines = [torch.cat([torch.ones_like(rows[:1]), columns])]
+    captions = ["", *(f"style {caption(number)}" for number in styles)]
+    for number, row, cells in zip(numbers, rows, mixed.reshape(len(rows), len(styles), *rows.shape[1:]), strict=True):
+        lines.append(torch.cat([row[None], cells]))
+        captions += [caption(number), *(f"{number} + {style}" for style in styles)]
+    write_png(Path(str(request.grid)), sample_grid(torch.cat(lines), columns=1 + len(styles), captions=captions))
+    return Generated(out=None, files=[], grid=str(request.grid), generator=generator.digest)
 
 
 def _parts(

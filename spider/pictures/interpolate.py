@@ -5,7 +5,8 @@
     OUT.gif, .mp4    a loop through the inputs and back to the first
 
 Stages are counted from the innermost: in z -> G1 -> G2, stage 1 is G1, fed vectors, and stage 2 is G2, fed G1's images.
-Interpolating at stage K means blending what is fed to it, and letting the stages from K on make images of the blends.
+Interpolating at stage K means blending what is fed to it, or its w where it has a mapping network, and letting the
+stages from K on make images of the blends.
 Images and vectors are those of the image numbers that were asked for (evaluation seed 0), so that the corners are the
 images that `spider generate` writes. Classes are blended with the inputs: their vectors, by the weights w.
 
@@ -16,6 +17,10 @@ How inputs are blended, w being weights that sum to 1:
              that are too short for the generator to have met. Default for a gaussian prior.
   linear     sum w z, as the published interpolations do. Default for the other priors: Cauchy coordinates so blended
              have the law of the drawn ones, the nonparametric prior is made for it, gamma's has vectors of any length.
+             Default for images and for w.
+  cubic      of loops: the periodic cubic spline through the inputs, which has no corners (StyleGAN3's videos, in w).
+  circular   of loops through two inputs of a gaussian prior: a cos t + b sin t, all the way round. Every frame has the
+             law of the drawn vectors, and every step is equally long.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ from spider.pictures.generate import SEED, caption, class_numbers, png_bytes, wr
 from spider.pictures.grids import sample_grid, write_png
 from spider.pictures.request import Blend, InterpolateRequest, Space
 from spider.pictures.steps import Steps, grid_steps, loop_steps, measure_steps
+from spider.pictures.ways import grid_weights, loop_weights, shares, unit
 
 FRAMES_PER_S = 12
 _MOVIES = (".gif", ".mp4")
@@ -69,8 +75,9 @@ class Interpolation:
     def blended(self) -> str:
         """What changes from image to image, in words."""
         images = len(set(self.numbers)) > 1
-        inputs = ["the images"] if self.space == "image" else [f"the vectors ({self.blend})"]
-        parts = [f"{inputs[0]} fed to stage {self.stage}"] if images or len(set(self.classes)) < 2 else []
+        how = "" if (self.space, self.blend) == ("image", "linear") else f" ({self.blend})"
+        inputs = {"image": f"the images{how} fed to", "z": f"the vectors{how} fed to", "w": f"w{how} of"}[self.space]
+        parts = [f"{inputs} stage {self.stage}"] if images or len(set(self.classes)) < 2 else []
         if len(set(self.classes)) > 1:
             parts.append(f"the classes {', '.join(self.classes)}" + ("" if images else f" at seed {self.numbers[0]}"))
         return " and ".join(parts)
@@ -92,10 +99,11 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     chain = stages(generator)
     space, stage = _place(chain, request.space, request.stage)
     blend = _blend(chain[stage - 1], space, request.blend)
-    weights = _loop_weights(len(numbers), steps) if path.suffix in _MOVIES else _grid_weights(steps)
+    _check_blend(path, numbers, blend)
+    weights = loop_weights(len(numbers), steps, blend) if path.suffix in _MOVIES else grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
     distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
-    parts = _run(chain[stage - 1 :], numbers, weights, blend, told)
+    parts = _run(chain[stage - 1 :], numbers, weights, blend, told, in_w=space == "w")
     walked = None
     if distance:
         blocks = list(parts)
@@ -174,51 +182,57 @@ def _check(path: Path, numbers: Sequence[int]) -> None:
 
 def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | None) -> tuple[Space, int]:
     """Where to interpolate. `chain` is the cascade, the innermost first."""
-    fed: list[Space] = ["image" if isinstance(each.source, ImageSource) else "z" for each in chain]
+    spaces = [_spaces(each) for each in chain]
     if stage is None:
-        if space is not None and space not in fed:
-            raise SpiderUsageError(f"--space {space}: no stage is fed that; {_described(fed)}")
-        stage = 1 if space is None else 1 + fed.index(space)
+        having = [number for number, each in enumerate(spaces, start=1) if space is None or space in each]
+        if not having:
+            raise SpiderUsageError(f"--space {space}: no stage has that; {_described(spaces)}")
+        stage = having[0]
     if not 1 <= stage <= len(chain):
-        raise SpiderUsageError(f"--stage {stage}: there is no such stage; {_described(fed)}")
-    if space is not None and fed[stage - 1] != space:
-        raise SpiderUsageError(f"--space {space} --stage {stage}: that stage is fed something else; {_described(fed)}")
-    return fed[stage - 1], stage
+        raise SpiderUsageError(f"--stage {stage}: there is no such stage; {_described(spaces)}")
+    if space is not None and space not in spaces[stage - 1]:
+        raise SpiderUsageError(f"--space {space} --stage {stage}: that stage has no {space}; {_described(spaces)}")
+    return space or spaces[stage - 1][0], stage
 
 
-def _described(fed: Sequence[Space]) -> str:
-    return ", ".join(f"stage {number} is fed {what}" for number, what in enumerate(fed, start=1))
+def _spaces(stage: FrozenGenerator) -> list[Space]:
+    """What can be blended at a stage: what it is fed, and w."""
+    fed: Space = "image" if isinstance(stage.source, ImageSource) else "z"
+    return [fed, "w"] if stage.has_w else [fed]
+
+
+def _described(spaces: Sequence[Sequence[Space]]) -> str:
+    return ", ".join(
+        f"stage {number} is fed {fed}" + (" and has w" if w else "") for number, (fed, *w) in enumerate(spaces, start=1)
+    )
 
 
 def _blend(stage: FrozenGenerator, space: Space, blend: Blend | None) -> Blend:
-    if space == "image":
-        if blend == "spherical":
-            raise SpiderUsageError("--blend spherical is of vectors; images are blended pixel by pixel")
-        return "linear"
+    if space != "z":
+        if blend in ("spherical", "circular"):
+            raise SpiderUsageError(f"--blend {blend} is of vectors of a prior; images and w go linear or cubic")
+        return blend or "linear"
     if isinstance(stage.source, Gmm):
         raise SpiderUsageError("a gmm source draws a component and a place in it: there is nothing between two of them")
+    if blend == "circular" and not isinstance(stage.source, Gaussian):
+        raise SpiderUsageError("--blend circular: only of a gaussian prior's vectors has a circle the law")
     return blend or ("spherical" if isinstance(stage.source, Gaussian) else "linear")
 
 
-def _grid_weights(side: int) -> Tensor:
-    """Bilinear weights of the corners (top left, top right, bottom left, bottom right): [side^2, 4], by rows."""
-    t = torch.linspace(0, 1, side)
-    down, right = (each.flatten() for each in torch.meshgrid(t, t, indexing="ij"))
-    return torch.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], dim=1)
-
-
-def _loop_weights(count: int, steps: int) -> Tensor:
-    """Weights of `count` inputs along a loop, `steps` from each to the next: [count * steps, count]."""
-    weights = torch.zeros(count * steps, count)
-    for frame in range(count * steps):
-        at, part = divmod(frame, steps)
-        weights[frame, at] += 1 - part / steps
-        weights[frame, (at + 1) % count] += part / steps
-    return weights
+def _check_blend(path: Path, numbers: Sequence[int], blend: Blend) -> None:
+    if blend in ("cubic", "circular") and path.suffix not in _MOVIES:
+        raise SpiderUsageError(f"--blend {blend} is of loops, which end in .gif or .mp4")
+    if blend == "circular" and len(numbers) != 2:
+        raise SpiderUsageError(f"--blend circular: a circle goes through two inputs, --seeds gives {len(numbers)}")
 
 
 def _run(
-    chain: Sequence[FrozenGenerator], numbers: list[int], weights: Tensor, blend: Blend, told: Condition
+    chain: Sequence[FrozenGenerator],
+    numbers: list[int],
+    weights: Tensor,
+    blend: Blend,
+    told: Condition,
+    in_w: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Blocks of images float [n, C, H, W] of the last stage, each with the images fed to it.
 
@@ -226,20 +240,27 @@ def _run(
         chain: the stages from the one on at whose input is blended.
         weights: [F, M], M the number of inputs.
         told: what the last stage is told of each input.
+        in_w: w of the first of these stages is blended, and not its input.
     """
     first, device = chain[0].source, chain[0].device
-    corners = first.images_at(SEED, numbers) if isinstance(first, ImageSource) else first.at(SEED, numbers)
+    conditions = [*(stage.condition_at(SEED, numbers) for stage in chain[:-1]), told]
+    if in_w:
+        corners = chain[0].latents(first.at(SEED, numbers), conditions[0])
+    else:
+        corners = first.images_at(SEED, numbers) if isinstance(first, ImageSource) else first.at(SEED, numbers)
     for block in torch.split(weights, BLOCK):
-        linear = block.to(device)
-        unit = linear / linear.norm(dim=1, keepdim=True)
-        fed = _mixed(linear if blend == "linear" else unit, corners.to(device))
+        given = block.to(device)
+        fed = _mixed(unit(given) if blend == "spherical" else given, corners.to(device))
         clean = None
-        for stage in chain:
+        for stage, condition in zip(chain, conditions, strict=True):
+            between = _between(condition, shares(given, blend), stage)
+            if in_w and stage is chain[0]:
+                fed = stage.of_latents(fed, between)
+                continue
             if isinstance(stage.source, ImageSource):
                 clean = stage.source.fitted(fed)
-                fed = clean + _mixed(unit, stage.source.noise_at(SEED, numbers))
-            condition = told if stage is chain[-1] else stage.condition_at(SEED, numbers)
-            fed = stage(fed, _between(condition, linear, stage))
+                fed = clean + _mixed(unit(given), stage.source.noise_at(SEED, numbers))
+            fed = stage(fed, between)
         yield fed, clean
 
 

@@ -11,8 +11,8 @@ from spider.arguments import Kind, image_numbers, image_numbers_as_given
 from spider.errors import SpiderUsageError
 from spider.request import Request
 
-Space = Literal["z", "image"]
-Blend = Literal["linear", "spherical"]
+Space = Literal["z", "image", "w"]
+Blend = Literal["linear", "spherical", "cubic", "circular"]
 
 _OPTIONS = {"classes": "--class", "source_images": "--source-image"}
 
@@ -33,13 +33,16 @@ class GenerateRequest(Request):
         truncation: psi, by which w keeps its distance from its mean: 1 leaves it, 0 is the mean. Of generators that
             have a mapping network.
         source: where the images or the run that feed it lie now, if they have moved. The run notes it.
+        styles: numbers of images; the grid then has a row for each of `seeds` and a column for each of these, of which
+            it takes w in some layers. Of generators that have a mapping network.
+        style_layers: numbers of these layers, from 0, the one at 4 px; None: the first half, which are the coarse ones.
     """
 
     command: ClassVar[tuple[str, ...]] = ("generate",)
     alone: ClassVar[tuple[str, ...]] = ("run",)
     repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
     options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
-    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
+    kinds: ClassVar[Mapping[str, Kind]] = dict.fromkeys(("seeds", "styles", "style_layers"), image_numbers_as_given)
 
     run: str | Path
     _: KW_ONLY
@@ -50,18 +53,22 @@ class GenerateRequest(Request):
     grid: str | Path | None = None
     truncation: float | None = None
     source: str | Path | None = None
+    styles: str | Sequence[int] | None = None
+    style_layers: str | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid; or nowhere to write."""
         super().__post_init__()
         if self.out is None and self.grid is None:
             raise SpiderUsageError("nowhere to write to: name --out or --grid")
+        if self.style_layers is not None and self.styles is None:
+            raise SpiderUsageError("--style-layers: of --styles only")
 
     @property
     def numbers(self) -> list[int]:
         """Of the images."""
-        seeds = ("0" if self.source_images else "0-99") if self.seeds is None else self.seeds
-        return image_numbers("seeds", seeds)
+        default = "0" if self.source_images else "0-99" if self.styles is None else "0-5"
+        return image_numbers("seeds", default if self.seeds is None else self.seeds)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,13 @@ class InterpolateRequest(Request):
     Attributes:
         run: as of `GenerateRequest`.
         out: a file that ends in .png, .gif or .mp4, or a folder.
-        space: `z`, the vectors of a prior, or `image`; None: what stage `stage` is fed.
-        stage: counted from the innermost, 1; None: the innermost that is fed what `space` says.
+        space: `z`, the vectors of a prior, `image`, or `w` of a stage with a mapping network; None: what stage `stage`
+            is fed.
+        stage: counted from the innermost, 1; None: the innermost that has what `space` says.
         seeds: numbers of the images; four for a grid or a folder, two or more for a loop.
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
-        blend: of vectors; None: by the prior, see `spider.pictures.interpolate`.
+        blend: how; None: by the prior, see `spider.pictures.interpolate`.
         distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: also measure how far it is from an image to the next, see
             `spider.pictures.steps`.
         weights: a file for the distance's network; None: the published one.

@@ -41,6 +41,7 @@ ASKED = {
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],
         "grid": "g.png", "truncation": 0.5, "source": "s",
+        "styles": "4,5", "style_layers": [0, 1],
     }),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,

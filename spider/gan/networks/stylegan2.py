@@ -100,6 +100,11 @@ class Stylegan2Generator(nn.Module, Method):
             ws = self._mixed(ws, condition)
         return GOut(self.synthesis(ws, condition.draws.get("noise")), latents=ws, keep={"w": w})
 
+    def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
+        """[N, L, w_dim] -> images [N, C, H, W]; noise as `Synthesis` takes it."""
+        images: Tensor = self.synthesis(ws, noise)
+        return images
+
     def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
         """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
 

@@ -32,6 +32,9 @@ BLOCK = 64  # images are made in blocks of consecutive numbers, because a convol
 class _WithMapping(Protocol):
     truncation: float
 
+    def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
+        """Images of the layers' w."""
+
 
 class FrozenGenerator:
     """A generator with its source, and with what it is told.
@@ -75,6 +78,27 @@ class FrozenGenerator:
         if not isinstance(self.module, _WithMapping):
             raise SpiderUsageError(f"{asked}{psi:g}: this generator has no truncation: it has no mapping network")
         self.module.truncation = psi
+
+    @property
+    def has_w(self) -> bool:
+        """Whether a mapping network gives w to its layers."""
+        return isinstance(self.module, _WithMapping)
+
+    @torch.no_grad()
+    def latents(self, inputs: Tensor, condition: Condition) -> Tensor:
+        """w of each layer [N, L, w_dim], truncated as `truncate` says. Of generators that have w."""
+        dtype = next(self.module.parameters()).dtype
+        with exact_float32():
+            ws = as_made(self.module(inputs.to(self.device, dtype), condition)).latents
+        assert ws is not None
+        return ws
+
+    @torch.no_grad()
+    def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:
+        """Images [N, C, H, W] of the layers' w, with the draws of the condition. Of generators that have w."""
+        assert isinstance(self.module, _WithMapping)
+        with exact_float32():
+            return self.module.from_ws(ws, condition.draws.get("noise"))
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
         """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].

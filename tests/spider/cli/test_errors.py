@@ -108,11 +108,21 @@ from spider import api
         (
             "interpolate {runs}/gaussian --out a.png --space imge",
             2,
-            r"--space: 'imge' is unknown; known: z, image; did you mean image\?; see spider interpolate --help$",
+            r"--space: 'imge' is unknown; known: z, image, w; did you mean image\?; see spider interpolate --help$",
         ),
         ("interpolate {runs}/cascade --out a.png --stage 3", 2, r"no such stage"),
-        ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"something else"),
+        ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"stage has no z; stage 1 is fed z, stage 2"),
         ("interpolate {runs}/patches --out a.png --blend spherical", 2, r"of vectors"),
+        ("interpolate {runs}/gaussian --out a.png --space w", 2, r"--space w: no stage has that; stage 1 is fed z$"),
+        ("interpolate {runs}/gaussian --out a.png --blend cubic", 2, r"of loops, .*\.gif or \.mp4"),
+        ("interpolate {runs}/gaussian --out a.gif --blend circular", 2, r"two inputs, --seeds gives 4"),
+        ("generate {runs}/gaussian --styles 1 --grid a.png", 2, r"--styles: this generator has no mapping network"),
+        (
+            "generate {runs}/gaussian --styles 1 --out {new}",
+            2,
+            r"--styles: goes with --seeds and --grid, not with --out",
+        ),
+        ("generate {runs}/gaussian --style-layers 0-3 --grid a.png", 2, r"--style-layers: of --styles only"),
         ("ls {new}", 1, r"{new}: no such folder"),
         *(
             (words, code, r"; did you mean {runs}/gaussian\?")

@@ -22,8 +22,9 @@ from spider.gan.sources.images import Images
 from spider.judge import evaluation
 from spider.judge.embed.load import load_embedding
 from spider.pictures.generate import _from_files
-from spider.pictures.interpolate import Interpolation, _grid_weights, _loop_weights, _run, stages
+from spider.pictures.interpolate import Interpolation, _run, stages
 from spider.pictures.steps import grid_steps, loop_steps, measure_steps
+from spider.pictures.ways import grid_weights, loop_weights
 from spider.runs.generator import open_generator
 
 OFFLINE = ["--embedding", "offline", "--count", "100"]
@@ -191,13 +192,13 @@ def test_the_corners_are_the_images_of_those_numbers(runs, run, stage):
     generator = opened(runs / run)
     numbers = [2, 3, 5, 8]
     blend = "spherical" if stage == 1 and run != "patches" else "linear"
-    blocks = _run(stages(generator)[stage - 1 :], numbers, _grid_weights(4), blend, Condition())
+    blocks = _run(stages(generator)[stage - 1 :], numbers, grid_weights(4), blend, Condition())
     images = torch.cat([made for made, _ in blocks])
     torch.testing.assert_close(images[[0, 3, 12, 15]], generator.images(0, numbers), atol=1e-5, rtol=0)
 
 
 def test_a_loop_visits_every_input_and_comes_back():
-    weights = _loop_weights(3, 4)
+    weights = loop_weights(3, 4)
     assert torch.equal(weights[::4], torch.eye(3))
     torch.testing.assert_close(weights[10], torch.tensor([0.5, 0.0, 0.5]))
     torch.testing.assert_close(weights.sum(1), torch.ones(12))
@@ -206,7 +207,7 @@ def test_a_loop_visits_every_input_and_comes_back():
 def test_a_spherical_blend_of_normal_vectors_is_normal():
     stage = Bare(Gaussian(GaussianConfig(dim=50_000)))
     fed = {
-        blend: next(_run([stage], [0, 1, 2, 3], _grid_weights(5), blend, Condition()))[0]
+        blend: next(_run([stage], [0, 1, 2, 3], grid_weights(5), blend, Condition()))[0]
         for blend in ("spherical", "linear")
     }
     torch.testing.assert_close(fed["spherical"].std(1), torch.ones(25), atol=0.02, rtol=0)
@@ -216,7 +217,7 @@ def test_a_spherical_blend_of_normal_vectors_is_normal():
 def test_images_blend_pixel_by_pixel_and_their_noise_keeps_its_deviation(patches):
     config = ImagesConfig(path=str(patches), noise_std=0.25)
     source = Images(config, (3, 64, 64), torch.device("cpu"))
-    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], _grid_weights(3), "linear", Condition()))
+    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], grid_weights(3), "linear", Condition()))
     torch.testing.assert_close(clean[4], source.images_at(0, [0, 1, 2, 3]).mean(0))
     torch.testing.assert_close((fed - clean).flatten(1).std(1), torch.full((9,), 0.25), atol=0.01, rtol=0)
 

@@ -1,0 +1,155 @@
+"""Ways between inputs, at every stage of a cascade of StyleGAN2, and mixed styles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.networks.build import build_generator
+from spider.gan.networks.config import Stylegan2GeneratorConfig
+from spider.gan.sources.config import GaussianConfig, GeneratorConfig
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.gaussian import Gaussian
+from spider.gan.sources.generator import Generator
+from spider.pictures.generate import generate
+from spider.pictures.interpolate import _run, interpolate, stages
+from spider.pictures.request import GenerateRequest, InterpolateRequest
+from spider.pictures.style_mixing import mixed_styles
+from spider.pictures.ways import grid_weights, loop_weights, shares
+
+CPU = torch.device("cpu")
+NUMBERS = [2, 3, 5, 8]
+
+
+def frozen(source, shape, seed, noise="none"):
+    """A generator as it begins, which makes other images of other inputs."""
+    config = Stylegan2GeneratorConfig(channel_base=64, w_dim=16, mapping_layers=2, noise=noise)
+    module = build_generator(config, source, shape, World.single(), seed)
+    module.w_avg.normal_()
+    return FrozenGenerator(module, source, Conditions(), shape, CPU, training="")
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    """z -> 16 px colour -> 8 px grey."""
+    torch.manual_seed(0)
+    first = frozen(Gaussian(GaussianConfig(dim=16)), (3, 16, 16), 0)
+    source = Generator(GeneratorConfig(run="first", adapter="luma-23x23", noise_std=0.1), first, (1, 8, 8))
+    return frozen(source, (1, 8, 8), 1)
+
+
+@pytest.mark.parametrize("blend", ["linear", "cubic"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_loop_visits_every_input_and_comes_back(blend, count):
+    weights = loop_weights(count, 6, blend)
+    torch.testing.assert_close(weights[::6], torch.eye(count), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights.sum(1), torch.ones(6 * count))
+
+
+def test_a_cubic_loop_has_no_corners():
+    """Its direction changes by little from step to step, also where it closes; that of a linear one jumps at inputs."""
+    turns = {}
+    for blend in ("linear", "cubic"):
+        step = loop_weights(3, 50, blend).roll(-1, 0) - loop_weights(3, 50, blend)
+        turns[blend] = float((step.roll(-1, 0) - step).norm(dim=1).max() / step.norm(dim=1).mean())
+    assert turns["cubic"] < 0.2
+    assert turns["linear"] > 1
+
+
+def test_a_circular_loop_goes_round_evenly_and_keeps_the_law():
+    weights = loop_weights(2, 5, "circular")
+    torch.testing.assert_close(weights[::5], torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights.square().sum(1), torch.ones(20))
+    steps = (weights.roll(-1, 0) - weights).norm(dim=1)
+    torch.testing.assert_close(steps, torch.full((20,), 2 * math.sin(math.pi / 20)))
+
+
+@pytest.mark.parametrize("blend", ["linear", "cubic", "circular"])
+def test_shares_of_classes_are_shares(blend):
+    found = shares(loop_weights(2 if blend == "circular" else 4, 7, blend), blend)
+    assert found.min() >= 0
+    torch.testing.assert_close(found.sum(1), torch.ones(len(found)))
+
+
+@pytest.mark.parametrize(("stage", "space"), [(1, "z"), (1, "w"), (2, "image"), (2, "w")])
+def test_the_corners_are_the_images_of_those_numbers(cascade, stage, space):
+    """In every space of every stage; and between them the spaces differ."""
+    chain, told = stages(cascade)[stage - 1 :], cascade.condition_at(0, NUMBERS)
+    ways = {in_w: next(_run(chain, NUMBERS, grid_weights(4), "linear", told, in_w=in_w))[0] for in_w in (False, True)}
+    images = ways[space == "w"]
+    torch.testing.assert_close(images[[0, 3, 12, 15]], cascade.images(0, NUMBERS), rtol=0, atol=1e-4)
+    assert (ways[True][5] - ways[False][5]).abs().max() > 1e-3
+
+
+def test_halfway_in_w_is_the_image_of_the_mean_w(cascade):
+    first = stages(cascade)[0]
+    ws = first.latents(first.source.at(0, [4, 7]), first.condition_at(0, [4, 7]))
+    told = first.condition_at(0, [4, 7])
+    [(made, fed)] = _run([first], [4, 7], loop_weights(2, 2), "linear", told, in_w=True)
+    expected = first.of_latents(ws.mean(0, keepdim=True), told.part(slice(1)))
+    torch.testing.assert_close(made[1:2], expected)
+    assert fed is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, ("z", 1, "spherical")),
+        ({"stage": 2}, ("image", 2, "linear")),
+        ({"space": "w"}, ("w", 1, "linear")),
+        ({"space": "w", "stage": 2}, ("w", 2, "linear")),
+        ({"space": "w", "stage": 2, "blend": "cubic", "out": "a.gif"}, ("w", 2, "cubic")),
+        ({"blend": "circular", "seeds": (1, 2), "out": "a.gif"}, ("z", 1, "circular")),
+    ],
+)
+def test_where_to_interpolate_follows_from_what_is_asked(cascade, tmp_path, asked, found):
+    out = tmp_path / asked.get("out", "a.png")
+    written = interpolate(cascade, InterpolateRequest("run", **{**asked, "out": out, "steps": 3}))
+    assert (written.space, written.stage, written.blend) == found
+    assert written.images == {"z": 12, "w": 12}.get(found[0], 9) if out.suffix == ".gif" else 9
+    with Image.open(out) as picture:
+        assert getattr(picture, "n_frames", 1) in (1, written.images)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"space": "w", "blend": "spherical"}, "--blend spherical is of vectors"),
+        ({"space": "z", "stage": 2}, "that stage has no z; stage 1 is fed z and has w, stage 2 is fed image and has w"),
+        ({"blend": "cubic"}, "--blend cubic is of loops"),
+        ({"blend": "circular", "out": "a.gif"}, "two inputs, --seeds gives 4"),
+    ],
+)
+def test_what_cannot_be_interpolated_is_refused(cascade, tmp_path, asked, why):
+    with pytest.raises(SpiderUsageError, match=why):
+        interpolate(cascade, InterpolateRequest("run", **{**asked, "out": tmp_path / asked.get("out", "a.png")}))
+
+
+def test_mixed_styles_take_w_of_both_images(cascade):
+    rows, columns = [4, 9, 11], [7, 2]
+    of_rows, of_columns, mixed = mixed_styles(cascade, 0, rows, columns, None)
+    torch.testing.assert_close(of_rows, cascade.images(0, rows), rtol=0, atol=1e-4)
+    torch.testing.assert_close(of_columns, cascade.images(0, columns), rtol=0, atol=1e-4)
+    told = cascade.condition_at(0, [9, 7])
+    own, other = cascade.latents(cascade.source.at(0, [9, 7]), told).split(1)
+    expected = cascade.of_latents(torch.cat([other[:, :2], own[:, 2:]], dim=1), told.part(slice(1)))
+    torch.testing.assert_close(mixed[2:3], expected)  # the second row, the first column; 4 layers at 8 px
+    *_, all_layers = mixed_styles(cascade, 0, rows, columns, range(4))
+    torch.testing.assert_close(all_layers, of_columns.repeat(3, 1, 1, 1))
+    with pytest.raises(SpiderUsageError, match=r"--style-layers: layer 4 is none of this generator's, 0-3"):
+        mixed_styles(cascade, 0, rows, columns, [1, 4])
+
+
+def test_mixed_styles_are_a_grid(cascade, tmp_path):
+    written = generate(cascade, GenerateRequest("run", seeds="0-1", styles="5-7", grid=tmp_path / "grid.png"))
+    assert written.files == []
+    pixels = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert pixels.shape == (16 + 3 * (64 + 14 + 16), 16 + 4 * (64 + 16), 3)
+    assert (pixels[16:80, 16:80] == 255).all()
