@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.world import World
-from spider.config.load import make_config
+from spider.config.load import load_config, make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
@@ -174,3 +174,16 @@ def test_a_stage_is_truncated_if_it_is_asked(stages, digits, tmp_path):
     train(config, RunDirectory(plain), World.single(), progress=False)
     with pytest.raises(SpiderUsageError, match=r"source\.truncation=0\.5: .*has no mapping network"):
         stage_of(plain, truncation=0.5)
+
+
+def test_the_preset_trains(digits, stages):
+    """At a tiny size, fed by a run."""
+    small = ["data.path=" + str(digits), "batch=8", *(each for each in SMALL if "channel_base" in each)]
+    config = load_config("spider-stylegan2", [*small, f"source.run={stages[0]}", "generator.w_dim=8"])
+    trainer = Trainer(config, World.single())
+    for _ in range(2):
+        trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    assert trainer.generator.module.frontend.shape == (512,)
+    assert trainer.source.stage.shares_draws
