@@ -1,10 +1,11 @@
-"""What a choice adds to a player's loss, and the one reduction there is: sum(w v) / sum(w) over the global batch."""
+"""What a choice adds to a player's loss, and its reduction over the global batch: sum(w v) / sum(w), or a spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -27,15 +28,31 @@ class Weighed:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Values whose spread counts: mean(v^2) - less * mean(v)^2, means over the global batch, on any number of ranks.
+
+    With less = 1 it is their variance. With several micro-batches mean(v) must be known before the first backward: the
+    pass that gives such values is then run once more, without gradients.
+
+    Attributes:
+        values: [n] or [n, P].
+        less: how much of the squared mean is taken off.
+    """
+
+    values: Tensor
+    less: float
+
+
+@dataclass(frozen=True)
 class Loss:
     """What an objective pays, or an auxiliary adds.
 
     Attributes:
-        terms: values to minimise, [n] or [n, P], by name. Their means over the global batch are added.
+        terms: values to minimise, [n] or [n, P], by name. Their means (or spreads) over the global batch are added.
         keep: values of each image, [n, ...], by name: what `Method.stepped` gets of the global batch.
     """
 
-    terms: Mapping[str, Tensor | Weighed] = field(default_factory=dict)
+    terms: Mapping[str, Tensor | Weighed | Spread] = field(default_factory=dict)
     keep: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -51,6 +68,12 @@ class Term:
     coefficient: float = 1.0
     weights: Tensor | None = None  # of its own, like the values or [n], without a graph
     selectable: bool = False  # whether the selection may leave out images
+    less: float | None = None  # of a Spread
+
+    @property
+    def waits(self) -> bool:
+        """Whether `total` of the global batch must be known before the first backward."""
+        return self.weights is not None or self.less is not None
 
     def weighed(self, selected: Tensor | None = None) -> Tensor:
         """w v, [n, P]."""
@@ -60,7 +83,12 @@ class Term:
         return values
 
     def total(self, selected: Tensor | None = None) -> Tensor:
-        """sum(w) of this micro-batch in images: of P weights the mean counts. Scalar, without a graph."""
+        """sum(w) of this micro-batch in images: of P weights the mean counts; of a Spread sum(v). Scalar.
+
+        Called without gradients.
+        """
+        if self.less is not None:
+            return self.weighed(selected).mean(1).sum()
         ones = Term(self.name, self.values.new_ones(self.values.shape), weights=self.weights)
         return ones.weighed(selected).mean(1).sum()
 
@@ -72,6 +100,39 @@ class Term:
         """
         weighed = self.weighed(selected)  # [n, P]
         return weighed.sum() * (self.coefficient / (total * weighed.shape[1]))
+
+    def divisor(self, whole: Tensor, norm: float | Tensor = 1.0) -> Tensor:
+        """What a term that waits for it is divided by, or is about.
+
+        Args:
+            whole: `total`, of the global batch.
+            norm: by how much more a selection divides than by the number of images that it chose.
+        """
+        if self.less is not None:
+            return whole
+        return (whole * norm).masked_fill(whole == 0, torch.inf)  # where nothing weighs, all shares are 0
+
+    def about(self, totals: Mapping[str, Tensor], count: float | Tensor) -> Term:
+        """Of a Spread: plain values, whose mean over the global batch is the spread, with its gradient.
+
+        Args:
+            totals: sum(v) over the global batch, by the name of the term.
+            count: of how many images.
+        """
+        if self.less is None:
+            return self
+        mean = (totals[self.name] / count).to(self.values.dtype)
+        linear = 2 * self.values - self.values.detach()  # mean * its mean is the squared mean, with that one's gradient
+        return replace(self, values=self.values.square() - self.less * mean * linear, less=None)
+
+
+def as_term(name: str, given: Tensor | Weighed | Spread, coefficient: float = 1.0, selectable: bool = False) -> Term:
+    """What a loss gives under a name, as a term. Other arguments as of Term."""
+    if isinstance(given, Spread):
+        return Term(name, given.values, coefficient, None, selectable, given.less)
+    if isinstance(given, Weighed):
+        return Term(name, given.values, coefficient, given.weights.detach(), selectable)
+    return Term(name, given, coefficient, None, selectable)
 
 
 def _rows(values: Tensor) -> Tensor:

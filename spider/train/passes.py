@@ -45,6 +45,7 @@ class Maker:
             out = as_made(self.generator.first_order(batch.source, self._told(batch)))
         return changed(out, exact)
 
+    @torch.enable_grad()  # a pass may run once more without gradients
     def twice(self, batch: PhaseBatch) -> Made:
         """What it makes, differentiable twice and down to the source: eager, and in full precision."""
         batch = replace(batch, source=batch.source.detach().requires_grad_(True))

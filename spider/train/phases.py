@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from spider.gan.loss import Loss, Term, Weighed
+from spider.gan.loss import Loss, Term, as_term
 from spider.gan.method import Kept
 from spider.train.batch import PhaseBatch
 from spider.train.player import Player
@@ -37,9 +37,7 @@ class Outcome:
             by: the method that gives them, if it is one.
             selectable: whether the selection may leave out images.
         """
-        for name, given in loss.terms.items():
-            values, weights = (given.values, given.weights.detach()) if isinstance(given, Weighed) else (given, None)
-            self.terms.append(Term(f"{label}/{name}", values, coefficient, weights, selectable))
+        self.terms += [as_term(f"{label}/{name}", each, coefficient, selectable) for name, each in loss.terms.items()]
         if by:
             self.keep[by] = detached(loss.keep)
 

@@ -28,7 +28,7 @@ class Weighing:
     images: int  # in all micro-batches of all ranks
     parts: int  # micro-batches
     chosen: Selected | None = None
-    totals: dict[str, Tensor] = field(default_factory=dict)  # sum(w) in images, of terms with weights of their own
+    totals: dict[str, Tensor] = field(default_factory=dict)  # `Term.divisor`, of terms that wait for it
 
     def selected(self, term: Term, part: int) -> Tensor | None:
         """What the selection sets for a term's images in micro-batch number `part`, [n]; None: 1."""
@@ -38,12 +38,14 @@ class Weighing:
     def share(self, term: Term, part: int, report: Report) -> Tensor:
         """The share of a micro-batch in a term's mean over the global batch, which is reported. Scalar."""
         selected = self.selected(term, part)
+        count = self.chosen.total if self.chosen and term.selectable else self.images
+        term = term.about(self.totals, count)
         if term.weights is not None:
             total = self.totals[term.name]
             report.add(term.name, term.weighed(selected) * (self.images / total))
             return term.share(total, selected)
         report.add(term.name, term.values)  # of all images, also of those that the selection leaves out
-        return term.share(self.chosen.total if self.chosen and term.selectable else self.images, selected)
+        return term.share(count, selected)
 
 
 def weigh(
@@ -56,7 +58,7 @@ def weigh(
         first: what the pass found on the first of them.
     """
     images = world.size * sum(len(part.source) for part in parts)
-    own = [i for i, term in enumerate(first.terms) if term.weights is not None]
+    own = [i for i, term in enumerate(first.terms) if term.waits]
     selects = first.scores is not None and selection.active
     if not (own or selects):
         return Weighing(images, len(parts))
@@ -77,6 +79,5 @@ def weigh(
         )
         # A selection whose norm is not the k that it chose says so in its total
         norm = chosen.total / chosen.k if chosen and first.terms[i].selectable else 1.0
-        # Where nothing weighs, all shares and the report are 0
-        weighing.totals[first.terms[i].name] = (whole * norm).masked_fill(whole == 0, torch.inf)
+        weighing.totals[first.terms[i].name] = first.terms[i].divisor(whole, norm)
     return weighing

@@ -34,6 +34,7 @@ class NetworkChoice(Choice):
 
     conditions: ClassVar[frozenset[str]] = frozenset()  # what it can be told: kinds of conditions, besides none
     takes_images: ClassVar[bool] = True  # as a generator; or vectors only
+    has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
 
     def build_generator(
         self,
@@ -170,6 +171,7 @@ class Stylegan2Config(NetworkChoice):
         description="so many of the highest resolutions, from 8 px up, compute in bfloat16; penalties too",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    has_latents: ClassVar[bool] = True
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
         """Side, channels, and whether it computes in bfloat16, from 4 px up to the images' side.

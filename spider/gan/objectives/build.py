@@ -17,6 +17,7 @@ from spider.gan.objectives.hinge import Hinge
 from spider.gan.objectives.least_squares import LeastSquares
 from spider.gan.objectives.non_saturating import NonSaturating
 from spider.gan.objectives.objective import Objective
+from spider.gan.objectives.path_length import PathLength
 from spider.gan.objectives.penalties import Penalty
 from spider.gan.objectives.relativistic import Relativistic
 from spider.gan.objectives.saturating import Saturating
@@ -83,7 +84,7 @@ def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
 
 @dataclass(frozen=True)
 class GeneratorPenaltyTerm:
-    """A penalty on the generator, by the name of the method that it is. `weight`: as above."""
+    """A penalty on the generator that is on, by the name of the method that it is. `weight`: as above."""
 
     name: str
     penalty: GeneratorPenalty
@@ -93,12 +94,15 @@ class GeneratorPenaltyTerm:
 def build_generator_penalties(
     config: GeneratorPenaltiesConfig, image_shape: tuple[int, int, int], device: torch.device
 ) -> tuple[GeneratorPenaltyTerm, ...]:
-    """The penalties on the generator that the settings name, in order. Arguments as `GeneratorPenaltyChoice.build`."""
+    """The penalties on the generator that the settings turn on. Arguments as `GeneratorPenaltyChoice.build`."""
+    on: dict[str, tuple[GeneratorPenalty, Schedule]] = {}
+    if largest(config.path_length_weight):
+        on["path_length"] = PathLength(config.path_length_decay, device), config.path_length_weight
+    for number, choice in enumerate(config.more):
+        on[str(number)] = choice.build(image_shape, device), choice.weight
     return tuple(
-        GeneratorPenaltyTerm(
-            f"g_penalties.{number}", choice.build(image_shape, device), partial(value_at, choice.weight)
-        )
-        for number, choice in enumerate(config.more)
+        GeneratorPenaltyTerm(f"g_penalties.{name}", penalty, partial(value_at, weight))
+        for name, (penalty, weight) in on.items()
     )
 
 

@@ -100,13 +100,32 @@ class GeneratorPenaltiesConfig(Section):
         4, ge=2, le=MAX_STEPS, description="a step of penalties every so many iterations, scaled by as many"
     )
     batch_shrink: int = Field(2, ge=1, le=MAX_BATCH, description="that step uses the batch divided by this")
+    path_length_weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.0,
+        description="weight of E (|J^T y| - its moving mean)^2, J of the images by w, of a generator that has w "
+        "(StyleGAN2: 2); 0 = off",
+    )
+    path_length_decay: float = Field(0.01, gt=0, le=1, description="by which that moving mean moves")
     more: tuple[Annotated[GeneratorPenaltyChoice, Choices()], ...] = Field(
         (), description="penalties of your own, as a list of sections {kind: module:Class} (docs/extending.md)"
     )
 
+    @property
+    def active(self) -> bool:
+        """Whether any penalty is on."""
+        return largest(self.path_length_weight) > 0 or bool(self.more)
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if largest(self.path_length_weight) > 0 and not config.generator.has_latents:
+            yield (
+                f"g_penalties.path_length_weight needs a generator that has w, such as generator.kind=stylegan2, found "
+                f"generator.kind={config.generator.kind}"
+            )
+
     def refusals_in_world(self, config: Config, world_size: int) -> Iterator[str]:
         """See Section."""
-        if self.more and config.batch % (world_size * config.accumulation * self.batch_shrink):
+        if self.active and config.batch % (world_size * config.accumulation * self.batch_shrink):
             ranks = f" x {world_size} ranks" if world_size > 1 else ""
             yield (
                 f"g_penalties.batch_shrink={self.batch_shrink}: batch={config.batch} does not divide into as many parts"

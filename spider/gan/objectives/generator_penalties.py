@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from spider.draws import Address
+from spider.gan.loss import Spread
 from spider.gan.method import Kept, Method
 from spider.gan.outputs import GOut
 
@@ -27,6 +28,10 @@ class Made:
 class GeneratorPenalty(Method):
     """A penalty on the generator, in a step of its own. What moves, such as a mean path length, moves in `stepped`."""
 
-    def __call__(self, made: Made, draws: Address) -> tuple[Tensor, Kept]:
-        """Values [n] before any weight, and values of each image that `stepped` gets of the step's images."""
+    def __call__(self, made: Made, draws: Address) -> tuple[Tensor | Spread, Kept]:
+        """Values [n] before any weight, and values of each image that `stepped` gets of the step's images.
+
+        With several micro-batches one that gives a `Spread` is called twice on each, the first time without gradients
+        being on. What `made` holds has a graph then as well.
+        """
         raise NotImplementedError

@@ -34,6 +34,7 @@ BASE = [
     "penalties.r1_gamma=1",
     "penalties.phase=own",
     "penalties.interval_steps=2",
+    "g_penalties.path_length_weight=2",
     "g_optimizer.lr=2e-3",
     "d_optimizer.lr=2e-3",
     "ema.half_life_kimg=0.1",
@@ -69,6 +70,7 @@ def test_ten_steps_are_the_same_anywhere(ranks, digits, size, accumulation, grou
     """Also where a group has images of several ranks: the last case."""
     whole = alone(digits, group)
     assert whole["generator.w_avg"].any()
+    assert whole["g_penalties.path_length.mean"] > 0
     for tensors in ranks(size).run(trained, digits, group, accumulation):
         for name, tensor in whole.items():
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,96 @@
+"""Path length regularisation against vectors recorded from the public code, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spider.config.load import make_config
+from spider.draws import Address
+from spider.errors import SpiderUsageError
+from spider.gan.loss import Spread, as_term
+from spider.gan.networks.config import Stylegan2GeneratorConfig
+from spider.gan.networks.stylegan2 import Stylegan2Generator
+from spider.gan.networks.stylegan2_names import generator_name
+from spider.gan.objectives.generator_penalties import Made
+from spider.gan.objectives.path_length import PathLength, path_lengths
+from spider.gan.outputs import Condition, GOut
+
+GOLDEN = Path(__file__).parents[3] / "golden"
+CPU = torch.device("cpu")
+
+
+def recorded(name):
+    return {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
+
+
+def reduced(given):
+    """What all values come to, as in a step on one rank and without micro-batches."""
+    term = as_term("p", given)
+    with torch.no_grad():
+        totals = {"p": term.divisor(term.total())}
+    return term.about(totals, len(given.values)).share(len(given.values))
+
+
+def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
+    """Of the generator with three classes, its noise given. The mean of w is left out: its record differs by 2 %."""
+    vectors, weights = recorded("path_length"), recorded("stylegan2_g32_class3")
+    config = Stylegan2GeneratorConfig(
+        channel_base=512, channel_max=24, w_dim=48, mapping_layers=2, conv_clamp=None, style_mixing=0
+    )
+    generator = Stylegan2Generator(config, (32,), (3, 32, 32), 3)
+    named = {key[8:]: weight for key, weight in weights.items() if key.startswith("weights.")}
+    named = {generator_name(name): weight for name, weight in named.items() if not name.endswith("noise_const")}
+    generator.load_state_dict(named)
+    penalty = PathLength(0.01, CPU)
+    for step in range(2):
+        noise = torch.cat([vectors[f"noise{step}.{layer}"].flatten(1) for layer in range(7)], dim=1)
+        monkeypatch.setattr(Address, "normal", lambda at, name, shape, step=step: vectors[f"y{step}"])
+        z = vectors[f"z{step}"]
+        out = generator(z, Condition(vectors[f"c{step}"].argmax(1), draws={"noise": noise}))
+        values, kept = penalty(Made(z, out), Address(0, "g_reg", range(2), CPU))
+        with torch.no_grad():
+            penalty.stepped("g_reg", kept)
+        torch.testing.assert_close(penalty.mean.float(), vectors[f"mean{step}"], rtol=1e-5, atol=0)
+        torch.testing.assert_close((kept["lengths"] - penalty.mean).square().float(), vectors[f"penalty{step}"])
+        loss = reduced(values)
+        torch.testing.assert_close(loss, vectors[f"penalty{step}"].mean())
+        names = [name for name in vectors if name.startswith(f"grad{step}.")]
+        assert len(names) == 9
+        parameters = [generator.get_parameter(generator_name(name.partition(".")[2])) for name in names]
+        for name, slope in zip(names, torch.autograd.grad(4 * 2 * loss, parameters), strict=True):
+            expected = vectors[name]
+            assert (slope - expected).abs().max() < 1e-4 * expected.abs().max(), name
+
+
+def test_a_spread_of_share_one_is_the_variance():
+    values = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    found, expected = reduced(Spread(values, 1.0)), values.var(correction=0)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, values)[0] for each in (found, expected)))
+    assert reduced(Spread(torch.zeros(4), 0.5)) == 0
+
+
+def test_only_a_generator_that_has_latents(monkeypatch):
+    for weight in ("2", "{linear: [0, 2], until_kimg: 1}"):
+        with pytest.raises(SpiderUsageError, match=r"path_length_weight needs .* found generator\.kind=dcgan"):
+            make_config({}, [f"g_penalties.path_length_weight={weight}"])
+    images = torch.ones(2, 1, 4, 4)
+    for latents, found in ((None, "none"), (torch.ones(2, 3), r"shape \[2, 3\]")):
+        with pytest.raises(SpiderUsageError, match=f"path_length_weight needs .* found {found}"):
+            PathLength(0.01, CPU)(Made(images, GOut(images, latents)), Address(0, "g_reg", range(2), CPU))
+
+
+def test_a_lost_graph_is_an_error():
+    weight = torch.ones(3, requires_grad=True)
+    latents = torch.ones(2, 5, 3, requires_grad=True)
+    y = torch.ones(2, 1, 4, 4)
+
+    def made(weight):
+        return (latents * weight).sum((1, 2)).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+
+    assert path_lengths(made(weight), latents, y).requires_grad
+    for images in (made(weight.detach()), made(weight).detach()):
+        with pytest.raises(RuntimeError):
+            path_lengths(images, latents, y)
