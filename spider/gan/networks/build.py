@@ -15,10 +15,12 @@ from spider.gan.networks.config import (
     R3ganConfig,
     Stylegan2DiscriminatorConfig,
     Stylegan2GeneratorConfig,
+    Stylegan3GeneratorConfig,
 )
 from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
+from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.outputs import UNCONDITIONAL, ConditionShape
 from spider.gan.sources.source import Source
 
@@ -45,6 +47,8 @@ def build_generator(
             return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, Stylegan2GeneratorConfig):
             return Stylegan2Generator(config, shape, image_shape, told.classes, frontend)
+        if isinstance(config, Stylegan3GeneratorConfig):
+            return Stylegan3Generator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
         made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)

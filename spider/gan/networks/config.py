@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from spider.errors import SpiderUsageError
 from spider.settings.choices import Choice, Choices
-from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_WIDTH
+from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG, MAX_WIDTH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,12 @@ Layout = Literal["auto", "mnist", "celeba"]
 _LAYOUT = (
     "layer plan of the authors' baselines: mnist (resolution 4b: two upsamplings), celeba (b 2^n: one layer each); "
     "auto = mnist up to 28 px, celeba above"
+)
+
+WAvgSteps = Literal["all", "discriminator"]
+
+_W_AVG_STEPS = (
+    "which steps move the mean of w: all on generated images, or the discriminator's main ones, as in StyleGAN3's code"
 )
 
 
@@ -200,8 +206,9 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
         0.995,
         ge=0,
         lt=1,
-        description="decay of the mean of w, by each step on generated images; truncation pulls to it",
+        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
     )
+    w_avg_steps: WAvgSteps = Field("all", description=_W_AVG_STEPS)
     noise: Literal["random", "const", "none"] = Field(
         "random", description="random: each image has noise of its own in each layer; const: all have the same"
     )
@@ -221,6 +228,59 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
                 f"generator.mixing_source=gaussian goes with source.kind={', '.join(NORMALISED_OR_ADAPTED)}: "
                 f"source.kind={config.source.kind} needs generator.mixing_source=source"
             )
+
+
+class Stylegan3GeneratorConfig(NetworkChoice):
+    """StyleGAN3's generator: layers that are filtered against aliasing. Sides: 5 to 17 px times a power of 2."""
+
+    kind: Literal["stylegan3"] = "stylegan3"
+    equivariance: Literal["translation", "rotation"] = Field(
+        "translation",
+        description="images follow translations of the input (StyleGAN3-T: kernels of 3 px), or also rotations "
+        "(StyleGAN3-R: kernels of 1 px and radial filters, which want twice as many channels)",
+    )
+    layers: int = Field(14, ge=2, le=1000, description="layers after the input and before the last step to an image")
+    critical_layers: int = Field(2, ge=1, le=1000, description="of these the last ones, which keep the finest detail")
+    margin: int = Field(10, ge=0, le=1000, description="pixels around what is shown, in all layers but the last two")
+    channel_base: int = Field(
+        32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
+    )
+    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    mapping_layers: int = Field(2, ge=1, le=1000, description="layers of the mapping network")
+    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
+    w_avg_beta: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
+    )
+    w_avg_steps: WAvgSteps = Field("discriminator", description=_W_AVG_STEPS)
+    magnitude_half_life_kimg: float | None = Field(
+        20.0,
+        gt=0,
+        le=MAX_KIMG,
+        description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
+        "in StyleGAN-XL",
+    )
+    conv_clamp: float | None = Field(
+        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
+    )
+    bf16_resolutions: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="convolutions of so many of the highest resolutions compute in bfloat16; filters never do",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    takes_images: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:
+        if self.critical_layers >= self.layers:
+            raise ValueError(
+                f"generator.critical_layers={self.critical_layers} must be less than generator.layers={self.layers}"
+            )
+        return self
 
 
 class Stylegan2DiscriminatorConfig(Stylegan2Config):
@@ -268,7 +328,10 @@ def _sides(kind: str, image_shape: tuple[int, int, int]) -> list[int]:
     return sides
 
 
-GeneratorNetworkConfig = Annotated[NetworkChoice, Choices(DcganGeneratorConfig, R3ganConfig, Stylegan2GeneratorConfig)]
+GeneratorNetworkConfig = Annotated[
+    NetworkChoice,
+    Choices(DcganGeneratorConfig, R3ganConfig, Stylegan2GeneratorConfig, Stylegan3GeneratorConfig),
+]
 DiscriminatorNetworkConfig = Annotated[
     NetworkChoice, Choices(DcganDiscriminatorConfig, R3ganConfig, Stylegan2DiscriminatorConfig)
 ]

@@ -110,32 +110,44 @@ class ModulatedConv(nn.Module):
         demodulate: each output channel is divided by the norm of its modulated weights; else the styles are divided by
             sqrt(inputs of one output).
         up: twice the size: a transposed convolution, then a blur.
+        padding: zeros around x, of what is not `up`; None: as many as keep the size.
     """
 
     kernel: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, w_dim: int, *, demodulate: bool = True, up: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        w_dim: int,
+        *,
+        demodulate: bool = True,
+        up: bool = False,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
         self.demodulate = demodulate
         self.up = up
+        self.padding = size // 2 if padding is None else padding
         if up:
             self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
-    def forward(self, x: Tensor, w: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:
-        """(The result + bias [outputs]) times `gain`."""
+    def forward(
+        self, x: Tensor, w: Tensor, bias: Tensor, gain: float = 1.0, input_gain: Tensor | float = 1.0
+    ) -> Tensor:
+        """(The result of x times `input_gain` + bias [outputs]) times `gain`."""
         styles = self.affine(w)  # [N, inputs]
         inputs = self.weight[0].numel()
         weight = self.weight / math.sqrt(inputs)  # so that half precision holds the sums, also before demodulation
-        x, rounded = x * _spread(styles, x), weight.to(x.dtype)
+        x, rounded = x * _spread(styles * input_gain, x), weight.to(x.dtype)
         if self.up:
             x = conv_transpose2d(x, rounded.transpose(0, 1), stride=2)  # [N, outputs, 2 H + 1, 2 W + 1]
             x = blur(x, self.kernel, padding=1, gain=4.0)
         else:
-            x = conv2d(x, rounded, padding=rounded.shape[-1] // 2)
+            x = conv2d(x, rounded, padding=self.padding)
         shift = _spread((bias * gain)[None], x)
         if not self.demodulate:
             return torch.add(shift, x, alpha=gain)

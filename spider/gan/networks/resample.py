@@ -5,7 +5,8 @@ the other one of a pair, so that derivatives of any order cost what the operatio
 such a convolution costs more (4 images, a blur, forward and twice backward, one CPU core, float32: 512 channels of
 16 px 61 ms, and 14 ms with these; 256 channels of 64 px 156 ms and 71 ms).
 
-Filters have an even number of taps, [1, 3, 3, 1] in StyleGAN2 and R3GAN. Pixels outside of an image are zeros.
+`blur`, `halve` and `double` have filters of an even number of taps, [1, 3, 3, 1] in StyleGAN2 and R3GAN; `gather` and
+`spread` take any. Pixels outside of an image are zeros.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import conv2d, conv_transpose2d
+
+Pair = tuple[int, int]  # of rows, and of columns
 
 STYLEGAN2_TAPS = (1.0, 3.0, 3.0, 1.0)
 
@@ -32,35 +35,41 @@ def resampling_kernel(taps: Sequence[float] = STYLEGAN2_TAPS) -> Tensor:
 
 def blur(x: Tensor, kernel: Tensor, padding: int, gain: float = 1.0) -> Tensor:
     """[N, C, H, W] -> [N, C, H + 2 padding - k + 1, W + ...], times `gain`."""
-    return _correlate(x, kernel * gain, 1, padding)
+    return gather(x, kernel * gain, padding=(padding, padding))
 
 
 def halve(x: Tensor, kernel: Tensor) -> Tensor:
     """[N, C, 2 h, 2 w] -> [N, C, h, w]: every second pixel of the blurred image."""
-    return _correlate(x, kernel, 2, kernel.shape[-1] // 2 - 1)
+    padding = kernel.shape[-1] // 2 - 1
+    return gather(x, kernel, (2, 2), (padding, padding))
 
 
 def double(x: Tensor, kernel: Tensor) -> Tensor:
     """[N, C, h, w] -> [N, C, 2 h, 2 w]: pixels four times as bright, with zeros between them, are blurred."""
     padding = kernel.shape[-1] // 2 - 1
-    size = (2 * x.shape[2], 2 * x.shape[3])
-    spread: Tensor = _Spread.apply(x, kernel * 4, 2, padding, size)
-    return spread
+    return spread(x, kernel * 4, (2, 2), (padding, padding), (2 * x.shape[2], 2 * x.shape[3]))
 
 
-def _correlate(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+def gather(x: Tensor, kernel: Tensor, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Tensor:
+    """y[i] = sum over k of kernel[k] x[stride i + k - padding], in two dimensions, in each channel of [N, C, H, W]."""
     gathered: Tensor = _Gather.apply(x, kernel, stride, padding)
     return gathered
 
 
+def spread(y: Tensor, kernel: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
+    """The transpose of `gather`: x[stride i + k - padding] = sum over (i, k) of kernel[k] y[i], x of that `size`."""
+    result: Tensor = _Spread.apply(y, kernel, stride, padding, size)
+    return result
+
+
 class _Gather(Function):
-    """y[i] = sum over k of kernel[k] x[stride i + k - padding], in two dimensions, in each channel."""
+    """See `gather`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: Pair, padding: Pair) -> Tensor:
         """See the class."""
         ctx.save_for_backward(kernel)
-        ctx.how = (stride, padding, x.shape[2:])
+        ctx.how = (stride, padding, tuple(x.shape[2:]))
         weight = kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
         return conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
 
@@ -72,14 +81,14 @@ class _Gather(Function):
 
 
 class _Spread(Function):
-    """The transpose of `_Gather`: x[stride i + k - padding] = sum over (i, k) of kernel[k] y[i], x of that `size`."""
+    """See `spread`."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, kernel: Tensor, stride: int, padding: int, size: Sequence[int]) -> Tensor:
+    def forward(ctx: Any, y: Tensor, kernel: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
         """See the class."""
         ctx.save_for_backward(kernel)
         ctx.how = (stride, padding)
-        least = [stride * (side - 1) + kernel.shape[-1] - 2 * padding for side in y.shape[2:]]
+        least = [stride[i] * (y.shape[2 + i] - 1) + kernel.shape[2 + i] - 2 * padding[i] for i in range(2)]
         left = [side - made for side, made in zip(size, least, strict=True)]  # rows and columns that no y reaches
         weight = kernel.to(y.dtype).expand(y.shape[1], -1, -1, -1)
         return conv_transpose2d(y, weight, None, stride, padding, left, groups=y.shape[1])

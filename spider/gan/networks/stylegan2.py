@@ -23,50 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from cluster.world import World
-from spider.gan.method import Kept, Method
 from spider.gan.networks.batch_std import BatchStd
-from spider.gan.networks.classes import class_shares
 from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.networks.equalized import GAIN, EqualConv, EqualLinear, ModulatedConv, activated
+from spider.gan.networks.mapping import Mapping, StyledGenerator
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.outputs import Condition, DOut, Draw, GOut
 
-_MAPPING_LR = 0.01  # by which the mapping network's learning rate is multiplied
 _RESIDUAL = math.sqrt(0.5)  # of both branches of a residual block, so that their sum keeps the power
 
 
-class Mapping(nn.Module):
-    """z [N, z_dim], or None for the class alone, and the class where there are classes -> w [N, w_dim]."""
-
-    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int) -> None:
-        super().__init__()
-        self.embedding = EqualLinear(classes, w_dim) if classes else None
-        dims = [z_dim + (w_dim if classes else 0), *[w_dim] * layers]
-        self.layers = nn.Sequential(
-            *(
-                EqualLinear(inputs, outputs, activate=True, lr_multiplier=_MAPPING_LR)
-                for inputs, outputs in pairwise(dims)
-            )
-        )
-
-    def forward(self, z: Tensor | None, condition: Condition) -> Tensor:
-        """See the class."""
-        parts = [] if z is None else [_normalised(z)]
-        if self.embedding is not None:
-            weight = self.embedding.weight
-            parts.append(_normalised(self.embedding(class_shares(condition, weight.shape[1]).to(weight.dtype))))
-        w: Tensor = self.layers(torch.cat(parts, dim=1))
-        return w
-
-
-class Stylegan2Generator(nn.Module, Method):
-    """[N, d] -> GOut with images [N, C, H, W] and latents ws [N, L, w_dim], one w for each layer.
-
-    Attributes:
-        truncation: psi, see `for_layers`; 1 in training.
-    """
-
-    w_avg: Tensor
+class Stylegan2Generator(StyledGenerator):
+    """[N, d] -> GOut with images [N, C, H, W] and latents ws [N, L, w_dim], one w for each layer."""
 
     def __init__(
         self,
@@ -76,15 +44,11 @@ class Stylegan2Generator(nn.Module, Method):
         classes: int,
         frontend: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.frontend = frontend if frontend is not None else nn.Identity()
-        self.mapping = Mapping(input_shape[0], classes, config.w_dim, config.mapping_layers)
+        super().__init__(config, input_shape, classes, frontend)
         self.synthesis = Synthesis(config, image_shape)
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
-        self.w_avg_beta = config.w_avg_beta
+        self.layers = self.synthesis.layers
         self.style_mixing = config.style_mixing
         self.mixes_gaussian = config.mixing_source == "gaussian"
-        self.truncation = 1.0
         self.draws: dict[str, Draw] = {}
         if config.noise == "random":
             self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
@@ -105,36 +69,15 @@ class Stylegan2Generator(nn.Module, Method):
         images: Tensor = self.synthesis(ws, noise)
         return images
 
-    def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
-        """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
-
-        Args:
-            psi: 1 leaves w as it is, 0 is the mean.
-        """
-        ws = w[:, None].expand(-1, self.synthesis.layers, -1)
-        if psi == 1:
-            return ws
-        pulled = self.w_avg.lerp(ws[:, :layers], psi)
-        return torch.cat([pulled, ws[:, pulled.shape[1] :]], dim=1)
-
     def _mixed(self, ws: Tensor, condition: Condition) -> Tensor:
         """Some images take the w of another input in their layers from a random one on."""
         other = condition.draws["mixing.source"]
         other = self.mapping(other if self.mixes_gaussian else self.frontend(other), condition)
         whether, where = condition.draws["mixing.layer"].unbind(1)
-        layers = self.synthesis.layers
+        layers = self.layers
         first = torch.where(whether < self.style_mixing, 1 + (where * (layers - 1)).floor(), layers)  # 1 .. L - 1, or L
         own = torch.arange(layers, device=ws.device) < first[:, None]
         return torch.where(own[:, :, None], ws, other[:, None])
-
-    def stepped(self, phase: str, kept: Kept) -> None:
-        """See Method: w's mean moves by each step on images that the generator made."""
-        if kept:
-            self.w_avg.lerp_(kept["w"].mean(0).to(self.w_avg.dtype), 1 - self.w_avg_beta)
-
-    def touched(self) -> Sequence[Tensor]:
-        """See Method."""
-        return [self.w_avg]
 
 
 class Synthesis(nn.Module):
@@ -329,11 +272,6 @@ class _Down(nn.Module):
         if self.skip is None:
             return cast(Tensor, self.conv1(self.conv0(x)))
         return _sum(self.skip(x, _RESIDUAL), self.conv1(self.conv0(x), _RESIDUAL))
-
-
-def _normalised(x: Tensor) -> Tensor:
-    """Each row divided by the root of its mean square."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
 def _sum(*parts: Tensor | None) -> Tensor:

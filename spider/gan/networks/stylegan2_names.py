@@ -21,7 +21,7 @@ def generator_name(name: str) -> str | None:
     """
     if name.endswith("resample_filter"):
         return None
-    found = _mapping_name(name)
+    found = mapping_name(name)
     if found is not None:
         return found
     level, rest = _block(name)
@@ -42,7 +42,7 @@ def discriminator_name(name: str) -> str | None:
     """Our name of a weight of the discriminator; None of what is not stored here. Raises KeyError as above."""
     if name.endswith("resample_filter"):
         return None
-    found = _mapping_name(name)
+    found = mapping_name(name)
     if found is not None:
         return found
     level, rest = _block(name)
@@ -51,7 +51,8 @@ def discriminator_name(name: str) -> str | None:
     return f"blocks.{level - 1}.{layer}.{weight}" if level else f"{layer}.{weight}"
 
 
-def _mapping_name(name: str) -> str | None:
+def mapping_name(name: str) -> str | None:
+    """Our name of a weight or buffer of the mapping network, whose names StyleGAN3 shares; None of any other."""
     if name == "mapping.w_avg":
         return "w_avg"
     if found := _MAPPING.fullmatch(name):

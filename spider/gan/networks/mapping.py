@@ -1,0 +1,94 @@
+"""What the generators of StyleGAN2 and StyleGAN3 begin with: a mapping network, the mean of its w, and truncation.
+
+Outputs and initial laws are those of the public implementations (NVlabs/stylegan2-ada-pytorch and NVlabs/stylegan3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from spider.gan.method import Kept, Method
+from spider.gan.networks.classes import class_shares
+from spider.gan.networks.config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
+from spider.gan.networks.equalized import EqualLinear
+from spider.gan.outputs import Condition
+
+_LR = 0.01  # by which the mapping network's learning rate is multiplied
+
+
+class Mapping(nn.Module):
+    """z [N, z_dim], or None for the class alone, and the class where there are classes -> w [N, w_dim]."""
+
+    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = EqualLinear(classes, w_dim) if classes else None
+        dims = [z_dim + (w_dim if classes else 0), *[w_dim] * layers]
+        self.layers = nn.Sequential(
+            *(EqualLinear(inputs, outputs, activate=True, lr_multiplier=_LR) for inputs, outputs in pairwise(dims))
+        )
+
+    def forward(self, z: Tensor | None, condition: Condition) -> Tensor:
+        """See the class."""
+        parts = [] if z is None else [_normalised(z)]
+        if self.embedding is not None:
+            weight = self.embedding.weight
+            parts.append(_normalised(self.embedding(class_shares(condition, weight.shape[1]).to(weight.dtype))))
+        w: Tensor = self.layers(torch.cat(parts, dim=1))
+        return w
+
+
+class StyledGenerator(nn.Module, Method):
+    """A generator whose layers are given copies of w [N, w_dim], which a mapping network makes of its input.
+
+    Attributes:
+        layers: L, how many w an image has.
+        truncation: psi, see `for_layers`; 1 in training.
+    """
+
+    w_avg: Tensor
+    layers: int
+
+    def __init__(
+        self,
+        config: Stylegan2GeneratorConfig | Stylegan3GeneratorConfig,
+        input_shape: tuple[int, ...],
+        classes: int,
+        frontend: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend if frontend is not None else nn.Identity()
+        self.mapping = Mapping(input_shape[0], classes, config.w_dim, config.mapping_layers)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.w_avg_beta = config.w_avg_beta
+        self.w_avg_steps = config.w_avg_steps
+        self.truncation = 1.0
+
+    def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
+        """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
+
+        Args:
+            psi: 1 leaves w as it is, 0 is the mean.
+        """
+        ws = w[:, None].expand(-1, self.layers, -1)
+        if psi == 1:
+            return ws
+        pulled = self.w_avg.lerp(ws[:, :layers], psi)
+        return torch.cat([pulled, ws[:, pulled.shape[1] :]], dim=1)
+
+    def stepped(self, phase: str, kept: Kept) -> None:
+        """See Method: w's mean moves by each step on images that the generator made, or by the discriminator's."""
+        if kept and (self.w_avg_steps == "all" or phase == "d_main"):
+            self.w_avg.lerp_(kept["w"].mean(0).to(self.w_avg.dtype), 1 - self.w_avg_beta)
+
+    def touched(self) -> Sequence[Tensor]:
+        """See Method."""
+        return [self.w_avg]
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Each row divided by the root of its mean square."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()

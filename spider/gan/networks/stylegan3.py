@@ -1,0 +1,255 @@
+"""StyleGAN3's generator (Karras et al. 2021): what it draws follows its input, and does not stick to pixels.
+
+    z [N, d] (, class) --mapping--> w [N, w_dim] --its copy for each layer--> ws [N, L, w_dim]
+    waves, moved by w --> layer: modulated convolution, filtered leaky ReLU --> ... --> 1x1, times 1/4 --> images
+
+Layers go from band to band (`plan`): each knows frequencies up to a cutoff and stops somewhat above it. Until the
+last two layers images have a margin around what is shown. Outputs, gradients and
+initial laws are those of the public implementation (NVlabs/stylegan3, training/networks_stylegan3.py).
+`spider.gan.networks.stylegan3_names` has its names of the weights. Its discriminator is StyleGAN2's.
+
+What differs: each layer divides its input by the root of a mean square, which moves here by the global batch, after
+the discriminator's main steps that were taken, and is the same on all ranks. The public code moves it within the
+forward pass, before it is used, and every rank has its own: rank 0's is saved. The same holds for the mean of w. Half
+precision is bfloat16, and filters have none. Images are not squashed by a tanh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from spider.errors import SpiderUsageError
+from spider.gan.method import Kept
+from spider.gan.networks.config import Stylegan3GeneratorConfig
+from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
+from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
+from spider.gan.networks.mapping import StyledGenerator
+from spider.gan.outputs import Condition, GOut
+
+_FIRST_CUTOFF = 2.0
+_FIRST_STOP = 2**2.1
+_LAST_STOP = 2**0.3  # by the last cutoff
+_OUTPUT_SCALE = 0.25
+
+
+@dataclass(frozen=True)
+class Band:
+    """What a layer gives. Frequencies and rates are per side of the shown image."""
+
+    rate: int  # pixels
+    cutoff: float
+    half_width: float  # from the cutoff to where it stops
+    size: int  # pixels, with the margins
+    channels: int
+    bf16: bool  # whether the convolution that makes it computes in bfloat16
+
+
+def plan(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) -> list[Band]:
+    """Of the input and of every layer, the last of which gives the image. The first layer gives the first band again.
+
+    Raises:
+        SpiderUsageError: images are no squares, or their side is not 5 to 17 px times a power of 2.
+    """
+    image_channels, height, side = image_shape
+    last = config.layers
+    bands = []
+    for level in range(last + 1):
+        exponent = min(level / (last - config.critical_layers), 1)
+        cutoff = _FIRST_CUTOFF * (side / 2 / _FIRST_CUTOFF) ** exponent
+        stop = _FIRST_STOP * (side / 2 * _LAST_STOP / _FIRST_STOP) ** exponent
+        # Half of the side, and so on, as long as it is enough; 256 px has a stop that is a power of 2 but for rounding
+        halvings = math.floor(math.log2(side / min(2 * stop, side)) + 1e-6)
+        if height != side or side < 5 or side % (1 << halvings):
+            raise SpiderUsageError(
+                f"generator.kind={config.kind} makes squares of 5 to 17 px times a power of 2, found {side}x{height}: "
+                "pack the data at another --resolution"
+            )
+        rate = side >> halvings
+        channels = round(min(config.channel_base / 2 / cutoff, config.channel_max))
+        bands.append(
+            Band(
+                rate,
+                cutoff,
+                half_width=max(stop, rate / 2) - cutoff,
+                size=side if level >= last - 1 else rate + 2 * config.margin,
+                channels=image_channels if level == last else max(1, channels),
+                bf16=rate << config.bf16_resolutions > side,
+            )
+        )
+    return bands
+
+
+class Stylegan3Generator(StyledGenerator):
+    """[N, d] -> GOut with images [N, C, H, H] and latents ws [N, L, w_dim]: one for the input, one for each layer."""
+
+    def __init__(
+        self,
+        config: Stylegan3GeneratorConfig,
+        input_shape: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        classes: int,
+        frontend: nn.Module | None = None,
+    ) -> None:
+        super().__init__(config, input_shape, classes, frontend)
+        self.synthesis = Synthesis(config, image_shape)
+        self.layers = 1 + len(self.synthesis.layers)
+        half_life = config.magnitude_half_life_kimg
+        self.magnitude_half_life = None if half_life is None else half_life * 1000  # images
+
+    def forward(self, source: Tensor, condition: Condition) -> GOut:
+        """See the class."""
+        w = self.mapping(self.frontend(source), condition)
+        ws = self.for_layers(w, self.truncation)
+        magnitudes: list[Tensor] | None = [] if self.training and self.magnitude_half_life is not None else None
+        images = self.synthesis(ws, magnitudes)
+        keep = {"w": w} if magnitudes is None else {"w": w, "magnitudes": torch.stack(magnitudes, dim=1)}
+        return GOut(images, latents=ws, keep=keep)
+
+    def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
+        """[N, L, w_dim] -> images [N, C, H, H]. It has no noise."""
+        images: Tensor = self.synthesis(ws)
+        return images
+
+    def stepped(self, phase: str, kept: Kept) -> None:
+        """See Method: so do the mean squares of what layers are given, by the discriminator's main steps."""
+        super().stepped(phase, kept)
+        if phase == "d_main" and "magnitudes" in kept and self.magnitude_half_life is not None:
+            moved = 1 - 0.5 ** (len(kept["magnitudes"]) / self.magnitude_half_life)
+            for magnitude, now in zip(self._magnitudes(), kept["magnitudes"].mean(0), strict=True):
+                magnitude.lerp_(now.to(magnitude.dtype), moved)
+
+    def touched(self) -> Sequence[Tensor]:
+        """See Method."""
+        return [*super().touched(), *self._magnitudes()]
+
+    def _magnitudes(self) -> list[Tensor]:
+        return [layer.magnitude for layer in cast(Iterable[_Layer], self.synthesis.layers)]
+
+
+class Synthesis(nn.Module):
+    """ws [N, L, w_dim] -> images [N, C, H, H]."""
+
+    def __init__(self, config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        bands = plan(config, image_shape)
+        self.input = Waves(bands[0], config.w_dim)
+        steps = [*pairwise([bands[0], *bands])]
+        critical = config.layers - config.critical_layers
+        self.layers = nn.ModuleList(
+            _Layer(config, before, after, critical=level >= critical, last=level == config.layers)
+            for level, (before, after) in enumerate(steps)
+        )
+
+    def forward(self, ws: Tensor, magnitudes: list[Tensor] | None = None) -> Tensor:
+        """To `magnitudes` is added, for each layer, the mean square [N] of what it is given."""
+        x = self.input(ws[:, 0])
+        for layer, w in zip(self.layers, ws[:, 1:].unbind(1), strict=True):
+            if magnitudes is not None:
+                seen = x.detach()
+                magnitudes.append(seen.to(torch.promote_types(seen.dtype, torch.float32)).square().mean((1, 2, 3)))
+            x = layer(x, w)
+        images: Tensor = x.to(ws.dtype) * _OUTPUT_SCALE
+        return images
+
+
+class Waves(nn.Module):
+    """The input, w [N, w_dim] -> [N, C, H, H]: plane waves, turned and shifted as a layer learns from w, and mixed.
+
+    Attributes:
+        transform: [3, 3], in homogeneous coordinates (x, y), of the side of the shown image and around its centre.
+            Where the image shows what lies elsewhere: a shift by (x, y) moves what is drawn by (-x, -y). It is the
+            identity, unless somebody sets it, and is not saved.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+    transform: Tensor
+    places: Tensor
+
+    def __init__(self, band: Band, w_dim: int) -> None:
+        super().__init__()
+        frequencies = torch.randn(band.channels, 2)
+        radius = frequencies.square().sum(1, keepdim=True).sqrt()
+        frequencies = frequencies * (band.cutoff / (radius * (radius.square() / 4).exp()))  # about even in a disc
+        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("phases", torch.rand(band.channels) - 0.5)
+        self.register_buffer("transform", torch.eye(3), persistent=False)
+        places = (torch.arange(band.size) + 0.5 - band.size / 2) / band.rate
+        self.register_buffer("places", places, persistent=False)
+        self.affine = EqualLinear(w_dim, 4)
+        nn.init.zeros_(self.affine.weight)
+        self.affine.bias.data[0] = 1  # (cosine, sine, x, y), turned by no angle
+        self.weight = nn.Parameter(torch.randn(band.channels, band.channels))
+        self.cutoff = band.cutoff
+        self.fade = band.rate / 2 - band.cutoff
+
+    def forward(self, w: Tensor) -> Tensor:
+        """See the class."""
+        with torch.autocast(w.device.type, enabled=False):
+            moved = self._moved(w.to(self.weight.dtype))  # [N, 3, 3]
+            frequencies = self.frequencies @ moved[:, :2, :2]  # [N, C, 2]
+            phases = self.phases + (self.frequencies @ moved[:, :2, 2:]).squeeze(2)  # [N, C]
+            amplitudes = (1 - (frequencies.norm(dim=2) - self.cutoff) / self.fade).clamp(0, 1)
+            along_x, along_y = (frequencies[:, :, None] * self.places[:, None]).unbind(3)  # [N, C, H]
+            turns = along_y[:, :, :, None] + (along_x + phases[:, :, None])[:, :, None]
+            waves = (turns * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
+            return conv2d(waves, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
+
+    def _moved(self, w: Tensor) -> Tensor:
+        """Where a place of the image lies among the waves."""
+        learnt = self.affine(w)
+        cos, sin, x, y = (learnt / learnt[:, :2].norm(dim=1, keepdim=True)).unbind(1)
+        one, zero = torch.ones_like(x), torch.zeros_like(x)
+        turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1)
+        shift = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1)
+        return turn.view(-1, 3, 3) @ shift.view(-1, 3, 3) @ self.transform
+
+
+class _Layer(nn.Module):
+    """[N, c, h, h], w [N, w_dim] -> [N, C, H, H]. The last one has no nonlinearity."""
+
+    magnitude: Tensor
+
+    def __init__(
+        self, config: Stylegan3GeneratorConfig, before: Band, after: Band, *, critical: bool, last: bool
+    ) -> None:
+        super().__init__()
+        rotation = config.equivariance == "rotation"
+        kernel = 1 if last or rotation else 3
+        self.conv = ModulatedConv(
+            before.channels, after.channels, kernel, config.w_dim, demodulate=not last, padding=kernel - 1
+        )
+        self.bias = nn.Parameter(torch.zeros(after.channels))
+        self.register_buffer("magnitude", torch.ones(()))
+        self.filtered: FilteredLeakyReLU | None = None
+        self.clamp = config.conv_clamp
+        self.bf16 = after.bf16
+        if not last:
+            fine = 2 * max(before.rate, after.rate)
+            up, down = fine // before.rate, fine // after.rate
+            radial = rotation and not critical
+            self.filtered = FilteredLeakyReLU(
+                lowpass(TAPS * up, before.cutoff, before.half_width, fine),
+                lowpass(TAPS * down, after.cutoff, after.half_width, fine, radial=radial),
+                up,
+                down,
+                after.size,
+                config.conv_clamp,
+            )
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """See the class."""
+        x = x.to(torch.bfloat16 if self.bf16 else w.dtype)
+        gain = 1.0 if self.filtered is None else GAIN
+        x = self.conv(x, w, self.bias, gain, self.magnitude.rsqrt())
+        if self.filtered is not None:
+            return cast(Tensor, self.filtered(x))
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
