@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from spider.gan.augment.ada import Ada
 from spider.gan.augment.apa import Apa
 from spider.gan.augment.augmentation import Augmentation
-from spider.gan.augment.config import AdaConfig, ApaConfig, AugmentationChoice, DiffAugmentConfig, MirrorConfig
+from spider.gan.augment.blur import Blur
+from spider.gan.augment.config import (
+    AdaConfig,
+    ApaConfig,
+    AugmentationChoice,
+    BlurConfig,
+    DiffAugmentConfig,
+    MirrorConfig,
+)
 from spider.gan.augment.diffaugment import DiffAugment
 from spider.gan.augment.mirror import Mirror
 
@@ -35,6 +43,8 @@ def _build(config: AugmentationChoice, batch: int, image_shape: tuple[int, int, 
             return Apa(config, batch)
         case MirrorConfig():
             return Mirror()
+        case BlurConfig():
+            return Blur(config)
         case DiffAugmentConfig():
             return DiffAugment(config)
         case _:

@@ -9,12 +9,14 @@ from pydantic import Field
 
 from spider.gan.overfit.config import OverfitConfig
 from spider.settings.choices import Choice, Choices
-from spider.settings.schedule import Bounds, Schedule
+from spider.settings.schedule import Bounds, Moving, Schedule
 from spider.settings.section import MAX_FACTOR
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
     from spider.gan.augment.augmentation import Augmentation
+
+MAX_BLUR = 1000  # pixels
 
 Group = Literal["blit", "geom", "color", "filter", "noise", "cutout"]
 Pipe = Literal["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "upright"]
@@ -93,4 +95,15 @@ class MirrorConfig(AugmentationChoice):
     kind: Literal["mirror"] = "mirror"
 
 
-AugmentationConfig = Annotated[AugmentationChoice, Choices(DiffAugmentConfig, AdaConfig, ApaConfig, MirrorConfig)]
+class BlurConfig(AugmentationChoice):
+    """All images are blurred, less and less (StyleGAN3-R). It comes first in the list, before others move pixels."""
+
+    kind: Literal["blur"] = "blur"
+    sigma: Annotated[Schedule, Bounds(ge=0, le=MAX_BLUR)] = Field(
+        Moving(linear=(10, 0), until_kimg=200), description="of the blur, in pixels; less than 1/3 blurs nothing"
+    )
+
+
+AugmentationConfig = Annotated[
+    AugmentationChoice, Choices(DiffAugmentConfig, AdaConfig, ApaConfig, MirrorConfig, BlurConfig)
+]
