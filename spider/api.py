@@ -1,11 +1,11 @@
 """The verbs of the command line as functions of the same names.
 
-They return values and print only progress, on stderr and only if asked to. Arguments have the names of the options
-(`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as on the command line:
-`metrics="fid,kid"`, `seeds="0-99"`. A list may be any iterable, a number may be a numpy number, a path may be a `Path`,
-and one value may stand for a list of one: `overrides="batch=4"` (see `spider.arguments`). Where a function has a
-`request`, its arguments are the fields of that class, which says what each means. All ranks of a world call
-`train`, `dry_run` and `evaluate`; without a `world` these join the one that torchrun describes, or work alone.
+They return values and print only progress, on stderr and only if asked to. `import_pickle` is `import`. Arguments have
+the names of the options (`--from` is `from_run`, KEY=VALUE words are `overrides`), and lists may be written as on the
+command line: `metrics="fid,kid"`, `seeds="0-99"`. A list may be any iterable, a number may be a numpy number, a path
+may be a `Path`, and one value may stand for a list of one: `overrides="batch=4"` (see `spider.arguments`). Where a
+function has a `request`, its arguments are the fields of that class, which says what each means. All ranks of a world
+call `train`, `dry_run` and `evaluate`; without a `world` these join the one that torchrun describes, or work alone.
 
 The text of every error that they raise is one line:
 
@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import is_out_of_memory
 from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+from shards.missing import no_such
 from spider.arguments import plain_arguments, words_or_file
 from spider.errors import SpiderUsageError, shown
+from spider.exchange.request import ImportRequest
 from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
 from spider.packing import PackRequest, VerifyRequest
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from spider.config.schema import Config
     from spider.cost.dry_run import DryRun
     from spider.demo.story import DemoResult
+    from spider.exchange.importing import ImportedRun
     from spider.gan.sources.frozen import FrozenGenerator
     from spider.jobs.launch import Launch
     from spider.jobs.pipeline import Submitted
@@ -71,6 +74,7 @@ __all__ = [
     "evaluate",
     "explain",
     "generate",
+    "import_pickle",
     "interpolate",
     "is_pipeline",
     "launch",
@@ -296,6 +300,17 @@ def generate(request: GenerateRequest) -> Generated:
     from spider.pictures.generate import generate
 
     return generate(_opened(request), request)
+
+
+@asks(ImportRequest)
+@needs_memory("a pickle needs about three times as much as its file has")
+def import_pickle(request: ImportRequest) -> ImportedRun:
+    """A StyleGAN pickle to a run's folder: see `spider.exchange.importing`. Nothing of the pickle runs."""
+    if not Path(request.file).is_file():
+        raise SpiderUsageError(no_such(str(request.file), "file"))
+    from spider.exchange.importing import import_pickle
+
+    return import_pickle(request)
 
 
 @asks(InterpolateRequest)

@@ -45,6 +45,12 @@ def compose(request: TrainRequest) -> Config:
     stored = directory.config() if directory.exists else None
     if stored is None and (directory.path / INDEX_NAME).exists():
         raise SpiderUsageError(f"--run {directory.path}: holds packed images; a run needs a folder of its own")
+    for option, each in (("--run", directory), ("--from", None if branch is None else branch.directory)):
+        if each is not None and each.imported_file.exists():
+            raise SpiderUsageError(
+                f"{option} {each.path}: an import, with which no training goes on; begin one with its weights in "
+                f"another folder: init.kind=run init.run={each.path}"
+            )
     overrides: list[str | Override] = [
         *_flags(request, stored if directory.checkpoint_names() else None),
         *request.overrides,

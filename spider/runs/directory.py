@@ -4,6 +4,7 @@ RUN/
   config.yaml            the whole configuration, every default written out
   inputs.json            the images that it reads, by name and content (spider/runs/inputs.py)
   init.json              which of the weights that it was given fitted (spider/gan/init/fit.py)
+  imported.json          of an import: where its networks come from (spider/exchange/importing.py)
   environment.json       one entry per start: versions, device, world size, command
   metrics.jsonl          one row per `log.every_kimg`: the source of every curve
   tensorboard/           the same rows, and the grids
@@ -76,6 +77,10 @@ class RunDirectory:
     @property
     def init_file(self) -> Path:
         return self.path / "init.json"
+
+    @property
+    def imported_file(self) -> Path:
+        return self.path / "imported.json"
 
     @property
     def metrics_file(self) -> Path:

@@ -32,7 +32,7 @@ class RunSummary:
     Attributes:
         name: its path below the folder that was listed.
         state: `running`, a training is in it; `finished`, its last evaluation too; `stopped`; `failed`, see `failure`;
-            `never started`; `unreadable`, see `problem`.
+            `never started`; `imported`, without a training; `unreadable`, see `problem`.
             `running?` is a guess, where the run's lock cannot be asked: it wrote within ten minutes and nothing was
             saved since.
         kimg: of the newest checkpoint, or of the newest row of metrics.jsonl if that is later.
@@ -167,6 +167,8 @@ def _state(directory: RunDirectory, config: Config, saved: list[int], has_rows: 
         return "running"
     if has_failed:
         return "failed"
+    if directory.imported_file.exists():
+        return "imported"
     if saved and saved[-1] >= round(config.kimg * 1000) and directory.success_file.exists():
         return "finished"
     if not (saved or has_rows):

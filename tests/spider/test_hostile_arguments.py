@@ -38,6 +38,7 @@ CALLS = {
     "evaluate": {"subject": "{run}", "embedding": "offline"},
     "explain": {},
     "generate": {"run": "{run}", "out": "{new}"},
+    "import_pickle": {"file": "{sweep}", "out": "{new}"},
     "interpolate": {"run": "{run}", "out": "{new}"},
     "is_pipeline": {"name": "dcgan"},
     "launch": {"config": "dcgan", "run": "{new}", "slurm": "local", "data": "{digits}"},

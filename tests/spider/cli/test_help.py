@@ -24,11 +24,12 @@ def examples(path):
 def test_the_verbs_are_the_contract():
     assert set(NAMES) >= {
         *("pack", "verify", "neighbors", "train", "presets", "config explain", "evaluate", "generate", "interpolate"),
-        *("weights list", "weights get", "weights verify", "ls", "compare", "demo"),
+        *("weights list", "weights get", "weights verify", "ls", "compare", "demo", "import"),
     }
     for name in NAMES:
         first, _, second = name.partition(" ")
-        assert hasattr(api, "weights" if first == "weights" else second or first), name
+        function = {"weights": "weights", "import": "import_pickle"}.get(first, second or first)
+        assert hasattr(api, function), name
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

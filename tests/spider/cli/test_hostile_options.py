@@ -33,6 +33,7 @@ WORDS = {
     "demo": [],
     "evaluate": ["{run}", "--embedding=offline"],
     "generate": ["{run}", "--out={new}"],
+    "import": ["{sweep}", "{new}"],
     "interpolate": ["{run}", "--out={new}"],
     "launch": ["dcgan", "--data={digits}", "--run={new}", "--slurm=local"],
     "logs": ["{run}"],

@@ -1,0 +1,43 @@
+"""import: networks of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import require_one_process, say, say_json
+from untrusted.counts import counted
+
+commands = typer.Typer()
+
+
+@commands.command("import", epilog="\b\nExample:\n  spider import network-snapshot-025000.pkl runs/theirs")
+def import_(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.pkl",
+            help="A pickle of StyleGAN2-ADA (PyTorch), or of StyleGAN2 by StyleGAN3's repository. No code in it runs.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make: a run without a training.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was imported as JSON.")] = False,
+) -> None:
+    """Make a run's folder from a StyleGAN pickle.
+
+    generate, interpolate and evaluate take OUT as they take a run; so do init.run=OUT, which begins a training with
+    its weights, and --source OUT.
+    """
+    require_one_process("import")
+    done = api.import_pickle(file, out)
+    if as_json:
+        say_json(done.as_json())
+        return
+    channels, height, width = done.image_shape
+    classes = f", {counted(done.classes, 'class', 'classes')}" if done.classes else ""
+    networks = ", ".join(f"{name} ({counted(size, 'weight')})" for name, size in done.networks.items())
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    say("\n".join([f"{out}: {width}x{height} {kind}{classes}: {networks}", *done.remarks]))

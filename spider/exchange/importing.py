@@ -1,0 +1,178 @@
+"""`spider import`: networks of another program as a run without a training, which all verbs read as any other.
+
+OUT/
+  config.yaml                    the networks, the source and the condition; all else by default
+  imported.json                  where they come from: sha256 of the pickle, classes, arguments, what was left out
+  checkpoints/000000-kimg/       generator_ema, and generator and discriminator if they were there
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.checkpoint import CheckpointStore, Snapshot
+from cluster.world import World
+from spider.config.load import make_config, to_yaml
+from spider.config.schema import Config
+from spider.errors import SpiderError, SpiderUsageError
+from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
+from spider.exchange.request import ImportRequest
+from spider.exchange.stylegan2 import Imported, import_discriminator, import_generator
+from spider.files import finite, write_text
+from spider.runs.directory import STATE_FORMAT, RunDirectory, checkpoint_name
+from spider.runs.generator import open_source
+from spider.runs.provenance import git_state, versions
+from untrusted.counts import counted
+from untrusted.errors import UnreadableError
+
+_GROUPS = {"G_ema": "generator_ema", "G": "generator", "D": "discriminator"}  # of a checkpoint, by name in the pickle
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ImportedRun:
+    """What an import made.
+
+    Attributes:
+        networks: those that came over, by their names in the pickle, with their number of weights.
+        remarks: what the person who imports should know, a line each.
+    """
+
+    path: Path
+    sha256: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    networks: Mapping[str, int]
+    remarks: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "path": str(self.path), "image_shape": [*self.image_shape], "remarks": [*self.remarks]}
+
+
+def import_pickle(request: ImportRequest) -> ImportedRun:
+    """Read the pickle without running anything of it, and make a run's folder.
+
+    Raises:
+        SpiderUsageError: there is no such file, or something is in OUT already.
+        SpiderError: the pickle is damaged, or holds networks that are not known.
+    """
+    file, out = Path(request.file), Path(request.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpiderUsageError(f"{out}: something is there already; an import needs a folder of its own")
+    try:
+        pickle = read_network_pickle(file, tuple(_GROUPS))
+        networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}
+    except UnreadableError as error:
+        raise SpiderError(str(error)) from None
+    generators = [networks[name] for name in ("G_ema", "G") if name in networks]
+    if not generators:
+        raise SpiderError(f"{file}: holds no generator, neither G_ema nor G")
+    first, discriminator = generators[0], networks.get("D")
+    for name, network in networks.items():
+        if (network.image_shape, network.classes) != (first.image_shape, first.classes):
+            raise SpiderError(f"{file}: {name} is of other images or classes than the generator")
+    if any((each.settings, each.z_dim) != (first.settings, first.z_dim) for each in generators):
+        raise SpiderError(f"{file}: G and G_ema are networks of other settings")
+    groups = {_GROUPS[name]: network.tensors for name, network in networks.items()}
+    groups.setdefault("generator_ema", first.tensors)
+    config = _config(first, discriminator)
+    remarks = tuple(_remarks(networks, first))
+    with _beside(out) as folder:
+        directory = RunDirectory(folder)
+        store = CheckpointStore(directory.checkpoints, World.single(torch.device("cpu")))
+        store.save(checkpoint_name(0), Snapshot(groups, _state(config, first, pickle)))
+        write_text(directory.imported_file, json.dumps(_provenance(file, pickle, remarks), indent=2) + "\n")
+        write_text(directory.config_file, to_yaml(config))
+    weights = {name: sum(tensor.numel() for tensor in each.tensors.values()) for name, each in networks.items()}
+    return ImportedRun(out, pickle.sha256, first.image_shape, first.classes, weights, remarks)
+
+
+def _imported(name: str, network: PickledModule, max_bytes: int) -> Imported:
+    """A network of the pickle. A kind of network besides StyleGAN2 would be told apart here, by its classes."""
+    return (import_discriminator if name == "D" else import_generator)(network, max_bytes)
+
+
+def _config(generator: Imported, discriminator: Imported | None) -> Config:
+    """The configuration that the networks fit."""
+    group = None if discriminator is None else discriminator.settings["mbstd_group"]
+    tree = {
+        "source": {"kind": "gaussian", "dim": generator.z_dim},
+        "condition": {"kind": "class"} if generator.classes else {"kind": "none"},
+        "generator": generator.settings,
+        **({} if discriminator is None else {"discriminator": discriminator.settings}),
+        "batch": _BATCH if group is None or _BATCH % group == 0 else group,
+    }
+    return make_config(tree, (), "import")
+
+
+def _state(config: Config, generator: Imported, pickle: NetworkPickle) -> dict[str, Any]:
+    """What a checkpoint says beside the weights, as far as a finished generator needs it."""
+    source = open_source(config.source, generator.image_shape, torch.device("cpu"))
+    names = [str(number) for number in range(generator.classes)]
+    told = {"condition": {"names": names, "counts": [1] * len(names)}} if names else {}
+    return {
+        "format": STATE_FORMAT,
+        "images": 0,
+        "image_shape": [*generator.image_shape],
+        "inputs": {"data": f"imported {pickle.sha256}", "source": source.identity, "weights": {}},
+        **told,
+    }
+
+
+def _remarks(networks: Mapping[str, Imported], generator: Imported) -> Iterator[str]:
+    if generator.settings["noise"] == "const":
+        yield (
+            "noise: generator.noise=const, with the noise maps of the pickle: images are those that the public code "
+            "makes with constant noise. A training with generator.noise=random draws its own"
+        )
+    yield "precision: half precision is no property of weights; generator.bf16_resolutions=0 until a training sets it"
+    if generator.classes:
+        yield f"classes: {counted(generator.classes, 'number')} without names or shares: all are as frequent"
+    if "D" not in networks:
+        yield "discriminator: none is in the pickle; a training that begins with it has one at random"
+    if "G_ema" not in networks:
+        yield "generator: G_ema is not in the pickle; G stands for it"
+
+
+def _provenance(file: Path, pickle: NetworkPickle, remarks: tuple[str, ...]) -> dict[str, Any]:
+    """What imported.json holds. The arguments of the networks are as their author wrote them; nothing reads them."""
+    networks = {
+        name: {"class": network.class_name, "source_sha256": network.source, "kwargs": plain(network.kwargs)}
+        for name, network in pickle.networks.items()
+    }
+    found = {
+        "pickle": {"name": file.name, "bytes": pickle.bytes, "sha256": pickle.sha256},
+        "networks": networks,
+        "rest": plain(pickle.rest),
+        "remarks": [*remarks],
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "git": git_state(),
+    }
+    whole: dict[str, Any] = finite(found)
+    return whole
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when it is complete, or goes."""
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

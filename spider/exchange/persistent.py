@@ -1,0 +1,186 @@
+"""Networks as the public code of StyleGAN2-ADA and its heirs pickles them: the module's source, its class, its state.
+
+    _reconstruct_persistent_obj({"type": "class", "version": 6, "module_src": TEXT, "class_name": "Generator",
+                                 "state": {"_parameters": ..., "_buffers": ..., "_modules": ..., "z_dim": 512, ...}})
+
+That code runs the text when it reads such a pickle (NVlabs/stylegan2-ada-pytorch, torch_utils/persistence.py). Here the
+text is only hashed. What a class computes must be known by its name and by what its state says of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from spider.exchange import pickled_tensors
+from spider.exchange.pickled_tensors import array_of, is_tensor
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
+from untrusted.pickles import Record, read_pickle
+from untrusted.terminal import one_line
+
+MAX_BYTES = 4 << 30  # of a pickle; those of StyleGAN-XL at 1024 px have one or two
+
+_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
+_DICTS = ("collections.OrderedDict", "dnnlib.util.EasyDict")
+_NUMPY = (
+    *("numpy.ndarray", "numpy.dtype"),
+    *("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.core.numeric._frombuffer"),
+    *("numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy._core.numeric._frombuffer"),
+)
+_NAMES = frozenset({_OBJECT, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
+_VERSION = 6
+_MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
+_LONGEST = 200  # characters of a text in what `plain` gives
+
+
+@dataclass(frozen=True)
+class PickledModule:
+    """A module of a network.
+
+    Attributes:
+        path: from the pickle: `G_ema.synthesis.b8`.
+        class_name: as the pickle says.
+        source: sha256 of the source text that comes with it, in hex.
+        attributes: all that it is besides its tensors and modules, as the pickle has it.
+        kwargs: the named arguments that it was made with, as far as the pickle says.
+        tensors: its own parameters and buffers, as records.
+        children: by name.
+    """
+
+    path: str
+    class_name: str
+    source: str
+    attributes: Mapping[str, Any]
+    kwargs: Mapping[str, Any]
+    tensors: Mapping[str, Record]
+    children: Mapping[str, PickledModule]
+
+    def modules(self) -> Iterator[PickledModule]:
+        """This one and all within it."""
+        yield self
+        for child in self.children.values():
+            yield from child.modules()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Parameters and buffers of this module and all within it, by dotted names."""
+        found = {name: array_of(value, f"{self.path}.{name}") for name, value in self.tensors.items()}
+        for name, child in self.children.items():
+            found |= {f"{name}.{inner}": array for inner, array in child.arrays().items()}
+        return found
+
+
+@dataclass(frozen=True)
+class NetworkPickle:
+    """A pickle of networks.
+
+    Attributes:
+        sha256: of the file, in hex.
+        networks: those that are asked for and there, by name.
+        rest: all else at its top, as plain data.
+    """
+
+    sha256: str
+    bytes: int
+    networks: Mapping[str, PickledModule]
+    rest: Mapping[str, Any]
+
+
+def read_network_pickle(path: Path, names: tuple[str, ...]) -> NetworkPickle:
+    """Read a pickle of networks without running anything of it.
+
+    Args:
+        names: of the networks wanted, at the top of the pickle.
+
+    Raises:
+        UnreadableError: it is no such pickle; it names what is not known; it is damaged or beyond a limit.
+        OSError: it is not there, or the storage refuses.
+    """
+    content = read_regular(path, MAX_BYTES)
+    where = str(path)
+    tree = read_pickle(io.BytesIO(content), where, names=_NAMES, plain=_DICTS)
+    if not isinstance(tree, dict) or not any(_is_object(tree.get(name)) for name in names):
+        raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the pickles of StyleGAN have them")
+    networks = {name: _Walk(where).module(tree[name], name) for name in names if tree.get(name) is not None}
+    rest = {str(key): plain(value) for key, value in tree.items() if key not in names}
+    return NetworkPickle(hashlib.sha256(content).hexdigest(), len(content), networks, rest)
+
+
+def plain(value: Any) -> Any:
+    """What can be noted in JSON: short texts, numbers, lists and dicts; of a record its name."""
+    match value:
+        case dict():
+            return {str(key)[:_LONGEST]: plain(item) for key, item in [*value.items()][:_LONGEST]}
+        case list() | tuple():
+            return [plain(item) for item in value[:_LONGEST]]
+        case str():
+            return one_line(value[:_LONGEST])
+        case bool() | None:
+            return value
+        case int() if abs(value) < 1 << 63:
+            return value
+        case float() if abs(value) < float("inf"):
+            return value
+        case Record(name=name, args=(dict() as meta,)) if name == _OBJECT:
+            return f"<{str(meta.get('class_name'))[:_LONGEST]}>"
+        case Record(name=name):
+            return f"<{name}>"
+        case _:
+            return f"<{type(value).__name__}>"
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Record) and value.name == _OBJECT
+
+
+class _Walk:
+    """From records to modules, within a limit: a pickle of a few bytes may hold one module in many places."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._left = _MAX_MODULES
+
+    def module(self, value: Any, path: str) -> PickledModule:
+        where = f"{self._where}: {path}"
+        self._left -= 1
+        if self._left < 0:
+            raise UnreadableError(f"{where}: more than {_MAX_MODULES:,} modules")
+        match value:
+            case Record(
+                name=name,
+                args=({"type": "class", "version": int() as version, "module_src": str() as source,
+                       "class_name": str() as class_name, "state": dict() as state},),
+            ) if name == _OBJECT:  # fmt: skip
+                pass
+            case _:
+                raise UnreadableError(f"{where}: no network as the public code of StyleGAN pickles one")
+        if version != _VERSION:
+            raise UnreadableError(f"{where}: version {version} of the pickled form; known: {_VERSION}")
+        parts = {part: self._part(state, part, where) for part in ("_parameters", "_buffers", "_modules")}
+        tensors = {**parts["_parameters"], **parts["_buffers"]}
+        for tensor, record in tensors.items():
+            if not is_tensor(record):
+                raise UnreadableError(f"{where}.{tensor}: no tensor as torch pickles one")
+        kwargs = state.get("_init_kwargs", {})
+        return PickledModule(
+            path=where,
+            class_name=one_line(class_name[:_LONGEST]),
+            source=hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+            attributes={key: item for key, item in state.items() if key not in parts},
+            kwargs=kwargs if isinstance(kwargs, dict) else {},
+            tensors=tensors,
+            children={name: self.module(child, f"{path}.{name}") for name, child in parts["_modules"].items()},
+        )
+
+    def _part(self, state: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:
+        """`_parameters`, `_buffers` or `_modules`, without what is None."""
+        found = state.get(part)
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            raise UnreadableError(f"{where}: has no {part}")
+        return {name: item for name, item in found.items() if item is not None}

@@ -1,0 +1,25 @@
+"""What `import` and `export` are asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from spider.request import Request
+
+
+@dataclass(frozen=True)
+class ImportRequest(Request):
+    """A pickle of another program's networks, to become a run's folder.
+
+    Attributes:
+        file: the pickle. Nothing of it runs.
+        out: the folder to make, which other verbs take where they take a run.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("import",)
+    alone: ClassVar[tuple[str, ...]] = ("file", "out")
+
+    file: str | Path
+    out: str | Path

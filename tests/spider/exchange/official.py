@@ -1,0 +1,181 @@
+"""Pickles of the form that the public code of StyleGAN2-ADA writes, from weights by its names and stand-in classes.
+
+The form is that of NVlabs/stylegan2-ada-pytorch, torch_utils/persistence.py. The source text within marks a file if
+somebody runs it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SMALL = {"channel_base": 512, "channel_max": 24}
+FILTER = torch.tensor(np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64, dtype=torch.float32)
+
+PERSISTENCE, NAMES = ModuleType("torch_utils.persistence"), ModuleType("dnnlib.util")
+
+
+def _reconstruct_persistent_obj(meta):
+    raise AssertionError("only named, never called")
+
+
+class EasyDict(dict):
+    """Stands for the public code's dict with attributes."""
+
+
+for module, stand_in in ((PERSISTENCE, _reconstruct_persistent_obj), (NAMES, EasyDict)):
+    stand_in.__module__, stand_in.__qualname__ = module.__name__, stand_in.__name__
+    setattr(module, stand_in.__name__, stand_in)
+
+
+class Persistent:
+    """An object that is pickled as the public code pickles a module."""
+
+    def __init__(self, class_name, tensors, children, attributes, source="", version=6):
+        state = {
+            "training": False,
+            "_parameters": OrderedDict(tensors[0]),
+            "_buffers": OrderedDict(tensors[1]),
+            "_non_persistent_buffers_set": set(),
+            "_backward_hooks": OrderedDict(),
+            "_modules": OrderedDict(children),
+            "weight_gain": np.float64(0.5),
+            **attributes,
+        }
+        self.meta = {
+            "type": "class", "version": version, "module_src": source, "class_name": class_name, "state": state,
+        }  # fmt: skip
+
+    def __reduce__(self):
+        return _reconstruct_persistent_obj, (self.meta,), None
+
+    def inner(self, path):
+        """The part at a dotted path."""
+        found = self
+        for name in path.split("."):
+            found = found.meta["state"]["_modules"][name]
+        return found
+
+
+def dumped(tree, protocol=4):
+    """A pickle of it, while the names of the public code stand for something."""
+    named = {"torch_utils.persistence": PERSISTENCE, "dnnlib.util": NAMES}
+    named |= {name.partition(".")[0]: ModuleType(name.partition(".")[0]) for name in named}
+    before = {name: sys.modules.get(name) for name in named}
+    sys.modules.update(named)
+    try:
+        return pickle.dumps(tree, protocol)
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+
+
+def recorded(name):
+    """Arrays of a golden vector, and its weights by the public code's names."""
+    arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"stylegan2_{name}.npz").items()}
+    return arrays, {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
+
+
+CLASSES = {
+    r"mapping": "MappingNetwork", r"synthesis": "SynthesisNetwork", r"synthesis\.b\d+": "SynthesisBlock",
+    r"synthesis\.b\d+\.conv\d": "SynthesisLayer", r".*torgb": "ToRGBLayer", r"b4": "DiscriminatorEpilogue",
+    r"b\d+": "DiscriminatorBlock", r".*\.(affine|fc\d*|embed|out)": "FullyConnectedLayer", r".*": "Conv2dLayer",
+}  # fmt: skip
+BUFFERS = ("noise_const", "resample_filter", "w_avg")
+TENSORS = ("weight", "bias", "const", "noise_strength", *BUFFERS)
+
+
+def official(weights, class_name, attributes, kwargs, source=""):
+    """A network as a module of the public code, from its weights by name."""
+    names = {name.rpartition(".")[0] for name in weights}
+    paths = {"", *names, *(parent for name in names for parent in parents(name))}
+    if class_name == "Discriminator":
+        paths.add("b4.mbstd")
+    return _module("", paths, weights, class_name, attributes, kwargs, source)
+
+
+def parents(name):
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _module(path, paths, weights, class_name, attributes, kwargs, source):
+    start = f"{path}." if path else ""
+    inner = {name: weights[f"{start}{name}"] for name in TENSORS if f"{start}{name}" in weights}
+    children = [each for each in sorted(paths) if each and each.rpartition(".")[0] == path]
+    if re.search(r"conv\d?$|skip$|fromrgb$", path):
+        inner["resample_filter"] = FILTER.clone()
+    if not path:
+        own = {**attributes[""], "_init_args": (), "_init_kwargs": EasyDict(kwargs)}
+    else:
+        class_name = "MinibatchStdLayer" if path.endswith("mbstd") else _class(path)
+        own = _told(path, class_name, weights, attributes)
+    parameters = {name: torch.nn.Parameter(each, False) for name, each in inner.items() if name not in BUFFERS}
+    buffers = {name: each for name, each in inner.items() if name in BUFFERS}
+    made = {
+        each.rpartition(".")[2]: _module(each, paths, weights, class_name, attributes, kwargs, source)
+        for each in children
+    }
+    return Persistent(class_name, ({**parameters, "unused": None}, buffers), made, own, source)
+
+
+def _class(path):
+    return next(name for pattern, name in CLASSES.items() if re.fullmatch(pattern, path))
+
+
+def _told(path, class_name, weights, attributes):
+    name = path.rpartition(".")[2]
+    linear = name in ("affine", "embed", "out", "skip")
+    return {
+        "MappingNetwork": attributes.get("mapping", {}),
+        "SynthesisBlock": {"architecture": "skip"},
+        "SynthesisLayer": {"use_noise": True, "activation": "lrelu", "conv_clamp": None},
+        "ToRGBLayer": {"conv_clamp": None},
+        "FullyConnectedLayer": {
+            "activation": "linear" if linear else "lrelu", "bias_gain": 0.01 if path.startswith("mapping.fc") else 1,
+        },
+        "Conv2dLayer": {"activation": "linear" if linear else "lrelu", "conv_clamp": None},
+        "DiscriminatorBlock": {"architecture": "resnet"},
+        "DiscriminatorEpilogue": {"architecture": "resnet"},
+        "MinibatchStdLayer": {"group_size": 4, "num_channels": 1},
+    }.get(class_name, {})  # fmt: skip
+
+
+def generator(suffix="", source=""):
+    """The recorded generator as the public code's object."""
+    _, weights = recorded(f"g32{suffix}")
+    classes = 3 if suffix else 0
+    told = {"z_dim": 32, "c_dim": classes, "w_dim": 48, "img_resolution": 32, "img_channels": 3}
+    mapping = {"num_layers": 2 if suffix else 8, "w_avg_beta": 0.998}
+    return official(
+        weights, "Generator", {"": told, "mapping": mapping}, {"synthesis_kwargs": EasyDict(SMALL), **told}, source
+    )
+
+
+def discriminator(suffix="", source=""):
+    """The recorded discriminator."""
+    _, weights = recorded(f"d32{suffix}")
+    told = {"c_dim": 3 if suffix else 0, "img_resolution": 32, "img_channels": 3}
+    return official(weights, "Discriminator", {"": told, "mapping": {"num_layers": 8}}, {**SMALL, **told}, source)
+
+
+def networks(suffix="", source=""):
+    """What a snapshot of the public code holds."""
+    return {
+        "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "path": "./data.zip"},
+        "G": generator(suffix, source),
+        "D": discriminator(suffix, source),
+        "G_ema": generator(suffix, source),
+        "augment_pipe": None,
+    }
