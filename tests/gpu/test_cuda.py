@@ -39,6 +39,7 @@ STYLEGAN2 = [
     "discriminator={kind: stylegan2, channel_base: 256, mapping_layers: 2}",
     "condition.kind=class",
 ]
+FED = [*STYLEGAN2, "source.kind=images", "source.adapter=luma-23x23"]
 ATOPK = ["selection.kind=adaptive", "selection.k_unit=4", "overfit.rise_kimg=0.3", "overfit.target=-0.5"]
 AUGMENTED = ["augment=[{kind: ada, control: {p_start: 0.5}}, {kind: diffaugment}, {kind: mirror}]"]
 METHODS = {"dcgan": [], "atopk": ATOPK, "augmented": AUGMENTED}
@@ -145,10 +146,13 @@ def test_what_makes_it_faster_changes_little(digits: Path, world: World, overrid
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ATOPK, AUGMENTED, R3GAN, STYLEGAN2], ids=["dcgan", "atopk", "augmented", "r3gan", "stylegan2"]
+    "overrides",
+    [[], ATOPK, AUGMENTED, R3GAN, STYLEGAN2, FED],
+    ids=["dcgan", "atopk", "augmented", "r3gan", "stylegan2", "stylegan2, fed images"],
 )
 def test_an_iteration_waits_for_the_gpu_once(digits: Path, world: World, overrides: list[str]) -> None:
     """torch counts the waits that it knows of."""
+    overrides = [*overrides, f"source.path={digits}"] if overrides is FED else overrides
     trained = trainer(digits, world, "penalties.interval_steps=1", *overrides)
     after(4, trained)
     counted = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +33,9 @@ BLOCK = 64  # images are made in blocks of consecutive numbers, because a convol
 class _WithMapping(Protocol):
     truncation: float
 
+
+@runtime_checkable
+class _WithW(Protocol):
     def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
         """Images of the layers' w."""
 
@@ -82,7 +86,7 @@ class FrozenGenerator:
     @property
     def has_w(self) -> bool:
         """Whether a mapping network gives w to its layers."""
-        return isinstance(self.module, _WithMapping)
+        return isinstance(self.module, _WithW)
 
     @torch.no_grad()
     def latents(self, inputs: Tensor, condition: Condition) -> Tensor:
@@ -96,7 +100,7 @@ class FrozenGenerator:
     @torch.no_grad()
     def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:
         """Images [N, C, H, W] of the layers' w, with the draws of the condition. Of generators that have w."""
-        assert isinstance(self.module, _WithMapping)
+        assert isinstance(self.module, _WithW)
         with exact_float32():
             return self.module.from_ws(ws, condition.draws.get("noise"))
 
@@ -117,7 +121,9 @@ class FrozenGenerator:
         """A condition with the draws that images number `indices` have, for a use of the generator."""
         like = next(self.module.parameters())
         if self.shares_draws:
-            seed, indices, use = 0, [0] * len(indices), "shared"
+            told = with_draws(condition, self.module, 0, f"shared.{self._stream}", range(1), like)
+            shared = {name: each.expand(len(indices), *each.shape[1:]) for name, each in told.draws.items()}
+            return replace(told, draws=shared)
         return with_draws(condition, self.module, seed, f"{use}.{self._stream}", indices, like)
 
     def of_class(self, label: int, count: int) -> Condition:
