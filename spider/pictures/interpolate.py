@@ -8,7 +8,8 @@ Stages are counted from the innermost: in z -> G1 -> G2, stage 1 is G1, fed vect
 Interpolating at stage K means blending what is fed to it, or its w where it has a mapping network, and letting the
 stages from K on make images of the blends.
 Images and vectors are those of the image numbers that were asked for (evaluation seed 0), so that the corners are the
-images that `spider generate` writes. Classes are blended with the inputs: their vectors, by the weights w.
+images that `spider generate` writes. Classes are blended with the inputs: their vectors, by the weights w. So is the
+noise that a network draws, by w / |w|, which keeps its law.
 
 How inputs are blended, w being weights that sum to 1:
   images     sum w x, pixel by pixel. The noise that the source adds is blended by w / |w|, which keeps its deviation.
@@ -253,7 +254,7 @@ def _run(
         fed = _mixed(unit(given) if blend == "spherical" else given, corners.to(device))
         clean = None
         for stage, condition in zip(chain, conditions, strict=True):
-            between = _between(condition, shares(given, blend), stage)
+            between = _between(condition, given, shares(given, blend), stage)
             if in_w and stage is chain[0]:
                 fed = stage.of_latents(fed, between)
                 continue
@@ -275,16 +276,19 @@ def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str
     return generator.with_draws(told, SEED, numbers)
 
 
-def _between(condition: Condition, weights: Tensor, stage: FrozenGenerator) -> Condition:
-    """Blends of the conditions of M inputs by weights [F, M]: shares of classes [F, classes].
+def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: FrozenGenerator) -> Condition:
+    """Blends of the conditions of M inputs: by weights [F, M] of noise, and by shares [F, M] of classes.
 
-    What the network draws besides is the first input's throughout, so that nothing flickers.
+    Normal numbers that the network draws (noise) are blended so that they stay normal, but where all images have the
+    same. Of other numbers the first input's stay throughout.
     """
     drawn = {name: values[:1].expand(len(weights), *values.shape[1:]) for name, values in condition.draws.items()}
+    for name in stage.noises:
+        drawn[name] = _mixed(unit(weights).to(drawn[name].dtype), condition.draws[name])
     if condition.labels is None:
         return Condition(draws=drawn)
-    shares = weights @ one_hot(condition.labels, stage.conditions.shape.classes).to(weights.dtype)
-    return Condition(shares, draws=drawn)
+    shown = of_classes @ one_hot(condition.labels, stage.conditions.shape.classes).to(of_classes.dtype)
+    return Condition(shown, draws=drawn)
 
 
 def _mixed(weights: Tensor, corners: Tensor) -> Tensor:

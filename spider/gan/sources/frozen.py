@@ -8,7 +8,7 @@ cascades rely on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.outputs import Condition, as_made, with_draws
+from spider.gan.outputs import Condition, Draw, as_made, with_draws
 from spider.gan.pixels import to_uint8
 from spider.gan.saved import named_weights, saved_tensors
 from spider.gan.sources.image_source import ImageSource
@@ -82,6 +82,12 @@ class FrozenGenerator:
         if not isinstance(self.module, _WithMapping):
             raise SpiderUsageError(f"{asked}{psi:g}: this generator has no truncation: it has no mapping network")
         self.module.truncation = psi
+
+    @property
+    def noises(self) -> list[str]:
+        """Normal numbers that the network draws of each image, by name; none where all images have the same."""
+        asked: Mapping[str, Draw] = getattr(self.module, "draws", {})
+        return [name for name, draw in asked.items() if draw.law == "normal" and not self.shares_draws]
 
     @property
     def has_w(self) -> bool:

@@ -42,6 +42,7 @@ class Bare:
     """A stage whose images are what it is fed."""
 
     device = torch.device("cpu")
+    noises = ()
 
     def __init__(self, source):
         self.source = source

@@ -14,12 +14,13 @@ from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
 from spider.gan.networks.config import Stylegan2GeneratorConfig
+from spider.gan.outputs import Condition
 from spider.gan.sources.config import GaussianConfig, GeneratorConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.generator import Generator
 from spider.pictures.generate import generate
-from spider.pictures.interpolate import _run, interpolate, stages
+from spider.pictures.interpolate import _between, _run, interpolate, stages
 from spider.pictures.request import GenerateRequest, InterpolateRequest
 from spider.pictures.style_mixing import mixed_styles
 from spider.pictures.ways import grid_weights, loop_weights, shares
@@ -28,11 +29,14 @@ CPU = torch.device("cpu")
 NUMBERS = [2, 3, 5, 8]
 
 
-def frozen(source, shape, seed, noise="none"):
+def frozen(source, shape, seed):
     """A generator as it begins, which makes other images of other inputs."""
-    config = Stylegan2GeneratorConfig(channel_base=64, w_dim=16, mapping_layers=2, noise=noise)
+    config = Stylegan2GeneratorConfig(channel_base=64, w_dim=16, mapping_layers=2)
     module = build_generator(config, source, shape, World.single(), seed)
     module.w_avg.normal_()
+    for name, parameter in module.named_parameters():
+        if "noise_strength" in name:
+            torch.nn.init.constant_(parameter, 0.5)
     return FrozenGenerator(module, source, Conditions(), shape, CPU, training="")
 
 
@@ -51,6 +55,7 @@ def test_a_loop_visits_every_input_and_comes_back(blend, count):
     weights = loop_weights(count, 6, blend)
     torch.testing.assert_close(weights[::6], torch.eye(count), rtol=0, atol=1e-6)
     torch.testing.assert_close(weights.sum(1), torch.ones(6 * count))
+    torch.testing.assert_close(weights.roll((6, 1), (0, 1)), weights)  # no input is another one's better
 
 
 def test_a_cubic_loop_has_no_corners():
@@ -88,12 +93,25 @@ def test_the_corners_are_the_images_of_those_numbers(cascade, stage, space):
     assert (ways[True][5] - ways[False][5]).abs().max() > 1e-3
 
 
+def test_noise_between_images_has_its_law_or_is_that_of_all(cascade):
+    first, seen = stages(cascade)[0], []
+    told = first.condition_at(0, NUMBERS)
+    for shared in (False, True):
+        first.shares_draws = shared
+        told = first.condition_at(0, NUMBERS)
+        seen.append(_between(told, grid_weights(5), grid_weights(5), first).draws["noise"])
+    first.shares_draws = False
+    torch.testing.assert_close(seen[0].std(1), torch.ones(25), rtol=0, atol=0.12)
+    assert torch.equal(seen[1], told.draws["noise"][:1].expand(25, -1))
+
+
 def test_halfway_in_w_is_the_image_of_the_mean_w(cascade):
     first = stages(cascade)[0]
     ws = first.latents(first.source.at(0, [4, 7]), first.condition_at(0, [4, 7]))
     told = first.condition_at(0, [4, 7])
     [(made, fed)] = _run([first], [4, 7], loop_weights(2, 2), "linear", told, in_w=True)
-    expected = first.of_latents(ws.mean(0, keepdim=True), told.part(slice(1)))
+    noise = told.draws["noise"].sum(0, keepdim=True) / math.sqrt(2)
+    expected = first.of_latents(ws.mean(0, keepdim=True), Condition(draws={"noise": noise}))
     torch.testing.assert_close(made[1:2], expected)
     assert fed is None
 
@@ -137,12 +155,12 @@ def test_mixed_styles_take_w_of_both_images(cascade):
     of_rows, of_columns, mixed = mixed_styles(cascade, 0, rows, columns, None)
     torch.testing.assert_close(of_rows, cascade.images(0, rows), rtol=0, atol=1e-4)
     torch.testing.assert_close(of_columns, cascade.images(0, columns), rtol=0, atol=1e-4)
-    told = cascade.condition_at(0, [9, 7])
-    own, other = cascade.latents(cascade.source.at(0, [9, 7]), told).split(1)
+    told = cascade.condition_at(0, [4, 2])
+    own, other = cascade.latents(cascade.source.at(0, [4, 2]), told).split(1)
     expected = cascade.of_latents(torch.cat([other[:, :2], own[:, 2:]], dim=1), told.part(slice(1)))
-    torch.testing.assert_close(mixed[2:3], expected)  # the second row, the first column; 4 layers at 8 px
+    torch.testing.assert_close(mixed[1:2], expected)  # the first row, the second column; 4 layers at 8 px
     *_, all_layers = mixed_styles(cascade, 0, rows, columns, range(4))
-    torch.testing.assert_close(all_layers, of_columns.repeat(3, 1, 1, 1))
+    torch.testing.assert_close(all_layers[1:2], cascade.of_latents(other, told.part(slice(1))))
     with pytest.raises(SpiderUsageError, match=r"--style-layers: layer 4 is none of this generator's, 0-3"):
         mixed_styles(cascade, 0, rows, columns, [1, 4])
 
