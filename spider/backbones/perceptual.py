@@ -12,6 +12,7 @@ Images are compared place by place: one that is moved by a few pixels is another
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,7 @@ from untrusted.words import not_known
 LEAST_SIDE = 32  # pixels; below it AlexNet's last maps have no places
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of LPIPS' input
 _EPS = 1e-10
+_TINY = 1e-30  # the root's gradient at 0 is infinite
 _OTHERWISE = "or use --distance efficientnet"
 _SIDE = 224  # pixels, of EfficientNet's input
 
@@ -86,6 +88,12 @@ class PerceptualDistance(Protocol):
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """float [N, C, H, W] twice, -1 to 1, C 1 or 3 -> [N], 0 for equal images."""
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What is compared of images, float [N, c, h, w] each: for who compares the same image many times."""
+
+    def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """The distances between images of which these are the maps, [N]; one image may stand for N equal ones."""
+
 
 def perceptual_distance(name: str, weights: Path | None, device: torch.device) -> PerceptualDistance:
     """The distance of that name, of `spider.measures.DISTANCES`.
@@ -115,8 +123,16 @@ class EfficientNetDistance(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """See `PerceptualDistance`."""
-        maps = zip(*(self._network.stages(self._input(images)) for images in (a, b)), strict=True)
-        return torch.stack([_squared(x, y).sum(1).mean((1, 2)) for x, y in maps]).mean(0)
+        return self.between(self.maps(a), self.maps(b))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """See `PerceptualDistance`."""
+        return [_of_length_one(maps) for maps in self._network.stages(self._input(images))]
+
+    def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """See `PerceptualDistance`."""
+        pairs = zip(a, b, strict=True)
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).mean(0)
 
     def _input(self, images: Tensor) -> Tensor:
         """-1 to 1 -> (p - 127) / 128 of pixels p, 0 to 255, as the network was trained."""
@@ -154,25 +170,34 @@ class Lpips(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """See `PerceptualDistance`. Raises SpiderUsageError for images below `LEAST_SIDE` pixels."""
-        height, width = a.shape[2:]
+        return self.between(self.maps(a), self.maps(b))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """See `PerceptualDistance`. Raises as `forward`."""
+        height, width = images.shape[2:]
         if min(height, width) < LEAST_SIDE:
             raise SpiderUsageError(f"LPIPS needs images of {LEAST_SIDE} x {LEAST_SIDE} px; found {width} x {height}")
-        shift, scale = (a.new_tensor(values)[:, None, None] for values in (_SHIFT, _SCALE))
-        x, y = ((images.expand(-1, 3, -1, -1) - shift) / scale for images in (a, b))
-        total = a.new_zeros(len(a))
+        shift, scale = (images.new_tensor(values)[:, None, None] for values in (_SHIFT, _SCALE))
+        x = (images.expand(-1, 3, -1, -1) - shift) / scale
+        tapped = []
         for number, convolution in self._convolutions.items():
             if int(number) in self._trunk.pooled:
-                x, y = (F.max_pool2d(maps, self._trunk.pool, 2) for maps in (x, y))
-            x, y = (F.relu(convolution(maps)) for maps in (x, y))
+                x = F.max_pool2d(x, self._trunk.pool, 2)
+            x = F.relu(convolution(x))
             if number in self._heads:
-                total = total + self._heads[number](_squared(x, y)).mean((1, 2, 3))
-        return total
+                tapped.append(_of_length_one(x))
+        return tapped
+
+    def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """See `PerceptualDistance`."""
+        heads = zip(self._heads.values(), a, b, strict=True)
+        each = [head((x - y).square()).mean((1, 2, 3)) for head, x, y in heads]
+        return torch.stack(each).sum(0)
 
 
-def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Squared differences of maps [N, C, h, w] whose channels have length 1 at every place."""
-    x, y = (maps / (maps.square().sum(1, keepdim=True).sqrt() + _EPS) for maps in (x, y))
-    return (x - y).square()
+def _of_length_one(maps: Tensor) -> Tensor:
+    """Maps [N, C, h, w] whose channels have length 1 at every place; where all of them are 0, their gradient is 0."""
+    return maps / (maps.square().sum(1, keepdim=True).clamp_min(_TINY).sqrt() + _EPS)
 
 
 def _convolutions(layers: Layers, trunk: _Trunk) -> nn.ModuleDict:
