@@ -47,10 +47,12 @@ class StyledGenerator(nn.Module, Method):
     Attributes:
         layers: L, how many w an image has.
         truncation: psi, see `for_layers`; 1 in training.
+        noise_sides: of the maps of noise that its layers add, in px, in their order; empty: they add none.
     """
 
     w_avg: Tensor
     layers: int
+    noise_sides: Sequence[int] = ()
 
     def __init__(
         self,
@@ -66,6 +68,15 @@ class StyledGenerator(nn.Module, Method):
         self.w_avg_beta = config.w_avg_beta
         self.w_avg_steps = config.w_avg_steps
         self.truncation = 1.0
+
+    def to_w(self, inputs: Tensor, condition: Condition) -> Tensor:
+        """What it is fed -> w [N, w_dim]."""
+        w: Tensor = self.mapping(self.frontend(inputs), condition)
+        return w
+
+    def noise(self, condition: Condition) -> Tensor | None:
+        """What its layers add to images of a condition, their maps one after the other: [N or 1, numbers]."""
+        return None
 
     def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
         """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.

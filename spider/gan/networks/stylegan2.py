@@ -49,6 +49,7 @@ class Stylegan2Generator(StyledGenerator):
         self.layers = self.synthesis.layers
         self.style_mixing = config.style_mixing
         self.mixes_gaussian = config.mixing_source == "gaussian"
+        self.noise_sides = () if config.noise == "none" else self.synthesis.noise_sides
         self.draws: dict[str, Draw] = {}
         if config.noise == "random":
             self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
@@ -58,11 +59,18 @@ class Stylegan2Generator(StyledGenerator):
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
-        w = self.mapping(self.frontend(source), condition)
+        w = self.to_w(source, condition)
         ws = self.for_layers(w, self.truncation)
         if self.training and self.style_mixing:
             ws = self._mixed(ws, condition)
         return GOut(self.synthesis(ws, condition.draws.get("noise")), latents=ws, keep={"w": w})
+
+    def noise(self, condition: Condition) -> Tensor | None:
+        """See StyledGenerator: [N, numbers] where it is drawn, [1, numbers] where it is constant."""
+        if not self.noise_sides:
+            return None
+        drawn = condition.draws.get("noise")
+        return self.synthesis.constant_noise() if drawn is None else drawn
 
     def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
         """[N, L, w_dim] -> images [N, C, H, W]; noise as `Synthesis` takes it."""
@@ -85,6 +93,7 @@ class Synthesis(nn.Module):
 
     Attributes:
         layers: L, how many w an image has: one for each convolution, and one for the last step to an image.
+        noise_sides: of the map of noise of each convolution, in px.
         noises: numbers of noise that an image has in all layers together.
     """
 
@@ -101,7 +110,8 @@ class Synthesis(nn.Module):
             self.blocks.append(_Up(config, inputs, channels, side, image_shape[0] if shown else 0, bf16))
             inputs = channels
         self.layers = 2 * len(plan)
-        self.noises = sum(side**2 * (1 if side == 4 else 2) for side, *_ in plan)
+        self.noise_sides = [side for side, *_ in plan for _ in range(1 if side == 4 else 2)]
+        self.noises = sum(side**2 for side in self.noise_sides)
         self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
     def forward(self, ws: Tensor, noise: Tensor | None) -> Tensor:
@@ -122,6 +132,11 @@ class Synthesis(nn.Module):
             if block.to_image is not None:
                 images = _sum(images, block.to_image(x, ws[:, at]).to(ws.dtype))
         return _sum(images)
+
+    def constant_noise(self) -> Tensor:
+        """The noise that all images have, where it is constant: [1, `noises`]."""
+        maps = [layer.noise_const for block in cast(Iterable[_Up], self.blocks) for layer in block.style_layers]
+        return torch.cat([each.flatten() for each in maps])[None]
 
 
 class _Up(nn.Module):
@@ -144,6 +159,11 @@ class _Up(nn.Module):
         self.to_image = _ToImage(config, channels, image_channels) if image_channels else None
         self.side = side
         self.bf16 = bf16
+
+    @property
+    def style_layers(self) -> Iterable[_StyleLayer]:
+        """Those that add noise."""
+        return cast(Iterable[_StyleLayer], self.layers)
 
     def forward(self, x: Tensor, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
         """Each layer has its w, ws[:, i], and its noise [N, 1, H, W]."""

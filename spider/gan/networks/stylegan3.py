@@ -106,7 +106,7 @@ class Stylegan3Generator(StyledGenerator):
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
-        w = self.mapping(self.frontend(source), condition)
+        w = self.to_w(source, condition)
         ws = self.for_layers(w, self.truncation)
         magnitudes: list[Tensor] | None = [] if self.training and self.magnitude_half_life is not None else None
         images = self.synthesis(ws, magnitudes)

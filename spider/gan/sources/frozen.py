@@ -30,14 +30,31 @@ BLOCK = 64  # images are made in blocks of consecutive numbers, because a convol
 
 
 @runtime_checkable
-class _WithMapping(Protocol):
+class _Truncated(Protocol):
     truncation: float
 
 
 @runtime_checkable
-class _WithW(Protocol):
+class WithMapping(Protocol):
+    """A network that makes w of its input, and an image of a w for each of its layers: `StyledGenerator`.
+
+    Attributes:
+        noise_sides: of the maps of noise that its layers add, in px, in their order; empty: they add none.
+    """
+
+    noise_sides: Sequence[int]
+
+    def to_w(self, inputs: Tensor, condition: Condition) -> Tensor:
+        """What it is fed -> w [N, w_dim]."""
+
+    def for_layers(self, w: Tensor, psi: float = 1.0) -> Tensor:
+        """w [N, w_dim] -> ws [N, L, w_dim], truncated by psi."""
+
+    def noise(self, condition: Condition) -> Tensor | None:
+        """What its layers add to images of a condition, their maps one after the other: [N or 1, numbers]."""
+
     def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
-        """Images of the layers' w."""
+        """Images [N, C, H, W] of the layers' w, with noise as of `noise`."""
 
 
 class FrozenGenerator:
@@ -79,7 +96,7 @@ class FrozenGenerator:
 
     def truncate(self, psi: float, asked: str = "--trunc ") -> None:
         """From now on pull w to its mean: 1 leaves it, 0 is the mean. Raises SpiderUsageError: it has no w."""
-        if not isinstance(self.module, _WithMapping):
+        if not isinstance(self.module, _Truncated):
             raise SpiderUsageError(f"{asked}{psi:g}: this generator has no truncation: it has no mapping network")
         self.module.truncation = psi
 
@@ -92,7 +109,7 @@ class FrozenGenerator:
     @property
     def has_w(self) -> bool:
         """Whether a mapping network gives w to its layers."""
-        return isinstance(self.module, _WithW)
+        return isinstance(self.module, WithMapping)
 
     @torch.no_grad()
     def latents(self, inputs: Tensor, condition: Condition) -> Tensor:
@@ -106,7 +123,7 @@ class FrozenGenerator:
     @torch.no_grad()
     def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:
         """Images [N, C, H, W] of the layers' w, with the draws of the condition. Of generators that have w."""
-        assert isinstance(self.module, _WithW)
+        assert isinstance(self.module, WithMapping)
         with exact_float32():
             return self.module.from_ws(ws, condition.draws.get("noise"))
 
