@@ -34,7 +34,7 @@ from spider.exchange.request import ImportRequest
 from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
 from spider.packing import PackRequest, VerifyRequest
-from spider.pictures.request import GenerateRequest, InterpolateRequest
+from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
 from spider.request import Request, asks
 from spider.runs.request import TrainRequest
 from sweeps.request import SweepRequest
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from spider.judge.evaluation import Evaluation
     from spider.pictures.generate import Generated
     from spider.pictures.interpolate import Interpolation
+    from spider.pictures.project import Projections
     from spider.runs.listing import RunSummary
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
@@ -85,6 +86,7 @@ __all__ = [
     "pack",
     "prepare_launch",
     "presets",
+    "project",
     "read_pipeline",
     "status",
     "submit_pipeline",
@@ -229,6 +231,7 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
         "evaluate": EvaluateRequest,
         "generate": GenerateRequest,
         "interpolate": InterpolateRequest,
+        "project": ProjectRequest,
     }
     return read_pipeline(file, run, read_place(slurm), verbs)
 
@@ -325,6 +328,19 @@ def interpolate(request: InterpolateRequest) -> Interpolation:
     return interpolate(_opened(request), request)
 
 
+@asks(ProjectRequest)
+@needs_memory("fewer images, or smaller networks, need less")
+def project(request: ProjectRequest) -> Projections:
+    """Find the inputs that make given images: see `spider.pictures.request`, `spider.pictures.project`."""
+    from spider.runs.directory import resolve
+
+    resolve(str(request.run))
+    request.require_inputs()
+    from spider.pictures.project import project
+
+    return project(_opened(request), request)
+
+
 @plain_arguments()
 def ls(folder: str | Path) -> list[RunSummary]:
     """Every run in a folder and below it."""
@@ -372,7 +388,7 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
 
 
-def _opened(request: GenerateRequest | InterpolateRequest) -> FrozenGenerator:
+def _opened(request: GenerateRequest | InterpolateRequest | ProjectRequest) -> FrozenGenerator:
     """The run's averaged generator, on a GPU if there is one."""
     import torch
 

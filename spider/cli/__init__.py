@@ -4,6 +4,7 @@ main       the application, and what becomes of errors
 images     pack, verify, neighbors
 training   train, presets, config explain
 judging    evaluate, generate, interpolate
+projecting project
 runs       ls, compare
 weights    weights list, get, verify
 story      demo

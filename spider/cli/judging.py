@@ -14,7 +14,7 @@ from untrusted.counts import counted
 
 commands = typer.Typer()
 
-_RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
+RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
 
 SourcePlace = Annotated[
     str | None,
@@ -33,7 +33,7 @@ SourcePlace = Annotated[
     "  spider evaluate shards/letters --reference shards/digits --embedding offline"
 )
 def evaluate(
-    subject: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help=f"What to measure: {_RUN} Or images.")],
+    subject: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help=f"What to measure: {RUN} Or images.")],
     reference: Annotated[
         str | None,
         typer.Option(
@@ -134,10 +134,11 @@ def evaluate(
     "  spider generate runs/letters@best --out samples/ --seeds 0-99 --grid samples.png\n"
     "  spider generate runs/letters --class A --class B --seeds 0-7 --grid a-and-b.png\n"
     "  spider generate runs/style --seeds 0-3 --styles 10-15 --grid styles.png\n"
-    "  spider generate runs/letters --out one.zip --seeds 0-3 --source-image a.png"
+    "  spider generate runs/letters --out one.zip --seeds 0-3 --source-image a.png\n"
+    "  spider generate runs/letters --out again --point found/photo.npz"
 )
 def generate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR|FILE.zip", help="Where the PNGs go: a folder, or a zip.")
     ] = None,
@@ -181,6 +182,14 @@ def generate(
             help="Class, by name or number (may be repeated: a row of the grid each); default: the one each image has.",
         ),
     ] = None,
+    point: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="NAME.npz", help="A point of spider project, in place of --seeds (may be repeated)."),
+    ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.safetensors", help="Tuned weights of spider project, in place of the run's own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write a run's images as PNGs.
@@ -196,6 +205,8 @@ def generate(
         source_images=source_image or (),
         grid=grid,
         truncation=trunc,
+        points=point or (),
+        tuned=tuned,
         source=source,
         styles=styles,
         style_layers=style_layers,
@@ -206,7 +217,8 @@ def generate(
     if written.out is not None:
         say(f"{written.out}: {counted(len(written.files), 'image')}, {written.files[0]} to {written.files[-1]}")
     if written.grid is not None:
-        say(f"{written.grid}: {'all of them under their seeds' if styles is None else 'images by styles'}")
+        shown = "images by styles" if styles is not None else f"all of them under their {'names' if point else 'seeds'}"
+        say(f"{written.grid}: {shown}")
 
 
 @commands.command(
@@ -215,7 +227,7 @@ def generate(
     "  spider interpolate runs/cascade --out loop.gif --space image --stage 2 --steps 12"
 )
 def interpolate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
     out: Annotated[
         Path,
         typer.Option(

@@ -3,6 +3,7 @@
 OUT/seed000042.png                    image number 42 of evaluation seed 0, whatever else is asked for
 OUT/class0003-seed000042.png          the same number's input with class 3 in place of its own
 OUT/cat-seed000042.png                the same number's noise on the source image cat.jpg
+OUT/cat.png                           the image of the point cat.npz
 OUT.zip                               the same files, stored, the same bytes every time
 """
 
@@ -12,24 +13,27 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from shards.files import naming, open_whole
+from shards.files import naming
 from shards.images import BadImage, Target, normalise, read_header
 from spider.arguments import image_numbers
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.pixels import to_float, to_uint8
+from spider.gan.saved import load_saved
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
 from spider.gan.sources.image_source import ImageSource
 from spider.pictures.grids import COLUMNS, sample_grid, write_png
+from spider.pictures.png import png_bytes, write_picture
+from spider.pictures.projection.points import read_point
 from spider.pictures.request import GenerateRequest
 from spider.pictures.style_mixing import mixed_styles
+from spider.precision import exact_float32
+from spider.tensors import load_state_dict
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
@@ -82,11 +86,16 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
     out, grid = request.out, request.grid
     numbers = list(dict.fromkeys(request.numbers))
     labels = _classes(generator, list(dict.fromkeys(map(str, request.classes))))
+    if request.tuned is not None:
+        _take_over(generator, Path(request.tuned))
     if request.truncation is not None:
         generator.truncate(request.truncation)
     if request.styles is not None:
         return _style_grid(generator, numbers, request)
-    parts = _parts(generator, numbers, labels, request.source_images)
+    if request.points:
+        parts = _from_points(generator, request.points)
+    else:
+        parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
     kept: list[_Part] = []
     with _writer(out) as write:
@@ -208,10 +217,28 @@ def _from_files(
             )
 
 
-def _distinct(stems: Sequence[str]) -> list[str]:
+@torch.no_grad()
+def _from_points(generator: FrozenGenerator, files: Sequence[str | Path]) -> Iterator[_Part]:
+    stems = _distinct([Path(file).stem for file in files], "--point")
+    with exact_float32():
+        for stem, file in zip(stems, files, strict=True):
+            space, point = read_point(Path(file), generator)
+            yield _Part([stem], [stem], space.image(point), None)
+
+
+def _take_over(generator: FrozenGenerator, file: Path) -> None:
+    """Weights of a file in place of the generator's own. Raises SpiderError: they are not of such a generator."""
+    weights, _ = load_state_dict(file)
+    try:
+        load_saved(generator.module, weights)
+    except RuntimeError as error:
+        raise SpiderError(f"--tuned {file}: not weights of this generator: {' '.join(str(error).split())}") from None
+
+
+def _distinct(stems: Sequence[str], option: str = "--source-image") -> list[str]:
     repeated = {stem for stem in stems if list(stems).count(stem) > 1}
     if repeated:
-        raise SpiderUsageError(f"--source-image: two files are called {sorted(repeated)[0]}; their images would be too")
+        raise SpiderUsageError(f"{option}: two files are called {sorted(repeated)[0]}; their images would be too")
     return list(stems)
 
 
@@ -227,20 +254,6 @@ def _read(path: Path) -> Tensor:
     except BadImage as error:
         raise SpiderError(f"{path}: {error}") from None
     return torch.tensor(pixels)[None]
-
-
-def png_bytes(pixels: Tensor) -> bytes:
-    """uint8 [C, H, W] to the bytes of a PNG."""
-    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W] or [H, W, 3]
-    buffer = BytesIO()
-    Image.fromarray(plane.contiguous().numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_picture(path: Path, content: bytes) -> None:
-    """Write a picture, whole or not at all, also on a full disk."""
-    with open_whole(path, sync=False) as file:
-        file.write(content)
 
 
 @contextmanager

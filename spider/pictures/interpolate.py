@@ -26,8 +26,6 @@ How inputs are blended, w being weights that sum to 1:
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,13 +34,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from shards.files import naming
 from spider.backbones.perceptual import PerceptualDistance, perceptual_distance
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderUsageError
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_uint8
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
@@ -50,14 +46,13 @@ from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.generator import Generator
 from spider.gan.sources.gmm import Gmm
 from spider.gan.sources.image_source import ImageSource
-from spider.pictures.generate import SEED, caption, class_numbers, png_bytes, write_picture
+from spider.pictures.generate import SEED, caption, class_numbers
 from spider.pictures.grids import sample_grid, write_png
+from spider.pictures.movies import MOVIES, require_writer, write_movie
+from spider.pictures.png import png_bytes, write_picture
 from spider.pictures.request import Blend, InterpolateRequest, Space
 from spider.pictures.steps import Steps, grid_steps, loop_steps, measure_steps
 from spider.pictures.ways import grid_weights, loop_weights, shares, unit
-
-FRAMES_PER_S = 12
-_MOVIES = (".gif", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     space, stage = _place(chain, request.space, request.stage)
     blend = _blend(chain[stage - 1], space, request.blend)
     _check_blend(path, numbers, blend)
-    weights = loop_weights(len(numbers), steps, blend) if path.suffix in _MOVIES else grid_weights(steps)
+    weights = loop_weights(len(numbers), steps, blend) if path.suffix in MOVIES else grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
     distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
     parts = _run(chain[stage - 1 :], numbers, weights, blend, told, in_w=space == "w")
@@ -110,8 +105,8 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
         blocks = list(parts)
         parts, walked = iter(blocks), _walked(blocks, steps, len(numbers), path, distance)
     classes = [] if told.labels is None else [generator.conditions.names[label] for label in told.labels.tolist()]
-    if path.suffix in _MOVIES:
-        _write_movie(path, _frames(parts))
+    if path.suffix in MOVIES:
+        write_movie(path, _frames(parts))
     else:
         _write_still(path, parts, steps, numbers, classes)
     return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked)
@@ -122,7 +117,7 @@ def _walked(
 ) -> Steps:
     """The steps of a loop through so many inputs, or of a grid, by what `path` is."""
     images = torch.cat([made for made, _ in blocks])
-    if path.suffix in _MOVIES:
+    if path.suffix in MOVIES:
         frames = [f"frame {number}" for number in range(1, len(images) + 1)]
         whole = [number * steps for number in range(inputs)]
         return measure_steps(images, frames, loop_steps(len(images)), whole, distance)
@@ -169,16 +164,15 @@ def _write_still(
 
 
 def _check(path: Path, numbers: Sequence[int]) -> None:
-    if path.suffix not in ("", ".png", *_MOVIES):
+    if path.suffix not in ("", ".png", *MOVIES):
         raise SpiderUsageError(
             f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops); none is a folder for a grid's images"
         )
-    if path.suffix not in _MOVIES and len(numbers) != 4:
+    if path.suffix not in MOVIES and len(numbers) != 4:
         raise SpiderUsageError(f"--seeds: a grid has four corners, {len(numbers)} given; .gif and .mp4 take any number")
     if len(numbers) < 2:
         raise SpiderUsageError("--seeds: a loop needs two inputs or more")
-    if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
-        raise SpiderError(f"{path}: .mp4 needs ffmpeg on PATH, and there is none; .gif needs nothing")
+    require_writer(path)
 
 
 def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | None) -> tuple[Space, int]:
@@ -221,7 +215,7 @@ def _blend(stage: FrozenGenerator, space: Space, blend: Blend | None) -> Blend:
 
 
 def _check_blend(path: Path, numbers: Sequence[int], blend: Blend) -> None:
-    if blend in ("cubic", "circular") and path.suffix not in _MOVIES:
+    if blend in ("cubic", "circular") and path.suffix not in MOVIES:
         raise SpiderUsageError(f"--blend {blend} is of loops, which end in .gif or .mp4")
     if blend == "circular" and len(numbers) != 2:
         raise SpiderUsageError(f"--blend circular: a circle goes through two inputs, --seeds gives {len(numbers)}")
@@ -301,31 +295,3 @@ def _frames(parts: Iterator[tuple[Tensor, Tensor | None]]) -> Iterator[npt.NDArr
     for images, sources in parts:
         for i in range(len(images)):
             yield sample_grid(images[i : i + 1], None if sources is None else sources[i : i + 1], columns=1)
-
-
-def _write_movie(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".tmp-{path.name}")
-    try:
-        with naming(path):
-            (_write_gif if path.suffix == ".gif" else _write_mp4)(beside, frames)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write_gif(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
-    first, *others = (Image.fromarray(frame) for frame in frames)
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / FRAMES_PER_S), loop=0)
-
-
-def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
-    pixels = list(frames)
-    height, width, _ = pixels[0].shape
-    command = ["ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-video_size", f"{width}x{height}", "-framerate", str(FRAMES_PER_S), "-i", "-"]
-    # Players want 4:2:0, which has even sides
-    command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-f", "mp4", str(path)]
-    done = subprocess.run(command, input=b"".join(frame.tobytes() for frame in pixels), capture_output=True)
-    if done.returncode:
-        raise SpiderError(f"{path}: ffmpeg failed: {' '.join(done.stderr.decode(errors='replace').split())}")

@@ -1,20 +1,32 @@
-"""What `generate` and `interpolate` are asked for. Needs no torch."""
+"""What `generate`, `interpolate` and `project` are asked for. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from spider.arguments import Kind, image_numbers, image_numbers_as_given
+from spider.arguments import Kind, image_numbers, image_numbers_as_given, list_of, one_of, place, whole
+from spider.data import require_images
 from spider.errors import SpiderUsageError
 from spider.request import Request
 
 Space = Literal["z", "image", "w"]
 Blend = Literal["linear", "spherical", "cubic", "circular"]
+SearchSpace = Literal["w", "w+", "z", "source"]
+Video = Literal["gif", "mp4"]
+
+MAX_SEARCH_STEPS = 1_000_000
 
 _OPTIONS = {"classes": "--class", "source_images": "--source-image"}
+_INSTEAD_OF_POINTS = {
+    "seeds": "--seeds",
+    "classes": "--class",
+    "source_images": "--source-image",
+    "truncation": "--trunc",
+    "styles": "--styles",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class GenerateRequest(Request):
             row for each class that was asked for.
         truncation: psi, by which w keeps its distance from its mean: 1 leaves it, 0 is the mean. Of generators that
             have a mapping network.
+        points: files NAME.npz of `spider project`, made in place of numbered images.
+        tuned: a file of tuned weights of `spider project`, in place of the run's own.
         source: where the images or the run that feed it lie now, if they have moved. The run notes it.
         styles: numbers of images; the grid then has a row for each of `seeds` and a column for each of these, of which
             it takes w in some layers. Of generators that have a mapping network.
@@ -40,8 +54,8 @@ class GenerateRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("generate",)
     alone: ClassVar[tuple[str, ...]] = ("run",)
-    repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
-    options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
+    repeated: ClassVar[tuple[str, ...]] = (*_OPTIONS, "points")
+    options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc", "points": "--point"}
     kinds: ClassVar[Mapping[str, Kind]] = dict.fromkeys(("seeds", "styles", "style_layers"), image_numbers_as_given)
 
     run: str | Path
@@ -52,6 +66,8 @@ class GenerateRequest(Request):
     source_images: Sequence[str | Path] = ()
     grid: str | Path | None = None
     truncation: float | None = None
+    points: Sequence[str | Path] = ()
+    tuned: str | Path | None = None
     source: str | Path | None = None
     styles: str | Sequence[int] | None = None
     style_layers: str | Sequence[int] | None = None
@@ -59,6 +75,9 @@ class GenerateRequest(Request):
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid; or nowhere to write."""
         super().__post_init__()
+        for name, option in _INSTEAD_OF_POINTS.items():
+            if self.points and getattr(self, name) not in (None, (), []):
+                raise SpiderUsageError(f"{option}: not with --point, which says all of its image")
         if self.out is None and self.grid is None:
             raise SpiderUsageError("nowhere to write to: name --out or --grid")
         if self.style_layers is not None and self.styles is None:
@@ -125,3 +144,70 @@ class InterpolateRequest(Request):
     def numbers(self) -> list[int]:
         """Of the images."""
         return image_numbers("seeds", self.seeds)
+
+
+@dataclass(frozen=True)
+class ProjectRequest(Request):
+    """The inputs by which a run's generator makes given images.
+
+    Attributes:
+        run: as of `GenerateRequest`.
+        images: image files, folders of images, or whatever else `pack` takes. Each is made as `pack` makes it: the
+            largest centred square, at the generator's size and channels.
+        out: a folder. One that holds projections of the same settings goes on with the images that are not done.
+        space: what is searched, see `spider.pictures.projection.spaces`; None: `w` of a generator that has a mapping
+            network, else what it is fed, `z` or `source`.
+        steps: of the search. `w+` takes as many again, after those of `w`.
+        tune: steps of pivotal tuning after the search; 0: none.
+        samples: of the generator, among which the nearest to an image is looked for.
+        distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: what is made small, with L2.
+        weights: a file for the distance's network; None: the published one.
+        classes: names or numbers: one for all images, or one for each. Of generators that are told classes.
+        seed: of what is added to w on the way.
+        video: also write the way of each image, as `gif` or `mp4`.
+        source: as of `GenerateRequest`.
+        progress: show bars.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("project",)
+    alone: ClassVar[tuple[str, ...]] = ("run", "images")
+    repeated: ClassVar[tuple[str, ...]] = ("classes",)
+    options: ClassVar[Mapping[str, str]] = {"classes": "--class"}
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "images": list_of(place, "a path, or a list of paths"),
+        "space": one_of(*get_args(SearchSpace)),
+        "steps": whole(1, MAX_SEARCH_STEPS),
+        "tune": whole(0, MAX_SEARCH_STEPS),
+    }
+
+    run: str | Path
+    images: Sequence[str | Path]
+    out: str | Path
+    _: KW_ONLY
+    space: SearchSpace | None = None
+    steps: int = 1000
+    tune: int = 0
+    samples: int = 256
+    distance: str = "efficientnet"
+    weights: str | Path | None = None
+    classes: Sequence[str | int] = ()
+    seed: int = 0
+    video: Video | None = None
+    source: str | Path | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid; or no image."""
+        super().__post_init__()
+        if not self.images:
+            raise SpiderUsageError("images: none; name files or folders")
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The weights as a path."""
+        return None if self.weights is None else Path(self.weights)
+
+    def require_inputs(self) -> None:
+        """Refuse images that are not there. Raises ShardsUsageError."""
+        for each in self.images:
+            require_images(each)

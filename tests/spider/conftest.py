@@ -11,6 +11,7 @@ import pytest
 
 from spider import api
 from spider.judge import evaluation
+from spider.pictures import project
 from spider.runs import generator
 
 WORK = (
@@ -21,6 +22,7 @@ WORK = (
     "spider.demo.story.demo",
     "spider.judge.evaluation.evaluate_images",
     "spider.gan.sources.frozen.FrozenGenerator.__call__",
+    "spider.pictures.projection.judge.Judge.__init__",
     "spider.jobs.launch.submit_command",
     "spider.jobs.pipeline.submit_command",
     "spider.cost.dry_run.dry_run",
@@ -45,7 +47,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> type[WorkBegan]:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    for module, opener in ((evaluation, "load_embedding"), (generator, "open_generator")):
+    openers = ((evaluation, "load_embedding"), (generator, "open_generator"), (project, "perceptual_distance"))
+    for module, opener in openers:
         monkeypatch.setattr(module, opener, cache(getattr(module, opener)))  # slow, and called for every value
     for work in WORK:
         resolve_name(work)  # a module that is first imported below would keep what stands in for another's work

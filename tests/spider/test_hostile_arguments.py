@@ -49,6 +49,7 @@ CALLS = {
     "pack": {"source": "{patches}", "out": "{new}", "workers": 1},
     "prepare_launch": {"config": "dcgan", "run": "{new}", "slurm": "local", "data": "{digits}"},
     "presets": {},
+    "project": {"run": "{run}", "images": "{patches}", "out": "{new}"},
     "read_pipeline": {"file": "{stages}", "run": "{new}", "slurm": "local"},
     "status": {"path": "{run}"},
     "sweep": {"file": "{sweep}", "out": "{new}"},

@@ -11,7 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.exchange.request import ImportRequest
 from spider.judge.request import EvaluateRequest
 from spider.packing import PackRequest, VerifyRequest
-from spider.pictures.request import GenerateRequest, InterpolateRequest
+from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
 from spider.request import _ONLY_IN_PYTHON
 from spider.runs.request import TrainRequest
 from sweeps.request import SweepRequest
@@ -41,13 +41,17 @@ ASKED = {
     }),
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],
-        "grid": "g.png", "truncation": 0.5, "source": "s",
+        "grid": "g.png", "truncation": 0.5, "tuned": "t.safetensors", "source": "s", "points": [],
         "styles": "4,5", "style_layers": [0, 1],
     }),
     "import_pickle": (ImportRequest, {"file": "a.pkl", "out": "o"}),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
         "blend": "linear", "distance": "efficientnet", "weights": "w", "source": "s",
+    }),
+    "project": (ProjectRequest, {
+        "run": "r", "images": ["a.png", "b c"], "out": "o", "space": "w+", "steps": 3, "tune": 2, "samples": 4,
+        "distance": "lpips_vgg", "weights": "w", "classes": ["A", 1], "seed": 5, "video": "gif", "source": "s",
     }),
 }  # fmt: skip
 

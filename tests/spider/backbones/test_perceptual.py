@@ -81,6 +81,20 @@ def test_lpips_is_the_packages_number(package, tmp_path, trunk):
     torch.testing.assert_close(distance(*grey), distance(*(images.expand(-1, 3, -1, -1) for images in grey)))
 
 
+@pytest.mark.parametrize("name", ["lpips_alex", "efficientnet"])
+def test_one_image_is_compared_with_many_by_its_maps(package, tmp_path, name):
+    """And an image in which a map is 0 everywhere has a gradient."""
+    distance = perceptual_distance(name, trunk_file(tmp_path, "alex") if name == "lpips_alex" else None, CPU)
+    many, one = pairs()[0], pairs()[1][:1]
+    each = distance.between(distance.maps(many), distance.maps(one))
+    torch.testing.assert_close(each, distance(many, one.expand(3, -1, -1, -1)))
+    flat = torch.full((1, 3, 41, 64), -0.9, requires_grad=True)
+    for convolution in getattr(distance, "_convolutions", {}).values():
+        torch.nn.init.constant_(convolution.bias, -100.0)
+    (gradient,) = torch.autograd.grad(distance(flat, one).sum(), flat)
+    assert gradient.isfinite().all()
+
+
 def test_a_distance_on_efficientnet_is_zero_at_equal_images_and_grows():
     distance = perceptual_distance("efficientnet", None, CPU)
     image, other = pairs()[0][:1, :, :32, :32], pairs()[1][:1, :, :32, :32]

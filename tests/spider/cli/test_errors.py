@@ -301,7 +301,15 @@ def test_a_bug_keeps_its_traceback(spider, monkeypatch):
         spider("verify", "shards")
 
 
-@pytest.mark.parametrize("words", ["pack {digits} {new}", "generate {runs}/gaussian", "interpolate {runs}/gaussian"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pack {digits} {new}",
+        "generate {runs}/gaussian",
+        "interpolate {runs}/gaussian",
+        "project {runs}/gaussian {digits}",
+    ],
+)
 def test_the_work_of_one_process_is_not_done_by_every_rank(spider, digits, runs, tmp_path, monkeypatch, words):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

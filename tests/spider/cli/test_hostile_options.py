@@ -41,6 +41,7 @@ WORDS = {
     "neighbors": ["{digits}", "{patches}", "--out={new}", "--embedding=offline"],
     "pack": ["{patches}", "{new}", "--workers=1"],
     "presets": [],
+    "project": ["{run}", "{patches}", "--out={new}"],
     "status": ["{run}"],
     "sweep": ["{sweep}", "--out={new}"],
     "train": ["dcgan", "--data={digits}", "--run={new}"],

@@ -45,6 +45,7 @@ def loaded(statement):
         ("evaluate nowhere@best", 2),
         ("generate nowhere --out out", 2),
         ("interpolate nowhere --out out.png", 2),
+        ("project nowhere neither --out out", 2),
         ("import nowhere out", 2),
         ("compare nowhere neither", 2),
         ("verify nowhere", 2),

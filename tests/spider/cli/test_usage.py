@@ -62,7 +62,7 @@ def test_a_value_of_another_type_is_named_with_what_it_must_be(spider, name):
             continue
         option, choices = parameter.opts[0], [choice for each in types for choice in get_args(each)]
         bad = f"{choices[0]}e" if choices else "x"
-        known = f"'{bad}' is unknown; known: {', '.join(choices)}; did you mean .*{bad[:-1]}"
+        known = f"'{bad}' is unknown; known: {re.escape(', '.join(choices))}; did you mean .*{bad[:-1]}"
         said = f"{option}: {known if choices else 'must be'}"
         refused(spider, *name.split(), *needed, option, bad, said=said, see=f"spider {name}")
         tried += 1
