@@ -186,7 +186,8 @@ def _type_name(annotation: Any) -> str:
         return "list of sections" if members else f"list of {_type_name(get_args(annotation)[0])}"
     arms = _arms(annotation)
     if Moving in arms:
-        return "number or schedule"
+        words = [str(word) for arm in arms if get_origin(arm) is Literal for word in get_args(arm)]
+        return f"number, schedule or {' or '.join(words)}" if words else "number or schedule"
     if len(arms) > 1:
         return " | ".join("null" if arm is type(None) else _type_name(arm) for arm in arms)
     return str(getattr(annotation, "__name__", annotation))

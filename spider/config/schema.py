@@ -35,9 +35,10 @@ from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
 from spider.measures import EMBEDDINGS, FEATURE_FILES, METRICS, PROTOCOLS
+from spider.settings.auto import Follows
 from spider.settings.choices import is_outside, overrides, sections_of
 from spider.settings.marks import Names
-from spider.settings.schedule import Bounds, Schedule, value_at
+from spider.settings.schedule import AutoSchedule, Bounds, Schedule, value_at
 from spider.settings.section import (
     MAX_BATCH,
     MAX_FACTOR,
@@ -68,10 +69,17 @@ class DataConfig(Section):
     )
 
 
+def _usual_lr(config: Config, side: int) -> float:
+    """Of StyleGAN2-ADA's cfg=auto (train.py)."""
+    return 0.002 if side >= 1024 else 0.0025
+
+
 class OptimizerConfig(Section):
     """Adam."""
 
-    lr: Annotated[Schedule, Bounds(gt=0, le=MAX_RATE)] = Field(2e-4, description="learning rate")
+    lr: Annotated[AutoSchedule, Bounds(gt=0, le=MAX_RATE), Follows(_usual_lr)] = Field(
+        2e-4, description="learning rate; auto = StyleGAN2-ADA's rule: 0.0025, and from 1024 px 0.002"
+    )
     beta1: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.5, description="decay of the gradient's mean")
     beta2: Annotated[Schedule, Bounds(ge=0, lt=1)] = Field(0.999, description="decay of the gradient's square")
     eps: float = Field(1e-8, gt=0, le=MAX_FACTOR, description="added to the root of the gradient's square")
@@ -87,11 +95,18 @@ class OptimizerConfig(Section):
         return {"lr": lr * c, "betas": (beta1**c, beta2**c)}
 
 
+def _usual_half_life(config: Config, side: int) -> float:
+    """Of StyleGAN2-ADA's cfg=auto (train.py), in thousand images."""
+    return config.batch * 10 / 32
+
+
 class EmaConfig(Section):
     """The moving average of the generator's weights, which samples and metrics use."""
 
-    half_life_kimg: Annotated[Schedule, Bounds(ge=0, le=MAX_KIMG)] = Field(
-        10.0, description="images after which a weight has half its influence, in thousands; 0 = no average"
+    half_life_kimg: Annotated[AutoSchedule, Bounds(ge=0, le=MAX_KIMG), Follows(_usual_half_life)] = Field(
+        10.0,
+        description="images after which a weight has half its influence, in thousands; 0 = no average; auto = "
+        "StyleGAN2-ADA's rule: 10 batch / 32",
     )
     rampup: float | None = Field(
         0.05, gt=0, le=MAX_FACTOR, description="half life is at most this part of the images seen; null = none"
@@ -261,6 +276,11 @@ class Config(Section):
     g_optimizer: OptimizerConfig = OptimizerConfig()
     d_optimizer: OptimizerConfig = OptimizerConfig()
     d_steps: int = Field(1, ge=1, le=MAX_STEPS, description="discriminator steps per iteration")
+    first_player: Literal["discriminator", "generator"] = Field(
+        "discriminator",
+        description="whose steps come first in an iteration: the discriminator's, or the generator's as StyleGAN2's "
+        "code has it",
+    )
     augment: tuple[AugmentationConfig, ...] = Field(
         (), description="what images go through on their way to the discriminator, in order, as a list of sections"
     )
@@ -287,6 +307,8 @@ class Config(Section):
         """See Section."""
         if self.batch % self.accumulation:
             yield f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches"
+        if self.first_player == "generator" and self.objective.paired and self.objective.g_reals == "shared":
+            yield "first_player=generator: it has no real images of the discriminator yet; needs objective.g_reals=own"
         for role, network in (("generator", self.generator), ("discriminator", self.discriminator)):
             if is_outside(network.kind) and not overrides(type(network), NetworkChoice, f"build_{role}"):
                 own = type(network).__name__

@@ -29,6 +29,7 @@ from spider.runs.inputs import (
     require_found,
     with_absolute_names,
 )
+from spider.settings.auto import left_open
 from spider.settings.choices import is_outside, outside_packages
 from spider.settings.marks import named
 
@@ -142,10 +143,11 @@ def _thousands(kimg: str) -> float:
 
 def _require_same_run(directory: RunDirectory, config: Config) -> None:
     """Refuse another configuration than the run's. What images and runs hold is compared where they are read."""
+    follows = dict(left_open(config))  # known when the images are read, and compared then
     changed = [
         f"{key}: {as_yaml(old)} -> {as_yaml(new)}"
         for key, old, new in differences(directory.config(), config)
-        if not (key in _FILLED and new is None)
+        if not (key in _FILLED and new is None) and key not in follows
     ]
     if changed:
         raise SpiderUsageError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from spider.config.load import differences
+from spider.config.load import differences, with_values
 from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
+from spider.settings.auto import filled, left_open
 
 
 def prepare(config: Config, directory: RunDirectory) -> Config:
@@ -31,7 +32,10 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
 
 
 def _filled(config: Config, stored: Config | None) -> Config:
-    """Schedules whose length follows from the data or the run get it now, and keep it when the run is made longer."""
+    """What follows from the data or the run gets its value now. Schedules keep it when the run is made longer."""
+    if any(left_open(config)):
+        index = open_images(config.data.path).index
+        config = with_values(config, filled(config, max(index.height, index.width)))
     selection = config.selection
     updates: dict[str, Any] = {}
     if selection.kind == "linear" and selection.over_kimg is None:

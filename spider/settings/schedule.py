@@ -12,12 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from spider.settings.section import MAX_KIMG, MAX_SCHEDULE, Section
+
+Auto = Literal["auto"]  # see `spider.settings.auto`
+AUTO = Tag("auto")
 
 
 class Moving(Section):
@@ -61,6 +64,11 @@ class Moving(Section):
         return first + (last - first) * done
 
 
+def arm(value: Any) -> str:
+    """Whether a value is meant as a number, a schedule or `auto`."""
+    return "auto" if value == "auto" else _arm(value)
+
+
 def _arm(value: Any) -> str:
     return "schedule" if isinstance(value, Moving | Mapping) else "number"
 
@@ -68,6 +76,10 @@ def _arm(value: Any) -> str:
 Schedule = Annotated[
     Annotated[float, Tag("number")] | Annotated[Moving, Tag("schedule")],
     Discriminator(_arm),
+]
+AutoSchedule = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Moving, Tag("schedule")] | Annotated[Auto, AUTO],
+    Discriminator(arm),
 ]
 
 
@@ -83,7 +95,9 @@ class Bounds:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
-    def _check(self, schedule: Schedule) -> Schedule:
+    def _check(self, schedule: AutoSchedule) -> AutoSchedule:
+        if schedule == "auto":
+            return schedule
         for value in schedule.values if isinstance(schedule, Moving) else [schedule]:
             for sign, bound, kept in (
                 (">=", self.ge, self.ge is None or value >= self.ge),
@@ -96,11 +110,15 @@ class Bounds:
         return schedule
 
 
-def value_at(schedule: Schedule, images: int) -> float:
-    """The value of a number or a schedule when the clock stands at `images`."""
+def value_at(schedule: AutoSchedule, images: int) -> float:
+    """The value of a number or a schedule when the clock stands at `images`. A run knows no `auto` any more."""
+    if schedule == "auto":
+        raise ValueError("auto was not filled in")
     return schedule.at(images) if isinstance(schedule, Moving) else schedule
 
 
-def largest(schedule: Schedule) -> float:
-    """The largest value that a number or a schedule takes."""
+def largest(schedule: AutoSchedule) -> float:
+    """The largest value that a number or a schedule takes. What `auto` comes to is not known, and not 0."""
+    if schedule == "auto":
+        return math.inf
     return max(schedule.values) if isinstance(schedule, Moving) else schedule

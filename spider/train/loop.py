@@ -3,7 +3,7 @@
     while images < length:
         d_steps times: the discriminator steps on real images and on generated ones   \\
         when due:      the discriminator steps on its penalty                          | Trainer.iterate
-        the generator steps on the samples that the selection leaves it               /
+        the generator steps (or first: `first_player`) on what the selection leaves   /
         the average of its weights, p and k move
         what is due is written: numbers, grids, metrics, a checkpoint
 

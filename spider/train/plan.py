@@ -117,8 +117,9 @@ def build_plan(
         "stats": {"stats": stats},
     }
     methods = {name: method for each in ORDER for name, method in named[each].items()}
-    phases = tuple(_phases(config, maker, critic, objective, joined, g_penalties))
-    return Plan(g_player, d_player, phases, methods, overfit, selection, guard, stats)
+    phases = [*_phases(config, maker, critic, objective, joined, g_penalties)]
+    phases.sort(key=lambda phase: phase.player.name != config.first_player)
+    return Plan(g_player, d_player, tuple(phases), methods, overfit, selection, guard, stats)
 
 
 def _phases(
@@ -129,12 +130,10 @@ def _phases(
     joined: Sequence[Joined],
     g_penalties: Sequence[objectives.GeneratorPenaltyTerm],
 ) -> Iterator[Phase]:
-    """What an iteration does, in order."""
-    penalties, own = config.penalties, config.penalties.has_own_step
+    """What an iteration does, in the order of each player."""
+    penalties, own, every = config.penalties, config.penalties.has_own_step, config.penalties.interval_steps
     d_penalties, gain = [*objectives.build_penalties(penalties)], config.d_steps if own else 1
-    penalty = Pass(
-        passes.DiscriminatorPenalty(critic, d_penalties, gain * penalties.interval_steps), penalties.interval_steps
-    )
+    penalty = Pass(passes.DiscriminatorPenalty(critic, d_penalties, gain * every), every)
     d_passes = [Pass(passes.DiscriminatorLoss(maker, critic, objective, joined))]
     if penalties.active and not own:
         d_passes.append(penalty)
@@ -149,7 +148,7 @@ def _phases(
             "d_reg",
             critic.discriminator,
             (penalty,),
-            every_steps=penalties.interval_steps,
+            every_steps=every,
             reals="shared",
             source="shared",
             prepare=prepare if needs_fakes else None,

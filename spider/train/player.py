@@ -75,7 +75,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, batch: int, images: int) -> None:
-        """Move towards `module` by what `batch` more images are worth at `images` seen (StyleGAN2-ADA's rule)."""
+        """Move towards `module` by what `batch` more images are worth after `images` (StyleGAN2-ADA's rule)."""
         half_life = value_at(self.config.half_life_kimg, images) * 1000
         if self.config.rampup is not None:
             half_life = min(half_life, images * self.config.rampup)

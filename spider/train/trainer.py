@@ -86,8 +86,8 @@ class Trainer:
                 for turn in range(phase.repeat):
                     parts = self.feeds.draw(phase, step, turn)
                     self.stepper.take(phase, phase.passes_at(step), parts)
-        self.images += self.config.batch
         self.ema.update(self.generator.module, self.config.batch, self.images)
+        self.images += self.config.batch
         sums = self.stepper.settle()
         for method in self.plan.methods.values():
             method.iterated(step, self.images, sums)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from spider.errors import SpiderUsageError
 from spider.settings.choices import Choice, Choices
+from spider.settings.schedule import AUTO, Auto, Bounds, arm
 from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG, MAX_WIDTH
 
 if TYPE_CHECKING:
@@ -158,12 +159,19 @@ class R3ganConfig(NetworkChoice):
         return [8 * group for group in groups], groups
 
 
+_AutoWhole = Annotated[
+    Annotated[int, Bounds(ge=1, le=MAX_DIM), Tag("number")] | Annotated[Auto, AUTO], Discriminator(arm)
+]
+
+
 class Stylegan2Config(NetworkChoice):
     """What both networks of StyleGAN2 have. Sides: 4 px times a power of 2."""
 
     kind: Literal["stylegan2"] = "stylegan2"
-    channel_base: int = Field(
-        32768, ge=1, le=MAX_DIM, description="a layer of a side of n px has channel_base / n channels, ..."
+    channel_base: _AutoWhole = Field(
+        32768,
+        description="a layer of a side of n px has channel_base / n channels, ...; auto = StyleGAN2-ADA's rule: 16384, "
+        "and for images from 512 px 32768",
     )
     channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
     mapping_layers: int = Field(8, ge=1, le=1000, description="layers of the mapping network")
@@ -187,11 +195,14 @@ class Stylegan2Config(NetworkChoice):
         """
         sides = _sides(self.kind, image_shape)
         coarse = max(1, len(sides) - self.bf16_resolutions)
-        return [(side, self.channels(side), level >= coarse) for level, side in enumerate(sides)]
+        return [(side, self.channels(side, sides[-1]), level >= coarse) for level, side in enumerate(sides)]
 
-    def channels(self, side: int) -> int:
-        """Of the layers of a side in pixels."""
-        return max(1, min(self.channel_base // side, self.channel_max))
+    def channels(self, side: int, of_images: int) -> int:
+        """Of the layers of a side in pixels, for images of such a side."""
+        base = self.channel_base
+        if base == "auto":
+            base = 32768 if of_images >= 512 else 16384
+        return max(1, min(base // side, self.channel_max))
 
 
 class Stylegan2GeneratorConfig(Stylegan2Config):
@@ -296,7 +307,7 @@ class Stylegan2DiscriminatorConfig(Stylegan2Config):
 
     @model_validator(mode="after")
     def _features_share_the_channels(self) -> Stylegan2DiscriminatorConfig:
-        channels, features = self.channels(4), self.mbstd_features
+        channels, features = self.channels(4, 4), self.mbstd_features
         if self.mbstd_group is not None and channels % features:
             raise ValueError(f"discriminator.mbstd_features={features} must divide the {channels} channels at 4 px")
         return self

@@ -22,7 +22,7 @@ from spider.gan.objectives.penalties import Penalty
 from spider.gan.objectives.relativistic import Relativistic
 from spider.gan.objectives.saturating import Saturating
 from spider.gan.objectives.wasserstein import Wasserstein
-from spider.settings.schedule import Schedule, largest, value_at
+from spider.settings.schedule import AutoSchedule, Schedule, largest, value_at
 
 _CHOICES: dict[str, type[Objective]] = {
     "wasserstein": Wasserstein,
@@ -71,9 +71,9 @@ class PenaltyTerm:
 def build_penalties(config: PenaltiesConfig) -> Iterator[PenaltyTerm]:
     """The penalties on the discriminator that the settings turn on."""
     if largest(config.r1_gamma):
-        yield PenaltyTerm("r1", penalties.r1, partial(_half, config.r1_gamma), False, ("r1", "r1"))
+        yield PenaltyTerm("r1", penalties.r1, partial(_half, config.r1_gamma, config.r1_factor), False, ("r1", "r1"))
     if largest(config.r2_gamma):
-        yield PenaltyTerm("r2", penalties.r2, partial(_half, config.r2_gamma), True, ("r2", "r2"))
+        yield PenaltyTerm("r2", penalties.r2, partial(_half, config.r2_gamma, 1.0), True, ("r2", "r2"))
     if config.gp_weight:
         yield PenaltyTerm("gp", penalties.gp, partial(value_at, config.gp_weight), True, ("gp", "gp"))
     for number, choice in enumerate(config.more):
@@ -106,6 +106,6 @@ def build_generator_penalties(
     )
 
 
-def _half(gamma: Schedule, images: int) -> float:
+def _half(gamma: AutoSchedule, factor: float, images: int) -> float:
     """The weight of R1 and R2, as StyleGAN states them."""
-    return value_at(gamma, images) / 2
+    return value_at(gamma, images) * factor / 2

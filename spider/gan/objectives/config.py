@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from spider.settings.auto import Follows
 from spider.settings.choices import Choice, Choices
-from spider.settings.schedule import Bounds, Schedule, largest
+from spider.settings.schedule import AutoSchedule, Bounds, Schedule, largest
 from spider.settings.section import MAX_BATCH, MAX_FACTOR, MAX_STEPS, Section
 
 if TYPE_CHECKING:
@@ -133,11 +134,21 @@ class GeneratorPenaltiesConfig(Section):
             )
 
 
+def _usual_gamma(config: Config, side: int) -> float:
+    """Of StyleGAN2-ADA's cfg=auto (train.py)."""
+    return 0.0002 * side**2 / config.batch
+
+
 class PenaltiesConfig(Section):
     """Gradient penalties on the discriminator, all computed every `interval_steps` and scaled up by it."""
 
-    r1_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
-        0.0, description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off"
+    r1_gamma: Annotated[AutoSchedule, Bounds(ge=0, le=MAX_FACTOR), Follows(_usual_gamma)] = Field(
+        0.0,
+        description="gamma/2 E |grad D(real)|^2, summed over pixels; 0 = off; auto = StyleGAN2-ADA's rule: "
+        "0.0002 side^2 / batch, of images of that side in pixels",
+    )
+    r1_factor: float = Field(
+        1.0, gt=0, le=MAX_FACTOR, description="r1_gamma is multiplied by it, such as 0.25 to 4 in a sweep around auto"
     )
     r2_gamma: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
         0.0, description="gamma/2 E |grad D(fake)|^2, summed over pixels; 0 = off"

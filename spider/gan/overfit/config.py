@@ -11,7 +11,8 @@ from spider.settings.section import MAX_FACTOR, MAX_KIMG, MAX_STEPS, Section
 class OverfitConfig(Section):
     """The rule of p, which grows with overfitting. This p steers selection.kind=adaptive; ADA has one of its own.
 
-    eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts).
+    eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts). There is
+    one eta in a run: the p of Top-k and those of ADA and APA are led by the same, each by its own target and speed.
     """
 
     target: float = Field(0.6, gt=-1, lt=1, description="eta at which p stays where it is")

@@ -104,6 +104,7 @@ class Selection(Method):
             "selection/score_all": scores,
             # Over the whole batch, so that nobody need count here: the mean is that of the k
             "selection/score_selected": scores * chosen.weights * (self.batch / chosen.k),
+            "selection/score_gap": scores * (chosen.weights * (self.batch / chosen.k) - 1),  # of those, minus of all
             "selection/k": scores.new_full((1,), float(chosen.k)),
         }
 

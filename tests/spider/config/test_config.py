@@ -167,7 +167,7 @@ def test_every_key_is_explained():
 
 def test_limits_are_explained_wherever_they_stand():
     types = {key.kind: key.type for key in explain("augment.0.p")}
-    assert types["apa"] == "number or schedule >= 0 <= 1"
+    assert types["apa"] == "number, schedule or adaptive >= 0 <= 1"
     assert explain("batch")[0].type == "int >= 1 <= 1000000"
 
 

@@ -40,5 +40,5 @@ def test_what_is_wrong_is_named(text, says):
 
 def test_a_schedule_is_one_key():
     (key,) = explain("g_optimizer.lr")
-    assert key.type.startswith("number or schedule > 0")
+    assert key.type.startswith("number, schedule or auto > 0")
     assert key.default == "0.0002"

@@ -34,6 +34,7 @@ BASE = [
     "penalties.r1_gamma=1",
     "penalties.phase=own",
     "penalties.interval_steps=2",
+    "first_player=generator",
     "g_penalties.path_length_weight=2",
     "g_optimizer.lr=2e-3",
     "d_optimizer.lr=2e-3",
@@ -89,9 +90,47 @@ def test_resume_equals_uninterrupted(digits):
     assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
 
 
+def test_the_phases_of_the_public_code(digits):
+    """In its order: the generator, its penalty every 4, the discriminator, its penalty every 16 iterations.
+
+    Every step of a player has the learning rate and betas that are corrected for its penalty; R1 is the gradient by the
+    image before augmentation, weighed by gamma / 2 and by the interval.
+    """
+    words = ["penalties.interval_steps=16", "augment=[{kind: diffaugment, policy: [color]}]", "penalties.r1_gamma=10"]
+    trainer = trainer_for(digits, World.single(), words)
+    _, g_reg, d_main, d_reg = phases = trainer.plan.phases
+    assert [phase.name for phase in phases] == ["g_main", "g_reg", "d_main", "d_reg"]
+    assert [[step for step in range(33) if phase.due(step)] for phase in (g_reg, d_reg)] == [
+        [*range(0, 33, 4)], [0, 16, 32],
+    ]  # fmt: skip
+    trainer.iterate()
+    trainer.iterate()  # main steps alone
+    for player, c in ((trainer.generator, 4 / 5), (trainer.discriminator, 16 / 17)):
+        (group,) = player.optimizer.param_groups
+        assert (group["lr"], *group["betas"]) == pytest.approx((2e-3 * c, 0.5**c, 0.999**c))
+    trainer.feeds.draw(d_main, 2, 0)
+    (part,) = trainer.feeds.draw(d_reg, 2, 0)
+    with trainer.discriminator.playing():
+        (r1,) = d_reg.passes[0].run(part).terms
+        assert r1.coefficient == 16 * 10 / 2
+        critic, at = d_reg.passes[0].run.critic, part.real.clone().requires_grad_()
+        shown, told = critic._shown(part, "r1", at, part.real_condition, trainer.discriminator.module)
+        assert not torch.equal(shown, at)
+        slopes = torch.autograd.grad(trainer.discriminator.module(shown, told).logits.sum(), at)[0]
+    torch.testing.assert_close(r1.values, slopes.square().sum((1, 2, 3)))
+    trainer.close()
+
+
+def test_who_begins_needs_what_it_compares():
+    words = ["objective.kind=relativistic", "objective.g_reals=shared", "first_player=generator"]
+    with pytest.raises(SpiderUsageError, match=r"first_player=generator: .* needs objective\.g_reals=own"):
+        make_config({}, words)
+    make_config({}, [*words, "objective.g_reals=own"])
+
+
 def test_the_mean_of_w_heeds_whether_a_step_was_taken(digits):
     trainer = trainer_for(digits, World.single(), [])
-    d_main, w_avg = trainer.plan.phases[0], trainer.generator.module.w_avg
+    d_main, w_avg = trainer.plan.phases[-2], trainer.generator.module.w_avg
 
     def bad(batch):
         outcome = d_main.passes[0].run(batch)
