@@ -24,7 +24,7 @@ from untrusted.words import did_you_mean
 
 def preset_names() -> list[str]:
     """The presets that ship with the package, sorted."""
-    return sorted(file.name.removesuffix(".yaml") for file in _presets().iterdir() if file.name.endswith(".yaml"))
+    return sorted(_names(_presets()))
 
 
 def preset_text(name: str) -> str:
@@ -177,6 +177,14 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _presets() -> Traversable:
     return resources.files("spider.presets")
+
+
+def _names(folder: Traversable, above: str = "") -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.name.endswith(".yaml"):
+            yield f"{above}{entry.name.removesuffix('.yaml')}"
+        elif entry.is_dir() and not entry.name.startswith("_"):
+            yield from _names(entry, f"{above}{entry.name}/")
 
 
 def _nested(tree: Mapping[str, Any], where: str, above: str = "") -> dict[str, Any]:

@@ -284,6 +284,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
     takes_images: ClassVar[bool] = False
+    has_latents: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:
