@@ -176,10 +176,12 @@ def test_a_stage_is_truncated_if_it_is_asked(stages, digits, tmp_path):
         stage_of(plain, truncation=0.5)
 
 
-def test_the_preset_trains(digits, stages):
+@pytest.mark.parametrize("name", ["spider-stylegan2", "spider-stylegan3"])
+def test_a_preset_trains(digits, patches, stages, name):
     """At a tiny size, fed by a run."""
-    small = ["data.path=" + str(digits), "batch=8", *(each for each in SMALL if "channel_base" in each)]
-    config = load_config("spider-stylegan2", [*small, f"source.run={stages[0]}", "generator.w_dim=8"])
+    data = patches if name.endswith("3") else digits
+    small = ["batch=8", "generator.channel_base=32", "generator.w_dim=8", "discriminator.channel_base=32"]
+    config = load_config(name, [f"data.path={data}", *small, f"source.run={stages[0]}"])
     trainer = Trainer(config, World.single())
     for _ in range(2):
         trainer.iterate()
@@ -187,3 +189,5 @@ def test_the_preset_trains(digits, stages):
     assert trainer.plan.guard.skipped == 0
     assert trainer.generator.module.frontend.shape == (512,)
     assert trainer.source.stage.shares_draws
+    images = trainer.frozen().images(0, range(2))
+    assert images.shape == (2, *trainer.dataset.index.shape)
