@@ -182,13 +182,13 @@ class Stylegan2Config(NetworkChoice):
         0,
         ge=0,
         le=64,
-        description="so many of the highest resolutions, from 8 px up, compute in bfloat16; penalties too",
+        description="so many of the highest resolutions, from 8 px up, compute in bfloat16 on a GPU; penalties too",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
     has_latents: ClassVar[bool] = True
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
-        """Side, channels, and whether it computes in bfloat16, from 4 px up to the images' side.
+        """Side, channels, and whether it computes in bfloat16 on a GPU, from 4 px up to the images' side.
 
         Raises:
             SpiderUsageError: the images' side is not 4 px times a power of 2.
@@ -280,7 +280,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         0,
         ge=0,
         le=64,
-        description="convolutions of so many of the highest resolutions compute in bfloat16; filters never do",
+        description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
     takes_images: ClassVar[bool] = False

@@ -8,7 +8,7 @@ Outputs, gradients and initial laws are those of the public implementation (NVla
 training/networks.py). `spider.gan.networks.stylegan2_names` has its names of the weights. What differs: the layer from
 which style mixing takes the second w is drawn for each image, and not once for a micro-batch, so that an image is the
 same in any batch; w's mean is over the global batch, moves with steps that were taken, and is the same on all ranks;
-half precision is bfloat16. Images are not squashed by a tanh.
+half precision is bfloat16, and none on a CPU, as there. Images are not squashed by a tanh.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from spider.gan.networks.equalized import GAIN, EqualConv, EqualLinear, Modulate
 from spider.gan.networks.mapping import Mapping, StyledGenerator
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.outputs import Condition, DOut, Draw, GOut
+from spider.precision import half_dtype
 
 _RESIDUAL = math.sqrt(0.5)  # of both branches of a residual block, so that their sum keeps the power
 
@@ -167,7 +168,7 @@ class _Up(nn.Module):
 
     def forward(self, x: Tensor, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
         """Each layer has its w, ws[:, i], and its noise [N, 1, H, W]."""
-        x = x.to(torch.bfloat16 if self.bf16 else ws.dtype)
+        x = x.to(half_dtype(ws) if self.bf16 else ws.dtype)
         added = None if self.skip is None else self.skip(x, _RESIDUAL)
         for i, layer in enumerate(self.layers):
             last = added is not None and i == len(self.layers) - 1
@@ -286,7 +287,7 @@ class _Down(nn.Module):
 
     def forward(self, x: Tensor | None, images: Tensor) -> Tensor:
         """See the class."""
-        dtype = torch.bfloat16 if self.bf16 else images.dtype
+        dtype = half_dtype(images) if self.bf16 else images.dtype
         x = None if x is None else x.to(dtype)
         x = _sum(x, None if self.from_image is None else self.from_image(images.to(dtype)))
         if self.skip is None:

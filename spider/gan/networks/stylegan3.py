@@ -11,7 +11,7 @@ initial laws are those of the public implementation (NVlabs/stylegan3, training/
 What differs: each layer divides its input by the root of a mean square, which moves here by the global batch, after
 the discriminator's main steps that were taken, and is the same on all ranks. The public code moves it within the
 forward pass, before it is used, and every rank has its own: rank 0's is saved. The same holds for the mean of w. Half
-precision is bfloat16, and filters have none. Images are not squashed by a tanh.
+precision is bfloat16, and none on a CPU, as there; filters have none. Images are not squashed by a tanh.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
 from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
 from spider.gan.outputs import Condition, GOut
+from spider.precision import half_dtype
 
 _FIRST_CUTOFF = 2.0
 _FIRST_STOP = 2**2.1
@@ -247,7 +248,7 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """See the class."""
-        x = x.to(torch.bfloat16 if self.bf16 else w.dtype)
+        x = x.to(half_dtype(w) if self.bf16 else w.dtype)
         gain = 1.0 if self.filtered is None else GAIN
         x = self.conv(x, w, self.bias, gain, self.magnitude.rsqrt())
         if self.filtered is not None:
