@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d
 from cluster.world import World
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
-from spider.gan.networks.config import DcganGeneratorConfig, Stylegan2GeneratorConfig
+from spider.gan.networks.config import DcganGeneratorConfig, Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
 from spider.gan.sources.config import GaussianConfig, GmmConfig, ImagesConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
@@ -130,6 +130,15 @@ def test_a_search_from_the_nearest_sample_begins_at_its_image(generators):
             space = SpaceOfLayers(generator, 5, None, key)
             made = space.image(space.sample())
             torch.testing.assert_close(made, generator.images(0, [5]), atol=1e-5, rtol=0)
+
+
+def test_stylegan3_is_searched_by_the_same_w():
+    config = Stylegan3GeneratorConfig(channel_base=128, w_dim=8, layers=3, margin=3)
+    generator = frozen(config, Gaussian(GaussianConfig(dim=8)))
+    judge, nearest = judged(generator, generator.images(0, [100]))
+    _, found = found_in(generator, "w+", judge, nearest, 20)
+    assert found.closeness.loss < nearest.closeness.loss
+    assert found.point.noise is None
 
 
 def test_a_w_for_each_layer_is_never_worse_than_the_one_that_it_begins_with():
