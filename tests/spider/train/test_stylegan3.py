@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from cluster.world import World
-from spider.config.load import make_config
+from spider.config.load import load_config, make_config
+from spider.runs.directory import RunDirectory
+from spider.runs.start import prepare
 from spider.train.trainer import Trainer
 
 BASE = [
@@ -95,3 +97,24 @@ def test_the_mean_of_w_moves_by_the_steps_that_are_named(digits, steps):
     trainer.close()
     torch.testing.assert_close(method.w_avg, seen["g_main" if steps == "all" else "d_main"])
     assert not torch.allclose(seen["g_main"], seen["d_main"])
+
+
+@pytest.mark.parametrize("name", ["stylegan3/t", "stylegan3/r"])
+def test_every_preset_trains(digits, tmp_path, name):
+    tiny = [
+        "source.dim=8",
+        "generator.layers=3",
+        "generator.channel_base=32",
+        "generator.w_dim=8",
+        "generator.margin=2",
+    ]
+    tiny += ["discriminator.channel_base=64", "discriminator.mapping_layers=1", "batch=4"]
+    config = prepare(load_config(name, [f"data.path={digits}", *tiny]), RunDirectory(tmp_path / "none"))
+    trainer = Trainer(config, World.single())
+    assert [phase.name for phase in trainer.plan.phases] == ["g_main", "d_main", "d_reg"]
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    assert config.generator.equivariance == {"stylegan3/t": "translation", "stylegan3/r": "rotation"}[name]
+    # Published: 0.5 for 32 images of 128 px, four times as much at twice the side
+    assert config.penalties.r1_gamma * config.penalties.r1_factor == pytest.approx(0.5 * (8 / 128) ** 2 * 32 / 4)
