@@ -320,6 +320,7 @@ _KINDS: dict[str, Kind] = {
     "file": place,
     "folder": place,
     "from_run": words_or_file,
+    "init": place,
     "grid": place,
     "images": whole(1, MAX_IMAGES),
     "keep_gray": flag,

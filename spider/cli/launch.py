@@ -16,7 +16,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
-from spider.cli.training import Data, FromRun, Kimg, Mirror, Seed, Source, split_words
+from spider.cli.training import Data, FromRun, Init, Kimg, Mirror, Seed, Source, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size, speed
 from untrusted.counts import counted
@@ -66,6 +66,7 @@ def launch(
     seed: Seed = None,
     mirror: Mirror = False,
     from_run: FromRun = None,
+    init: Init = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the script; needs neither torch nor Slurm.")
     ] = False,
@@ -79,7 +80,14 @@ def launch(
     require_one_process("launch")
     config, overrides = split_words(words or [])
     if api.is_pipeline(config):
-        options = {"--data": data, "--source": source, "--kimg": kimg, "--seed": seed, "--from": from_run}
+        options = {
+            "--data": data,
+            "--source": source,
+            "--kimg": kimg,
+            "--seed": seed,
+            "--from": from_run,
+            "--init": init,
+        }
         given = [*(name for name, value in options.items() if value is not None), *overrides, *["--mirror"] * mirror]
         if given:
             raise SpiderUsageError(f"{given[0]}: the stages of a pipeline say it themselves, in {config}")
@@ -88,6 +96,7 @@ def launch(
     ready = api.prepare_launch(
         config, run, slurm, data=data, source=source, kimg=kimg, seed=seed, mirror=mirror, overrides=overrides,
         from_run=from_run,
+        init=init,
     )  # fmt: skip
     _warn_of_cores(ready.place)
     if dry_run:

@@ -39,7 +39,14 @@ FromRun = Annotated[
     typer.Option(
         "--from",
         metavar="RUN@KIMG",
-        help="Go on with another run's training, optimizers and clock included. (For its weights alone: init.)",
+        help="Go on with another run's training, optimizers and clock included. (For its weights alone: --init.)",
+    ),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Begin with the weights of a run or an import, in such networks as there; clock and optimizers are new.",
     ),
 ]
 
@@ -56,6 +63,7 @@ _STOPPED = 130
     "  spider train spider-dcgan --data shards/digits --source shards/letters --run runs/letters batch=64\n"
     "  spider train --run runs/letters --kimg +100\n"
     "  spider train --from runs/letters@100 --run runs/slower g_optimizer.lr=5e-5\n"
+    "  spider train dcgan --data shards/digits --init runs/letters@best --run runs/again\n"
     "  torchrun --nproc-per-node 2 -m spider train dcgan --data shards/digits --run-dir runs/two"
 )
 def train(
@@ -83,6 +91,7 @@ def train(
     seed: Seed = None,
     mirror: Mirror = False,
     from_run: FromRun = None,
+    init: Init = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure a few steps, print what the run will cost, write nothing.")
     ] = False,
@@ -91,7 +100,7 @@ def train(
     """Train a GAN, or go on with a run.
 
     The same command resumes a stopped run. A run whose configuration differs is refused with the difference;
-    --from begins a new one at its checkpoint; init.kind=run init.run=RUN begins one with its weights alone. Ctrl-C
+    --from begins a new one at its checkpoint; --init begins one with its weights alone. Ctrl-C
     saves and ends with exit code 130; so does a closed terminal,
     except under nohup.
     """
@@ -106,6 +115,7 @@ def train(
         mirror=mirror,
         overrides=overrides,
         from_run=from_run,
+        init=init,
         progress=is_main_process(),
     ).values()
     if dry_run:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cluster.manifest import TENSORS_SUFFIX, read_manifest
 from shards.index import INDEX_NAME
 from spider import weights
 from spider.config.explain import as_yaml
@@ -18,6 +19,7 @@ from spider.config.refusal import Override
 from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
+from spider.gan.init.config import GROUPS
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
 from spider.runs.inputs import (
@@ -30,7 +32,7 @@ from spider.runs.inputs import (
     with_absolute_names,
 )
 from spider.settings.auto import left_open
-from spider.settings.choices import is_outside, outside_packages
+from spider.settings.choices import Choice, is_outside, outside_packages
 from spider.settings.marks import named
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def compose(request: TrainRequest) -> Config:
         if each is not None and each.imported_file.exists():
             raise SpiderUsageError(
                 f"{option} {each.path}: an import, with which no training goes on; begin one with its weights in "
-                f"another folder: init.kind=run init.run={each.path}"
+                f"another folder: --init {each.path}"
             )
     overrides: list[str | Override] = [
         *_flags(request, stored if directory.checkpoint_names() else None),
@@ -120,7 +122,8 @@ def _foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
     if source is not None and _is_or_will_be_run(str(source), trained):
         kind, key = FROM_RUN
         source, runs = None, [f"source.kind={kind}", f"source.{key}={json.dumps(str(source))}"]
-    return compose(replace(request, source=source, from_run=None, overrides=[*runs, *request.overrides]))
+    init = None if request.init is None or not _names_run(str(request.init)) else request.init
+    return compose(replace(request, source=source, init=init, from_run=None, overrides=[*runs, *request.overrides]))
 
 
 def length(kimg: str | None, config: Config, directory: RunDirectory, branch: RunRef | None) -> float:
@@ -206,12 +209,38 @@ def _names_run(source: str) -> bool:
 
 def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
     data, source, seed = request.data, request.source, request.seed
-    flags = [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
+    flags = [] if request.init is None else _init_flags(str(request.init), stored, with_source=source is None)
+    flags += [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
     if source is not None:
         chosen = _source_keys(str(source), stored)
         flags += [Override(f"source.{key}", value, f"--source {source}") for key, value in chosen.items()]
     flags += [] if seed is None else [Override("seed", seed, f"seed={seed}")]
     return [*flags, *([Override("data.mirror", True, "--mirror")] if request.mirror else [])]
+
+
+def _init_flags(init: str, stored: Config | None, *, with_source: bool) -> list[Override]:
+    """Keys of `init`, and of what its weights need: both networks as they were there, and a prior of that length.
+
+    Args:
+        stored: of the run that goes on, if one does: it has these networks, and the weights may be gone.
+        with_source: False: something else feeds the generator.
+    """
+    if stored is not None:
+        theirs, place, players = stored, init, stored.init.players
+    else:
+        ref = resolve(init)
+        theirs, place = ref.directory.config(), name_for_good(ref)
+        held = read_manifest(ref.path).files
+        players = tuple(player for player, group in GROUPS.items() if f"{group}{TENSORS_SUFFIX}" in held)
+    keys: dict[str, object] = {"init.kind": "run", "init.run": place, "init.players": [*players]}
+    sections: dict[str, Choice] = {"generator": theirs.generator} if players else {}
+    sections |= {"discriminator": theirs.discriminator} if "d" in players else {}
+    sections |= {"source": theirs.source} if with_source and theirs.source.kind in PRIORS else {}
+    for name, section in sections.items():
+        keys[f"{name}.kind"] = section.kind  # before the others: another choice begins with its defaults
+        kept = getattr(section, "of_training", ())
+        keys |= {f"{name}.{key}": value for key, value in section.model_dump(mode="json").items() if key not in kept}
+    return [Override(key, value, f"--init {init}") for key, value in keys.items()]
 
 
 def _source_keys(source: str, stored: Config | None) -> dict[str, str]:

@@ -30,6 +30,8 @@ class TrainRequest(Request):
         seed, mirror: the keys `seed` and `data.mirror`.
         overrides: `key=value`, after all of these, so that they win.
         from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
+        init: a run or an import to begin with the weights of. The networks are built as there, and fed as there where
+            that is a prior; how they train stays as the configuration says.
         progress: show a bar.
         world: the ranks, which all ask; None: those that torchrun describes, or this process alone.
     """
@@ -49,6 +51,7 @@ class TrainRequest(Request):
     mirror: bool = False
     overrides: Sequence[str] = ()
     from_run: str | None = None
+    init: str | Path | None = None
     progress: bool = False
     world: World | None = None
 

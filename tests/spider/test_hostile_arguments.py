@@ -91,7 +91,7 @@ def arguments_of(function):
             yield name
 
 
-OF_TRAIN = ("data", "source", "kimg", "seed", "mirror", "overrides", "from_run")
+OF_TRAIN = ("data", "source", "kimg", "seed", "mirror", "overrides", "from_run", "init")
 OPTIONS = dict.fromkeys(("dry_run", "launch", "prepare_launch"), OF_TRAIN)
 
 

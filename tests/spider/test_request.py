@@ -31,7 +31,7 @@ ASKED = {
     "neighbor_matrix": (NeighborMatrixRequest, {"datasets": ["a", "b"], "out": "o", **SEARCH}),
     "train": (TrainRequest, {
         "config": "dcgan", "run": "r", "data": "d", "source": "s", "kimg": "+5", "seed": 1, "mirror": True,
-        "overrides": ["batch=4", "x.y=[1, 2]"], "from_run": "q@3",
+        "overrides": ["batch=4", "x.y=[1, 2]"], "from_run": "q@3", "init": "i",
     }),
     "sweep": (SweepRequest, {"file": "s.yaml", "out": "o", "ray": "auto"}),
     "evaluate": (EvaluateRequest, {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Network = Literal["g", "g_ema", "d"]
+GROUPS: Mapping[Network, str] = {"g": "generator", "g_ema": "generator_ema", "d": "discriminator"}  # of a checkpoint
 
 
 class InitChoice(Choice):

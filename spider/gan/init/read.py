@@ -9,9 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spider.errors import SpiderError, SpiderUsageError
-from spider.gan.init.config import InitChoice, RandomInitConfig, RunInitConfig, WeightsInitConfig
-
-GROUPS = {"g": "generator", "g_ema": "generator_ema", "d": "discriminator"}  # of a checkpoint
+from spider.gan.init.config import GROUPS, InitChoice, RandomInitConfig, RunInitConfig, WeightsInitConfig
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 

@@ -41,6 +41,8 @@ class NetworkChoice(Choice):
 
     conditions: ClassVar[frozenset[str]] = frozenset()  # what it can be told: kinds of conditions, besides none
     takes_images: ClassVar[bool] = True  # as a generator; or vectors only
+    # What `--init RUN` leaves as the training says: keys that say how it trains, and not which weights there are
+    of_training: ClassVar[frozenset[str]] = frozenset()
     has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
 
     def build_generator(
@@ -209,6 +211,9 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
     """StyleGAN2's generator: a mapping network, and layers whose channels its w scales. Fed vectors."""
 
     takes_images: ClassVar[bool] = False
+    of_training: ClassVar[frozenset[str]] = frozenset(
+        {"noise", "style_mixing", "mixing_source", "w_avg_beta", "w_avg_steps", "bf16_resolutions"}
+    )
     architecture: Literal["skip", "resnet", "orig"] = Field(
         "skip", description="skip: images of all resolutions are added; resnet: blocks are residual; orig: neither"
     )
@@ -298,6 +303,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
 class Stylegan2DiscriminatorConfig(Stylegan2Config):
     """StyleGAN2's discriminator; with classes a projection on what a mapping network makes of the class."""
 
+    of_training: ClassVar[frozenset[str]] = frozenset({"mbstd_group", "bf16_resolutions"})
     architecture: Literal["resnet", "skip", "orig"] = Field(
         "resnet", description="resnet: blocks are residual; skip: each block sees the image in its size; orig: neither"
     )

@@ -1,0 +1,92 @@
+"""`--init`: a training that begins with the networks of an import, or of a run, as they are."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cluster.world import World
+from spider import api
+from spider.errors import SpiderUsageError
+from spider.runs.generator import open_generator
+from spider.runs.request import TrainRequest
+from spider.train.trainer import Trainer
+from tests.spider.exchange.official import dumped, networks
+
+CPU = torch.device("cpu")
+QUICK = ("batch=4", "log.samples=4", "log.tensorboard=false", "objective.kind=non_saturating", "log.every_kimg=0.004")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Pictures of 32 px, and an import whose networks make such."""
+    folder = tmp_path_factory.mktemp("tuning")
+    (folder / "pictures").mkdir()
+    drawn = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    for number, pixels in enumerate(drawn):
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png")
+    api.pack(folder / "pictures", folder / "packed", workers=1)
+    (folder / "theirs.pkl").write_bytes(dumped(networks()))
+    api.import_pickle(folder / "theirs.pkl", folder / "theirs")
+    return folder
+
+
+def asked(place, run, *overrides, **more):
+    more = {"data": place / "packed", "init": place / "theirs", "kimg": 0.004, **more}
+    return TrainRequest("dcgan", place / run, overrides=(*QUICK, *overrides), **more)
+
+
+def test_networks_come_from_the_import_and_training_from_the_preset(place):
+    config = asked(place, "new", "generator.style_mixing=0.5", "init.freeze_d=1").compose()
+    assert (config.generator.mapping_layers, config.generator.channel_max, config.source.dim) == (8, 24, 32)
+    assert (config.generator.noise, config.generator.style_mixing, config.generator.w_avg_beta) == (
+        "random",
+        0.5,
+        0.995,
+    )
+    assert config.discriminator.channel_max == 24
+    assert (config.init.players, config.init.freeze_d) == (("g", "g_ema", "d"), 1)
+    assert asked(place, "new", source="gamma").compose().source.kind == "gamma"
+
+
+def test_a_training_begins_with_the_images_of_the_import(place):
+    config = asked(place, "new", "generator.noise=const").checked()
+    trainer = Trainer(config, World.single(CPU))
+    fits = trainer.begin()
+    assert fits.keys() == {"generator", "generator_ema", "discriminator"}
+    assert all(fit.complete for fit in fits.values())
+    theirs = open_generator(str(place / "theirs"), CPU)
+    assert torch.equal(trainer.frozen().images(0, range(4)), theirs.images(0, range(4)))
+    trainer.iterate()
+    trainer.close()
+    assert not torch.equal(trainer.frozen().images(0, range(4)), theirs.images(0, range(4)))
+
+
+def test_without_noise_maps_all_else_fits(place):
+    trainer = Trainer(asked(place, "new").checked(), World.single(CPU))
+    for network, fit in trainer.begin().items():
+        assert not {**fit.missing, **fit.misfits}, network
+        assert all(name.endswith("noise_const") for name in fit.unused)
+    trainer.close()
+
+
+def test_the_same_command_resumes_when_the_import_is_gone(place):
+    shutil.copytree(place / "theirs", place / "going")
+    assert api.train(**asked(place, "run", init=place / "going").values()) == "finished"
+    shutil.rmtree(place / "going")
+    longer = asked(place, "run", init=place / "going", kimg=0.008)
+    assert api.train(**longer.values()) == "finished"
+    with pytest.raises(SpiderUsageError, match="no such"):
+        asked(place, "other", init=place / "going").compose()
+
+
+def test_a_run_without_a_discriminator_gives_its_generator(place):
+    (place / "g.pkl").write_bytes(dumped({"G_ema": networks()["G_ema"]}))
+    api.import_pickle(place / "g.pkl", place / "g")
+    config = asked(place, "new", init=place / "g").compose()
+    assert config.init.players == ("g_ema",)
+    assert config.discriminator.kind == "dcgan"
