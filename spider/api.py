@@ -30,7 +30,7 @@ from neighbors.request import NeighborMatrixRequest, NeighborsRequest
 from shards.missing import no_such
 from spider.arguments import plain_arguments, words_or_file
 from spider.errors import SpiderUsageError, shown
-from spider.exchange.request import ImportRequest
+from spider.exchange.request import ExportRequest, ImportRequest
 from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
 from spider.packing import PackRequest, VerifyRequest
@@ -74,6 +74,7 @@ __all__ = [
     "dry_run",
     "evaluate",
     "explain",
+    "export",
     "generate",
     "import_pickle",
     "interpolate",
@@ -303,6 +304,18 @@ def generate(request: GenerateRequest) -> Generated:
     from spider.pictures.generate import generate
 
     return generate(_opened(request), request)
+
+
+@asks(ExportRequest)
+@needs_memory("ONNX needs several times as much as the weights")
+def export(request: ExportRequest) -> list[Path]:
+    """Write a run's averaged generator for other programs: see `spider.exchange.exporting`. The files."""
+    from spider.runs.directory import resolve
+
+    resolve(str(request.run))
+    from spider.exchange.exporting import export
+
+    return export(request)
 
 
 @asks(ImportRequest)

@@ -1,4 +1,4 @@
-"""import: networks of other programs."""
+"""import, export: networks of other programs, and for them."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ def import_(
     networks = ", ".join(f"{name} ({counted(size, 'weight')})" for name, size in done.networks.items())
     kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     say("\n".join([f"{out}: {width}x{height} {kind}{classes}: {networks}", *done.remarks]))
+
+
+@commands.command(epilog="\b\nExample:\n  spider export runs/letters@best exported/letters --onnx")
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="RUN, RUN@best, RUN@last or RUN@KIMG.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write generator.onnx as well; needs the extra onnx of this package.")
+    ] = False,
+) -> None:
+    """Write a run's averaged generator for other programs.
+
+    OUT gets generator.safetensors and generator.json, which says what they are. In ONNX, noise that is drawn for each
+    image becomes constant noise, that of image 0.
+    """
+    require_one_process("export")
+    say("\n".join(str(path) for path in api.export(run, out, onnx=onnx)))

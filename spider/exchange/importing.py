@@ -9,10 +9,7 @@ OUT/
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +21,8 @@ from cluster.checkpoint import CheckpointStore, Snapshot
 from cluster.world import World
 from spider.config.load import make_config, to_yaml
 from spider.config.schema import Config
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderError
+from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
 from spider.exchange.request import ImportRequest
 from spider.exchange.stylegan2 import Imported, import_discriminator, import_generator
@@ -68,8 +66,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
         SpiderError: the pickle is damaged, or holds networks that are not known.
     """
     file, out = Path(request.file), Path(request.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SpiderUsageError(f"{out}: something is there already; an import needs a folder of its own")
+    require_free(out)
     try:
         pickle = read_network_pickle(file, tuple(_GROUPS))
         networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}
@@ -88,7 +85,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     groups.setdefault("generator_ema", first.tensors)
     config = _config(first, discriminator)
     remarks = tuple(_remarks(networks, first))
-    with _beside(out) as folder:
+    with whole_folder(out) as folder:
         directory = RunDirectory(folder)
         store = CheckpointStore(directory.checkpoints, World.single(torch.device("cpu")))
         store.save(checkpoint_name(0), Snapshot(groups, _state(config, first, pickle)))
@@ -162,17 +159,3 @@ def _provenance(file: Path, pickle: NetworkPickle, remarks: tuple[str, ...]) -> 
     }
     whole: dict[str, Any] = finite(found)
     return whole
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when it is complete, or goes."""
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

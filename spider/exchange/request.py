@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,3 +23,22 @@ class ImportRequest(Request):
 
     file: str | Path
     out: str | Path
+
+
+@dataclass(frozen=True)
+class ExportRequest(Request):
+    """The averaged generator of a run, for other programs.
+
+    Attributes:
+        run: RUN, RUN@best, RUN@last or RUN@KIMG.
+        out: the folder to make.
+        onnx: write the network itself as well, which needs the extra `onnx`.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("export",)
+    alone: ClassVar[tuple[str, ...]] = ("run", "out")
+
+    run: str | Path
+    out: str | Path
+    _: KW_ONLY
+    onnx: bool = False

@@ -37,6 +37,7 @@ CALLS = {
     "dry_run": {"config": "dcgan", "run": "{new}", "data": "{digits}"},
     "evaluate": {"subject": "{run}", "embedding": "offline"},
     "explain": {},
+    "export": {"run": "{run}", "out": "{new}"},
     "generate": {"run": "{run}", "out": "{new}"},
     "import_pickle": {"file": "{sweep}", "out": "{new}"},
     "interpolate": {"run": "{run}", "out": "{new}"},

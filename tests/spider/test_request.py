@@ -8,7 +8,7 @@ from neighbors.request import NeighborMatrixRequest, NeighborsRequest
 from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderUsageError
-from spider.exchange.request import ImportRequest
+from spider.exchange.request import ExportRequest, ImportRequest
 from spider.judge.request import EvaluateRequest
 from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
@@ -44,6 +44,7 @@ ASKED = {
         "grid": "g.png", "truncation": 0.5, "tuned": "t.safetensors", "source": "s", "points": [],
         "styles": "4,5", "style_layers": [0, 1],
     }),
+    "export": (ExportRequest, {"run": "r", "out": "o", "onnx": True}),
     "import_pickle": (ImportRequest, {"file": "a.pkl", "out": "o"}),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,

@@ -117,7 +117,7 @@ class Synthesis(nn.Module):
 
     def forward(self, ws: Tensor, noise: Tensor | None) -> Tensor:
         """Noise [N, `noises`], where each image has its own."""
-        x = self.const.to(ws.dtype).expand(len(ws), -1, -1, -1)
+        x = self.const.to(ws.dtype).expand(ws.shape[0], -1, -1, -1)
         images: Tensor | None = None
         at, used = 0, 0
         for block in cast(Iterable[_Up], self.blocks):

@@ -25,7 +25,7 @@ def test_the_verbs_are_the_contract():
     assert set(NAMES) >= {
         *("pack", "verify", "neighbors", "train", "presets", "config explain", "evaluate", "generate"),
         *("interpolate", "project"),
-        *("weights list", "weights get", "weights verify", "ls", "compare", "demo", "import"),
+        *("weights list", "weights get", "weights verify", "ls", "compare", "demo", "import", "export"),
     }
     for name in NAMES:
         first, _, second = name.partition(" ")

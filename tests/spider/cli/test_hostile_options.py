@@ -32,6 +32,7 @@ WORDS = {
     "config explain": [],
     "demo": [],
     "evaluate": ["{run}", "--embedding=offline"],
+    "export": ["{run}", "{new}"],
     "generate": ["{run}", "--out={new}"],
     "import": ["{sweep}", "{new}"],
     "interpolate": ["{run}", "--out={new}"],

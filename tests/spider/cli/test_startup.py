@@ -47,6 +47,7 @@ def loaded(statement):
         ("interpolate nowhere --out out.png", 2),
         ("project nowhere neither --out out", 2),
         ("import nowhere out", 2),
+        ("export nowhere out", 2),
         ("compare nowhere neither", 2),
         ("verify nowhere", 2),
         ("neighbors nowhere neither --out out", 2),
