@@ -1,0 +1,95 @@
+"""Perceptual path length (Karras et al. 2019, section 4.1): how much an image changes for a small step of its input.
+
+PPL is the mean of d(G(t), G(t + epsilon)) / epsilon^2 over places t between pairs of inputs, without the lowest and the
+highest percent. z is interpolated along the sphere, w along a line, as in the public implementation
+(NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py), whose distance is LPIPS of VGG16. Here the distance
+is whatever is given: its label belongs to the number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spider import draws
+from spider.backbones.perceptual import PerceptualDistance
+from spider.errors import SpiderUsageError
+from spider.gan.sources.frozen import FrozenGenerator
+
+_AT_ONCE = 32  # pairs
+
+
+@torch.no_grad()
+def perceptual_path_length(
+    generator: FrozenGenerator,
+    distance: PerceptualDistance,
+    seed: int,
+    count: int,
+    *,
+    space: Literal["z", "w"] = "w",
+    sampling: Literal["full", "end"] = "full",
+    epsilon: float = 1e-4,
+) -> float:
+    """PPL of `count` pairs of numbered inputs under an evaluation seed: 0 and 1, 2 and 3, ...
+
+    Both images of a step have the class and the noise of the first of the pair.
+
+    Args:
+        space: what is interpolated.
+        sampling: places anywhere between the inputs, or at the first of them.
+        epsilon: of the way between the inputs.
+
+    Raises:
+        SpiderUsageError: w is asked for, and the generator has none.
+    """
+    if space == "w" and not generator.has_w:
+        raise SpiderUsageError("space=w: this generator has no mapping network; space=z is what it has")
+    found = []
+    for start in range(0, count, _AT_ONCE):
+        pairs = range(start, min(start + _AT_ONCE, count))
+        first, second = ([2 * pair + other for pair in pairs] for other in (0, 1))
+        told = generator.condition_at(seed, first)
+        ends = [generator.source.at(seed, each).to(generator.device) for each in (first, second)]
+        at = draws.uniform(seed, "path_length", pairs, (), generator.device)
+        at = torch.zeros_like(at) if sampling == "end" else at
+        if space == "w":
+            ws = [generator.latents(each, told) for each in ends]
+            images = [generator.of_latents(each, told) for each in _step(torch.lerp, ws, at, epsilon)]
+        else:
+            length = math.sqrt(ends[0].shape[1])  # of most normal vectors; a mapping network does not see it
+            images = [generator(length * each, told) for each in _step(slerp, ends, at, epsilon)]
+        found.append(distance(*images).double() / epsilon**2)
+    return trimmed_mean(torch.cat(found))
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """From the direction of a [N, d] to that of b along the unit sphere, t [N, 1] of the angle: [N, d] of length 1."""
+    a, b = (each / each.norm(dim=1, keepdim=True) for each in (a, b))
+    cosine = (a * b).sum(dim=1, keepdim=True)
+    across = b - cosine * a
+    across = across / across.norm(dim=1, keepdim=True)
+    angle = t * cosine.clamp(-1, 1).acos()
+    between: Tensor = a * angle.cos() + across * angle.sin()
+    return between
+
+
+def trimmed_mean(values: Tensor) -> float:
+    """The mean of those from the first percentile to the 99th, each a value that is there."""
+    found = values.cpu().numpy()
+    low = np.percentile(found, 1, method="lower")
+    high = np.percentile(found, 99, method="higher")
+    return float(found[(found >= low) & (found <= high)].mean())
+
+
+def _step(
+    between: Callable[[Tensor, Tensor, Tensor], Tensor], ends: Sequence[Tensor], t: Tensor, epsilon: float
+) -> list[Tensor]:
+    """What lies at t [N], and at t + epsilon, of the way between both ends [N, ...]."""
+    a, b = ends
+    t = t.view(-1, *[1] * (a.dim() - 1)).to(a.dtype)
+    return [between(a, b, each) for each in (t, t + epsilon)]

@@ -1,0 +1,71 @@
+"""Perceptual path length against vectors recorded from the public code, and its laws."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spider.errors import SpiderUsageError
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.networks.config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.sources.config import GaussianConfig
+from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.gaussian import Gaussian
+from spider.judge.path_length import perceptual_path_length, slerp, trimmed_mean
+
+GOLDEN = {
+    name: torch.from_numpy(array)
+    for name, array in np.load(Path(__file__).parents[2] / "golden" / "path_length_metric.npz").items()
+}
+
+
+def test_inputs_between_are_the_recorded_ones():
+    found = slerp(GOLDEN["slerp__a"], GOLDEN["slerp__b"], GOLDEN["slerp__t"][:, None])
+    torch.testing.assert_close(found, GOLDEN["slerp__out"], rtol=0, atol=1e-5)
+
+
+def test_the_mean_leaves_out_what_the_recorded_one_does():
+    assert trimmed_mean(GOLDEN["reduce__dist"]) == pytest.approx(float(GOLDEN["reduce__ppl"]), rel=1e-5)
+
+
+def squares(a, b):
+    return (a - b).square().mean((1, 2, 3))
+
+
+def finished(module, dim=6):
+    source = Gaussian(GaussianConfig(dim=dim))
+    return FrozenGenerator(module.double(), source, Conditions(), (1, 8, 8), torch.device("cpu"), training="none")
+
+
+@pytest.mark.parametrize("sampling", ["end", "full"])
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_it_is_the_squared_slope_along_the_way(space, sampling):
+    """Against differences that are written out, of three pairs; a half of the step changes little."""
+    torch.manual_seed(0)
+    config = Stylegan3GeneratorConfig(channel_base=32, w_dim=8, layers=3, margin=2)
+    generator = finished(Stylegan3Generator(config, (6,), (1, 8, 8), 0))
+    found, half = (
+        perceptual_path_length(generator, squares, 5, 3, space=space, sampling=sampling, epsilon=epsilon)
+        for epsilon in (1e-5, 5e-6)
+    )
+    assert found == pytest.approx(half, rel=0.02)
+    if sampling == "full":
+        return
+    told = generator.condition_at(5, [0, 2, 4])
+    a, b = (generator.source.at(5, each).double() for each in ([0, 2, 4], [1, 3, 5]))
+    if space == "w":
+        a, b = generator.latents(a, told), generator.latents(b, told)
+        images = [generator.of_latents(each, told) for each in (a, a + 1e-5 * (b - a))]
+    else:
+        images = [
+            generator(each, told) for each in (a, 6**0.5 * slerp(a, b, torch.full((3, 1), 1e-5, dtype=torch.float64)))
+        ]
+    assert found == pytest.approx(float(squares(*images).mean()) * 1e10, rel=1e-4)
+
+
+def test_w_is_refused_where_there_is_none():
+    generator = finished(torch.nn.Linear(6, 6))
+    with pytest.raises(SpiderUsageError, match="space=w: this generator has no mapping network"):
+        perceptual_path_length(generator, squares, 0, 2)
