@@ -104,6 +104,8 @@ def test_the_phases_of_the_public_code(digits):
         [*range(0, 33, 4)], [0, 16, 32],
     ]  # fmt: skip
     trainer.iterate()
+    pairs = zip(trainer.ema.module.parameters(), trainer.generator.module.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)  # its ramp begins at 0 images, not at those of the first iteration
     trainer.iterate()  # main steps alone
     for player, c in ((trainer.generator, 4 / 5), (trainer.discriminator, 16 / 17)):
         (group,) = player.optimizer.param_groups
