@@ -54,8 +54,8 @@ def perceptual_path_length(
         pairs = range(start, min(start + _AT_ONCE, count))
         first, second = ([2 * pair + other for pair in pairs] for other in (0, 1))
         told = generator.condition_at(seed, first)
-        ends = [generator.source.at(seed, each).to(generator.device) for each in (first, second)]
-        at = draws.uniform(seed, "path_length", pairs, (), generator.device)
+        ends = [generator.source.at(seed, each).cpu().double() for each in (first, second)]
+        at = draws.uniform(seed, "path_length", pairs, (), torch.device("cpu"))
         at = torch.zeros_like(at) if sampling == "end" else at
         if space == "w":
             ws = [generator.latents(each, told) for each in ends]
@@ -91,5 +91,5 @@ def _step(
 ) -> list[Tensor]:
     """What lies at t [N], and at t + epsilon, of the way between both ends [N, ...]."""
     a, b = ends
-    t = t.view(-1, *[1] * (a.dim() - 1)).to(a.dtype)
+    t = t.view(-1, *[1] * (a.dim() - 1)).to(a.device, a.dtype)
     return [between(a, b, each) for each in (t, t + epsilon)]
