@@ -20,7 +20,7 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE.pkl",
-            help="A pickle of StyleGAN2-ADA (PyTorch), or of StyleGAN2 by StyleGAN3's repository. No code in it runs.",
+            help="A pickle of StyleGAN2-ADA (PyTorch) or of StyleGAN3's repository. No code in it runs.",
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make: a run without a training.")],
@@ -28,8 +28,8 @@ def import_(
 ) -> None:
     """Make a run's folder from a StyleGAN pickle.
 
-    generate, interpolate and evaluate take OUT as they take a run; so do init.run=OUT, which begins a training with
-    its weights, and --source OUT.
+    generate, interpolate and evaluate take OUT as they take a run; so does train --init OUT, which begins a training
+    with its networks, and train --source OUT, which feeds one with its images.
     """
     require_one_process("import")
     done = api.import_pickle(file, out)

@@ -22,10 +22,12 @@ from cluster.world import World
 from spider.config.load import make_config, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError
+from spider.exchange import stylegan2, stylegan3
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
 from spider.exchange.request import ImportRequest
-from spider.exchange.stylegan2 import Imported, import_discriminator, import_generator
+from spider.exchange.stylegan2 import import_discriminator
+from spider.exchange.translation import Imported
 from spider.files import finite, write_text
 from spider.runs.directory import STATE_FORMAT, RunDirectory, checkpoint_name
 from spider.runs.generator import open_source
@@ -96,8 +98,12 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
 
 
 def _imported(name: str, network: PickledModule, max_bytes: int) -> Imported:
-    """A network of the pickle. A kind of network besides StyleGAN2 would be told apart here, by its classes."""
-    return (import_discriminator if name == "D" else import_generator)(network, max_bytes)
+    """A network of the pickle. Another kind of network would be told apart here, by its classes."""
+    if name == "D":
+        return import_discriminator(network, max_bytes)
+    kind = stylegan3 if stylegan3.is_stylegan3(network) else stylegan2
+    imported: Imported = kind.import_generator(network, max_bytes)
+    return imported
 
 
 def _config(generator: Imported, discriminator: Imported | None) -> Config:
@@ -128,7 +134,7 @@ def _state(config: Config, generator: Imported, pickle: NetworkPickle) -> dict[s
 
 
 def _remarks(networks: Mapping[str, Imported], generator: Imported) -> Iterator[str]:
-    if generator.settings["noise"] == "const":
+    if generator.settings.get("noise") == "const":
         yield (
             "noise: generator.noise=const, with the noise maps of the pickle: images are those that the public code "
             "makes with constant noise. A training with generator.noise=random draws its own"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from spider.exchange import pickled_tensors
@@ -34,6 +35,8 @@ _NUMPY = (
     *("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.core.numeric._frombuffer"),
     *("numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy._core.numeric._frombuffer"),
 )
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_NUMBERS = ("f4", "f8", "i4", "i8")
 _NAMES = frozenset({_OBJECT, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
 _VERSION = 6
 _MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
@@ -133,6 +136,21 @@ def plain(value: Any) -> Any:
             return f"<{name}>"
         case _:
             return f"<{type(value).__name__}>"
+
+
+def number_in(value: Any) -> float | None:
+    """A number of Python's or of numpy's; None of what is none."""
+    match value:
+        case bool():
+            return None
+        case int() | float():
+            return float(value)
+        case Record(name=name, args=(Record(name="numpy.dtype", args=(str() as kind, *_)), bytes() as stored)) if (
+            name in _SCALARS and kind in _NUMBERS and len(stored) == int(kind[1])
+        ):
+            return float(np.frombuffer(stored, f"<{kind}")[0])
+        case _:
+            return None
 
 
 def _is_object(value: Any) -> bool:

@@ -290,6 +290,9 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
     takes_images: ClassVar[bool] = False
     has_latents: ClassVar[bool] = True
+    of_training: ClassVar[frozenset[str]] = frozenset(
+        {"w_avg_beta", "w_avg_steps", "magnitude_half_life_kimg", "bf16_resolutions"}
+    )
 
     @model_validator(mode="after")
     def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:

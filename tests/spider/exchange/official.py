@@ -80,18 +80,19 @@ def dumped(tree, protocol=4):
                 sys.modules[name] = module
 
 
-def recorded(name):
+def recorded(name, kind="stylegan2_"):
     """Arrays of a golden vector, and its weights by the public code's names."""
-    arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"stylegan2_{name}.npz").items()}
+    arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{kind}{name}.npz").items()}
     return arrays, {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
 
 
 CLASSES = {
+    r"synthesis\.input": "SynthesisInput", r"synthesis\.L\d+_\d+_\d+": "SynthesisLayer",
     r"mapping": "MappingNetwork", r"synthesis": "SynthesisNetwork", r"synthesis\.b\d+": "SynthesisBlock",
     r"synthesis\.b\d+\.conv\d": "SynthesisLayer", r".*torgb": "ToRGBLayer", r"b4": "DiscriminatorEpilogue",
     r"b\d+": "DiscriminatorBlock", r".*\.(affine|fc\d*|embed|out)": "FullyConnectedLayer", r".*": "Conv2dLayer",
 }  # fmt: skip
-BUFFERS = ("noise_const", "resample_filter", "w_avg")
+BUFFERS = ("noise_const", "resample_filter", "w_avg", "magnitude_ema", "freqs", "phases", "transform")
 TENSORS = ("weight", "bias", "const", "noise_strength", *BUFFERS)
 
 
@@ -136,6 +137,8 @@ def _class(path):
 
 def _told(path, class_name, weights, attributes):
     name = path.rpartition(".")[2]
+    if path in attributes:
+        return attributes[path]
     linear = name in ("affine", "embed", "out", "skip")
     return {
         "MappingNetwork": attributes.get("mapping", {}),
@@ -161,6 +164,38 @@ def generator(suffix="", source=""):
     return official(
         weights, "Generator", {"": told, "mapping": mapping}, {"synthesis_kwargs": EasyDict(SMALL), **told}, source
     )
+
+
+def stylegan3(name, rotation):
+    """A recorded generator of StyleGAN3, whose layers tell their rates and cutoffs as numpy's numbers."""
+    _, weights = recorded(name, "")
+    weights["synthesis.input.transform"] = torch.eye(3)
+    side, layers, critical = 32, 6, 2
+    exponents = np.minimum(np.arange(layers + 1) / (layers - critical), 1)
+    cutoffs = 2 * (side / 2 / 2) ** exponents
+    stops = 2**2.1 * (side / 2 * 2**0.3 / 2**2.1) ** exponents
+    rates = np.exp2(np.ceil(np.log2(np.minimum(stops * 2, side))))
+    widths = np.maximum(stops, rates / 2) - cutoffs
+    told = {"z_dim": 32, "c_dim": 0, "w_dim": 48, "img_resolution": side, "img_channels": 3}
+    attributes = {
+        "": told,
+        "mapping": {"num_layers": 2, "w_avg_beta": 0.998},
+        "synthesis": {"num_layers": layers, "num_critical": critical, "margin_size": 10, "output_scale": 0.25},
+        "synthesis.input": {"bandwidth": cutoffs[0], "sampling_rate": rates[0]},
+    }
+    names = {".".join(each.split(".")[:2]) for each in weights if ".L" in each}
+    for level, path in enumerate(sorted(names, key=lambda each: int(each.split("L")[1].split("_")[0]))):
+        before, last, is_critical = max(level - 1, 0), level == layers, level >= layers - critical
+        fine = max(rates[before], rates[level]) * (1 if last else 2)
+        up, down = round(fine / rates[before]), round(fine / rates[level])
+        attributes[path] = {
+            "is_torgb": last, "is_critically_sampled": is_critical, "conv_kernel": 1 if last or rotation else 3,
+            "conv_clamp": 256, "tmp_sampling_rate": fine, "down_radial": rotation and not is_critical,
+            "in_sampling_rate": rates[before], "out_sampling_rate": rates[level], "in_cutoff": cutoffs[before],
+            "out_cutoff": cutoffs[level], "in_half_width": widths[before], "out_half_width": widths[level],
+            "up_taps": 6 * up if up > 1 and not last else 1, "down_taps": 6 * down if down > 1 and not last else 1,
+        }  # fmt: skip
+    return official(weights, "Generator", attributes, {**SMALL, **told})
 
 
 def discriminator(suffix="", source=""):

@@ -8,6 +8,7 @@ import pickle
 import struct
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from spider.gan.sources.config import GeneratorConfig
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
 from spider.runs.stored import stored_tensors
-from tests.spider.exchange.official import Persistent, dumped, generator, networks, recorded
+from tests.spider.exchange.official import Persistent, dumped, generator, networks, recorded, stylegan3
 
 CPU = torch.device("cpu")
 WATCHED = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
@@ -92,6 +93,15 @@ def test_an_import_makes_the_recorded_images(imported, suffix):
     assert_near(frozen.module(vectors["z"], told).latents, vectors["w"], 1e-5)
     frozen.truncate(0.7)  # w_avg came over
     assert_near(frozen.module(vectors["z"], told).latents, vectors["w_psi07"], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["stylegan3t_g32", "stylegan3r_g32"])
+def test_stylegan3_makes_the_recorded_images(name, tmp_path):
+    vectors, _ = recorded(name, "")
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan3(name, rotation="3r" in name)}))
+    api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
+    frozen = open_generator(str(tmp_path / "out"), CPU)
+    assert_near(frozen(vectors["z"], Condition()), vectors["img"], 1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["", "_class3"])
@@ -289,6 +299,20 @@ def test_networks_that_are_not_stylegan2s_are_refused(attempt, name):
     said = attempt(changed(OTHERS[name]))
     if "class" in name:
         assert repr("SynthesisBlock2" if "renamed" in name else "FastganGenerator") in said
+
+
+OTHER_FILTERS = {
+    "another cutoff": ("out_cutoff", np.float64(3.0)), "other taps": ("up_taps", 24), "radial": ("down_radial", True),
+    "no number": ("in_half_width", "1"), "another rate": ("tmp_sampling_rate", 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_FILTERS)
+def test_other_filters_than_stylegan3s_are_refused(attempt, name):
+    network = stylegan3("stylegan3t_g32", rotation=False)
+    [layer] = [each for each in network.inner("synthesis").meta["state"]["_modules"] if each.startswith("L1_")]
+    set_in(f"synthesis.{layer}", *OTHER_FILTERS[name])(network)
+    assert OTHER_FILTERS[name][0] in attempt(dumped({"G_ema": network}))
 
 
 def test_a_module_in_many_places_is_no_endless_walk(attempt):
