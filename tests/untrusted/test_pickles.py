@@ -56,9 +56,16 @@ def test_depth_is_limited_also_by_what_is_shared():
     for _ in range(MAX_DEPTH - 2):
         deep, inner = [deep], [inner]
     assert read(pickle.dumps(deep)) == deep
+    with pytest.raises(UnreadableError, match="nested deeper"):
+        read(pickle.dumps([[[deep]]]))
     shared = [inner, [[[[inner]]]]]  # the inner lists were seen at a smaller depth before
     with pytest.raises(UnreadableError, match="nested deeper"):
         read(pickle.dumps(shared))
+
+
+def test_only_texts_are_keys():
+    with pytest.raises(UnreadableError, match="key of a dict"):
+        read(pickle.dumps({(): 1}))
 
 
 def test_length_is_limited(monkeypatch):
