@@ -27,7 +27,7 @@ from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
 from spider.exchange.request import ImportRequest
 from spider.exchange.stylegan2 import import_discriminator
-from spider.exchange.translation import Imported
+from spider.exchange.translation import KNOWN, Imported
 from spider.files import finite, write_text
 from spider.runs.directory import STATE_FORMAT, RunDirectory, checkpoint_name
 from spider.runs.generator import open_source
@@ -73,7 +73,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
         pickle = read_network_pickle(file, tuple(_GROUPS))
         networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}
     except UnreadableError as error:
-        raise SpiderError(str(error)) from None
+        raise SpiderError(f"{error}; networks that are read: {KNOWN}") from None
     generators = [networks[name] for name in ("G_ema", "G") if name in networks]
     if not generators:
         raise SpiderError(f"{file}: holds no generator, neither G_ema nor G")

@@ -22,6 +22,8 @@ from spider.errors import SpiderError, shown
 from spider.exchange.persistent import PickledModule, number_in
 from spider.gan.saved import saved_tensors
 
+KNOWN = "those of StyleGAN2-ADA (PyTorch), and of StyleGAN2 and StyleGAN3 in StyleGAN3's repository"
+
 FC, CONV = "FullyConnectedLayer", "Conv2dLayer"
 # Patterns of names of parts to their class, by the class that they are in
 Parts = Mapping[str, Mapping[str, str]]
@@ -77,8 +79,7 @@ def require_known(network: PickledModule, class_name: str, parts: Parts, require
 def _unknown(module: PickledModule, expected: str) -> SpiderError:
     what = f"{expected} stands there" if expected else "nothing stands there"
     return SpiderError(
-        f"{module.path}: its class {module.class_name!r} is not known; in the networks that are read, {what}: those of "
-        "StyleGAN2-ADA (PyTorch), and of StyleGAN2 and StyleGAN3 in StyleGAN3's repository"
+        f"{module.path}: its class {module.class_name!r} is not known; {what} in the networks that are read, {KNOWN}"
     )
 
 
