@@ -45,7 +45,7 @@ def test_yaml_of_a_config_reads_back_equal():
             ["generator.kind=dcgn"],
             "allowed: dcgan, r3gan, stylegan2, stylegan3, or module:Class, a class of your own; did you mean dcgan?",
         ),
-        (["augment=[{kind: adda}]"], "mirror, or module:Class, a class of your own; did you mean ada?"),
+        (["augment=[{kind: adda}]"], "or module:Class, a class of your own; did you mean ada?"),
         (["source.kind=images"], "source.path"),
         (["accumulation=2"], "generator.norm=batch normalises over the global batch, which accumulation=2 splits"),
         (["accumulation=3", "generator.norm=none"], "batch=64 does not divide into accumulation=3"),
