@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from spider.arguments import Kind, image_numbers, image_numbers_as_given, list_of, one_of, place, whole
-from spider.data import require_images
 from spider.errors import SpiderUsageError
 from spider.request import Request
 
@@ -209,5 +208,7 @@ class ProjectRequest(Request):
 
     def require_inputs(self) -> None:
         """Refuse images that are not there. Raises ShardsUsageError."""
+        from spider.data import require_images
+
         for each in self.images:
             require_images(each)

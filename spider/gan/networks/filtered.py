@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.signal import firwin, kaiser_atten, kaiser_beta
-from scipy.signal.windows import kaiser
-from scipy.special import j1
 from torch import Tensor, nn
 
 from spider.gan.networks.equalized import activated
@@ -31,6 +28,10 @@ def lowpass(taps: int, cutoff: float, half_width: float, rate: float, *, radial:
         rate: pixels that it acts on.
         radial: the same in all directions; else it acts on rows and then on columns.
     """
+    from scipy.signal import firwin, kaiser_atten, kaiser_beta  # slow to import, and only StyleGAN3 needs it
+    from scipy.signal.windows import kaiser
+    from scipy.special import j1
+
     if not radial:
         return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate)).float()
     places = (np.arange(taps) - (taps - 1) / 2) / rate

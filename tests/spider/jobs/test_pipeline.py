@@ -361,7 +361,10 @@ STAGES = [
     ("{verb: evaluate, subject: a, seeds: [1, 2]}", ": seeds: a stage says how many"),
     ("{verb: evaluate, subject: '{rum}/two'}", ": {rum}/two: {rum}: only {run} stands for something"),
     ("{verb: generate, run: a, seeds: 5-1, out: b}", ": seeds: '5-1' is a range that goes down"),
-    ("{verb: interpolate, run: a, out: b.png, blend: round}", ": blend: one of linear, spherical, cubic, circular, found 'round'"),
+    (
+        "{verb: interpolate, run: a, out: b.png, blend: round}",
+        ": blend: one of linear, spherical, cubic, circular, found 'round'",
+    ),
     ("{verb: sweep, file: nowhere.yaml, out: b}", ": nowhere.yaml: "),
 ]
 
