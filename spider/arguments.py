@@ -334,6 +334,7 @@ _KINDS: dict[str, Kind] = {
     "mirror": flag,
     "mode": text,
     "name": text,
+    "onnx": flag,
     "orders": orders,
     "out": place,
     "overrides": list_of(text, "a text KEY=VALUE, or a list of such texts"),

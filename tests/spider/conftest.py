@@ -23,6 +23,7 @@ WORK = (
     "spider.judge.evaluation.evaluate_images",
     "spider.gan.sources.frozen.FrozenGenerator.__call__",
     "spider.pictures.projection.judge.Judge.__init__",
+    "spider.exchange.exporting.whole_folder",
     "spider.jobs.launch.submit_command",
     "spider.jobs.pipeline.submit_command",
     "spider.cost.dry_run.dry_run",
