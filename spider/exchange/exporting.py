@@ -20,15 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cluster.world import World
 from spider.errors import SpiderError, SpiderUsageError
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.request import ExportRequest
 from spider.files import write_text
-from spider.gan.networks.build import build_generator
-from spider.gan.networks.config import NetworkChoice
 from spider.gan.outputs import Condition, as_made
-from spider.gan.saved import load_saved, saved_tensors
+from spider.gan.saved import saved_tensors
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.runs.directory import resolve
 from spider.runs.generator import open_generator
@@ -69,7 +66,7 @@ def export(request: ExportRequest) -> list[Path]:
             "versions": versions(),
         }
         if request.onnx:
-            about["onnx"] = _write_onnx(generator, _for_inference(generator, settings), folder / NETWORK)
+            about["onnx"] = _write_onnx(generator, folder / NETWORK)
         write_text(folder / SETTINGS, json.dumps(about, indent=2) + "\n")
     return [out / name for name in (WEIGHTS, SETTINGS, *([NETWORK] if request.onnx else []))]
 
@@ -80,15 +77,6 @@ def _require_packages() -> None:
         raise SpiderUsageError(
             f"--onnx: needs {' and '.join(missing)}, the extra onnx of this package: pip install -e .[onnx]"
         )
-
-
-def _for_inference(generator: FrozenGenerator, settings: NetworkChoice) -> nn.Module:
-    """The same network in float32 throughout: few programs have convolutions in bfloat16."""
-    whole = settings.model_copy(update={"bf16_resolutions": 0}) if hasattr(settings, "bf16_resolutions") else settings
-    shapes = generator.image_shape, World.single(torch.device("cpu"))
-    module = build_generator(whole, generator.source, *shapes, 0, generator.conditions.shape)
-    load_saved(module, saved_tensors(generator.module))
-    return module.eval().requires_grad_(False)
 
 
 class _Exported(nn.Module):
@@ -109,12 +97,12 @@ class _Exported(nn.Module):
         return as_made(self.module(inputs, Condition(labels, draws=draws))).images
 
 
-def _write_onnx(generator: FrozenGenerator, module: nn.Module, path: Path) -> dict[str, Any]:
-    """Write the network, and tell what it takes."""
+def _write_onnx(generator: FrozenGenerator, path: Path) -> dict[str, Any]:
+    """Write the network, and tell what it takes. It is in full precision: there is no half precision on a CPU."""
     has_classes = bool(generator.conditions.names)
     told = generator.condition_at(0, [0])  # its draws are those of image 0
-    network = _Exported(module, told)
-    inputs = generator.source.at(0, range(_TRIED)).to(next(module.parameters()).dtype)
+    network = _Exported(generator.module, told)
+    inputs = generator.source.at(0, range(_TRIED)).to(next(network.parameters()).dtype)
     given = {"inputs": inputs, **({"labels": torch.zeros(_TRIED, dtype=torch.int64)} if has_classes else {})}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

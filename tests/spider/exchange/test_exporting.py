@@ -71,9 +71,6 @@ def test_onnx_makes_the_same_images(runs, kind, tmp_path):
     assert about["opset"] == exporting.OPSET
     session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
     frozen = open_generator(str(runs / kind), CPU)
-    for block in frozen.module.modules():
-        if hasattr(block, "bf16"):
-            block.bf16 = False
     told = frozen.condition_at(0, [0] * 3)  # the draws of image 0 for each of them
     inputs = frozen.source.at(0, range(3))
     given = {"inputs": inputs.numpy(), **({} if told.labels is None else {"labels": told.labels.numpy()})}
