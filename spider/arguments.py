@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from shards.choices import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
-from spider.measures import DISTANCES, EMBEDDINGS, METRICS, PROTOCOLS
+from spider.measures import DISTANCES, EMBEDDINGS, GENERATOR_METRICS, METRICS, PROTOCOLS
 from untrusted.words import did_you_mean, not_known
 
 P = ParamSpec("P")
@@ -214,7 +214,7 @@ def names(name: str, value: Any) -> list[str]:
 
 def metric_names(name: str, value: Any) -> list[str]:
     """The same, of metrics."""
-    return [known("metric", METRICS)(name, each) for each in names(name, value)]
+    return [known("metric", (*METRICS, *GENERATOR_METRICS))(name, each) for each in names(name, value)]
 
 
 def class_name(name: str, value: Any) -> str:

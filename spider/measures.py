@@ -31,7 +31,9 @@ ProtocolName = Literal[
     "icgan", "offline",
 ]  # fmt: skip
 
+GeneratorMetricName = Literal["ppl_wend", "ppl_wfull", "ppl_zend", "ppl_zfull", "eq_t", "eq_t_frac", "eq_r"]
 METRICS: tuple[str, ...] = get_args(MetricName)
+GENERATOR_METRICS: tuple[str, ...] = get_args(GeneratorMetricName)  # of a generator itself: no reference, no embedding
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 FEATURE_FILES = (".npy", ".npz")  # a reference with such an ending is a file of features

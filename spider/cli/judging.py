@@ -30,7 +30,8 @@ SourcePlace = Annotated[
     epilog="\b\nExamples:\n"
     "  spider evaluate runs/letters@best --reference shards/digits-test --out letters.json\n"
     "  spider evaluate runs/letters --embedding offline --metrics fid,kid,precision,recall --count 2000 --seeds 3\n"
-    "  spider evaluate shards/letters --reference shards/digits --embedding offline"
+    "  spider evaluate shards/letters --reference shards/digits --embedding offline\n"
+    "  spider evaluate runs/birds --metrics ppl_wend,eq_t --count 1000 --seeds 1"
 )
 def evaluate(
     subject: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help=f"What to measure: {RUN} Or images.")],
@@ -62,7 +63,8 @@ def evaluate(
         typer.Option(
             metavar="NAME,...",
             help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class, fdr, "
-            "fd_infinity, mind, cmmd, vendi, authenticity, ct.",
+            "fd_infinity, mind, cmmd, vendi, authenticity, ct. Of a generator itself, without a reference: ppl_wend, "
+            "ppl_wfull, ppl_zend, ppl_zfull, eq_t, eq_t_frac, eq_r.",
         ),
     ] = "fid,kid",
     protocol: Annotated[
@@ -84,6 +86,13 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
     ] = None,
+    distance: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="For ppl_*: efficientnet, or lpips_alex, lpips_vgg (as published; see spider weights).",
+        ),
+    ] = "efficientnet",
     count: Annotated[
         int | None, typer.Option(metavar="N", help="Images to measure; default: 5000 of a run, all of a set.")
     ] = None,
@@ -117,6 +126,7 @@ def evaluate(
         protocol=protocol,
         embedding=embedding,
         weights=weights,
+        distance=distance,
         count=count,
         seeds=seeds,
         figures=figures,

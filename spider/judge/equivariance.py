@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, pad
 from spider import draws
 from spider.errors import SpiderUsageError
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
+from spider.judge.metrics.spread import spread
+
+if TYPE_CHECKING:
+    from cluster.world import World
 
 LARGEST_SHIFT = 0.125
 NAMES = ("eq_t", "eq_t_frac", "eq_r")
@@ -33,23 +38,31 @@ _FINE = 4  # pixels for one, in which a rotation looks images up
 
 
 @torch.no_grad()
-def equivariance(generator: FrozenGenerator, seed: int, count: int) -> dict[str, float]:
-    """EQ-T, EQ-T_frac and EQ-R in dB, by `NAMES`, of the first `count` images under an evaluation seed.
+def equivariance(
+    generator: FrozenGenerator, seed: int, count: int, world: World, *, rotations: bool = True, progress: bool = False
+) -> dict[str, float]:
+    """EQ-T, EQ-T_frac and EQ-R in dB, by `NAMES`, of the first `count` images under an evaluation seed. All ranks.
+
+    Args:
+        rotations: False leaves EQ-R out.
 
     Raises:
         SpiderUsageError: the generator's input cannot be moved.
     """
-    sums = torch.zeros(len(NAMES), 2, dtype=torch.float64)
-    for block, start in enumerate(range(0, count, BLOCK)):
-        chosen = range(start, min(start + BLOCK, count))
 
-        def make(transform: Tensor, chosen: range = chosen) -> Tensor:
+    def of_block(block: int) -> tuple[Tensor]:
+        chosen = range(block * BLOCK, min((block + 1) * BLOCK, count))
+
+        def make(transform: Tensor) -> Tensor:
             with transformed(generator.module, transform):
                 return generator.images(seed, chosen)
 
         drawn = 2 * draws.uniform(seed, "equivariance", [block], (5,), torch.device("cpu"))[0].double() - 1
-        sums += errors(make, drawn[:2] * LARGEST_SHIFT, drawn[2:4] * LARGEST_SHIFT, float(drawn[4]) * math.pi).cpu()
-    return dict(zip(NAMES, psnr(sums).tolist(), strict=True))
+        angle = float(drawn[4]) * math.pi if rotations else None
+        return (errors(make, drawn[:2] * LARGEST_SHIFT, drawn[2:4] * LARGEST_SHIFT, angle).cpu(),)
+
+    (sums,) = spread(world, -(-count // BLOCK), of_block, label="equivariance", progress=progress)
+    return dict(zip(NAMES, psnr(sums.sum(0)).tolist(), strict=False))
 
 
 def errors(make: Callable[[Tensor], Tensor], shift: Tensor, fraction: Tensor, angle: float | None) -> Tensor:

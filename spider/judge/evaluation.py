@@ -28,6 +28,7 @@ from spider.judge.embed.features import extract_features
 from spider.judge.embed.given import GivenFeatures, read_features, write_features
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
+from spider.judge.generator_metrics import measure_generator
 from spider.judge.metrics.evaluate import evaluate_images
 from spider.judge.metrics.nearest import FEW_IMAGES, page_name
 from spider.judge.metrics.protocols import protocol_named
@@ -75,26 +76,77 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         SpiderUsageError: an unknown name, or a combination that cannot be.
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
-    subject, reference, source, data = request.subject, request.reference, request.source, request.data
-    count, progress = request.count, request.progress
-    metrics = [*request.metrics]
+    subject, progress = request.subject, request.progress
     run = resolve(str(subject)) if is_run(str(subject)) else None
-    if run is None and reference is None:
+    if run is None and request.reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
-    for option, place in (("--source", source), ("--data", data)):
+    for option, place in (("--source", request.source), ("--data", request.data)):
         if run is None and place is not None:
             raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
+    if run is None and request.of_generator:
+        name = request.of_generator[0]
+        raise SpiderUsageError(f"metric {name!r} is of a generator, and {subject} is a set of images")
     chosen = seed_list(request.seeds, DEFAULT_SEEDS if run else 1)
-    network = open_embedding(request.embedding, request.protocol, request.weights, world)
-    given = None if reference is None else open_reference(reference, network, world, progress)
+    network = None
+    if request.compares:
+        network = open_embedding(request.embedding, request.protocol, request.weights, world)
+    generator = None
+    if run is not None:
+        place = None if request.source is None else str(request.source)
+        generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
+    found = Evaluation([], {"reference": None, "notes": [], "memorisation_page": None})
+    if network is not None:
+        found = _compared(request, run, generator, network, chosen, world)
+    if run is not None and generator is not None:
+        name, origin = _named(run, generator)
+        found.provenance.update(origin)
+        if request.of_generator:
+            found.results.extend(_moved(request, name, generator, chosen, world))
+    found.provenance.update(_surroundings(world))
+    if request.out is not None and world.is_main:
+        found.write(request.out)
+    return found
+
+
+def _moved(
+    request: EvaluateRequest, name: str, generator: FrozenGenerator, seeds: Sequence[int], world: World
+) -> list[MetricResult]:
+    """The metrics of a generator itself, under each seed."""
+    results: list[MetricResult] = []
+    for _, seed in _in_turn(seeds, shown=request.progress and world.is_main):
+        results += measure_generator(
+            generator,
+            name,
+            request.of_generator,
+            world,
+            seed=seed,
+            count=request.count or DEFAULT_COUNT,
+            distance=request.distance,
+            progress=request.progress,
+        )
+    return results
+
+
+def _compared(
+    request: EvaluateRequest,
+    run: RunRef | None,
+    generator: FrozenGenerator | None,
+    network: Embedding,
+    seeds: Sequence[int],
+    world: World,
+) -> Evaluation:
+    """The metrics of images, and their memorisation page."""
+    count, progress, metrics = request.count, request.progress, request.of_images
+    given = None if request.reference is None else open_reference(request.reference, network, world, progress)
     training: ShardDataset | None = None
     notes: list[str] = []
-    if run is None:
-        samples, provenance, shape = _of_images(subject, chosen, count, world, progress)
+    provenance: dict[str, Any] = {}
+    samples: list[NumberedImages]
+    if run is None or generator is None:
+        samples, provenance, shape = _of_images(request.subject, seeds, count, world, progress)
     else:
-        place = None if source is None else str(source)
-        generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
-        samples, provenance = _of_generator(run, generator, chosen, count or DEFAULT_COUNT)
+        name, _ = _named(run, generator)
+        samples = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
         shape = generator.image_shape
         training, notes = _learnt(run, generator, request, world)
     against = training if given is None else given
@@ -107,7 +159,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
 
     cache = FeatureCache(cache_directory("features"))
     results: list[MetricResult] = []
-    for number, seed in _in_turn(chosen, shown=progress and world.is_main):
+    for number, seed in _in_turn(seeds, shown=progress and world.is_main):
         results += evaluate_images(
             samples[number],
             against,
@@ -129,18 +181,14 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         "reference": "training" if is_own else "given",
         "notes": [*reference_notes(shape, against), *notes],
         "memorisation_page": None if page is None else str(page),
-        **_surroundings(world),
     }
-    found = Evaluation(results, provenance)
-    if request.out is not None and world.is_main:
-        found.write(request.out)
     if request.reference_out is not None:
         assert not isinstance(against, GivenFeatures)
         rows = extract_features(against, network, world, cache=cache, progress=progress)
         if world.is_main:
             about = {"name": against.name, "fingerprint": against.fingerprint, "count": len(against)}
             write_features(Path(request.reference_out), rows, network, about)
-    return found
+    return Evaluation(results, provenance)
 
 
 def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
@@ -184,20 +232,18 @@ def _of_images(
     return drawn, {"subject": images.path}, images.index.shape
 
 
-def _of_generator(
-    run: RunRef, generator: FrozenGenerator, seeds: Sequence[int], count: int
-) -> tuple[list[NumberedImages], dict[str, Any]]:
+def _named(run: RunRef, generator: FrozenGenerator) -> tuple[str, dict[str, Any]]:
+    """What tables call a run's generator, and what a result must say of it."""
     clock = images_of(run.checkpoint)
     name = f"{run.directory.path.name}@{kimg_text(clock)}"
-    drawn: list[NumberedImages] = [generator.numbered(name, seed, count) for seed in seeds]
-    return drawn, {"subject": str(run), "images": clock, **generator.provenance()}
+    return name, {"subject": str(run), "images": clock, **generator.provenance()}
 
 
 def _learnt(
     run: RunRef, generator: FrozenGenerator, request: EvaluateRequest, world: World
 ) -> tuple[ShardDataset | None, list[str]]:
     """The run's training images; or None and a note, where they are not at hand and only the page needs them."""
-    looked_at = any(name in METRICS and METRICS[name].needs_training for name in request.metrics)
+    looked_at = any(METRICS[name].needs_training for name in request.of_images)
     training, missing = None, None
     try:
         training = _training_images(run, generator, request.data, world, request.progress)

@@ -1,27 +1,33 @@
 """Perceptual path length (Karras et al. 2019, section 4.1): how much an image changes for a small step of its input.
 
 PPL is the mean of d(G(t), G(t + epsilon)) / epsilon^2 over places t between pairs of inputs, without the lowest and the
-highest percent. z is interpolated along the sphere, w along a line, as in the public implementation
-(NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py), whose distance is LPIPS of VGG16. Here the distance
-is whatever is given: its label belongs to the number.
+highest percent. z is interpolated along the sphere, w along a line, and images of 512 px and more are averaged to
+256 px, as in the public implementation (NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py). Its distance
+is LPIPS of VGG16. Here the distance is whatever is given: its label belongs to the number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spider import draws
 from spider.backbones.perceptual import PerceptualDistance
 from spider.errors import SpiderUsageError
 from spider.gan.sources.frozen import FrozenGenerator
+from spider.judge.metrics.spread import spread
 
-_AT_ONCE = 32  # pairs
+if TYPE_CHECKING:
+    from cluster.world import World
+
+AT_ONCE = 32  # pairs
+SIDE = 256  # pixels, of the larger images that are compared
 
 
 @torch.no_grad()
@@ -30,12 +36,14 @@ def perceptual_path_length(
     distance: PerceptualDistance,
     seed: int,
     count: int,
+    world: World,
     *,
     space: Literal["z", "w"] = "w",
     sampling: Literal["full", "end"] = "full",
     epsilon: float = 1e-4,
+    progress: bool = False,
 ) -> float:
-    """PPL of `count` pairs of numbered inputs under an evaluation seed: 0 and 1, 2 and 3, ...
+    """PPL of `count` pairs of numbered inputs under an evaluation seed: 0 and 1, 2 and 3, ... All ranks; each gets it.
 
     Both images of a step have the class and the noise of the first of the pair.
 
@@ -45,13 +53,15 @@ def perceptual_path_length(
         epsilon: of the way between the inputs.
 
     Raises:
-        SpiderUsageError: w is asked for, and the generator has none.
+        SpiderUsageError: w is asked for, and the generator has none; z is, and it is not fed vectors.
     """
     if space == "w" and not generator.has_w:
         raise SpiderUsageError("space=w: this generator has no mapping network; space=z is what it has")
-    found = []
-    for start in range(0, count, _AT_ONCE):
-        pairs = range(start, min(start + _AT_ONCE, count))
+    if space == "z" and len(generator.source.shape) > 1:
+        raise SpiderUsageError("space=z: this generator is fed images, not vectors")
+
+    def distances(block: int) -> tuple[Tensor]:
+        pairs = range(block * AT_ONCE, (block + 1) * AT_ONCE)
         first, second = ([2 * pair + other for pair in pairs] for other in (0, 1))
         told = generator.condition_at(seed, first)
         ends = [generator.source.at(seed, each).cpu().double() for each in (first, second)]
@@ -63,8 +73,10 @@ def perceptual_path_length(
         else:
             length = math.sqrt(ends[0].shape[1])  # of most normal vectors; a mapping network does not see it
             images = [generator(length * each, told) for each in _step(slerp, ends, at, epsilon)]
-        found.append(distance(*images).double() / epsilon**2)
-    return trimmed_mean(torch.cat(found))
+        return ((distance(*map(_shrunk, images)).double() / epsilon**2).cpu(),)
+
+    (found,) = spread(world, -(-count // AT_ONCE), distances, label="path length", progress=progress)
+    return trimmed_mean(found.flatten()[:count])
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -84,6 +96,12 @@ def trimmed_mean(values: Tensor) -> float:
     low = np.percentile(found, 1, method="lower")
     high = np.percentile(found, 99, method="higher")
     return float(found[(found >= low) & (found <= high)].mean())
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """Images of 512 px and more, averaged to 256 px (to 511 at most, if their side is no multiple of that)."""
+    factor = min(images.shape[2:]) // SIDE
+    return images if factor < 2 else F.avg_pool2d(images, factor)
 
 
 def _step(

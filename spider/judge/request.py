@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from spider import weights
 from spider.arguments import Kind, how_many_or_which
 from spider.errors import SpiderUsageError
-from spider.measures import FEATURE_FILES, embedding_of
+from spider.measures import FEATURE_FILES, GENERATOR_METRICS, embedding_of
 from spider.request import Request
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class EvaluateRequest(Request):
         reference_out: a .npy or .npz file for the reference's features, to be such a reference.
         source: where the images or the run that feed the run lie now, if they have moved. The run notes it.
         data: the same of its training images.
-        metrics: names from `spider.judge.metrics.registry.METRICS`, in a list or as `fid,kid`.
+        metrics: names from `spider.measures`, in a list or as `fid,kid`: of `METRICS`, which compare images, and of
+            `GENERATOR_METRICS`, which move a generator's input and need no reference.
         protocol: a name from `spider.judge.metrics.protocols.PROTOCOLS`, which also says which embedding.
         embedding: `inception` (the default), or another one of docs/embeddings.md.
         weights: a file for the embedding.
+        distance: how different two images look, for path lengths: `efficientnet`, `lpips_alex` or `lpips_vgg`.
         count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
         figures: a folder for the memorisation page of the first seed, `memorisation-EMBEDDING.png`; it brings the
@@ -61,12 +63,38 @@ class EvaluateRequest(Request):
     protocol: str | None = None
     embedding: str | None = None
     weights: str | Path | None = None
+    distance: str = "efficientnet"
     count: int | None = None
     seeds: int | Sequence[int] | None = None
     figures: str | Path | None = None
     out: str | Path | None = None
     progress: bool = False
     world: World | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid."""
+        super().__post_init__()
+        if not self.compares:
+            named = {"reference": self.reference, "reference_out": self.reference_out, "figures": self.figures}
+            for name, value in named.items():
+                if value is not None:
+                    option, asked = name.replace("_", "-"), ",".join(self.of_generator)
+                    raise SpiderUsageError(f"--{option} {value}: --metrics {asked} compares with no images")
+
+    @property
+    def of_images(self) -> list[str]:
+        """The metrics that compare images with images."""
+        return [name for name in self.metrics if name not in GENERATOR_METRICS]
+
+    @property
+    def of_generator(self) -> list[str]:
+        """The metrics of a generator itself."""
+        return [name for name in self.metrics if name in GENERATOR_METRICS]
+
+    @property
+    def compares(self) -> bool:
+        """Whether images are compared with images. Without any metric they are, which then asks for one."""
+        return bool(self.of_images) or not self.of_generator
 
     @property
     def _embedding(self) -> str:
@@ -95,7 +123,8 @@ class EvaluateRequest(Request):
                 raise SpiderUsageError(f"--reference-out {self.reference_out}: the name ends in .npz or .npy")
             if self.reference is not None and holds_features(self.reference):
                 raise SpiderUsageError(f"--reference-out: the reference lies in a file already, {self.reference}")
-        weights.of_embedding(self._embedding, self.weights)
+        if self.compares:
+            weights.of_embedding(self._embedding, self.weights)
 
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""

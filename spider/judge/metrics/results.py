@@ -35,14 +35,15 @@ class MetricResult:
     """One number.
 
     Attributes:
-        name: as in `spider.judge.metrics.registry.METRICS`.
+        name: as in `spider.measures`: `METRICS`, `GENERATOR_METRICS`.
         label: what tables call it: `FID` under Inception's own weights, otherwise with the embedding, `FD[offline]`.
         value: None where it is undefined.
         std: standard deviation of the value over its parts, None where there are none.
         std_over: those parts, e.g. `100 subsets`.
         stderr: standard error of the value, None where it is not known.
-        protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed.
-        provenance: names and fingerprints of the image sets.
+        protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed. A metric of a
+            generator itself has no embedding.
+        provenance: names and fingerprints of the image sets: `samples`, `reference` if there is one, `training`.
         warnings: what a reader must know before using the value.
         details: further numbers.
     """
@@ -133,7 +134,7 @@ def _merged(by_seed: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _require_same_protocol(a: MetricResult, b: MetricResult) -> None:
-    mine, other = ({**r.protocol, "reference": r.provenance["reference"]["fingerprint"]} for r in (a, b))
+    mine, other = ({**r.protocol, "reference": r.provenance.get("reference", {}).get("fingerprint")} for r in (a, b))
     for key in mine.keys() | other.keys():
         if key != "seed" and mine.get(key) != other.get(key):
             raise SpiderError(
@@ -176,8 +177,10 @@ def read_results(path: Path) -> list[MetricResult]:
 def table(results: Sequence[MetricResult]) -> str:
     """The results for a terminal: what was compared, a line per metric, and below them the warnings."""
     first = results[0]
-    sets = [first.provenance[side] for side in ("samples", "reference")]
+    sets = [first.provenance[side] for side in ("samples", "reference") if side in first.provenance]
     compared = " against ".join(f"{images['name']} ({_how_many(images)})" for images in sets)
+    if "embedding" in first.protocol:
+        compared += f", {first.protocol['embedding']}"
     rows = [("metric", "value", "±", "")]
     for summary in summarise(results):
         alone = next(result for result in results if result.name == summary.name)
@@ -187,7 +190,7 @@ def table(results: Sequence[MetricResult]) -> str:
     by_class = [result.details["classes"] for result in results if "classes" in result.details]
     header = ("class", "value", "samples", "reference")
     classes = ["", aligned([header, *class_lines(by_class)])] if by_class else []
-    return "\n".join([f"{compared}, {first.protocol['embedding']}", aligned(rows), *warnings, *classes])
+    return "\n".join([compared, aligned(rows), *warnings, *classes])
 
 
 def _how_many(images: Mapping[str, Any]) -> str:

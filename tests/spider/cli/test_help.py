@@ -10,6 +10,7 @@ from torch.distributed.run import get_args_parser
 from spider import api
 from spider.judge.metrics.protocols import PROTOCOLS
 from spider.judge.metrics.registry import METRICS
+from spider.measures import GENERATOR_METRICS
 from tests.spider.cli.commands import COMMANDS as LEAVES
 
 COMMANDS = {("spider", *path): command for path, command in LEAVES.items()}
@@ -69,5 +70,6 @@ def test_torchrun_passes_the_examples_on(path):
 def test_help_names_every_metric_and_protocol(spider):
     shown = " ".join(spider("evaluate", "--help").out.split())
     assert ", ".join(METRICS) in shown
+    assert ", ".join(GENERATOR_METRICS) in shown
     for name in PROTOCOLS:
         assert name in shown

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3 import Stylegan3Generator
@@ -118,11 +119,13 @@ class Numbered:
 def test_a_finished_generator_is_measured_by_its_numbers(monkeypatch):
     monkeypatch.setattr(eq, "BLOCK", 2)
     asked = []
-    found = eq.equivariance(Numbered("t", asked), 4, 3)
+    found = eq.equivariance(Numbered("t", asked), 4, 3, World.single())
     assert [*found] == ["eq_t", "eq_t_frac", "eq_r"]
     assert found["eq_t"] > 90
     assert found["eq_t_frac"] > 60 > found["eq_r"]
     assert {(seed, chosen.start, chosen.stop) for seed, chosen in asked} == {(4, 0, 2), (4, 2, 3)}
+    unturned = eq.equivariance(Numbered("t", asked), 4, 3, World.single(), rotations=False)
+    assert unturned == {name: found[name] for name in ("eq_t", "eq_t_frac")}
 
 
 def test_generators_that_cannot_be_moved_are_refused():

@@ -18,6 +18,7 @@ from spider.judge import evaluation
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
 from spider.judge.metrics.registry import METRICS
+from spider.judge.metrics.results import read_results
 from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunDirectory
 from spider.train.loop import train
@@ -177,3 +178,41 @@ def test_a_checkpoint_is_measured_alike_on_one_two_four_ranks(ranks, digits, tmp
             for name, (value, std) in alone.items():
                 assert found[name][0] == pytest.approx(value, rel=1e-9), (size, name)
                 assert (found[name][1] or 0) == pytest.approx(std or 0, rel=1e-9), (size, name)
+
+
+def moved_on(world, subject):
+    """On a rank: metrics of a generator itself."""
+    return values(measured(subject, world, metrics=["ppl_zend", "ppl_zfull"], count=70, seeds=1))
+
+
+def test_metrics_of_a_generator_itself_need_no_reference_and_no_embedding(trained, ranks, tmp_path):
+    """Two blocks of pairs, the second cut short; on any number of ranks. Beside metrics of images in one table."""
+    alone = EvaluateRequest(trained, metrics="ppl_zend,ppl_zfull", count=70, seeds=1, out=tmp_path / "found.json")
+    with mock.patch("spider.judge.evaluation.open_embedding", side_effect=AssertionError("no embedding is needed")):
+        alone.require_inputs()
+        found = evaluate(alone, World.single())
+    assert min(values(found).values()) > 0
+    assert values(found)["ppl_zend"] != values(found)["ppl_zfull"]
+    assert read_results(tmp_path / "found.json") == found.results
+    assert ranks(2).run(moved_on, trained) == [values(found)] * 2
+    lines = found.table().splitlines()
+    assert lines[0].endswith("(70 images)")
+    assert "PPL z end by PD[efficientnet]" in lines[2]
+
+    both = measured(trained, metrics=["ppl_zend", "fid"], count=70, seeds=2)
+    assert [result.name for result in both.results if result.name != "nearest"] == [*2 * ["fid"], *2 * ["ppl_zend"]]
+    assert both.results[-2].value == values(found)["ppl_zend"]
+    assert "FD[offline]" in both.table() and "by PD[efficientnet]" in both.table()  # noqa: PT018
+
+
+def test_metrics_of_a_generator_are_refused_where_they_mean_nothing(trained, digits, tmp_path):
+    for asked, said in (
+        ({"metrics": "ppl_wend"}, r"space=w: this generator has no mapping network"),
+        ({"metrics": "eq_t"}, r"generator\.kind=stylegan3"),
+        ({"metrics": "eq_t", "reference": digits}, r"--reference .*: --metrics eq_t compares with no images"),
+        ({"metrics": "eq_t", "figures": tmp_path}, r"--figures .*: --metrics eq_t compares with no images"),
+    ):
+        with pytest.raises(SpiderUsageError, match=said):
+            measured(trained, count=4, seeds=1, **asked)
+    with pytest.raises(SpiderUsageError, match=r"metric 'eq_t' is of a generator, and .* is a set of images"):
+        measured(digits, reference=digits, metrics="fid,eq_t", count=4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.config import Stylegan3GeneratorConfig
@@ -47,7 +48,9 @@ def test_it_is_the_squared_slope_along_the_way(space, sampling):
     config = Stylegan3GeneratorConfig(channel_base=32, w_dim=8, layers=3, margin=2)
     generator = finished(Stylegan3Generator(config, (6,), (1, 8, 8), 0))
     found, half = (
-        perceptual_path_length(generator, squares, 5, 3, space=space, sampling=sampling, epsilon=epsilon)
+        perceptual_path_length(
+            generator, squares, 5, 3, World.single(), space=space, sampling=sampling, epsilon=epsilon
+        )
         for epsilon in (1e-5, 5e-6)
     )
     assert found == pytest.approx(half, rel=0.02)
@@ -67,4 +70,4 @@ def test_it_is_the_squared_slope_along_the_way(space, sampling):
 def test_w_is_refused_where_there_is_none():
     generator = finished(torch.nn.Linear(6, 6))
     with pytest.raises(SpiderUsageError, match="space=w: this generator has no mapping network"):
-        perceptual_path_length(generator, squares, 0, 2)
+        perceptual_path_length(generator, squares, 0, 2, World.single())
