@@ -167,13 +167,13 @@ _AutoWhole = Annotated[
 
 
 class Stylegan2Config(NetworkChoice):
-    """What both networks of StyleGAN2 have. Sides: 4 px times a power of 2."""
+    """What both networks of StyleGAN2 have. Sides: 4 to 7 px of the shorter one, both times a power of 2."""
 
     kind: Literal["stylegan2"] = "stylegan2"
     channel_base: _AutoWhole = Field(
         32768,
-        description="a layer of a side of n px has channel_base / n channels, ...; auto = StyleGAN2-ADA's rule: 16384, "
-        "and for images from 512 px 32768",
+        description="a layer of a side of n px has channel_base / n channels, ... (n: 4 for the smallest, then 8, 16); "
+        "auto = StyleGAN2-ADA's rule: 16384, and for images from 512 px 32768",
     )
     channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
     mapping_layers: int = Field(8, ge=1, le=1000, description="layers of the mapping network")
@@ -189,15 +189,19 @@ class Stylegan2Config(NetworkChoice):
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
     has_latents: ClassVar[bool] = True
 
-    def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int, bool]]:
-        """Side, channels, and whether it computes in bfloat16 on a GPU, from 4 px up to the images' side.
+    def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[tuple[int, int], int, bool]]:
+        """Height and width, channels, and whether it computes in bfloat16 on a GPU, from the smallest size up.
+
+        Images need not be squares: those of 256x128 px begin as 8x4, those of 96x96 as 6x6. A resolution has as many
+        channels as the one of 4, 8, 16, ... px that a square of 4 px would have become.
 
         Raises:
-            SpiderUsageError: the images' side is not 4 px times a power of 2.
+            SpiderUsageError: the images' sides do not halve down together until the shorter one is 4 to 7 px.
         """
-        sides = _sides(self.kind, image_shape)
-        coarse = max(1, len(sides) - self.bf16_resolutions)
-        return [(side, self.channels(side, sides[-1]), level >= coarse) for level, side in enumerate(sides)]
+        sizes = _sizes(self.kind, image_shape)
+        coarse = max(1, len(sizes) - self.bf16_resolutions)
+        longer = max(sizes[-1])
+        return [(size, self.channels(4 << level, longer), level >= coarse) for level, size in enumerate(sizes)]
 
     def channels(self, side: int, of_images: int) -> int:
         """Of the layers of a side in pixels, for images of such a side."""
@@ -335,6 +339,19 @@ class Stylegan2DiscriminatorConfig(Stylegan2Config):
                 f"discriminator.mbstd_group={group} does not divide the micro-batches: batch={config.batch} / "
                 f"(accumulation={parts}{ranks}) is {config.batch // (world_size * parts)}"
             )
+
+
+def _sizes(kind: str, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Heights and widths, each twice the one before, up to the images'. Raises SpiderUsageError."""
+    _, height, width = image_shape
+    shorter = min(height, width)
+    levels = max(0, shorter.bit_length() - 3)  # 4 to 7 px are left of the shorter side
+    if shorter < 4 or (height | width) & ((1 << levels) - 1):
+        raise SpiderUsageError(
+            f"kind={kind} makes images whose sides halve down together until the shorter one is 4 to 7 px, such as "
+            f"64x64, 96x96 or 512x256, found {width}x{height}: pack the data at another --resolution"
+        )
+    return [(height >> level, width >> level) for level in reversed(range(levels + 1))]
 
 
 def _sides(kind: str, image_shape: tuple[int, int, int]) -> list[int]:

@@ -47,12 +47,12 @@ class StyledGenerator(nn.Module, Method):
     Attributes:
         layers: L, how many w an image has.
         truncation: psi, see `for_layers`; 1 in training.
-        noise_sides: of the maps of noise that its layers add, in px, in their order; empty: they add none.
+        noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
 
     w_avg: Tensor
     layers: int
-    noise_sides: Sequence[int] = ()
+    noise_sizes: Sequence[tuple[int, int]] = ()
 
     def __init__(
         self,

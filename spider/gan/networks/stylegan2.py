@@ -1,8 +1,10 @@
 """StyleGAN2's generator and discriminator (Karras et al. 2020), as in the code of StyleGAN2-ADA.
 
     z [N, d] (, class) --mapping--> w [N, w_dim] --its copy for each layer--> ws [N, L, w_dim]
-    const [C0, 4, 4] --conv1(w)--> --block(w), twice the size--> ... --> [N, Cn, H, W]    images: sums of to_image(w)
-    images --from_image--> [N, Cn, H, W] --block, half the size--> ... --> [N, C0, 4, 4] --std, conv, dense--> logit
+    const [C0, H0, W0] --conv1(w)--> --block(w), twice the size--> ... --> [N, Cn, H, W]    images: sums of to_image(w)
+    images --from_image--> [N, Cn, H, W] --block, half the size--> ... --> [N, C0, H0, W0] --std, conv, dense--> logit
+
+H0 and W0 are 4 for squares of 4, 8, 16, ... px, as published. Other shapes have others: `Stylegan2Config.plan`.
 
 Outputs, gradients and initial laws are those of the public implementation (NVlabs/stylegan2-ada-pytorch,
 training/networks.py). `spider.gan.networks.stylegan2_names` has its names of the weights. What differs: the layer from
@@ -50,7 +52,7 @@ class Stylegan2Generator(StyledGenerator):
         self.layers = self.synthesis.layers
         self.style_mixing = config.style_mixing
         self.mixes_gaussian = config.mixing_source == "gaussian"
-        self.noise_sides = () if config.noise == "none" else self.synthesis.noise_sides
+        self.noise_sizes = () if config.noise == "none" else self.synthesis.noise_sizes
         self.draws: dict[str, Draw] = {}
         if config.noise == "random":
             self.draws["noise"] = Draw("normal", (self.synthesis.noises,))
@@ -68,7 +70,7 @@ class Stylegan2Generator(StyledGenerator):
 
     def noise(self, condition: Condition) -> Tensor | None:
         """See StyledGenerator: [N, numbers] where it is drawn, [1, numbers] where it is constant."""
-        if not self.noise_sides:
+        if not self.noise_sizes:
             return None
         drawn = condition.draws.get("noise")
         return self.synthesis.constant_noise() if drawn is None else drawn
@@ -94,7 +96,7 @@ class Synthesis(nn.Module):
 
     Attributes:
         layers: L, how many w an image has: one for each convolution, and one for the last step to an image.
-        noise_sides: of the map of noise of each convolution, in px.
+        noise_sizes: height and width of the map of noise of each convolution, in px.
         noises: numbers of noise that an image has in all layers together.
     """
 
@@ -103,16 +105,16 @@ class Synthesis(nn.Module):
     def __init__(self, config: Stylegan2GeneratorConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         plan = config.plan(image_shape)
-        self.const = nn.Parameter(torch.randn(plan[0][1], 4, 4))
+        self.const = nn.Parameter(torch.randn(plan[0][1], *plan[0][0]))
         self.blocks = nn.ModuleList()
         inputs = 0
-        for side, channels, bf16 in plan:
-            shown = config.architecture == "skip" or side == plan[-1][0]
-            self.blocks.append(_Up(config, inputs, channels, side, image_shape[0] if shown else 0, bf16))
+        for size, channels, bf16 in plan:
+            shown = config.architecture == "skip" or size == plan[-1][0]
+            self.blocks.append(_Up(config, inputs, channels, size, image_shape[0] if shown else 0, bf16))
             inputs = channels
         self.layers = 2 * len(plan)
-        self.noise_sides = [side for side, *_ in plan for _ in range(1 if side == 4 else 2)]
-        self.noises = sum(side**2 for side in self.noise_sides)
+        self.noise_sizes = [size for size, *_ in plan for _ in range(2)][1:]  # the first resolution has one layer
+        self.noises = sum(height * width for height, width in self.noise_sizes)
         self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
     def forward(self, ws: Tensor, noise: Tensor | None) -> Tensor:
@@ -121,11 +123,11 @@ class Synthesis(nn.Module):
         images: Tensor | None = None
         at, used = 0, 0
         for block in cast(Iterable[_Up], self.blocks):
-            count, side = len(block.layers), block.side
+            count, (height, width) = len(block.layers), block.size
             maps: Sequence[Tensor | None] = [None] * count
             if noise is not None:
-                end = used + count * side**2
-                maps = noise[:, used:end].reshape(-1, count, 1, side, side).unbind(1)
+                end = used + count * height * width
+                maps = noise[:, used:end].reshape(-1, count, 1, height, width).unbind(1)
                 used = end
             x = block(x, ws[:, at:], maps)
             at += count
@@ -141,24 +143,24 @@ class Synthesis(nn.Module):
 
 
 class _Up(nn.Module):
-    """One resolution: [N, c, h, w] -> [N, C, 2 h, 2 w], the same size at 4 px; and what shows it as an image."""
+    """One resolution: [N, c, h, w] -> [N, C, 2 h, 2 w], the same size for the first; and what shows it as an image."""
 
     def __init__(
         self,
         config: Stylegan2GeneratorConfig,
         inputs: int,
         channels: int,
-        side: int,
+        size: tuple[int, int],
         image_channels: int,
         bf16: bool,
     ) -> None:
         super().__init__()
-        first = [] if inputs == 0 else [_StyleLayer(config, inputs, channels, side, up=True)]
-        self.layers = nn.ModuleList([*first, _StyleLayer(config, channels, channels, side)])
+        first = [] if inputs == 0 else [_StyleLayer(config, inputs, channels, size, up=True)]
+        self.layers = nn.ModuleList([*first, _StyleLayer(config, channels, channels, size)])
         residual = config.architecture == "resnet" and inputs > 0
         self.skip = EqualConv(inputs, channels, 1, resample="double", plain=True) if residual else None
         self.to_image = _ToImage(config, channels, image_channels) if image_channels else None
-        self.side = side
+        self.size = size
         self.bf16 = bf16
 
     @property
@@ -182,7 +184,13 @@ class _StyleLayer(nn.Module):
     noise_const: Tensor
 
     def __init__(
-        self, config: Stylegan2GeneratorConfig, inputs: int, outputs: int, side: int, *, up: bool = False
+        self,
+        config: Stylegan2GeneratorConfig,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, int],
+        *,
+        up: bool = False,
     ) -> None:
         super().__init__()
         self.conv = ModulatedConv(inputs, outputs, 3, config.w_dim, up=up)
@@ -192,7 +200,7 @@ class _StyleLayer(nn.Module):
         if self.noise != "none":
             self.noise_strength = nn.Parameter(torch.zeros(()))
         if self.noise == "const":
-            self.register_buffer("noise_const", torch.randn(side, side))
+            self.register_buffer("noise_const", torch.randn(*size))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float) -> Tensor:
         """The result times `gain`."""
@@ -231,18 +239,18 @@ class Stylegan2Discriminator(nn.Module):
         self.features = plan[0][1]
         self.mapping = Mapping(0, classes, self.features, config.mapping_layers) if classes else None
         self.skips = config.architecture == "skip"
-        top = plan[-1][0]
-        self.blocks = nn.ModuleList(  # from 8 px up, so that a larger network has the names of a smaller one
-            _Down(config, channels, smaller, image_shape[0] if self.skips or side == top else 0, bf16)
-            for (_, smaller, _), (side, channels, bf16) in pairwise(plan)
+        (height, width), top = plan[0][0], plan[-1][0]
+        self.blocks = nn.ModuleList(  # from the smallest up, so that a larger network has the names of a smaller one
+            _Down(config, channels, smaller, image_shape[0] if self.skips or size == top else 0, bf16)
+            for (_, smaller, _), (size, channels, bf16) in pairwise(plan)
         )
-        shown = self.skips or top == 4
+        shown = self.skips or len(plan) == 1
         self.from_image = EqualConv(image_shape[0], self.features, 1) if shown else None  # never clamped there either
         group = config.mbstd_group
         self.std = None if group is None else BatchStd(group, config.mbstd_features, world)
         told = 0 if group is None else config.mbstd_features
         self.conv = EqualConv(self.features + told, self.features, 3, clamp=config.conv_clamp)
-        self.dense = EqualLinear(16 * self.features, self.features, activate=True)
+        self.dense = EqualLinear(height * width * self.features, self.features, activate=True)
         self.out = EqualLinear(self.features, self.features if classes else 1)
         if self.skips:
             self.register_buffer("kernel", resampling_kernel(), persistent=False)

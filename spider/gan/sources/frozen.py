@@ -42,10 +42,10 @@ class WithMapping(Protocol):
     """A network that makes w of its input, and an image of a w for each of its layers: `StyledGenerator`.
 
     Attributes:
-        noise_sides: of the maps of noise that its layers add, in px, in their order; empty: they add none.
+        noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
 
-    noise_sides: Sequence[int]
+    noise_sizes: Sequence[tuple[int, int]]
 
     def to_w(self, inputs: Tensor, condition: Condition) -> Tensor:
         """What it is fed -> w [N, w_dim]."""

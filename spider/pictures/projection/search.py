@@ -55,7 +55,7 @@ def search(
         wander: the deviation of the normal numbers that are added at first.
     """
     network = space.generator.module
-    sides = network.noise_sides if isinstance(network, WithMapping) else ()
+    sizes = network.noise_sizes if isinstance(network, WithMapping) else ()
     point = start.copy()
     optimizer = torch.optim.Adam([each.requires_grad_() for each in point.tensors()], lr=space.rate)
     best: Found | None = None
@@ -75,7 +75,7 @@ def search(
                 break
             loss = (distance + l2).sum()
             if point.noise is not None:
-                loss = loss + _NOISE_WEIGHT * correlation(maps_of_noise(point.noise, sides))
+                loss = loss + _NOISE_WEIGHT * correlation(maps_of_noise(point.noise, sizes))
             gradients = torch.autograd.grad(loss, point.tensors(), allow_unused=True)
             for tensor, gradient in zip(point.tensors(), gradients, strict=True):
                 tensor.grad = gradient
@@ -83,7 +83,7 @@ def search(
             optimizer.step()
             with torch.no_grad():
                 space.bound(point.where)
-                for noise in [] if point.noise is None else maps_of_noise(point.noise, sides):
+                for noise in [] if point.noise is None else maps_of_noise(point.noise, sizes):
                     noise.sub_(noise.mean()).mul_(noise.square().mean().rsqrt())
     assert best is not None  # nothing is added at the last step
     return best
@@ -95,10 +95,10 @@ def ramp(t: float) -> float:
     return falling * min(1.0, t / _RISE)
 
 
-def maps_of_noise(noise: Tensor, sides: Sequence[int]) -> list[Tensor]:
-    """[1, numbers] -> views [1, 1, side, side]."""
-    parts = torch.split(noise, [side**2 for side in sides], dim=1)
-    return [part.view(1, 1, side, side) for part, side in zip(parts, sides, strict=True)]
+def maps_of_noise(noise: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """[1, numbers] -> views [1, 1, height, width]."""
+    parts = torch.split(noise, [height * width for height, width in sizes], dim=1)
+    return [part.view(1, 1, *size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def correlation(maps: Sequence[Tensor]) -> Tensor:
@@ -108,7 +108,7 @@ def correlation(maps: Sequence[Tensor]) -> Tensor:
         while True:
             for direction in (3, 2):
                 total = total + (noise * noise.roll(1, dims=direction)).mean().square()
-            if noise.shape[2] <= _COARSEST_PX:
+            if min(noise.shape[2:]) <= _COARSEST_PX:
                 break
             noise = avg_pool2d(noise, 2)
     return total

@@ -178,7 +178,7 @@ def test_noise_stays_white():
     generator = styled("random")
     judge, nearest = judged(generator, generator.images(0, [100]))
     _, found = found_in(generator, "w", judge, nearest, 60)
-    for noise in maps_of_noise(found.point.noise, generator.module.noise_sides):
+    for noise in maps_of_noise(found.point.noise, generator.module.noise_sizes):
         assert float(noise.mean()) == pytest.approx(0, abs=1e-5)
         assert float(noise.square().mean()) == pytest.approx(1, abs=1e-5)
     white = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -123,12 +123,45 @@ def test_any_power_of_two_and_any_channels(architecture, side, channels, classes
         assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+@pytest.mark.parametrize("size", [(16, 32), (12, 12), (28, 20)])
+def test_sides_that_halve_down_together_need_no_power_of_two_and_no_square(architecture, size):
+    """Layers give images their noise at their own places, which a turned network would not."""
+    config = Stylegan2GeneratorConfig(w_dim=16, mapping_layers=2, architecture=architecture, **SMALL)
+    generator = Stylegan2Generator(config, (10,), (3, *size), 0)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(1)
+    z, condition = told(generator, 4)
+    made = generator(z, condition).images
+    assert made.shape == (4, 3, *size)
+    assert condition.draws["noise"].shape[1] == sum(height * width for height, width in generator.noise_sizes)
+    moved = condition.draws["noise"].clone()
+    moved[:, -1] += 5  # of the last layer, whose last number is the lower right corner's
+    changed = (generator(z, replace(condition, draws={**condition.draws, "noise": moved})).images - made).abs().sum(1)
+    assert changed[:, -1, -1].min() > 0
+    assert changed[:, :-1].max() == changed[:, :, :-1].max() == 0
+    config = Stylegan2DiscriminatorConfig(mapping_layers=2, architecture=architecture, **SMALL)
+    out = Stylegan2Discriminator(config, (3, *size), 0, SINGLE)(made, Condition())
+    (out.logits.sum() + made.square().sum()).backward()
+    assert all(parameter.grad is not None for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("size", [(3, 12), (30, 30), (64, 36), (97, 131)])
+def test_sides_that_do_not_halve_down_are_refused(size):
+    with pytest.raises(SpiderUsageError, match=rf"halve down together .* found {size[1]}x{size[0]}"):
+        Stylegan2GeneratorConfig().plan((3, *size))
+
+
 def test_channels_and_precision_by_resolution():
     config = Stylegan2GeneratorConfig(bf16_resolutions=4)
     assert config.plan((3, 256, 256)) == [
-        (4, 512, False), (8, 512, False), (16, 512, False), (32, 512, True), (64, 512, True), (128, 256, True),
-        (256, 128, True),
+        ((4, 4), 512, False), ((8, 8), 512, False), ((16, 16), 512, False), ((32, 32), 512, True),
+        ((64, 64), 512, True), ((128, 128), 256, True), ((256, 256), 128, True),
     ]  # fmt: skip
+    wide = [(size, channels) for size, channels, _ in config.plan((3, 64, 160))]
+    assert wide == [((4, 10), 512), ((8, 20), 512), ((16, 40), 512), ((32, 80), 512), ((64, 160), 512)]
     assert [bf16 for *_, bf16 in config.plan((3, 8, 8))] == [False, True]
 
 
