@@ -233,6 +233,8 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
         "generate": GenerateRequest,
         "interpolate": InterpolateRequest,
         "project": ProjectRequest,
+        "import_pickle": ImportRequest,
+        "export": ExportRequest,
     }
     return read_pipeline(file, run, read_place(slurm), verbs)
 

@@ -72,7 +72,7 @@ class Request:
 
         Args:
             ranks: of the job.
-            trained: absolute folders of the runs that the stages train.
+            trained: absolute folders of the runs that the stages make, by training or import.
         """
 
     def packages(self, trained: Collection[Path] = ()) -> tuple[str, ...]:
@@ -90,6 +90,11 @@ class Request:
     def trained(self) -> Path | None:
         """The folder of the run that it trains, absolute; None: it trains none."""
         return None
+
+    @property
+    def made_run(self) -> Path | None:
+        """The folder of the run that it trains or imports, absolute; None: it makes none."""
+        return self.trained
 
     def values(self) -> dict[str, Any]:
         """The fields by name."""

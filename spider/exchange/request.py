@@ -24,6 +24,11 @@ class ImportRequest(Request):
     file: str | Path
     out: str | Path
 
+    @property
+    def made_run(self) -> Path:
+        """See the base class."""
+        return Path(self.out).absolute()
+
 
 @dataclass(frozen=True)
 class ExportRequest(Request):

@@ -203,13 +203,13 @@ def _stage(
 
 
 def _checked(stages: list[Stage], file: str) -> list[Stage]:
-    """With the code that they need. What a stage names may be a run that another one trains."""
-    trained = [run for run in (stage.request.trained for stage in stages) if run is not None]
+    """With the code that they need. What a stage names may be a run that another one makes."""
+    made = [run for run in (stage.request.made_run for stage in stages) if run is not None]
     code: list[str] = []
     for stage in stages:
         try:
-            stage.request.require_valid(stage.place.ranks, trained)
-            code += stage.request.packages(trained)
+            stage.request.require_valid(stage.place.ranks, made)
+            code += stage.request.packages(made)
         except (SpiderUsageError, ShardsUsageError) as error:
             raise SpiderUsageError(f"{file}: stages.{stage.name}: {error}") from None
     return [replace(stage, more_code=tuple(dict.fromkeys(code))) for stage in stages]

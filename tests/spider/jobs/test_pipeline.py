@@ -111,6 +111,27 @@ def test_a_training_says_where_it_saves(tmp_path: Path) -> None:
     assert two.command[:4] == (sys.executable, "-m", "spider", "train")
 
 
+def test_a_pickle_of_others_is_imported_trained_on_and_exported(tmp_path: Path) -> None:
+    """Its run is not there yet: a training is fed by it, and another begins with its weights."""
+    stages = read(
+        tmp_path,
+        """
+        stages:
+          theirs: {verb: import_pickle, file: theirs.pkl, out: "{run}/theirs"}
+          fed: {verb: train, data: d, source: "{run}/theirs", run: "{run}/fed", after: theirs, CONFIG}
+          tuned: {verb: train, data: d, init: "{run}/theirs", run: "{run}/tuned", after: theirs, CONFIG}
+          out: {verb: export, run: "{run}/tuned@last", out: "{run}/out", onnx: true, after: tuned}
+        """.replace("CONFIG", "config: dcgan, overrides: batch=64"),
+    )
+    folder = tmp_path / "all"
+    words = {stage.name: stage.words for stage in stages}
+    assert words["theirs"] == ("import", "--", "theirs.pkl", f"{folder}/theirs")
+    assert f"--source={folder}/theirs" in words["fed"]
+    assert f"--init={folder}/theirs" in words["tuned"]
+    assert words["out"] == ("export", "--onnx", "--", f"{folder}/tuned@last", f"{folder}/out")
+    assert stages[0].command.saves is None
+
+
 def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("stages: {a: {verb: pack, source: b, out: '{run}/c'}}")
     [stage] = api.read_pipeline(tmp_path / "x.yaml", tmp_path / "a b", SLURM)
