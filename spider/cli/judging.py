@@ -279,6 +279,10 @@ def interpolate(
             "a smooth one, and circular, all the way round through two seeds of a gaussian prior.",
         ),
     ] = None,
+    trunc: Annotated[
+        float | None,
+        typer.Option(metavar="PSI", help="Truncation of the last stage; for generators that have a mapping network."),
+    ] = None,
     distance: Annotated[
         str | None,
         typer.Option(
@@ -306,6 +310,7 @@ def interpolate(
         classes=class_ or (),
         steps=steps,
         blend=blend,
+        truncation=trunc,
         distance=distance,
         weights=weights,
         source=source,

@@ -204,4 +204,5 @@ def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
 def _paragraph(key: Key) -> str:
     kind = f" (kind={key.kind})" if key.kind else ""
     resumed = ", may change on a resume" if key.runtime else ""
-    return f"{key.name}{kind}\n    {key.description}\n    {key.type}, default {key.default}{resumed}"
+    default = f", default {key.default}" if key.default else ""
+    return f"{key.name}{kind}\n    {key.description}\n    {key.type}{default}{resumed}"

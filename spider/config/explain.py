@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -27,7 +27,11 @@ _MEMBER = re.compile(r"\.\d+\.")
 
 @dataclass(frozen=True)
 class Key:
-    """One key: where it stands, and what may stand there."""
+    """One key: where it stands, and what may stand there.
+
+    Attributes:
+        default: empty for the name of a choice that is not the default one.
+    """
 
     name: str
     type: str
@@ -69,6 +73,12 @@ def kinds_with(name: str) -> list[str]:
     """The choices of a section that have a key of this name."""
     name = _MEMBER.sub(f".{ANY}.", name)
     return [key.kind for key in _table() if key.name == name and key.kind is not None]
+
+
+def may_be_auto(name: str) -> bool:
+    """Whether `auto` is a value of a key."""
+    name = _MEMBER.sub(f".{ANY}.", name)
+    return any(key.name == name and re.search(r"\bauto\b", key.type) for key in _table())
 
 
 def similar_keys(name: str) -> list[str]:
@@ -130,10 +140,18 @@ def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key
         for below, found in ((f"{prefix}{name}.", sections), (f"{prefix}{name}.{ANY}.", members)):
             for section in found:
                 is_choice = "kind" in section.model_fields and len(found) > 1
-                yield from _walk(section, below, section.model_fields["kind"].default if is_choice else kind)
+                chosen = section.model_fields["kind"].default if is_choice else kind
+                for key in _walk(section, below, chosen):
+                    names_choice = is_choice and key.name == f"{below}kind"
+                    yield replace(key, default="") if names_choice and not _is_default(info, chosen) else key
         if not sections and not members:
             # The name of a choice means what the choice is, and that its section says
             yield _key(f"{prefix}{name}", info, kind, info.description or inspect.cleandoc(model.__doc__ or ""))
+
+
+def _is_default(info: FieldInfo, kind: str) -> bool:
+    """Whether the choice of that name is what a section is by default."""
+    return getattr(info.get_default(call_default_factory=True, validated_data={}), "kind", None) == kind
 
 
 def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spider.config.explain import choice_names, kinds_with, open_axes, similar_keys
+from spider.config.explain import choice_names, kinds_with, may_be_auto, open_axes, similar_keys
 from spider.config.options import how_to_give
 from spider.config.schema import Config
 from spider.errors import shown
@@ -100,6 +100,7 @@ _BOUNDS = {
     "less_than_equal": ("<=", "le"),
 }
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+_NUMBERS = ("int_type", "int_parsing", "float_type", "float_parsing")
 _EXACT = 1_000_000  # `:g` writes greater numbers with an exponent, and leaves digits out
 
 
@@ -129,7 +130,9 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
     is_name = isinstance(found, str) and key.rpartition(".")[2].isdigit() and _is_open(f"{key}.kind")
     if is_name and kind in ("model_type", "model_attributes_type", "dict_type"):
         return _Wrong(key, must_be(detail), f", found {shown(found)}: write {{kind: {shown(found)}}}")
-    return _Wrong(key, must_be(detail), f", found {shown(found)}")
+    close = did_you_mean(found, ["auto"]) if isinstance(found, str) else ""
+    auto = f" or auto{close}" if kind in _NUMBERS and may_be_auto(key) else ""
+    return _Wrong(key, must_be(detail) + auto, f", found {shown(found)}")
 
 
 def must_be(detail: Mapping[str, Any]) -> str:

@@ -92,6 +92,8 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     """
     numbers, steps, path = request.numbers, request.steps, Path(request.out)
     _check(path, numbers)
+    if request.truncation is not None:
+        generator.truncate(request.truncation)
     chain = stages(generator)
     space, stage = _place(chain, request.space, request.stage)
     blend = _blend(chain[stage - 1], space, request.blend)

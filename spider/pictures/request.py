@@ -103,6 +103,7 @@ class InterpolateRequest(Request):
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
         blend: how; None: by the prior, see `spider.pictures.interpolate`.
+        truncation: as of `GenerateRequest`; of the last stage.
         distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: also measure how far it is from an image to the next, see
             `spider.pictures.steps`.
         weights: a file for the distance's network; None: the published one.
@@ -112,7 +113,7 @@ class InterpolateRequest(Request):
     command: ClassVar[tuple[str, ...]] = ("interpolate",)
     alone: ClassVar[tuple[str, ...]] = ("run",)
     repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
-    options: ClassVar[Mapping[str, str]] = _OPTIONS
+    options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
 
     run: str | Path
@@ -124,6 +125,7 @@ class InterpolateRequest(Request):
     classes: Sequence[str | int] = ()
     steps: int = 8
     blend: Blend | None = None
+    truncation: float | None = None
     distance: str | None = None
     weights: str | Path | None = None
     source: str | Path | None = None

@@ -49,7 +49,7 @@ ASKED = {
     "import_pickle": (ImportRequest, {"file": "a.pkl", "out": "o"}),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
-        "blend": "linear", "distance": "efficientnet", "weights": "w", "source": "s",
+        "blend": "linear", "truncation": 0.7, "distance": "efficientnet", "weights": "w", "source": "s",
     }),
     "project": (ProjectRequest, {
         "run": "r", "images": ["a.png", "b c"], "out": "o", "space": "w+", "steps": 3, "tune": 2, "samples": 4,

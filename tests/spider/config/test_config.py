@@ -202,6 +202,8 @@ def test_another_shape_is_named_in_the_words_of_yaml(override, said):
         ("evaluate.metrics=[]", r"^evaluate\.metrics=\[\]: must have at least 1 entry$"),
         ("kimg=1e12", r"^kimg=1e12: must be <= 1,000,000,000$"),
         ("kimg=0", r"^kimg=0: must be >= 0\.001$"),
+        ("penalties.r1_gamma=atuo", r"^penalties\.r1_gamma=atuo: must be a number or auto$"),
+        ("kimg=auto", r"^kimg=auto: must be a number$"),
     ],
 )
 def test_an_error_has_the_names_of_keys_and_whole_numbers(override: str, said: str):
@@ -215,6 +217,8 @@ def test_a_choice_is_explained_by_what_it_chooses():
     kinds = {key.kind: key.description for key in explain("source.kind")}
     assert kinds["gaussian"].startswith("Independent normal coordinates")
     assert len(set(kinds.values())) == len(kinds) == 7
+    assert [key.kind for key in explain("generator.kind") if key.default] == ["dcgan"]
+    assert not any(key.default for key in explain("augment.0.kind"))
 
 
 def test_configuration_needs_no_torch():

@@ -116,6 +116,16 @@ def test_halfway_in_w_is_the_image_of_the_mean_w(cascade):
     assert fed is None
 
 
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_without_truncation_images_differ_and_with_all_of_it_none_does(tmp_path, space):
+    generator = frozen(Gaussian(GaussianConfig(dim=16)), (1, 8, 8), 3)
+    generator.shares_draws = True
+    for psi, count in ((1, 9), (0, 1)):
+        request = InterpolateRequest("run", out=tmp_path / f"{psi:.0f}", space=space, steps=3, truncation=psi)
+        interpolate(generator, request)
+        assert len({file.read_bytes() for file in request.out.glob("*.png")}) == count
+
+
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
