@@ -149,7 +149,7 @@ def _walk(model: type[BaseModel], prefix: str, kind: str | None) -> Iterator[Key
             yield _key(f"{prefix}{name}", info, kind, info.description or inspect.cleandoc(model.__doc__ or ""))
 
 
-def _is_default(info: FieldInfo, kind: str) -> bool:
+def _is_default(info: FieldInfo, kind: str | None) -> bool:
     """Whether the choice of that name is what a section is by default."""
     return getattr(info.get_default(call_default_factory=True, validated_data={}), "kind", None) == kind
 

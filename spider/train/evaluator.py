@@ -53,7 +53,8 @@ class Evaluator:
         self.owed = False
         if trainer.world.is_main:
             if self.best is None:  # the first time
-                for note in opened.notes:
+                few = [f"{each.label}: {text}" for each in results for text in each.warnings]
+                for note in [*opened.notes, *few]:
                     record.say(f"warning: {note}")
             file = self.directory.evaluations / f"{name}.json"
             # The file comes after the curves. So if it is there, they have the point, and a kill came before the save
