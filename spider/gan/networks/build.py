@@ -11,13 +11,17 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.config import (
     DcganDiscriminatorConfig,
     DcganGeneratorConfig,
+    FastganGeneratorConfig,
     NetworkChoice,
+    ProjectedDiscriminatorConfig,
     R3ganConfig,
     Stylegan2DiscriminatorConfig,
     Stylegan2GeneratorConfig,
     Stylegan3GeneratorConfig,
 )
 from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.gan.networks.fastgan import FastganGenerator
+from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan3 import Stylegan3Generator
@@ -49,6 +53,8 @@ def build_generator(
             return Stylegan2Generator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, Stylegan3GeneratorConfig):
             return Stylegan3Generator(config, shape, image_shape, told.classes, frontend)
+        if isinstance(config, FastganGeneratorConfig):
+            return FastganGenerator(config, shape, image_shape, told.classes, world, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
         made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)
@@ -73,6 +79,8 @@ def build_discriminator(
             return R3ganDiscriminator(config, image_shape, told.classes)
         if isinstance(config, Stylegan2DiscriminatorConfig):
             return Stylegan2Discriminator(config, image_shape, told.classes, world)
+        if isinstance(config, ProjectedDiscriminatorConfig):
+            return ProjectedDiscriminator(config, image_shape, told.classes, world)
         if isinstance(config, DcganDiscriminatorConfig):
             return DcganDiscriminator(config, image_shape, told, world)
         return _module(config.build_discriminator(image_shape, told, world), "discriminator", config)

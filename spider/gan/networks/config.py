@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from spider.arguments import MAX_RESOLUTION
 from spider.errors import SpiderUsageError
 from spider.settings.choices import Choice, Choices
+from spider.settings.marks import Names
 from spider.settings.schedule import AUTO, Auto, Bounds, arm
-from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG, MAX_WIDTH
+from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG, MAX_WIDTH, Place
 
 if TYPE_CHECKING:
     from torch import nn
@@ -341,6 +343,109 @@ class Stylegan2DiscriminatorConfig(Stylegan2Config):
             )
 
 
+class FastganGeneratorConfig(NetworkChoice):
+    """FastGAN's generator, for few images. Fed vectors. Sides: 8, 16, 32, ... px, published from 256 (128) to 1024."""
+
+    kind: Literal["fastgan"] = "fastgan"
+    form: Literal["projected", "lite", "original"] = Field(
+        "projected",
+        description="projected: that of Projected GAN; lite: its smaller one, for fewer than 10,000 images; original: "
+        "FastGAN's own, with a second image for its discriminator",
+    )
+    ngf: int | None = Field(
+        None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, and of form=original 64"
+    )
+    takes_images: ClassVar[bool] = False
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def sides(self, image_shape: tuple[int, int, int]) -> list[int]:
+        """4, 8, 16, ... px, up to the images' side.
+
+        Raises:
+            SpiderUsageError: the images' side is not 8 px times a power of 2, up to 1024.
+        """
+        sides = _sides(self.kind, image_shape)
+        if not 8 <= sides[-1] <= 1024:
+            raise SpiderUsageError(f"generator.kind=fastgan makes images of 8 to 1024 px, found {sides[-1]}")
+        return sides
+
+    def channels(self, side: int) -> int:
+        """At a side of so many pixels."""
+        ngf = self.ngf or (64 if self.form == "original" else 128)
+        factor = {4: 16.0, 8: 8.0, 16: 4.0, 32: 2.0, 64: 2.0}.get(side, 128 / side)
+        return max(1, int(ngf * factor))
+
+    def layers(self, side: int) -> int:
+        """How many layers a block has that ends at a side of so many pixels."""
+        if self.form == "original":
+            return 2 if side in (8, 32, 128, 512) else 1
+        return 1 if self.form == "lite" else 2
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return always_batch_norm_refusals("generator", self.kind, config)
+
+
+class ProjectedDiscriminatorConfig(NetworkChoice):
+    """Projected GAN's discriminator: heads that judge the maps of a frozen, pretrained EfficientNet-Lite0."""
+
+    kind: Literal["projected"] = "projected"
+    weights: Annotated[Place | None, Names("file")] = Field(
+        None, description="weights of EfficientNet-Lite0; null = the published ones, from the installed package"
+    )
+    enlarge_to: int | None = Field(
+        224,
+        ge=128,
+        le=MAX_RESOLUTION,
+        multiple_of=32,
+        description="images of a smaller side are enlarged to this many pixels first, as published; null = not. Less "
+        "is faster; the smallest is 128",
+    )
+    mixed_channels: int = Field(64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; they double")
+    heads: int = Field(4, ge=1, le=4, description="so many maps are judged, from the largest on")
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies the channels of the heads")
+    separable: bool = Field(
+        False, description="each convolution of a head in two, as published for the generator of StyleGAN2"
+    )
+    embedding_dim: int = Field(128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes")
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def channels(self, before_end: int) -> int:
+        """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""
+        return max(2, round((512 >> before_end) * self.width))
+
+    def seen_side(self, image_shape: tuple[int, int, int]) -> int | None:
+        """What images [C, H, W] are enlarged to, in pixels; None: they are not.
+
+        Raises:
+            SpiderUsageError: they have other channels than grey or RGB, or a side that does not halve down.
+        """
+        channels, height, width = image_shape
+        if channels not in (1, 3):
+            raise SpiderUsageError(f"discriminator.kind=projected sees grey or RGB images, found {channels} channels")
+        if self.enlarge_to is not None and min(height, width) < self.enlarge_to:
+            return self.enlarge_to
+        if min(height, width) < 128 or height % 32 or width % 32:
+            raise SpiderUsageError(
+                f"discriminator.kind=projected sees images whose sides are multiples of 32 px, from 128 px on, found "
+                f"{width}x{height}: pack the data at another --resolution, or set discriminator.enlarge_to"
+            )
+        return None
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return always_batch_norm_refusals("discriminator", self.kind, config)
+
+
+def always_batch_norm_refusals(role: str, kind: str, config: Config) -> Iterator[str]:
+    """The same as `batch_norm_refusals`, of a network that always normalises."""
+    if config.accumulation > 1:
+        yield (
+            f"{role}.kind={kind} normalises over the global batch, which accumulation={config.accumulation} splits: "
+            "set accumulation=1"
+        )
+
+
 def _sizes(kind: str, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
     """Heights and widths, each twice the one before, up to the images'. Raises SpiderUsageError."""
     _, height, width = image_shape
@@ -368,8 +473,15 @@ def _sides(kind: str, image_shape: tuple[int, int, int]) -> list[int]:
 
 GeneratorNetworkConfig = Annotated[
     NetworkChoice,
-    Choices(DcganGeneratorConfig, R3ganConfig, Stylegan2GeneratorConfig, Stylegan3GeneratorConfig),
+    Choices(
+        DcganGeneratorConfig,
+        R3ganConfig,
+        Stylegan2GeneratorConfig,
+        Stylegan3GeneratorConfig,
+        FastganGeneratorConfig,
+    ),
 ]
 DiscriminatorNetworkConfig = Annotated[
-    NetworkChoice, Choices(DcganDiscriminatorConfig, R3ganConfig, Stylegan2DiscriminatorConfig)
+    NetworkChoice,
+    Choices(DcganDiscriminatorConfig, R3ganConfig, Stylegan2DiscriminatorConfig, ProjectedDiscriminatorConfig),
 ]

@@ -1,0 +1,187 @@
+"""A discriminator that looks through a pretrained network (Projected GAN, Sauer et al. 2021).
+
+    images --EfficientNet-Lite0, frozen--> maps of 1/4, 1/8, 1/16, 1/32 of the side
+    --1x1 convolutions of random weights, frozen--> 64, 128, 256, 512 channels                   (mixing of channels)
+    --from the smallest on: twice the size, 1x1, added to the next larger one, frozen--> 4 maps  (mixing of scales)
+    map of 1/2, 1/4, 1/8, 1/16 of the side --a head each, trained--> 25 logits each at 256 px, 16 at 224 px
+
+A head halves the map until it is 1/32 of the side (convolutions of 4x4, batch norm, leaky ReLU), and a last convolution
+of 4x4 judges each place. With classes it judges by the product with a vector of the class (Miyato and Koyama 2018).
+
+Outputs, gradients and channels are those of the public implementation (autonomousvision/projected_gan, pg_modules/
+projector.py and discriminator.py), whose names of the weights are in `spider.gan.networks.projected_names`. What
+differs: batch norm is over the global batch, spectral norms move with steps (`spider.gan.networks.spectral`), and grey
+images are shown as RGB. As there, images come to the network from -1 to 1, whatever it was trained on, and those of
+less than 224 px are enlarged. DiffAugment, which goes with it, is an augmentation like others.
+
+The random weights are drawn like all first weights, by the run's seed, and saved with the run. The pretrained ones are
+not: the checkpoint holds their digest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
+
+from cluster.world import World
+from spider.backbones.efficientnet_lite0 import CHANNELS, read_efficientnet_lite0
+from spider.gan.networks.classes import ClassEmbedding
+from spider.gan.networks.config import ProjectedDiscriminatorConfig
+from spider.gan.networks.norm import GlobalBatchNorm
+from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
+from spider.gan.outputs import Condition, DOut
+
+_SLOPE = 0.2
+_CLASS_MAPS = 64  # maps that are compared with a class
+_SCALES = len(CHANNELS)
+
+
+class ProjectedDiscriminator(SpectralNetwork):
+    """[N, C, H, W], C = 1 or 3 -> DOut with logits [N, P], of all heads one after the other.
+
+    Attributes:
+        features: length of `DOut.features["last"]`, the mean of the smallest map that the last head judges.
+    """
+
+    def __init__(
+        self, config: ProjectedDiscriminatorConfig, image_shape: tuple[int, int, int], classes: int, world: World
+    ) -> None:
+        super().__init__("discriminator")
+        self.side = config.seen_side(image_shape)
+        place = None if config.weights is None else Path(config.weights)
+        self.backbone, _ = read_efficientnet_lite0(place)
+        self.mixing = Mixing(CHANNELS, config.mixed_channels)
+        self.heads = Heads(config, self.mixing.channels, classes, world)
+        self.features = self.heads.features
+
+    def forward(self, images: Tensor, condition: Condition) -> DOut:
+        """See the class."""
+        x = images.expand(-1, 3, -1, -1)
+        if self.side is not None:
+            x = interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
+        judged: DOut = self.heads(self.mixing(self.backbone.stages(x)), condition)
+        return judged
+
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """For each number of halvings, the layers of all heads that come so many before the end; then the end."""
+        return self.heads.layers_from_images()
+
+
+class Mixing(nn.Module):
+    """Maps of a pretrained network, from the largest to the smallest -> maps of twice their sizes, [N, C, 2 h, 2 w].
+
+    Attributes:
+        channels: of its maps.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        wide = [channels << level for level in range(len(inputs))]
+        self.channels = [max(channels, each // 2) for each in wide]
+        self.of_channels = nn.ModuleList(nn.Conv2d(n, out, 1) for n, out in zip(inputs, wide, strict=True))
+        self.of_scales = nn.ModuleList(nn.Conv2d(n, out, 1) for n, out in zip(wide, self.channels, strict=True))
+        self.requires_grad_(False)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """See the class."""
+        return self.scales([mix(each) for mix, each in zip(self.of_channels, maps, strict=True)])
+
+    def scales(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Of maps whose channels are mixed."""
+        mixed: list[Tensor] = []
+        for mix, each in zip(reversed(self.of_scales), reversed(maps), strict=True):
+            whole = each if not mixed else each + mixed[0]
+            mixed.insert(0, mix(interpolate(whole, scale_factor=2, mode="bilinear", align_corners=True)))
+        return mixed
+
+
+class Heads(nn.Module):
+    """Mixed maps, from the largest on -> the judgement of all."""
+
+    def __init__(
+        self, config: ProjectedDiscriminatorConfig, channels: Sequence[int], classes: int, world: World
+    ) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(
+            _Head(channels[scale], [config.channels(level) for level in range(_SCALES - scale)], config, classes, world)
+            for scale in range(config.heads)
+        )
+        self.features = config.channels(0)
+
+    def forward(self, maps: Sequence[Tensor], condition: Condition) -> DOut:
+        """See the class. Maps for which there is no head are not looked at."""
+        judged = [head(each, condition) for head, each in zip(self.each, maps, strict=False)]
+        logits = torch.cat([places.flatten(1) for places, _ in judged], dim=1)
+        return DOut(logits, {"last": judged[-1][1].mean((2, 3))})
+
+    def layers_from_images(self) -> list[list[nn.Module]]:
+        """See ProjectedDiscriminator."""
+        found: list[list[nn.Module]] = [[] for _ in range(_SCALES + 1)]
+        for head in self.each:
+            assert isinstance(head, _Head)
+            for before_end, block in enumerate(reversed(head.blocks), 1):
+                found[_SCALES - before_end].append(block)
+            found[-1] += [part for part in (head.last, head.embedding, head.to_class) if part is not None]
+        return [layer for layer in found if layer]
+
+
+class _Head(nn.Module):
+    """[N, c, h, w] -> logits [N, 1, h', w'] of its places, and what the last layer looks at."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: Sequence[int],  # from the end on
+        config: ProjectedDiscriminatorConfig,
+        classes: int,
+        world: World,
+    ) -> None:
+        super().__init__()
+        outs = [*reversed(channels)]
+        make = _Separable if config.separable else _Halving
+        self.blocks = nn.ModuleList(make(n, out, world) for n, out in zip([inputs, *outs], outs, strict=False))
+        self.last = SpectralConv(outs[-1], _CLASS_MAPS if classes else 1, 4)
+        self.embedding = ClassEmbedding(classes, config.embedding_dim) if classes else None
+        self.to_class = nn.Linear(config.embedding_dim, _CLASS_MAPS) if classes else None
+
+    def forward(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        for block in self.blocks:
+            x = block(x)
+        judged: Tensor = self.last(x)
+        if self.embedding is not None and self.to_class is not None:
+            told = leaky_relu(self.to_class(self.embedding(condition)), _SLOPE)
+            judged = (judged * told[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(_CLASS_MAPS)
+        return judged, x
+
+
+class _Halving(nn.Module):
+    """[N, c, 2 h, 2 w] -> [N, C, h, w]."""
+
+    def __init__(self, inputs: int, outputs: int, world: World) -> None:
+        super().__init__()
+        self.conv = SpectralConv(inputs, outputs, 4, 2, 1, bias=True)
+        self.norm = GlobalBatchNorm(outputs, world, momentum=0.1, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return leaky_relu(self.norm(self.conv(x)), _SLOPE)
+
+
+class _Separable(nn.Module):
+    """The same by a convolution of each channel, one of 1x1, and averages of 2x2."""
+
+    def __init__(self, inputs: int, outputs: int, world: World) -> None:
+        super().__init__()
+        self.depthwise = SpectralConv(inputs, inputs, 3, 1, 1, groups=inputs)
+        self.pointwise = SpectralConv(inputs, outputs, 1)
+        self.norm = GlobalBatchNorm(outputs, world, momentum=0.1, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return avg_pool2d(leaky_relu(self.norm(self.pointwise(self.depthwise(x))), _SLOPE), 2)

@@ -1,0 +1,112 @@
+"""FastGAN's generator against vectors recorded from the public code."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.world import World
+from spider.errors import SpiderUsageError
+from spider.gan.networks.config import FastganGeneratorConfig
+from spider.gan.networks.fastgan import FastganGenerator
+from spider.gan.networks.fastgan_names import generator_name
+from spider.gan.outputs import Condition, with_draws
+
+SINGLE = World.single()
+FORMS = ("projected", "lite", "original")
+
+
+@cache
+def recorded(name):
+    path = Path(__file__).parents[3] / "golden" / f"fastgan_{name}.npz"
+    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
+
+
+def assert_near(found, expected, of_max=1e-4):
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= of_max * expected.abs().max()
+
+
+def recorded_generator(name, form, ngf, dim, side, classes, train):
+    """In training the public code makes a round of each power iteration before it uses the weights."""
+    config = FastganGeneratorConfig(form=form, ngf=ngf)
+    generator = FastganGenerator(config, (dim,), (3, side, side), classes, SINGLE).train(train)
+    layers = {each: config.layers(each) for each in config.sides((3, side, side))[1:]}
+    weights = {key.removeprefix("weights."): x for key, x in recorded(name).items() if key.startswith("weights.")}
+    generator.load_state_dict({generator_name(key, layers): x for key, x in weights.items()})
+    if train:
+        generator.stepped("g_main", {})
+    return generator, layers
+
+
+def assert_moved(generator, layers, vectors):
+    state = generator.state_dict()
+    after = [key for key in vectors if key.startswith("after_train__")]
+    assert after
+    for key in after:
+        assert_near(state[generator_name(key.removeprefix("after_train__"), layers)], vectors[key])
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_original_makes_both_recorded_images(mode):
+    vectors = recorded("original_g256")
+    generator, layers = recorded_generator("original_g256", "original", 4, 16, 256, 0, mode == "train")
+    noise = torch.cat([vectors[f"{mode}__noise{i}_randn"].flatten(1) for i in range(6)], 1)
+    made = generator(vectors["z"], Condition(draws={"noise": noise}))
+    assert_near(made.images[:, :, ::16, ::16], vectors[f"{mode}__img_every4"])
+    assert_near(made.sizes["small"][:, :, ::8, ::8], vectors[f"{mode}__img128_every2"])
+    if mode == "train":
+        assert_moved(generator, layers, vectors)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_smaller_one_with_classes_makes_the_recorded_images(mode):
+    vectors = recorded("lite_class3_g128")
+    generator, layers = recorded_generator("lite_class3_g128", "lite", 6, 12, 128, 3, mode == "train")
+    z = vectors["z"].clone().requires_grad_()
+    images = generator(z, Condition(vectors["c"].argmax(1))).images
+    assert_near(images[:, :, ::8, ::8], vectors[f"{mode}__img_every2"])
+    (slope,) = torch.autograd.grad(images.square().mean(), z)
+    assert_near(slope, vectors[f"{mode}__grad_z_of_mean_square"])
+    if mode == "train":
+        assert_moved(generator, layers, vectors)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("side", "channels", "classes"), [(8, 1, 0), (32, 3, 2), (64, 3, 0)])
+def test_every_form_at_sizes_that_nobody_published(form, side, channels, classes):
+    config = FastganGeneratorConfig(form=form, ngf=2)
+    generator = FastganGenerator(config, (6,), (channels, side, side), classes, SINGLE)
+    z = torch.randn(4, 6)
+    labels = torch.tensor([0, 1, 1, 0]) if classes else None
+    made = generator(z, with_draws(Condition(labels), generator, 0, "test", range(4), z))
+    assert made.images.shape == (4, channels, side, side)
+    assert {name: each.shape[2] for name, each in made.sizes.items()} == (
+        {"small": side // 2} if form == "original" else {}
+    )
+    (made.images.square().sum() + sum(each.sum() for each in made.sizes.values())).backward()
+    assert all(parameter.grad is not None for parameter in generator.parameters())
+
+
+def test_noise_is_of_each_image_and_of_the_layers_that_have_it():
+    generator = FastganGenerator(FastganGeneratorConfig(form="original", ngf=2), (6,), (3, 32, 32), 0, SINGLE).eval()
+    assert generator.noises == 2 * (8**2 + 32**2)
+    z, noise = torch.randn(2, 6), torch.zeros(2, generator.noises)
+    noise[1, -1] = 1.0  # the lower right corner of the last layer
+    with torch.no_grad():
+        generator.blocks["32"].layers[1].noise_strength.fill_(1.0)
+        plain, noisy = (
+            generator(z, Condition(draws={"noise": each})).images for each in (torch.zeros_like(noise), noise)
+        )
+    changed = (noisy - plain).abs().amax(1)
+    assert changed[0].max() == 0
+    assert changed[1, -2:, -2:].max() == changed[1].max() > 0
+    assert changed[1, :-2].max() == changed[1, :, :-2].max() == 0
+
+
+@pytest.mark.parametrize("side", [4, 2048, 48])
+def test_other_sides_are_refused(side):
+    with pytest.raises(SpiderUsageError, match=rf"found {side}"):
+        FastganGeneratorConfig().sides((3, side, side))
