@@ -43,13 +43,19 @@ class Condition:
 
     labels: Tensor | None = None  # int64 [N]; or float [N, classes], the share of each class, for what lies between
     features: Tensor | None = None  # [N, F], of the instance that each image belongs to
-    time: Tensor | None = None  # [N], how far an augmentation has changed the image; from 0, not at all
+    # How far an augmentation has changed the image, from 0, not at all: [N], or [N, channels] of a network's inner maps
+    time: Tensor | None = None
     draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
     sizes: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, h, w], see `spider.gan.sizes`
 
     def part(self, chosen: slice) -> Condition:
         """Of some of the images."""
         return changed(self, lambda values: values[chosen])
+
+
+def told_time(condition: Condition, time: Tensor) -> Condition:
+    """A condition that tells how far images were changed."""
+    return replace(condition, time=time)
 
 
 def with_draws(

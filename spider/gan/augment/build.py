@@ -14,9 +14,11 @@ from spider.gan.augment.config import (
     AugmentationChoice,
     BlurConfig,
     DiffAugmentConfig,
+    DiffusionConfig,
     MirrorConfig,
 )
 from spider.gan.augment.diffaugment import DiffAugment
+from spider.gan.augment.diffusion import Diffusion
 from spider.gan.augment.mirror import Mirror
 
 
@@ -45,6 +47,8 @@ def _build(config: AugmentationChoice, batch: int, image_shape: tuple[int, int, 
             return Mirror()
         case BlurConfig():
             return Blur(config)
+        case DiffusionConfig():
+            return Diffusion(config, batch)
         case DiffAugmentConfig():
             return DiffAugment(config)
         case _:

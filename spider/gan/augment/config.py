@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spider.gan.overfit.config import OverfitConfig
 from spider.settings.choices import Choice, Choices
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from spider.gan.augment.augmentation import Augmentation
 
 MAX_BLUR = 1000  # pixels
+MAX_DIFFUSION_STEPS = 100_000
+MAPS_CHANNELS = 512  # of inner maps that a discriminator may noise, in all of them together
 
 Group = Literal["blit", "geom", "color", "filter", "noise", "cutout"]
 Pipe = Literal["blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "upright"]
@@ -104,6 +106,54 @@ class BlurConfig(AugmentationChoice):
     )
 
 
+class DiffusionConfig(AugmentationChoice):
+    """Diffusion-GAN (Wang et al. 2023): images after some steps of a diffusion; D is told how many."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    p: Literal["adaptive"] | Annotated[Schedule, Bounds(ge=0, le=1)] = Field(
+        "adaptive", description="how far the number of steps has gone from t_min to t_max: steered by the overfitting, "
+        "a number, or a schedule"
+    )  # fmt: skip
+    into: Literal["images", "maps"] = Field(
+        "images",
+        description="what is noised: images, for a discriminator with told_time=true; or the maps of a projected one, "
+        "as its `noised` says",
+    )
+    t_min: int = Field(10, ge=1, le=MAX_DIFFUSION_STEPS, description="steps at p = 0")
+    t_max: int = Field(1000, ge=1, le=MAX_DIFFUSION_STEPS, description="steps at p = 1")
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance of the noise of the first step")
+    beta_end: float = Field(0.02, gt=0, lt=1, description="variance of the noise of the last step")
+    noise_std: float = Field(0.05, gt=0, le=MAX_FACTOR, description="of the noise, where images are -1 to 1")
+    law: Literal["priority", "uniform"] = Field(
+        "priority", description="of the steps of an image: the more likely the more they are, or all alike"
+    )
+    diffused: int | None = Field(
+        32,
+        ge=1,
+        le=64,
+        description="so many of 64 images are diffused; null = min(64 p, 48), as published for into=maps",
+    )
+    control: OverfitConfig = Field(OverfitConfig(rise_kimg=100), description="p=adaptive: the rule")
+
+    @model_validator(mode="after")
+    def _steps_and_noise_do_not_fall(self) -> DiffusionConfig:
+        if self.t_min > self.t_max or self.beta_start > self.beta_end:
+            raise ValueError("augment: kind=diffusion: t_min is at most t_max, and beta_start at most beta_end")
+        return self
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        told = config.discriminator.heeds_time
+        if told != self.into:
+            ways = {"images": "told_time=true (kind=stylegan2)", "maps": "noised (kind=projected)"}
+            found = "is told nothing" if told is None else f"is told of {told}"
+            yield (
+                f"augment: kind=diffusion into={self.into} needs discriminator.{ways[self.into]}; "
+                f"discriminator.kind={config.discriminator.kind} {found}"
+            )
+
+
 AugmentationConfig = Annotated[
-    AugmentationChoice, Choices(DiffAugmentConfig, AdaConfig, ApaConfig, MirrorConfig, BlurConfig)
+    AugmentationChoice,
+    Choices(DiffAugmentConfig, AdaConfig, ApaConfig, MirrorConfig, BlurConfig, DiffusionConfig),
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from spider.arguments import MAX_RESOLUTION
 from spider.errors import SpiderUsageError
+from spider.gan.augment.config import MAPS_CHANNELS
 from spider.settings.choices import Choice, Choices
 from spider.settings.marks import Names
 from spider.settings.schedule import AUTO, Auto, Bounds, arm
@@ -46,6 +47,11 @@ class NetworkChoice(Choice):
     # What `--init RUN` leaves as the training says: keys that say how it trains, and not which weights there are
     of_training: ClassVar[frozenset[str]] = frozenset()
     has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
+
+    @property
+    def heeds_time(self) -> Literal["images", "maps"] | None:
+        """Of what a discriminator heeds `Condition.time`: that images were diffused [N], or how to noise its maps."""
+        return None
 
     def build_generator(
         self,
@@ -320,6 +326,18 @@ class Stylegan2DiscriminatorConfig(Stylegan2Config):
         4, ge=2, le=MAX_BATCH, description="images of the batch that are told how they vary together; null = none"
     )
     mbstd_features: int = Field(1, ge=1, le=MAX_DIM, description="numbers that tell it, each of as many channels")
+    told_time: bool = Field(
+        False, description="told how many steps an image was diffused (augment: kind=diffusion), beside its class"
+    )
+
+    @property
+    def heeds_time(self) -> Literal["images", "maps"] | None:
+        """See NetworkChoice."""
+        return "images" if self.told_time else None
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return untold_refusals("told_time=true", config)
 
     @model_validator(mode="after")
     def _features_share_the_channels(self) -> Stylegan2DiscriminatorConfig:
@@ -408,11 +426,43 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
         False, description="each convolution of a head in two, as published for the generator of StyleGAN2"
     )
     embedding_dim: int = Field(128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes")
+    noised: Literal["first", "last"] | None = Field(
+        None,
+        description="maps that are noised as augment: kind=diffusion into=maps says: first, those of the pretrained "
+        "network; last, the mixed ones; null = none",
+    )
+    noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     def channels(self, before_end: int) -> int:
         """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""
         return max(2, round((512 >> before_end) * self.width))
+
+    @property
+    def heeds_time(self) -> Literal["images", "maps"] | None:
+        """See NetworkChoice."""
+        return None if self.noised is None else "maps"
+
+    def noisy_maps(
+        self, pretrained: Sequence[int], mixed: Sequence[int], seen: tuple[int, int]
+    ) -> list[tuple[int, int, int]]:
+        """Channels, height and width of the maps that are noised, of images of the size that is seen.
+
+        Args:
+            pretrained, mixed: channels of the maps of 1/4, 1/8, ..., and of those of 1/2, 1/4, ... of the side.
+
+        Raises:
+            SpiderUsageError: they have more channels than are told.
+        """
+        if self.noised is None:
+            return []
+        channels, shrunk = (pretrained, 4) if self.noised == "first" else (mixed, 2)
+        if sum(channels) > MAPS_CHANNELS:
+            raise SpiderUsageError(
+                f"discriminator.noised={self.noised}: the maps have {sum(channels)} channels, and noise is told of "
+                f"{MAPS_CHANNELS}: set discriminator.mixed_channels to at most {MAPS_CHANNELS // 8}"
+            )
+        return [(n, seen[0] // shrunk >> level, seen[1] // shrunk >> level) for level, n in enumerate(channels)]
 
     def seen_side(self, image_shape: tuple[int, int, int]) -> int | None:
         """What images [C, H, W] are enlarged to, in pixels; None: they are not.
@@ -434,7 +484,20 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        return always_batch_norm_refusals("discriminator", self.kind, config)
+        yield from always_batch_norm_refusals("discriminator", self.kind, config)
+        yield from untold_refusals(f"noised={self.noised}", config)
+
+
+def untold_refusals(key: str, config: Config) -> Iterator[str]:
+    """Why a discriminator cannot heed the time: nothing tells it. `key`: that which makes it heed the time."""
+    what = config.discriminator.heeds_time
+    if what is not None and not any(getattr(each, "into", what) == what for each in config.augment if _tells(each)):
+        yield f"discriminator.{key} heeds what augment: kind=diffusion into={what} tells: add that"
+
+
+def _tells(augmentation: Choice) -> bool:
+    """Whether an augmentation tells the time; one from outside of this package may."""
+    return augmentation.kind == "diffusion" or ":" in augmentation.kind
 
 
 def always_batch_norm_refusals(role: str, kind: str, config: Config) -> Iterator[str]:

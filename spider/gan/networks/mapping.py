@@ -21,12 +21,18 @@ _LR = 0.01  # by which the mapping network's learning rate is multiplied
 
 
 class Mapping(nn.Module):
-    """z [N, z_dim], or None for the class alone, and the class where there are classes -> w [N, w_dim]."""
+    """z [N, z_dim], or None, and what it is told: the class where there are classes, and the time -> w [N, w_dim].
 
-    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int) -> None:
+    Args:
+        timed: whether it is told `Condition.time` [N], by a number of its own after those of the class.
+    """
+
+    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int, *, timed: bool = False) -> None:
         super().__init__()
-        self.embedding = EqualLinear(classes, w_dim) if classes else None
-        dims = [z_dim + (w_dim if classes else 0), *[w_dim] * layers]
+        self.classes, self.timed = classes, timed
+        told = classes + timed
+        self.embedding = EqualLinear(told, w_dim) if told else None
+        dims = [z_dim + (w_dim if told else 0), *[w_dim] * layers]
         self.layers = nn.Sequential(
             *(EqualLinear(inputs, outputs, activate=True, lr_multiplier=_LR) for inputs, outputs in pairwise(dims))
         )
@@ -35,10 +41,18 @@ class Mapping(nn.Module):
         """See the class."""
         parts = [] if z is None else [_normalised(z)]
         if self.embedding is not None:
-            weight = self.embedding.weight
-            parts.append(_normalised(self.embedding(class_shares(condition, weight.shape[1]).to(weight.dtype))))
+            parts.append(_normalised(self.embedding(self._told(condition, self.embedding.weight.dtype))))
         w: Tensor = self.layers(torch.cat(parts, dim=1))
         return w
+
+    def _told(self, condition: Condition, dtype: torch.dtype) -> Tensor:
+        """[N, classes], and where it is timed one more."""
+        told = [class_shares(condition, self.classes).to(dtype)] if self.classes else []
+        if self.timed:
+            if condition.time is None:
+                raise ValueError("a network that is told the time was not given it")
+            told.append(condition.time[:, None].to(dtype))
+        return torch.cat(told, dim=1)
 
 
 class StyledGenerator(nn.Module, Method):

@@ -34,7 +34,7 @@ from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.config import ProjectedDiscriminatorConfig
 from spider.gan.networks.norm import GlobalBatchNorm
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
-from spider.gan.outputs import Condition, DOut
+from spider.gan.outputs import Condition, DOut, Draw
 
 _SLOPE = 0.2
 _CLASS_MAPS = 64  # maps that are compared with a class
@@ -58,18 +58,50 @@ class ProjectedDiscriminator(SpectralNetwork):
         self.mixing = Mixing(CHANNELS, config.mixed_channels)
         self.heads = Heads(config, self.mixing.channels, classes, world)
         self.features = self.heads.features
+        self.noised = config.noised
+        self.noise_std = config.noise_std
+        seen = (self.side, self.side) if self.side is not None else image_shape[1:]
+        self.noisy_maps = config.noisy_maps(CHANNELS, self.mixing.channels, seen)
+        self.draws = {}
+        if self.noisy_maps:
+            self.draws["noise"] = Draw("normal", (sum(map(math.prod, self.noisy_maps)),))
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
         x = images.expand(-1, 3, -1, -1)
         if self.side is not None:
             x = interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
-        judged: DOut = self.heads(self.mixing(self.backbone.stages(x)), condition)
+        maps = self.backbone.stages(x)
+        maps = self._noisy(maps, condition) if self.noised == "first" else maps
+        maps = self.mixing(maps)
+        maps = self._noisy(maps, condition) if self.noised == "last" else maps
+        judged: DOut = self.heads(maps, condition)
         return judged
+
+    def _noisy(self, maps: Sequence[Tensor], condition: Condition) -> list[Tensor]:
+        if condition.time is None:
+            return [*maps]
+        noise = torch.split(condition.draws["noise"], [math.prod(shape) for shape in self.noisy_maps], dim=1)
+        return noisy(maps, condition.time, noise, self.noise_std)
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """For each number of halvings, the layers of all heads that come so many before the end; then the end."""
         return self.heads.layers_from_images()
+
+
+def noisy(maps: Sequence[Tensor], shares: Tensor, noise: Sequence[Tensor], std: float) -> list[Tensor]:
+    """sqrt(1 - v) x + sqrt(v) std n of each channel x of each image's maps.
+
+    Args:
+        shares: v, [N, at least as many as the maps have channels], in their order.
+        noise: n, standard normal, as many numbers as each map has.
+    """
+    found, used = [], 0
+    for x, n in zip(maps, noise, strict=True):
+        v = shares[:, used : used + x.shape[1], None, None].to(x.dtype)
+        found.append((1 - v).sqrt() * x + v.sqrt() * std * n.view(x.shape).to(x.dtype))
+        used += x.shape[1]
+    return found
 
 
 class Mixing(nn.Module):

@@ -237,7 +237,9 @@ class Stylegan2Discriminator(nn.Module):
         super().__init__()
         plan = config.plan(image_shape)
         self.features = plan[0][1]
-        self.mapping = Mapping(0, classes, self.features, config.mapping_layers) if classes else None
+        timed = config.told_time
+        compares = classes > 0 or timed
+        self.mapping = Mapping(0, classes, self.features, config.mapping_layers, timed=timed) if compares else None
         self.skips = config.architecture == "skip"
         (height, width), top = plan[0][0], plan[-1][0]
         self.blocks = nn.ModuleList(  # from the smallest up, so that a larger network has the names of a smaller one
@@ -251,7 +253,7 @@ class Stylegan2Discriminator(nn.Module):
         told = 0 if group is None else config.mbstd_features
         self.conv = EqualConv(self.features + told, self.features, 3, clamp=config.conv_clamp)
         self.dense = EqualLinear(height * width * self.features, self.features, activate=True)
-        self.out = EqualLinear(self.features, self.features if classes else 1)
+        self.out = EqualLinear(self.features, self.features if compares else 1)
         if self.skips:
             self.register_buffer("kernel", resampling_kernel(), persistent=False)
 
@@ -265,7 +267,7 @@ class Stylegan2Discriminator(nn.Module):
         x = _sum(x, None if self.from_image is None else self.from_image(images))
         x = x if self.std is None else self.std(x)
         h = self.dense(self.conv(x).flatten(1))  # [N, features]
-        judged = self.out(h)  # [N, 1], or [N, features] to be compared with the class
+        judged = self.out(h)  # [N, 1], or [N, features] to be compared with what it is told
         if self.mapping is not None:
             told = self.mapping(None, condition)
             judged = (judged * told).sum(dim=1, keepdim=True) / math.sqrt(told.shape[1])

@@ -21,7 +21,9 @@ TINY = [
     "discriminator.mbstd_group=4",
     "batch=4",
 ]
-STYLEGAN2 = [name for name in preset_names() if "stylegan2" in name and not name.startswith(("spider", "projected"))]
+STYLEGAN2 = [
+    name for name in preset_names() if "stylegan2" in name and not name.startswith(("spider", "projected", "diffusion"))
+]
 
 
 def trainer_for(name, data, tmp_path, overrides=()):
