@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
-from spider.gan.auxiliary.config import AuxiliaryChoice, LecamConfig
+from spider.gan.auxiliary.config import AuxiliaryChoice, InsgenConfig, LecamConfig
+from spider.gan.auxiliary.insgen import Insgen
 from spider.gan.auxiliary.lecam import Lecam
 from spider.gan.outputs import ConditionShape
 from spider.gan.saved import saved_tensors
@@ -64,6 +65,8 @@ def build_auxiliaries(
             match config:
                 case LecamConfig():
                     built: Auxiliary = Lecam(config.decay, device)
+                case InsgenConfig():
+                    built = Insgen(config, discriminator, device)
                 case _:
                     built = config.build(discriminator, image_shape, told, device)
         joined.append(Joined(f"auxiliary.{number}", config, built))

@@ -11,6 +11,8 @@ from spider.settings.choices import Choice, Choices
 from spider.settings.schedule import Bounds, Schedule
 from spider.settings.section import MAX_FACTOR
 
+MAX_QUEUE = 1_000_000
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -63,4 +65,41 @@ class LecamConfig(AuxiliaryChoice):
             )
 
 
-AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig)]
+class InsgenConfig(AuxiliaryChoice):
+    """InsGen (Yang et al. 2021): D tells every image from all others. FakeCLR with real_weight=0. For few images."""
+
+    kind: Literal["insgen"] = "insgen"
+    real_weight: float = Field(1.0, ge=0, le=MAX_FACTOR, description="of D's term of real images; 0 = none, as FakeCLR")
+    fake_weight: float = Field(1.0, gt=0, le=MAX_FACTOR, description="of D's term of generated images")
+    generator_weight: float = Field(0.1, ge=0, le=MAX_FACTOR, description="of the generator's term")
+    queue: int = Field(
+        100,
+        ge=1,
+        le=MAX_QUEUE,
+        description="earlier images from which one is told apart; published: 5 % of the images, 10 % where they are "
+        "mirrored",
+    )
+    temperature: float = Field(0.2, gt=0, le=MAX_FACTOR, description="by which products are divided")
+    momentum: float = Field(0.999, ge=0, lt=1, description="decay of the averages of D and of the heads, per step of D")
+    near: Literal["fixed", "scaled"] = Field(
+        "fixed",
+        description="noise that moves a generated image's input to that of its key: the same for all, or times "
+        "min(|z|, 3), as FakeCLR",
+    )
+    near_std: float = Field(0.15, ge=0, le=MAX_FACTOR, description="of that noise (FakeCLR: 0.1)")
+    forgetting: Literal["none", "paper", "code"] = Field(
+        "none",
+        description="FakeCLR's weights of the queue: paper = more for newer keys, as it is written; code = 1 for all, "
+        "which its released code comes to",
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if config.discriminator.kind in ("dcgan", "r3gan", "projected"):
+            yield (
+                f"auxiliary: kind=insgen looks at D's last map, which discriminator.kind={config.discriminator.kind} "
+                "does not tell; discriminator.kind=stylegan2 does"
+            )
+
+
+AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig, InsgenConfig)]

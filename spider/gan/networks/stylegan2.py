@@ -227,7 +227,11 @@ class _ToImage(nn.Module):
 
 
 class Stylegan2Discriminator(nn.Module):
-    """[N, C, H, W] -> DOut with logits [N, 1]."""
+    """[N, C, H, W] -> DOut with logits [N, 1].
+
+    Attributes:
+        map_features: length of `DOut.features["map"]`, the mean of the last map, before its deviations are told.
+    """
 
     kernel: Tensor
 
@@ -236,7 +240,7 @@ class Stylegan2Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         plan = config.plan(image_shape)
-        self.features = plan[0][1]
+        self.features = self.map_features = plan[0][1]
         timed = config.told_time
         compares = classes > 0 or timed
         self.mapping = Mapping(0, classes, self.features, config.mapping_layers, timed=timed) if compares else None
@@ -265,13 +269,14 @@ class Stylegan2Discriminator(nn.Module):
             images = halve(images, self.kernel) if self.skips else images
         x = None if x is None else x.to(images.dtype)
         x = _sum(x, None if self.from_image is None else self.from_image(images))
+        whole = x.mean((2, 3))  # [N, map_features]
         x = x if self.std is None else self.std(x)
         h = self.dense(self.conv(x).flatten(1))  # [N, features]
         judged = self.out(h)  # [N, 1], or [N, features] to be compared with what it is told
         if self.mapping is not None:
             told = self.mapping(None, condition)
             judged = (judged * told).sum(dim=1, keepdim=True) / math.sqrt(told.shape[1])
-        return DOut(judged, {"last": h})
+        return DOut(judged, {"last": h, "map": whole})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """As the public implementation numbers them: the first layer, those of each block, and the end as one."""

@@ -1,0 +1,95 @@
+"""InsGen is the same on any number of ranks, in any micro-batches, and when it is resumed."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import load_config, make_config
+from spider.runs.directory import RunDirectory
+from spider.runs.start import prepare
+from spider.train.trainer import Trainer
+
+BASE = [
+    "batch=8",
+    "compute.precision=fp64",
+    "generator.kind=stylegan2",
+    "generator.channel_base=64",
+    "generator.w_dim=8",
+    "generator.mapping_layers=2",
+    "discriminator.kind=stylegan2",
+    "discriminator.channel_base=64",
+    "discriminator.mbstd_group=null",
+    "objective.kind=non_saturating",
+    "selection.kind=fixed",
+    "selection.k=4",
+    "augment=[{kind: diffaugment}]",
+    "auxiliary=[{kind: insgen, queue: 12, momentum: 0.9}]",
+]
+
+
+def trainer_for(data, world, overrides=()):
+    source = [] if any(each.startswith("source") for each in overrides) else ["source.dim=8"]
+    return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *source, *overrides]), world)
+
+
+def tensors_of(trainer):
+    held = trainer.snapshot().tensors
+    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
+
+
+def trained(world, data, overrides=()):
+    """On a rank: all tensors after three iterations."""
+    trainer = trainer_for(data, world, overrides)
+    for _ in range(3):
+        trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    return tensors_of(trainer)
+
+
+@pytest.mark.parametrize("fed", [[], ["source.kind=images", "source.adapter=projection", "source.noise_std=0.1"]])
+def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits, fed):
+    """Fed vectors, or images of another set. Terms are of all images, also where the selection leaves some out."""
+    fed = [*fed, f"source.path={digits}"] if fed else []
+    whole = trained(World.single(), digits, fed)
+    assert whole["auxiliary.0.real.pushes"] == 3
+    assert whole["auxiliary.0.fake.place"] == 0  # 24 keys, in a queue of 12
+    for tensors in ranks(2).run(trained, digits, [*fed, "accumulation=2"]):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_resume_equals_uninterrupted(digits):
+    trainer, other = (trainer_for(digits, World.single()) for _ in range(2))
+    for _ in range(2):
+        trainer.iterate()
+    other.load(deepcopy(trainer.snapshot()))
+    for each in (trainer, other):
+        each.iterate()
+        each.close()
+    went_on = tensors_of(other)
+    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+
+
+@pytest.mark.parametrize("name", ["insgen", "fakeclr"])
+def test_every_preset_trains(digits, tmp_path, name):
+    tiny = [
+        "source.dim=8",
+        "generator.channel_base=64",
+        "generator.w_dim=8",
+        "discriminator.channel_base=64",
+        "batch=4",
+    ]
+    config = load_config(name, [f"data.path={digits}", "discriminator.mbstd_group=4", *tiny])
+    trainer = Trainer(prepare(config, RunDirectory(tmp_path / "none")), World.single())
+    for _ in range(2):
+        trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    means = trainer.plan.stats.means()
+    assert means["auxiliary.0/fake"] > 0
+    assert ("auxiliary.0/real" in means) == (name == "insgen")
