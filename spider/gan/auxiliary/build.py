@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
-from spider.gan.auxiliary.config import AuxiliaryChoice, InsgenConfig, LecamConfig
+from spider.gan.auxiliary.config import AuxiliaryChoice, InsgenConfig, LecamConfig, ReconstructionConfig
 from spider.gan.auxiliary.insgen import Insgen
 from spider.gan.auxiliary.lecam import Lecam
+from spider.gan.auxiliary.reconstruction import Reconstruction
 from spider.gan.outputs import ConditionShape
 from spider.gan.saved import saved_tensors
 from spider.settings.schedule import value_at
@@ -67,6 +68,8 @@ def build_auxiliaries(
                     built: Auxiliary = Lecam(config.decay, device)
                 case InsgenConfig():
                     built = Insgen(config, discriminator, device)
+                case ReconstructionConfig():
+                    built = Reconstruction(config, discriminator, image_shape, device)
                 case _:
                     built = config.build(discriminator, image_shape, told, device)
         joined.append(Joined(f"auxiliary.{number}", config, built))

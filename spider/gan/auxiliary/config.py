@@ -9,7 +9,7 @@ from pydantic import Field
 
 from spider.settings.choices import Choice, Choices
 from spider.settings.schedule import Bounds, Schedule
-from spider.settings.section import MAX_FACTOR
+from spider.settings.section import MAX_DIM, MAX_FACTOR
 
 MAX_QUEUE = 1_000_000
 
@@ -102,4 +102,27 @@ class InsgenConfig(AuxiliaryChoice):
             )
 
 
-AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig, InsgenConfig)]
+class ReconstructionConfig(AuxiliaryChoice):
+    """FastGAN's decoders (Liu et al. 2021): they draw real images from the maps of D (discriminator.kind=fastgan)."""
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        8.0, description="what its terms are multiplied by (8: the authors sum them over a batch of 8)"
+    )
+    channels: int = Field(32, ge=1, le=MAX_DIM, description="of a decoder at its end")
+    distance: Literal["efficientnet", "lpips_vgg", "lpips_alex", "pixels"] = Field(
+        "efficientnet",
+        description="how far a drawn image is from what D saw: by a pretrained network (published: lpips_vgg; see "
+        "spider weights), or the mean squared difference of pixels",
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if config.discriminator.kind in ("dcgan", "r3gan", "projected", "stylegan2"):
+            yield (
+                f"auxiliary: kind=reconstruction needs a discriminator that brings decoders, found discriminator.kind="
+                f"{config.discriminator.kind}; discriminator.kind=fastgan does"
+            )
+
+
+AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig, InsgenConfig, ReconstructionConfig)]

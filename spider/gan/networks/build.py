@@ -11,6 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.config import (
     DcganDiscriminatorConfig,
     DcganGeneratorConfig,
+    FastganDiscriminatorConfig,
     FastganGeneratorConfig,
     NetworkChoice,
     ProjectedDiscriminatorConfig,
@@ -21,6 +22,7 @@ from spider.gan.networks.config import (
 )
 from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
 from spider.gan.networks.fastgan import FastganGenerator
+from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
 from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
@@ -79,6 +81,8 @@ def build_discriminator(
             return R3ganDiscriminator(config, image_shape, told.classes)
         if isinstance(config, Stylegan2DiscriminatorConfig):
             return Stylegan2Discriminator(config, image_shape, told.classes, world)
+        if isinstance(config, FastganDiscriminatorConfig):
+            return FastganDiscriminator(config, image_shape, world)
         if isinstance(config, ProjectedDiscriminatorConfig):
             return ProjectedDiscriminator(config, image_shape, told.classes, world)
         if isinstance(config, DcganDiscriminatorConfig):

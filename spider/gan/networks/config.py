@@ -404,6 +404,33 @@ class FastganGeneratorConfig(NetworkChoice):
         return always_batch_norm_refusals("generator", self.kind, config)
 
 
+class FastganDiscriminatorConfig(NetworkChoice):
+    """FastGAN's discriminator: it judges an image and a smaller one. Sides: 32 to 1024 px, published from 256 px."""
+
+    kind: Literal["fastgan"] = "fastgan"
+    ndf: int = Field(64, ge=1, le=MAX_DIM, description="channels of its maps of 64 px")
+
+    def side(self, image_shape: tuple[int, int, int]) -> int:
+        """Of the images, in px. Raises SpiderUsageError: it is not 32 px times a power of 2, up to 1024."""
+        side = _sides(self.kind, image_shape)[-1]
+        if not 32 <= side <= 1024:
+            raise SpiderUsageError(f"discriminator.kind=fastgan sees images of 32 to 1024 px, found {side}")
+        return side
+
+    def small_side(self, side: int) -> int:
+        """Of the second, smaller image, in px."""
+        return min(128, side // 2)
+
+    def channels(self, number: int) -> int:
+        """What its authors list under a number of pixels, 4 to 1024. A map of n px has what is listed under 2 n."""
+        factor = {4: 16.0, 8: 16.0, 16: 8.0, 32: 4.0, 64: 2.0}.get(number, 128 / number)
+        return max(1, int(self.ndf * factor))
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return always_batch_norm_refusals("discriminator", self.kind, config)
+
+
 class ProjectedDiscriminatorConfig(NetworkChoice):
     """Projected GAN's discriminator: heads that judge the maps of a frozen, pretrained EfficientNet-Lite0."""
 
@@ -546,5 +573,11 @@ GeneratorNetworkConfig = Annotated[
 ]
 DiscriminatorNetworkConfig = Annotated[
     NetworkChoice,
-    Choices(DcganDiscriminatorConfig, R3ganConfig, Stylegan2DiscriminatorConfig, ProjectedDiscriminatorConfig),
+    Choices(
+        DcganDiscriminatorConfig,
+        R3ganConfig,
+        Stylegan2DiscriminatorConfig,
+        ProjectedDiscriminatorConfig,
+        FastganDiscriminatorConfig,
+    ),
 ]

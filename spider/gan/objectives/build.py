@@ -11,7 +11,12 @@ from torch import nn
 
 from spider.errors import SpiderUsageError
 from spider.gan.objectives import penalties
-from spider.gan.objectives.config import GeneratorPenaltiesConfig, ObjectiveChoice, PenaltiesConfig
+from spider.gan.objectives.config import (
+    GeneratorPenaltiesConfig,
+    ObjectiveChoice,
+    ObjectiveConfig,
+    PenaltiesConfig,
+)
 from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.objectives.least_squares import LeastSquares
@@ -26,7 +31,6 @@ from spider.settings.schedule import AutoSchedule, Schedule, largest, value_at
 
 _CHOICES: dict[str, type[Objective]] = {
     "wasserstein": Wasserstein,
-    "hinge": Hinge,
     "non_saturating": NonSaturating,
     "saturating": Saturating,
     "least_squares": LeastSquares,
@@ -40,6 +44,8 @@ def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: t
     Raises SpiderUsageError: one that is not of this package compares pairs, and its settings do not say so.
     """
     made = _CHOICES.get(config.kind)
+    if isinstance(config, ObjectiveConfig) and config.kind == "hinge":
+        return Hinge(config.margin_from)
     objective = config.build(discriminator, device) if made is None else made()
     if objective.paired != config.paired:
         raise SpiderUsageError(

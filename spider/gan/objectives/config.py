@@ -52,6 +52,12 @@ class ObjectiveConfig(ObjectiveChoice):
     """The adversarial loss."""
 
     kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
+    margin_from: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="kind=hinge: the margin of each logit is drawn evenly from this to 1 (FastGAN: 0.8)",
+    )
 
     @property
     def paired(self) -> bool:
@@ -62,6 +68,8 @@ class ObjectiveConfig(ObjectiveChoice):
     def _only_pairs_need_reals(self) -> ObjectiveConfig:
         if self.g_reals != "own" and not self.paired:
             raise ValueError("objective.g_reals goes with objective.kind=relativistic")
+        if self.margin_from != 1 and self.kind != "hinge":
+            raise ValueError("objective.margin_from goes with objective.kind=hinge")
         return self
 
 

@@ -1,0 +1,84 @@
+"""FastGAN is the same on two ranks and when it is resumed: two sizes, decoders that train with D, drawn margins."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from cluster.world import World
+from shards.pack import pack
+from spider.config.load import load_config
+from spider.runs.directory import RunDirectory
+from spider.runs.start import prepare
+from spider.train.trainer import Trainer
+
+TINY = ["source.dim=8", "generator.ngf=2", "discriminator.ndf=2", "batch=4"]
+EXACT = [
+    "compute.precision=fp64",
+    "auxiliary=[{kind: reconstruction, channels: 2, distance: pixels}]",
+    "selection.kind=fixed",
+    "selection.k=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits32") / "data"
+    pack("builtin:digits", folder, resolution=32, subset=64, workers=1, progress=False)
+    return folder
+
+
+def trainer_for(data, world, overrides=()):
+    config = load_config("fastgan", [f"data.path={data}", *TINY, *overrides])
+    return Trainer(prepare(config, RunDirectory(data / "none")), world)
+
+
+def tensors_of(trainer):
+    held = trainer.snapshot().tensors
+    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
+
+
+def trained(world, data):
+    """On a rank: all tensors after two iterations, and what the last of them paid."""
+    trainer = trainer_for(data, world, EXACT)
+    for _ in range(2):
+        trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    return tensors_of(trainer), trainer.plan.stats.means()
+
+
+def test_two_steps_are_the_same_on_two_ranks(ranks, data):
+    whole, means = trained(World.single(), data)
+    assert any(name.startswith("discriminator.auxiliary0.each.trunk") for name in whole)
+    assert {f"auxiliary.0/{name}" for name in ("whole", "small", "quarter")} <= set(means)
+    for tensors, means_there in ranks(2).run(trained, data):
+        assert means_there == pytest.approx(means, rel=1e-8)
+        for name, tensor in whole.items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=1e-8, atol=1e-8)
+
+
+def test_resume_equals_uninterrupted(data):
+    trainer, other = (trainer_for(data, World.single(), EXACT) for _ in range(2))
+    trainer.iterate()
+    other.load(deepcopy(trainer.snapshot()))
+    for each in (trainer, other):
+        each.iterate()
+        each.close()
+    went_on = tensors_of(other)
+    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+
+
+def test_the_preset_trains_and_saves_no_distance(data):
+    trainer = trainer_for(data, World.single())
+    first = tensors_of(trainer)
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    decoders = [name for name in first if name.startswith("discriminator.auxiliary0")]
+    assert decoders
+    assert not any("_network" in name or "distance" in name for name in first)
+    weight = "discriminator.auxiliary0.each.small.to_image.weight"
+    assert not torch.equal(first[weight], tensors_of(trainer)[weight])
