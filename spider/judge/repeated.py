@@ -14,6 +14,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.heartbeat import Heartbeat
+from spider.judge.collapse import CollapseWatch
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.given import GivenFeatures
 from spider.judge.evaluation import open_embedding, open_reference, reference_notes
@@ -30,7 +31,7 @@ class RepeatedEvaluation:
 
     Attributes:
         metrics: the first one says which checkpoint is best.
-        notes: what a reader must know of the sizes of the images.
+        notes: what a reader must know of the sizes of the images, and of the eyes.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class RepeatedEvaluation:
         image_shape: tuple[int, int, int],
         classes: Sequence[str],
         world: World,
+        *,
+        looks_through: str | None = None,
     ) -> None:
         """Open all that it needs, so that what is missing or misspelt stops a run at its start.
 
@@ -47,6 +50,7 @@ class RepeatedEvaluation:
             training: images that the generator learns.
             image_shape: (C, H, W) of the generator's images.
             classes: their names, if the generator has any.
+            looks_through: the embedding whose network the discriminator looks through, if it does.
 
         Raises:
             SpiderUsageError: an unknown name, or a first metric by which no checkpoint is best; it names the key.
@@ -76,6 +80,12 @@ class RepeatedEvaluation:
             elif any(metric.needs_classes for metric in self.metrics):
                 require_classes({"the generator": classes, "the reference": self.reference.class_names})
         self.notes = reference_notes(image_shape, self.reference)
+        if self.embedding.name == looks_through:
+            self.notes.append(
+                f"the discriminator looks through the network of {self.embedding.name} too, which flatters numbers "
+                "under it: measure by another embedding too, such as offline, or inception if its weights are at hand"
+            )
+        self._collapse = CollapseWatch()
         self.cache = FeatureCache(cache_directory("features"))
 
     def measure(
@@ -95,6 +105,11 @@ class RepeatedEvaluation:
             progress=progress,
             heartbeat=heartbeat,
         )
+
+    def remarks(self, results: list[MetricResult], *, first: bool) -> list[str]:
+        """What to say of an evaluation: at the first time all that its numbers hang on, then whether it collapsed."""
+        few = [f"{each.label}: {text}" for each in results for text in each.warnings]
+        return [*([*self.notes, *few] if first else []), *self._collapse.remarks(results)]
 
     def write(self, file: Path, results: list[MetricResult], generator: dict[str, Any], images: int) -> None:
         """Write results, whole or not at all, with the `generator`'s provenance at so many `images` on the clock."""

@@ -52,10 +52,8 @@ class Evaluator:
         results = opened.measure(generator, f"{self.directory.path.name}@{name}", heartbeat, progress=record.progress)
         self.owed = False
         if trainer.world.is_main:
-            if self.best is None:  # the first time
-                few = [f"{each.label}: {text}" for each in results for text in each.warnings]
-                for note in [*opened.notes, *few]:
-                    record.say(f"warning: {note}")
+            for note in opened.remarks(results, first=self.best is None):
+                record.say(f"warning: {note}")
             file = self.directory.evaluations / f"{name}.json"
             # The file comes after the curves. So if it is there, they have the point, and a kill came before the save
             record.evaluation([result.to_json() for result in results], drawn=file.exists())
@@ -99,5 +97,6 @@ class Evaluator:
 
 def open_evaluation(trainer: Trainer) -> RepeatedEvaluation:
     """What a training's configuration measures by. Raises as `RepeatedEvaluation`."""
-    settings, names = trainer.config.evaluate, trainer.conditions.names
-    return RepeatedEvaluation(settings, trainer.dataset, trainer.image_shape, names, trainer.world)
+    settings, names, judge = trainer.config.evaluate, trainer.conditions.names, trainer.config.discriminator
+    shape, eyes = trainer.image_shape, judge.looks_through
+    return RepeatedEvaluation(settings, trainer.dataset, shape, names, trainer.world, looks_through=eyes)

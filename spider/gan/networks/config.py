@@ -48,6 +48,8 @@ class NetworkChoice(Choice):
     of_training: ClassVar[frozenset[str]] = frozenset()
     has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
 
+    looks_through: ClassVar[str | None] = None  # the embedding whose network a discriminator looks through
+
     @property
     def heeds_time(self) -> Literal["images", "maps"] | None:
         """Of what a discriminator heeds `Condition.time`: that images were diffused [N], or how to noise its maps."""
@@ -460,6 +462,7 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
     )
     noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    looks_through: ClassVar[str | None] = "efficientnet"
 
     def channels(self, before_end: int) -> int:
         """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""

@@ -13,6 +13,7 @@ from spider.config.load import load_config, make_config, preset_names
 from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
+from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
 
 SEEN = ["discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4", "batch=2"]
@@ -97,6 +98,15 @@ def test_samples_are_ranked_by_the_mean_of_their_logits(digits):
     scores = phase.passes[0].run.objective.score(fake).flatten(1).mean(1)
     trainer.close()
     assert scores.tolist() == [1.0, 0.0, 0.75]
+
+
+def test_numbers_under_its_own_eyes_are_said_to_be_flattered(digits):
+    for embedding, count in (("efficientnet", 1), ("offline", 0)):
+        words = [f"evaluate.embedding={embedding}", "evaluate.metrics=[fid, coverage]", "evaluate.count=8"]
+        trainer = trainer_for(digits, World.single(), words)
+        opened = open_evaluation(trainer)
+        trainer.close()
+        assert sum("looks through the network of efficientnet" in note for note in opened.notes) == count
 
 
 def test_a_micro_batch_has_no_batch_norm_of_its_own(digits):

@@ -1,0 +1,42 @@
+"""Whether a generator that got better has collapsed: samples that stop reaching the images of the reference.
+
+Recall and coverage are the shares of the reference that samples reach. They begin near 0 and rise. Where one of them
+falls far below what it was, the generator makes fewer different images: the common failure of projected discriminators
+on small sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spider.judge.metrics.results import MetricResult
+
+NAMES = ("recall", "coverage")
+_LEAST = 0.05  # what was less says nothing
+_FALLEN = 0.25  # of the highest value
+
+
+class CollapseWatch:
+    """Sees each evaluation of a training, in their order. It remembers nothing of what came before a resumption."""
+
+    def __init__(self) -> None:
+        self._highest: dict[str, float] = {}
+        self._said: set[str] = set()
+
+    def remarks(self, results: Sequence[MetricResult]) -> list[str]:
+        """A line for each metric that has fallen, once until it has risen again."""
+        found = []
+        for result in results:
+            if result.name not in NAMES or result.value is None:
+                continue
+            highest = max(result.value, self._highest.get(result.name, 0.0))
+            self._highest[result.name] = highest
+            if highest < _LEAST or result.value > _FALLEN * highest:
+                self._said.discard(result.name)
+            elif result.name not in self._said:
+                self._said.add(result.name)
+                found.append(
+                    f"{result.label} fell from {highest:.3f} to {result.value:.3f}: samples reach fewer images. A "
+                    "collapse? Look at the grids and the memorisation page; the best checkpoint is kept"
+                )
+        return found
