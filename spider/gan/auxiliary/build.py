@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
-from spider.gan.auxiliary.config import AuxiliaryChoice, InsgenConfig, LecamConfig, ReconstructionConfig
+from spider.gan.auxiliary.config import (
+    AuxiliaryChoice,
+    ConsistencyConfig,
+    InsgenConfig,
+    LecamConfig,
+    ReconstructionConfig,
+)
+from spider.gan.auxiliary.consistency import Consistency
 from spider.gan.auxiliary.insgen import Insgen
 from spider.gan.auxiliary.lecam import Lecam
 from spider.gan.auxiliary.reconstruction import Reconstruction
@@ -66,6 +73,8 @@ def build_auxiliaries(
             match config:
                 case LecamConfig():
                     built: Auxiliary = Lecam(config.decay, device)
+                case ConsistencyConfig():
+                    built = Consistency(config)
                 case InsgenConfig():
                     built = Insgen(config, discriminator, device)
                 case ReconstructionConfig():

@@ -65,6 +65,16 @@ class LecamConfig(AuxiliaryChoice):
             )
 
 
+class ConsistencyConfig(AuxiliaryChoice):
+    """bCR (Zhao et al. 2021): D judges an image and a shifted one alike."""
+
+    kind: Literal["consistency"] = "consistency"
+    real_weight: float = Field(10.0, ge=0, le=MAX_FACTOR, description="of real images")
+    fake_weight: float = Field(10.0, ge=0, le=MAX_FACTOR, description="of generated images")
+    translation: float = Field(1 / 32, ge=0, le=1, description="largest shift, as a part of the side")
+    mirror: bool = Field(True, description="half of the shifted images are mirrored")
+
+
 class InsgenConfig(AuxiliaryChoice):
     """InsGen (Yang et al. 2021): D tells every image from all others. FakeCLR with real_weight=0. For few images."""
 
@@ -125,4 +135,6 @@ class ReconstructionConfig(AuxiliaryChoice):
             )
 
 
-AuxiliaryConfig = Annotated[AuxiliaryChoice, Choices(LecamConfig, InsgenConfig, ReconstructionConfig)]
+AuxiliaryConfig = Annotated[
+    AuxiliaryChoice, Choices(LecamConfig, ConsistencyConfig, InsgenConfig, ReconstructionConfig)
+]

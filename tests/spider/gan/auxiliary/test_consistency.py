@@ -1,0 +1,78 @@
+"""bCR: its formula; and that it is the same in any micro-batches, beside the selection."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider.config.load import make_config
+from spider.draws import Address
+from spider.gan.auxiliary.auxiliary import Seen
+from spider.gan.auxiliary.config import ConsistencyConfig
+from spider.gan.auxiliary.consistency import Consistency
+from spider.gan.outputs import Condition, DOut
+from spider.train.trainer import Trainer
+
+AT = Address(3, "d_main", range(64), torch.device("cpu"))
+
+
+def judged(images):
+    """By the brightness of the left half, and of all."""
+    return DOut(torch.stack([images[..., : images.shape[3] // 2].mean((1, 2, 3)), images.mean((1, 2, 3))], 1))
+
+
+def seen(use, images):
+    asked = []
+
+    def judge(use, images, condition, network):
+        asked.append(images)
+        return Seen(use, images, images, condition, judged(images), judge)
+
+    return Seen(use, images, images, Condition(), judged(images), judge), asked
+
+
+def test_an_image_and_a_moved_one_are_judged_alike():
+    real, moved = seen("real", torch.rand(64, 1, 8, 8))
+    fake, _ = seen("fake", torch.rand(64, 1, 8, 8))
+    auxiliary = Consistency(ConsistencyConfig(real_weight=10, fake_weight=2, translation=0))
+    told = auxiliary.discriminator(real, fake, AT)
+    assert told.terms["real"].shape == (64, 2)
+    assert told.terms["real"][:, 1].max() < 1e-10  # the mean of all pixels knows no mirror
+    is_mirrored = (moved[0] != real.images).flatten(1).any(1)
+    assert 16 < is_mirrored.sum() < 48
+    torch.testing.assert_close(moved[0][is_mirrored], real.images.flip(3)[is_mirrored])
+    torch.testing.assert_close(told.terms["real"], 10 * (real.out.logits - judged(moved[0]).logits).square())
+    assert told.terms["fake"][:, 0].max() > 0
+    only = Consistency(ConsistencyConfig(fake_weight=0, mirror=False, translation=0)).discriminator(real, fake, AT)
+    assert {name: float(term.max()) for name, term in only.terms.items()} == {"real": 0.0}
+
+
+def test_shifts_are_whole_pixels_within_their_bound():
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., 16, 16] = 1
+    real, moved = seen("real", image.expand(64, -1, -1, -1))
+    Consistency(ConsistencyConfig(mirror=False, fake_weight=0)).discriminator(real, real, AT)
+    places = {tuple(place[2:]) for place in moved[0].nonzero().tolist()}
+    assert places == {(row, column) for row in (15, 16, 17) for column in (15, 16, 17)}
+
+
+BASE = ["batch=8", "compute.precision=fp64", "source.dim=8", "generator.width=0.05", "discriminator.width=0.05"]
+
+
+def trained(world, data, accumulation):
+    words = [*BASE, "generator.norm=none", f"accumulation={accumulation}", "auxiliary=[{kind: consistency}]"]
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, words), world)
+    for _ in range(3):
+        trainer.iterate()
+    trainer.close()
+    assert trainer.plan.stats.means()["auxiliary.0/real"] > 0
+    return {name: tensor.clone() for name, tensor in trainer.snapshot().tensors["discriminator"].items()}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_it_is_the_same_anywhere(ranks, digits, size):
+    whole = trained(World.single(), digits, 1)
+    for tensors in ranks(size).run(trained, digits, 2):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
