@@ -32,7 +32,7 @@ from torch.nn.functional import adaptive_avg_pool2d, glu, interpolate, sigmoid, 
 from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.config import FastganGeneratorConfig
-from spider.gan.networks.norm import GlobalBatchNorm
+from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
 from spider.gan.outputs import Condition, Draw, GOut
 
@@ -64,7 +64,7 @@ class FastganGenerator(SpectralNetwork):
         self.embedding = ClassEmbedding(classes, dim) if classes else None
         told = dim if classes else 0
         self.start = SpectralConvTranspose(dim, 2 * config.channels(_BASE), _BASE)
-        self.start_norm = _batch_norm(2 * config.channels(_BASE), world)
+        self.start_norm = batch_norm_as_torch(2 * config.channels(_BASE), world)
         self.blocks = nn.ModuleDict()
         self.gates = nn.ModuleDict()
         for before, side in pairwise(sides):
@@ -141,7 +141,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.conv = SpectralConv(inputs, 2 * outputs, 3, 1, 1)
         self.noise_strength = nn.Parameter(torch.zeros(1)) if noise else None
-        self.norm = _ToldBatchNorm(2 * outputs, told, world) if told else _batch_norm(2 * outputs, world)
+        self.norm = _ToldBatchNorm(2 * outputs, told, world) if told else batch_norm_as_torch(2 * outputs, world)
 
     def forward(self, x: Tensor, noise: Tensor | None, told: Tensor | None) -> Tensor:
         """See the class."""
@@ -157,7 +157,7 @@ class _ToldBatchNorm(nn.Module):
 
     def __init__(self, channels: int, dim: int, world: World) -> None:
         super().__init__()
-        self.norm = GlobalBatchNorm(channels, world, momentum=0.1, eps=1e-5, affine=False)
+        self.norm = batch_norm_as_torch(channels, world, affine=False)
         self.scale = SpectralLinear(dim, channels)
         self.shift = SpectralLinear(dim, channels)
 
@@ -179,8 +179,3 @@ class _Gate(nn.Module):
     def forward(self, small: Tensor) -> Tensor:
         """See the class."""
         return sigmoid(self.leave(silu(self.enter(adaptive_avg_pool2d(small, _BASE)))))
-
-
-def _batch_norm(channels: int, world: World) -> GlobalBatchNorm:
-    """As PyTorch's."""
-    return GlobalBatchNorm(channels, world, momentum=0.1, eps=1e-5)

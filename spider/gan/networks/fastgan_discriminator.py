@@ -23,7 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolat
 from cluster.world import World
 from spider.gan.networks.config import FastganDiscriminatorConfig
 from spider.gan.networks.fastgan import SMALL
-from spider.gan.networks.norm import GlobalBatchNorm
+from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
 from spider.gan.outputs import Condition, DOut
 
@@ -100,7 +100,7 @@ class _Layer(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, world: World | None) -> None:
         super().__init__()
         self.conv = SpectralConv(inputs, outputs, kernel, stride, padding)
-        self.norm = None if world is None else GlobalBatchNorm(outputs, world, momentum=0.1, eps=1e-5)
+        self.norm = None if world is None else batch_norm_as_torch(outputs, world)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H', W']."""
@@ -189,7 +189,7 @@ class _Doubling(nn.Module):
     def __init__(self, inputs: int, outputs: int, world: World) -> None:
         super().__init__()
         self.conv = SpectralConv(inputs, 2 * outputs, 3, 1, 1)
-        self.norm = GlobalBatchNorm(2 * outputs, world, momentum=0.1, eps=1e-5)
+        self.norm = batch_norm_as_torch(2 * outputs, world)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-_WEIGHTS = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}  # of a layer with spectral norm
+from spider.gan.networks.spectral import TORCH_NAMES
+
 _GATES = {"se_2_16": 32, "se_4_32": 16, "se_8_64": 8}
 _GATE_LAYERS = {"1": "enter", "3": "leave"}
 _STEM = {"0": "0.conv", "2": "1.conv", "3": "1.norm"}
@@ -31,7 +32,7 @@ def discriminator_name(name: str, side: int) -> str | None:
     stem, _, last = name.rpartition(".")
     if last == "num_batches_tracked" or name.startswith("decoder_"):
         return None
-    name = f"{stem}.{_WEIGHTS.get(last, last)}"
+    name = f"{stem}.{TORCH_NAMES.get(last, last)}"
     part, _, rest = name.partition(".")
     first, _, weight = rest.partition(".")
     if part == "down_from_big":
@@ -57,7 +58,7 @@ def decoder_name(name: str) -> str | None:
     stem, _, last = name.rpartition(".")
     if last == "num_batches_tracked":
         return None
-    found = _DECODER.fullmatch(f"{stem}.{_WEIGHTS.get(last, last)}")
+    found = _DECODER.fullmatch(f"{stem}.{TORCH_NAMES.get(last, last)}")
     if found is None:
         raise KeyError(name)
     which = {"big": "trunk", "part": "inner", "small": "small"}[found[1]]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-_WEIGHTS = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}  # of a layer with spectral norm
+from spider.gan.networks.spectral import TORCH_NAMES
+
 _STATISTICS = {"stored_mean": "running_mean", "stored_var": "running_var"}
 _GATE_LAYERS = {"1": "enter", "3": "leave"}
 _BLOCK = re.compile(r"feat_(\d+)\.(\d)\.(.+)")  # by position: one layer without noise, or two with it
@@ -39,7 +40,7 @@ def generator_name(name: str, layers: dict[int, int]) -> str | None:
     stem, _, last = name.rpartition(".")
     if last == "num_batches_tracked":
         return None
-    last = _WEIGHTS.get(last, _STATISTICS.get(last, last))
+    last = TORCH_NAMES.get(last, _STATISTICS.get(last, last))
     name = f"{stem}.{last}"
     if found := re.fullmatch(r"init\.init\.([01])\.(.+)", name):
         return f"{('start', 'start_norm')[int(found[1])]}.{found[2]}"

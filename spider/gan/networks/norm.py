@@ -67,6 +67,11 @@ class GlobalBatchNorm(nn.Module):
         return (centred * _spread(scale, x) + _spread(shift, x)).to(x.dtype)
 
 
+def batch_norm_as_torch(channels: int, world: World, *, affine: bool = True) -> GlobalBatchNorm:
+    """With the momentum and eps of torch.nn.BatchNorm2d."""
+    return GlobalBatchNorm(channels, world, momentum=0.1, eps=1e-5, affine=affine)
+
+
 class ClassBatchNorm(nn.Module):
     """Batch normalisation whose scale and shift of each channel depend on the class (de Vries et al. 2017).
 

@@ -32,7 +32,7 @@ from cluster.world import World
 from spider.backbones.efficientnet_lite0 import CHANNELS, read_efficientnet_lite0
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.config import ProjectedDiscriminatorConfig
-from spider.gan.networks.norm import GlobalBatchNorm
+from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
 from spider.gan.outputs import Condition, DOut, Draw
 
@@ -198,7 +198,7 @@ class _Halving(nn.Module):
     def __init__(self, inputs: int, outputs: int, world: World) -> None:
         super().__init__()
         self.conv = SpectralConv(inputs, outputs, 4, 2, 1, bias=True)
-        self.norm = GlobalBatchNorm(outputs, world, momentum=0.1, eps=1e-5)
+        self.norm = batch_norm_as_torch(outputs, world)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -212,7 +212,7 @@ class _Separable(nn.Module):
         super().__init__()
         self.depthwise = SpectralConv(inputs, inputs, 3, 1, 1, groups=inputs)
         self.pointwise = SpectralConv(inputs, outputs, 1)
-        self.norm = GlobalBatchNorm(outputs, world, momentum=0.1, eps=1e-5)
+        self.norm = batch_norm_as_torch(outputs, world)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

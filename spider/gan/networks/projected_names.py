@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-_WEIGHTS = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}  # of a layer with spectral norm
+from spider.gan.networks.spectral import TORCH_NAMES
+
 _MIXING = re.compile(r"(?:feature_network\.scratch\.|projector\.)?layer(\d)_(ccm|csm\.out_conv)\.(.+)")
 _HEAD = re.compile(r"(?:discriminator\.)?mini_discs\.(\d)\.(.+)")
 _BLOCK = re.compile(r"main\.(\d)\.main\.(\d)\.(.+)")
@@ -25,7 +26,7 @@ def discriminator_name(name: str, blocks: int) -> str | None:
     stem, _, last = name.rpartition(".")
     if last == "num_batches_tracked":
         return None
-    name = f"{stem}.{_WEIGHTS.get(last, last)}"
+    name = f"{stem}.{TORCH_NAMES.get(last, last)}"
     if found := _MIXING.fullmatch(name):
         return f"mixing.{'of_channels' if found[2] == 'ccm' else 'of_scales'}.{found[1]}.{found[3]}"
     found = _HEAD.fullmatch(name)

@@ -19,6 +19,8 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, normalize
 
 from spider.gan.method import Kept, Method
 
+# What torch.nn.utils.spectral_norm calls the tensors of a layer, and what they are called here
+TORCH_NAMES = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}
 _FIRST_ROUNDS = 15
 
 
