@@ -51,7 +51,7 @@ from spider import api
         (
             "train dcgan --data {digits} --run {new} g_optimizer.lr=abc",
             2,
-            r"error: g_optimizer\.lr=abc: must be a number$",
+            r"error: g_optimizer\.lr=abc: must be a number or auto$",
         ),
         ("train dcgan --data {digits} --run {new} --kimg 0", 2, r"error: kimg=0: must be >= 0\.001$"),
         ("train dcgan --data {digits} --source {runs}/gaussian@7 --run {new}", 2, r"no checkpoint at 7 kimg"),
