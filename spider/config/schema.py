@@ -18,13 +18,9 @@ from spider.gan.augment.config import AugmentationConfig
 from spider.gan.auxiliary.config import AuxiliaryConfig
 from spider.gan.conditions.config import ConditionConfig, NoConditionConfig
 from spider.gan.init.config import InitConfig, RandomInitConfig
-from spider.gan.networks.config import (
-    DcganDiscriminatorConfig,
-    DcganGeneratorConfig,
-    DiscriminatorNetworkConfig,
-    GeneratorNetworkConfig,
-    NetworkChoice,
-)
+from spider.gan.networks.choices import DiscriminatorNetworkConfig, GeneratorNetworkConfig
+from spider.gan.networks.config import NetworkChoice
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.objectives.config import (
     AnyObjectiveConfig,
     GeneratorPenaltiesConfig,

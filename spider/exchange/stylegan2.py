@@ -28,9 +28,9 @@ from spider.exchange.translation import (
     tensors,
     whole,
 )  # fmt: skip
-from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
+from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 
 _PARTS: Parts = {
     "Generator": {"mapping": "MappingNetwork", "synthesis": "SynthesisNetwork"},

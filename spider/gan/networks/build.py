@@ -8,25 +8,23 @@ from torch import nn
 from cluster.world import World
 from spider import draws
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import (
-    DcganDiscriminatorConfig,
-    DcganGeneratorConfig,
-    FastganDiscriminatorConfig,
-    FastganGeneratorConfig,
-    NetworkChoice,
-    ProjectedDiscriminatorConfig,
-    R3ganConfig,
+from spider.gan.networks.config import NetworkChoice
+from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
+from spider.gan.networks.fastgan import FastganGenerator
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
+from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
+from spider.gan.networks.projected import ProjectedDiscriminator
+from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
+from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
+from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan_config import (
     Stylegan2DiscriminatorConfig,
     Stylegan2GeneratorConfig,
     Stylegan3GeneratorConfig,
 )
-from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
-from spider.gan.networks.fastgan import FastganGenerator
-from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
-from spider.gan.networks.projected import ProjectedDiscriminator
-from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
-from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
-from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.outputs import UNCONDITIONAL, ConditionShape
 from spider.gan.sources.source import Source
 

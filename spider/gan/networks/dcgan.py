@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.classes import ClassEmbedding
-from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
 

@@ -31,7 +31,7 @@ from torch.nn.functional import adaptive_avg_pool2d, glu, interpolate, sigmoid, 
 
 from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
-from spider.gan.networks.config import FastganGeneratorConfig
+from spider.gan.networks.fastgan_config import FastganGeneratorConfig
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
 from spider.gan.outputs import Condition, Draw, GOut

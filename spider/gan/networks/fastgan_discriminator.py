@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolate, leaky_relu, sigmoid, silu
 
 from cluster.world import World
-from spider.gan.networks.config import FastganDiscriminatorConfig
 from spider.gan.networks.fastgan import SMALL
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
 from spider.gan.outputs import Condition, DOut

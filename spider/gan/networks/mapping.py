@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spider.gan.method import Kept, Method
 from spider.gan.networks.classes import class_shares
-from spider.gan.networks.config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
 from spider.gan.networks.equalized import EqualLinear
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition
 
 _LR = 0.01  # by which the mapping network's learning rate is multiplied

@@ -31,8 +31,8 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 from cluster.world import World
 from spider.backbones.efficientnet_lite0 import CHANNELS, read_efficientnet_lite0
 from spider.gan.networks.classes import ClassEmbedding
-from spider.gan.networks.config import ProjectedDiscriminatorConfig
 from spider.gan.networks.norm import batch_norm_as_torch
+from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
 from spider.gan.outputs import Condition, DOut, Draw
 

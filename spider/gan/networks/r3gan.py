@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from spider.gan.networks.classes import ClassEmbedding
-from spider.gan.networks.config import R3ganConfig
+from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.outputs import Condition, DOut, GOut
 

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.gan.networks.batch_std import BatchStd
-from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.networks.equalized import GAIN, EqualConv, EqualLinear, ModulatedConv, activated
 from spider.gan.networks.mapping import Mapping, StyledGenerator
 from spider.gan.networks.resample import double, halve, resampling_kernel
+from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition, DOut, Draw, GOut
 from spider.precision import half_dtype
 

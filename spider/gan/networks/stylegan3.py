@@ -28,10 +28,10 @@ from torch.nn.functional import conv2d
 
 from spider.errors import SpiderUsageError
 from spider.gan.method import Kept
-from spider.gan.networks.config import Stylegan3GeneratorConfig
 from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
 from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
+from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition, GOut
 from spider.precision import half_dtype
 

@@ -9,8 +9,8 @@ import torch
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.networks.config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.sources.config import GaussianConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian

@@ -10,7 +10,8 @@ from torch.nn.functional import avg_pool2d
 from cluster.world import World
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
-from spider.gan.networks.config import DcganGeneratorConfig, Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
+from spider.gan.networks.dcgan_config import DcganGeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
 from spider.gan.sources.config import GaussianConfig, GmmConfig, ImagesConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian

@@ -13,7 +13,7 @@ from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
-from spider.gan.networks.config import Stylegan2GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition
 from spider.gan.sources.config import GaussianConfig, GeneratorConfig
 from spider.gan.sources.frozen import FrozenGenerator

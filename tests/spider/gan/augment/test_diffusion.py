@@ -13,11 +13,12 @@ from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.augment.config import DiffusionConfig
 from spider.gan.augment.diffusion import POOL, Diffusion, kept_variance, steps, times
-from spider.gan.networks.config import ProjectedDiscriminatorConfig, Stylegan2DiscriminatorConfig
 from spider.gan.networks.projected import Mixing, ProjectedDiscriminator, noisy
+from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_names import discriminator_name as projected_name
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
+from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
 from spider.gan.outputs import Condition, with_draws
 
 IMAGES = {"t_min": 10, "t_max": 1000, "beta_end": 0.02}

@@ -14,9 +14,9 @@ from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.config import InsgenConfig
 from spider.gan.auxiliary.insgen import DIM, Insgen, Queue
-from spider.gan.networks.config import Stylegan2DiscriminatorConfig
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
+from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
 from spider.gan.outputs import Condition
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.classes import UNLABELLED, Classes
 from spider.gan.conditions.config import ClassConditionConfig
-from spider.gan.networks.config import R3ganConfig
+from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.outputs import Condition
 from spider.judge.embed.features import extract_features
 from spider.judge.embed.images import classes_of

@@ -3,7 +3,7 @@
 from torch import nn
 
 from spider.gan.networks.balance import remarks_on_sizes
-from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 
 
 def test_the_proportions_of_the_authors_are_not_remarked_on():

@@ -9,8 +9,8 @@ import torch
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import FastganGeneratorConfig
 from spider.gan.networks.fastgan import FastganGenerator
+from spider.gan.networks.fastgan_config import FastganGeneratorConfig
 from spider.gan.networks.fastgan_names import generator_name
 from spider.gan.outputs import Condition, with_draws
 

@@ -14,7 +14,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.config import ReconstructionConfig
 from spider.gan.auxiliary.reconstruction import Reconstruction, _quarters
-from spider.gan.networks.config import FastganDiscriminatorConfig
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
 from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
 from spider.gan.networks.fastgan_discriminator_names import decoder_name, discriminator_name
 from spider.gan.objectives.hinge import Hinge

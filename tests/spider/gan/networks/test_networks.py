@@ -9,7 +9,7 @@ from torch import nn
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.build import build_discriminator, build_generator
-from spider.gan.networks.config import DcganDiscriminatorConfig, DcganGeneratorConfig
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.norm import GlobalBatchNorm
 from spider.gan.outputs import Condition, ConditionShape
 from spider.gan.sources.config import GaussianConfig

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected import CHANNELS, Heads, Mixing, ProjectedDiscriminator
+from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.spectral import SpectralConv
 from spider.gan.outputs import Condition

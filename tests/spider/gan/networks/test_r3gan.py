@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import R3ganConfig
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
+from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.outputs import Condition
 
 VECTORS = {

@@ -12,9 +12,9 @@ from cluster.world import World
 from spider import precision
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
+from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition, with_draws
 
 SINGLE = World.single()

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from spider import precision
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3 import Stylegan3Generator, plan
 from spider.gan.networks.stylegan3_names import generator_name
+from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition
 
 SMALL = {"channel_base": 512, "channel_max": 24, "w_dim": 48, "layers": 6}

@@ -10,9 +10,9 @@ from spider.config.load import make_config
 from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.loss import Spread, as_term
-from spider.gan.networks.config import Stylegan2GeneratorConfig
 from spider.gan.networks.stylegan2 import Stylegan2Generator
 from spider.gan.networks.stylegan2_names import generator_name
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.path_length import PathLength, path_lengths
 from spider.gan.outputs import Condition, GOut

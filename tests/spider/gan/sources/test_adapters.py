@@ -11,7 +11,9 @@ from cluster.world import World
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.networks.build import build_generator
-from spider.gan.networks.config import DcganGeneratorConfig, R3ganConfig, Stylegan2GeneratorConfig
+from spider.gan.networks.dcgan_config import DcganGeneratorConfig
+from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition
 from spider.gan.sources.adapters import build_adapter
 from spider.gan.sources.config import ADAPTERS, ImagesConfig

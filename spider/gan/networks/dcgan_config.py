@@ -1,0 +1,72 @@
+"""Settings of the DCGANs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from spider.gan.networks.config import (
+    NetworkChoice,
+    batch_norm_refusals,
+)
+from spider.settings.section import MAX_DIM, MAX_WIDTH
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
+
+Layout = Literal["auto", "mnist", "celeba"]
+
+_LAYOUT = (
+    "layer plan of the authors' baselines: mnist (resolution 4b: two upsamplings), celeba (b 2^n: one layer each); "
+    "auto = mnist up to 28 px, celeba above"
+)
+
+
+class DcganGeneratorConfig(NetworkChoice):
+    """DCGAN. Fed vectors, it starts from a dense layer; fed images, from a convolutional encoder (Spider DCGAN)."""
+
+    kind: Literal["dcgan"] = "dcgan"
+    layout: Layout = Field("auto", description=_LAYOUT)
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
+    norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
+    conditioning: Literal["concat", "batch_norm"] | None = Field(
+        None,
+        description="where there are classes: the vector of a class is joined to the input (to an image as channels), "
+        "or each class has its own scales and shifts of the batch normalisation; null = batch_norm where norm=batch",
+    )
+    embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="dimensions of the vector of a class")
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    @property
+    def joins_the_class(self) -> bool:
+        """Whether the vector of a class is joined to the input."""
+        return self.conditioning == "concat" or (self.conditioning is None and self.norm == "none")
+
+    @model_validator(mode="after")
+    def _class_norm_needs_norm(self) -> DcganGeneratorConfig:
+        if self.conditioning == "batch_norm" and self.norm == "none":
+            raise ValueError("generator.conditioning=batch_norm needs generator.norm=batch")
+        return self
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return batch_norm_refusals("generator", self.norm, config)
+
+
+class DcganDiscriminatorConfig(NetworkChoice):
+    """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
+
+    kind: Literal["dcgan"] = "dcgan"
+    layout: Layout = Field("auto", description=_LAYOUT)
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
+    norm: Literal["batch", "none"] = Field(
+        "none",
+        description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return batch_norm_refusals("discriminator", self.norm, config)

@@ -1,0 +1,89 @@
+"""Settings of FastGAN's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from spider.errors import SpiderUsageError
+from spider.gan.networks.config import (
+    NetworkChoice,
+    always_batch_norm_refusals,
+    doubling_sides,
+)
+from spider.settings.section import MAX_DIM
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
+
+
+class FastganGeneratorConfig(NetworkChoice):
+    """FastGAN's generator, for few images. Fed vectors. Sides: 8, 16, 32, ... px, published from 256 (128) to 1024."""
+
+    kind: Literal["fastgan"] = "fastgan"
+    form: Literal["projected", "lite", "original"] = Field(
+        "projected",
+        description="projected: that of Projected GAN; lite: its smaller one, for fewer than 10,000 images; original: "
+        "FastGAN's own, with a second image for its discriminator",
+    )
+    ngf: int | None = Field(
+        None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, and of form=original 64"
+    )
+    takes_images: ClassVar[bool] = False
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def sides(self, image_shape: tuple[int, int, int]) -> list[int]:
+        """4, 8, 16, ... px, up to the images' side.
+
+        Raises:
+            SpiderUsageError: the images' side is not 8 px times a power of 2, up to 1024.
+        """
+        sides = doubling_sides(self.kind, image_shape)
+        if not 8 <= sides[-1] <= 1024:
+            raise SpiderUsageError(f"generator.kind=fastgan makes images of 8 to 1024 px, found {sides[-1]}")
+        return sides
+
+    def channels(self, side: int) -> int:
+        """At a side of so many pixels."""
+        ngf = self.ngf or (64 if self.form == "original" else 128)
+        factor = {4: 16.0, 8: 8.0, 16: 4.0, 32: 2.0, 64: 2.0}.get(side, 128 / side)
+        return max(1, int(ngf * factor))
+
+    def layers(self, side: int) -> int:
+        """How many layers a block has that ends at a side of so many pixels."""
+        if self.form == "original":
+            return 2 if side in (8, 32, 128, 512) else 1
+        return 1 if self.form == "lite" else 2
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return always_batch_norm_refusals("generator", self.kind, config)
+
+
+class FastganDiscriminatorConfig(NetworkChoice):
+    """FastGAN's discriminator: it judges an image and a smaller one. Sides: 32 to 1024 px, published from 256 px."""
+
+    kind: Literal["fastgan"] = "fastgan"
+    ndf: int = Field(64, ge=1, le=MAX_DIM, description="channels of its maps of 64 px")
+
+    def side(self, image_shape: tuple[int, int, int]) -> int:
+        """Of the images, in px. Raises SpiderUsageError: it is not 32 px times a power of 2, up to 1024."""
+        side = doubling_sides(self.kind, image_shape)[-1]
+        if not 32 <= side <= 1024:
+            raise SpiderUsageError(f"discriminator.kind=fastgan sees images of 32 to 1024 px, found {side}")
+        return side
+
+    def small_side(self, side: int) -> int:
+        """Of the second, smaller image, in px."""
+        return min(128, side // 2)
+
+    def channels(self, number: int) -> int:
+        """What its authors list under a number of pixels, 4 to 1024. A map of n px has what is listed under 2 n."""
+        factor = {4: 16.0, 8: 16.0, 16: 8.0, 32: 4.0, 64: 2.0}.get(number, 128 / number)
+        return max(1, int(self.ndf * factor))
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return always_batch_norm_refusals("discriminator", self.kind, config)

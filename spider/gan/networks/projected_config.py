@@ -1,0 +1,107 @@
+"""Settings of the projected discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from spider.arguments import MAX_RESOLUTION
+from spider.errors import SpiderUsageError
+from spider.gan.augment.config import MAPS_CHANNELS
+from spider.gan.networks.config import (
+    NetworkChoice,
+    always_batch_norm_refusals,
+    untold_refusals,
+)
+from spider.settings.marks import Names
+from spider.settings.section import MAX_DIM, MAX_FACTOR, MAX_WIDTH, Place
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
+
+
+class ProjectedDiscriminatorConfig(NetworkChoice):
+    """Projected GAN's discriminator: heads that judge the maps of a frozen, pretrained EfficientNet-Lite0."""
+
+    kind: Literal["projected"] = "projected"
+    weights: Annotated[Place | None, Names("file")] = Field(
+        None, description="weights of EfficientNet-Lite0; null = the published ones, from the installed package"
+    )
+    enlarge_to: int | None = Field(
+        224,
+        ge=128,
+        le=MAX_RESOLUTION,
+        multiple_of=32,
+        description="images of a smaller side are enlarged to this many pixels first, as published; null = not. Less "
+        "is faster; the smallest is 128",
+    )
+    mixed_channels: int = Field(64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; they double")
+    heads: int = Field(4, ge=1, le=4, description="so many maps are judged, from the largest on")
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies the channels of the heads")
+    separable: bool = Field(
+        False, description="each convolution of a head in two, as published for the generator of StyleGAN2"
+    )
+    embedding_dim: int = Field(128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes")
+    noised: Literal["first", "last"] | None = Field(
+        None,
+        description="maps that are noised as augment: kind=diffusion into=maps says: first, those of the pretrained "
+        "network; last, the mixed ones; null = none",
+    )
+    noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    looks_through: ClassVar[str | None] = "efficientnet"
+
+    def channels(self, before_end: int) -> int:
+        """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""
+        return max(2, round((512 >> before_end) * self.width))
+
+    @property
+    def heeds_time(self) -> Literal["images", "maps"] | None:
+        """See NetworkChoice."""
+        return None if self.noised is None else "maps"
+
+    def noisy_maps(
+        self, pretrained: Sequence[int], mixed: Sequence[int], seen: tuple[int, int]
+    ) -> list[tuple[int, int, int]]:
+        """Channels, height and width of the maps that are noised, of images of the size that is seen.
+
+        Args:
+            pretrained, mixed: channels of the maps of 1/4, 1/8, ..., and of those of 1/2, 1/4, ... of the side.
+
+        Raises:
+            SpiderUsageError: they have more channels than are told.
+        """
+        if self.noised is None:
+            return []
+        channels, shrunk = (pretrained, 4) if self.noised == "first" else (mixed, 2)
+        if sum(channels) > MAPS_CHANNELS:
+            raise SpiderUsageError(
+                f"discriminator.noised={self.noised}: the maps have {sum(channels)} channels, and noise is told of "
+                f"{MAPS_CHANNELS}: set discriminator.mixed_channels to at most {MAPS_CHANNELS // 8}"
+            )
+        return [(n, seen[0] // shrunk >> level, seen[1] // shrunk >> level) for level, n in enumerate(channels)]
+
+    def seen_side(self, image_shape: tuple[int, int, int]) -> int | None:
+        """What images [C, H, W] are enlarged to, in pixels; None: they are not.
+
+        Raises:
+            SpiderUsageError: they have other channels than grey or RGB, or a side that does not halve down.
+        """
+        channels, height, width = image_shape
+        if channels not in (1, 3):
+            raise SpiderUsageError(f"discriminator.kind=projected sees grey or RGB images, found {channels} channels")
+        if self.enlarge_to is not None and min(height, width) < self.enlarge_to:
+            return self.enlarge_to
+        if min(height, width) < 128 or height % 32 or width % 32:
+            raise SpiderUsageError(
+                f"discriminator.kind=projected sees images whose sides are multiples of 32 px, from 128 px on, found "
+                f"{width}x{height}: pack the data at another --resolution, or set discriminator.enlarge_to"
+            )
+        return None
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        yield from always_batch_norm_refusals("discriminator", self.kind, config)
+        yield from untold_refusals(f"noised={self.noised}", config)

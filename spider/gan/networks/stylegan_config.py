@@ -1,0 +1,219 @@
+"""Settings of the networks of StyleGAN2 and StyleGAN3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from spider.gan.networks.config import (
+    NetworkChoice,
+    halving_sizes,
+    untold_refusals,
+)
+from spider.settings.schedule import AUTO, Auto, Bounds, arm
+from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
+
+# Of which kinds of sources normal vectors may stand for inputs: a mapping network divides each input by its length
+NORMALISED_OR_ADAPTED = ("gaussian", "gamma", "images", "generator")
+
+WAvgSteps = Literal["all", "discriminator"]
+
+_W_AVG_STEPS = (
+    "which steps move the mean of w: all on generated images, or the discriminator's main ones, as in StyleGAN3's code"
+)
+
+_AutoWhole = Annotated[
+    Annotated[int, Bounds(ge=1, le=MAX_DIM), Tag("number")] | Annotated[Auto, AUTO], Discriminator(arm)
+]
+
+
+class Stylegan2Config(NetworkChoice):
+    """What both networks of StyleGAN2 have. Sides: 4 to 7 px of the shorter one, both times a power of 2."""
+
+    kind: Literal["stylegan2"] = "stylegan2"
+    channel_base: _AutoWhole = Field(
+        32768,
+        description="a layer of a side of n px has channel_base / n channels, ... (n: 4 for the smallest, then 8, 16); "
+        "auto = StyleGAN2-ADA's rule: 16384, and for images from 512 px 32768",
+    )
+    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    mapping_layers: int = Field(8, ge=1, le=1000, description="layers of the mapping network")
+    conv_clamp: float | None = Field(
+        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
+    )
+    bf16_resolutions: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="so many of the highest resolutions, from 8 px up, compute in bfloat16 on a GPU; penalties too",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    has_latents: ClassVar[bool] = True
+
+    def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[tuple[int, int], int, bool]]:
+        """Height and width, channels, and whether it computes in bfloat16 on a GPU, from the smallest size up.
+
+        Images need not be squares: those of 256x128 px begin as 8x4, those of 96x96 as 6x6. A resolution has as many
+        channels as the one of 4, 8, 16, ... px that a square of 4 px would have become.
+
+        Raises:
+            SpiderUsageError: the images' sides do not halve down together until the shorter one is 4 to 7 px.
+        """
+        sizes = halving_sizes(self.kind, image_shape)
+        coarse = max(1, len(sizes) - self.bf16_resolutions)
+        longer = max(sizes[-1])
+        return [(size, self.channels(4 << level, longer), level >= coarse) for level, size in enumerate(sizes)]
+
+    def channels(self, side: int, of_images: int) -> int:
+        """Of the layers of a side in pixels, for images of such a side."""
+        base = self.channel_base
+        if base == "auto":
+            base = 32768 if of_images >= 512 else 16384
+        return max(1, min(base // side, self.channel_max))
+
+
+class Stylegan2GeneratorConfig(Stylegan2Config):
+    """StyleGAN2's generator: a mapping network, and layers whose channels its w scales. Fed vectors."""
+
+    takes_images: ClassVar[bool] = False
+    of_training: ClassVar[frozenset[str]] = frozenset(
+        {"noise", "style_mixing", "mixing_source", "w_avg_beta", "w_avg_steps", "bf16_resolutions"}
+    )
+    architecture: Literal["skip", "resnet", "orig"] = Field(
+        "skip", description="skip: images of all resolutions are added; resnet: blocks are residual; orig: neither"
+    )
+    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
+    w_avg_beta: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
+    )
+    w_avg_steps: WAvgSteps = Field("all", description=_W_AVG_STEPS)
+    noise: Literal["random", "const", "none"] = Field(
+        "random", description="random: each image has noise of its own in each layer; const: all have the same"
+    )
+    style_mixing: float = Field(
+        0.9, ge=0, le=1, description="share of images in training whose layers from a random one on take another w"
+    )
+    mixing_source: Literal["source", "gaussian"] = Field(
+        "source",
+        description="of what input the other w is made: source: another one of the source, through its adapter; "
+        "gaussian: a normal vector in the place of an adapter's, as in the published cascades",
+    )
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.style_mixing and self.mixing_source == "gaussian" and config.source.kind not in NORMALISED_OR_ADAPTED:
+            yield (
+                f"generator.mixing_source=gaussian goes with source.kind={', '.join(NORMALISED_OR_ADAPTED)}: "
+                f"source.kind={config.source.kind} needs generator.mixing_source=source"
+            )
+
+
+class Stylegan3GeneratorConfig(NetworkChoice):
+    """StyleGAN3's generator: layers that are filtered against aliasing. Sides: 5 to 17 px times a power of 2."""
+
+    kind: Literal["stylegan3"] = "stylegan3"
+    equivariance: Literal["translation", "rotation"] = Field(
+        "translation",
+        description="images follow translations of the input (StyleGAN3-T: kernels of 3 px), or also rotations "
+        "(StyleGAN3-R: kernels of 1 px and radial filters, which want twice as many channels)",
+    )
+    layers: int = Field(14, ge=2, le=1000, description="layers after the input and before the last step to an image")
+    critical_layers: int = Field(2, ge=1, le=1000, description="of these the last ones, which keep the finest detail")
+    margin: int = Field(10, ge=0, le=1000, description="pixels around what is shown, in all layers but the last two")
+    channel_base: int = Field(
+        32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
+    )
+    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    mapping_layers: int = Field(2, ge=1, le=1000, description="layers of the mapping network")
+    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
+    w_avg_beta: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
+    )
+    w_avg_steps: WAvgSteps = Field("discriminator", description=_W_AVG_STEPS)
+    magnitude_half_life_kimg: float | None = Field(
+        20.0,
+        gt=0,
+        le=MAX_KIMG,
+        description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
+        "in StyleGAN-XL",
+    )
+    conv_clamp: float | None = Field(
+        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
+    )
+    bf16_resolutions: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    takes_images: ClassVar[bool] = False
+    has_latents: ClassVar[bool] = True
+    of_training: ClassVar[frozenset[str]] = frozenset(
+        {"w_avg_beta", "w_avg_steps", "magnitude_half_life_kimg", "bf16_resolutions"}
+    )
+
+    @model_validator(mode="after")
+    def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:
+        if self.critical_layers >= self.layers:
+            raise ValueError(
+                f"generator.critical_layers={self.critical_layers} must be less than generator.layers={self.layers}"
+            )
+        return self
+
+
+class Stylegan2DiscriminatorConfig(Stylegan2Config):
+    """StyleGAN2's discriminator; with classes a projection on what a mapping network makes of the class."""
+
+    of_training: ClassVar[frozenset[str]] = frozenset({"mbstd_group", "bf16_resolutions"})
+    architecture: Literal["resnet", "skip", "orig"] = Field(
+        "resnet", description="resnet: blocks are residual; skip: each block sees the image in its size; orig: neither"
+    )
+    mbstd_group: int | None = Field(
+        4, ge=2, le=MAX_BATCH, description="images of the batch that are told how they vary together; null = none"
+    )
+    mbstd_features: int = Field(1, ge=1, le=MAX_DIM, description="numbers that tell it, each of as many channels")
+    told_time: bool = Field(
+        False, description="told how many steps an image was diffused (augment: kind=diffusion), beside its class"
+    )
+
+    @property
+    def heeds_time(self) -> Literal["images", "maps"] | None:
+        """See NetworkChoice."""
+        return "images" if self.told_time else None
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        return untold_refusals("told_time=true", config)
+
+    @model_validator(mode="after")
+    def _features_share_the_channels(self) -> Stylegan2DiscriminatorConfig:
+        channels, features = self.channels(4, 4), self.mbstd_features
+        if self.mbstd_group is not None and channels % features:
+            raise ValueError(f"discriminator.mbstd_features={features} must divide the {channels} channels at 4 px")
+        return self
+
+    def refusals_in_world(self, config: Config, world_size: int) -> Iterator[str]:
+        """See Section. Groups are of the global batch: a micro-batch must hold whole ones."""
+        group, parts = self.mbstd_group, config.accumulation
+        if group is None:
+            return
+        if config.batch % group:
+            yield f"discriminator.mbstd_group={group} does not divide batch={config.batch}"
+        elif parts > 1 and config.batch // group % (world_size * parts):
+            ranks = f" x {world_size} ranks" if world_size > 1 else ""
+            yield (
+                f"discriminator.mbstd_group={group} does not divide the micro-batches: batch={config.batch} / "
+                f"(accumulation={parts}{ranks}) is {config.batch // (world_size * parts)}"
+            )
