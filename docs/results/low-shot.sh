@@ -61,7 +61,7 @@ for trainer in ${TRAINERS:-fastgan projected diffusion ada insgen spider}; do
                 run=$out/runs/$target/$name
                 [ -f "$run/_SUCCESS" ] || spider train "${how[@]}" --data "$out/shards/$target" --seed "$seed" --run "$run" \
                     --kimg "$kimg" data.mirror=true evaluate.embedding=offline evaluate.count=1000 \
-                    evaluate.every_kimg="$(python3 -c "print(round($kimg / 5, 2))")" evaluate.metrics=[fid,coverage,recall,nearest] \
+                    evaluate.every_kimg="$(python3 -c "print(round($kimg / 5, 2))")" "evaluate.metrics=[fid,coverage,recall,nearest]" \
                     checkpoint.keep_last=1 "${chosen[@]}" "$@"
                 for which in last best; do
                     for embedding in efficientnet offline; do

@@ -23,6 +23,7 @@ from untrusted.words import hint, similar
 
 ANY = "N"  # in the name of a key: any member of a list
 _MEMBER = re.compile(r"\.\d+\.")
+_LIMITS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("multiple_of", "multiple of"))
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
 def _limits(info: FieldInfo) -> Iterator[tuple[str, Any]]:
     parts = get_args(info.annotation)  # of a union, one may have limits of its own
     for constraint in [*info.metadata, *(mark for part in parts for mark in getattr(part, "__metadata__", ()))]:
-        for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+        for attribute, sign in _LIMITS:
             bound = getattr(constraint, attribute, None)
             if bound is not None:
                 yield sign, bound

@@ -98,6 +98,7 @@ _BOUNDS = {
     "greater_than_equal": (">=", "ge"),
     "less_than": ("<", "lt"),
     "less_than_equal": ("<=", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
 }
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _NUMBERS = ("int_type", "int_parsing", "float_type", "float_parsing")

@@ -53,11 +53,6 @@ class Condition:
         return changed(self, lambda values: values[chosen])
 
 
-def told_time(condition: Condition, time: Tensor) -> Condition:
-    """A condition that tells how far images were changed."""
-    return replace(condition, time=time)
-
-
 def with_draws(
     condition: Condition, network: nn.Module, seed: int, stream: str, indices: Sequence[int], like: Tensor
 ) -> Condition:

@@ -15,6 +15,7 @@ drawn, so that it is the same on all ranks and comes back when a run is resumed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ from torch import Tensor
 from spider import draws as addressed
 from spider.draws import Address
 from spider.gan.augment.config import MAPS_CHANNELS, DiffusionConfig
+from spider.gan.augment.operations import each
 from spider.gan.augment.steered import Steered
 from spider.gan.method import Sums
-from spider.gan.outputs import Condition, told_time
+from spider.gan.outputs import Condition
 
 POOL = 64  # numbers of steps that images draw from
 
@@ -51,16 +53,17 @@ class Diffusion(Steered):
         """See Augmentation."""
         if self.config.into == "maps":
             return images
-        kept, added = (each[:, None, None, None].to(images) for each in self._shares(draws, use, ()))
+        abar = self._abar[self._times(draws, use, ())]
         noise = draws.normal(f"{use}.diffusion.noise", images.shape[1:]).to(images.dtype)
-        return kept * images + added * self.config.noise_std * noise
+        return each(abar.sqrt(), images) * images + each((1 - abar).sqrt() * self.config.noise_std, images) * noise
 
     def told(self, condition: Condition, draws: Address, use: str) -> Condition:
         """See Augmentation: t [N], or with `into=maps` how much of each channel's variance is noise, [N, channels]."""
         if self.config.into == "maps":
-            _, added = self._shares(draws, use, (MAPS_CHANNELS,))
-            return told_time(condition, added.square())
-        return told_time(condition, self._times(draws, use, ()).float())
+            time = 1 - self._abar[self._times(draws, use, (MAPS_CHANNELS,))]
+        else:
+            time = self._times(draws, use, ()).float()
+        return replace(condition, time=time.to(draws.device, non_blocking=True))
 
     def iterated(self, step: int, images: int, sums: Sums) -> None:
         """See Method."""
@@ -77,6 +80,7 @@ class Diffusion(Steered):
         """See Method."""
         super().load(state)
         self._drawn, self.steps, self._diffused = state["drawn"], state["steps"], state["diffused"]
+        self._abar = kept_variance(self.steps, self.config.beta_start, self.config.beta_end)
 
     def columns(self, images: int) -> dict[str, float | None]:
         """See Method."""
@@ -85,21 +89,15 @@ class Diffusion(Steered):
     def _follow(self) -> None:
         self.steps = steps(self.p, self.config.t_min, self.config.t_max)
         self._diffused = min(round(POOL * self.p), 48) if self.config.diffused is None else self.config.diffused
+        self._abar = kept_variance(self.steps, self.config.beta_start, self.config.beta_end)
 
     def _times(self, draws: Address, use: str, shape: tuple[int, ...]) -> Tensor:
-        """int64 [N, *shape], the number of steps of each image, on its device."""
+        """int64 [N, *shape], the number of steps of each image, on the host."""
         seed, index = draws.seed, [self._drawn]
         u = addressed.uniform(seed, "diffusion.pool", index, (self._diffused,))[0].double().numpy()
         pool = torch.zeros(POOL, dtype=torch.int64)
         pool[: self._diffused] = torch.from_numpy(times(u, self.steps, self.config.law))
-        places = (draws.uniform(f"{use}.diffusion.t", shape) * POOL).long()
-        return pool.to(places.device)[places]
-
-    def _shares(self, draws: Address, use: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), [N, *shape] each."""
-        t = self._times(draws, use, shape)
-        abar = kept_variance(self.steps, self.config.beta_start, self.config.beta_end).to(t.device)[t]
-        return abar.sqrt(), (1 - abar).sqrt()
+        return pool[(draws.uniform(f"{use}.diffusion.t", shape, host=True) * POOL).long()]
 
 
 def steps(p: float, t_min: int, t_max: int) -> int:

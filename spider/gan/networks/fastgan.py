@@ -31,7 +31,7 @@ from torch.nn.functional import adaptive_avg_pool2d, glu, interpolate, sigmoid, 
 
 from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
-from spider.gan.networks.fastgan_config import FastganGeneratorConfig
+from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
 from spider.gan.outputs import Condition, Draw, GOut
@@ -76,10 +76,8 @@ class FastganGenerator(SpectralNetwork):
         self.noises = sum(block.noises for block in self._each())
         self.draws = {"noise": Draw("normal", (self.noises,))} if self.noises else {}
         self.to_image = SpectralConv(config.channels(sides[-1]), image_shape[0], 3, 1, 1, bias=not original)
-        self.small_side = min(128, sides[-1] // 2) if original else 0
-        self.to_small = (
-            SpectralConv(config.channels(self.small_side), image_shape[0], 1) if self.small_side >= _BASE else None
-        )
+        self.small_side = small_side(sides[-1])
+        self.to_small = SpectralConv(config.channels(self.small_side), image_shape[0], 1) if original else None
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""

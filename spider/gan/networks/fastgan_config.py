@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from spider.config.schema import Config
 
 
+def small_side(side: int) -> int:
+    """Of the second, smaller image, which the discriminator sees beside one of such a side, in px."""
+    return min(128, side // 2)
+
+
 class FastganGeneratorConfig(NetworkChoice):
     """FastGAN's generator, for few images. Fed vectors. Sides: 8, 16, 32, ... px, published from 256 (128) to 1024."""
 
@@ -74,10 +79,6 @@ class FastganDiscriminatorConfig(NetworkChoice):
         if not 32 <= side <= 1024:
             raise SpiderUsageError(f"discriminator.kind=fastgan sees images of 32 to 1024 px, found {side}")
         return side
-
-    def small_side(self, side: int) -> int:
-        """Of the second, smaller image, in px."""
-        return min(128, side // 2)
 
     def channels(self, number: int) -> int:
         """What its authors list under a number of pixels, 4 to 1024. A map of n px has what is listed under 2 n."""

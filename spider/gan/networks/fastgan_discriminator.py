@@ -22,7 +22,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolat
 
 from cluster.world import World
 from spider.gan.networks.fastgan import SMALL
-from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
 from spider.gan.outputs import Condition, DOut
@@ -44,7 +44,7 @@ class FastganDiscriminator(SpectralNetwork):
     def __init__(self, config: FastganDiscriminatorConfig, image_shape: tuple[int, int, int], world: World) -> None:
         super().__init__("discriminator")
         channels, side = image_shape[0], config.side(image_shape)
-        self.sizes = {SMALL: (config.small_side(side),) * 2}
+        self.sizes = {SMALL: (small_side(side),) * 2}
         self.stem = nn.ModuleList(_stem(config, channels, side, world))
         side = min(side, _LARGEST)
         self.top = side

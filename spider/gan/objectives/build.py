@@ -13,6 +13,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.objectives import penalties
 from spider.gan.objectives.config import (
     GeneratorPenaltiesConfig,
+    HingeConfig,
     ObjectiveChoice,
     ObjectiveConfig,
     PenaltiesConfig,
@@ -43,10 +44,13 @@ def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: t
 
     Raises SpiderUsageError: one that is not of this package compares pairs, and its settings do not say so.
     """
-    made = _CHOICES.get(config.kind)
-    if isinstance(config, ObjectiveConfig) and config.kind == "hinge":
-        return Hinge(config.margin_from)
-    objective = config.build(discriminator, device) if made is None else made()
+    match config:
+        case HingeConfig():
+            objective: Objective = Hinge(config.margin_from)
+        case ObjectiveConfig():
+            objective = _CHOICES[config.kind]()
+        case _:
+            objective = config.build(discriminator, device)
     if objective.paired != config.paired:
         raise SpiderUsageError(
             f"objective.kind={config.kind}: {type(objective).__name__} has paired = {objective.paired}, its settings "

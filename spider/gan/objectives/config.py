@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from spider.gan.objectives.objective import Objective
     from spider.gan.objectives.penalties import Penalty
 
-ObjectiveKind = Literal["wasserstein", "hinge", "non_saturating", "saturating", "least_squares", "relativistic"]
+ObjectiveKind = Literal["wasserstein", "non_saturating", "saturating", "least_squares", "relativistic"]
 
 
 class ObjectiveChoice(Choice):
@@ -52,12 +52,6 @@ class ObjectiveConfig(ObjectiveChoice):
     """The adversarial loss."""
 
     kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
-    margin_from: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="kind=hinge: the margin of each logit is drawn evenly from this to 1 (FastGAN: 0.8)",
-    )
 
     @property
     def paired(self) -> bool:
@@ -68,12 +62,19 @@ class ObjectiveConfig(ObjectiveChoice):
     def _only_pairs_need_reals(self) -> ObjectiveConfig:
         if self.g_reals != "own" and not self.paired:
             raise ValueError("objective.g_reals goes with objective.kind=relativistic")
-        if self.margin_from != 1 and self.kind != "hinge":
-            raise ValueError("objective.margin_from goes with objective.kind=hinge")
         return self
 
 
-AnyObjectiveConfig = Annotated[ObjectiveChoice, Choices(ObjectiveConfig)]
+class HingeConfig(ObjectiveChoice):
+    """The hinge loss."""
+
+    kind: Literal["hinge"] = "hinge"
+    margin_from: float = Field(
+        1.0, ge=0, le=1, description="the margin of each logit is drawn evenly from this to 1 (FastGAN: 0.8)"
+    )
+
+
+AnyObjectiveConfig = Annotated[ObjectiveChoice, Choices(ObjectiveConfig, HingeConfig)]
 
 
 class PenaltyChoice(Choice):

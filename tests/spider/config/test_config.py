@@ -201,6 +201,10 @@ def test_another_shape_is_named_in_the_words_of_yaml(override, said):
         ),
         ("evaluate.metrics=[]", r"^evaluate\.metrics=\[\]: must have at least 1 entry$"),
         ("kimg=1e12", r"^kimg=1e12: must be <= 1,000,000,000$"),
+        (
+            "discriminator={kind: projected, enlarge_to: 200}",
+            r": discriminator\.enlarge_to: must be a multiple of 32, found 200$",
+        ),
         ("kimg=0", r"^kimg=0: must be >= 0\.001$"),
         ("penalties.r1_gamma=atuo", r"^penalties\.r1_gamma=atuo: must be a number or auto$"),
         ("kimg=auto", r"^kimg=auto: must be a number$"),

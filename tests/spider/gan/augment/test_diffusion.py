@@ -74,7 +74,7 @@ class Recorded(Address):
 def test_diffused_images_are_the_recorded_ones():
     vectors = recorded()
     diffusion = Fixed(DiffusionConfig(p=0.5, **IMAGES), 4)
-    diffusion.steps = int(vectors["x_t__T"])
+    diffusion.load({**diffusion.state(), "steps": int(vectors["x_t__T"])})
     images = vectors["x0"].clone().requires_grad_()
     draws = Recorded(0, "d_main", range(4), torch.device("cpu"))
     found = diffusion(images, draws, "real")

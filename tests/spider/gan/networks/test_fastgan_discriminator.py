@@ -144,7 +144,6 @@ def test_quarters_are_of_their_image():
 def test_what_cannot_go_together_is_refused():
     for words, said in (
         (["auxiliary=[{kind: reconstruction}]"], "needs a discriminator that brings decoders, found .*kind=dcgan"),
-        (["objective.kind=wasserstein", "objective.margin_from=0.8"], "margin_from goes with objective.kind=hinge"),
         (
             ["discriminator.kind=fastgan", "generator.norm=none", "accumulation=2"],
             "kind=fastgan normalises over the global batch",

@@ -10,7 +10,7 @@ from torch import nn
 
 from spider.draws import Address
 from spider.gan.objectives.build import build_objective
-from spider.gan.objectives.config import ObjectiveConfig, ObjectiveKind
+from spider.gan.objectives.config import HingeConfig, ObjectiveConfig, ObjectiveKind
 from spider.gan.objectives.penalties import slope_excess, squared_gradient
 from spider.gan.outputs import DOut
 
@@ -64,7 +64,7 @@ def test_logistic_objectives_are_the_papers_logarithms():
 
 
 def test_hinge_stops_at_its_margin():
-    hinge = build_objective(ObjectiveConfig(kind="hinge"), nn.Identity(), CPU)
+    hinge = build_objective(HingeConfig(), nn.Identity(), CPU)
     x = torch.tensor([-2.0, 0.0, 2.0])
     assert hinge.d_real(x).tolist() == [3.0, 1.0, 0.0]
     assert hinge.d_fake(x).tolist() == [0.0, 1.0, 3.0]
