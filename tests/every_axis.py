@@ -1,6 +1,7 @@
 """The hardest configuration: what laws of training are tested with, and drills, so that they hold for any method.
 
-Classes, a paired objective, penalties in a phase of their own, ADA and ATop-k, whose p and k move all the while.
+Classes, a paired objective with SAN's direction, penalties in a phase of their own, ADA and ATop-k, whose p and k move
+all the while.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 EVERY_AXIS = (
     "condition.kind=class",
     "objective.kind=relativistic",
+    "objective.slicing=true",
     "penalties.r1_gamma=1",
     "penalties.r2_gamma=1",
     "penalties.phase=own",

@@ -14,6 +14,12 @@ from spider.errors import SpiderUsageError
 
 Record = TypeVar("Record")
 
+# In DOut.features, of a discriminator that is sliced (`spider.gan.networks.slicing`)
+DIRECTION = "direction"  # [N, P], the reading by which the direction of the last layer learns
+FACING = (
+    "facing"  # [N, F], what that layer is given times its length, without a graph; where all images share a direction
+)
+
 
 @dataclass(frozen=True)
 class ConditionShape:

@@ -89,7 +89,9 @@ def build_plan(
     """
     told = conditions.shape
     generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
-    discriminator = build_discriminator(config.discriminator, image_shape, world, config.seed, told)
+    discriminator = build_discriminator(
+        config.discriminator, image_shape, world, config.seed, told, sliced=config.objective.slicing
+    )
     freeze_first_layers(discriminator, config.init)
     objective = objectives.build_objective(config.objective, discriminator, world.device)
     joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, told, world.device, config.seed)

@@ -18,6 +18,7 @@ from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.slicing import Sliceable
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan_config import (
@@ -71,8 +72,27 @@ def build_discriminator(
     world: World,
     seed: int,
     told: ConditionShape = UNCONDITIONAL,
+    *,
+    sliced: bool = False,
 ) -> nn.Module:
-    """A discriminator that is `told` a condition; (images [N, C, H, W], Condition) -> DOut."""
+    """A discriminator that is `told` a condition; (images [N, C, H, W], Condition) -> DOut.
+
+    `sliced`: see `spider.gan.networks.slicing`.
+    """
+    discriminator = _discriminator(config, image_shape, world, seed, told)
+    if sliced:
+        if not isinstance(discriminator, Sliceable):
+            raise SpiderUsageError(
+                f"objective.slicing=true needs a discriminator that can be sliced, and {type(discriminator).__name__} "
+                f"of discriminator.kind={config.kind} is no spider.gan.networks.slicing.Sliceable"
+            )
+        discriminator.slice()
+    return discriminator
+
+
+def _discriminator(
+    config: NetworkChoice, image_shape: tuple[int, int, int], world: World, seed: int, told: ConditionShape
+) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         if isinstance(config, R3ganConfig):

@@ -31,6 +31,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
+from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
@@ -92,7 +93,7 @@ class DcganGenerator(nn.Module):
         return GOut(images=self.decoder(self.stem(x, condition), condition))
 
 
-class DcganDiscriminator(nn.Module):
+class DcganDiscriminator(Sliceable):
     """[N, C, H, W] in [-1, 1] -> DOut with logits [N, 1]."""
 
     def __init__(
@@ -123,10 +124,9 @@ class DcganDiscriminator(nn.Module):
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
         h = self.layers[:-1](images)  # [N, features]
-        logits = self.layers[-1](h)
-        if self.embedding is not None:
-            logits = logits + (h * self.embedding(condition)).sum(dim=1, keepdim=True)
-        return DOut(logits, {"last": h})
+        last = cast(nn.Linear, self.layers[-1])
+        weight = last.weight if self.embedding is None else last.weight + self.embedding(condition)
+        return said([read_dense(h, weight, last.bias, sliced=self.sliced)], {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""

@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, glu, interpolate, leaky_relu, sigmoid, silu
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, glu, interpolate, leaky_relu, sigmoid, silu
 
 from cluster.world import World
 from spider.gan.networks.fastgan import SMALL
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
-from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
+from spider.gan.networks.slicing import Judged, Sliceable, read, said
+from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
 from spider.gan.outputs import Condition, DOut
 
 _SLOPE = 0.2
@@ -34,7 +34,7 @@ _LARGEST = 256  # px, with which the blocks begin at most
 _FACTORS = (4, 2, 2, 1)  # channels of a decoder after each doubling, times those of the last
 
 
-class FastganDiscriminator(SpectralNetwork):
+class FastganDiscriminator(SpectralNetwork, Sliceable):
     """[N, C, H, W] and `Condition.sizes["small"]` -> DOut with logits [N, 50], half of them of the smaller image.
 
     Features: `last` [N, `features`], the mean of the map that is judged; and maps to reconstruct from: `trunk` and
@@ -57,9 +57,9 @@ class FastganDiscriminator(SpectralNetwork):
                 self.gates[f"{side}"] = _Gate(config.channels(16 * side), config.channels(2 * side))
         self.features = config.channels(2 * _LAST)
         self.mix = _Layer(self.features, config.channels(_LAST), 1, 1, 0, world)
-        self.judge = SpectralConv(config.channels(_LAST), 1, 4)
+        self.judge: nn.Conv2d = SpectralConv(config.channels(_LAST), 1, 4)
         self.small = nn.ModuleList(_small(config, channels, self.sizes[SMALL][0], world))
-        self.judge_small = SpectralConv(config.channels(4 * _LAST), 1, 4)
+        self.judge_small: nn.Conv2d = SpectralConv(config.channels(4 * _LAST), 1, 4)
         self._channels = {name: config.channels(4 * _LAST) for name in ("inner", "small")} | {"trunk": self.features}
         self._shown = channels
         self._world = world
@@ -79,9 +79,17 @@ class FastganDiscriminator(SpectralNetwork):
         small = condition.sizes[SMALL]
         for layer in self.small:
             small = layer(small)
-        judged = [self.judge(self.mix(x)), self.judge_small(small)]
+        judged = [self._judged(self.judge, self.mix(x)), self._judged(self.judge_small, small)]
         told = {"last": x.mean((2, 3)), "trunk": x, "inner": maps[2 * _LAST], "small": small}
-        return DOut(torch.cat([places.flatten(1) for places in judged], dim=1), told)
+        return said(judged, told)
+
+    def slice(self) -> None:
+        """See Sliceable. The layers that are sliced have no spectral norm."""
+        super().slice()
+        self.judge, self.judge_small = map(without_spectral_norm, (self.judge, self.judge_small))
+
+    def _judged(self, last: nn.Conv2d, x: Tensor) -> Judged:
+        return read(conv2d, x, last.weight, sliced=True) if self.sliced else Judged(last(x))
 
     def decoders(self, channels: int, side: int) -> Decoders:
         """Decoders of the maps that are told, which end in so many channels and at that side in px."""

@@ -26,14 +26,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
 
 from cluster.world import World
 from spider.backbones.efficientnet_lite0 import CHANNELS, read_efficientnet_lite0
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
-from spider.gan.networks.spectral import SpectralConv, SpectralNetwork
+from spider.gan.networks.slicing import Judged, Sliceable, read, said
+from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
 from spider.gan.outputs import Condition, DOut, Draw
 
 _SLOPE = 0.2
@@ -41,7 +42,7 @@ _CLASS_MAPS = 64  # maps that are compared with a class
 _SCALES = len(CHANNELS)
 
 
-class ProjectedDiscriminator(SpectralNetwork):
+class ProjectedDiscriminator(SpectralNetwork, Sliceable):
     """[N, C, H, W], C = 1 or 3 -> DOut with logits [N, P], of all heads one after the other.
 
     Attributes:
@@ -83,6 +84,10 @@ class ProjectedDiscriminator(SpectralNetwork):
             return [*maps]
         noise = torch.split(condition.draws["noise"], [math.prod(shape) for shape in self.noisy_maps], dim=1)
         return noisy(maps, condition.time, noise, self.noise_std)
+
+    def slice(self) -> None:
+        """See Sliceable."""
+        self.heads.slice()
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """For each number of halvings, the layers of all heads that come so many before the end; then the end."""
@@ -132,7 +137,7 @@ class Mixing(nn.Module):
         return mixed
 
 
-class Heads(nn.Module):
+class Heads(Sliceable):
     """Mixed maps, from the largest on -> the judgement of all."""
 
     def __init__(
@@ -148,8 +153,13 @@ class Heads(nn.Module):
     def forward(self, maps: Sequence[Tensor], condition: Condition) -> DOut:
         """See the class. Maps for which there is no head are not looked at."""
         judged = [head(each, condition) for head, each in zip(self.each, maps, strict=False)]
-        logits = torch.cat([places.flatten(1) for places, _ in judged], dim=1)
-        return DOut(logits, {"last": judged[-1][1].mean((2, 3))})
+        return said([each for each, _ in judged], {"last": judged[-1][1].mean((2, 3))})
+
+    def slice(self) -> None:
+        """See Sliceable."""
+        for head in self.each:
+            assert isinstance(head, _Head)
+            head.slice()
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """See ProjectedDiscriminator."""
@@ -162,8 +172,8 @@ class Heads(nn.Module):
         return [layer for layer in found if layer]
 
 
-class _Head(nn.Module):
-    """[N, c, h, w] -> logits [N, 1, h', w'] of its places, and what the last layer looks at."""
+class _Head(Sliceable):
+    """[N, c, h, w] -> the judgement of its places [N, 1, h', w'], and what the last layer looks at."""
 
     def __init__(
         self,
@@ -177,19 +187,34 @@ class _Head(nn.Module):
         outs = [*reversed(channels)]
         make = _Separable if config.separable else _Halving
         self.blocks = nn.ModuleList(make(n, out, world) for n, out in zip([inputs, *outs], outs, strict=False))
-        self.last = SpectralConv(outs[-1], _CLASS_MAPS if classes else 1, 4)
+        self.last: nn.Conv2d = SpectralConv(outs[-1], _CLASS_MAPS if classes else 1, 4)
         self.embedding = ClassEmbedding(classes, config.embedding_dim) if classes else None
         self.to_class = nn.Linear(config.embedding_dim, _CLASS_MAPS) if classes else None
 
-    def forward(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, condition: Condition) -> tuple[Judged, Tensor]:
         """See the class."""
         for block in self.blocks:
             x = block(x)
-        judged: Tensor = self.last(x)
-        if self.embedding is not None and self.to_class is not None:
-            told = leaky_relu(self.to_class(self.embedding(condition)), _SLOPE)
-            judged = (judged * told[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(_CLASS_MAPS)
-        return judged, x
+        if self.embedding is None:
+            return (read(conv2d, x, self.last.weight, sliced=True) if self.sliced else Judged(self.last(x))), x
+        told = self.embedding(condition)
+        told = told if self.to_class is None else leaky_relu(self.to_class(told), _SLOPE)
+        return read(_in_places, self.last(x), told / math.sqrt(_CLASS_MAPS), sliced=self.sliced), x
+
+    def slice(self) -> None:
+        """See Sliceable: as in StyleSAN-XL the direction's own layer has no spectral norm, a class no layers."""
+        super().slice()
+        if self.embedding is None:
+            self.last = without_spectral_norm(self.last)
+        elif self.to_class is not None:
+            with torch.no_grad():
+                told = leaky_relu(self.to_class(self.embedding.weight), _SLOPE)
+            self.embedding.weight, self.to_class = nn.Parameter(told), None
+
+
+def _in_places(x: Tensor, told: Tensor) -> Tensor:
+    """[N, C, h, w], [N, C] -> [N, 1, h, w]."""
+    return (x * told[:, :, None, None]).sum(1, keepdim=True)
 
 
 class _Halving(nn.Module):

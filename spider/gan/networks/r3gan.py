@@ -19,6 +19,7 @@ from torch.nn.functional import leaky_relu
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.resample import double, halve, resampling_kernel
+from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.outputs import Condition, DOut, GOut
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -68,7 +69,7 @@ class R3ganGenerator(nn.Module):
         return GOut(images=self.to_image(x))
 
 
-class R3ganDiscriminator(nn.Module):
+class R3ganDiscriminator(Sliceable):
     """[N, C, H, W] -> DOut with logits [N, 1]."""
 
     def __init__(self, config: R3ganConfig, image_shape: tuple[int, int, int], classes: int) -> None:
@@ -94,10 +95,11 @@ class R3ganDiscriminator(nn.Module):
         for stage in self.stages:
             x = stage(x)
         h = self.basis(x).flatten(1)  # [N, features]
-        judged = self.dense(h)  # [N, 1], or [N, dim] to be compared with the class
-        if self.embedding is not None:
-            judged = (judged * self.embedding(condition)).sum(dim=1, keepdim=True)
-        return DOut(judged, {"last": h})
+        if self.embedding is None:
+            judged = read_dense(h, self.dense.weight, sliced=self.sliced)
+        else:
+            judged = read_dense(self.dense(h), self.embedding(condition), sliced=self.sliced)
+        return said([judged], {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """The first convolution, each block and each change of resolution, and the end, in order."""

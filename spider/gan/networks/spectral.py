@@ -106,6 +106,19 @@ class SpectralLinear(_Spectral, nn.Linear):
         return linear(x, self.divided(), self.bias)
 
 
+def without_spectral_norm(layer: nn.Conv2d) -> nn.Conv2d:
+    """A plain layer that does what a SpectralConv does now."""
+    if not isinstance(layer, SpectralConv):
+        return layer
+    bias, (width, _) = layer.bias is not None, layer.kernel_size
+    plain = nn.Conv2d(layer.in_channels, layer.out_channels, width, layer.stride, layer.padding, bias=bias)  # type: ignore[arg-type]
+    with torch.no_grad():
+        plain.weight.copy_(layer.divided())
+        if plain.bias is not None and layer.bias is not None:
+            plain.bias.copy_(layer.bias)
+    return plain
+
+
 class SpectralNetwork(nn.Module, Method):
     """A network that makes a round of the power iteration in each of its layers after a step that its weights took.
 

@@ -29,6 +29,7 @@ from spider.gan.networks.batch_std import BatchStd
 from spider.gan.networks.equalized import GAIN, EqualConv, EqualLinear, ModulatedConv, activated
 from spider.gan.networks.mapping import Mapping, StyledGenerator
 from spider.gan.networks.resample import double, halve, resampling_kernel
+from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition, DOut, Draw, GOut
 from spider.precision import half_dtype
@@ -226,7 +227,7 @@ class _ToImage(nn.Module):
         return images if self.clamp is None else images.clamp(-self.clamp, self.clamp)
 
 
-class Stylegan2Discriminator(nn.Module):
+class Stylegan2Discriminator(Sliceable):
     """[N, C, H, W] -> DOut with logits [N, 1].
 
     Attributes:
@@ -272,11 +273,12 @@ class Stylegan2Discriminator(nn.Module):
         whole = x.mean((2, 3))  # [N, map_features]
         x = x if self.std is None else self.std(x)
         h = self.dense(self.conv(x).flatten(1))  # [N, features]
-        judged = self.out(h)  # [N, 1], or [N, features] to be compared with what it is told
-        if self.mapping is not None:
-            told = self.mapping(None, condition)
-            judged = (judged * told).sum(dim=1, keepdim=True) / math.sqrt(told.shape[1])
-        return DOut(judged, {"last": h, "map": whole})
+        if self.mapping is None:
+            judged = read_dense(h, self.out.weight / math.sqrt(self.features), self.out.bias, sliced=self.sliced)
+        else:
+            told = self.mapping(None, condition) / math.sqrt(self.features)
+            judged = read_dense(self.out(h), told, sliced=self.sliced)
+        return said([judged], {"last": h, "map": whole})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """As the public implementation numbers them: the first layer, those of each block, and the end as one."""

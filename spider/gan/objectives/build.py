@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
 
 from spider.errors import SpiderUsageError
+from spider.gan.method import Method
 from spider.gan.objectives import penalties
 from spider.gan.objectives.config import (
     GeneratorPenaltiesConfig,
@@ -20,13 +22,14 @@ from spider.gan.objectives.config import (
 )
 from spider.gan.objectives.generator_penalties import GeneratorPenalty
 from spider.gan.objectives.hinge import Hinge
-from spider.gan.objectives.least_squares import LeastSquares
+from spider.gan.objectives.least_squares import LeastSquares, SoftplusLeastSquares
 from spider.gan.objectives.non_saturating import NonSaturating
-from spider.gan.objectives.objective import Objective
+from spider.gan.objectives.objective import Objective, Separable
 from spider.gan.objectives.path_length import PathLength
 from spider.gan.objectives.penalties import Penalty
 from spider.gan.objectives.relativistic import Relativistic
 from spider.gan.objectives.saturating import Saturating
+from spider.gan.objectives.slicing import Slicing
 from spider.gan.objectives.wasserstein import Wasserstein
 from spider.settings.schedule import AutoSchedule, Schedule, largest, value_at
 
@@ -47,6 +50,8 @@ def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: t
     match config:
         case HingeConfig():
             objective: Objective = Hinge(config.margin_from)
+        case ObjectiveConfig(kind="least_squares", slicing=True):
+            objective = SoftplusLeastSquares()
         case ObjectiveConfig():
             objective = _CHOICES[config.kind]()
         case _:
@@ -56,7 +61,18 @@ def build_objective(config: ObjectiveChoice, discriminator: nn.Module, device: t
             f"objective.kind={config.kind}: {type(objective).__name__} has paired = {objective.paired}, its settings "
             f"{config.paired}; let {type(config).__name__} have a property paired that returns {objective.paired}"
         )
-    return objective
+    return _sliced(config, objective, device) if config.slicing else objective
+
+
+def _sliced(config: ObjectiveChoice, objective: Objective, device: torch.device) -> Objective:
+    """With SAN's loss of the direction beside it."""
+    if isinstance(objective, Method) or not isinstance(objective, Separable | Relativistic):
+        raise SpiderUsageError(
+            f"objective.slicing=true goes with the objectives of this package, and with subclasses of Separable that "
+            f"remember nothing; objective.kind={config.kind} is neither"
+        )
+    published: Literal["normalised", "autograd"] = "autograd" if config.kind == "least_squares" else "normalised"
+    return Slicing(objective, config.direction_weights or published, device)
 
 
 @dataclass(frozen=True)

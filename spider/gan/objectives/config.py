@@ -32,6 +32,17 @@ class ObjectiveChoice(Choice):
         description="of a loss that compares pairs (kind=relativistic): real images of the generator's step: a batch "
         "of its own, which the clock does not count (as R3GAN's code has it), or the discriminator's last one",
     )
+    slicing: bool = Field(
+        False,
+        description="SAN: the direction of the discriminator's last layer learns by a loss of its own, which drives "
+        "real and generated images apart along it",
+    )
+    direction_weights: Literal["normalised", "autograd"] | None = Field(
+        None,
+        description="slicing=true: an image counts in that loss by the slope of the generator's loss at it, divided by "
+        "the sum of the slopes (normalised, as the paper has it) or not (autograd); null = normalised, and of "
+        "kind=least_squares autograd, as published. With hinge and wasserstein all count alike",
+    )
 
     @property
     def paired(self) -> bool:
@@ -51,7 +62,11 @@ class ObjectiveChoice(Choice):
 class ObjectiveConfig(ObjectiveChoice):
     """The adversarial loss."""
 
-    kind: ObjectiveKind = Field("non_saturating", description="adversarial loss of both players")
+    kind: ObjectiveKind = Field(
+        "non_saturating",
+        description="adversarial loss of both players; of a discriminator that is sliced, least_squares squares a "
+        "softplus (BigVSAN), so that its slope keeps its sign",
+    )
 
     @property
     def paired(self) -> bool:

@@ -18,6 +18,8 @@ class Hinge(Separable):
         margin_from: the least margin; 1: all are 1.
     """
 
+    even = True
+
     def __init__(self, margin_from: float = 1.0) -> None:
         self.margin_from = margin_from
 

@@ -1,12 +1,13 @@
-"""Least squares (Mao et al. 2017, equation 9): labels 1 for real, 0 for generated, and half the square."""
+"""Least squares (Mao et al. 2017, equation 9), and what a sliced discriminator has in its place."""
 
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from spider.gan.objectives.objective import Separable
 
 
 class LeastSquares(Separable):
-    """See Separable."""
+    """See Separable: labels 1 for real, 0 for generated, and half the square."""
 
     def d_real(self, logits: Tensor) -> Tensor:
         return (logits - 1).square() / 2
@@ -16,3 +17,19 @@ class LeastSquares(Separable):
 
     def g_fake(self, logits: Tensor) -> Tensor:
         return (logits - 1).square() / 2
+
+
+class SoftplusLeastSquares(Separable):
+    """See Separable: the squares of softplus(1 - D) and softplus(D), as BigVSAN has them (sony/bigvsan, models.py).
+
+    The generator's loss falls everywhere, which SAN's loss of the direction needs.
+    """
+
+    def d_real(self, logits: Tensor) -> Tensor:
+        return softplus(1 - logits).square()
+
+    def d_fake(self, logits: Tensor) -> Tensor:
+        return softplus(logits).square()
+
+    def g_fake(self, logits: Tensor) -> Tensor:
+        return softplus(1 - logits).square()

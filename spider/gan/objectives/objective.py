@@ -50,9 +50,14 @@ class Objective(Protocol):
 
 
 class Separable(ABC):
-    """An objective that judges each image alone. A subclass gives three functions of logits."""
+    """An objective that judges each image alone. A subclass gives three functions of logits.
+
+    Attributes:
+        even: whether `g_fake` has the same slope everywhere.
+    """
 
     paired = False
+    even = False
 
     @abstractmethod
     def d_real(self, logits: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from spider.gan.objectives.objective import Separable
 class Wasserstein(Separable):
     """See Separable."""
 
+    even = True
+
     def d_real(self, logits: Tensor) -> Tensor:
         return -logits
 

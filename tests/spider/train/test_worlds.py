@@ -65,6 +65,7 @@ METHODS = {
     "topk-gp": ["selection.kind=fixed", "selection.k=2", "objective.kind=hinge", "penalties.gp_weight=1", "d_steps=2"],
     "lecam": ["auxiliary=[{kind: lecam, decay: 0.9}]", "objective.kind=hinge", "d_steps=2"],
     "relativistic": ["objective.kind=relativistic", "penalties.r2_gamma=1", "selection.kind=fixed", "selection.k=6"],
+    "sliced": ["objective.slicing=true", "selection.kind=fixed", "selection.k=6", "d_steps=2"],
     "classes-apa": [
         "condition.kind=class",
         "condition.sampler=balanced",

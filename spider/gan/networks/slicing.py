@@ -1,0 +1,91 @@
+"""The last layer of a discriminator, and the two readings of it that SAN trains by.
+
+    f(x) = <w, h(x)> + beta = s <omega, h(x)> + beta,    s = |w|,  omega = w / s
+
+    fun = s <sg(omega), h> + beta      moves h, s and beta, and not the direction
+    dir = sg(s) <omega, sg(h)>         moves the direction alone; sg holds gradients back
+
+Both are equal as numbers, but for beta. See "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear
+Layer" (Takida et al. 2024), and sony/san, simple-san/models/discriminator.py.
+
+The direction stays on the sphere because it is computed from w in every pass. w is the weight that the layer has
+anyway: dir gives it a gradient that is tangential to the sphere, and fun one that is radial. So a step of the optimizer
+turns the direction as fast as it turns the plain layer's, a step that was not taken leaves nothing to take back, any
+engine may split w, and a sliced network is saved, initialised and exported as a plain one. StyleSAN-XL stores omega and
+s apart and projects omega after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from spider.gan.outputs import DIRECTION, FACING, DOut
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a last layer says of images.
+
+    Attributes:
+        logits: [N, ...]: f, or of a sliced layer fun.
+        direction: dir, of a sliced layer.
+        facing: sg(s h) [N, F], of a sliced dense layer whose direction all images share.
+    """
+
+    logits: Tensor
+    direction: Tensor | None = None
+    facing: Tensor | None = None
+
+
+def read(product: Callable[[Tensor, Tensor], Tensor], h: Tensor, weight: Tensor, *, sliced: bool) -> Judged:
+    """What a layer says, before beta is added.
+
+    Args:
+        product: of h and the weight, linear in both.
+        weight: [1, ...], or [N, ...] of each image.
+        sliced: whether SAN's two readings are wanted, or the plain one.
+    """
+    if not sliced:
+        return Judged(product(h, weight))
+    scale = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12)
+    direction = weight / scale
+    return Judged(product(h, direction.detach() * scale), product(h.detach(), direction * scale.detach()))
+
+
+def read_dense(h: Tensor, weight: Tensor, beta: Tensor | None = None, *, sliced: bool) -> Judged:
+    """h [N, F] -> logits [N, 1]. `weight`: [1, F], or [N, F] of each image. `beta`: [1]."""
+    shared = len(weight) == 1
+    judged = read(linear if shared else _each, h, weight, sliced=sliced)
+    logits = judged.logits if beta is None else judged.logits + beta
+    facing = (h * torch.linalg.vector_norm(weight)).detach() if sliced and shared else None
+    return Judged(logits, judged.direction, facing)
+
+
+def said(judged: list[Judged], features: Mapping[str, Tensor]) -> DOut:
+    """All that the last layers of a discriminator say: logits [N, P]. `features`: what it tells besides."""
+    told = dict(features)
+    directions = [each.direction.flatten(1) for each in judged if each.direction is not None]
+    if directions:
+        told[DIRECTION] = torch.cat(directions, dim=1)
+    if len(judged) == 1 and judged[0].facing is not None:
+        told[FACING] = judged[0].facing
+    return DOut(torch.cat([each.logits.flatten(1) for each in judged], dim=1), told)
+
+
+class Sliceable(nn.Module):
+    """A discriminator whose last layers can be sliced. One of your own asks `sliced`, and hands it to `read`."""
+
+    sliced = False
+
+    def slice(self) -> None:
+        """From now on it tells SAN's two readings. What it says stays the same."""
+        self.sliced = True
+
+
+def _each(h: Tensor, weight: Tensor) -> Tensor:
+    return (h * weight).sum(dim=1, keepdim=True)
