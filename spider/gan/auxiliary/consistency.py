@@ -39,5 +39,5 @@ class Consistency(Auxiliary):
         """(D(x) - D(T(x)))^2, [n, P]."""
         images = seen.images
         for change in self._changes:
-            images = change(images, draws, f"{seen.use}.bcr")
+            images = change(images, draws, f"bcr.{seen.use}")  # `again` augments as "real.bcr", by other draws
         return (seen.out.logits - seen.again("bcr", images).logits).square()

@@ -1,6 +1,10 @@
-"""bCR: its formula; and that it is the same in any micro-batches, beside the selection."""
+"""bCR: its formula; that it is the same in any micro-batches, and draws no number that is drawn for something else."""
 
 from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -68,6 +72,33 @@ def trained(world, data, accumulation):
     trainer.close()
     assert trainer.plan.stats.means()["auxiliary.0/real"] > 0
     return {name: tensor.clone() for name, tensor in trainer.snapshot().tensors["discriminator"].items()}
+
+
+class Listening(Address):
+    """Writes down what is asked for."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def stream(self, use):
+        self.asked[super().stream(use)] += 1
+        return super().stream(use)
+
+
+@pytest.mark.parametrize("augment", ["{kind: diffaugment}, {kind: mirror}", "{kind: ada, p: 0.5}, {kind: mirror}"])
+def test_no_number_is_drawn_for_two_purposes(digits, augment):
+    """In a step of D. Else a mirrored view would be mirrored back, by the same number."""
+    words = [*BASE, "objective.kind=hinge", "auxiliary=[{kind: consistency}]", f"augment=[{augment}]"]
+    trainer = Trainer(make_config({"data": {"path": str(digits)}}, words), World.single())
+    phase = trainer.plan.phases[0]
+    (part,) = trainer.feeds.draw(phase, 0, 0)
+    given = phase.prepare(part)
+    at = Listening(part.at.seed, part.at.phase, part.at.positions, part.at.device)
+    Listening.asked.clear()
+    phase.passes[0].run(replace(given, at=at))
+    trainer.close()
+    mirrors = [name for name in Listening.asked if name.endswith(".mirror")]
+    assert len(mirrors) == 6, mirrors  # of real and generated images: seen, moved, and seen again
+    assert {name for name, times in Listening.asked.items() if times > 1} == set()
 
 
 @pytest.mark.parametrize("size", [1, 2])
