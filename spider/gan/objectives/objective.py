@@ -80,7 +80,7 @@ class Separable(ABC):
         return Loss({"g": self.g_fake(fake.logits)})
 
     def realness(self, real: DOut, fake: DOut) -> tuple[Tensor, Tensor]:
-        """See Objective: 0 is the boundary of D."""
+        """See Objective: 0 is the boundary of D, unless a subclass says otherwise."""
         return real.logits, fake.logits
 
     def score(self, fake: DOut) -> Tensor:

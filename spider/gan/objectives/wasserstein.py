@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from spider.gan.objectives.objective import Separable
+from spider.gan.outputs import DOut
 
 
 class Wasserstein(Separable):
@@ -18,3 +19,8 @@ class Wasserstein(Separable):
 
     def g_fake(self, logits: Tensor) -> Tensor:
         return -logits
+
+    def realness(self, real: DOut, fake: DOut) -> tuple[Tensor, Tensor]:
+        """See Objective: by how much an image is more real than its partner, for D has no absolute scale."""
+        margin = real.logits - fake.logits
+        return margin, -margin

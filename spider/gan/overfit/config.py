@@ -13,6 +13,7 @@ class OverfitConfig(Section):
 
     eta = E sign D(real) above `target` raises p, below lowers it (StyleGAN2-ADA's rule, which ATop-k adopts). There is
     one eta in a run: the p of Top-k and those of ADA and APA are led by the same, each by its own target and speed.
+    With objective.kind=wasserstein and relativistic, whose D has no zero, it is E sign (D(real) - D(fake)), by pairs.
     """
 
     target: float = Field(0.6, gt=-1, lt=1, description="eta at which p stays where it is")

@@ -3,6 +3,8 @@
     eta = E sign D(real) over the images since the last adjustment
     p  <- p + sign(eta - target) * (images since the last adjustment) / (1000 rise_kimg), clamped to [0, p_max]
 
+D(real) is what the objective says of how real an image is (`Objective.realness`), 0 in the middle.
+
 StyleGAN2-ADA's rule (training_loop.py); ATop-k, section 3.3, takes it over with target 0.6, every 4 iterations,
 500 kimg. The upper clamp is ours: the paper states none, and without one p winds up far past 1 and is slow to return.
 """
