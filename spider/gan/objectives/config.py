@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,15 @@ class ObjectiveChoice(Choice):
         """
         raise NotImplementedError(f"{type(self).__name__}.build")
 
+    @model_validator(mode="after")
+    def _only_pairs_need_reals(self) -> Self:
+        if self.g_reals != "own" and not self.paired:
+            raise ValueError(
+                f"objective.g_reals goes with an objective that compares pairs, such as objective.kind=relativistic, "
+                f"found objective.kind={self.kind}"
+            )
+        return self
+
 
 class ObjectiveConfig(ObjectiveChoice):
     """The adversarial loss."""
@@ -72,12 +81,6 @@ class ObjectiveConfig(ObjectiveChoice):
     def paired(self) -> bool:
         """See ObjectiveChoice."""
         return self.kind == "relativistic"
-
-    @model_validator(mode="after")
-    def _only_pairs_need_reals(self) -> ObjectiveConfig:
-        if self.g_reals != "own" and not self.paired:
-            raise ValueError("objective.g_reals goes with objective.kind=relativistic")
-        return self
 
 
 class HingeConfig(ObjectiveChoice):
