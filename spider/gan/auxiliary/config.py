@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spider.settings.choices import Choice, Choices
 from spider.settings.schedule import Bounds, Schedule
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class AuxiliaryChoice(Choice):
     """The settings of an auxiliary."""
 
+    trains: ClassVar[bool] = True  # whether it may bring modules that train
     weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
         1.0, description="what its terms are multiplied by"
     )
@@ -46,6 +47,12 @@ class AuxiliaryChoice(Choice):
         """
         raise NotImplementedError(f"{type(self).__name__}.build")
 
+    @model_validator(mode="after")
+    def _a_rate_needs_what_trains(self) -> Self:
+        if self.lr_factor != 1 and not self.trains:
+            raise ValueError(f"auxiliary: kind={self.kind} has nothing that trains, so lr_factor must be left out")
+        return self
+
 
 class LecamConfig(AuxiliaryChoice):
     """LeCam regularisation (Tseng et al. 2021), for few images."""
@@ -55,6 +62,7 @@ class LecamConfig(AuxiliaryChoice):
         0.3, description="what its term is multiplied by (0.3: the authors' for BigGAN on a tenth of CIFAR-10)"
     )
     decay: float = Field(0.99, ge=0, lt=1, description="of the averages of D's outputs, per step of D")
+    trains: ClassVar[bool] = False
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
@@ -73,6 +81,7 @@ class ConsistencyConfig(AuxiliaryChoice):
     fake_weight: float = Field(10.0, ge=0, le=MAX_FACTOR, description="of generated images")
     translation: float = Field(1 / 32, ge=0, le=1, description="largest shift, as a part of the side")
     mirror: bool = Field(True, description="half of the shifted images are mirrored")
+    trains: ClassVar[bool] = False
 
 
 class InsgenConfig(AuxiliaryChoice):

@@ -54,6 +54,10 @@ def test_yaml_of_a_config_reads_back_equal():
         (["selection.kind=adaptive", "selection.k_unit=7"], "selection.k_unit=7 does not divide batch=64"),
         (["penalties.phase=own", "penalties.r1_gamma=1"], "penalties.phase=own needs penalties.interval_steps >= 2"),
         (["objective={kind: hinge, g_reals: shared}"], "objective.g_reals goes with an objective that compares pairs"),
+        *(
+            ([f"auxiliary=[{{kind: {kind}, lr_factor: 2}}]"], f"kind={kind} has nothing that trains, so lr_factor")
+            for kind in ("lecam", "consistency")
+        ),
         (["compute.loss_scale=8"], "compute.loss_scale goes with compute.precision=fp16"),
         (
             ["selection.kind=fixed", "selection.k=2", "selection.scope=rank", "accumulation=2", "generator.norm=none"],
