@@ -6,6 +6,7 @@ is refused here, by the names of the keys, before anything is built. Keys marked
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -305,6 +306,10 @@ class Config(Section):
             yield f"batch={self.batch} does not divide into accumulation={self.accumulation} micro-batches"
         if self.first_player == "generator" and self.objective.paired and self.objective.g_reals == "shared":
             yield "first_player=generator: it has no real images of the discriminator yet; needs objective.g_reals=own"
+        for key, members in (("augment", self.augment), ("auxiliary", self.auxiliary)):
+            for kind, count in Counter(each.kind for each in members if not is_outside(each.kind)).items():
+                if count > 1:
+                    yield f"{key}: kind={kind} is listed {count} times, which would draw the same numbers: list it once"
         for role, network in (("generator", self.generator), ("discriminator", self.discriminator)):
             if is_outside(network.kind) and not overrides(type(network), NetworkChoice, f"build_{role}"):
                 own = type(network).__name__

@@ -58,6 +58,8 @@ def test_yaml_of_a_config_reads_back_equal():
             ([f"auxiliary=[{{kind: {kind}, lr_factor: 2}}]"], f"kind={kind} has nothing that trains, so lr_factor")
             for kind in ("lecam", "consistency")
         ),
+        (["augment=[{kind: mirror}, {kind: ada}, {kind: mirror}]"], "augment: kind=mirror is listed 2 times"),
+        (["auxiliary=[{kind: lecam}, {kind: lecam, decay: 0.5}]"], "auxiliary: kind=lecam is listed 2 times"),
         (["compute.loss_scale=8"], "compute.loss_scale goes with compute.precision=fp16"),
         (
             ["selection.kind=fixed", "selection.k=2", "selection.scope=rank", "accumulation=2", "generator.norm=none"],
