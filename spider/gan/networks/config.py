@@ -89,26 +89,32 @@ def _tells(augmentation: Choice) -> bool:
     return augmentation.kind == "diffusion" or ":" in augmentation.kind
 
 
-def halving_sizes(kind: str, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """Heights and widths, each twice the one before, up to the images'. Raises SpiderUsageError."""
+def halving_sizes(choice: str, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Heights and widths, each twice the one before, up to the images'.
+
+    Args:
+        choice: what asks for them, such as `generator.kind=stylegan2`.
+
+    Raises SpiderUsageError.
+    """
     _, height, width = image_shape
     shorter = min(height, width)
     levels = max(0, shorter.bit_length() - 3)  # 4 to 7 px are left of the shorter side
     if shorter < 4 or (height | width) & ((1 << levels) - 1):
         raise SpiderUsageError(
-            f"kind={kind} makes images whose sides halve down together until the shorter one is 4 to 7 px, such as "
+            f"{choice} is for images whose sides halve down together until the shorter one is 4 to 7 px, such as "
             f"64x64, 96x96 or 512x256, found {width}x{height}: pack the data at another --resolution"
         )
     return [(height >> level, width >> level) for level in reversed(range(levels + 1))]
 
 
-def doubling_sides(kind: str, image_shape: tuple[int, int, int]) -> list[int]:
-    """4, 8, 16, ... up to the images' side in pixels. Raises SpiderUsageError."""
+def doubling_sides(choice: str, image_shape: tuple[int, int, int]) -> list[int]:
+    """4, 8, 16, ... up to the images' side in pixels. Arguments and errors as above."""
     _, height, width = image_shape
     sides = [4 << level for level in range(max(1, height.bit_length() - 2))]
     if (height, width) != (sides[-1], sides[-1]):
         raise SpiderUsageError(
-            f"kind={kind} makes squares of 4, 8, 16, ... px, found {width}x{height}: "
+            f"{choice} is for squares of 4, 8, 16, ... px, found {width}x{height}: "
             "pack the data at another --resolution"
         )
     return sides

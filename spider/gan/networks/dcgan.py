@@ -211,7 +211,7 @@ def _halvings(height: int) -> int:
 def _divide(side: int, ups: int) -> int:
     if side % (1 << ups):
         raise SpiderUsageError(
-            f"dcgan upsamples {ups} times, so a side of {side} px must be a multiple of {1 << ups}: "
+            f"generator.kind=dcgan upsamples {ups} times, so a side of {side} px must be a multiple of {1 << ups}: "
             "pack the data at another --resolution"
         )
     return side >> ups

@@ -45,7 +45,7 @@ class FastganGeneratorConfig(NetworkChoice):
         Raises:
             SpiderUsageError: the images' side is not 8 px times a power of 2, up to 1024.
         """
-        sides = doubling_sides(self.kind, image_shape)
+        sides = doubling_sides(f"generator.kind={self.kind}", image_shape)
         if not 8 <= sides[-1] <= 1024:
             raise SpiderUsageError(f"generator.kind=fastgan makes images of 8 to 1024 px, found {sides[-1]}")
         return sides
@@ -75,7 +75,7 @@ class FastganDiscriminatorConfig(NetworkChoice):
 
     def side(self, image_shape: tuple[int, int, int]) -> int:
         """Of the images, in px. Raises SpiderUsageError: it is not 32 px times a power of 2, up to 1024."""
-        side = doubling_sides(self.kind, image_shape)[-1]
+        side = doubling_sides(f"discriminator.kind={self.kind}", image_shape)[-1]
         if not 32 <= side <= 1024:
             raise SpiderUsageError(f"discriminator.kind=fastgan sees images of 32 to 1024 px, found {side}")
         return side

@@ -42,7 +42,7 @@ class R3ganGenerator(nn.Module):
         frontend: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        widths, groups = config.plan(image_shape)
+        widths, groups = config.plan(image_shape, "generator")
         self.frontend = frontend if frontend is not None else nn.Identity()
         embedded = config.embedding_dim or _GENERATOR_EMBEDDING
         self.embedding = ClassEmbedding(classes, embedded, std=classes**-0.5) if classes else None
@@ -74,7 +74,7 @@ class R3ganDiscriminator(Sliceable):
 
     def __init__(self, config: R3ganConfig, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        widths, groups = config.plan(image_shape)
+        widths, groups = config.plan(image_shape, "discriminator")
         self.from_image = _initialised(nn.Conv2d(image_shape[0], widths[-1], 1, bias=False))
         self.stages = nn.ModuleList(
             nn.Sequential(

@@ -37,12 +37,17 @@ class R3ganConfig(NetworkChoice):
     takes_images: ClassVar[bool] = False
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
-    def plan(self, image_shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+    def plan(
+        self, image_shape: tuple[int, int, int], role: Literal["generator", "discriminator"]
+    ) -> tuple[list[int], list[int]]:
         """Channels and groups at 4 px, 8 px, ..., up to the images' side.
+
+        Args:
+            role: of the network, which an error names.
 
         Raises:
             SpiderUsageError: the images' side is not 4 px times a power of 2.
         """
-        levels = range(len(doubling_sides(self.kind, image_shape)))
+        levels = range(len(doubling_sides(f"{role}.kind={self.kind}", image_shape)))
         groups = [max(1, round(96 * self.width / (1 << max(0, level - 3)))) for level in levels]
         return [8 * group for group in groups], groups

@@ -35,6 +35,7 @@ _AutoWhole = Annotated[
 class Stylegan2Config(NetworkChoice):
     """What both networks of StyleGAN2 have. Sides: 4 to 7 px of the shorter one, both times a power of 2."""
 
+    role: ClassVar[Literal["generator", "discriminator"]]
     kind: Literal["stylegan2"] = "stylegan2"
     channel_base: _AutoWhole = Field(
         32768,
@@ -64,7 +65,7 @@ class Stylegan2Config(NetworkChoice):
         Raises:
             SpiderUsageError: the images' sides do not halve down together until the shorter one is 4 to 7 px.
         """
-        sizes = halving_sizes(self.kind, image_shape)
+        sizes = halving_sizes(f"{self.role}.kind={self.kind}", image_shape)
         coarse = max(1, len(sizes) - self.bf16_resolutions)
         longer = max(sizes[-1])
         return [(size, self.channels(4 << level, longer), level >= coarse) for level, size in enumerate(sizes)]
@@ -80,6 +81,7 @@ class Stylegan2Config(NetworkChoice):
 class Stylegan2GeneratorConfig(Stylegan2Config):
     """StyleGAN2's generator: a mapping network, and layers whose channels its w scales. Fed vectors."""
 
+    role = "generator"
     takes_images: ClassVar[bool] = False
     of_training: ClassVar[frozenset[str]] = frozenset(
         {"noise", "style_mixing", "mixing_source", "w_avg_beta", "w_avg_steps", "bf16_resolutions"}
@@ -176,6 +178,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
 class Stylegan2DiscriminatorConfig(Stylegan2Config):
     """StyleGAN2's discriminator; with classes a projection on what a mapping network makes of the class."""
 
+    role = "discriminator"
     of_training: ClassVar[frozenset[str]] = frozenset({"mbstd_group", "bf16_resolutions"})
     architecture: Literal["resnet", "skip", "orig"] = Field(
         "resnet", description="resnet: blocks are residual; skip: each block sees the image in its size; orig: neither"

@@ -151,5 +151,7 @@ def test_what_cannot_go_together_is_refused():
     ):
         with pytest.raises(SpiderUsageError, match=said):
             make_config({}, words)
+    with pytest.raises(SpiderUsageError, match=r"discriminator\.kind=fastgan is for squares"):
+        FastganDiscriminatorConfig().side((3, 48, 48))
     with pytest.raises(SpiderUsageError, match="32 to 1024 px, found 16"):
         FastganDiscriminatorConfig().side((3, 16, 16))

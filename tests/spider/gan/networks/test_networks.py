@@ -67,7 +67,7 @@ def test_celeba_layout_is_the_authors():
 
 
 def test_a_side_that_does_not_halve_is_refused_by_name():
-    with pytest.raises(SpiderUsageError, match=r"a side of 50 px must be a multiple of 8"):
+    with pytest.raises(SpiderUsageError, match=r"generator\.kind=dcgan .* a side of 50 px must be a multiple of 8"):
         generator((3, 50, 50))
 
 

@@ -92,11 +92,13 @@ def test_any_power_of_two_and_any_channels(side, channels):
 
 
 def test_channels_are_the_authors():
-    assert R3ganConfig().plan((3, 256, 256)) == ([768] * 4 + [384, 192, 96], [96] * 4 + [48, 24, 12])
-    assert R3ganConfig().plan((3, 32, 32)) == ([768] * 4, [96] * 4)
+    assert R3ganConfig().plan((3, 256, 256), "generator") == ([768] * 4 + [384, 192, 96], [96] * 4 + [48, 24, 12])
+    assert R3ganConfig().plan((3, 32, 32), "discriminator") == ([768] * 4, [96] * 4)
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64), (3, 2, 2)])
 def test_other_shapes_are_refused(shape):
-    with pytest.raises(SpiderUsageError, match=f"squares of 4, 8, 16, ... px, found {shape[2]}x{shape[1]}"):
-        R3ganConfig().plan(shape)
+    for role in ("generator", "discriminator"):
+        said = rf"{role}\.kind=r3gan is for squares of 4, 8, 16, ... px, found {shape[2]}x{shape[1]}"
+        with pytest.raises(SpiderUsageError, match=said):
+            R3ganConfig().plan(shape, role)

@@ -150,8 +150,10 @@ def test_sides_that_halve_down_together_need_no_power_of_two_and_no_square(archi
 
 @pytest.mark.parametrize("size", [(3, 12), (30, 30), (64, 36), (97, 131)])
 def test_sides_that_do_not_halve_down_are_refused(size):
-    with pytest.raises(SpiderUsageError, match=rf"halve down together .* found {size[1]}x{size[0]}"):
-        Stylegan2GeneratorConfig().plan((3, *size))
+    for role, config in (("generator", Stylegan2GeneratorConfig()), ("discriminator", Stylegan2DiscriminatorConfig())):
+        said = rf"{role}\.kind=stylegan2 .* halve down together .* found {size[1]}x{size[0]}"
+        with pytest.raises(SpiderUsageError, match=said):
+            config.plan((3, *size))
 
 
 def test_channels_and_precision_by_resolution():
