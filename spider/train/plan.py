@@ -101,7 +101,7 @@ def build_plan(
     d_interval = config.penalties.interval_steps * config.d_steps if config.penalties.has_own_step else None
     g_player = _player("generator", generator, joined, config.g_optimizer, g_interval, config, compute, world)
     d_player = _player("discriminator", discriminator, joined, config.d_optimizer, d_interval, config, compute, world)
-    augmentations = build_augmentations(config.augment, config.batch, image_shape)
+    augmentations = build_augmentations(config.augment, config.batch, image_shape, discriminator)
     maker, critic = passes.Maker(g_player, compute.autocast), passes.Critic(d_player, augmentations, compute.autocast)
     overfit = OverfitController(config.overfit, config.batch)
     selection = Selection(config.selection, config.batch, config.seed, overfit)

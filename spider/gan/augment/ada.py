@@ -10,7 +10,7 @@ spectrum, skip that part: a small p costs little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -55,14 +55,23 @@ class Ada(Steered):
 
     column = "augment/ada_p"
 
-    def __init__(self, config: AdaConfig, batch: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        config: AdaConfig,
+        batch: int,
+        image_shape: tuple[int, int, int],
+        sizes: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Arguments as `build_augmentations`; `sizes`: (H, W) of what the discriminator asks for beside images."""
         super().__init__(config.p, config.control, batch)
         self.strengths = strengths(config)
-        side = min(image_shape[1:])
+        of_images, asked = min(image_shape[1:]), [min(size) for size in sizes]
+        side = min([of_images, *asked])
         if "imgfilter" in self.strengths and side <= BAND_REACH:
+            whose = "" if side == of_images else " of the smaller images that discriminator.kind asks for"
             raise SpiderUsageError(
-                f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px: "
-                "choose another pipe, or set strengths: {imgfilter: 0}"
+                f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px"
+                f"{whose}: choose another pipe, or set strengths: {{imgfilter: 0}}"
             )
 
     def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:

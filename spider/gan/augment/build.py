@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import nn
 
 from spider.gan.augment.ada import Ada
 from spider.gan.augment.apa import Apa
@@ -23,24 +25,31 @@ from spider.gan.augment.mirror import Mirror
 
 
 def build_augmentations(
-    configs: Sequence[AugmentationChoice], batch: int, image_shape: tuple[int, int, int]
+    configs: Sequence[AugmentationChoice],
+    batch: int,
+    image_shape: tuple[int, int, int],
+    discriminator: nn.Module,
 ) -> tuple[Augmentation, ...]:
     """The augmentations that the settings name, in order.
 
     Args:
         batch: images of an iteration, over all ranks.
         image_shape: (C, H, W).
+        discriminator: of the run, which may ask for images in other sizes too (`spider.gan.sizes`).
 
     Raises:
-        SpiderUsageError: one cannot work on images of this shape.
+        SpiderUsageError: one cannot work on images of this shape, or of such a size.
     """
-    return tuple(_build(config, batch, image_shape) for config in configs)
+    sizes: Mapping[str, tuple[int, int]] = getattr(discriminator, "sizes", {})
+    return tuple(_build(config, batch, image_shape, sizes.values()) for config in configs)
 
 
-def _build(config: AugmentationChoice, batch: int, image_shape: tuple[int, int, int]) -> Augmentation:
+def _build(
+    config: AugmentationChoice, batch: int, image_shape: tuple[int, int, int], sizes: Iterable[tuple[int, int]]
+) -> Augmentation:
     match config:
         case AdaConfig():
-            return Ada(config, batch, image_shape)
+            return Ada(config, batch, image_shape, sizes)
         case ApaConfig():
             return Apa(config, batch)
         case MirrorConfig():

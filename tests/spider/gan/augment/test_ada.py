@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.world import World
 from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.augment import deterministic
 from spider.gan.augment.ada import PIPES, Ada
+from spider.gan.augment.build import build_augmentations
 from spider.gan.augment.config import AdaConfig
 from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.gan.augment.operations import cut, filter_bank, reband, recolour
 from spider.gan.augment.warp import warp
+from spider.gan.networks.build import build_discriminator
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
 from spider.settings.schedule import Moving
@@ -157,3 +161,11 @@ def test_images_too_small_for_the_band_filters_are_refused():
     with pytest.raises(SpiderUsageError, match="imgfilter of pipe bgcf needs images of more than 21 px, found 20 px"):
         Ada(AdaConfig(pipe="bgcf"), 6, (3, 32, 20))
     Ada(AdaConfig(pipe="bgcf", strengths={"imgfilter": 0}), 6, (3, 32, 20))
+
+
+def test_the_filter_needs_room_in_every_size_that_the_discriminator_asks_for():
+    discriminator = build_discriminator(FastganDiscriminatorConfig(ndf=1), (3, 32, 32), World.single(), 0)
+    said = r"found 16 px of the smaller images that discriminator\.kind asks for: .* set strengths: \{imgfilter: 0\}"
+    with pytest.raises(SpiderUsageError, match=said):
+        build_augmentations([AdaConfig(pipe="bgcf")], 6, (3, 32, 32), discriminator)
+    build_augmentations([AdaConfig(pipe="bgc")], 6, (3, 32, 32), discriminator)
