@@ -19,6 +19,7 @@ from cluster.world import World
 from spider.config.schema import Config
 from spider.errors import SpiderError
 from spider.runs.directory import checkpoint_name, require_format, resolve
+from spider.settings.choices import Choice, sections_of
 from spider.settings.marks import named
 from untrusted.errors import UnreadableError
 from untrusted.terminal import one_line
@@ -94,6 +95,28 @@ def require_same_networks(
             require_moments(found.tensors[group], found.state[group], optimized[group], group)
         else:
             require_tensors(found.tensors[group], expected, group)
+
+
+def require_same_kinds(theirs: Config, mine: Snapshot, config: Config) -> None:
+    """Refuse what another kind remembers, in the place of one that remembers: names of numbers may agree by chance.
+
+    Args:
+        theirs: of the run that a state comes from.
+        mine, config: as above.
+
+    Raises SpiderError that names the keys.
+    """
+    before, now = (
+        {above.removesuffix("."): each.kind for above, each in sections_of(whole) if isinstance(each, Choice)}
+        for whole in (theirs, config)
+    )
+    for key, kind in now.items():
+        name = key.replace("g_penalties.more.", "g_penalties.")  # as the plan of a training calls the methods
+        if (mine.state.get(name) or mine.tensors.get(name)) and before.get(key, kind) != kind:
+            raise SpiderError(
+                f"{key}.kind={kind}: the checkpoint holds what {key}.kind={before[key]} remembers; keep the order of "
+                f"the list and the kinds of the run, or begin anew with its weights: --init RUN"
+            )
 
 
 def require_same_inputs(found: Snapshot, mine: Snapshot, config: Config) -> None:

@@ -87,14 +87,12 @@ def build_plan(
         conditions: what the networks are told.
         compute: on the world's device.
     """
-    told = conditions.shape
-    generator = build_generator(config.generator, source, image_shape, world, config.seed, told)
-    discriminator = build_discriminator(
-        config.discriminator, image_shape, world, config.seed, told, sliced=config.objective.slicing
-    )
+    told, seed, sliced = conditions.shape, config.seed, config.objective.slicing
+    generator = build_generator(config.generator, source, image_shape, world, seed, told)
+    discriminator = build_discriminator(config.discriminator, image_shape, world, seed, told, sliced=sliced)
     freeze_first_layers(discriminator, config.init)
     objective = objectives.build_objective(config.objective, discriminator, world.device)
-    joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, told, world.device, config.seed)
+    joined = build_auxiliaries(config.auxiliary, discriminator, image_shape, told, world.device, seed)
     g_penalties = objectives.build_generator_penalties(config.g_penalties, image_shape, world.device)
     g_interval = config.g_penalties.interval_steps if g_penalties else None
     # A step of its own comes after so many steps of the discriminator

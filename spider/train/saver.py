@@ -15,7 +15,7 @@ from spider.errors import SpiderError
 from spider.gan.init.fit import Fit
 from spider.runs.directory import RunDirectory, RunRef, checkpoint_name, images_of
 from spider.runs.records import BestRecord
-from spider.runs.stored import fitting, require_same_networks, require_same_run
+from spider.runs.stored import fitting, require_same_kinds, require_same_networks, require_same_run
 from spider.train.evaluator import Evaluator
 from spider.train.record import Recorder
 from spider.train.trainer import Trainer
@@ -41,8 +41,7 @@ class Saver:
     def due(self) -> bool:
         """Whether it is time: by the images, by what is to be kept, or by the wall clock of this rank."""
         settings = self.trainer.config.checkpoint
-        minutes = settings.every_min
-        overdue = minutes is not None and time.monotonic() - self._saved_at > minutes * 60
+        overdue = settings.every_min is not None and time.monotonic() - self._saved_at > settings.every_min * 60
         return overdue or self.trainer.due(settings.every_kimg) or self.trainer.due(settings.keep_every_kimg)
 
     def load(self, branch: RunRef | None) -> dict[str, Fit]:
@@ -55,8 +54,9 @@ class Saver:
         elif branch is not None:
             snapshot = CheckpointStore(branch.directory.checkpoints, self.trainer.world).load(branch.checkpoint)
             with fitting(f"{branch} does not fit this configuration"):
-                trainer = self.trainer
-                require_same_networks(snapshot, trainer.snapshot(), trainer.optimized(), trainer.config)
+                trainer, mine = self.trainer, self.trainer.snapshot()
+                require_same_kinds(branch.directory.config(), mine, trainer.config)
+                require_same_networks(snapshot, mine, trainer.optimized(), trainer.config)
                 trainer.load(snapshot)
         else:
             return self.trainer.begin()

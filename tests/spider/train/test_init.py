@@ -204,6 +204,19 @@ def test_from_goes_on_and_init_begins_anew(finished, digits, tmp_path):
                   overrides=[*DCGAN, "init.kind=run", f"init.run={run}"])  # fmt: skip
 
 
+def test_a_branch_takes_over_no_state_of_another_kind(digits, tmp_path):
+    """ADA and APA both have a p, of which nobody could tell whose it was. What remembers nothing may take any place."""
+
+    def train(name, kind, kimg, before=None):
+        words = [*DCGAN, f"augment=[{{kind: mirror}}, {{kind: {kind}}}]"]
+        api.train("dcgan", tmp_path / name, data=digits, kimg=kimg, from_run=before, overrides=words)
+
+    train("run", "ada", 0.016)
+    with pytest.raises(SpiderError, match=r"^augment\.1\.kind=apa: .* augment\.1\.kind=ada remembers"):
+        train("apa", "apa", 0.032, f"{tmp_path / 'run'}@last")
+    train("diffaugment", "diffaugment", 0.032, f"{tmp_path / 'run'}@last")
+
+
 def stepped(world, run, digits, words):
     """On a rank: the tensors before and after two iterations."""
     trainer = begin(run, digits, *words, world=world)
