@@ -4,6 +4,8 @@ digits     scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; labels 
 letters    3,900 rendered capitals in 19 type faces that matplotlib ships, 32x32, white on black like the digits,
            with jittered size, place and slant; labels A to Z
 patches    4,000 square cuttings, 32 to 128 pixels a side, of scikit-learn's two photographs, as 32x32 RGB; no labels
+
+and, of points of a plane, what `shards.points` makes: gaussians8, gaussians25, unbalanced, swissroll
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from shards.points import points
 
 Pixels = NDArray[np.uint8]
 
@@ -74,7 +79,17 @@ def patches() -> ImageSet:
     return ImageSet(np.stack(pixels), None, [])
 
 
-SETS: dict[str, Callable[[], ImageSet]] = {"digits": digits, "letters": letters, "patches": patches}
+def _points(name: str) -> ImageSet:
+    return ImageSet(*points(name))
+
+
+PLANES = ("gaussians8", "gaussians25", "unbalanced", "swissroll")
+SETS: dict[str, Callable[[], ImageSet]] = {
+    "digits": digits,
+    "letters": letters,
+    "patches": patches,
+    **{name: partial(_points, name) for name in PLANES},
+}
 
 
 def _of_scikit_learn(name: str) -> Path:

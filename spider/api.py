@@ -37,6 +37,7 @@ from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
 from spider.request import Request, asks
 from spider.runs.request import TrainRequest
+from spider.toy.request import ToyRequest
 from sweeps.request import SweepRequest
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from spider.pictures.interpolate import Interpolation
     from spider.pictures.project import Projections
     from spider.runs.listing import RunSummary
+    from spider.toy.lab import Laboratory
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
 
@@ -93,6 +95,7 @@ __all__ = [
     "submit_pipeline",
     "sweep",
     "sweep_cost",
+    "toy",
     "train",
     "verify",
     "weights",
@@ -401,6 +404,14 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
 
 
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365
+
+
+@asks(ToyRequest)
+def toy(request: ToyRequest) -> Laboratory:
+    """GANs of points in a plane, side by side, as a movie: see `spider.toy.request`."""
+    from spider.toy.lab import toy
+
+    return toy(request)
 
 
 def _opened(request: GenerateRequest | InterpolateRequest | ProjectRequest) -> FrozenGenerator:

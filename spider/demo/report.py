@@ -18,8 +18,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from spider import page
 from spider.config.schema import Config
-from spider.demo import page
 from spider.demo.steps import Timing
 from spider.demo.verdict import Arm, Curve, Verdict
 from spider.files import save_figure, write_text

@@ -14,6 +14,9 @@ from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGene
 from spider.gan.networks.fastgan import FastganGenerator
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
 from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
+from spider.gan.networks.mlp import MlpDiscriminator, MlpGenerator
+from spider.gan.networks.mlp_config import MlpConfig, PolyDiscriminatorConfig
+from spider.gan.networks.poly import PolyDiscriminator
 from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
@@ -56,6 +59,8 @@ def build_generator(
             return Stylegan3Generator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, FastganGeneratorConfig):
             return FastganGenerator(config, shape, image_shape, told.classes, world, frontend)
+        if isinstance(config, MlpConfig):
+            return MlpGenerator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
         made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)
@@ -103,6 +108,10 @@ def _discriminator(
             return FastganDiscriminator(config, image_shape, world)
         if isinstance(config, ProjectedDiscriminatorConfig):
             return ProjectedDiscriminator(config, image_shape, told.classes, world)
+        if isinstance(config, MlpConfig):
+            return MlpDiscriminator(config, image_shape, told.classes)
+        if isinstance(config, PolyDiscriminatorConfig):
+            return PolyDiscriminator(config, image_shape)
         if isinstance(config, DcganDiscriminatorConfig):
             return DcganDiscriminator(config, image_shape, told, world)
         return _module(config.build_discriminator(image_shape, told, world), "discriminator", config)

@@ -5,6 +5,7 @@ from typing import Annotated
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
+from spider.gan.networks.mlp_config import MlpConfig, PolyDiscriminatorConfig
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.stylegan_config import (
@@ -22,6 +23,7 @@ GeneratorNetworkConfig = Annotated[
         Stylegan2GeneratorConfig,
         Stylegan3GeneratorConfig,
         FastganGeneratorConfig,
+        MlpConfig,
     ),
 ]
 DiscriminatorNetworkConfig = Annotated[
@@ -32,5 +34,7 @@ DiscriminatorNetworkConfig = Annotated[
         Stylegan2DiscriminatorConfig,
         ProjectedDiscriminatorConfig,
         FastganDiscriminatorConfig,
+        MlpConfig,
+        PolyDiscriminatorConfig,
     ),
 ]

@@ -6,7 +6,7 @@ import base64
 from html.parser import HTMLParser
 from pathlib import Path
 
-from spider.demo import page
+from spider import page
 
 
 class Reader(HTMLParser):

@@ -96,16 +96,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
     )
 
 
-def picture(png: Path, alt: str, caption: str, *, pixels: bool = False, detailed: bool = False) -> str:
+def picture(image_file: Path, alt: str, caption: str, *, pixels: bool = False, detailed: bool = False) -> str:
     """An image within the page.
 
     Args:
+        image_file: a .png or a .gif.
         alt: what it shows, for those who do not see it.
         pixels: keep every pixel a square when the image is scaled.
         detailed: has small print, so that narrow screens scroll it instead of shrinking it.
     """
-    data = base64.b64encode(png.read_bytes()).decode()
-    image = f'<img{_class("pixels" if pixels else "")} alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    data = base64.b64encode(image_file.read_bytes()).decode()
+    source = f"data:image/{image_file.suffix[1:]};base64,{data}"
+    image = f'<img{_class("pixels" if pixels else "")} alt="{escape(alt)}" src="{source}">'
     return (
         f'<figure{_class("detailed" if detailed else "")}><div class="wide">{image}</div>{_caption(caption)}</figure>'
     )

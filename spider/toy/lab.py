@@ -1,0 +1,179 @@
+"""Training of toys: the trainer itself, stopped now and then to be looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.world import World
+from shards.builtin import PLANES
+from shards.points import Modes, modes
+from shards.progress import Bar
+from spider.arguments import image_numbers
+from spider.config.load import load_config
+from spider.config.schema import Config
+from spider.data import locate_images
+from spider.errors import SpiderUsageError
+from spider.files import write_text
+from spider.gan.outputs import Condition
+from spider.gan.pixels import to_float
+from spider.precision import set_numerics
+from spider.toy.page import LAST, MOVIE, NUMBERS, REPORT, write_report
+from spider.toy.picture import Field, Look, draw
+from spider.toy.request import ToyRequest
+from spider.toy.score import Points, score
+from spider.train.trainer import Trainer
+from untrusted.words import not_known
+
+SHOWN = 1000  # points of a frame, and of a score
+_SIDE = 56  # places on a side of D's field
+_REACH = 1.15  # of the field, from the centre
+
+
+@dataclass
+class Variant:
+    """One way to learn, under one seed.
+
+    Attributes:
+        rows: what was measured, in order: kimg, distance, modes, good, optimality.
+        looks: what the frames show, of the first seed.
+    """
+
+    name: str
+    seed: int
+    config: Config
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What came out.
+
+    Attributes:
+        files: written, the report first.
+    """
+
+    law: Modes | None
+    variants: list[Variant]
+    files: list[Path]
+
+    def text(self) -> str:
+        """A line for each variant and seed, and where the report is."""
+        lines = [
+            f"{each.name}, seed {each.seed}: {', '.join(_parts(each.rows[-1], self.law))}" for each in self.variants
+        ]
+        return "\n".join([*lines, f"look at {self.files[0]}"])
+
+
+def toy(request: ToyRequest) -> Laboratory:
+    """Train all variants and write what is to be seen. Raises SpiderUsageError: an unknown set, key or value."""
+    if request.plane not in PLANES:
+        raise SpiderUsageError(f"plane {not_known(request.plane, PLANES)}")
+    path, law = locate_images(f"builtin:{request.plane}"), modes(request.plane)
+    seeds = image_numbers("seeds", request.seeds)
+    variants = [
+        Variant(name, seed, _config(request, path, words, seed))
+        for seed in seeds
+        for name, words in request.named.items()
+    ]
+    total = sum(-(-int(each.config.kimg * 1000) // each.config.batch) for each in variants)
+    with Bar(shown=request.progress, total=total, unit="iteration", desc=f"toy {request.plane}") as bar:
+        for each in variants:
+            _learn(each, law, request.frames, bar, shown=each.seed == seeds[0])
+    out = Path(request.out)
+    out.mkdir(parents=True, exist_ok=True)
+    first = [each for each in variants if each.seed == seeds[0]]
+    draw(first, law, out / MOVIE, out / LAST)
+    document = {
+        "plane": request.plane,
+        "command": " ".join(["spider", *request.words()]),
+        "points_measured": SHOWN,
+        "variants": [
+            {"name": each.name, "seed": each.seed, "rows": each.rows, "config": each.config.model_dump(mode="json")}
+            for each in variants
+        ],
+    }
+    write_text(out / NUMBERS, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_report(request, variants, law, out)
+    return Laboratory(law, variants, [out / name for name in (REPORT, MOVIE, LAST, NUMBERS)])
+
+
+def _config(request: ToyRequest, path: str, words: list[str], seed: int) -> Config:
+    length = [] if request.kimg is None else [f"kimg={request.kimg:g}"]
+    return load_config("toy", [f"data.path={path}", f"seed={seed}", *length, *request.overrides, *words])
+
+
+def _learn(variant: Variant, law: Modes | None, frames: int, bar: Bar, *, shown: bool) -> None:
+    config = variant.config
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    trainer = Trainer(config, World.single())
+    if trainer.image_shape != (1, 1, 2):
+        raise SpiderUsageError(f"data.path={config.data.path}: no points of a plane")
+    try:
+        real = to_float(trainer.dataset.batch(0, SHOWN)).flatten(1).double().numpy()
+        iterations = -(-int(config.kimg * 1000) // config.batch)
+        stops = {round(share * iterations) for share in np.linspace(0, 1, frames)}
+        for number in range(iterations + 1):
+            if number in stops:
+                generated = _generated(trainer)
+                found = {**asdict(score(generated, real, law)), **_told(trainer)}
+                variant.rows.append({"kimg": trainer.images / 1000, **found})
+                if shown:
+                    variant.looks.append(Look(trainer.images / 1000, generated, real, _field(trainer)))
+            if number < iterations:
+                trainer.iterate()
+                bar.update()
+    finally:
+        trainer.close()
+
+
+def _generated(trainer: Trainer) -> Points:
+    images, _ = trainer.frozen().with_sources(0, range(SHOWN))
+    return images.flatten(1).double().cpu().numpy()
+
+
+def _told(trainer: Trainer) -> dict[str, float | None]:
+    """What methods say of themselves: p, k, the optimality of the direction."""
+    return {
+        name: value
+        for method in trainer.plan.methods.values()
+        for name, value in method.columns(trainer.images).items()
+    }
+
+
+def _field(trainer: Trainer) -> Field:
+    """D and its slope on a grid of the plane, of the first class where there are classes."""
+    network, device = trainer.discriminator.module, trainer.world.device
+    dtype = next(network.parameters()).dtype
+    steps = torch.linspace(-_REACH, _REACH, _SIDE, dtype=dtype, device=device)
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 1, 1, 2).requires_grad_()
+    labels = torch.zeros(len(places), dtype=torch.int64, device=device) if trainer.conditions.shape.classes else None
+    network.eval()
+    with torch.enable_grad():
+        logits = network(places, Condition(labels)).logits.mean(1)
+        (slopes,) = torch.autograd.grad(logits.sum(), places)
+    network.train()
+    return Field(_REACH, _grid(logits), _grid(slopes[:, 0, 0]))
+
+
+def _grid(values: torch.Tensor) -> NDArray[np.float64]:
+    """[S S, ...] -> [S, S, ...]."""
+    found: NDArray[np.float64] = values.detach().double().cpu().numpy().reshape(_SIDE, _SIDE, *values.shape[1:])
+    return found
+
+
+def _parts(row: dict[str, Any], law: Modes | None) -> Iterator[str]:
+    if law is not None:
+        yield f"{row['modes']} of {len(law.centres)} modes"
+        yield f"{row['good']:.0%} of the points near one"
+    yield f"energy distance {row['distance']:.3f}"
+    if (optimality := row.get("slicing/optimality")) is not None:
+        yield f"optimality of the direction {optimality:.2f}"
