@@ -10,13 +10,13 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+from tests.vectors import recorded, weights_of
+
 SMALL = {"channel_base": 512, "channel_max": 24}
 FILTER = torch.tensor(np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64, dtype=torch.float32)
 
@@ -78,12 +78,6 @@ def dumped(tree, protocol=4):
             sys.modules.pop(name)
             if module is not None:
                 sys.modules[name] = module
-
-
-def recorded(name, kind="stylegan2_"):
-    """Arrays of a golden vector, and its weights by the public code's names."""
-    arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{kind}{name}.npz").items()}
-    return arrays, {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
 
 
 CLASSES = {
@@ -157,7 +151,7 @@ def _told(path, class_name, weights, attributes):
 
 def generator(suffix="", source=""):
     """The recorded generator as the public code's object."""
-    _, weights = recorded(f"g32{suffix}")
+    weights = weights_of(recorded(f"stylegan2_g32{suffix}"))
     classes = 3 if suffix else 0
     told = {"z_dim": 32, "c_dim": classes, "w_dim": 48, "img_resolution": 32, "img_channels": 3}
     mapping = {"num_layers": 2 if suffix else 8, "w_avg_beta": 0.998}
@@ -168,8 +162,7 @@ def generator(suffix="", source=""):
 
 def stylegan3(name, rotation):
     """A recorded generator of StyleGAN3, whose layers tell their rates and cutoffs as numpy's numbers."""
-    _, weights = recorded(name, "")
-    weights["synthesis.input.transform"] = torch.eye(3)
+    weights = weights_of(recorded(name)) | {"synthesis.input.transform": torch.eye(3)}
     side, layers, critical = 32, 6, 2
     exponents = np.minimum(np.arange(layers + 1) / (layers - critical), 1)
     cutoffs = 2 * (side / 2 / 2) ** exponents
@@ -200,7 +193,7 @@ def stylegan3(name, rotation):
 
 def discriminator(suffix="", source=""):
     """The recorded discriminator."""
-    _, weights = recorded(f"d32{suffix}")
+    weights = weights_of(recorded(f"stylegan2_d32{suffix}"))
     told = {"c_dim": 3 if suffix else 0, "img_resolution": 32, "img_channels": 3}
     return official(weights, "Discriminator", {"": told, "mapping": {"num_layers": 8}}, {**SMALL, **told}, source)
 

@@ -22,7 +22,8 @@ from spider.gan.sources.config import GeneratorConfig
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
 from spider.runs.stored import stored_tensors
-from tests.spider.exchange.official import Persistent, dumped, generator, networks, recorded, stylegan3
+from tests.spider.exchange.official import Persistent, dumped, generator, networks, stylegan3
+from tests.vectors import assert_near, recorded
 
 CPU = torch.device("cpu")
 WATCHED = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
@@ -80,13 +81,9 @@ def attempt(imported, tmp_path):
     return attempt
 
 
-def assert_near(found, expected, of_max):
-    assert (found - expected).abs().max() < of_max * expected.abs().max()
-
-
 @pytest.mark.parametrize("suffix", ["", "_class3"])
 def test_an_import_makes_the_recorded_images(imported, suffix):
-    vectors, _ = recorded(f"g32{suffix}")
+    vectors = recorded(f"stylegan2_g32{suffix}")
     frozen = open_generator(str(imported / f"run{suffix}"), CPU)
     told = Condition(vectors["c"].argmax(1) if suffix else None)
     assert_near(frozen(vectors["z"], told), vectors["img"], 1e-5)
@@ -97,7 +94,7 @@ def test_an_import_makes_the_recorded_images(imported, suffix):
 
 @pytest.mark.parametrize("name", ["stylegan3t_g32", "stylegan3r_g32"])
 def test_stylegan3_makes_the_recorded_images(name, tmp_path):
-    vectors, _ = recorded(name, "")
+    vectors = recorded(name)
     (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan3(name, rotation="3r" in name)}))
     api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
     frozen = open_generator(str(tmp_path / "out"), CPU)
@@ -106,7 +103,7 @@ def test_stylegan3_makes_the_recorded_images(name, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", "_class3"])
 def test_an_import_gives_the_recorded_logits(imported, suffix):
-    vectors, _ = recorded(f"d32{suffix}")
+    vectors = recorded(f"stylegan2_d32{suffix}")
     run = RunDirectory(imported / f"run{suffix}")
     settings = run.config().discriminator
     discriminator = Stylegan2Discriminator(settings, (3, 32, 32), 3 if suffix else 0, World.single())

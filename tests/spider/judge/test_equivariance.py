@@ -2,9 +2,7 @@
 
 import math
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,6 +13,7 @@ from spider.gan.networks.stylegan3_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition
 from spider.judge import equivariance as eq
+from tests.vectors import recorded, weights_of
 
 SHIFTS = {"int0": (0.09375, -0.0625), "frac0": (0.09375, -0.0625), "frac2": (0.071, -0.0333)}
 ANGLES = {"t": [0.3, -2.2], "r": [0.7854]}
@@ -22,18 +21,10 @@ KINDS = {"t": "translation", "r": "rotation"}
 
 
 @cache
-def golden(name):
-    return {
-        key: torch.from_numpy(x) for key, x in np.load(Path(__file__).parents[2] / "golden" / f"{name}.npz").items()
-    }
-
-
-@cache
 def generator(kind):
     settings = {"channel_base": 512, "channel_max": 24, "w_dim": 48, "layers": 6, "equivariance": KINDS[kind]}
     made = Stylegan3Generator(Stylegan3GeneratorConfig(**settings), (32,), (3, 32, 32), 0).eval()
-    weights = {key[8:]: x for key, x in golden(f"stylegan3{kind}_g32").items() if key.startswith("weights.")}
-    made.load_state_dict({generator_name(key): x for key, x in weights.items() if generator_name(key) is not None})
+    made.load_state_dict(weights_of(recorded(f"stylegan3{kind}_g32"), generator_name))
     return made
 
 
@@ -42,39 +33,39 @@ def images(kind, z, transform):
         return generator(kind)(z, Condition()).images
 
 
-def assert_near(found, recorded, prefix, atol):
+def assert_near(found, vectors, prefix, atol):
     moved, mask = found
-    assert torch.equal(mask, recorded[f"{prefix}_mask"])
-    torch.testing.assert_close(moved, recorded[prefix], rtol=0, atol=atol)
+    assert torch.equal(mask, vectors[f"{prefix}_mask"])
+    torch.testing.assert_close(moved, vectors[prefix], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", SHIFTS)
 def test_images_are_shifted_as_recorded(name):
-    recorded = golden("equivariance_t")
+    vectors = recorded("equivariance_t")
     move = eq.shifted_by_pixels if name.startswith("int") else eq.shifted
-    assert_near(move(recorded["img"], *SHIFTS[name]), recorded, name, 1e-6)
+    assert_near(move(vectors["img"], *SHIFTS[name]), vectors, name, 1e-6)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_images_are_turned_as_recorded(number):
-    recorded, angle = golden("equivariance_t"), ANGLES["t"][number]
-    assert_near(eq.turned(recorded["img"][:1], angle), recorded, f"rot{number}", 1e-4)
-    assert_near(eq.as_if_turned(recorded["img"][:1], angle), recorded, f"pseudorot{number}", 1e-5)
+    vectors, angle = recorded("equivariance_t"), ANGLES["t"][number]
+    assert_near(eq.turned(vectors["img"][:1], angle), vectors, f"rot{number}", 1e-4)
+    assert_near(eq.as_if_turned(vectors["img"][:1], angle), vectors, f"pseudorot{number}", 1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_moved_input_makes_the_recorded_images(kind):
-    recorded = golden(f"equivariance_{kind}")
+    vectors = recorded(f"equivariance_{kind}")
     for name, (x, y) in (("G_plain", (0, 0)), ("G_translated0", SHIFTS["int0"])):
         transform = torch.eye(3)
         transform[:2, 2] = -torch.tensor([x, y])
-        if name in recorded:
-            torch.testing.assert_close(images(kind, recorded["z"], transform), recorded[name], rtol=0, atol=1e-5)
+        if name in vectors:
+            torch.testing.assert_close(images(kind, vectors["z"], transform), vectors[name], rtol=0, atol=1e-5)
     for number, angle in enumerate(ANGLES[kind]):
         cos, sin, transform = math.cos(angle), math.sin(angle), torch.eye(3)
         transform[:2, :2] = torch.tensor([[cos, -sin], [sin, cos]])
         torch.testing.assert_close(
-            images(kind, recorded["z"], transform), recorded[f"G_rotated{number}"], rtol=0, atol=1e-5
+            images(kind, vectors["z"], transform), vectors[f"G_rotated{number}"], rtol=0, atol=1e-5
         )
     assert torch.equal(generator(kind).synthesis.input.transform, torch.eye(3))
 
@@ -83,9 +74,9 @@ def test_a_moved_input_makes_the_recorded_images(kind):
 @pytest.mark.parametrize("which", ["metric", "biased"])
 def test_decibels_are_the_recorded_ones(kind, which):
     """Of generators that follow their input down to rounding, and of the same with an image added, which stays."""
-    recorded = golden(f"equivariance_{kind}")
-    drawn = [recorded[key] for key in sorted(recorded) if key.startswith(f"{which}__draw")]
-    added, each = recorded["bias_image"] if which == "biased" else 0, len(drawn) // 2
+    vectors = recorded(f"equivariance_{kind}")
+    drawn = [vectors[key] for key in sorted(vectors) if key.startswith(f"{which}__draw")]
+    added, each = vectors["bias_image"] if which == "biased" else 0, len(drawn) // 2
     total = 0
     for z, shift, fraction, *angle in (drawn[:each], drawn[each:]):
         turn = (2 * float(angle[0]) - 1) * math.pi if angle else None
@@ -94,7 +85,7 @@ def test_decibels_are_the_recorded_ones(kind, which):
             lambda transform, z=z: images(kind, z, transform) + added,
             (2 * shift - 1) * largest, (2 * fraction - 1) * largest, turn,
         )  # fmt: skip
-    found, expected = eq.psnr(total), recorded[f"{which}__psnr"]
+    found, expected = eq.psnr(total), vectors[f"{which}__psnr"]
     if which == "biased":
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     else:

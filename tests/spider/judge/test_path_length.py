@@ -1,8 +1,5 @@
 """Perceptual path length against vectors recorded from the public code, and its laws."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -15,11 +12,9 @@ from spider.gan.sources.config import GaussianConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
 from spider.judge.path_length import perceptual_path_length, slerp, trimmed_mean
+from tests.vectors import recorded
 
-GOLDEN = {
-    name: torch.from_numpy(array)
-    for name, array in np.load(Path(__file__).parents[2] / "golden" / "path_length_metric.npz").items()
-}
+GOLDEN = recorded("path_length_metric")
 
 
 def test_inputs_between_are_the_recorded_ones():

@@ -1,7 +1,6 @@
 """ADA's pipe against vectors recorded from StyleGAN2-ADA, and its laws."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +21,9 @@ from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
 from spider.settings.schedule import Moving
+from tests.vectors import recorded
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-VECTORS = {name: torch.from_numpy(array) for name, array in np.load(GOLDEN / "ada_ops.npz").items()}
+VECTORS = recorded("ada_ops")
 AT = Address(1, "d_main", range(6), torch.device("cpu"))
 
 
@@ -134,15 +133,15 @@ def test_it_is_exact_under_double_backward(pipe, side):
 
 def test_p_follows_the_reference_on_recorded_logits():
     """160 iterations of batch 8, nominally of 1,024; the penalty's pass reports the signs once more every 16."""
-    recorded = np.load(GOLDEN / "ada_controller.npz")
+    vectors = recorded("ada_controller")
     controller = OverfitController(OverfitConfig(rise_kimg=500, p_max=None), batch=1024)
     found = []
-    for step, (main, again) in enumerate(zip(recorded["real_logits"], recorded["real_logits_reg_phase"], strict=True)):
-        signs = np.sign(np.concatenate([main, again]) if step % 16 == 0 else main)
-        controller.iterated(step, 0, {"signs/real": (float(signs.sum()), signs.size)})
+    for step, (main, again) in enumerate(zip(vectors["real_logits"], vectors["real_logits_reg_phase"], strict=True)):
+        signs = (torch.cat([main, again]) if step % 16 == 0 else main).sign()
+        controller.iterated(step, 0, {"signs/real": (float(signs.sum()), signs.numel())})
         if (step + 1) % 4 == 0:
             found.append(controller.p)
-    np.testing.assert_allclose(found, recorded["p"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, vectors["p"], rtol=0, atol=1e-6)
 
 
 def test_p_is_steered_or_follows_a_schedule_and_is_remembered():

@@ -1,7 +1,5 @@
 """APA against vectors recorded from DeceiveD, and its laws."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,11 +16,10 @@ from spider.gan.objectives.penalties import squared_gradient
 from spider.gan.outputs import DOut
 from spider.gan.overfit.config import OverfitConfig
 from spider.gan.overfit.controller import OverfitController
+from tests.vectors import recorded
 
 CPU = torch.device("cpu")
-VECTORS = {
-    name: torch.from_numpy(array) for name, array in np.load(Path(__file__).parents[3] / "golden" / "apa.npz").items()
-}
+VECTORS = recorded("apa")
 AT = Address(1, "d_main", range(1000), CPU)
 
 

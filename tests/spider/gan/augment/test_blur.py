@@ -1,8 +1,5 @@
 """The blur against vectors recorded from the public code of StyleGAN-XL, which has StyleGAN3's, and its fading."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -10,10 +7,9 @@ from spider.draws import Address
 from spider.gan.augment.blur import Blur, blurred
 from spider.gan.augment.config import BlurConfig
 from spider.settings.schedule import Moving
+from tests.vectors import recorded
 
-GOLDEN = {
-    name: torch.from_numpy(array) for name, array in np.load(Path(__file__).parents[3] / "golden" / "blur.npz").items()
-}
+GOLDEN = recorded("blur")
 SIGMAS = [name.removeprefix("blurred_sigma") for name in GOLDEN if name.startswith("blurred_sigma")]
 
 

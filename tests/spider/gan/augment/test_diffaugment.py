@@ -1,9 +1,7 @@
 """DiffAugment against vectors recorded from data-efficient-gans, and its laws."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,11 +9,9 @@ from spider.draws import Address
 from spider.gan.augment import diffaugment
 from spider.gan.augment.config import DiffAugmentConfig
 from spider.gan.augment.diffaugment import DiffAugment
+from tests.vectors import recorded
 
-GOLDEN = {
-    name: torch.from_numpy(array)
-    for name, array in np.load(Path(__file__).parents[3] / "golden" / "diffaugment_32.npz").items()
-}
+GOLDEN = recorded("diffaugment_32")
 OPERATIONS = {
     "brightness": diffaugment.brightness,
     "saturation": diffaugment.saturation,

@@ -1,9 +1,5 @@
 """Diffusion-GAN's noise: against vectors recorded from the public code, and by its laws."""
 
-from functools import cache
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -20,26 +16,16 @@ from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
 from spider.gan.outputs import Condition, with_draws
+from tests.vectors import assert_near, recorded, weights_of
 
 IMAGES = {"t_min": 10, "t_max": 1000, "beta_end": 0.02}
 MAPS = {"t_min": 5, "t_max": 500, "beta_end": 0.01}
 
 
-@cache
-def recorded(name="diffusion"):
-    path = Path(__file__).parents[3] / "golden" / f"{name}.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-
-
-def assert_near(found, expected, of_max=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max()
-
-
 @pytest.mark.parametrize(("variant", "range_"), [("images", IMAGES), ("maps", MAPS)])
 def test_steps_and_pools_are_the_recorded_ones(variant, range_):
     """Of the projected variant, also how many of the pool are diffused."""
-    vectors = recorded()
+    vectors = recorded("diffusion")
     for p in (0.0, 0.1, 0.5, 0.75, 1.0):
         if f"{variant}_{p}__T" not in vectors:
             continue
@@ -61,18 +47,18 @@ class Fixed(Diffusion):
     """With recorded numbers of steps."""
 
     def _times(self, draws, use, shape):
-        return recorded()["x_t__t"]
+        return recorded("diffusion")["x_t__t"]
 
 
 class Recorded(Address):
     """Gives recorded noise."""
 
     def normal(self, use, shape, host=False):
-        return recorded()["x_t__0_randn_like"]
+        return recorded("diffusion")["x_t__0_randn_like"]
 
 
 def test_diffused_images_are_the_recorded_ones():
-    vectors = recorded()
+    vectors = recorded("diffusion")
     diffusion = Fixed(DiffusionConfig(p=0.5, **IMAGES), 4)
     diffusion.load({**diffusion.state(), "steps": int(vectors["x_t__T"])})
     images = vectors["x0"].clone().requires_grad_()
@@ -90,8 +76,7 @@ def test_a_discriminator_that_is_told_the_time_judges_as_recorded():
         channel_base=256, channel_max=16, mapping_layers=2, told_time=True, conv_clamp=None
     )
     network = Stylegan2Discriminator(config, (3, 32, 32), 3, World.single())
-    weights = {key.removeprefix("weights."): x for key, x in vectors.items() if key.startswith("weights.")}
-    network.load_state_dict({our: x for key, x in weights.items() if (our := discriminator_name(key)) is not None})
+    network.load_state_dict(weights_of(vectors, discriminator_name))
     images = vectors["img"].clone().requires_grad_()
     logits = network(images, Condition(vectors["c"].argmax(1), time=vectors["t"][:, 0].float())).logits
     assert_near(logits, vectors["logits"])
@@ -106,10 +91,9 @@ def test_a_discriminator_that_is_told_the_time_judges_as_recorded():
 
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_noisy_maps_are_the_recorded_ones(place):
-    vectors = recorded()
+    vectors = recorded("diffusion")
     mixing = Mixing([4, 6, 8, 10], 4)
-    weights = {key.removeprefix("weights."): x for key, x in vectors.items() if key.startswith("weights.")}
-    mixing.load_state_dict({projected_name(key, 4).removeprefix("mixing."): x for key, x in weights.items()})
+    mixing.load_state_dict(weights_of(vectors, lambda key: projected_name(key, 4).removeprefix("mixing.")))
     added = 1 - kept_variance(int(vectors["maps__T"]), 1e-4, 0.01)
     shares = torch.cat([added[vectors[f"maps__{place}__t{i}"]].view(2, -1) for i in range(4)], 1)
     noise = [vectors[f"maps__{place}__noise{i}_randn_like"] for i in range(4)]

@@ -1,9 +1,5 @@
 """InsGen's heads, queues and terms against vectors recorded from the public code; FakeCLR's weights of the queue."""
 
-from functools import cache
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,23 +14,13 @@ from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
 from spider.gan.outputs import Condition
+from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
 CALLS = {  # of the head: batch, dimensions of its input, whether nothing is pushed, whether queries are
     "": [(4, 4, 0, 0), (4, 4, 0, 1), (4, 2, 1, 0), (4, 2, 0, 0), (12, 2, 0, 0)],
     "_exact_fill": [(4, 2, 0, 0), (4, 2, 0, 0), (8, 2, 0, 1)],
 }
-
-
-@cache
-def recorded(name):
-    path = Path(__file__).parents[3] / "golden" / f"insgen_{name}.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-
-
-def assert_near(found, expected, of_max=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max()
 
 
 class Judge(nn.Module):
@@ -68,7 +54,7 @@ def move(insgen, name):
 @pytest.mark.parametrize(("name", "inputs", "size", "momentum"), [("", 16, 10, 0.999), ("_exact_fill", 8, 8, 0.9)])
 def test_heads_and_queues_go_as_recorded(name, inputs, size, momentum):
     """Also where a batch is larger than the queue, and where it fills it to the end."""
-    vectors = recorded(f"head{name}")
+    vectors = recorded(f"insgen_head{name}")
     insgen = Insgen(InsgenConfig(queue=size, momentum=momentum), Judge(inputs), CPU)
     take_over(insgen, "fake", vectors, "weights.")
     for call, (batch, dims, loss_only, pushes_queries) in enumerate(CALLS[name]):
@@ -108,17 +94,16 @@ class Moves:
     """Draws of which one is recorded."""
 
     def normal(self, use, shape, host=False):
-        return recorded("losses")["delta_z_0_randn"]
+        return recorded("insgen_losses")["delta_z_0_randn"]
 
 
 def test_both_players_pay_as_recorded():
-    vectors = recorded("losses")
+    vectors = recorded("insgen_losses")
     config = Stylegan2DiscriminatorConfig(channel_base=128, channel_max=16, conv_clamp=None, mbstd_group=2)
     network = Stylegan2Discriminator(config, (3, 16, 16), 0, World.single())
     insgen = Insgen(InsgenConfig(queue=10), network, CPU)
     for part, module in (("D", network), ("D_ema", insgen.average)):
-        weights = {key.removeprefix(f"{part}."): x for key, x in vectors.items() if key.startswith(f"{part}.")}
-        module.load_state_dict({discriminator_name(key): x for key, x in weights.items()})
+        module.load_state_dict(weights_of(vectors, discriminator_name, f"{part}."))
     adds = [vectors[f"aug_add{i}"] for i in range(9)]
     way = vectors["A.A"].clone().requires_grad_()
 
@@ -141,11 +126,8 @@ def test_both_players_pay_as_recorded():
     ]
     loss = softplus(logits[0]).mean() + softplus(-logits[1]).mean() + sum(term.mean() for term in told.terms.values())
     loss.backward()
-    slopes = [key for key in vectors if key.startswith("Dphase_grad__")]
-    assert slopes
-    for key in slopes:
-        weight = network.get_parameter(discriminator_name(key.removeprefix("Dphase_grad__")))
-        assert_near(weight.grad, vectors[key])
+    for name, slope in weights_of(vectors, discriminator_name, "Dphase_grad__").items():
+        assert_near(network.get_parameter(name).grad, slope)
     for name, prefix in (("real", "DHead"), ("fake", "GHead")):
         insgen.queues[name].push(told.keep[name])
         assert_near(insgen.queues[name].keys.T, vectors[f"Dphase_after__{prefix}.queue"])

@@ -1,9 +1,5 @@
 """FastGAN's generator against vectors recorded from the public code."""
 
-from functools import cache
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -13,20 +9,10 @@ from spider.gan.networks.fastgan import FastganGenerator
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig
 from spider.gan.networks.fastgan_names import generator_name
 from spider.gan.outputs import Condition, with_draws
+from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
 FORMS = ("projected", "lite", "original")
-
-
-@cache
-def recorded(name):
-    path = Path(__file__).parents[3] / "golden" / f"fastgan_{name}.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-
-
-def assert_near(found, expected, of_max=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max()
 
 
 def recorded_generator(name, form, ngf, dim, side, classes, train):
@@ -34,44 +20,40 @@ def recorded_generator(name, form, ngf, dim, side, classes, train):
     config = FastganGeneratorConfig(form=form, ngf=ngf)
     generator = FastganGenerator(config, (dim,), (3, side, side), classes, SINGLE).train(train)
     layers = {each: config.layers(each) for each in config.sides((3, side, side))[1:]}
-    weights = {key.removeprefix("weights."): x for key, x in recorded(name).items() if key.startswith("weights.")}
-    generator.load_state_dict({generator_name(key, layers): x for key, x in weights.items()})
+    vectors = recorded(f"fastgan_{name}")
+    generator.load_state_dict(weights_of(vectors, lambda key: generator_name(key, layers)))
     if train:
         generator.stepped("g_main", {})
-    return generator, layers
+    return generator, vectors, layers
 
 
-def assert_moved(generator, layers, vectors):
+def assert_moved(generator, vectors, layers):
     state = generator.state_dict()
-    after = [key for key in vectors if key.startswith("after_train__")]
-    assert after
-    for key in after:
-        assert_near(state[generator_name(key.removeprefix("after_train__"), layers)], vectors[key])
+    for name, moved in weights_of(vectors, lambda key: generator_name(key, layers), "after_train__").items():
+        assert_near(state[name], moved)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_original_makes_both_recorded_images(mode):
-    vectors = recorded("original_g256")
-    generator, layers = recorded_generator("original_g256", "original", 4, 16, 256, 0, mode == "train")
+    generator, vectors, layers = recorded_generator("original_g256", "original", 4, 16, 256, 0, mode == "train")
     noise = torch.cat([vectors[f"{mode}__noise{i}_randn"].flatten(1) for i in range(6)], 1)
     made = generator(vectors["z"], Condition(draws={"noise": noise}))
     assert_near(made.images[:, :, ::16, ::16], vectors[f"{mode}__img_every4"])
     assert_near(made.sizes["small"][:, :, ::8, ::8], vectors[f"{mode}__img128_every2"])
     if mode == "train":
-        assert_moved(generator, layers, vectors)
+        assert_moved(generator, vectors, layers)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_smaller_one_with_classes_makes_the_recorded_images(mode):
-    vectors = recorded("lite_class3_g128")
-    generator, layers = recorded_generator("lite_class3_g128", "lite", 6, 12, 128, 3, mode == "train")
+    generator, vectors, layers = recorded_generator("lite_class3_g128", "lite", 6, 12, 128, 3, mode == "train")
     z = vectors["z"].clone().requires_grad_()
     images = generator(z, Condition(vectors["c"].argmax(1))).images
     assert_near(images[:, :, ::8, ::8], vectors[f"{mode}__img_every2"])
     (slope,) = torch.autograd.grad(images.square().mean(), z)
     assert_near(slope, vectors[f"{mode}__grad_z_of_mean_square"])
     if mode == "train":
-        assert_moved(generator, layers, vectors)
+        assert_moved(generator, vectors, layers)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,10 +1,8 @@
 """FastGAN's discriminator, its decoders and what it pays, against a step recorded from the public code."""
 
-from functools import cache
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -19,57 +17,52 @@ from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
 from spider.gan.networks.fastgan_discriminator_names import decoder_name, discriminator_name
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.outputs import Condition
+from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE, CPU = World.single(), torch.device("cpu")
+VECTORS = recorded("fastgan_d256")
 
 
-@cache
-def recorded():
-    path = Path(__file__).parents[3] / "golden" / "fastgan_d256.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
+def of_network(prefix):
+    return weights_of(VECTORS, partial(discriminator_name, side=256), prefix)
 
 
-def assert_near(found, expected, of_max=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max() + 1e-9
+def of_decoders(prefix):
+    return weights_of(VECTORS, lambda key: decoder_name(f"decoder_{key}"), f"{prefix}decoder_")
 
 
 def built():
     """The discriminator and the auxiliary with the recorded weights."""
     network = FastganDiscriminator(FastganDiscriminatorConfig(ndf=4), (3, 256, 256), SINGLE)
     auxiliary = Reconstruction(ReconstructionConfig(channels=2, distance="pixels"), network, (3, 256, 256), CPU)
-    weights = {key.removeprefix("weights."): x for key, x in recorded().items() if key.startswith("weights.")}
-    ours = {discriminator_name(key, 256): x for key, x in weights.items() if not key.startswith("decoder_")}
-    network.load_state_dict(ours)
-    auxiliary.decoders.load_state_dict(
-        {decoder_name(key): x for key, x in weights.items() if key.startswith("decoder_")}
-    )
+    network.load_state_dict(of_network("weights."))
+    auxiliary.decoders.load_state_dict(of_decoders("weights."))
     return network, auxiliary
 
 
 def real_pair():
     """As the public code resizes what it reads: by the nearest pixel."""
-    return (interpolate(recorded()["real"], side) for side in (256, 128))
+    return (interpolate(VECTORS["real"], side) for side in (256, 128))
 
 
 def test_logits_and_reconstructions_are_the_recorded_ones():
-    vectors, (network, auxiliary) = recorded(), built()
+    network, auxiliary = built()
     for module in (network, auxiliary.decoders):
         module.eval()
     real, small = real_pair()
     out = network(real, Condition(sizes={"small": small}))
-    assert_near(out.logits.flatten(), vectors["logits_real_eval"])
-    fake = network(vectors["fake_big"], Condition(sizes={"small": vectors["fake_small"]}))
-    assert_near(fake.logits.flatten(), vectors["logits_fake_eval"])
+    assert_near(out.logits.flatten(), VECTORS["logits_real_eval"])
+    fake = network(VECTORS["fake_big"], Condition(sizes={"small": VECTORS["fake_small"]}))
+    assert_near(fake.logits.flatten(), VECTORS["logits_fake_eval"])
     drawn = auxiliary.decoders({"trunk": out.features["trunk"], "small": out.features["small"]})
-    assert_near(drawn["trunk"][:, :, ::4, ::4], vectors["rec_big_every4"])
-    assert_near(drawn["small"][:, :, ::4, ::4], vectors["rec_small_every4"])
+    assert_near(drawn["trunk"][:, :, ::4, ::4], VECTORS["rec_big_every4"])
+    assert_near(drawn["small"][:, :, ::4, ::4], VECTORS["rec_small_every4"])
     for part in range(4):
         which = torch.tensor([part])
         drawn = auxiliary.decoders({"inner": _quarters(out.features["inner"], which)})["inner"]
-        assert_near(drawn[:, :, ::8, ::8], vectors[f"rec_part{part}_every8"])
+        assert_near(drawn[:, :, ::8, ::8], VECTORS[f"rec_part{part}_every8"])
         target = interpolate(_quarters(real, which), (128, 128))
-        assert_near(target[:, :, ::8, ::8], vectors[f"part_target{part}_every8"])
+        assert_near(target[:, :, ::8, ::8], VECTORS[f"part_target{part}_every8"])
 
 
 class Margins:
@@ -78,15 +71,15 @@ class Margins:
     def uniform(self, use, shape, host=False):
         if use == "quarter":
             return torch.tensor([0.3])
-        return recorded()[f"smooth_{use.removeprefix('margin.')}__0_rand_like"][None]
+        return VECTORS[f"smooth_{use.removeprefix('margin.')}__0_rand_like"][None]
 
 
 def test_the_discriminator_pays_as_recorded():
     """The public code makes a round of each power iteration before both of its passes."""
-    vectors, (network, auxiliary) = recorded(), built()
+    network, auxiliary = built()
     objective = Hinge(0.8)
     outs = []
-    for big, small in (real_pair(), (vectors["fake_big"], vectors["fake_small"])):
+    for big, small in (real_pair(), (VECTORS["fake_big"], VECTORS["fake_small"])):
         network.stepped("d_main", {})
         outs.append(network(big, Condition(sizes={"small": small})))
         if len(outs) == 1:
@@ -98,24 +91,20 @@ def test_the_discriminator_pays_as_recorded():
             (real.mean() + sum(term.sum() for term in told.terms.values())).backward()
     fake = objective.discriminator(outs[1], outs[1], Margins()).terms["d_fake"]
     fake.mean().backward()
-    assert_near(outs[0].logits.flatten(), vectors["logits_real_train"])
-    assert_near(outs[1].logits.flatten(), vectors["logits_fake_train"])
-    assert_near(real.mean(), vectors["hinge_real"])
-    assert_near(fake.mean(), vectors["hinge_fake"])
-    slopes = [key for key in vectors if key.startswith("D_grad__")]
-    assert len(slopes) > 80
-    for key in slopes:
-        name = key.removeprefix("D_grad__")
-        module, ours = (
-            (auxiliary.decoders, decoder_name(name))
-            if name.startswith("decoder_")
-            else (network, discriminator_name(name, 256))
-        )
-        assert_near(module.get_parameter(ours).grad, vectors[key], 2e-2 if "down_4.direct" in key else 1e-3)
+    assert_near(outs[0].logits.flatten(), VECTORS["logits_real_train"])
+    assert_near(outs[1].logits.flatten(), VECTORS["logits_fake_train"])
+    assert_near(real.mean(), VECTORS["hinge_real"])
+    assert_near(fake.mean(), VECTORS["hinge_fake"])
+    slopes = of_network("D_grad__")
+    for name, slope in slopes.items():
+        assert_near(network.get_parameter(name).grad, slope, 2e-2 if "blocks.128.direct" in name else 1e-3)
+    slopes_of_decoders = of_decoders("D_grad__")
+    for name, slope in slopes_of_decoders.items():
+        assert_near(auxiliary.decoders.get_parameter(name).grad, slope, 1e-3)
+    assert len(slopes) + len(slopes_of_decoders) > 80
     state = network.state_dict()
-    moved = [key for key in vectors if key.startswith("D_after__") and "decoder_" not in key]
-    for key in moved:
-        assert_near(state[discriminator_name(key.removeprefix("D_after__"), 256)], vectors[key])
+    for name, moved in of_network("D_after__").items():
+        assert_near(state[name], moved)
 
 
 @pytest.mark.parametrize(("side", "small", "logits"), [(32, 16, 50), (64, 32, 50), (512, 128, 50), (1024, 128, 50)])

@@ -1,9 +1,5 @@
 """The projected discriminator against vectors recorded from the public code; and what it looks through."""
 
-from functools import cache
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -15,32 +11,21 @@ from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.spectral import SpectralConv
 from spider.gan.outputs import Condition
+from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
 HEADS = {"": (4, 0, False), "_class5": (2, 5, False), "_separable": (2, 0, True)}
 SMALL = {"width": 1 / 64, "mixed_channels": 4, "enlarge_to": 128}
 
 
-@cache
-def recorded(name):
-    path = Path(__file__).parents[3] / "golden" / f"projected_{name}.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-
-
-def take_over(part, name, prefix):
-    weights = {key.removeprefix("weights."): x for key, x in recorded(name).items() if key.startswith("weights.")}
-    part.load_state_dict({discriminator_name(key, 4).removeprefix(prefix): x for key, x in weights.items()})
-    return part
-
-
-def assert_near(found, expected, of_max=1e-4):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max()
+def ours(part):
+    """From a name of the public code to ours within a part of the discriminator."""
+    return lambda name: discriminator_name(name, 4).removeprefix(f"{part}.")
 
 
 def test_mixed_maps_and_gradients_are_the_recorded_ones():
-    vectors = recorded("mixing")
-    mixing = take_over(Mixing(CHANNELS, 8), "mixing", "mixing.")
+    vectors, mixing = recorded("projected_mixing"), Mixing(CHANNELS, 8)
+    mixing.load_state_dict(weights_of(vectors, ours("mixing")))
     maps = [vectors[f"feat{i}"].clone().requires_grad_() for i in range(4)]
     mixed = mixing(maps)
     for i, each in enumerate(mixed):
@@ -53,9 +38,10 @@ def test_mixed_maps_and_gradients_are_the_recorded_ones():
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_heads_judge_as_recorded(kind, mode):
-    vectors, (count, classes, separable) = recorded(f"heads{kind}"), HEADS[kind]
+    vectors, (count, classes, separable) = recorded(f"projected_heads{kind}"), HEADS[kind]
     config = ProjectedDiscriminatorConfig(heads=count, width=1 / 32, separable=separable)
-    heads = take_over(Heads(config, [4, 4, 8, 16], classes, SINGLE), f"heads{kind}", "heads.").train(mode == "train")
+    heads = Heads(config, [4, 4, 8, 16], classes, SINGLE).train(mode == "train")
+    heads.load_state_dict(weights_of(vectors, ours("heads")))
     if mode == "train":  # the public code makes a round of each power iteration before it uses the weights
         for layer in heads.modules():
             if isinstance(layer, SpectralConv):
@@ -70,15 +56,12 @@ def test_heads_judge_as_recorded(kind, mode):
     loss = (1 - logits).relu().mean()
     assert_near(loss, vectors["hinge_real_train"])
     loss.backward()
-    for name, parameter in (
-        (key.removeprefix("grad_train__"), x) for key, x in vectors.items() if "grad_train__" in key
-    ):
-        ours = discriminator_name(name, 4).removeprefix("heads.")
-        if not ours.endswith("conv.bias"):  # before a batch norm its true gradient is 0
-            assert_near(heads.get_parameter(ours).grad, parameter)
+    for name, slope in weights_of(vectors, ours("heads"), "grad_train__").items():
+        if not name.endswith("conv.bias"):  # before a batch norm its true gradient is 0
+            assert_near(heads.get_parameter(name).grad, slope)
     state = heads.state_dict()
-    for name, moved in ((key.removeprefix("after_train__"), x) for key, x in vectors.items() if "after_train__" in key):
-        assert_near(state[discriminator_name(name, 4).removeprefix("heads.")], moved)
+    for name, moved in weights_of(vectors, ours("heads"), "after_train__").items():
+        assert_near(state[name], moved)
 
 
 def test_it_is_the_pretrained_network_the_mixing_and_the_heads_of_the_enlarged_image():

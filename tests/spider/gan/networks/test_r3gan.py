@@ -1,8 +1,5 @@
 """R3GAN's networks against vectors recorded from the authors' code, and their shapes."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -10,11 +7,9 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.outputs import Condition
+from tests.vectors import recorded
 
-VECTORS = {
-    name: torch.from_numpy(array)
-    for name, array in np.load(Path(__file__).parents[3] / "golden" / "r3gan_32_class5.npz").items()
-}
+VECTORS = recorded("r3gan_32_class5")
 LABELS = Condition(VECTORS["c"].argmax(1))
 IN_BLOCK = {
     "LinearLayer1.Layer.weight": "enter.weight",

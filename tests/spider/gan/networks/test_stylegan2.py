@@ -1,10 +1,7 @@
 """StyleGAN2's networks against vectors recorded from the public code, their options and their draws."""
 
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,26 +13,15 @@ from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Gener
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition, with_draws
+from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
 SMALL = {"channel_base": 512, "channel_max": 24}
 CLASSES = {"": 0, "_class3": 3}
 
 
-@cache
-def recorded(name):
-    """The arrays of a vector, and its weights by the names of the public code."""
-    path = Path(__file__).parents[3] / "golden" / f"stylegan2_{name}.npz"
-    arrays = {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-    weights = {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
-    labels = arrays["c"].argmax(1) if "c" in arrays and arrays["c"].shape[1] else None
-    return arrays, weights, Condition(labels)
-
-
-def assert_near(found, expected, of_max):
-    """Up to a share of the largest magnitude."""
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() < of_max * expected.abs().max()
+def condition_of(vectors):
+    return Condition(vectors["c"].argmax(1) if "c" in vectors and vectors["c"].shape[1] else None)
 
 
 def recorded_generator(suffix):
@@ -43,17 +29,16 @@ def recorded_generator(suffix):
         **SMALL, w_dim=48, mapping_layers=2 if suffix else 8, noise="const", conv_clamp=None
     )
     generator = Stylegan2Generator(config, (32,), (3, 32, 32), CLASSES[suffix]).eval()
-    _, weights, _ = recorded(f"g32{suffix}")
-    generator.load_state_dict({generator_name(name): weight for name, weight in weights.items()})
+    generator.load_state_dict(weights_of(recorded(f"stylegan2_g32{suffix}"), generator_name))
     return generator
 
 
 @pytest.mark.parametrize("suffix", CLASSES)
 def test_generator_makes_the_recorded_images(suffix):
-    vectors, _, condition = recorded(f"g32{suffix}")
+    vectors = recorded(f"stylegan2_g32{suffix}")
     generator = recorded_generator(suffix)
     z = vectors["z"].clone().requires_grad_()
-    made = generator(z, condition)
+    made = generator(z, condition_of(vectors))
     assert_near(made.latents, vectors["w"], 1e-5)
     assert_near(made.images, vectors["img"], 1e-5)
     assert_near(generator.for_layers(made.keep["w"], 0.7), vectors["w_psi07"], 1e-5)
@@ -63,19 +48,18 @@ def test_generator_makes_the_recorded_images(suffix):
 
 @pytest.mark.parametrize("suffix", CLASSES)
 def test_discriminator_gives_the_recorded_logits_and_r1(suffix):
-    vectors, weights, condition = recorded(f"d32{suffix}")
+    vectors = recorded(f"stylegan2_d32{suffix}")
     config = Stylegan2DiscriminatorConfig(**SMALL, conv_clamp=None)
     discriminator = Stylegan2Discriminator(config, (3, 32, 32), CLASSES[suffix], SINGLE)
-    discriminator.load_state_dict({discriminator_name(name): weight for name, weight in weights.items()})
+    discriminator.load_state_dict(weights_of(vectors, discriminator_name))
     images = vectors["img"].clone().requires_grad_()
-    logits = discriminator(images, condition).logits
+    logits = discriminator(images, condition_of(vectors)).logits
     assert_near(logits, vectors["logits"], 1e-5)
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     r1 = slope.square().sum((1, 2, 3))
     assert_near(r1, vectors["r1"], 1e-4)
-    [recorded_by] = [name for name in vectors if name.startswith("r1_grad__")]
-    weight = discriminator.get_parameter(discriminator_name(recorded_by.removeprefix("r1_grad__")))
-    assert_near(torch.autograd.grad(r1.sum(), weight)[0], vectors[recorded_by], 1e-4)
+    [(name, slope)] = weights_of(vectors, discriminator_name, "r1_grad__").items()
+    assert_near(torch.autograd.grad(r1.sum(), discriminator.get_parameter(name))[0], slope, 1e-4)
 
 
 def test_filters_of_the_public_code_are_not_weights():

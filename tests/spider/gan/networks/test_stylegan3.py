@@ -1,9 +1,7 @@
 """StyleGAN3's generator against vectors recorded from the public code, its laws, and its shapes."""
 
-from functools import cache
-from pathlib import Path
+import math
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,6 +12,7 @@ from spider.gan.networks.stylegan3 import Stylegan3Generator, plan
 from spider.gan.networks.stylegan3_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition
+from tests.vectors import assert_near, recorded, weights_of
 
 SMALL = {"channel_base": 512, "channel_max": 24, "w_dim": 48, "layers": 6}
 KINDS = ("translation", "rotation")
@@ -26,35 +25,19 @@ RECORDED = {
 }  # fmt: skip
 
 
-@cache
-def recorded(name):
-    """The arrays of a vector, and its weights by the names of the public code."""
-    path = Path(__file__).parents[3] / "golden" / f"{name}.npz"
-    arrays = {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-    return arrays, {key[8:]: arrays.pop(key) for key in [*arrays] if key.startswith("weights.")}
-
-
 def recorded_generator(name):
-    vectors, weights = recorded(name)
+    vectors = recorded(name)
     side = vectors["img"].shape[-1]
     generator = Stylegan3Generator(
         Stylegan3GeneratorConfig(**RECORDED[name]), vectors["z"].shape[1:], (3, side, side), 0
     )
-    named = {generator_name(each): weight for each, weight in weights.items()}
-    named.pop(None)
-    generator.load_state_dict(named)
+    generator.load_state_dict(weights_of(vectors, generator_name))
     return generator
-
-
-def assert_near(found, expected, of_max):
-    """Up to a share of the largest magnitude."""
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() < of_max * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_it_makes_the_recorded_images(name):
-    vectors, _ = recorded(name)
+    vectors = recorded(name)
     generator = recorded_generator(name).eval()
     z = vectors["z"].clone().requires_grad_()
     made = generator(z, Condition())
@@ -68,8 +51,7 @@ def test_it_makes_the_recorded_images(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_filters_are_the_recorded_ones(name):
-    _, weights = recorded(name)
-    filters = {each: values for each, values in weights.items() if each.endswith("_filter")}
+    filters = {each: values for each, values in weights_of(recorded(name)).items() if each.endswith("_filter")}
     layers = recorded_generator(name).synthesis.layers
     assert len(filters) == 2 * (len(layers) - 1)
     for each, values in filters.items():
@@ -87,11 +69,11 @@ def test_names_of_other_weights_are_refused():
 
 def test_averages_move_by_the_discriminators_main_step():
     """As the recorded code, which moves each magnitude by a thousandth before it uses it, ours after."""
-    vectors, _ = recorded("stylegan3r_g16")
+    vectors = recorded("stylegan3r_g16")
     generator = recorded_generator("stylegan3r_g16")
     assert "magnitudes" not in generator.eval()(vectors["z"], Condition()).keep
     kept = generator.train()(vectors["z"], Condition()).keep
-    generator.magnitude_half_life = len(vectors["z"]) * np.log(0.5) / np.log(0.999)
+    generator.magnitude_half_life = len(vectors["z"]) * math.log(0.5) / math.log(0.999)
     before = [tensor.clone() for tensor in generator.touched()]
     for phase, each in (("g_main", kept), ("d_reg", {})):
         generator.stepped(phase, each)

@@ -1,8 +1,5 @@
 """Path length regularisation against vectors recorded from the public code, and what it refuses."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -16,13 +13,9 @@ from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.path_length import PathLength, path_lengths
 from spider.gan.outputs import Condition, GOut
+from tests.vectors import assert_near, recorded, weights_of
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 CPU = torch.device("cpu")
-
-
-def recorded(name):
-    return {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
 
 
 def reduced(given):
@@ -35,14 +28,12 @@ def reduced(given):
 
 def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
     """Of the generator with three classes, its noise given. The mean of w is left out: its record differs by 2 %."""
-    vectors, weights = recorded("path_length"), recorded("stylegan2_g32_class3")
+    vectors, weights = recorded("path_length"), weights_of(recorded("stylegan2_g32_class3"), generator_name)
     config = Stylegan2GeneratorConfig(
         channel_base=512, channel_max=24, w_dim=48, mapping_layers=2, conv_clamp=None, style_mixing=0
     )
     generator = Stylegan2Generator(config, (32,), (3, 32, 32), 3)
-    named = {key[8:]: weight for key, weight in weights.items() if key.startswith("weights.")}
-    named = {generator_name(name): weight for name, weight in named.items() if not name.endswith("noise_const")}
-    generator.load_state_dict(named)
+    generator.load_state_dict({name: each for name, each in weights.items() if not name.endswith("noise_const")})
     penalty = PathLength(0.01, CPU)
     for step in range(2):
         noise = torch.cat([vectors[f"noise{step}.{layer}"].flatten(1) for layer in range(7)], dim=1)
@@ -56,12 +47,11 @@ def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
         torch.testing.assert_close((kept["lengths"] - penalty.mean).square().float(), vectors[f"penalty{step}"])
         loss = reduced(values)
         torch.testing.assert_close(loss, vectors[f"penalty{step}"].mean())
-        names = [name for name in vectors if name.startswith(f"grad{step}.")]
-        assert len(names) == 9
-        parameters = [generator.get_parameter(generator_name(name.partition(".")[2])) for name in names]
-        for name, slope in zip(names, torch.autograd.grad(4 * 2 * loss, parameters), strict=True):
-            expected = vectors[name]
-            assert (slope - expected).abs().max() < 1e-4 * expected.abs().max(), name
+        expected = weights_of(vectors, generator_name, f"grad{step}.")
+        assert len(expected) == 9
+        parameters = [generator.get_parameter(name) for name in expected]
+        for name, slope in zip(expected, torch.autograd.grad(4 * 2 * loss, parameters), strict=True):
+            assert_near(slope, expected[name])
 
 
 def test_a_spread_of_share_one_is_the_variance():
