@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -12,6 +10,7 @@ from spider.config.load import load_config, make_config, preset_names
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 BASE = [
     "batch=8",
@@ -52,15 +51,13 @@ def trainer_for(data, world, overrides=()):
 
 
 def trained(world, data, overrides=()):
-    """On a rank: weights and p after some iterations."""
+    """On a rank: all tensors, and p, after some iterations."""
     trainer = trainer_for(data, world, overrides)
     for _ in range(4):
         trainer.iterate()
     trainer.close()
     assert trainer.plan.guard.skipped == 0
-    held = trainer.snapshot().tensors
-    p = trainer.plan.methods["augment.0"].p
-    return {f"{k}.{n}": t.clone() for k in ("generator", "discriminator") for n, t in held[k].items()}, p
+    return tensors_of(trainer), trainer.plan.methods["augment.0"].p
 
 
 def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits):
@@ -68,23 +65,11 @@ def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits):
     assert p > 0.1
     for tensors, p_there in ranks(2).run(trained, digits, ["accumulation=2"]):
         assert p_there == p
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_resume_equals_uninterrupted_while_p_moves(digits):
-    trainer, other = (trainer_for(digits, World.single()) for _ in range(2))
-    for _ in range(2):
-        trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        for _ in range(2):
-            each.iterate()
-        each.close()
-    mine, theirs = (each.snapshot() for each in (trainer, other))
-    assert mine.state["augment.0"] == theirs.state["augment.0"]
-    for group, tensors in mine.tensors.items():
-        assert all(torch.equal(theirs.tensors[group][name], tensor) for name, tensor in tensors.items())
+    assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2, after=2)
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("diffusion/")])

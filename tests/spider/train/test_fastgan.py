@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -13,6 +11,7 @@ from spider.config.load import load_config
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 TINY = ["source.dim=8", "generator.ngf=2", "discriminator.ndf=2", "batch=4"]
 EXACT = [
@@ -35,11 +34,6 @@ def trainer_for(data, world, overrides=()):
     return Trainer(prepare(config, RunDirectory(data / "none")), world)
 
 
-def tensors_of(trainer):
-    held = trainer.snapshot().tensors
-    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
-
-
 def trained(world, data):
     """On a rank: all tensors after two iterations, and what the last of them paid."""
     trainer = trainer_for(data, world, EXACT)
@@ -56,19 +50,11 @@ def test_two_steps_are_the_same_on_two_ranks(ranks, data):
     assert {f"auxiliary.0/{name}" for name in ("whole", "small", "quarter")} <= set(means)
     for tensors, means_there in ranks(2).run(trained, data):
         assert means_there == pytest.approx(means, rel=1e-8)
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(tensors, whole, rtol=1e-8, atol=1e-8)
 
 
 def test_resume_equals_uninterrupted(data):
-    trainer, other = (trainer_for(data, World.single(), EXACT) for _ in range(2))
-    trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        each.iterate()
-        each.close()
-    went_on = tensors_of(other)
-    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+    assert_resume_is_exact(*(trainer_for(data, World.single(), EXACT) for _ in range(2)))
 
 
 def test_the_preset_trains_and_saves_no_distance(data):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -12,6 +10,7 @@ from spider.config.load import load_config, make_config
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 BASE = [
     "batch=8",
@@ -36,11 +35,6 @@ def trainer_for(data, world, overrides=()):
     return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *source, *overrides]), world)
 
 
-def tensors_of(trainer):
-    held = trainer.snapshot().tensors
-    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
-
-
 def trained(world, data, overrides=()):
     """On a rank: all tensors after three iterations."""
     trainer = trainer_for(data, world, overrides)
@@ -59,20 +53,11 @@ def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits, fed):
     assert whole["auxiliary.0.real.pushes"] == 3
     assert whole["auxiliary.0.fake.place"] == 0  # 24 keys, in a queue of 12
     for tensors in ranks(2).run(trained, digits, [*fed, "accumulation=2"]):
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tensors, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_resume_equals_uninterrupted(digits):
-    trainer, other = (trainer_for(digits, World.single()) for _ in range(2))
-    for _ in range(2):
-        trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        each.iterate()
-        each.close()
-    went_on = tensors_of(other)
-    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+    assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2)
 
 
 @pytest.mark.parametrize("name", ["insgen", "fakeclr"])

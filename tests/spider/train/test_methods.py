@@ -11,6 +11,7 @@ from cluster.world import World
 from spider.config.load import make_config
 from spider.train import plan
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import tensors_of
 
 BASE = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "generator.norm=none"]
 ADA = (
@@ -24,8 +25,7 @@ def trainer_for(data, overrides):
 
 
 def everything(trainer):
-    snapshot = trainer.snapshot()
-    return {f"{k}/{n}": t.clone() for k, held in snapshot.tensors.items() for n, t in held.items()}, snapshot.state
+    return tensors_of(trainer), trainer.snapshot().state
 
 
 def same(one, other):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -15,6 +14,7 @@ from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 SEEN = ["discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4", "batch=2"]
 BASE = [
@@ -32,11 +32,6 @@ BASE = [
 
 def trainer_for(data, world, overrides=()):
     return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
-
-
-def tensors_of(trainer):
-    held = trainer.snapshot().tensors
-    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
 
 
 def trained(world, data):
@@ -63,8 +58,7 @@ def test_two_steps_are_the_same_on_two_ranks(ranks, digits):
     """
     for found in ranks(2).run(trained, digits):
         for there, here in zip(found, alone(digits), strict=True):
-            for name, tensor in here.items():
-                torch.testing.assert_close(there[name], tensor, rtol=1e-3, atol=5e-4)
+            torch.testing.assert_close(there, here, rtol=1e-3, atol=5e-4)
 
 
 def test_heads_move_and_what_is_frozen_does_not(digits):
@@ -80,14 +74,7 @@ def test_heads_move_and_what_is_frozen_does_not(digits):
 
 
 def test_resume_equals_uninterrupted(digits):
-    trainer, other = (trainer_for(digits, World.single()) for _ in range(2))
-    trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        each.iterate()
-        each.close()
-    went_on = tensors_of(other)
-    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+    assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)))
 
 
 def test_samples_are_ranked_by_the_mean_of_their_logits(digits):

@@ -14,6 +14,7 @@ from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
 from spider.train.loop import train
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -58,11 +59,6 @@ def trainer_for(data, source, *overrides, world=None):
     return Trainer(make_config({"data": {"path": str(data)}}, given), world or World.single())
 
 
-def tensors_of(trainer):
-    held = trainer.snapshot().tensors
-    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
-
-
 def test_frozen_stages_never_move(stages, digits):
     trainer = trainer_for(digits, stages[1])
     second = trainer.source.stage
@@ -99,19 +95,11 @@ def trained(world, data, source, accumulation=1):
 def test_steps_are_the_same_anywhere(ranks, digits, stages):
     whole = trained(World.single(), digits, stages[1])
     for tensors in ranks(2).run(trained, digits, stages[1], 2):
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(tensors, whole, rtol=1e-8, atol=1e-8)
 
 
 def test_resume_equals_uninterrupted(digits, stages):
-    trainer, other = (trainer_for(digits, stages[1]) for _ in range(2))
-    trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        each.iterate()
-        each.close()
-    went_on = tensors_of(other)
-    assert all(torch.equal(went_on[name], tensor) for name, tensor in tensors_of(trainer).items())
+    assert_resume_is_exact(*(trainer_for(digits, stages[1]) for _ in range(2)))
 
 
 def test_another_stage_is_refused_on_resume(digits, stages, tmp_path):

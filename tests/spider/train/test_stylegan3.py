@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 
@@ -12,6 +10,7 @@ from spider.config.load import load_config, make_config
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 BASE = [
     "batch=8",
@@ -39,11 +38,6 @@ def trainer_for(data, world, overrides=()):
     return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
 
 
-def tensors_of(trainer):
-    held = trainer.snapshot().tensors
-    return {f"{group}.{name}": tensor.clone() for group, tensors in held.items() for name, tensor in tensors.items()}
-
-
 def trained(world, data, accumulation=1):
     """On a rank: all tensors after some steps."""
     trainer = trainer_for(data, world, [f"accumulation={accumulation}"])
@@ -61,24 +55,12 @@ def test_steps_are_the_same_anywhere(ranks, digits):
     assert whole["generator.w_avg"].any()
     assert all((magnitude - 1).abs() > 1e-3 for magnitude in magnitudes)
     for tensors in ranks(2).run(trained, digits, 1):
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
-    for name, tensor in trained(World.single(), digits, 2).items():
-        torch.testing.assert_close(tensor, whole[name], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(trained(World.single(), digits, 2), whole, rtol=1e-9, atol=1e-9)
 
 
 def test_resume_equals_uninterrupted(digits):
-    trainer, other = (trainer_for(digits, World.single()) for _ in range(2))
-    for _ in range(2):
-        trainer.iterate()
-    other.load(deepcopy(trainer.snapshot()))
-    for each in (trainer, other):
-        each.iterate()
-    resumed = tensors_of(other)
-    for name, tensor in tensors_of(trainer).items():
-        assert torch.equal(resumed[name], tensor), name
-    for each in (trainer, other):
-        each.close()
+    assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2)
 
 
 @pytest.mark.parametrize("steps", ["all", "discriminator"])

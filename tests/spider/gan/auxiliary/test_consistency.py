@@ -17,6 +17,7 @@ from spider.gan.auxiliary.config import ConsistencyConfig
 from spider.gan.auxiliary.consistency import Consistency
 from spider.gan.outputs import Condition, DOut
 from spider.train.trainer import Trainer
+from tests.spider.train.laws import tensors_of
 
 AT = Address(3, "d_main", range(64), torch.device("cpu"))
 
@@ -71,7 +72,7 @@ def trained(world, data, accumulation):
         trainer.iterate()
     trainer.close()
     assert trainer.plan.stats.means()["auxiliary.0/real"] > 0
-    return {name: tensor.clone() for name, tensor in trainer.snapshot().tensors["discriminator"].items()}
+    return tensors_of(trainer)
 
 
 class Listening(Address):
@@ -105,5 +106,4 @@ def test_no_number_is_drawn_for_two_purposes(digits, augment):
 def test_it_is_the_same_anywhere(ranks, digits, size):
     whole = trained(World.single(), digits, 1)
     for tensors in ranks(size).run(trained, digits, 2):
-        for name, tensor in whole.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
