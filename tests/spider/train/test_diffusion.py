@@ -10,7 +10,7 @@ from spider.config.load import load_config, make_config, preset_names
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
-from tests.spider.train.laws import assert_resume_is_exact, tensors_of
+from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, assert_resume_is_exact, tensors_of
 
 BASE = [
     "batch=8",
@@ -70,6 +70,18 @@ def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits):
 
 def test_resume_equals_uninterrupted_while_p_moves(digits):
     assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2, after=2)
+
+
+def test_p_hears_nothing_of_a_skipped_step(digits):
+    """Before it is due to move: then it follows what was seen in the steps that were taken."""
+    seldom = "augment=[{kind: diffusion, control: {interval_steps: 5, rise_kimg: 0.1, target: -0.9}}]"
+    trainer = trainer_for(digits, World.single(), [seldom, "ema.half_life_kimg=0"])
+    trainer.iterate()
+    assert_a_skipped_step_leaves_no_trace(trainer)
+    assert trainer.snapshot().state["augment.0"]["count"] == 2 * 8
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.methods["augment.0"].p > 0
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("diffusion/")])

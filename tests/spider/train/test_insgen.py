@@ -10,7 +10,7 @@ from spider.config.load import load_config, make_config
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
-from tests.spider.train.laws import assert_resume_is_exact, tensors_of
+from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, assert_resume_is_exact, tensors_of
 
 BASE = [
     "batch=8",
@@ -58,6 +58,19 @@ def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits, fed):
 
 def test_resume_equals_uninterrupted(digits):
     assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2)
+
+
+def test_a_skipped_step_leaves_no_trace(digits):
+    """Neither in the averages of D and of the heads, nor in the queues, which a good step moves."""
+    trainer = trainer_for(digits, World.single(), ["ema.half_life_kimg=0"])
+    trainer.iterate()
+    moved = assert_a_skipped_step_leaves_no_trace(trainer)
+    queues = {f"auxiliary.0.{name}" for name in trainer.plan.methods["auxiliary.0"].tensors()}
+    averages = {name for name in tensors_of(trainer) if "_average." in name}
+    trainer.close()
+    assert len(queues) == 8
+    assert len(averages) > 8
+    assert queues | averages <= moved
 
 
 @pytest.mark.parametrize("name", ["insgen", "fakeclr"])
