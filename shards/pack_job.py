@@ -121,4 +121,9 @@ def passed_over(listing: Listing) -> str:
         suffixes_of.setdefault(NOT_READ[suffix], []).append(suffix)
     advice = "".join(f"; {', '.join(sorted(suffixes))}: {what}" for what, suffixes in sorted(suffixes_of.items()))
     total = sum(listing.passed_over.values())
-    return f"{total:,} other files are no images by their names, and were passed over: {types}{advice}"
+    others = (
+        "1 other file is no image by its name, and was"
+        if total == 1
+        else f"{total:,} other files are no images by their names, and were"
+    )
+    return f"{others} passed over: {types}{advice}"

@@ -297,5 +297,6 @@ def _load_torchvision(name: str, root: Path) -> Any:
     except (RuntimeError, OSError) as error:
         raise ShardsError(
             f"torchvision:{name} is not under {root} and cannot be downloaded ({' '.join(str(error).split())}); "
-            f"fetch its files elsewhere and put them, as they are published, into {place}"
+            f"fetch elsewhere the files that the documentation of torchvision.datasets.{name} names, and put them, as "
+            f"they are published, into {place}; or unpack the images yourself, and pack their folder"
         ) from None

@@ -13,6 +13,7 @@ import inspect
 import math
 import operator
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import wraps
@@ -22,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from shards.choices import Crop, Encoding
 from spider.errors import SpiderUsageError, shown
-from spider.measures import DISTANCES, EMBEDDINGS, GENERATOR_METRICS, METRICS, PROTOCOLS
+from spider.measures import DISTANCES, EMBEDDINGS, GENERATOR_METRICS, METRICS, OF_STYLEGAN, PROTOCOLS
 from untrusted.words import did_you_mean, not_known
 
 P = ParamSpec("P")
@@ -38,6 +39,7 @@ MAX_STEPS = 4096  # on a side of a grid, whose images are as many as the square 
 MIN_KIMG = 0.001  # one image
 MIN_SHARD_MB = 1e-6  # one byte: every image a shard of its own
 MAX_ITEMS = 100_000  # of a list of names
+_STYLEGAN_METRIC = re.compile(r"([a-z]+2?(?:_wend|_wfull|_zend|_zfull)?)(?:(\d{1,4})k)?3?(?:_full|_int|_frac)?")
 _MAX_COUNT = 10**12  # of what is only compared, never made
 
 
@@ -214,7 +216,16 @@ def names(name: str, value: Any) -> list[str]:
 
 def metric_names(name: str, value: Any) -> list[str]:
     """The same, of metrics."""
-    return [known("metric", (*METRICS, *GENERATOR_METRICS))(name, each) for each in names(name, value)]
+    return [known("metric", (*METRICS, *GENERATOR_METRICS))(name, _ours(each)) for each in names(name, value)]
+
+
+def _ours(metric: str) -> str:
+    """The same name. Raises SpiderUsageError: it is one of NVIDIA's repositories, and what it is here."""
+    found = _STYLEGAN_METRIC.fullmatch(metric)
+    if metric in (*METRICS, *GENERATOR_METRICS) or found is None or found[1] not in OF_STYLEGAN:
+        return metric
+    many = f" with --count {int(found[2]) * 1000}" if found[2] else ""
+    raise SpiderUsageError(f"metric {metric!r} of StyleGAN's repositories is {OF_STYLEGAN[found[1]]}{many} here")
 
 
 def class_name(name: str, value: Any) -> str:

@@ -33,6 +33,20 @@ ProtocolName = Literal[
 
 GeneratorMetricName = Literal["ppl_wend", "ppl_wfull", "ppl_zend", "ppl_zfull", "eq_t", "eq_t_frac", "eq_r"]
 METRICS: tuple[str, ...] = get_args(MetricName)
+# Metrics of NVIDIA's StyleGAN repositories, by the beginning of a name such as fid50k_full, and what they are here
+OF_STYLEGAN = {
+    "fid": "fid",
+    "kid": "kid",
+    "pr": "precision,recall",
+    "is": "is",
+    "ppl2_wend": "ppl_wend",
+    "ppl_wend": "ppl_wend",
+    "ppl_wfull": "ppl_wfull",
+    "ppl_zend": "ppl_zend",
+    "ppl_zfull": "ppl_zfull",
+    "eqt": "eq_t",
+    "eqr": "eq_r",
+}
 GENERATOR_METRICS: tuple[str, ...] = get_args(GeneratorMetricName)  # of a generator itself: no reference, no embedding
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)

@@ -323,6 +323,13 @@ class Config(Section):
         return self
 
     @property
+    def remarks(self) -> list[str]:
+        """What the person who trains should know of these settings."""
+        if self.evaluate.every_kimg is None:
+            return ["nothing is evaluated while it trains (evaluate.every_kimg=null): there will be no RUN@best"]
+        return []
+
+    @property
     def checkpoints_kept(self) -> int:
         """How many lie on disk at once: the last few, the one being written, the best, and those kept for good."""
         settings = self.checkpoint

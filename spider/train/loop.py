@@ -112,7 +112,7 @@ def _loop(
         except Stopped:
             return False
 
-    for remark in trainer.remarks:
+    for remark in [*trainer.config.remarks, *trainer.remarks]:
         record.say(f"warning: {remark}")
     if trainer.images:
         record.say(f"going on from {trainer.images / 1000:g} kimg")

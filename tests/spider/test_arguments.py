@@ -123,3 +123,23 @@ def test_what_may_be_none_and_what_is_not_known_is_handed_on():
 def test_an_error_shows_a_value_on_a_short_line(value):
     assert len(shown(value)) <= 100
     assert "\n" not in shown(value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("fid50k_full", "fid with --count 50000"),
+        ("kid50k", "kid with --count 50000"),
+        ("pr50k3_full", "precision,recall with --count 50000"),
+        ("is50k", "is with --count 50000"),
+        ("ppl2_wend", "ppl_wend here"),
+        ("eqt50k_int", "eq_t with --count 50000"),
+    ],
+)
+def test_metrics_of_stylegans_repositories_are_called_by_our_names(theirs, ours):
+    with pytest.raises(SpiderUsageError, match=ours):
+        arguments.metric_names("metrics", theirs)
+
+
+def test_a_metric_that_has_the_same_name_is_taken():
+    assert arguments.metric_names("metrics", "ppl_zfull,fid") == ["ppl_zfull", "fid"]

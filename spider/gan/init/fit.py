@@ -58,18 +58,21 @@ class Fit:
             return f"{name} has shape {given}, here {here}"
         for name in self.missing:
             return f"{name} is not given"
-        return f"{next(iter(self.unused))} is given, and the network has none"
+        return f"the network has no {next(iter(self.unused))}"
 
     def line(self, network: str) -> str:
         """For a person."""
         total = len(self.fitted) + len(self.misfits) + len(self.missing)
         if self.complete:
             return f"init: {network}: all {total} tensors are given"
-        counts = {"of another shape": len(self.misfits), "not given": len(self.missing), "in vain": len(self.unused)}
+        counts = {
+            "of another shape": len(self.misfits),
+            "not given": len(self.missing),
+            "given that it does not need": len(self.unused),
+        }
+        given = f"all {total}" if len(self.fitted) == total else f"{len(self.fitted)} of {total}"
         listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        return (
-            f"init: {network}: {len(self.fitted)} of {total} tensors are given; {listed} ({self.example()}; init.json)"
-        )
+        return f"init: {network}: {given} tensors are given; {listed} ({self.example()}; see init.json)"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -305,3 +305,9 @@ def test_text_that_no_file_can_keep_is_refused(text: str, says: str):
 def test_what_measures_nothing_is_refused_without_torch(override, message):
     with pytest.raises(SpiderUsageError, match=re.escape(message)):
         load_config("dcgan", [override])
+
+
+def test_a_training_without_evaluations_is_told_so():
+    (remark,) = make_config({}).remarks
+    assert "evaluate.every_kimg=null" in remark
+    assert make_config({}, ["evaluate.every_kimg=5"]).remarks == []
