@@ -31,7 +31,7 @@ class Name:
     text: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record:
     """A call that the pickle asks for; never made.
 
@@ -44,6 +44,10 @@ class Record:
     name: str
     args: tuple[Any, ...]
     state: Any = None
+
+    def __repr__(self) -> str:
+        """Its name alone: what is in many places within it would be written out as often."""
+        return f"<{_shown(self.name)}>"
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _provenance(file: Path, pickle: NetworkPickle, remarks: tuple[str, ...]) -> 
     found = {
         "pickle": {"name": file.name, "bytes": pickle.bytes, "sha256": pickle.sha256},
         "networks": networks,
-        "rest": plain(pickle.rest),
+        "rest": pickle.rest,
         "remarks": [*remarks],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),

@@ -13,6 +13,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ _NUMBERS = ("f4", "f8", "i4", "i8")
 _NAMES = frozenset({_OBJECT, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
 _VERSION = 6
 _MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
-_LONGEST = 200  # characters of a text in what `plain` gives
+_LONGEST = 200  # characters of a text, and items of a list or a dict, in what `plain` gives
+_MOST = 10_000  # values in it; a pickle of a few bytes may hold one list in many places
 
 
 @dataclass(frozen=True)
@@ -111,31 +113,44 @@ def read_network_pickle(path: Path, names: tuple[str, ...]) -> NetworkPickle:
     if not isinstance(tree, dict) or not any(_is_object(tree.get(name)) for name in names):
         raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the pickles of StyleGAN have them")
     networks = {name: _Walk(where).module(tree[name], name) for name in names if tree.get(name) is not None}
-    rest = {str(key): plain(value) for key, value in tree.items() if key not in names}
+    rest: dict[str, Any] = plain({key: value for key, value in tree.items() if key not in names})
     return NetworkPickle(hashlib.sha256(content).hexdigest(), len(content), networks, rest)
 
 
 def plain(value: Any) -> Any:
-    """What can be noted in JSON: short texts, numbers, lists and dicts; of a record its name."""
-    match value:
-        case dict():
-            return {str(key)[:_LONGEST]: plain(item) for key, item in [*value.items()][:_LONGEST]}
-        case list() | tuple():
-            return [plain(item) for item in value[:_LONGEST]]
-        case str():
-            return one_line(value[:_LONGEST])
-        case bool() | None:
-            return value
-        case int() if abs(value) < 1 << 63:
-            return value
-        case float() if abs(value) < float("inf"):
-            return value
-        case Record(name=name, args=(dict() as meta,)) if name == _OBJECT:
-            return f"<{str(meta.get('class_name'))[:_LONGEST]}>"
-        case Record(name=name):
-            return f"<{name}>"
-        case _:
-            return f"<{type(value).__name__}>"
+    """What can be noted in JSON: short texts, numbers, lists and dicts; of a record its name; "..." after 10,000."""
+    return _Noted().of(value)
+
+
+class _Noted:
+    """What is noted of a value, within a limit."""
+
+    def __init__(self) -> None:
+        self._left = _MOST
+
+    def of(self, value: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            return "..."
+        match value:
+            case dict():
+                return {str(key)[:_LONGEST]: self.of(item) for key, item in islice(value.items(), _LONGEST)}
+            case list() | tuple():
+                return [self.of(item) for item in value[:_LONGEST]]
+            case str():
+                return one_line(value[:_LONGEST])
+            case bool() | None:
+                return value
+            case int() if abs(value) < 1 << 63:
+                return value
+            case float() if abs(value) < float("inf"):
+                return value
+            case Record(name=name, args=({"class_name": str() as class_name},)) if name == _OBJECT:
+                return f"<{one_line(class_name[:_LONGEST])}>"
+            case Record(name=name):
+                return f"<{name}>"
+            case _:
+                return f"<{type(value).__name__}>"
 
 
 def number_in(value: Any) -> float | None:

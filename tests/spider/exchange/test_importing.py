@@ -320,6 +320,29 @@ def test_a_module_in_many_places_is_no_endless_walk(attempt):
     attempt(dumped({"G_ema": module}))
 
 
+def test_a_list_in_many_places_is_noted_only_so_far(tmp_path):
+    shared = []
+    for _ in range(60):
+        shared = [shared, shared]
+    network = generator()
+    network.meta["state"]["_init_kwargs"]["more"] = shared
+    rest = {f"more{number}": shared for number in range(100)}
+    rest["named"] = Persistent(shared, ({}, {}), {}, {})
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": network, **rest}))
+    api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
+    noted = (tmp_path / "out" / "imported.json").read_text()
+    assert '"..."' in noted
+    assert len(noted) < 10_000_000
+
+
+def test_an_error_does_not_write_out_what_a_record_holds(attempt):
+    shared = []
+    for _ in range(60):
+        shared = [shared, shared]
+    said = attempt(changed(set_in("mapping", "num_layers", Persistent(shared, ({}, {}), {}, {}))))
+    assert "num_layers" in said
+
+
 def test_any_damage_is_told_in_one_line(attempt, imported):
     content = (imported / "networks.pkl").read_bytes()
     for cut in range(0, len(content), len(content) // 7):
