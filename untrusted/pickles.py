@@ -20,6 +20,7 @@ from untrusted.errors import UnreadableError
 MAX_OPCODES = 2_000_000
 MAX_DEPTH = 100  # of containers in containers; a network of the field's libraries has about 20
 
+_WHOLE = range(-(1 << 63), 1 << 64)  # whole numbers that are read: others overflow, or are too long to be shown
 _MAX_NAME = 100  # letters of a name in an error
 _KEYS = (str, bytes)  # hashing anything else may recurse, or be made to collide
 
@@ -58,7 +59,13 @@ class Persistent:
 
 
 def read_pickle(
-    file: io.BytesIO, where: str, *, names: Collection[str], plain: Collection[str] = (), persistent: bool = False
+    file: io.BytesIO,
+    where: str,
+    *,
+    names: Collection[str],
+    plain: Collection[str] = (),
+    persistent: bool = False,
+    long: Collection[int] = (),
 ) -> Any:
     """One pickle of protocol 2 to 5, from where the file stands; it then stands behind the pickle.
 
@@ -69,11 +76,13 @@ def read_pickle(
         names: what may be named, as `module.name`. All else is refused by its name.
         plain: those among them that stand for a dict if they are called without arguments.
         persistent: whether it may refer to what lies outside of it.
+        long: whole numbers that it may hold although they have more than 64 bits.
 
     Raises:
-        UnreadableError: it is no pickle, names what is not on the list, is too long or too deep, or holds itself.
+        UnreadableError: it is no pickle, names what is not on the list, is too long or too deep, or holds itself or a
+            whole number of more than 64 bits.
     """
-    machine = _Machine(where, frozenset(names), frozenset(plain), persistent)
+    machine = _Machine(where, frozenset(names), frozenset(plain), persistent, frozenset(long))
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count >= MAX_OPCODES:
@@ -89,8 +98,10 @@ def read_pickle(
 class _Machine:
     """The stack machine of the pickle protocol, without the instructions that reach outside."""
 
-    def __init__(self, where: str, names: frozenset[str], plain: frozenset[str], persistent: bool) -> None:
-        self._where, self._names, self._plain, self._persistent = where, names, plain, persistent
+    def __init__(
+        self, where: str, names: frozenset[str], plain: frozenset[str], persistent: bool, long: frozenset[int]
+    ) -> None:
+        self._where, self._names, self._plain, self._persistent, self._long = where, names, plain, persistent, long
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # the stacks before each mark
         self._memo: dict[int, Any] = {}
@@ -98,6 +109,8 @@ class _Machine:
     def do(self, opcode: str, argument: Any) -> None:
         """One instruction."""
         if opcode in _PUSHES:
+            if type(argument) is int and argument not in _WHOLE and argument not in self._long:
+                raise UnreadableError(f"{self._where}: a whole number of more than 64 bits")
             self._stack.append(argument)
         elif opcode in _INSTRUCTIONS:
             _INSTRUCTIONS[opcode](self, argument)

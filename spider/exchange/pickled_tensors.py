@@ -7,6 +7,7 @@ the pickle: three short pickles, one that refers to the storage, one with the li
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ _DTYPES = {
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before its files were archives
 _COUNT_BYTES = 8  # before the values: how many there are
 _MAX_DIMS = 8
+_MAX_EMPTY = 1 << 31  # the product of the other sides of a tensor that has a side of 0
 
 
 def is_tensor(value: Any) -> bool:
@@ -64,7 +66,7 @@ def array_of(value: Record, where: str) -> NDArray[Any]:
 def _values(stored: bytes, where: str) -> NDArray[Any]:
     """All values of a storage, [n]."""
     file = io.BytesIO(stored)
-    head = [read_pickle(file, where, names=()) for _ in range(2)]
+    head = [read_pickle(file, where, names=(), long={_MAGIC}) for _ in range(2)]
     if head != [_MAGIC, _PROTOCOL]:
         raise UnreadableError(f"{where}: a storage that torch.save has not written in a pickle")
     read_pickle(file, where, names=())  # about the machine that wrote it
@@ -88,11 +90,12 @@ def _view(values: NDArray[Any], offset: Any, shape: Any, strides: Any, where: st
     size, last = 1, offset
     for side, stride in zip(shape, strides, strict=True):
         size, last = size * side, last + max(side - 1, 0) * stride
-    if size > len(values) or (size and last >= len(values)):
+    if size > len(values) or (size and last >= len(values)) or math.prod(filter(None, shape)) > _MAX_EMPTY:
         raise UnreadableError(f"{where}: a tensor {[*shape]} of a storage of {len(values):,} values")
     if size == 0:
         return np.empty(shape, values.dtype)
-    return as_strided(values[offset:], shape, tuple(stride * values.itemsize for stride in strides), writeable=False)
+    steps = tuple(stride * values.itemsize if side > 1 else 0 for side, stride in zip(shape, strides, strict=True))
+    return as_strided(values[offset:], shape, steps, writeable=False)
 
 
 def _are_counts(numbers: Any) -> bool:

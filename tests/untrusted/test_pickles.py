@@ -12,7 +12,12 @@ from untrusted import pickles
 from untrusted.errors import UnreadableError
 from untrusted.pickles import MAX_DEPTH, Name, Record, read_pickle
 
-PLAIN = {"a": [1, -2, 2**40, -(2**70)], "b": (None, True, 1.5, "\u00e9", ()), "c": {"d": [[]], "e": "x" * 300}, "f": ""}
+PLAIN = {
+    "a": [1, -2, 2**64 - 1, -(2**63)],
+    "b": (None, True, 1.5, "\u00e9", ()),
+    "c": {"d": [[]], "e": "x" * 300},
+    "f": "",
+}
 
 
 class Calls:
@@ -66,6 +71,13 @@ def test_depth_is_limited_also_by_what_is_shared():
 def test_only_texts_are_keys():
     with pytest.raises(UnreadableError, match="key of a dict"):
         read(pickle.dumps({(): 1}))
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**5_000], ids=["64 bits", "below", "5,000 digits"])
+def test_whole_numbers_have_64_bits(number):
+    with pytest.raises(UnreadableError, match="theirs: a whole number of more than 64 bits"):
+        read(pickle.dumps([number]))
+    assert read(pickle.dumps([number]), long={number}) == [number]
 
 
 def test_length_is_limited(monkeypatch):

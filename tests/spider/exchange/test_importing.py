@@ -16,6 +16,7 @@ from cluster.errors import ClusterError
 from cluster.world import World
 from spider import api
 from spider.errors import SpiderError, SpiderUsageError
+from spider.exchange import pickled_tensors
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.outputs import Condition
 from spider.gan.sources.config import GeneratorConfig
@@ -24,6 +25,7 @@ from spider.runs.generator import open_generator, open_source
 from spider.runs.stored import stored_tensors
 from tests.spider.exchange.official import Persistent, dumped, generator, networks, stylegan3
 from tests.vectors import assert_near, recorded
+from untrusted.pickles import read_pickle
 
 CPU = torch.device("cpu")
 WATCHED = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
@@ -260,12 +262,43 @@ def test_hostile_storages_are_refused(attempt, name):
 
 @pytest.mark.parametrize(
     "tensor", [{"shape": (10**9,), "strides": (0,)}, {"shape": (2,)}, {"offset": 1}, {"offset": -1}, {"shape": (-1,)},
-               {"strides": (10**12,), "shape": (2,)}, {"shape": [1]}, {"shape": (1.0,)}], ids=str,
+               {"strides": (10**12,), "shape": (2,)}, {"shape": [1]}, {"shape": (1.0,)},
+               {"shape": (0, 2**62, 2**62), "strides": (1, 1, 1)}], ids=str,
 )  # fmt: skip
 def test_tensors_stay_within_their_bytes(attempt, tensor):
     bias = tensor_of(storage_of(torch.FloatStorage, 1), **tensor)
     said = attempt(changed(lambda g: g.inner("mapping.fc0").meta["state"]["_parameters"].update(bias=bias)))
     assert "a tensor" in said
+
+
+@pytest.mark.parametrize("stride", [10**12, 2**63], ids=str)
+def test_the_stride_of_a_single_value_does_not_matter(stride):
+    bias = tensor_of(storage_of(torch.FloatStorage, 1), strides=(stride,))
+    record = read_pickle(io.BytesIO(pickle.dumps(bias)), "theirs", names=pickled_tensors.NAMES)
+    assert pickled_tensors.array_of(record, "theirs").tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute"),
+    [
+        ("", "img_resolution"),
+        ("mapping.fc0", "bias_gain"),
+        ("mapping", "num_layers"),
+        ("synthesis.b8.conv1", "conv_clamp"),
+    ],
+)
+@pytest.mark.parametrize("digits", [400, 5_000])
+def test_no_number_is_too_long_for_an_error(attempt, path, attribute, digits):
+    def change(network):
+        part = network.inner(path) if path else network
+        part.meta["state"][attribute] = 10**digits
+
+    assert "more than 64 bits" in attempt(changed(change))
+
+
+def test_a_stride_of_many_digits_is_refused(attempt):
+    bias = tensor_of(storage_of(torch.FloatStorage, 1), strides=(10**30,))
+    attempt(changed(lambda g: g.inner("mapping.fc0").meta["state"]["_parameters"].update(bias=bias)))
 
 
 def buffers(network, path):
