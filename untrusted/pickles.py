@@ -22,6 +22,7 @@ MAX_DEPTH = 100  # of containers in containers; a network of the field's librari
 
 _WHOLE = range(-(1 << 63), 1 << 64)  # whole numbers that are read: others overflow, or are too long to be shown
 _MAX_NAME = 100  # letters of a name in an error
+_MAX_KEY = 1 << 16  # of whole numbers that are keys, such as those of an optimizer's state; larger ones can collide
 _KEYS = (str, bytes)  # hashing anything else may recurse, or be made to collide
 
 
@@ -167,7 +168,7 @@ class _Machine:
     def _set_items(self, items: list[Any]) -> None:
         mapping = self._top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, _KEYS):
+            if not isinstance(key, _KEYS) and not (type(key) is int and 0 <= key < _MAX_KEY):
                 raise UnreadableError(f"{self._where}: a {type(key).__name__} is the key of a dict")
             mapping[key] = value
 
