@@ -1,14 +1,15 @@
 """Perceptual path length (Karras et al. 2019, section 4.1): how much an image changes for a small step of its input.
 
 PPL is the mean of d(G(t), G(t + epsilon)) / epsilon^2 over places t between pairs of inputs, without the lowest and the
-highest percent. z is interpolated along the sphere, w along a line, and images of 512 px and more are averaged to
-256 px, as in the public implementation (NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py). Its distance
-is LPIPS of VGG16. Here the distance is whatever is given: its label belongs to the number.
+highest percent. The direction of z is interpolated along the sphere, w along a line, and images of 512 px and more are
+averaged to 256 px, as in the public implementation (NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py).
+There the length of z does not matter, because the mapping network divides by it. Here it goes from that of one input to
+that of the other, so that networks without such a division see inputs as their source makes them. The distance there is
+LPIPS of VGG16. Here it is whatever is given: its label belongs to the number.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from spider import draws
 from spider.backbones.perceptual import PerceptualDistance
 from spider.errors import SpiderUsageError
 from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.gmm import Gmm
 from spider.judge.metrics.spread import spread
 
 if TYPE_CHECKING:
@@ -53,12 +55,17 @@ def perceptual_path_length(
         epsilon: of the way between the inputs.
 
     Raises:
-        SpiderUsageError: w is asked for, and the generator has none; z is, and it is not fed vectors.
+        SpiderUsageError: w is asked for, and the generator has none; z is, and it is not fed vectors, or
+            there is nothing between them.
     """
     if space == "w" and not generator.has_w:
         raise SpiderUsageError("space=w: this generator has no mapping network; space=z is what it has")
     if space == "z" and len(generator.source.shape) > 1:
         raise SpiderUsageError("space=z: this generator is fed images, not vectors")
+    if space == "z" and isinstance(generator.source, Gmm):
+        raise SpiderUsageError(
+            "space=z: source.kind=gmm draws a component and a place in it: there is nothing between two of them"
+        )
 
     def distances(block: int) -> tuple[Tensor]:
         pairs = range(block * AT_ONCE, (block + 1) * AT_ONCE)
@@ -71,12 +78,17 @@ def perceptual_path_length(
             ws = [generator.latents(each, told) for each in ends]
             images = [generator.of_latents(each, told) for each in _step(torch.lerp, ws, at, epsilon)]
         else:
-            length = math.sqrt(ends[0].shape[1])  # of most normal vectors; a mapping network does not see it
-            images = [generator(length * each, told) for each in _step(slerp, ends, at, epsilon)]
+            images = [generator(each, told) for each in _step(between, ends, at, epsilon)]
         return ((distance(*map(_shrunk, images)).double() / epsilon**2).cpu(),)
 
     (found,) = spread(world, -(-count // AT_ONCE), distances, label="path length", progress=progress)
     return trimmed_mean(found.flatten()[:count])
+
+
+def between(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """From a [N, d] to b: the direction along the sphere, the length along a line, t [N, 1] of the way: [N, d]."""
+    length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), t)
+    return length * slerp(a, b, t)
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -86,8 +98,8 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     across = b - cosine * a
     across = across / across.norm(dim=1, keepdim=True)
     angle = t * cosine.clamp(-1, 1).acos()
-    between: Tensor = a * angle.cos() + across * angle.sin()
-    return between
+    found: Tensor = a * angle.cos() + across * angle.sin()
+    return found
 
 
 def trimmed_mean(values: Tensor) -> float:
@@ -105,9 +117,9 @@ def _shrunk(images: Tensor) -> Tensor:
 
 
 def _step(
-    between: Callable[[Tensor, Tensor, Tensor], Tensor], ends: Sequence[Tensor], t: Tensor, epsilon: float
+    way: Callable[[Tensor, Tensor, Tensor], Tensor], ends: Sequence[Tensor], t: Tensor, epsilon: float
 ) -> list[Tensor]:
     """What lies at t [N], and at t + epsilon, of the way between both ends [N, ...]."""
     a, b = ends
     t = t.view(-1, *[1] * (a.dim() - 1)).to(a.device, a.dtype)
-    return [between(a, b, each) for each in (t, t + epsilon)]
+    return [way(a, b, each) for each in (t, t + epsilon)]

@@ -8,10 +8,12 @@ from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
-from spider.gan.sources.config import GaussianConfig
+from spider.gan.outputs import GOut
+from spider.gan.sources.config import GaussianConfig, GmmConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
-from spider.judge.path_length import perceptual_path_length, slerp, trimmed_mean
+from spider.gan.sources.gmm import Gmm
+from spider.judge.path_length import between, perceptual_path_length, slerp, trimmed_mean
 from tests.vectors import recorded
 
 GOLDEN = recorded("path_length_metric")
@@ -20,6 +22,48 @@ GOLDEN = recorded("path_length_metric")
 def test_inputs_between_are_the_recorded_ones():
     found = slerp(GOLDEN["slerp__a"], GOLDEN["slerp__b"], GOLDEN["slerp__t"][:, None])
     torch.testing.assert_close(found, GOLDEN["slerp__out"], rtol=0, atol=1e-5)
+
+
+def test_inputs_are_as_long_as_those_that_they_lie_between():
+    a, b = GOLDEN["slerp__a"].double(), 3 * GOLDEN["slerp__b"].double()
+    for t, end in ((0.0, a), (1.0, b)):
+        torch.testing.assert_close(between(a, b, torch.full((len(a), 1), t, dtype=a.dtype)), end)
+    middle = between(a, b, torch.full((len(a), 1), 0.5, dtype=a.dtype))
+    torch.testing.assert_close(middle.norm(dim=1), (a.norm(dim=1) + b.norm(dim=1)) / 2)
+
+
+class Seen(torch.nn.Module):
+    """Makes images of one pixel that say how long the input was."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, source, condition):
+        return GOut(self.scale * source.norm(dim=1)[:, None, None, None])
+
+
+@pytest.mark.parametrize("std", [0.75, 1.0])
+def test_a_network_sees_inputs_as_its_source_makes_them(std):
+    source, lengths = Gaussian(GaussianConfig(dim=6, std=std)), []
+
+    def noting(a, b):
+        lengths.extend(a.flatten().tolist())
+        return squares(a, b)
+
+    generator = FrozenGenerator(Seen().double(), source, Conditions(), (1, 1, 1), torch.device("cpu"), training="none")
+    perceptual_path_length(generator, noting, 5, 3, World.single(), space="z", sampling="end")
+    expected = source.at(5, range(0, 64, 2)).double().norm(dim=1)
+    assert lengths == pytest.approx(expected.tolist())
+
+
+def test_nothing_lies_between_the_draws_of_a_mixture():
+    source = Gmm(GmmConfig(dim=6))
+    generator = FrozenGenerator(
+        torch.nn.Linear(7, 6), source, Conditions(), (1, 8, 8), torch.device("cpu"), training="none"
+    )
+    with pytest.raises(SpiderUsageError, match=r"space=z: source\.kind=gmm"):
+        perceptual_path_length(generator, squares, 0, 2, World.single(), space="z")
 
 
 def test_the_mean_leaves_out_what_the_recorded_one_does():
@@ -58,7 +102,7 @@ def test_it_is_the_squared_slope_along_the_way(space, sampling):
         images = [generator.of_latents(each, told) for each in (a, a + 1e-5 * (b - a))]
     else:
         steps = torch.tensor([0, 1e-5], dtype=torch.float64)
-        images = [generator(6**0.5 * slerp(a, b, step.expand(3, 1)), told) for step in steps]
+        images = [generator(6**0.5 * slerp(a, b, step.expand(3, 1)), told) for step in steps]  # it divides by lengths
     assert found == pytest.approx(float(squares(*images).mean()) * 1e10, rel=1e-4)
 
 
