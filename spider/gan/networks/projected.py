@@ -12,7 +12,7 @@ Outputs, gradients and channels are those of the public implementation (autonomo
 projector.py and discriminator.py), whose names of the weights are in `spider.gan.networks.projected_names`. What
 differs: batch norm is over the global batch, spectral norms move with steps (`spider.gan.networks.spectral`), and grey
 images are shown as RGB. As there, images come to the network from -1 to 1, whatever it was trained on, and those of
-less than 224 px are enlarged. DiffAugment, which goes with it, is an augmentation like others.
+less than 224 px are enlarged, by their shorter side. DiffAugment, which goes with it, is an augmentation like others.
 
 The random weights are drawn like all first weights, by the run's seed, and saved with the run. The pretrained ones are
 not: the checkpoint holds their digest.
@@ -53,7 +53,7 @@ class ProjectedDiscriminator(SpectralNetwork, Sliceable):
         self, config: ProjectedDiscriminatorConfig, image_shape: tuple[int, int, int], classes: int, world: World
     ) -> None:
         super().__init__("discriminator")
-        self.side = config.seen_side(image_shape)
+        self.size = config.seen_size(image_shape)
         place = None if config.weights is None else Path(config.weights)
         self.backbone, _ = read_efficientnet_lite0(place)
         self.mixing = Mixing(CHANNELS, config.mixed_channels)
@@ -61,7 +61,7 @@ class ProjectedDiscriminator(SpectralNetwork, Sliceable):
         self.features = self.heads.features
         self.noised = config.noised
         self.noise_std = config.noise_std
-        seen = (self.side, self.side) if self.side is not None else image_shape[1:]
+        seen = self.size if self.size is not None else image_shape[1:]
         self.noisy_maps = config.noisy_maps(CHANNELS, self.mixing.channels, seen)
         self.draws = {}
         if self.noisy_maps:
@@ -70,8 +70,8 @@ class ProjectedDiscriminator(SpectralNetwork, Sliceable):
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
         x = images.expand(-1, 3, -1, -1)
-        if self.side is not None:
-            x = interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
+        if self.size is not None:
+            x = interpolate(x, self.size, mode="bilinear", align_corners=False)
         maps = self.backbone.stages(x)
         maps = self._noisy(maps, condition) if self.noised == "first" else maps
         maps = self.mixing(maps)

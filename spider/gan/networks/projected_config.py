@@ -34,8 +34,8 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
         ge=128,
         le=MAX_RESOLUTION,
         multiple_of=32,
-        description="images of a smaller side are enlarged to this many pixels first, as published; null = not. Less "
-        "is faster; the smallest is 128",
+        description="images whose shorter side is smaller are enlarged first until it has this many pixels, as "
+        "published; null = not. Less is faster; the smallest is 128",
     )
     mixed_channels: int = Field(64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; they double")
     heads: int = Field(4, ge=1, le=4, description="so many maps are judged, from the largest on")
@@ -83,8 +83,8 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
             )
         return [(n, seen[0] // shrunk >> level, seen[1] // shrunk >> level) for level, n in enumerate(channels)]
 
-    def seen_side(self, image_shape: tuple[int, int, int]) -> int | None:
-        """What images [C, H, W] are enlarged to, in pixels; None: they are not.
+    def seen_size(self, image_shape: tuple[int, int, int]) -> tuple[int, int] | None:
+        """The height and width that images [C, H, W] are enlarged to, the longer in steps of 32 px; None: they are not.
 
         Raises:
             SpiderUsageError: they have other channels than grey or RGB, or a side that does not halve down.
@@ -92,9 +92,11 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
         channels, height, width = image_shape
         if channels not in (1, 3):
             raise SpiderUsageError(f"discriminator.kind=projected sees grey or RGB images, found {channels} channels")
-        if self.enlarge_to is not None and min(height, width) < self.enlarge_to:
-            return self.enlarge_to
-        if min(height, width) < 128 or height % 32 or width % 32:
+        shorter = min(height, width)
+        if self.enlarge_to is not None and shorter < self.enlarge_to:
+            high, wide = (max(1, round(side * self.enlarge_to / shorter / 32)) * 32 for side in (height, width))
+            return high, wide
+        if shorter < 128 or height % 32 or width % 32:
             raise SpiderUsageError(
                 f"discriminator.kind=projected sees images whose sides are multiples of 32 px, from 128 px on, found "
                 f"{width}x{height}: pack the data at another --resolution, or set discriminator.enlarge_to"

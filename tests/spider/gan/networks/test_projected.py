@@ -79,12 +79,14 @@ def test_it_is_the_pretrained_network_the_mixing_and_the_heads_of_the_enlarged_i
 
 def test_images_of_128_px_and_more_are_seen_as_they_are():
     config = ProjectedDiscriminatorConfig(enlarge_to=None)
-    assert config.seen_side((3, 128, 160)) is None
-    assert ProjectedDiscriminatorConfig().seen_side((3, 256, 256)) is None
-    assert ProjectedDiscriminatorConfig().seen_side((3, 128, 128)) == 224
+    assert config.seen_size((3, 128, 160)) is None
+    assert ProjectedDiscriminatorConfig().seen_size((3, 256, 256)) is None
+    assert ProjectedDiscriminatorConfig().seen_size((3, 128, 128)) == (224, 224)
+    for shape, size in {(3, 512, 128): (896, 224), (1, 60, 100): (224, 384), (3, 28, 29): (224, 224)}.items():
+        assert ProjectedDiscriminatorConfig().seen_size(shape) == size
     for shape, said in (((3, 64, 64), "found 64x64"), ((3, 144, 144), "found 144x144"), ((4, 128, 128), "4 channels")):
         with pytest.raises(SpiderUsageError, match=said):
-            config.seen_side(shape)
+            config.seen_size(shape)
 
 
 def test_only_heads_train_and_gradients_reach_the_images():
