@@ -122,6 +122,8 @@ def without_spectral_norm(layer: nn.Conv2d) -> nn.Conv2d:
 class SpectralNetwork(nn.Module, Method):
     """A network that makes a round of the power iteration in each of its layers after a step that its weights took.
 
+    A layer in evaluation mode is frozen (`spider.train.compute`), and makes none.
+
     Args:
         player: whose steps these are.
     """
@@ -141,4 +143,4 @@ class SpectralNetwork(nn.Module, Method):
         return [vector for layer in self._layers() for vector in (layer.u, layer.v)]
 
     def _layers(self) -> list[_Spectral]:
-        return [module for module in self.modules() if isinstance(module, _Spectral)]
+        return [module for module in self.modules() if isinstance(module, _Spectral) and module.training]

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from spider.config.schema import ComputeConfig
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
+from spider.train.compute import Compute
 
 LAYERS = {
     "conv": (lambda: SpectralConv(3, 5, 3, 2, 1, bias=True), lambda: nn.Conv2d(3, 5, 3, 2, 1), (2, 3, 8, 8)),
@@ -77,3 +79,18 @@ def test_vectors_move_after_the_steps_of_their_player_alone(player, own, other):
     assert all(map(torch.equal, before, network.touched()))
     network.stepped(own, {})
     assert not torch.equal(before[0], network.touched()[0])
+
+
+def test_a_frozen_layer_does_not_move():
+    network = Judge("discriminator")
+    with torch.no_grad():
+        network.layers[0].weight.normal_()
+        network.layers[1].weight.normal_()
+    network.layers[0].requires_grad_(False)
+    network = Compute(ComputeConfig(), torch.device("cpu")).prepared(network)
+    before = [layer.v.clone() for layer in network.layers]
+    network.requires_grad_(True)  # as in a step, whatever is frozen
+    network.stepped("d_main", {})
+    assert len(network.touched()) == 2
+    assert torch.equal(network.layers[0].v, before[0])
+    assert not torch.equal(network.layers[1].v, before[1])
