@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,8 @@ class Method:
     What is known only to the device moves in `stepped`, after each step; what the host knows, in `iterated`. A network
     may be a method as well: it moves its own buffers, which it lists in `touched` and which are saved with it.
     """
+
+    phases: Collection[str] | None = None  # after whose steps `stepped` is called; None: all
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """A step of a phase was made. What changes here is taken back if the step was not taken.

@@ -99,10 +99,11 @@ class Stepper:
         player.engine.step(taken)
         _take_back(self.buffers, before, taken)
         for name, (method, moved) in self.hearing.items():
-            before = [tensor.clone() for tensor in moved]
-            with torch.no_grad():
-                method.stepped(phase.name, self._gathered([part.get(name, {}) for part in kept]))
-            _take_back(moved, before, taken)
+            if method.phases is None or phase.name in method.phases:
+                before = [tensor.clone() for tensor in moved]
+                with torch.no_grad():
+                    method.stepped(phase.name, self._gathered([part.get(name, {}) for part in kept]))
+                _take_back(moved, before, taken)
         for projected in self.projected:
             projected.engine.parameters_changed()
         report.add(f"grad_norm/{phase.name}", norm)

@@ -75,3 +75,18 @@ def test_a_pass_that_is_run_twice_changes_nothing_that_one_run_once_does_not(dig
             for term, other in zip(once.terms, again.terms, strict=True):
                 assert torch.equal(term.values, other.values)
             assert all(torch.equal(values, again.reports[name]) for name, values in once.reports.items())
+
+
+def test_a_method_hears_of_the_phases_that_it_names(digits):
+    trainer = trainer_for(digits, ["auxiliary=[{kind: lecam}]"])
+    method = trainer.plan.methods["auxiliary.0"]
+    heard = []
+    method.stepped = lambda phase, kept: heard.append(phase)
+    trainer.iterate()
+    every = {*heard}
+    assert len(every) > 1
+    heard.clear()
+    method.phases = ("d_main",)
+    trainer.iterate()
+    assert {*heard} == {"d_main"}
+    trainer.close()
