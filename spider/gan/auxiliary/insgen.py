@@ -42,6 +42,8 @@ _MAP = "map"  # the name of the features that heads look at
 class Insgen(Auxiliary):
     """See Auxiliary, and the module."""
 
+    phases = ("d_main",)
+
     def __init__(self, config: InsgenConfig, discriminator: nn.Module, device: torch.device) -> None:
         """Raises SpiderUsageError: the discriminator does not tell its maps."""
         inputs = getattr(discriminator, "map_features", None)
@@ -55,6 +57,8 @@ class Insgen(Auxiliary):
         heads = {name: head(inputs) for name in self.names}
         slow = {f"{name}_average": copy_of(each).requires_grad_(False) for name, each in heads.items()}
         self.average = copy_of(discriminator).requires_grad_(False)
+        if hasattr(self.average, "judge_alone"):
+            self.average.judge_alone()
         self.heads = nn.ModuleDict({**heads, **slow, "discriminator_average": self.average})
         self.queues = {name: Queue(config.queue, device) for name in self.names}
         pairs = [(self.average, discriminator), *((slow[f"{name}_average"], heads[name]) for name in self.names)]
@@ -100,8 +104,6 @@ class Insgen(Auxiliary):
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """See Method."""
-        if phase != "d_main":
-            return
         for average, now in self._moving:
             average.lerp_(now.to(average.dtype), 1 - self.config.momentum)
         for name, queue in self.queues.items():

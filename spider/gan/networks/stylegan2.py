@@ -280,6 +280,11 @@ class Stylegan2Discriminator(Sliceable):
             judged = read_dense(self.out(h), told, sliced=self.sliced)
         return said([judged], {"last": h, "map": whole})
 
+    def judge_alone(self) -> None:
+        """From now on take any number of images, on one rank: each is a group of its own. Maps stay what they were."""
+        if self.std is not None:
+            self.std.group = 1
+
     def layers_from_images(self) -> list[list[nn.Module]]:
         """As the public implementation numbers them: the first layer, those of each block, and the end as one."""
         layers = [[layer] for block in reversed(self.blocks) for layer in block.children()]
