@@ -27,10 +27,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, glu, interpolate, sigmoid, silu
+from torch.nn.functional import glu, interpolate
 
 from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
+from spider.gan.networks.excitation import Gate
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
@@ -72,7 +73,7 @@ class FastganGenerator(SpectralNetwork):
             noise = side if count == 2 else 0
             self.blocks[f"{side}"] = _Block(config.channels(before), config.channels(side), count, noise, told, world)
             if side in _GATED:
-                self.gates[f"{side}"] = _Gate(config.channels(side // _GATE), config.channels(side))
+                self.gates[f"{side}"] = Gate(config.channels(side // _GATE), config.channels(side))
         self.noises = sum(block.noises for block in self._each())
         self.draws = {"noise": Draw("normal", (self.noises,))} if self.noises else {}
         self.to_image = SpectralConv(config.channels(sides[-1]), image_shape[0], 3, 1, 1, bias=not original)
@@ -164,16 +165,3 @@ class _ToldBatchNorm(nn.Module):
         scale, shift = (each(told)[:, :, None, None] for each in (self.scale, self.shift))
         y: Tensor = self.norm(x) * (1 + scale) + shift
         return y.to(x.dtype)
-
-
-class _Gate(nn.Module):
-    """Skip-layer excitation: a small map [N, c, h, w] -> factors of the channels of a large one, [N, C, 1, 1]."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.enter = SpectralConv(inputs, outputs, _BASE)
-        self.leave = SpectralConv(outputs, outputs, 1)
-
-    def forward(self, small: Tensor) -> Tensor:
-        """See the class."""
-        return sigmoid(self.leave(silu(self.enter(adaptive_avg_pool2d(small, _BASE)))))

@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, glu, interpolate, leaky_relu, sigmoid, silu
+from torch.nn.functional import avg_pool2d, conv2d, glu, interpolate, leaky_relu
 
 from cluster.world import World
+from spider.gan.networks.excitation import Gate, averaged
 from spider.gan.networks.fastgan import SMALL
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
@@ -54,7 +55,7 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
             side //= 2
             self.blocks[f"{side}"] = _Block(config.channels(4 * side), config.channels(2 * side), world)
             if side in _GATES and 8 * side <= self.top:
-                self.gates[f"{side}"] = _Gate(config.channels(16 * side), config.channels(2 * side))
+                self.gates[f"{side}"] = Gate(config.channels(16 * side), config.channels(2 * side))
         self.features = config.channels(2 * _LAST)
         self.mix = _Layer(self.features, config.channels(_LAST), 1, 1, 0, world)
         self.judge: nn.Conv2d = SpectralConv(config.channels(_LAST), 1, 4)
@@ -129,19 +130,6 @@ class _Block(nn.Module):
         return cast(Tensor, (self.main(x) + self.direct(avg_pool2d(x, 2))) / 2)
 
 
-class _Gate(nn.Module):
-    """A large map [N, c, h, w] -> factors of the channels of a small one, [N, C, 1, 1]."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.enter = SpectralConv(inputs, outputs, 4)
-        self.leave = SpectralConv(outputs, outputs, 1)
-
-    def forward(self, large: Tensor) -> Tensor:
-        """See the class."""
-        return sigmoid(self.leave(silu(self.enter(adaptive_avg_pool2d(large, 4)))))
-
-
 def _stem(config: FastganDiscriminatorConfig, channels: int, side: int, world: World) -> list[nn.Module]:
     """From images to the map with which the blocks begin."""
     if side <= _LARGEST:
@@ -184,7 +172,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = adaptive_avg_pool2d(x, _LAST)
+        x = averaged(x, _LAST)
         for block in self.blocks:
             x = block(x)
         drawn: Tensor = self.to_image(x).tanh()
