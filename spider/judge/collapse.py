@@ -17,7 +17,7 @@ _FALLEN = 0.25  # of the highest value
 
 
 class CollapseWatch:
-    """Sees each evaluation of a training, in their order. It remembers nothing of what came before a resumption."""
+    """Sees each evaluation of a training, in their order, those before a resumption too."""
 
     def __init__(self) -> None:
         self._highest: dict[str, float] = {}
@@ -29,12 +29,12 @@ class CollapseWatch:
         for result in results:
             if result.name not in NAMES or result.value is None:
                 continue
-            highest = max(result.value, self._highest.get(result.name, 0.0))
-            self._highest[result.name] = highest
+            highest = max(result.value, self._highest.get(result.label, 0.0))
+            self._highest[result.label] = highest
             if highest < _LEAST or result.value > _FALLEN * highest:
-                self._said.discard(result.name)
-            elif result.name not in self._said:
-                self._said.add(result.name)
+                self._said.discard(result.label)
+            elif result.label not in self._said:
+                self._said.add(result.label)
                 found.append(
                     f"{result.label} fell from {highest:.3f} to {result.value:.3f}: samples reach fewer images. A "
                     "collapse? Look at the grids and the memorisation page; the best checkpoint is kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spider.judge.metrics.by_class import require_classes
 from spider.judge.metrics.evaluate import evaluate_images, require_given
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import metrics_named
-from spider.judge.metrics.results import MetricResult, write_result
+from spider.judge.metrics.results import MetricResult, read_results, write_result
 from spider.runs.provenance import versions
 
 
@@ -85,7 +85,7 @@ class RepeatedEvaluation:
                 f"the discriminator looks through the network of {self.embedding.name} too, which flatters numbers "
                 "under it: measure by another embedding too, such as offline, or inception if its weights are at hand"
             )
-        self._collapse = CollapseWatch()
+        self._collapse: CollapseWatch | None = None  # until the first evaluation of this start
         self.cache = FeatureCache(cache_directory("features"))
 
     def measure(
@@ -106,8 +106,17 @@ class RepeatedEvaluation:
             heartbeat=heartbeat,
         )
 
-    def remarks(self, results: list[MetricResult], *, first: bool) -> list[str]:
-        """What to say of an evaluation: at the first time all that its numbers hang on, then whether it collapsed."""
+    def remarks(self, results: list[MetricResult], file: Path, *, first: bool) -> list[str]:
+        """What to say of an evaluation: at the first time all that its numbers hang on, then whether it collapsed.
+
+        Args:
+            file: where it will be written, beside those that came before and have names that sort before.
+        """
+        if self._collapse is None:
+            self._collapse = CollapseWatch()
+            for earlier in sorted(each for each in file.parent.glob("*.json") if each.name < file.name):
+                with suppress(SpiderError):  # one that is damaged ends no training
+                    self._collapse.remarks(read_results(earlier))
         few = [f"{each.label}: {text}" for each in results for text in each.warnings]
         return [*([*self.notes, *few] if first else []), *self._collapse.remarks(results)]
 

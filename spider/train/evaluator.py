@@ -52,9 +52,9 @@ class Evaluator:
         results = opened.measure(generator, f"{self.directory.path.name}@{name}", heartbeat, progress=record.progress)
         self.owed = False
         if trainer.world.is_main:
-            for note in opened.remarks(results, first=self.best is None):
-                record.say(f"warning: {note}")
             file = self.directory.evaluations / f"{name}.json"
+            for note in opened.remarks(results, file, first=self.best is None):
+                record.say(f"warning: {note}")
             # The file comes after the curves. So if it is there, they have the point, and a kill came before the save
             record.evaluation([result.to_json() for result in results], drawn=file.exists())
             opened.write(file, results, generator.provenance(), trainer.images)

@@ -1,11 +1,14 @@
 """A collapse is said when what samples reach has fallen far, and not while they have reached little yet."""
 
+from types import SimpleNamespace
+
 from spider.judge.collapse import CollapseWatch
-from spider.judge.metrics.results import MetricResult
+from spider.judge.metrics.results import MetricResult, write_result
+from spider.judge.repeated import RepeatedEvaluation
 
 
 def evaluated(**values):
-    return [MetricResult(name, f"{name}[offline]", value, {}, {}) for name, value in values.items()]
+    return [MetricResult(name, f"{name}[offline]", value, {"seed": 0}, {}) for name, value in values.items()]
 
 
 def heard(watch, *coverage):
@@ -21,6 +24,22 @@ def test_a_fall_is_said_once_until_it_has_risen():
     assert first == rest[0] == rest[1] == rest[3] == rest[4] == []
     assert rest[2][0].startswith("coverage[offline] fell from 0.400 to 0.090: ")
     assert rest[5][0].startswith("coverage[offline] fell from 0.400 to 0.010: ")
+
+
+def test_a_fall_is_seen_across_a_resumption(tmp_path):
+    def said(start, kimg, value):
+        file, results = tmp_path / f"{kimg:06d}-kimg.json", evaluated(coverage=value)
+        lines = RepeatedEvaluation.remarks(start, results, file, first=False)
+        write_result(file, results, {})
+        return lines
+
+    first, second, third = (SimpleNamespace(_collapse=None) for _ in range(3))
+    assert said(first, 10, 0.4) == []
+    (tmp_path / "000015-kimg.json").write_text("{")  # ends no training
+    [line] = said(second, 20, 0.01)
+    assert line.startswith("coverage[offline] fell from 0.400 to 0.010: ")
+    assert said(third, 30, 0.02) == []  # it was said before
+    assert said(SimpleNamespace(_collapse=None), 10, 0.01) == []  # what came later does not count
 
 
 def test_each_metric_is_watched_by_itself():
