@@ -71,8 +71,10 @@ def translate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def cutout(images: Tensor, rows: Tensor, columns: Tensor, hole: tuple[int, int]) -> Tensor:
     """Set a hole to 0. It is centred at (rows, columns), int64 [N], and its coordinates are clamped to the image.
 
-    So near a border it is smaller, and never empty.
+    So near a border it is smaller, and never empty, unless the hole has no pixel at all: then nothing is set.
     """
+    if 0 in hole:
+        return images
     height, width = images.shape[2:]
     inside_rows = _inside(height, rows, hole[0]).unsqueeze(2)  # [N, H, 1]
     inside_columns = _inside(width, columns, hole[1]).unsqueeze(1)  # [N, 1, W]

@@ -67,3 +67,9 @@ def test_translation_and_holes_reach_all_the_places_that_they_may():
     assert sizes.max() == 8 * 8
     assert sizes.min() >= 1
     assert len(sizes.unique()) > 5
+
+
+def test_a_hole_of_less_than_half_a_pixel_is_none():
+    images = torch.ones(200, 1, 8, 8)
+    at = Address(3, "d_main", range(200), torch.device("cpu"))
+    assert torch.equal(DiffAugment(DiffAugmentConfig(policy=("cutout",), cutout=0.03))(images, at, "real"), images)
