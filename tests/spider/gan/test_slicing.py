@@ -1,9 +1,7 @@
 """SAN: the two readings of a discriminator's last layer, and the loss of its direction, against recorded vectors."""
 
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,6 +27,7 @@ from spider.gan.objectives.build import build_objective
 from spider.gan.objectives.config import HingeConfig, ObjectiveChoice, ObjectiveConfig
 from spider.gan.objectives.wasserstein import Wasserstein
 from spider.gan.outputs import Condition, ConditionShape, DOut
+from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
 SINGLE = World.single()
@@ -48,21 +47,6 @@ NETWORKS = {
     "fastgan": FastganDiscriminatorConfig(ndf=4),
 }
 WITH_CLASSES = [kind for kind in NETWORKS if "class" in NETWORKS[kind].conditions]
-
-
-@cache
-def recorded(name):
-    path = Path(__file__).parents[2] / "golden" / f"{name}.npz"
-    return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
-
-
-def weights_of(name):
-    return {key.removeprefix("weights."): x for key, x in recorded(name).items() if key.startswith("weights.")}
-
-
-def assert_near(found, expected, of_max=1e-5):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= of_max * expected.abs().max()
 
 
 def d_loss(objective, real, fake):
@@ -126,7 +110,7 @@ class SimpleSan(nn.Module):
     def take_over(self, name):
         theirs = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}
         state = {}
-        for key, x in weights_of(name).items():
+        for key, x in weights_of(recorded(name)).items():
             if key == "fc_w":
                 self.weight = nn.Parameter(x.clone())
                 continue
@@ -177,7 +161,7 @@ def test_a_step_of_the_discriminator_is_the_recorded_one(name):
 def test_projected_heads_are_those_of_stylesan_xl(name):
     """There the loss is a sum over images and networks, here a mean over images."""
     vectors, classes = recorded(name), 5 if "label" in recorded(name) else 0
-    stems = sorted({key.split("mini_discs")[0] for key in weights_of(name)})
+    stems = sorted({key.split("mini_discs")[0] for key in weights_of(recorded(name))})
     condition = Condition(vectors["label"].long() if classes else None)
     total, scores = 0.0, []
     made = {}
@@ -186,13 +170,16 @@ def test_projected_heads_are_those_of_stylesan_xl(name):
         heads = Heads(config, [2, 2, 2, 2], classes, SINGLE)
         heads.slice()
         state = {}
-        for key, x in weights_of(name).items():
+        for key, x in weights_of(recorded(name)).items():
             if not key.startswith(stem) or key.endswith(("scale", "embed.weight", "last_layer.weight")):
                 continue
             state[discriminator_name(key.removeprefix(stem), 4).removeprefix("heads.")] = x
         for each in range(2):
             theirs = f"{stem}mini_discs.{each}.{'embed' if classes else 'last_layer'}"
-            weight, scale = weights_of(name)[f"{theirs}.weight"], weights_of(name)[f"{theirs}.scale"]
+            weight, scale = (
+                weights_of(recorded(name))[f"{theirs}.weight"],
+                weights_of(recorded(name))[f"{theirs}.scale"],
+            )
             length = weight.flatten(1).norm(dim=1)
             ours = f"each.{each}.{'embedding' if classes else 'last'}.weight"
             state[ours] = weight * (scale.flatten() / length).view(-1, *[1] * (weight.dim() - 1))
