@@ -57,8 +57,9 @@ class Insgen(Auxiliary):
         heads = {name: head(inputs) for name in self.names}
         slow = {f"{name}_average": copy_of(each).requires_grad_(False) for name, each in heads.items()}
         self.average = copy_of(discriminator).requires_grad_(False)
-        if hasattr(self.average, "judge_alone"):
-            self.average.judge_alone()
+        judge_alone = getattr(self.average, "judge_alone", None)
+        if judge_alone is not None:
+            judge_alone()
         self.heads = nn.ModuleDict({**heads, **slow, "discriminator_average": self.average})
         self.queues = {name: Queue(config.queue, device) for name in self.names}
         pairs = [(self.average, discriminator), *((slow[f"{name}_average"], heads[name]) for name in self.names)]
