@@ -85,7 +85,7 @@ def _row(summary: RunSummary) -> list[str]:
     return [
         summary.name,
         summary.state,
-        f"{summary.kimg:g}/{summary.length_kimg:g}",
+        summary.progress,
         summary.source,
         summary.condition,
         summary.objective,

@@ -54,7 +54,7 @@ def _row(status: RunStatus) -> list[str]:
     return [
         summary.name,
         status.state,
-        f"{summary.kimg:g}/{summary.length_kimg:g}",
+        summary.progress,
         "-" if status.img_per_s is None else speed(status.img_per_s).removesuffix(" img/s"),
         left_text(status.eta_s, status.untimed_evaluations) or "-",
         "-" if summary.last_checkpoint is None else f"{summary.last_checkpoint:g}",

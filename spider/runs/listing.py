@@ -55,6 +55,11 @@ class RunSummary:
     problem: str | None = None
     failure: str | None = None
 
+    @property
+    def progress(self) -> str:
+        """How far it is, of how far it goes, in kimg; `-` for what does not train."""
+        return "-" if self.state == "imported" else f"{self.kimg:g}/{self.length_kimg:g}"
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spider.settings.choices import Choice, Choices
+from spider.settings.choices import Choice, Choices, is_outside
 from spider.settings.schedule import Bounds, Schedule
 from spider.settings.section import MAX_DIM, MAX_FACTOR
 
@@ -114,7 +114,7 @@ class InsgenConfig(AuxiliaryChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        if config.discriminator.kind in ("dcgan", "r3gan", "projected"):
+        if not config.discriminator.tells_map and not is_outside(config.discriminator.kind):
             yield (
                 f"auxiliary: kind=insgen looks at D's last map, which discriminator.kind={config.discriminator.kind} "
                 "does not tell; discriminator.kind=stylegan2 does"
@@ -137,7 +137,7 @@ class ReconstructionConfig(AuxiliaryChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        if config.discriminator.kind in ("dcgan", "r3gan", "projected", "stylegan2"):
+        if not config.discriminator.brings_decoders and not is_outside(config.discriminator.kind):
             yield (
                 f"auxiliary: kind=reconstruction needs a discriminator that brings decoders, found discriminator.kind="
                 f"{config.discriminator.kind}; discriminator.kind=fastgan does"

@@ -25,6 +25,9 @@ class NetworkChoice(Choice):
     of_training: ClassVar[frozenset[str]] = frozenset()
     has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
 
+    # Of a discriminator of this package, so that an auxiliary that it cannot serve is refused before anything is built
+    tells_map: ClassVar[bool] = False  # its last map, as InsGen's heads need: `map_features`, features["map"]
+    brings_decoders: ClassVar[bool] = False  # which draw images from its maps: `decoders`
     looks_through: ClassVar[str | None] = None  # the embedding whose network a discriminator looks through
 
     @property

@@ -71,6 +71,7 @@ class FastganDiscriminatorConfig(NetworkChoice):
     """FastGAN's discriminator: it judges an image and a smaller one. Sides: 32 to 1024 px, published from 256 px."""
 
     kind: Literal["fastgan"] = "fastgan"
+    brings_decoders: ClassVar[bool] = True
     ndf: int = Field(64, ge=1, le=MAX_DIM, description="channels of its maps of 64 px")
 
     def side(self, image_shape: tuple[int, int, int]) -> int:

@@ -178,6 +178,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
 class Stylegan2DiscriminatorConfig(Stylegan2Config):
     """StyleGAN2's discriminator; with classes a projection on what a mapping network makes of the class."""
 
+    tells_map: ClassVar[bool] = True
     role = "discriminator"
     of_training: ClassVar[frozenset[str]] = frozenset({"mbstd_group", "bf16_resolutions"})
     architecture: Literal["resnet", "skip", "orig"] = Field(

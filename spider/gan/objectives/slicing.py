@@ -42,6 +42,8 @@ class Slicing(Method):
         device: of what is remembered.
     """
 
+    phases = ("d_main",)
+
     def __init__(
         self, objective: Separable | Relativistic, weights: Literal["normalised", "autograd"], device: torch.device
     ) -> None:

@@ -136,7 +136,7 @@ def test_settings_and_origin_are_noted(imported):
     assert '"class": "Generator"' in noted
     assert '"channel_base": 512' in noted
     [summary] = api.ls(imported / "run")
-    assert summary.state == "imported"
+    assert (summary.state, summary.progress) == ("imported", "-")
 
 
 def test_verbs_take_an_import_as_a_run(imported, patches, tmp_path, monkeypatch):

@@ -133,6 +133,11 @@ def test_quarters_are_of_their_image():
 def test_what_cannot_go_together_is_refused():
     for words, said in (
         (["auxiliary=[{kind: reconstruction}]"], "needs a discriminator that brings decoders, found .*kind=dcgan"),
+        (["auxiliary=[{kind: reconstruction}]", "discriminator.kind=mlp"], "brings decoders, found .*kind=mlp"),
+        (
+            ["auxiliary=[{kind: insgen}]", "discriminator.kind=fastgan", "generator.norm=none"],
+            "insgen looks at D's last map, which discriminator.kind=fastgan does not tell",
+        ),
         (
             ["discriminator.kind=fastgan", "generator.norm=none", "accumulation=2"],
             "kind=fastgan normalises over the global batch",
