@@ -32,7 +32,7 @@ def demo(
     epilog="\b\nExamples:\n"
     "  spider toy\n"
     "  spider toy gaussians25 --variant plain --variant 'top-k: selection.kind=adaptive' --seeds 0-2\n"
-    "  spider toy swissroll --variant 'trained D' --variant 'exact D: discriminator={kind:poly}'"
+    "  spider toy swissroll --variant 'learnt' --variant 'exact: discriminator.kind=poly objective.kind=wasserstein'"
 )
 def toy(
     plane: Annotated[

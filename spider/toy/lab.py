@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from spider.errors import SpiderUsageError
 from spider.files import write_text
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
+from spider.gan.saved import copy_of
 from spider.precision import set_numerics
 from spider.toy.page import LAST, MOVIE, NUMBERS, REPORT, write_report
 from spider.toy.picture import Field, Look, draw
@@ -51,6 +53,11 @@ class Variant:
     config: Config
     rows: list[dict[str, Any]] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+
+    @property
+    def iterations(self) -> int:
+        """Of its whole length."""
+        return -(-int(self.config.kimg * 1000) // self.config.batch)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def toy(request: ToyRequest) -> Laboratory:
         for seed in seeds
         for name, words in request.named.items()
     ]
-    total = sum(-(-int(each.config.kimg * 1000) // each.config.batch) for each in variants)
+    total = sum(each.iterations for each in variants)
     with Bar(shown=request.progress, total=total, unit="iteration", desc=f"toy {request.plane}") as bar:
         for each in variants:
             _learn(each, law, request.frames, bar, shown=each.seed == seeds[0])
@@ -94,7 +101,7 @@ def toy(request: ToyRequest) -> Laboratory:
     draw(first, law, out / MOVIE, out / LAST)
     document = {
         "plane": request.plane,
-        "command": " ".join(["spider", *request.words()]),
+        "command": shlex.join(["spider", *request.words()]),
         "points_measured": SHOWN,
         "variants": [
             {"name": each.name, "seed": each.seed, "rows": each.rows, "config": each.config.model_dump(mode="json")}
@@ -119,16 +126,15 @@ def _learn(variant: Variant, law: Modes | None, frames: int, bar: Bar, *, shown:
         raise SpiderUsageError(f"data.path={config.data.path}: no points of a plane")
     try:
         real = to_float(trainer.dataset.batch(0, SHOWN)).flatten(1).double().numpy()
-        iterations = -(-int(config.kimg * 1000) // config.batch)
-        stops = {round(share * iterations) for share in np.linspace(0, 1, frames)}
-        for number in range(iterations + 1):
+        stops = {round(share * variant.iterations) for share in np.linspace(0, 1, frames)}
+        for number in range(variant.iterations + 1):
             if number in stops:
                 generated = _generated(trainer)
                 found = {**asdict(score(generated, real, law)), **_told(trainer)}
                 variant.rows.append({"kimg": trainer.images / 1000, **found})
                 if shown:
                     variant.looks.append(Look(trainer.images / 1000, generated, real, _field(trainer)))
-            if number < iterations:
+            if number < variant.iterations:
                 trainer.iterate()
                 bar.update()
     finally:
@@ -151,16 +157,14 @@ def _told(trainer: Trainer) -> dict[str, float | None]:
 
 def _field(trainer: Trainer) -> Field:
     """D and its slope on a grid of the plane, of the first class where there are classes."""
-    network, device = trainer.discriminator.module, trainer.world.device
+    network, device = copy_of(trainer.discriminator.module).eval(), trainer.world.device
     dtype = next(network.parameters()).dtype
     steps = torch.linspace(-_REACH, _REACH, _SIDE, dtype=dtype, device=device)
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 1, 1, 2).requires_grad_()
     labels = torch.zeros(len(places), dtype=torch.int64, device=device) if trainer.conditions.shape.classes else None
-    network.eval()
     with torch.enable_grad():
         logits = network(places, Condition(labels)).logits.mean(1)
         (slopes,) = torch.autograd.grad(logits.sum(), places)
-    network.train()
     return Field(_REACH, _grid(logits), _grid(slopes[:, 0, 0]))
 
 
