@@ -39,7 +39,7 @@ MAX_STEPS = 4096  # on a side of a grid, whose images are as many as the square 
 MIN_KIMG = 0.001  # one image
 MIN_SHARD_MB = 1e-6  # one byte: every image a shard of its own
 MAX_ITEMS = 100_000  # of a list of names
-_STYLEGAN_METRIC = re.compile(r"([a-z]+2?(?:_wend|_wfull|_zend|_zfull)?)(?:(\d{1,4})k)?3?(?:_full|_int|_frac)?")
+_STYLEGAN_METRIC = re.compile(r"([a-z]+2?(?:_wend|_wfull|_zend|_zfull)?)(?:(\d{1,4})k)?3?(_full|_int|_frac)?")
 _MAX_COUNT = 10**12  # of what is only compared, never made
 
 
@@ -222,10 +222,11 @@ def metric_names(name: str, value: Any) -> list[str]:
 def _ours(metric: str) -> str:
     """The same name. Raises SpiderUsageError: it is one of NVIDIA's repositories, and what it is here."""
     found = _STYLEGAN_METRIC.fullmatch(metric)
-    if metric in (*METRICS, *GENERATOR_METRICS) or found is None or found[1] not in OF_STYLEGAN:
+    ours = None if found is None else OF_STYLEGAN.get(f"{found[1]}{found[3] or ''}", OF_STYLEGAN.get(found[1]))
+    if metric in (*METRICS, *GENERATOR_METRICS) or found is None or ours is None:
         return metric
     many = f" with --count {int(found[2]) * 1000}" if found[2] else ""
-    raise SpiderUsageError(f"metric {metric!r} of StyleGAN's repositories is {OF_STYLEGAN[found[1]]}{many} here")
+    raise SpiderUsageError(f"metric {metric!r} of StyleGAN's repositories is {ours}{many} here")
 
 
 def class_name(name: str, value: Any) -> str:

@@ -45,6 +45,7 @@ OF_STYLEGAN = {
     "ppl_zend": "ppl_zend",
     "ppl_zfull": "ppl_zfull",
     "eqt": "eq_t",
+    "eqt_frac": "eq_t_frac",
     "eqr": "eq_r",
 }
 GENERATOR_METRICS: tuple[str, ...] = get_args(GeneratorMetricName)  # of a generator itself: no reference, no embedding

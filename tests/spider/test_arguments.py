@@ -134,6 +134,7 @@ def test_an_error_shows_a_value_on_a_short_line(value):
         ("is50k", "is with --count 50000"),
         ("ppl2_wend", "ppl_wend here"),
         ("eqt50k_int", "eq_t with --count 50000"),
+        ("eqt50k_frac", "eq_t_frac with --count 50000"),
     ],
 )
 def test_metrics_of_stylegans_repositories_are_called_by_our_names(theirs, ours):

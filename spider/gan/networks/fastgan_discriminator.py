@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, glu, interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, glu, interpolate, leaky_relu
 
 from cluster.world import World
 from spider.gan.networks.excitation import Gate, averaged
 from spider.gan.networks.fastgan import SMALL
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
 from spider.gan.networks.norm import batch_norm_as_torch
-from spider.gan.networks.slicing import Judged, Sliceable, read, said
+from spider.gan.networks.slicing import Sliceable, read_conv, said
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
 from spider.gan.outputs import Condition, DOut
 
@@ -80,7 +80,8 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
         small = condition.sizes[SMALL]
         for layer in self.small:
             small = layer(small)
-        judged = [self._judged(self.judge, self.mix(x)), self._judged(self.judge_small, small)]
+        last = ((self.mix(x), self.judge), (small, self.judge_small))
+        judged = [read_conv(h, layer, sliced=self.sliced) for h, layer in last]
         told = {"last": x.mean((2, 3)), "trunk": x, "inner": maps[2 * _LAST], "small": small}
         return said(judged, told)
 
@@ -88,9 +89,6 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
         """See Sliceable. The layers that are sliced have no spectral norm."""
         super().slice()
         self.judge, self.judge_small = map(without_spectral_norm, (self.judge, self.judge_small))
-
-    def _judged(self, last: nn.Conv2d, x: Tensor) -> Judged:
-        return read(conv2d, x, last.weight, sliced=True) if self.sliced else Judged(last(x))
 
     def decoders(self, channels: int, side: int) -> Decoders:
         """Decoders of the maps that are told, which end in so many channels and at that side in px."""

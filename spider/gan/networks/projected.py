@@ -26,14 +26,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from cluster.world import World
 from spider.backbones.efficientnet_lite0 import CHANNELS, read_efficientnet_lite0
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
-from spider.gan.networks.slicing import Judged, Sliceable, read, said
+from spider.gan.networks.slicing import Judged, Sliceable, read, read_conv, said
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
 from spider.gan.outputs import Condition, DOut, Draw
 
@@ -196,7 +196,7 @@ class _Head(Sliceable):
         for block in self.blocks:
             x = block(x)
         if self.embedding is None:
-            return (read(conv2d, x, self.last.weight, sliced=True) if self.sliced else Judged(self.last(x))), x
+            return read_conv(x, self.last, sliced=self.sliced), x
         told = self.embedding(condition)
         told = told if self.to_class is None else leaky_relu(self.to_class(told), _SLOPE)
         return read(_in_places, self.last(x), told / math.sqrt(_CLASS_MAPS), sliced=self.sliced), x

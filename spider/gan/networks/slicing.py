@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import conv2d, linear
 
 from spider.gan.outputs import DIRECTION, FACING, DOut
 
@@ -64,6 +64,11 @@ def read_dense(h: Tensor, weight: Tensor, beta: Tensor | None = None, *, sliced:
     logits = judged.logits if beta is None else judged.logits + beta
     facing = (h * torch.linalg.vector_norm(weight)).detach() if sliced and shared else None
     return Judged(logits, judged.direction, facing)
+
+
+def read_conv(h: Tensor, layer: nn.Conv2d, *, sliced: bool) -> Judged:
+    """h [N, C, H, W] -> logits [N, 1, H', W'] of places. If it is sliced, the layer is a plain one without a bias."""
+    return read(conv2d, h, layer.weight, sliced=True) if sliced else Judged(layer(h))
 
 
 def said(judged: list[Judged], features: Mapping[str, Tensor]) -> DOut:
