@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@cache
 def recorded(name: str) -> dict[str, Tensor]:
-    """The tensors of a vector. Tests share them: who changes one, or asks for its gradient, takes a clone."""
+    """The tensors of a vector, the caller's own: what one test does to them no other sees."""
+    return {key: torch.tensor(array) for key, array in _read(name).items()}
+
+
+@cache
+def _read(name: str) -> dict[str, npt.NDArray[Any]]:
     with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+        return dict(arrays)
 
 
 def weights_of(

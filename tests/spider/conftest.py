@@ -27,6 +27,7 @@ WORK = (
     "spider.jobs.launch.submit_command",
     "spider.jobs.pipeline.submit_command",
     "spider.cost.dry_run.dry_run",
+    "spider.toy.lab._learn",
     "spider.train.loop.train",
     "neighbors.find._load",
     "sweeps.sweep.sweep",

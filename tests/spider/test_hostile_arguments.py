@@ -55,6 +55,7 @@ CALLS = {
     "status": {"path": "{run}"},
     "sweep": {"file": "{sweep}", "out": "{new}"},
     "sweep_cost": {"file": "{sweep}", "out": "{new}"},
+    "toy": {"out": "{new}"},
     "train": {"config": "dcgan", "run": "{new}", "data": "{digits}"},
     "verify": {"shards": "{digits}", "workers": 1},
     "weights.get": {"name": "inception"},

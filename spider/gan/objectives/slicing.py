@@ -50,7 +50,7 @@ class Slicing(Method):
         self.objective = objective
         self.paired = objective.paired
         self.weights = weights
-        self.optimality = torch.full((), torch.nan, dtype=torch.float64, device=device)
+        self.optimality = torch.zeros((), dtype=torch.float64, device=device)  # 0: not measured yet
 
     def discriminator(self, real: DOut, fake: DOut, draws: Address) -> Loss:
         """See Objective."""
@@ -94,7 +94,7 @@ class Slicing(Method):
     def columns(self, images: int) -> dict[str, float | None]:
         """See Method."""
         found = float(self.optimality)
-        return {} if found != found else {"slicing/optimality": found}
+        return {"slicing/optimality": found} if found else {}
 
     def _terms(self, real: DOut, fake: DOut, slopes: tuple[Tensor, Tensor]) -> dict[str, Tensor | Weighed]:
         real_direction, fake_direction = real.features[DIRECTION], fake.features[DIRECTION]

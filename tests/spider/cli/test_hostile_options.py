@@ -45,6 +45,7 @@ WORDS = {
     "project": ["{run}", "{patches}", "--out={new}"],
     "status": ["{run}"],
     "sweep": ["{sweep}", "--out={new}"],
+    "toy": [],
     "train": ["dcgan", "--data={digits}", "--run={new}"],
     "verify": ["{digits}", "--workers=1"],
     "weights get": ["inception"],

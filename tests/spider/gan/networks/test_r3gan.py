@@ -33,7 +33,7 @@ class Recorded(R3ganConfig):
     blocks: int = 2
     embedding_dim: int = 8
 
-    def plan(self, image_shape):
+    def plan(self, image_shape, role):
         return [32, 24, 16, 16], [4, 4, 4, 4]
 
 
