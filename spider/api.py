@@ -37,6 +37,7 @@ from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
 from spider.request import Request, asks
 from spider.runs.request import TrainRequest
+from spider.study.request import StudyRequest
 from spider.toy.request import ToyRequest
 from sweeps.request import SweepRequest
 
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from spider.pictures.interpolate import Interpolation
     from spider.pictures.project import Projections
     from spider.runs.listing import RunSummary
+    from spider.study.plan import StudyPlan
+    from spider.study.study import Studied
     from spider.toy.lab import Laboratory
     from sweeps.cost import SweepCost
     from sweeps.report import SweepReport
@@ -92,6 +95,8 @@ __all__ = [
     "project",
     "read_pipeline",
     "status",
+    "study",
+    "study_stages",
     "submit_pipeline",
     "sweep",
     "sweep_cost",
@@ -219,27 +224,29 @@ def is_pipeline(name: str | None) -> bool:
     return is_pipeline(name)
 
 
+_VERBS: dict[str, type[Request]] = {
+    "pack": PackRequest,
+    "verify": VerifyRequest,
+    "neighbors": NeighborsRequest,
+    "neighbor_matrix": NeighborMatrixRequest,
+    "train": TrainRequest,
+    "sweep": SweepRequest,
+    "evaluate": EvaluateRequest,
+    "generate": GenerateRequest,
+    "interpolate": InterpolateRequest,
+    "project": ProjectRequest,
+    "import_pickle": ImportRequest,
+    "export": ExportRequest,
+}  # of stages
+
+
 @plain_arguments()
 def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     """The stages of a file, checked: see `spider.jobs.stages`."""
     from spider.jobs.stages import read_pipeline
     from spider.jobs.submit import read_place
 
-    verbs: dict[str, type[Request]] = {
-        "pack": PackRequest,
-        "verify": VerifyRequest,
-        "neighbors": NeighborsRequest,
-        "neighbor_matrix": NeighborMatrixRequest,
-        "train": TrainRequest,
-        "sweep": SweepRequest,
-        "evaluate": EvaluateRequest,
-        "generate": GenerateRequest,
-        "interpolate": InterpolateRequest,
-        "project": ProjectRequest,
-        "import_pickle": ImportRequest,
-        "export": ExportRequest,
-    }
-    return read_pipeline(file, run, read_place(slurm), verbs)
+    return read_pipeline(file, run, read_place(slurm), _VERBS)
 
 
 def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
@@ -401,6 +408,35 @@ def demo(out: str | Path = "runs/demo", *, seed: int = 0, progress: bool = False
     from spider.demo.story import demo
 
     return demo(Path(out), seed=seed, progress=progress)
+
+
+@asks(StudyRequest)
+def study(request: StudyRequest) -> Studied:
+    """A matched comparison of named variants, or go on with it: see `spider.study.plan`, `spider.study.request`."""
+    plan = _read_study(request, "local")
+    from spider.study.study import study
+
+    return study(request, plan)
+
+
+@plain_arguments()
+def study_stages(
+    file: str | Path, given: Sequence[str] = (), *, out: str | Path, slurm: str = "local", keep: bool = False
+) -> list[Stage]:
+    """What is left of a study, for `submit_pipeline`, checked; `keep` its file in its folder."""
+    plan = _read_study(StudyRequest(file, given, out=out), slurm)
+    from spider.study import study
+
+    if keep:
+        study.keep(plan)
+    return study.left(plan)
+
+
+def _read_study(request: StudyRequest, slurm: str) -> StudyPlan:
+    from spider.jobs.submit import read_place
+    from spider.study.plan import read_study
+
+    return read_study(Path(request.file), Path(request.out), request.named, read_place(slurm), _VERBS)
 
 
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365

@@ -316,6 +316,7 @@ _path_list = list_of(place, "a path, or a list of paths")
 _named_places = named_or_list_of(place, "a place, a list of places, or a mapping from names to places")
 
 _KINDS: dict[str, Kind] = {
+    "at_once": whole(1, MAX_PROCESSES),
     "blend": one_of("linear", "spherical", "cubic", "circular"),
     "cache": place,
     "channels": whole(1, 3),
@@ -334,8 +335,11 @@ _KINDS: dict[str, Kind] = {
     "folder": place,
     "from_run": words_or_file,
     "init": place,
+    "given": list_of(text, "a text NAME=VALUE, or a list of such texts"),
+    "gpus": number(0),
     "grid": place,
     "images": whole(1, MAX_IMAGES),
+    "keep": flag,
     "keep_gray": flag,
     "keep_negative": flag,
     "key": text,
@@ -362,6 +366,7 @@ _KINDS: dict[str, Kind] = {
     "ray": text,
     "reference": place,
     "reference_out": place,
+    "report": flag,
     "resolution": whole(1, MAX_RESOLUTION),
     "rule": text,
     "run": place,

@@ -7,7 +7,9 @@ judging    evaluate, generate, interpolate
 projecting project
 runs       ls, compare
 weights    weights list, get, verify
-story      demo
+story      demo, toy
+studies    study
+sweeps     sweep
 disk       what a full or closed disk refuses, in one line
 words      what is refused of a command line before its options are read
 output     what the commands print, and how lists are read

@@ -16,6 +16,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
+from spider.cli.slurm import submit_stages
 from spider.cli.training import Data, FromRun, Init, Kimg, Mirror, Seed, Source, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size, speed
@@ -91,7 +92,7 @@ def launch(
         given = [*(name for name, value in options.items() if value is not None), *overrides, *["--mirror"] * mirror]
         if given:
             raise SpiderUsageError(f"{given[0]}: the stages of a pipeline say it themselves, in {config}")
-        _launch_pipeline(str(config), run, slurm, dry_run=dry_run, as_json=as_json)
+        submit_stages(api.read_pipeline(str(config), run, slurm), run, dry_run=dry_run, as_json=as_json)
         return
     ready = api.prepare_launch(
         config, run, slurm, data=data, source=source, kimg=kimg, seed=seed, mirror=mirror, overrides=overrides,
@@ -191,24 +192,6 @@ def cancel(
         time.sleep(1.0)
     if wait:
         say(_described(api.status(run)))
-
-
-def _launch_pipeline(file: str, run: Path, slurm: str, *, dry_run: bool, as_json: bool) -> None:
-    stages = api.read_pipeline(file, run, slurm)
-    if dry_run:
-        scripts = [stage.script().rstrip() for stage in stages]
-        for stage, script in zip(stages, scripts, strict=True):
-            behind = f", behind {', '.join(stage.after)}" if stage.after else ""
-            say(f"# stage {stage.name}{behind}\n{script}\n")
-        return
-    submitted = api.submit_pipeline(stages)
-    if as_json:
-        say_json([asdict(each) for each in submitted])
-        return
-    for each in submitted:
-        what = "has finished before" if each.job is None else f"job {each.job}{'' if each.is_new else ', as it was'}"
-        say(f"{each.name}: {what}")
-    say(f"spider status {run} tells how far they are")
 
 
 def _warn_of_cores(place: Place) -> None:

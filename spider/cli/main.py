@@ -20,7 +20,20 @@ from typer.core import TyperGroup
 
 from cluster.errors import ClusterError
 from shards.errors import ShardsError
-from spider.cli import exchange, images, judging, launch, neighbors, projecting, runs, story, sweeps, training, weights
+from spider.cli import (
+    exchange,
+    images,
+    judging,
+    launch,
+    neighbors,
+    projecting,
+    runs,
+    story,
+    studies,
+    sweeps,
+    training,
+    weights,
+)
 from spider.cli.disk import described as of_disk
 from spider.cli.output import complain
 from spider.cli.usage import EXIT_CODE, USAGE_ERROR, asks_for_help, described
@@ -110,7 +123,20 @@ def _options(
 ) -> None: ...
 
 
-for group in (images, neighbors, training, launch, judging, projecting, runs, sweeps, exchange, weights, story):
+for group in (
+    images,
+    neighbors,
+    training,
+    launch,
+    judging,
+    projecting,
+    runs,
+    sweeps,
+    studies,
+    exchange,
+    weights,
+    story,
+):
     app.add_typer(group.commands)
 
 

@@ -1,18 +1,20 @@
-"""A neighbour search or a sweep as a job, instead of in this process."""
+"""A neighbour search or a sweep as a job, instead of in this process; and stages, each as one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spider import api
 from spider.cli.output import say, say_json, warn
 from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+    from spider.jobs.stages import Stage
     from sweeps.request import SweepRequest
 
 SlurmJob = Annotated[
@@ -50,3 +52,21 @@ def submit_this(
         return
     where = "on this machine" if place.local else f"on {counted(request.nodes, 'node')}"
     say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")
+
+
+def submit_stages(stages: list[Stage], folder: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Put stages into the queue, each behind those that it waits for; with `dry_run`, print the scripts instead."""
+    if dry_run:
+        scripts = [stage.script().rstrip() for stage in stages]
+        for stage, script in zip(stages, scripts, strict=True):
+            behind = f", behind {', '.join(stage.after)}" if stage.after else ""
+            say(f"# stage {stage.name}{behind}\n{script}\n")
+        return
+    submitted = api.submit_pipeline(stages)
+    if as_json:
+        say_json([asdict(each) for each in submitted])
+        return
+    for each in submitted:
+        what = "has finished before" if each.job is None else f"job {each.job}{'' if each.is_new else ', as it was'}"
+        say(f"{each.name}: {what}")
+    say(f"spider status {folder} tells how far they are")

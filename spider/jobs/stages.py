@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -45,7 +45,8 @@ _WITHOUT_GPUS = ("pack", "verify")
 _EXAMPLE = "{verb: verify, shards: data/flowers}"
 
 
-def _list(value: object) -> object:
+def listed(value: object) -> object:
+    """A text alone stands for a list of one."""
     return [value] if isinstance(value, str) else value
 
 
@@ -55,7 +56,7 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     verb: str
-    after: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    after: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     slurm: dict[str, Any] = {}
 
 
@@ -147,10 +148,16 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place, verbs: Mappin
     Raises:
         SpiderUsageError, ClusterUsageError: the file, the stage, the key, the value found and what would be valid.
     """
-    config = _config(file)
     folder = Path(run).absolute()
     if RunDirectory(folder).exists or (folder / FOLDER).exists():
         raise SpiderUsageError(f"--run {run}: that is a run's folder; a pipeline needs one of its own")
+    return make_stages(_config(file), str(file), folder, place, verbs)
+
+
+def make_stages(
+    config: PipelineConfig, file: str, folder: Path, place: Place, verbs: Mapping[str, type[Request]]
+) -> list[Stage]:
+    """The stages of what a file holds, see `read_pipeline`. `folder` is the pipeline's, absolute."""
     for name, stage in config.stages.items():
         for before in stage.after:
             if before not in config.stages:
@@ -162,9 +169,10 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place, verbs: Mappin
             f"{file}: stages wait for each other: {' after '.join(reversed(error.args[1]))}"
         ) from None
     # Those that wait for nothing in particular as in the file
-    names.sort(key=lambda name: _depth(name, config.stages))
+    places, depths = {name: number for number, name in enumerate(config.stages)}, _depths(config.stages, names)
+    names.sort(key=lambda name: (depths[name], places[name]))
     stages = [_stage(name, config.stages[name], folder, place, verbs, f"{file}: stages.{name}") for name in names]
-    return _checked(stages, str(file))
+    return _checked(stages, file)
 
 
 def _config(file: str | Path) -> PipelineConfig:
@@ -196,7 +204,7 @@ def _stage(
             raise SpiderUsageError(f"{where}.slurm: {key}={config.slurm[key]}: {verb} is one process; leave it out")
     require_here(own, f"{where}.slurm: ")
     try:
-        request = verbs[verb].read(_filled(config.model_extra or {}, folder))
+        request = verbs[verb].read(filled(config.model_extra or {}, {"run": str(folder)}))
     except SpiderUsageError as error:
         raise SpiderUsageError(f"{where}: {error}") from None
     return Stage(name=name, request=request, after=config.after, place=own, folder=folder / STAGES / name)
@@ -215,19 +223,28 @@ def _checked(stages: list[Stage], file: str) -> list[Stage]:
     return [replace(stage, more_code=tuple(dict.fromkeys(code))) for stage in stages]
 
 
-def _filled(value: Any, folder: Path) -> Any:
-    """With the folder in the place of `{run}`, in every text."""
+def filled(value: Any, words: Mapping[str, object]) -> Any:
+    """With what `{name}` stands for in its place, in every text; a text of nothing else becomes the value itself.
+
+    Raises SpiderUsageError: a name that stands for nothing.
+    """
     if isinstance(value, dict):
-        return {key: _filled(each, folder) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled(each, folder) for each in value]
+        return {key: filled(each, words) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [filled(each, words) for each in value]
     if not isinstance(value, str):
         return value
-    found = value.replace("{run}", str(folder))
-    if unknown := re.search(r"\{\w+\}", found):
-        raise SpiderUsageError(f"{value}: {unknown[0]}: only {{run}} stands for something")
-    return found
+    for name in re.findall(r"\{(\w+)\}", value):
+        if name not in words:
+            known = ", ".join(f"{{{each}}}" for each in words)
+            raise SpiderUsageError(f"{value}: {{{name}}}: only {known} stands for something")
+    whole = re.fullmatch(r"\{(\w+)\}", value)
+    return words[whole[1]] if whole else re.sub(r"\{(\w+)\}", lambda found: str(words[found[1]]), value)
 
 
-def _depth(name: str, stages: Mapping[str, StageConfig]) -> int:
-    return 1 + max((_depth(before, stages) for before in stages[name].after), default=-1)
+def _depths(stages: Mapping[str, StageConfig], in_order: Sequence[str]) -> dict[str, int]:
+    """How many stages each waits for, one behind the other."""
+    depths: dict[str, int] = {}
+    for name in in_order:
+        depths[name] = 1 + max((depths[before] for before in stages[name].after), default=-1)
+    return depths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from spider.errors import SpiderUsageError
 from spider.files import save_figure
-from spider.judge.compare import LOSSES, Comparison, Curve, Experiment
+from spider.judge.compare import LOSSES, Comparison, Curve
 
 # Okabe and Ito's palette, without yellow, which is too light on white; told apart by shape as well
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,7 +48,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     figure = Figure(figsize=(4.6 * columns + 0.8, 3.4 * rows + 1.1), layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (label, curves) in zip(grid.flat, panels.items(), strict=False):
-        _draw_panel(axes, label, comparison.experiments, curves)
+        draw_curves(axes, label, {each.name: [curves[run] for run in each.runs] for each in comparison.experiments})
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     shown = {label: line for axes in grid.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -64,9 +64,10 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     save_figure(figure, Path(path))
 
 
-def _draw_panel(axes: Axes, label: str, experiments: Sequence[Experiment], curves: Sequence[Curve]) -> None:
-    for number, experiment in enumerate(experiments):
-        points = _points([curves[run] for run in experiment.runs])
+def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]]) -> None:
+    """A metric against the images shown: a line for each name, the mean of its curves, with their range as a band."""
+    for number, (name, curves) in enumerate(lines.items()):
+        points = _points(curves)
         if not points:
             continue
         kimg = [at for at, _ in points]
@@ -79,12 +80,12 @@ def _draw_panel(axes: Axes, label: str, experiments: Sequence[Experiment], curve
             marker=_MARKERS[number % len(_MARKERS)] if len(points) <= _MANY else None,
             markersize=4,
             linewidth=1.5,
-            label=experiment.name,
+            label=name,
         )
-        if len(experiment.runs) > 1:
+        if len(curves) > 1:
             low, high = [min(values) for _, values in points], [max(values) for _, values in points]
             axes.fill_between(kimg, low, high, color=colour, alpha=0.15, linewidth=0)
-    drawn = [value for curve in curves for _, value in curve]
+    drawn = [value for curves in lines.values() for curve in curves for _, value in curve]
     if min(drawn) > 0 and max(drawn) / min(drawn) > _LOG_ABOVE:
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))

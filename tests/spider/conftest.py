@@ -27,6 +27,9 @@ WORK = (
     "spider.jobs.launch.submit_command",
     "spider.jobs.pipeline.submit_command",
     "spider.cost.dry_run.dry_run",
+    "spider.study.study.find",
+    "spider.study.study.keep",
+    "spider.study.study.left",
     "spider.toy.lab._learn",
     "spider.train.loop.train",
     "neighbors.find._load",
@@ -68,3 +71,13 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4", "log.tensorboard=false"]
     api.train("dcgan", run, data=digits, kimg=0.016, overrides=small)
     return run
+
+
+@pytest.fixture
+def study_file(digits: Path, tmp_path: Path) -> Path:
+    """A study of one run."""
+    (tmp_path / "study.yaml").write_text(
+        f"title: one\ntrain: {{config: dcgan, data: {digits}, kimg: 1}}\nvalues: {{a: 1}}\nvariants: {{plain: {{}}}}\n"
+        "measure: {metrics: fid, embedding: offline}\n"
+    )
+    return tmp_path / "study.yaml"

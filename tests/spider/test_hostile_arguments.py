@@ -53,6 +53,8 @@ CALLS = {
     "project": {"run": "{run}", "images": "{patches}", "out": "{new}"},
     "read_pipeline": {"file": "{stages}", "run": "{new}", "slurm": "local"},
     "status": {"path": "{run}"},
+    "study": {"file": "{study}", "out": "{new}"},
+    "study_stages": {"file": "{study}", "out": "{new}"},
     "sweep": {"file": "{sweep}", "out": "{new}"},
     "sweep_cost": {"file": "{sweep}", "out": "{new}"},
     "toy": {"out": "{new}"},
@@ -69,7 +71,7 @@ def test_every_verb_is_tried():
 
 
 @pytest.fixture
-def places(trained, digits, patches, tmp_path, monkeypatch):
+def places(trained, digits, patches, study_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
@@ -77,7 +79,7 @@ def places(trained, digits, patches, tmp_path, monkeypatch):
     (tmp_path / "stages.yaml").write_text("stages: {a: {verb: pack, source: x, out: y}}\n")
     return {
         "run": trained, "digits": digits, "patches": patches, "new": tmp_path / "new",
-        "sweep": tmp_path / "sweep.yaml", "stages": tmp_path / "stages.yaml",
+        "sweep": tmp_path / "sweep.yaml", "stages": tmp_path / "stages.yaml", "study": study_file,
     }  # fmt: skip
 
 

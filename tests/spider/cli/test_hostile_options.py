@@ -44,6 +44,7 @@ WORDS = {
     "presets": [],
     "project": ["{run}", "{patches}", "--out={new}"],
     "status": ["{run}"],
+    "study": ["{study}", "--out={new}"],
     "sweep": ["{sweep}", "--out={new}"],
     "toy": [],
     "train": ["dcgan", "--data={digits}", "--run={new}"],
@@ -62,7 +63,7 @@ def test_every_command_is_tried():
 
 
 @pytest.fixture
-def places(trained, digits, patches, tmp_path, monkeypatch):
+def places(trained, digits, patches, study_file, tmp_path, monkeypatch):
     """What stands in `WORDS`, in a folder of its own, where no other program is found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
@@ -70,7 +71,8 @@ def places(trained, digits, patches, tmp_path, monkeypatch):
         f"config: dcgan\ndata: {digits}\nkimg: 1\nspace: {{batch: {{grid: [1, 2]}}}}\n"
         "overrides: {evaluate.every_kimg: 1, evaluate.embedding: offline}\n"
     )
-    named = {"run": trained, "digits": digits, "patches": patches, "new": "new", "sweep": "sweep.yaml"}
+    files = {"sweep": "sweep.yaml", "study": study_file.name}
+    named = {"run": trained, "digits": digits, "patches": patches, "new": "new", **files}
     return {name: str(place) for name, place in named.items()}
 
 

@@ -1,0 +1,93 @@
+"""study: named variants under the same seeds, and the page that compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spider import api
+from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.slurm import submit_stages
+from spider.errors import SpiderUsageError
+
+commands = typer.Typer()
+
+
+@commands.command(
+    epilog="\b\nExamples:\n"
+    "  spider study study.yaml --out studies/ada\n"
+    "  spider study study.yaml kimg=1000 --out studies/ada --slurm partition=gpu,time=24:00:00,gpus_per_node=1\n"
+    "  spider study study.yaml --out studies/ada --report"
+)
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Variants, seeds, and what is measured.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The study's folder. A folder that holds the study resumes it.")
+    ],
+    given: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="In the place of the file's `values`.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(metavar="N", help="Trainings at a time, here or on Ray.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|ADDRESS", help="A Ray cluster does the work; auto: that of RAY_ADDRESS.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs of each training.")] = 0.0,
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,...|FILE", help="Each training as a job (docs/slurm.md), behind what it waits for."
+        ),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write the page from what is there; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every key, and print the stages; with --slurm, their scripts.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print study.json.")] = False,
+) -> None:
+    """Compare named variants under the same seeds, on one page.
+
+    DIR gets runs/VARIANT-SEED, measures/, study.json, curves.png and report.html: means and spreads, paired
+    differences, curves, samples, copies, costs and commands. The same command resumes, and counts runs and measures
+    that were made elsewhere and copied into DIR.
+
+    \b
+    STUDY.yaml:
+      title: Does ADA help with 285 cat faces?
+      claim: With 2,000 images ADA takes FID from 52 to 19 (arXiv 2006.06676, Table 2).
+      values: {data: data, kimg: 12}     # {data} and {kimg} below; DIR is {out}, a training's seed {seed}
+      seeds: 0-2
+      stages:                            # what comes before; where {seed} occurs, once per seed
+        cats: {verb: pack, source: "{data}/cats.tar", out: "{out}/shards/cats", resolution: 64}
+      train: {config: dcgan, data: "{out}/shards/cats", kimg: "{kimg}", after: cats}
+      variants:
+        plain: {}
+        ada: {overrides: ["augment=[{kind: ada}]"]}
+      measure: {metrics: [fid, kid, nearest], embedding: efficientnet, count: 1000, seeds: 1}
+    """
+    require_one_process("study")
+    if slurm is not None and (ray is not None or report):
+        raise SpiderUsageError(f"--slurm {slurm}: not together with {'--ray' if ray is not None else '--report'}")
+    if slurm is not None and slurm.partition(",")[0] == "local":
+        raise SpiderUsageError(
+            f"--slurm {slurm}: would start all at once; without it, --at-once 2 does two at a time here"
+        )
+    if slurm is not None or dry_run:
+        stages = api.study_stages(file, given or (), out=out, slurm=slurm or "local", keep=not dry_run)
+        if slurm is not None and stages:
+            submit_stages(stages, out, dry_run=dry_run, as_json=as_json)
+        for stage in stages if slurm is None else ():
+            say(f"# {stage.name}\n{stage.script()}")
+        if not stages:
+            say(f"nothing is left to do; the page: spider study {file} --out {out} --report")
+        return
+    found = api.study(
+        file, given or (), out=out, at_once=at_once, ray=ray, gpus=gpus, report=report, progress=is_main_process()
+    )
+    if as_json:
+        say_json(found.as_json())
+    else:
+        say(found.text())
+    if (failure := found.failure()) is not None:
+        raise failure

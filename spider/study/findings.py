@@ -1,0 +1,308 @@
+"""What came of a study: every run's numbers from its own files, and the variants held against the baseline.
+
+Differences are paired: a variant and the baseline under the same training seed. Their spread, and that of the values,
+is the sample standard deviation over training seeds. The spread over evaluation seeds is within one run, and apart.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from scipy.stats import t as student
+
+from spider.config.load import flatten
+from spider.errors import SpiderError
+from spider.judge.compare import Curve
+from spider.judge.metrics.registry import METRICS
+from spider.judge.metrics.results import MetricResult, read_results
+from spider.runs.directory import RunDirectory
+from spider.runs.request import TrainRequest
+from spider.study.ended import failure, is_done, is_hopeless, measured_images, note_of
+from spider.study.plan import StudyPlan, StudyRun
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint's numbers.
+
+    Attributes:
+        file: they are from.
+        kimg: of the checkpoint.
+        values: by label, one for each evaluation seed.
+        page: the memorisation page; None: there is none.
+    """
+
+    file: Path
+    kimg: float
+    values: dict[str, list[float]]
+    page: Path | None
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """One run.
+
+    Attributes:
+        run: which.
+        state: `finished`, `not begun`, `at N kimg`, `diverged` or `failed`.
+        is_over: whether it trained to its end.
+        failure: what ended it, in a line; None: nothing did.
+        curve: of the metric that decides, from the run's own evaluations.
+        curve_label: what they call it; the embedding may be another one than the study's.
+        hours: a clock of the training alone: (kimg, device-hours until then).
+        before_hours: of the stages that come before it and were timed: first trainings, features, a search.
+        devices: how many worked on it, and what they are: `1 x cpu (x86_64)`.
+        measured: by checkpoint, `last` and `best`.
+        config: flat, key by key; None: the run has none yet.
+        digest: of the images that it learns.
+    """
+
+    run: StudyRun
+    state: str
+    is_over: bool
+    failure: str | None
+    curve: Curve
+    curve_label: str
+    hours: Curve
+    before_hours: float
+    devices: str
+    measured: dict[str, Measured]
+    config: dict[str, Any] | None
+    digest: str
+
+    def mean(self, checkpoint: str, label: str) -> float | None:
+        """Over the evaluation seeds."""
+        values = self.measured[checkpoint].values.get(label, []) if checkpoint in self.measured else []
+        return fmean(values) if values else None
+
+    def reaches(self, target: float, lower_is_better: bool) -> tuple[float, float] | None:
+        """The first kimg at which the curve is as good as a value, and the hours until then with what came before."""
+        for kimg, value in self.curve:
+            if value <= target if lower_is_better else value >= target:
+                return kimg, self.before_hours + _at(self.hours, kimg)
+        return None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values over training seeds.
+
+    Attributes:
+        values: by seed, those that there are.
+    """
+
+    values: dict[int, float]
+
+    @property
+    def mean(self) -> float | None:
+        """None: there are none."""
+        return fmean(self.values.values()) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation; None: fewer than two."""
+        return stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the mean over all seeds there could be lies with 95 % confidence (Student's t); None as `std`."""
+        if self.mean is None or self.std is None:
+            return None
+        count = len(self.values)
+        half = float(student.ppf(0.975, count - 1)) * self.std / math.sqrt(count)
+        return self.mean - half, self.mean + half
+
+    def minus(self, other: Spread) -> Spread:
+        """The paired differences, of the seeds that both have."""
+        return Spread({seed: value - other.values[seed] for seed, value in self.values.items() if seed in other.values})
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of it.
+
+    Attributes:
+        plan: what was asked.
+        runs: in its order.
+        labels: of what was measured, by metric, the one that decides first; without those that were not measured yet.
+        curve_label: what the runs' own evaluations call the metric that decides; empty: there are none.
+        warnings: what a reader must know.
+    """
+
+    plan: StudyPlan
+    runs: list[RunFindings]
+    labels: dict[str, str]
+    curve_label: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def deciding(self) -> str | None:
+        """The label of the metric that decides; None: nothing was measured."""
+        return self.labels.get(self.plan.metrics[0])
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Of that metric."""
+        return better(self.plan.metrics[0]) != "higher"
+
+    def of(self, variant: str) -> list[RunFindings]:
+        """The runs of a variant."""
+        return [each for each in self.runs if each.run.variant == variant]
+
+    def spread(self, variant: str, checkpoint: str, label: str) -> Spread:
+        """A number over the training seeds."""
+        found = {each.run.seed: each.mean(checkpoint, label) for each in self.of(variant)}
+        return Spread({seed: value for seed, value in found.items() if value is not None})
+
+    def to_baselines_best(self, variant: str) -> dict[int, tuple[float, float] | None]:
+        """By seed, the kimg and hours at which a variant is as good as the baseline ever is; None: it never is.
+
+        Only seeds under which both were evaluated while they trained.
+        """
+        baseline = {each.run.seed: each for each in self.of(self.plan.baseline)}
+        best = min if self.lower_is_better else max
+        return {
+            each.run.seed: each.reaches(best(value for _, value in against.curve), self.lower_is_better)
+            for each in self.of(variant)
+            if each.curve and (against := baseline[each.run.seed]).curve
+        }
+
+
+def better(metric: str) -> Literal["lower", "higher"] | None:
+    """Which values of a metric are better; None: neither, or it is not of images."""
+    found = METRICS.get(metric)
+    return None if found is None else found.better
+
+
+def find(plan: StudyPlan) -> Findings:
+    """Read what is there. Raises SpiderError: a file is damaged."""
+    results = {run.name: {which: _results(run, which) for which in run.measures} for run in plan.runs}
+    labels: dict[str, str] = {}
+    for of_run in results.values():
+        for each in (each for found in of_run.values() for each in found):
+            labels.setdefault(each.name, each.label)
+    labels = {name: labels[name] for name in plan.metrics if name in labels}
+    runs = [_find(run, results[run.name], plan.metrics[0]) for run in plan.runs]
+    drawn = {each.curve_label for each in runs if each.curve}
+    warnings = _warnings(plan, runs, results)
+    if len(drawn) > 1:
+        warnings.append(f"the runs evaluated themselves by different measures: {', '.join(sorted(drawn))}")
+    return Findings(plan, runs, labels, min(drawn, default=""), warnings)
+
+
+def _results(run: StudyRun, which: str) -> list[MetricResult]:
+    file = _file(run, which)
+    return read_results(file) if file.exists() else []
+
+
+def _file(run: StudyRun, which: str) -> Path:
+    return Path(run.measures[which].request.values()["out"])
+
+
+def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str) -> RunFindings:
+    request = run.train.request
+    assert isinstance(request, TrainRequest)
+    directory = request.directory
+    rows, starts = (directory.rows().rows, directory.starts()) if directory.exists else ([], [])
+    is_over, ended = is_done(run.train), failure(run.train)
+    far = f"at {rows[-1]['kimg']:g} kimg" if rows else "not begun"
+    state = "finished" if is_over else far if ended is None else "diverged" if is_hopeless(run.train) else "failed"
+    label, curve = _curve(directory, metric)
+    start: Mapping[str, Any] = starts[-1] if starts else {}
+    ranks, device = start.get("world_size", 1), start.get("device")
+    return RunFindings(
+        run,
+        state,
+        is_over,
+        None if is_over else ended,
+        curve=curve,
+        curve_label=label,
+        hours=_hours(rows, ranks),
+        before_hours=sum(note["seconds"] for each in run.before if (note := note_of(each))) / 3600,
+        devices=f"{ranks} x {device}" if device else "",
+        measured={which: _measured(_file(run, which), found) for which, found in results.items() if found},
+        config=flatten(directory.config()) if directory.exists else None,
+        digest=str(start.get("data", {}).get("fingerprint", "")),
+    )
+
+
+def _curve(directory: RunDirectory, metric: str) -> tuple[str, Curve]:
+    label, found = "", Curve()
+    for images, file in directory.evaluation_files().items() if directory.exists else ():
+        for each in read_results(file):
+            if each.name == metric and each.value is not None:
+                label = each.label
+                found.append((images / 1000, each.value))
+    return label, found
+
+
+def _hours(rows: Sequence[dict[str, Any]], ranks: int) -> Curve:
+    found, before, total = [], 0.0, 0.0
+    for row in rows:
+        total += (row["kimg"] - before) * row["timing"].get("sec_per_kimg", 0.0) * ranks / 3600
+        before = row["kimg"]
+        found.append((before, total))
+    return found
+
+
+def _at(hours: Curve, kimg: float) -> float:
+    """The hours until a kimg, between the rows along a straight line."""
+    before = (0.0, 0.0)
+    for after in hours:
+        if after[0] >= kimg:
+            share = (kimg - before[0]) / (after[0] - before[0])
+            return before[1] + share * (after[1] - before[1])
+        before = after
+    return before[1]
+
+
+def _measured(file: Path, results: list[MetricResult]) -> Measured:
+    values: dict[str, list[float]] = {}
+    for each in results:
+        if each.value is not None:
+            values.setdefault(each.label, []).append(each.value)
+    pages = sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
+    return Measured(file, (measured_images(file) or 0) / 1000, values, pages[0] if pages else None)
+
+
+def _warnings(plan: StudyPlan, runs: list[RunFindings], results: dict[str, dict[str, list[MetricResult]]]) -> list[str]:
+    """Why numbers may not be compared."""
+    found = []
+    by_label: dict[str, dict[str, set[str]]] = {}
+    for each in (each for of_run in results.values() for of_which in of_run.values() for each in of_which):
+        told = {key: value for key, value in each.protocol.items() if key != "seed"}
+        reference = each.provenance.get("reference")
+        told["reference"] = reference.get("fingerprint") if isinstance(reference, dict) else None
+        for key, value in told.items():
+            by_label.setdefault(each.label, {}).setdefault(key, set()).add(repr(value))
+    for label, ways in by_label.items():
+        if different := [key for key, values in ways.items() if len(values) > 1]:
+            found.append(f"{label}: the runs were measured with different {', '.join(different)}")
+    if len(digests := {each.digest for each in runs if each.digest}) > 1:
+        found.append(f"the runs learn {len(digests)} different sets of images")
+    return [*found, *(f"{each.run.name}: {each.failure}" for each in runs if each.failure is not None)]
+
+
+def differing(findings: Findings) -> dict[str, list[str]]:
+    """By key, what it is in each variant's first run; only keys that differ. `-`: the variant has no such key."""
+    first = [next((each for each in findings.of(name) if each.config), None) for name in findings.plan.config.variants]
+    configs = [{} if each is None or each.config is None else each.config for each in first]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    table = {key: [_shown(config.get(key)) if config else "" for config in configs] for key in keys}
+    return {key: values for key, values in table.items() if len({each for each in values if each}) > 1}
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def require_any(findings: Findings) -> None:
+    """Raises SpiderError if there is nothing to tell."""
+    if all(each.state == "not begun" for each in findings.runs):
+        raise SpiderError(f"{findings.plan.out}: no run of the study has begun")

@@ -1,0 +1,313 @@
+"""STUDY.yaml, and what it asks for: the stages of a pipeline (spider/jobs/stages.py), one run per variant and seed.
+
+    title: Does ADA help with 285 cat faces?
+    claim: With 2,000 images ADA takes FID from 52 to 19 (arXiv 2006.06676, Table 2).
+    values: {data: data, kimg: 12}            # {data} and {kimg} below; `spider study FILE data=/my/tars` changes one
+    seeds: 0-2                                # of the trainings, all variants under each
+    stages:                                   # what comes before, as in a pipeline; where {seed} occurs, once per seed
+      cats:   {verb: pack, source: "{data}/cats.tar", out: "{out}/shards/cats", resolution: 64}
+    train:    {config: dcgan, data: "{out}/shards/cats", kimg: "{kimg}", after: cats,
+               overrides: [evaluate.every_kimg=3, evaluate.embedding=efficientnet]}
+    variants:
+      plain:  {}
+      ada:    {overrides: ["augment=[{kind: ada}]"], published: FID 19 of 52}
+    baseline: plain                           # the others are held against it; default: the first
+    measure:  {metrics: [fid, kid, nearest], embedding: efficientnet, count: 1000, seeds: 1}
+
+`train` and a variant have the keys of `spider.api.train`, and `after`; a variant's come after, and its overrides behind
+those of `train`. `measure` has the keys of `spider.api.evaluate`: the last and the best checkpoint of every run are
+measured so. `{out}` is the study's folder, and `{seed}` the training's seed. Lists
+within `overrides` are joined, so that stages share them by YAML's anchors.
+
+    OUT/study.yaml             the file, as it was; values.json, what was said for its `values`
+        runs/VARIANT-SEED/     the runs, each an ordinary one
+        measures/VARIANT-SEED-{last,best}.json, and beside it the memorisation page of few images
+        stages/NAME/           how a stage ended: ended.json, or its job's files
+        logs/NAME.txt          what it printed
+        report.html, study.json, curves.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from shards.missing import no_such
+from spider.arguments import image_numbers
+from spider.config.load import read_mapping
+from spider.errors import SpiderUsageError, shown
+from spider.jobs.stages import PipelineConfig, Stage, StageConfig, filled, listed, make_stages
+from spider.jobs.submit import Place
+from spider.judge.request import EvaluateRequest
+from spider.request import Request
+from spider.runs.request import TrainRequest
+from untrusted.files import read_regular
+from untrusted.text import decode
+from untrusted.words import did_you_mean, not_known
+from untrusted.yaml_data import MAX_BYTES
+
+CHECKPOINTS = ("last", "best")
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=60)]
+_OWN = ("run", "seed", "verb")  # the study says them
+
+
+def flat(value: object) -> object:
+    """A text alone stands for a list of one, and lists within a list are joined: they may be YAML's anchors."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    return [each for part in parts for each in (part if isinstance(part, list) else [part])]
+
+
+class TrainConfig(BaseModel):
+    """`train` and each variant. The keys that are not here are those of `spider.api.train`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    after: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+    overrides: Annotated[tuple[str, ...], BeforeValidator(flat)] = ()
+    slurm: dict[str, Any] = {}
+
+
+class VariantConfig(TrainConfig):
+    """A variant.
+
+    Attributes:
+        published: what its source says came out, for the table.
+        about: what it is, in a few words.
+    """
+
+    published: str = ""
+    about: str = ""
+
+
+class StudyConfig(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    claim: str = ""
+    values: dict[str, str | int | float] = {}
+    seeds: str | int | tuple[int, ...] = (0,)
+    stages: dict[_Name, StageConfig] = {}
+    train: TrainConfig
+    variants: Annotated[dict[_Name, VariantConfig], Field(min_length=1)]
+    baseline: str | None = None
+    measure: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A variant under one seed.
+
+    Attributes:
+        variant: its name.
+        seed: of the training.
+        train: the stage.
+        measures: by checkpoint, `last` and `best`, the stages that measure it.
+        before: the stages that it waits for, and those that they wait for.
+    """
+
+    variant: str
+    seed: int
+    train: Stage
+    measures: Mapping[str, Stage]
+    before: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the run below OUT/runs."""
+        return self.train.name
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study that was read and checked.
+
+    Attributes:
+        config: the file.
+        text: the same as it was written.
+        values: by name, with what was said instead of the file's.
+        out: absolute.
+        seeds: of the trainings.
+        baseline: the variant that the others are held against.
+        stages: all of them, each behind those that it waits for.
+        runs: variant by variant.
+    """
+
+    config: StudyConfig
+    text: str
+    values: dict[str, Any]
+    out: Path
+    seeds: list[int]
+    baseline: str
+    stages: list[Stage]
+    runs: list[StudyRun]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What is measured, the one that decides first."""
+        request = next(iter(self.runs[0].measures.values())).request
+        assert isinstance(request, EvaluateRequest)
+        return list(request.metrics)
+
+    def of_variant(self, name: str) -> list[StudyRun]:
+        """Its runs, by seed."""
+        return [run for run in self.runs if run.variant == name]
+
+
+def read_study(
+    file: Path, out: Path, said: Mapping[str, str | int | float], place: Place, verbs: Mapping[str, type[Request]]
+) -> StudyPlan:
+    """Read and check.
+
+    Args:
+        file: see the module.
+        out: the study's folder.
+        said: values by name, in the place of the file's.
+        place: where stages run that do not say otherwise.
+        verbs: by name, what a stage can be asked for.
+
+    Raises:
+        SpiderUsageError, ClusterUsageError: the file, the key, the value found and what would be valid.
+    """
+    config, out = _config(file), out.absolute()
+    for name in said:
+        if name not in config.values:
+            raise SpiderUsageError(f"{file}: values: value {not_known(name, config.values)}")
+    if reserved := {"out", "seed", "run"} & config.values.keys():
+        raise SpiderUsageError(f"{file}: values.{min(reserved)}: {{{min(reserved)}}} has a meaning already")
+    seeds = image_numbers("seeds", config.seeds)
+    baseline = config.baseline or next(iter(config.variants))
+    if baseline not in config.variants:
+        raise SpiderUsageError(f"{file}: baseline: variant {not_known(baseline, config.variants)}")
+    values = {**config.values, **said}
+    expanded = _Expanded(config, str(file), {**values, "out": str(out)}, seeds, out)
+    stages = make_stages(PipelineConfig(stages=expanded.stages), str(file), out, place, verbs)
+    by_name = {stage.name: stage for stage in stages}
+    runs = [
+        StudyRun(
+            variant,
+            seed,
+            by_name[f"{variant}-{seed}"],
+            {each: by_name[f"{variant}-{seed}-{each}"] for each in expanded.checkpoints},
+            tuple(_before(by_name[f"{variant}-{seed}"], by_name)),
+        )
+        for variant in config.variants
+        for seed in seeds
+    ]
+    for run in runs:
+        assert isinstance(run.train.request, TrainRequest)
+        if run.train.request.config is None:
+            raise SpiderUsageError(f"{file}: train.config: missing; a preset or a YAML file")
+    return StudyPlan(
+        config, decode(read_regular(file, MAX_BYTES), str(file)), values, out, seeds, baseline, stages, runs
+    )
+
+
+class _Expanded:
+    """The stages that the file means, all places filled in."""
+
+    def __init__(
+        self, config: StudyConfig, file: str, words: Mapping[str, object], seeds: list[int], out: Path
+    ) -> None:
+        self.config, self.file, self.words, self.seeds, self.out = config, file, words, seeds, out
+        self.checkpoints = CHECKPOINTS
+        self.stages: dict[str, StageConfig] = {}
+        self._by_seed = {name for name, stage in config.stages.items() if "{seed}" in repr(stage.model_extra)}
+        waits: list[str] = []  # a stage behind one that is there for each seed is there for each seed
+        while waits != (waits := sorted(self._by_seed)):
+            self._by_seed |= {name for name, stage in config.stages.items() if self._by_seed.intersection(stage.after)}
+        for name, stage in config.stages.items():
+            for seed in seeds if name in self._by_seed else [None]:
+                self._add(self._named(name, seed), f"stages.{name}", seed, stage, dict(stage.model_extra or {}))
+        for name, variant in config.variants.items():
+            for seed in seeds:
+                self._add_run(name, variant, seed)
+
+    def _add_run(self, name: str, variant: VariantConfig, seed: int) -> None:
+        train, run = self.config.train, f"{name}-{seed}"
+        keys = {**(train.model_extra or {}), **(variant.model_extra or {})}
+        for key in _OWN:
+            if key in keys:
+                raise SpiderUsageError(f"{self.file}: variants.{name}.{key}: the study says it; leave it out")
+        keys |= {"run": str(self.out / "runs" / run), "seed": seed}
+        keys["overrides"] = [*train.overrides, *variant.overrides]
+        after = tuple(dict.fromkeys([*train.after, *variant.after]))
+        asked = StageConfig(verb="train", after=after, slurm={**train.slurm, **variant.slurm})
+        self._add(run, f"variants.{name}", seed, asked, keys)
+        for key in ("subject", "out"):
+            if key in self.config.measure:
+                raise SpiderUsageError(f"{self.file}: measure.{key}: the study says it; leave it out")
+        waits = [run]
+        for checkpoint in self.checkpoints:
+            measured = {
+                **self.config.measure,
+                "subject": f"{self.out / 'runs' / run}@{checkpoint}",
+                "out": str(self.out / "measures" / f"{run}-{checkpoint}.json"),
+            }
+            own = StageConfig(verb="evaluate", slurm=asked.slurm)
+            self._add(f"{run}-{checkpoint}", "measure", seed, own, measured, after=tuple(waits))
+            waits.append(f"{run}-{checkpoint}")  # one may be a copy of the other
+
+    def _add(
+        self,
+        name: str,
+        where: str,
+        seed: int | None,
+        stage: StageConfig,
+        keys: dict[str, Any],
+        *,
+        after: tuple[str, ...] | None = None,
+    ) -> None:
+        if name in self.stages:
+            raise SpiderUsageError(f"{self.file}: {where}: the name {name} is another stage's; choose another")
+        words = {**self.words, **({} if seed is None else {"seed": seed})}
+        if "overrides" in keys:
+            keys = {**keys, "overrides": flat(keys["overrides"])}
+        try:
+            found = filled(keys, words)
+        except SpiderUsageError as error:
+            raise SpiderUsageError(f"{self.file}: {where}: {error}") from None
+        waits = after if after is not None else tuple(each for name in stage.after for each in self._meant(name, seed))
+        self.stages[name] = StageConfig(verb=stage.verb, after=waits, slurm=stage.slurm, **found)
+
+    def _meant(self, name: str, seed: int | None) -> list[str]:
+        """The stages of that name in the file."""
+        if name not in self.config.stages:
+            raise SpiderUsageError(f"{self.file}: after: stage {not_known(name, self.config.stages)}")
+        return [self._named(name, seed if name in self._by_seed else None)]
+
+    @staticmethod
+    def _named(name: str, seed: int | None) -> str:
+        return name if seed is None else f"{name}-{seed}"
+
+
+def _before(stage: Stage, by_name: Mapping[str, Stage]) -> list[Stage]:
+    """Those that it waits for, and theirs, each once, the first ones first."""
+    found: dict[str, Stage] = {}
+    for name in stage.after:
+        for each in (*_before(by_name[name], by_name), by_name[name]):
+            found.setdefault(each.name, each)
+    return list(found.values())
+
+
+def _config(file: Path) -> StudyConfig:
+    if not file.is_file():
+        raise SpiderUsageError(no_such(file, "file"))
+    try:
+        return StudyConfig.model_validate(read_mapping(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
+        if first["type"] == "extra_forbidden":
+            known = StudyConfig.model_fields
+            what = f"no such key; keys: {', '.join(known)}{did_you_mean(where, known)}"
+        elif first["type"] == "missing":
+            what = "missing"
+        raise SpiderUsageError(f"{file}: {where}: {what}") from None

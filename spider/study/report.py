@@ -1,0 +1,326 @@
+"""The page of a study, its figure and its numbers; a line for each variant on a terminal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spider import page
+from spider.files import finite, save_figure, write_text
+from spider.judge.compare_figure import draw_curves
+from spider.study.findings import Findings, Measured, RunFindings, Spread, better, differing
+from spider.study.request import StudyRequest
+from spider.tables import aligned
+from untrusted.counts import counted
+
+REPORT, NUMBERS, CURVES = "report.html", "study.json", "curves.png"
+
+_MANY_KEYS = 40  # in the table of what differs
+
+
+def write_report(request: StudyRequest, findings: Findings) -> list[Path]:
+    """Write OUT/report.html, OUT/study.json and, if anything was evaluated, OUT/curves.png."""
+    request, out = replace(request, report=False), findings.plan.out  # the commands are those that do the work
+    files = [out / REPORT, out / NUMBERS]
+    if (figure := _curves(findings)) is not None:
+        save_figure(figure, out / CURVES)
+        files.append(out / CURVES)
+    numbers = json.dumps(finite(as_json(request, findings)), indent=2, allow_nan=False)
+    write_text(out / NUMBERS, numbers + "\n")
+    write_text(out / REPORT, page.page(findings.plan.config.title, _parts(request, findings, figure is not None)))
+    return files
+
+
+def lines(findings: Findings) -> str:
+    """For a terminal."""
+    rows = [_head(findings), *([cell.replace("\n", ", ") for cell in row] for row in _main_rows(findings))]
+    return "\n".join([aligned(rows), *_said(findings), *(f"! {warning}" for warning in findings.warnings)])
+
+
+def as_json(request: StudyRequest, findings: Findings) -> dict[str, Any]:
+    """Plain data."""
+    plan = findings.plan
+    return {
+        "title": plan.config.title,
+        "command": shlex.join(["spider", *request.words()]),
+        "values": plan.values,
+        "baseline": plan.baseline,
+        "seeds": plan.seeds,
+        "labels": findings.labels,
+        "variants": {
+            name: {
+                "published": variant.published,
+                "metrics": {label: _metric_json(findings, name, label) for label in findings.labels.values()},
+                "to_baselines_best": {
+                    str(seed): None if found is None else {"kimg": found[0], "hours": found[1]}
+                    for seed, found in findings.to_baselines_best(name).items()
+                },
+            }
+            for name, variant in plan.config.variants.items()
+        },
+        "runs": {each.run.name: _run_json(plan.out, each) for each in findings.runs},
+        "differing": differing(findings),
+        "warnings": findings.warnings,
+    }
+
+
+def _metric_json(findings: Findings, variant: str, label: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for which in ("last", "best"):
+        values = findings.spread(variant, which, label)
+        apart = values.minus(findings.spread(findings.plan.baseline, which, label))
+        found[which] = {"by_seed": values.values, "mean": values.mean, "std": values.std}
+        if variant != findings.plan.baseline:
+            found[which]["minus_baseline"] = {"by_seed": apart.values, "mean": apart.mean, "std": apart.std}
+    return found
+
+
+def _run_json(out: Path, found: RunFindings) -> dict[str, Any]:
+    return {
+        "variant": found.run.variant,
+        "seed": found.run.seed,
+        "state": found.state,
+        "command": shlex.join(["spider", *found.run.train.words]),
+        "images": found.digest,
+        "devices": found.devices,
+        "hours": found.hours[-1][1] if found.hours else None,
+        "hours_before": found.before_hours,
+        "curve": found.curve,
+        "measured": {
+            which: {"file": _below(out, each.file), "kimg": each.kimg, "values": each.values}
+            for which, each in found.measured.items()
+        },
+    }
+
+
+def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Iterator[str]:
+    plan = findings.plan
+    if plan.config.claim:
+        yield page.paragraph(f"The claim: {plan.config.claim.strip()}")
+    yield page.boxed([page.bullets(_said(findings) or ["Nothing was measured yet."])])
+    if findings.warnings:
+        yield page.heading("Before you compare", 3)
+        yield page.bullets(findings.warnings)
+    yield page.heading("The variants")
+    yield page.table(_head(findings), _main_rows(findings), _main_caption(findings))
+    others = list(findings.labels.values())[1:]
+    if others:
+        yield page.table(
+            ["", *others],
+            [
+                [name, *(_mean(findings.spread(name, "last", label)) for label in others)]
+                for name in plan.config.variants
+            ],
+            f"The other measures at the end: mean over {counted(len(plan.seeds), 'training seed')}, and standard "
+            f"deviation over them. Better: {_directions(findings)}.",
+        )
+    if has_curves:
+        yield page.heading("As they learn")
+        yield page.picture(
+            plan.out / CURVES,
+            f"{findings.curve_label} against images shown, a line for each variant",
+            f"{findings.curve_label} of the runs' own evaluations. Lines: mean over the seeds, where all have one. "
+            "Bands: lowest to highest.",
+            detailed=True,
+        )
+    yield from _pictures(findings)
+    yield page.heading("The runs")
+    yield page.table(*_runs(findings))
+    yield page.heading("What differs")
+    table = differing(findings)
+    yield page.table(
+        ["key", *plan.config.variants],
+        [[key, *values] for key, values in list(table.items())[:_MANY_KEYS]],
+        "Keys of the configuration that are not the same in all variants, each variant's first run. "
+        + (f"{len(table) - _MANY_KEYS} more are in {NUMBERS}." if len(table) > _MANY_KEYS else ""),
+    )
+    yield page.heading("By hand")
+    yield page.paragraph("The study, which goes on where it is:", "note")
+    yield page.commands([shlex.join(["spider", *request.words()])])
+    yield page.paragraph("Its stages, each by itself:", "note")
+    yield page.commands([shlex.join(["spider", *stage.words]) for stage in plan.stages])
+
+
+def _head(findings: Findings) -> list[str]:
+    label, plan = findings.deciding or plan_label(findings), findings.plan
+    head = ["", f"{label} at the end", f"{label} of the best", f"minus {plan.baseline}", "to its best, kimg", "time"]
+    return [*head, "published"] if any(each.published for each in plan.config.variants.values()) else head
+
+
+def plan_label(findings: Findings) -> str:
+    """What the metric that decides is called while nothing was measured."""
+    return findings.plan.metrics[0]
+
+
+def _main_rows(findings: Findings) -> list[list[str]]:
+    plan, label = findings.plan, findings.deciding or ""
+    has_published = any(each.published for each in plan.config.variants.values())
+    rows = []
+    for name, variant in plan.config.variants.items():
+        last, best = (findings.spread(name, which, label) for which in ("last", "best"))
+        apart = last.minus(findings.spread(plan.baseline, "last", label))
+        reached = findings.to_baselines_best(name)
+        row = [
+            f"{name}\n{variant.about}" if variant.about else name,
+            _with_failures(findings, name, _mean(last)),
+            _mean(best),
+            "" if name == plan.baseline else _mean(apart, signed=True),
+            *_reached(list(reached.values())),
+        ]
+        rows.append([*row, variant.published or "-"] if has_published else row)
+    return rows
+
+
+def _main_caption(findings: Findings) -> str:
+    plan = findings.plan
+    way = "lower" if findings.lower_is_better else "higher"
+    return (
+        f"{counted(len(plan.seeds), 'training seed')}: mean, below it their standard deviation; {way} is "
+        "better. The best: the checkpoint that the run itself chose, measured again. "
+        f"Minus {plan.baseline}: at the end, under one seed. To its best: what a run had seen when its own "
+        f"evaluation was first as good as that of {plan.baseline} ever is under that seed, and the time of all devices "
+        "until then, with the stages before it, without evaluations and saves."
+    )
+
+
+def _with_failures(findings: Findings, name: str, text: str) -> str:
+    runs = findings.of(name)
+    notes = []
+    for state in ("diverged", "failed"):
+        if count := sum(each.state == state for each in runs):
+            notes.append(f"{count} of {len(runs)} {state}")
+    if count := sum(not each.is_over and each.failure is None for each in runs):
+        notes.append(f"{count} of {len(runs)} not finished")
+    return "\n".join([text, *notes])
+
+
+def _reached(found: Sequence[tuple[float, float] | None]) -> list[str]:
+    reached = [each for each in found if each is not None]
+    if not found:
+        return ["-", "-"]
+    if not reached:
+        return ["never", "-"]
+    kimg, hours = (fmean(each[which] for each in reached) for which in (0, 1))
+    note = "" if len(reached) == len(found) else f"\nin {len(reached)} of {counted(len(found), 'seed')}"
+    return [f"{kimg:.3g}{note}", _hours(hours)]
+
+
+def _runs(findings: Findings) -> tuple[list[str], list[list[str]], str]:
+    label, out = findings.deciding or "", findings.plan.out
+    rows = []
+    for each in findings.runs:
+        row = [each.run.name, each.state]
+        for which in ("last", "best"):
+            found = each.measured.get(which)
+            row.append("-" if found is None else _of_run(found, label))
+        row += [
+            f"{_hours(each.hours[-1][1])}\n{each.devices}" if each.hours else "-",
+            _hours(each.before_hours) if each.before_hours else "-",
+            each.digest[:12] or "-",
+        ]
+        rows.append(row)
+    head = ["", "state", f"{label} at the end", "of the best", "device time", "before it", "images"]
+    files = sorted({_below(out, found.file.parent) for each in findings.runs for found in each.measured.values()})
+    where = f" in {files[0]}/RUN-CHECKPOINT.json" if files else ""
+    caption = (
+        "Mean over the evaluation seeds, and the standard deviation over them; then the checkpoint. Time of training "
+        "on all its devices, and of the stages before it. Images: where the fingerprint of what it learns begins. "
+        f"Every number is{where} below the study's folder."
+    )
+    return head, rows, caption
+
+
+def _of_run(found: Measured, label: str) -> str:
+    values = found.values.get(label, [])
+    if not values:
+        return "-"
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{fmean(values):.4g}{spread}\n{found.kimg:g} kimg"
+
+
+def _pictures(findings: Findings) -> Iterator[str]:
+    first = findings.plan.seeds[0]
+    shown = [each for each in findings.runs if each.run.seed == first]
+    grids = {each.run.name: grid for each in shown if (grid := _last_grid(each)) is not None}
+    if grids:
+        yield page.heading("Samples")
+    for name, grid in grids.items():
+        yield page.heading(name, 3)
+        yield page.picture(grid, f"samples of {name}", f"{grid.stem}, not chosen.", pixels=True)
+    pages = {each.run.name: found.page for each in shown if (found := each.measured.get("last")) and found.page}
+    if pages:
+        yield page.heading("Are they copies?")
+    for name, picture in pages.items():
+        yield page.heading(name, 3)
+        yield page.picture(picture, f"samples of {name} and the training images nearest to them", "", detailed=True)
+
+
+def _last_grid(found: RunFindings) -> Path | None:
+    samples = Path(found.run.train.request.values()["run"]) / "samples"
+    grids = sorted(samples.glob("*-kimg.png"))
+    return grids[-1] if grids else None
+
+
+def _said(findings: Findings) -> list[str]:
+    """Each variant against the baseline in a sentence, by sign and by size."""
+    plan, label = findings.plan, findings.deciding
+    if label is None:
+        return []
+    said = []
+    for name in plan.config.variants:
+        if name == plan.baseline:
+            continue
+        apart = findings.spread(name, "last", label).minus(findings.spread(plan.baseline, "last", label))
+        if apart.mean is None:
+            lost = sum(each.state == "diverged" for each in findings.of(name))
+            what = f"diverged under {counted(lost, 'seed')}" if lost else f"not measured beside {plan.baseline} yet"
+            said.append(f"{name}: {what}.")
+            continue
+        is_better = [value < 0 if findings.lower_is_better else value > 0 for value in apart.values.values()]
+        way = "lower" if apart.mean < 0 else "higher"
+        size = f"{label} is {abs(apart.mean):.3g} {way} than {plan.baseline}'s"
+        count = f"better under {sum(is_better)} of {counted(len(is_better), 'seed')}"
+        if apart.interval is None:
+            said.append(f"{name}: {size}, {count}. One seed says nothing of chance.")
+            continue
+        low, high = apart.interval
+        verdict = "which may be chance" if low <= 0 <= high else "which is more than chance"
+        said.append(f"{name}: {size}, {count}; 95 % interval of the difference {low:+.3g} to {high:+.3g}, {verdict}.")
+    return said
+
+
+def _curves(findings: Findings) -> Figure | None:
+    lines = {name: [each.curve for each in findings.of(name) if each.curve] for name in findings.plan.config.variants}
+    if not any(lines.values()):
+        return None
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained", dpi=120)
+    draw_curves(figure.subplots(), findings.curve_label, lines)
+    figure.legend(loc="outside lower center", ncols=min(4, len(lines)), frameon=False)
+    return figure
+
+
+def _directions(findings: Findings) -> str:
+    metrics = [metric for metric in findings.plan.metrics[1:] if metric in findings.labels]
+    return ", ".join(f"{findings.labels[each]} {way}" for each in metrics if (way := better(each)) is not None)
+
+
+def _mean(values: Spread, *, signed: bool = False) -> str:
+    if values.mean is None:
+        return "-"
+    mean = f"{values.mean:+.4g}" if signed else f"{values.mean:.4g}"
+    return mean if values.std is None else f"{mean}\n± {values.std:.2g}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.3g} h" if hours >= 0.1 else f"{60 * hours:.2g} min"
+
+
+def _below(out: Path, file: Path) -> str:
+    return str(file.relative_to(out)) if file.is_relative_to(out) else str(file)
