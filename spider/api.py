@@ -249,11 +249,11 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     return read_pipeline(file, run, read_place(slurm), _VERBS)
 
 
-def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
-    """Put what has not finished into the queue, in its order."""
+def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
+    """Put what has not finished into the queue, in its order; with `again`, also what has."""
     from spider.jobs.pipeline import submit_pipeline
 
-    return submit_pipeline(stages)
+    return submit_pipeline(stages, again=again)
 
 
 @plain_arguments()
@@ -422,14 +422,17 @@ def study(request: StudyRequest) -> Studied:
 @plain_arguments()
 def study_stages(
     file: str | Path, given: Sequence[str] = (), *, out: str | Path, slurm: str = "local", keep: bool = False
-) -> list[Stage]:
-    """What is left of a study, for `submit_pipeline`, checked; `keep` its file in its folder."""
+) -> tuple[list[Stage], list[str]]:
+    """What is left of a study, checked, for `submit_pipeline(..., again=True)`; and why some of it is left out.
+
+    With `keep`, its file is written into its folder.
+    """
     plan = _read_study(StudyRequest(file, given, out=out), slurm)
     from spider.study import study
 
     if keep:
         study.keep(plan)
-    return study.left(plan)
+    return study.to_submit(plan)
 
 
 def _read_study(request: StudyRequest, slurm: str) -> StudyPlan:

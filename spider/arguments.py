@@ -323,6 +323,7 @@ _KINDS: dict[str, Kind] = {
     "count": whole(1, MAX_IMAGES),
     "classes": list_of(class_name, "the name or number of a class, or a list of them"),
     "config": place,
+    "cpus": number(0.01),
     "crop": one_of(*get_args(Crop)),
     "data": place,
     "datasets": _named_places,

@@ -48,6 +48,8 @@ OF_STYLEGAN = {
     "eqt_frac": "eq_t_frac",
     "eqr": "eq_r",
 }
+# Of METRICS, those of which neither end is better: no checkpoint is best by them, and no method is judged
+WITHOUT_A_BETTER_END = ("csid", "sid", "nearest", "vendi", "authenticity", "ct")
 GENERATOR_METRICS: tuple[str, ...] = get_args(GeneratorMetricName)  # of a generator itself: no reference, no embedding
 EMBEDDINGS: tuple[str, ...] = get_args(EmbeddingName)
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)

@@ -54,15 +54,18 @@ def submit_this(
     say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")
 
 
-def submit_stages(stages: list[Stage], folder: Path, *, dry_run: bool, as_json: bool) -> None:
-    """Put stages into the queue, each behind those that it waits for; with `dry_run`, print the scripts instead."""
+def submit_stages(stages: list[Stage], folder: Path, *, dry_run: bool, as_json: bool, again: bool = False) -> None:
+    """Put stages into the queue, each behind those that it waits for; with `dry_run`, print the scripts instead.
+
+    With `again`, also those whose last job has finished.
+    """
     if dry_run:
         scripts = [stage.script().rstrip() for stage in stages]
         for stage, script in zip(stages, scripts, strict=True):
             behind = f", behind {', '.join(stage.after)}" if stage.after else ""
             say(f"# stage {stage.name}{behind}\n{script}\n")
         return
-    submitted = api.submit_pipeline(stages)
+    submitted = api.submit_pipeline(stages, again=again)
     if as_json:
         say_json([asdict(each) for each in submitted])
         return

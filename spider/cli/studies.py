@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.output import is_main_process, require_one_process, say, say_json, warn
 from spider.cli.slurm import submit_stages
 from spider.errors import SpiderUsageError
 
@@ -29,11 +29,12 @@ def study(
     given: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="In the place of the file's `values`.")
     ] = None,
-    at_once: Annotated[int, typer.Option(metavar="N", help="Trainings at a time, here or on Ray.")] = 1,
+    at_once: Annotated[int, typer.Option(metavar="N", help="Stages at a time, here or on Ray.")] = 1,
     ray: Annotated[
         str | None, typer.Option(metavar="auto|ADDRESS", help="A Ray cluster does the work; auto: that of RAY_ADDRESS.")
     ] = None,
-    gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs of each training.")] = 0.0,
+    cpus: Annotated[float, typer.Option(metavar="N", help="With --ray: cores of each stage.")] = 1.0,
+    gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs of each stage.")] = 0.0,
     slurm: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +61,7 @@ def study(
       seeds: 0-2
       stages:                            # what comes before; where {seed} occurs, once per seed
         cats: {verb: pack, source: "{data}/cats.tar", out: "{out}/shards/cats", resolution: 64}
-      train: {config: dcgan, data: "{out}/shards/cats", kimg: "{kimg}", after: cats}
+      train: {config: dcgan, data: "{out}/shards/cats", kimg: "{kimg}", after: cats, overrides: [evaluate.every_kimg=3]}
       variants:
         plain: {}
         ada: {overrides: ["augment=[{kind: ada}]"]}
@@ -74,16 +75,26 @@ def study(
             f"--slurm {slurm}: would start all at once; without it, --at-once 2 does two at a time here"
         )
     if slurm is not None or dry_run:
-        stages = api.study_stages(file, given or (), out=out, slurm=slurm or "local", keep=not dry_run)
-        if slurm is not None and stages:
-            submit_stages(stages, out, dry_run=dry_run, as_json=as_json)
-        for stage in stages if slurm is None else ():
-            say(f"# {stage.name}\n{stage.script()}")
+        stages, left_out = api.study_stages(file, given or (), out=out, slurm=slurm or "local", keep=not dry_run)
+        for line in left_out:
+            warn(line)
         if not stages:
             say(f"nothing is left to do; the page: spider study {file} --out {out} --report")
+        elif slurm is not None:
+            submit_stages(stages, out, dry_run=dry_run, as_json=as_json, again=True)
+        else:
+            say("\n".join(f"# {stage.name}\n{stage.script()}" for stage in stages))
         return
     found = api.study(
-        file, given or (), out=out, at_once=at_once, ray=ray, gpus=gpus, report=report, progress=is_main_process()
+        file,
+        given or (),
+        out=out,
+        at_once=at_once,
+        ray=ray,
+        cpus=cpus,
+        gpus=gpus,
+        report=report,
+        progress=is_main_process(),
     )
     if as_json:
         say_json(found.as_json())

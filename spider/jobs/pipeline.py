@@ -37,8 +37,10 @@ class Submitted:
     is_new: bool
 
 
-def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
+def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
     """Put all that has not finished into the queue, each stage behind those that it waits for.
+
+    With `again`, also what has: whoever asks knows that its work is not there.
 
     Of several who submit the same pipeline at once, one does; the others then find its jobs.
 
@@ -51,8 +53,8 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
     is_new = not folder.parent.exists()
     try:
         with in_turn_or_gone(folder, _SUBMITTING_S, ClusterError, lambda: any(folder.glob("*/*"))):
-            _require_no_change_of_what_runs(stages)
-            return _submit_in_order(stages)
+            _require_no_change_of_what_runs(stages, again=again)
+            return _submit_in_order(stages, again=again)
     except ClusterError:
         if is_new:
             with suppress(OSError):
@@ -60,7 +62,7 @@ def submit_pipeline(stages: list[Stage]) -> list[Submitted]:
         raise
 
 
-def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
+def _submit_in_order(stages: list[Stage], *, again: bool) -> list[Submitted]:
     found: dict[str, Submitted] = {}
     waiting: dict[str, tuple[Path, Submission]] = {}
     for stage in stages:
@@ -70,7 +72,7 @@ def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
             assert alive is not None
             waiting[stage.name] = (stage.folder, alive)
             found[stage.name] = Submitted(stage.name, alive.job, is_new=False)
-        elif stage.has_finished() and not behind:
+        elif stage.has_finished() and not behind and not again:
             found[stage.name] = Submitted(stage.name, None, is_new=False)
         else:
             name = f"spider-{stage.name}"
@@ -89,14 +91,14 @@ def _submit_in_order(stages: list[Stage]) -> list[Submitted]:
     return list(found.values())
 
 
-def _require_no_change_of_what_runs(stages: list[Stage]) -> None:
+def _require_no_change_of_what_runs(stages: list[Stage], *, again: bool) -> None:
     """Refuse what would leave a job in the queue that does not fit the file any more."""
-    again: set[str] = set()
+    anew: set[str] = set()
     for stage in stages:
-        behind = [name for name in stage.after if name in again]
+        behind = [name for name in stage.after if name in anew]
         if not stage.is_alive():
-            if behind or not stage.has_finished():
-                again.add(stage.name)
+            if behind or again or not stage.has_finished():
+                anew.add(stage.name)
             continue
         submission = Submission.read(stage.folder)
         assert submission is not None

@@ -34,14 +34,11 @@ from spider.judge.metrics.nearest import FEW_IMAGES, page_name
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, document, table, write_result
-from spider.judge.request import EvaluateRequest, holds_features
-from spider.runs.directory import RunRef, checkpoint_name, images_of, is_run, kimg_text, resolve
+from spider.judge.request import DEFAULT_COUNT, DEFAULT_SEEDS, EvaluateRequest, holds_features
+from spider.runs.directory import RunRef, checkpoint_name, images_of, is_run, kimg_text, resolve, weights_digest
 from spider.runs.generator import open_generator
 from spider.runs.inputs import at_key, find_images, note_places, recorded
 from spider.runs.provenance import git_state, versions
-
-DEFAULT_COUNT = 5000  # samples of a generator
-DEFAULT_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     if run is None and request.of_generator:
         name = request.of_generator[0]
         raise SpiderUsageError(f"metric {name!r} is of a generator, and {subject} is a set of images")
-    chosen = seed_list(request.seeds, DEFAULT_SEEDS if run else 1)
+    chosen = request.seed_list(DEFAULT_SEEDS if run else 1)
     network = None
     if request.compares:
         network = open_embedding(request.embedding, request.protocol, request.weights, world)
@@ -191,15 +188,6 @@ def _compared(
     return Evaluation(results, provenance)
 
 
-def seed_list(seeds: int | Sequence[int] | None, default: int) -> list[int]:
-    """Which evaluation seeds: so many from 0 on, or these."""
-    seeds = default if seeds is None else seeds
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not chosen:
-        raise SpiderUsageError("--seeds 0: at least one evaluation seed is needed")
-    return chosen
-
-
 def _in_turn(seeds: Sequence[int], *, shown: bool) -> Iterator[tuple[int, int]]:
     """Number and seed, under a bar that says which of how many."""
     words = [f"evaluation seed {number} of {len(seeds)}" for number in range(1, len(seeds) + 1)]
@@ -236,7 +224,7 @@ def _named(run: RunRef, generator: FrozenGenerator) -> tuple[str, dict[str, Any]
     """What tables call a run's generator, and what a result must say of it."""
     clock = images_of(run.checkpoint)
     name = f"{run.directory.path.name}@{kimg_text(clock)}"
-    return name, {"subject": str(run), "images": clock, **generator.provenance()}
+    return name, {"subject": str(run), "images": clock, "weights": weights_digest(run), **generator.provenance()}
 
 
 def _learnt(

@@ -22,6 +22,10 @@ def holds_features(place: str | Path) -> bool:
     return str(place).endswith(FEATURE_FILES) and not Path(place).is_dir()
 
 
+DEFAULT_COUNT = 5000  # samples of a generator
+DEFAULT_SEEDS = 5
+
+
 @dataclass(frozen=True)
 class EvaluateRequest(Request):
     """A run's averaged generator, or a set of images, to be measured.
@@ -80,6 +84,14 @@ class EvaluateRequest(Request):
                 if value is not None:
                     option, asked = name.replace("_", "-"), ",".join(self.of_generator)
                     raise SpiderUsageError(f"--{option} {value}: --metrics {asked} compares with no images")
+
+    def seed_list(self, default: int) -> list[int]:
+        """Which evaluation seeds: so many from 0 on, or these. Raises SpiderUsageError: none."""
+        seeds = default if self.seeds is None else self.seeds
+        chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        if not chosen:
+            raise SpiderUsageError("--seeds 0: at least one evaluation seed is needed")
+        return chosen
 
     @property
     def of_images(self) -> list[str]:

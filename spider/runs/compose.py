@@ -100,7 +100,7 @@ def require_valid(request: TrainRequest, ranks: int, trained: Collection[Path] =
             f"kimg: {request.kimg}: each start of the stage's job would add it again; give the whole length"
         )
     if request.config is not None:  # that of a run that goes on is not known yet
-        _foreseen(request, trained).for_world(ranks)
+        foreseen(request, trained).for_world(ranks)
     else:
         for each in request.overrides:
             parse_override(each)
@@ -111,13 +111,17 @@ def require_valid(request: TrainRequest, ranks: int, trained: Collection[Path] =
 def packages(request: TrainRequest, trained: Collection[Path] = ()) -> tuple[str, ...]:
     """The user's own top-level packages and modules that it names, see `spider.request.Request.packages`."""
     if request.config is not None:
-        return outside_packages(_foreseen(request, trained).model_dump())
+        return outside_packages(foreseen(request, trained).model_dump())
     source = {} if request.source is None else {"source.kind": str(request.source)}
     return outside_packages([source, *({each.key: each.value} for each in map(parse_override, request.overrides))])
 
 
-def _foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
-    """The configuration before other stages have made what it names: no run is read."""
+def foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
+    """The configuration before other stages have made what it names: no run is read.
+
+    Args:
+        trained: absolute folders of the runs that other stages make.
+    """
     source, runs = request.source, list[str]()
     if source is not None and _is_or_will_be_run(str(source), trained):
         kind, key = FROM_RUN
@@ -144,15 +148,22 @@ def _thousands(kimg: str) -> float:
         raise SpiderUsageError(f"kimg={kimg}: a number of thousand images, or +N for N more") from None
 
 
-def _require_same_run(directory: RunDirectory, config: Config) -> None:
-    """Refuse another configuration than the run's. What images and runs hold is compared where they are read."""
+def changed_keys(directory: RunDirectory, config: Config) -> list[str]:
+    """`KEY: the run's value -> the value here`, where a configuration is another one than the run's.
+
+    What images and runs hold is compared where they are read.
+    """
     follows = dict(left_open(config))  # known when the images are read, and compared then
-    changed = [
+    return [
         f"{key}: {as_yaml(old)} -> {as_yaml(new)}"
         for key, old, new in differences(directory.config(), config)
         if not (key in _FILLED and new is None) and key not in follows
     ]
-    if changed:
+
+
+def _require_same_run(directory: RunDirectory, config: Config) -> None:
+    """Refuse another configuration than the run's."""
+    if changed := changed_keys(directory, config):
         raise SpiderUsageError(
             f"{directory.path} holds a run with another configuration ({'; '.join(changed)}); give the run's values, "
             f"or nothing but --run, which keeps them; or another --run, with --from {directory.path}@last to branch"

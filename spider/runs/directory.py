@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.errors import one_line
-from cluster.manifest import checkpoint_names
+from cluster.manifest import TENSORS_SUFFIX, checkpoint_names, read_manifest
 from shards.missing import no_such
 from spider.config.load import make_config, read_mapping, to_yaml
 from spider.config.schema import Config
@@ -58,6 +58,7 @@ T = TypeVar("T")
 _SUFFIX = "-kimg"
 STATE_FORMAT = 2  # of what a checkpoint holds; grows when seeds mean other numbers
 _FAILURE_BYTES = 2000  # of a line that says what ended a run
+NOT_FINITE = "guard.max_skipped="  # stands in it if that was numbers that are not finite (spider/train/guard.py)
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,12 @@ class RunRef:
 
     def __str__(self) -> str:
         return f"{self.directory.path}@{self.checkpoint.removesuffix(_SUFFIX)}"
+
+
+def weights_digest(ref: RunRef) -> str:
+    """The sha256 of the file of the averaged generator's weights, as the checkpoint's manifest has it; empty: none."""
+    listed = read_manifest(ref.path).files.get(f"generator_ema{TENSORS_SUFFIX}")
+    return "" if listed is None else listed.sha256
 
 
 def checkpoint_name(images: int) -> str:

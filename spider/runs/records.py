@@ -33,6 +33,8 @@ class StartRecord(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
+    from_images: int
+    world_size: int
     parameters: dict[str, int]
     versions: dict[str, str]
     data: dict[str, Any]

@@ -87,6 +87,12 @@ class TrainRequest(Request):
 
         return compose(self)
 
+    def foreseen(self, trained: Collection[Path] = ()) -> Config:
+        """As `compose`, before the runs in `trained` have been made; none is read."""
+        from spider.runs.compose import foreseen
+
+        return foreseen(self, trained)
+
     def checked(self) -> Config:
         """As `compose`; refuses also other keys than those of the run that goes on, and what is named and not there."""
         from spider.runs.compose import checked

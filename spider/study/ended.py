@@ -1,8 +1,8 @@
-"""How a stage ended, wherever it ran: what need not be done again, and what failed.
+"""What of a study is done, wherever it was done, and what failed.
 
-A training has ended well if its run says so, and a measurement if its numbers are those of the checkpoint that is
-there: so runs and measures that were made elsewhere, and copied into the study's folder, count. What other stages did
-is known by their note (`ended.json`), or by their job's history.
+A training is done if its run has finished at the length and with the keys that are asked for. A measurement is done if
+it answers what is asked, about the weights that the run has now. So runs and measures that were made elsewhere, and
+copied into the study's folder, count. Of other stages a note tells (`ended.json`), or their job's history.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from __future__ import annotations
 import glob
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from spider.errors import SpiderError
+from cluster.jobs.history import History
+from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
+from spider.gan.sources.config import FROM_RUN
 from spider.jobs.stages import Stage
-from spider.judge.request import EvaluateRequest
-from spider.runs.directory import images_of, resolve
+from spider.judge.metrics.results import MetricResult, read_results
+from spider.judge.request import DEFAULT_COUNT, DEFAULT_SEEDS, EvaluateRequest
+from spider.runs.compose import changed_keys
+from spider.runs.directory import NOT_FINITE, is_run, resolve, weights_digest
 from spider.runs.request import TrainRequest
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.typed import checked
 
 NOTE = "ended.json"
-NOT_FINITE = "not finite"  # the word of spider/train/guard.py, and a training that ends so would end so again
 
 
 class Ended(TypedDict):
@@ -36,12 +38,14 @@ class Ended(TypedDict):
 
     Keys:
         words: what stood after `spider`.
-        seconds: how long it took, of all its starts.
-        error: why it failed, in a line; not there if it ended well.
+        seconds: how long it took, of all its starts with these words.
+        outcome: how the last of them ended.
+        error: why it failed, in a line.
     """
 
     words: list[str]
     seconds: float
+    outcome: Literal["finished", "failed", "stopped"]
     error: NotRequired[str]
 
 
@@ -57,10 +61,16 @@ def note_of(stage: Stage) -> Ended | None:
     return found if found["words"] == list(stage.words) else None
 
 
-def write_note(stage: Stage, seconds: float, error: str | None) -> None:
+def write_note(
+    stage: Stage, seconds: float, outcome: Literal["finished", "failed", "stopped"], error: str | None = None
+) -> None:
     """Note how it ended."""
     before = note_of(stage)
-    note: Ended = {"words": list(stage.words), "seconds": seconds + (before["seconds"] if before else 0.0)}
+    note: Ended = {
+        "words": list(stage.words),
+        "seconds": seconds + (before["seconds"] if before else 0.0),
+        "outcome": outcome,
+    }
     if error is not None:
         note["error"] = error
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -68,75 +78,157 @@ def write_note(stage: Stage, seconds: float, error: str | None) -> None:
 
 
 def is_done(stage: Stage) -> bool:
-    """Whether nothing of it is left to do."""
+    """Whether nothing of it is left to do.
+
+    Raises SpiderUsageError: the run has other settings than the study, or is longer.
+    """
     request = stage.request
     if isinstance(request, TrainRequest):
-        directory = request.directory
-        if not directory.success_file.exists():
-            return False
-        return request.kimg is None or directory.config().kimg >= float(request.kimg)  # a longer one goes on
+        return _is_trained(request, stage.name)
     if isinstance(request, EvaluateRequest):
         return _is_measured(request)
     note = note_of(stage)
-    return (note is not None and "error" not in note) or stage.has_finished()
+    return stage.has_finished() if note is None else note["outcome"] == "finished"
+
+
+def left(stages: list[Stage], wanted: list[Stage]) -> list[Stage]:
+    """What is to be done, in order: those of `wanted` that are not done, and what they wait for and is not.
+
+    What nobody needs is not done: the stages before a run that was copied here, for one.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    done = {stage.name: is_done(stage) for stage in wanted}
+    for run in wanted:
+        if isinstance(run.request, EvaluateRequest) and not all(done.get(before, True) for before in run.after):
+            done[run.name] = False  # the checkpoint will be another one
+    needed: set[str] = set()
+
+    def need(stage: Stage) -> None:
+        if stage.name not in needed:
+            needed.add(stage.name)
+            for before in (by_name[name] for name in stage.after):
+                if not (done[before.name] if before.name in done else is_done(before)):
+                    need(before)
+
+    for stage in wanted:
+        if not done[stage.name]:
+            need(stage)
+    return [stage for stage in stages if stage.name in needed]
 
 
 def failure(stage: Stage) -> str | None:
-    """Why it failed when it last ran, in a line; None: it did not, or ended well since."""
-    if isinstance(stage.request, TrainRequest):
-        found = stage.request.directory.failure()
-        if found is not None:
-            return found
+    """Why it failed when it last ran, in a line; None: it did not, or it is done since."""
+    if isinstance(stage.request, TrainRequest) and (found := stage.request.directory.failure()) is not None:
+        return found
     note = note_of(stage)
-    return None if note is None else note.get("error")
+    return note.get("error") if note is not None and note["outcome"] == "failed" else None
 
 
-def is_hopeless(stage: Stage) -> bool:
-    """Whether it would fail again: a training whose numbers are not finite does, from the same checkpoint."""
-    return not is_done(stage) and NOT_FINITE in (failure(stage) or "")
+def has_diverged(stage: Stage) -> bool:
+    """Whether it is a training whose numbers were no longer finite, as they would be again from its checkpoint."""
+    request = stage.request
+    if not isinstance(request, TrainRequest) or NOT_FINITE not in (request.directory.failure() or ""):
+        return False
+    return bool(request.directory.checkpoint_names()) or not _changed(request)
 
 
-def take_same(stage: Stage, done: Sequence[Stage]) -> bool:
-    """Copy a measurement if another one that is done is of the same checkpoint and asked the same; whether it was.
+def seconds(stage: Stage) -> float | None:
+    """How long it took; None: nobody noted that."""
+    note = note_of(stage)
+    if note is not None:
+        return note["seconds"]
+    started, total = None, 0.0
+    for event in History(stage.folder).read():
+        if event.event == "started":
+            started = event.time
+        elif started is not None:
+            total, started = total + (event.time - started).total_seconds(), None
+    return total or None
+
+
+def take_same(stage: Stage, other: Stage) -> bool:
+    """Copy a measurement from another one, if that is of the same checkpoint and asked the same; whether it was.
 
     The best checkpoint of a run is often its last.
     """
-    request = stage.request
-    if not isinstance(request, EvaluateRequest):
+    mine, theirs = stage.request, other.request
+    if not (isinstance(mine, EvaluateRequest) and isinstance(theirs, EvaluateRequest)):
         return False
-    for other in (each.request for each in done):
-        if (
-            isinstance(other, EvaluateRequest)
-            and replace(other, subject=request.subject, out=request.out) == request
-            and str(resolve(str(other.subject))) == str(resolve(str(request.subject)))
-        ):
-            source, copy = Path(str(other.out)), Path(str(request.out))
-            for page in source.parent.glob(f"{glob.escape(source.stem)}-*.png"):
-                shutil.copyfile(page, page.with_name(page.name.replace(source.stem, copy.stem, 1)))
-            write_text(copy, source.read_text("utf-8"))
-            return True
-    return False
+    if replace(theirs, subject=mine.subject, out=mine.out) != mine:
+        return False
+    try:
+        if str(resolve(str(theirs.subject))) != str(resolve(str(mine.subject))):
+            return False
+    except SpiderError:  # its own process will tell
+        return False
+    source, copy = Path(str(theirs.out)), Path(str(mine.out))
+    for page in source.parent.glob(f"{glob.escape(source.stem)}-memorisation-*.png"):
+        shutil.copyfile(page, page.with_name(page.name.replace(source.stem, copy.stem, 1)))
+    write_text(copy, source.read_text("utf-8"))
+    return True
 
 
-def measured_images(file: Path) -> int | None:
-    """The clock of the checkpoint that a file of results is of; None: no such file, or no run was measured."""
+def provenance(file: Path) -> dict[str, Any]:
+    """What a file of results says of its origin; empty: there is no such file. Raises SpiderError: it is damaged."""
     try:
         found = read_json(file)
     except FileNotFoundError:
-        return None
+        return {}
     except UnreadableError as error:
         raise SpiderError(f"{error}; remove it, and it is measured again") from None
-    provenance = found.get("provenance") if isinstance(found, dict) else None
-    images = provenance.get("images") if isinstance(provenance, dict) else None
-    return images if isinstance(images, int) else None
+    origin = found.get("provenance") if isinstance(found, dict) else None
+    return origin if isinstance(origin, dict) else {}
+
+
+def _is_trained(request: TrainRequest, name: str) -> bool:
+    directory = request.directory
+    if not directory.success_file.exists():
+        return False
+    if changed := _changed(request):
+        raise SpiderUsageError(
+            f"{name}: {directory.path} holds a run with another configuration ({'; '.join(changed)}); remove it, or "
+            "give the variant another name"
+        )
+    length, asked = directory.config().kimg, request.kimg
+    if asked is not None and length > float(asked):
+        raise SpiderUsageError(f"{name}: {directory.path} is {length:g} kimg long, and the study asks for {asked}")
+    return asked is None or length == float(asked)
+
+
+def _changed(request: TrainRequest) -> list[str]:
+    """Keys that the run has otherwise than asked for. A run that feeds it may lie where this one was made."""
+    if not request.directory.exists:
+        return []
+    is_fed = request.directory.config().source.kind == FROM_RUN[0] and not is_run(str(request.source))
+    asked = replace(request, source=None) if is_fed else request
+    changed = changed_keys(request.directory, asked.compose())
+    return [each for each in changed if not (is_fed and each.startswith("source."))]
 
 
 def _is_measured(request: EvaluateRequest) -> bool:
-    assert request.out is not None
-    images = measured_images(Path(request.out))
-    if images is None:
+    file = Path(str(request.out))
+    if not file.exists() or not answers(request, read_results(file)):
         return False
     try:
-        return images == images_of(resolve(str(request.subject)).checkpoint)
-    except SpiderError:  # the run's checkpoints lie elsewhere: its numbers are what is left
+        digest = weights_digest(resolve(str(request.subject)))
+    except SpiderError:  # its checkpoints lie elsewhere: its numbers are what is left
         return True
+    return provenance(file).get("weights") == digest
+
+
+def answers(request: EvaluateRequest, results: list[MetricResult]) -> bool:
+    """Whether results are of the metrics, the embedding, the seeds and the number of images that are asked for."""
+    seeds = request.seed_list(DEFAULT_SEEDS)
+    if {*request.metrics} - {each.name for each in results}:
+        return False
+    for each in results:
+        if each.name not in request.metrics:  # such as `nearest`, which comes with a memorisation page
+            continue
+        samples = each.provenance.get("samples")
+        count = samples.get("count") if isinstance(samples, dict) else None
+        network = each.protocol.get("embedding")
+        if each.protocol.get("seed") not in seeds or count not in (None, request.count or DEFAULT_COUNT):
+            return False
+        if request.protocol is None and network is not None and network != (request.embedding or "inception"):
+            return False
+    return {each.protocol.get("seed") for each in results} >= {*seeds}

@@ -21,9 +21,11 @@ from spider.errors import SpiderError
 from spider.judge.compare import Curve
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, read_results
+from spider.packing import PackRequest
 from spider.runs.directory import RunDirectory
+from spider.runs.records import StartRecord
 from spider.runs.request import TrainRequest
-from spider.study.ended import failure, is_done, is_hopeless, measured_images, note_of
+from spider.study.ended import failure, has_diverged, is_done, provenance, seconds
 from spider.study.plan import StudyPlan, StudyRun
 
 
@@ -55,8 +57,10 @@ class RunFindings:
         failure: what ended it, in a line; None: nothing did.
         curve: of the metric that decides, from the run's own evaluations.
         curve_label: what they call it; the embedding may be another one than the study's.
-        hours: a clock of the training alone: (kimg, device-hours until then).
-        before_hours: of the stages that come before it and were timed: first trainings, features, a search.
+        curve_ways: how they measured it: their protocols and references, seeds apart.
+        hours: a clock of the training alone: (kimg, device-hours until then), without evaluations and saves.
+        before_hours: of the stages that come before it: of trainings likewise, of others from their begin to their end;
+            None: nobody noted how long one of them took.
         devices: how many worked on it, and what they are: `1 x cpu (x86_64)`.
         measured: by checkpoint, `last` and `best`.
         config: flat, key by key; None: the run has none yet.
@@ -69,8 +73,9 @@ class RunFindings:
     failure: str | None
     curve: Curve
     curve_label: str
+    curve_ways: frozenset[str]
     hours: Curve
-    before_hours: float
+    before_hours: float | None
     devices: str
     measured: dict[str, Measured]
     config: dict[str, Any] | None
@@ -81,11 +86,11 @@ class RunFindings:
         values = self.measured[checkpoint].values.get(label, []) if checkpoint in self.measured else []
         return fmean(values) if values else None
 
-    def reaches(self, target: float, lower_is_better: bool) -> tuple[float, float] | None:
+    def reaches(self, target: float, lower_is_better: bool) -> tuple[float, float | None] | None:
         """The first kimg at which the curve is as good as a value, and the hours until then with what came before."""
         for kimg, value in self.curve:
             if value <= target if lower_is_better else value >= target:
-                return kimg, self.before_hours + _at(self.hours, kimg)
+                return kimg, None if self.before_hours is None else self.before_hours + _at(self.hours, kimg)
         return None
 
 
@@ -160,17 +165,17 @@ class Findings:
         found = {each.run.seed: each.mean(checkpoint, label) for each in self.of(variant)}
         return Spread({seed: value for seed, value in found.items() if value is not None})
 
-    def to_baselines_best(self, variant: str) -> dict[int, tuple[float, float] | None]:
+    def to_baselines_best(self, variant: str) -> dict[int, tuple[float, float | None] | None]:
         """By seed, the kimg and hours at which a variant is as good as the baseline ever is; None: it never is.
 
-        Only seeds under which both were evaluated while they trained.
+        Only seeds under which the baseline has finished, and both were evaluated while they trained.
         """
         baseline = {each.run.seed: each for each in self.of(self.plan.baseline)}
         best = min if self.lower_is_better else max
         return {
             each.run.seed: each.reaches(best(value for _, value in against.curve), self.lower_is_better)
             for each in self.of(variant)
-            if each.curve and (against := baseline[each.run.seed]).curve
+            if each.curve and (against := baseline[each.run.seed]).curve and against.is_over
         }
 
 
@@ -182,49 +187,60 @@ def better(metric: str) -> Literal["lower", "higher"] | None:
 
 def find(plan: StudyPlan) -> Findings:
     """Read what is there. Raises SpiderError: a file is damaged."""
-    results = {run.name: {which: _results(run, which) for which in run.measures} for run in plan.runs}
+    over = {run.name: is_done(run.train) for run in plan.runs}
+    stale: list[str] = []
+    results = {
+        run.name: {which: _results(run, which, stale) if over[run.name] else [] for which in run.measures}
+        for run in plan.runs
+    }
     labels: dict[str, str] = {}
     for of_run in results.values():
         for each in (each for found in of_run.values() for each in found):
             labels.setdefault(each.name, each.label)
     labels = {name: labels[name] for name in plan.metrics if name in labels}
-    runs = [_find(run, results[run.name], plan.metrics[0]) for run in plan.runs]
+    runs = [_find(run, results[run.name], plan.metrics[0], is_over=over[run.name]) for run in plan.runs]
     drawn = {each.curve_label for each in runs if each.curve}
-    warnings = _warnings(plan, runs, results)
+    warnings = [*_warnings(runs, results), *stale]
     if len(drawn) > 1:
         warnings.append(f"the runs evaluated themselves by different measures: {', '.join(sorted(drawn))}")
     return Findings(plan, runs, labels, min(drawn, default=""), warnings)
 
 
-def _results(run: StudyRun, which: str) -> list[MetricResult]:
+def _results(run: StudyRun, which: str, stale: list[str]) -> list[MetricResult]:
     file = _file(run, which)
-    return read_results(file) if file.exists() else []
+    if not file.exists():
+        return []
+    if not is_done(run.measures[which]):
+        stale.append(f"{file.name} is of another checkpoint, or another question, and left out")
+        return []
+    return read_results(file)
 
 
 def _file(run: StudyRun, which: str) -> Path:
     return Path(run.measures[which].request.values()["out"])
 
 
-def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str) -> RunFindings:
+def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str, *, is_over: bool) -> RunFindings:
     request = run.train.request
     assert isinstance(request, TrainRequest)
     directory = request.directory
     rows, starts = (directory.rows().rows, directory.starts()) if directory.exists else ([], [])
-    is_over, ended = is_done(run.train), failure(run.train)
+    ended = None if is_over else failure(run.train)
     far = f"at {rows[-1]['kimg']:g} kimg" if rows else "not begun"
-    state = "finished" if is_over else far if ended is None else "diverged" if is_hopeless(run.train) else "failed"
-    label, curve = _curve(directory, metric)
+    state = "finished" if is_over else far if ended is None else "diverged" if has_diverged(run.train) else "failed"
+    label, curve, ways = _curve(directory, metric)
     start: Mapping[str, Any] = starts[-1] if starts else {}
     ranks, device = start.get("world_size", 1), start.get("device")
     return RunFindings(
         run,
         state,
         is_over,
-        None if is_over else ended,
+        ended,
         curve=curve,
         curve_label=label,
-        hours=_hours(rows, ranks),
-        before_hours=sum(note["seconds"] for each in run.before if (note := note_of(each))) / 3600,
+        curve_ways=ways,
+        hours=_hours(rows, starts),
+        before_hours=_before(run),
         devices=f"{ranks} x {device}" if device else "",
         measured={which: _measured(_file(run, which), found) for which, found in results.items() if found},
         config=flatten(directory.config()) if directory.exists else None,
@@ -232,20 +248,49 @@ def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str) ->
     )
 
 
-def _curve(directory: RunDirectory, metric: str) -> tuple[str, Curve]:
-    label, found = "", Curve()
+def _curve(directory: RunDirectory, metric: str) -> tuple[str, Curve, frozenset[str]]:
+    label, found, ways = "", Curve(), set[str]()
     for images, file in directory.evaluation_files().items() if directory.exists else ():
         for each in read_results(file):
             if each.name == metric and each.value is not None:
                 label = each.label
+                ways.add(repr(sorted(_way(each).items())))
                 found.append((images / 1000, each.value))
-    return label, found
+    return label, found, frozenset(ways)
 
 
-def _hours(rows: Sequence[dict[str, Any]], ranks: int) -> Curve:
-    found, before, total = [], 0.0, 0.0
+def _way(result: MetricResult) -> dict[str, str]:
+    """How it was measured, key by key, but for the seed."""
+    told = {key: repr(value) for key, value in result.protocol.items() if key != "seed"}
+    for side, key in (("reference", "fingerprint"), ("samples", "count")):
+        about = result.provenance.get(side)
+        told[side] = repr(about.get(key) if isinstance(about, dict) else None)
+    return told
+
+
+def _before(run: StudyRun) -> float | None:
+    """Hours of the stages that it waits for."""
+    total = 0.0
+    for stage in run.before:
+        if isinstance(stage.request, TrainRequest):
+            directory = stage.request.directory
+            if not directory.exists:
+                return None
+            total += _at(_hours(directory.rows().rows, directory.starts()), float("inf"))
+        elif (took := seconds(stage)) is not None:
+            total += took / 3600
+        elif not isinstance(stage.request, PackRequest):  # packing is part of any training
+            return None
+    return total
+
+
+def _hours(rows: Sequence[dict[str, Any]], starts: Sequence[StartRecord]) -> Curve:
+    """Each row's time on the devices of the start that wrote it. Rows that were taken back are not counted."""
+    begins = [(each.get("from_images", 0) / 1000, each.get("world_size", 1)) for each in starts]
+    before, total, found = begins[0][0] if begins else 0.0, 0.0, Curve()
     for row in rows:
-        total += (row["kimg"] - before) * row["timing"].get("sec_per_kimg", 0.0) * ranks / 3600
+        ranks = next((ranks for kimg, ranks in reversed(begins) if kimg < row["kimg"]), 1)
+        total += (row["kimg"] - before) * (row["timing"].get("sec_per_kimg") or 0.0) * ranks / 3600
         before = row["kimg"]
         found.append((before, total))
     return found
@@ -268,22 +313,22 @@ def _measured(file: Path, results: list[MetricResult]) -> Measured:
         if each.value is not None:
             values.setdefault(each.label, []).append(each.value)
     pages = sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
-    return Measured(file, (measured_images(file) or 0) / 1000, values, pages[0] if pages else None)
+    images = provenance(file).get("images")
+    return Measured(file, images / 1000 if isinstance(images, int) else 0.0, values, pages[0] if pages else None)
 
 
-def _warnings(plan: StudyPlan, runs: list[RunFindings], results: dict[str, dict[str, list[MetricResult]]]) -> list[str]:
+def _warnings(runs: list[RunFindings], results: dict[str, dict[str, list[MetricResult]]]) -> list[str]:
     """Why numbers may not be compared."""
     found = []
     by_label: dict[str, dict[str, set[str]]] = {}
     for each in (each for of_run in results.values() for of_which in of_run.values() for each in of_which):
-        told = {key: value for key, value in each.protocol.items() if key != "seed"}
-        reference = each.provenance.get("reference")
-        told["reference"] = reference.get("fingerprint") if isinstance(reference, dict) else None
-        for key, value in told.items():
-            by_label.setdefault(each.label, {}).setdefault(key, set()).add(repr(value))
+        for key, value in _way(each).items():
+            by_label.setdefault(each.label, {}).setdefault(key, set()).add(value)
     for label, ways in by_label.items():
         if different := [key for key, values in ways.items() if len(values) > 1]:
             found.append(f"{label}: the runs were measured with different {', '.join(different)}")
+    if len({way for each in runs for way in each.curve_ways}) > 1:
+        found.append("the runs evaluated themselves in several ways: their curves do not compare")
     if len(digests := {each.digest for each in runs if each.digest}) > 1:
         found.append(f"the runs learn {len(digests)} different sets of images")
     return [*found, *(f"{each.run.name}: {each.failure}" for each in runs if each.failure is not None)]

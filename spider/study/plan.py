@@ -19,7 +19,7 @@ those of `train`. `measure` has the keys of `spider.api.evaluate`: the last and 
 measured so. `{out}` is the study's folder, and `{seed}` the training's seed. Lists
 within `overrides` are joined, so that stages share them by YAML's anchors.
 
-    OUT/study.yaml             the file, as it was; values.json, what was said for its `values`
+    OUT/study.yaml             the file, as it was; values.json, its `values`, which count until others are said
         runs/VARIANT-SEED/     the runs, each an ordinary one
         measures/VARIANT-SEED-{last,best}.json, and beside it the memorisation page of few images
         stages/NAME/           how a stage ended: ended.json, or its job's files
@@ -43,13 +43,18 @@ from spider.errors import SpiderUsageError, shown
 from spider.jobs.stages import PipelineConfig, Stage, StageConfig, filled, listed, make_stages
 from spider.jobs.submit import Place
 from spider.judge.request import EvaluateRequest
+from spider.measures import GENERATOR_METRICS, WITHOUT_A_BETTER_END
 from spider.request import Request
 from spider.runs.request import TrainRequest
+from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
+from untrusted.json_data import read_json
 from untrusted.text import decode
+from untrusted.typed import checked
 from untrusted.words import did_you_mean, not_known
 from untrusted.yaml_data import MAX_BYTES
 
+FILE, VALUES = "study.yaml", "values.json"  # in the study's folder
 CHECKPOINTS = ("last", "best")
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=60)]
@@ -60,6 +65,13 @@ def flat(value: object) -> object:
     """A text alone stands for a list of one, and lists within a list are joined: they may be YAML's anchors."""
     parts = value if isinstance(value, list | tuple) else [value]
     return [each for part in parts for each in (part if isinstance(part, list) else [part])]
+
+
+def _no_number(value: object) -> object:
+    """Refuse a number alone: which seeds, or how many?"""
+    if isinstance(value, int):
+        raise ValueError(f"a number alone: write 0-{value} for several, or [{value}] for this one")
+    return value
 
 
 class TrainConfig(BaseModel):
@@ -92,7 +104,7 @@ class StudyConfig(BaseModel):
     title: str
     claim: str = ""
     values: dict[str, str | int | float] = {}
-    seeds: str | int | tuple[int, ...] = (0,)
+    seeds: Annotated[str | tuple[int, ...], BeforeValidator(_no_number)] = (0,)
     stages: dict[_Name, StageConfig] = {}
     train: TrainConfig
     variants: Annotated[dict[_Name, VariantConfig], Field(min_length=1)]
@@ -149,6 +161,11 @@ class StudyPlan:
     runs: list[StudyRun]
 
     @property
+    def wanted(self) -> list[Stage]:
+        """The trainings of the variants, and what measures them."""
+        return [stage for run in self.runs for stage in (run.train, *run.measures.values())]
+
+    @property
     def metrics(self) -> list[str]:
         """What is measured, the one that decides first."""
         request = next(iter(self.runs[0].measures.values())).request
@@ -176,6 +193,7 @@ def read_study(
         SpiderUsageError, ClusterUsageError: the file, the key, the value found and what would be valid.
     """
     config, out = _config(file), out.absolute()
+    kept = kept_values(out, config)
     for name in said:
         if name not in config.values:
             raise SpiderUsageError(f"{file}: values: value {not_known(name, config.values)}")
@@ -185,7 +203,7 @@ def read_study(
     baseline = config.baseline or next(iter(config.variants))
     if baseline not in config.variants:
         raise SpiderUsageError(f"{file}: baseline: variant {not_known(baseline, config.variants)}")
-    values = {**config.values, **said}
+    values = {**config.values, **kept, **said}
     expanded = _Expanded(config, str(file), {**values, "out": str(out)}, seeds, out)
     stages = make_stages(PipelineConfig(stages=expanded.stages), str(file), out, place, verbs)
     by_name = {stage.name: stage for stage in stages}
@@ -200,13 +218,46 @@ def read_study(
         for variant in config.variants
         for seed in seeds
     ]
+    made = [run for run in (stage.request.made_run for stage in stages) if run is not None]
     for run in runs:
-        assert isinstance(run.train.request, TrainRequest)
-        if run.train.request.config is None:
-            raise SpiderUsageError(f"{file}: train.config: missing; a preset or a YAML file")
+        _require_comparable(run, made, str(file))
     return StudyPlan(
         config, decode(read_regular(file, MAX_BYTES), str(file)), values, out, seeds, baseline, stages, runs
     )
+
+
+def _require_comparable(run: StudyRun, made: list[Path], file: str) -> None:
+    train, measure = run.train.request, run.measures[CHECKPOINTS[0]].request
+    assert isinstance(train, TrainRequest)
+    assert isinstance(measure, EvaluateRequest)
+    if train.config is None:
+        raise SpiderUsageError(f"{file}: train.config: missing; a preset or a YAML file")
+    if train.kimg is None:
+        raise SpiderUsageError(f"{file}: train.kimg: missing; all variants are as long, in thousand images")
+    if train.foreseen(made).evaluate.every_kimg is None:
+        raise SpiderUsageError(
+            f"{file}: variants.{run.variant}: overrides: evaluate.every_kimg is not set: there would be no curve "
+            "and no best checkpoint"
+        )
+    first = measure.metrics[0]
+    if first in (*WITHOUT_A_BETTER_END, *GENERATOR_METRICS):
+        raise SpiderUsageError(f"{file}: measure.metrics: {first} comes first, and decides, but has no better end")
+
+
+def kept_values(out: Path, config: StudyConfig) -> dict[str, str | int | float]:
+    """What was said for the values of the study in a folder when it was last worked on, as far as it still has them.
+
+    Raises SpiderUsageError: the folder holds another study.
+    """
+    if (file := out / FILE).exists() and (title := read_mapping(file).get("title")) != config.title:
+        raise SpiderUsageError(f"out: {out} holds another study, {title!r}; choose another folder")
+    try:
+        found = checked(read_json(out / VALUES), dict[str, str | int | float], str(out / VALUES))
+    except FileNotFoundError:
+        return {}
+    except UnreadableError as error:
+        raise SpiderUsageError(f"{error}; remove it, and the file's own values count") from None
+    return {name: value for name, value in found.items() if name in config.values}
 
 
 class _Expanded:

@@ -41,7 +41,7 @@ def write_report(request: StudyRequest, findings: Findings) -> list[Path]:
 def lines(findings: Findings) -> str:
     """For a terminal."""
     rows = [_head(findings), *([cell.replace("\n", ", ") for cell in row] for row in _main_rows(findings))]
-    return "\n".join([aligned(rows), *_said(findings), *(f"! {warning}" for warning in findings.warnings)])
+    return "\n".join([aligned(rows), *_verdicts(findings), *(f"! {warning}" for warning in findings.warnings)])
 
 
 def as_json(request: StudyRequest, findings: Findings) -> dict[str, Any]:
@@ -78,7 +78,12 @@ def _metric_json(findings: Findings, variant: str, label: str) -> dict[str, Any]
         apart = values.minus(findings.spread(findings.plan.baseline, which, label))
         found[which] = {"by_seed": values.values, "mean": values.mean, "std": values.std}
         if variant != findings.plan.baseline:
-            found[which]["minus_baseline"] = {"by_seed": apart.values, "mean": apart.mean, "std": apart.std}
+            found[which]["minus_baseline"] = {
+                "by_seed": apart.values,
+                "mean": apart.mean,
+                "std": apart.std,
+                "interval_95": apart.interval,
+            }
     return found
 
 
@@ -87,6 +92,7 @@ def _run_json(out: Path, found: RunFindings) -> dict[str, Any]:
         "variant": found.run.variant,
         "seed": found.run.seed,
         "state": found.state,
+        "failure": found.failure,
         "command": shlex.join(["spider", *found.run.train.words]),
         "images": found.digest,
         "devices": found.devices,
@@ -104,7 +110,7 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
     plan = findings.plan
     if plan.config.claim:
         yield page.paragraph(f"The claim: {plan.config.claim.strip()}")
-    yield page.boxed([page.bullets(_said(findings) or ["Nothing was measured yet."])])
+    yield page.boxed([page.bullets(_verdicts(findings) or ["Nothing was measured yet."])])
     if findings.warnings:
         yield page.heading("Before you compare", 3)
         yield page.bullets(findings.warnings)
@@ -115,11 +121,11 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
         yield page.table(
             ["", *others],
             [
-                [name, *(_mean(findings.spread(name, "last", label)) for label in others)]
+                [name, *(_mean(findings.spread(name, "last", label), len(plan.seeds)) for label in others)]
                 for name in plan.config.variants
             ],
             f"The other measures at the end: mean over {counted(len(plan.seeds), 'training seed')}, and standard "
-            f"deviation over them. Better: {_directions(findings)}.",
+            f"deviation over them. {_directions(findings)}",
         )
     if has_curves:
         yield page.heading("As they learn")
@@ -150,7 +156,8 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
 
 def _head(findings: Findings) -> list[str]:
     label, plan = findings.deciding or plan_label(findings), findings.plan
-    head = ["", f"{label} at the end", f"{label} of the best", f"minus {plan.baseline}", "to its best, kimg", "time"]
+    to_it = [f"difference to {plan.baseline}", f"kimg to {plan.baseline}'s best", "device time to it"]
+    head = ["", f"{label} at the end", f"{label} of the best", *to_it]
     return [*head, "published"] if any(each.published for each in plan.config.variants.values()) else head
 
 
@@ -169,9 +176,9 @@ def _main_rows(findings: Findings) -> list[list[str]]:
         reached = findings.to_baselines_best(name)
         row = [
             f"{name}\n{variant.about}" if variant.about else name,
-            _with_failures(findings, name, _mean(last)),
-            _mean(best),
-            "" if name == plan.baseline else _mean(apart, signed=True),
+            _with_failures(findings, name, _mean(last, len(plan.seeds))),
+            _mean(best, len(plan.seeds)),
+            "" if name == plan.baseline else _mean(apart, len(plan.seeds), signed=True),
             *_reached(list(reached.values())),
         ]
         rows.append([*row, variant.published or "-"] if has_published else row)
@@ -182,11 +189,11 @@ def _main_caption(findings: Findings) -> str:
     plan = findings.plan
     way = "lower" if findings.lower_is_better else "higher"
     return (
-        f"{counted(len(plan.seeds), 'training seed')}: mean, below it their standard deviation; {way} is "
-        "better. The best: the checkpoint that the run itself chose, measured again. "
-        f"Minus {plan.baseline}: at the end, under one seed. To its best: what a run had seen when its own "
-        f"evaluation was first as good as that of {plan.baseline} ever is under that seed, and the time of all devices "
-        "until then, with the stages before it, without evaluations and saves."
+        f"{counted(len(plan.seeds), 'training seed')}: mean, and below it the standard deviation; {way} is better. "
+        "The best: the checkpoint that the run itself chose by its own evaluations, measured again. "
+        f"Difference to {plan.baseline}: at the end, paired by seed. Kimg to {plan.baseline}'s best: what a run "
+        f"had seen when its own evaluation was as good as the best of {plan.baseline} under that seed. Device time "
+        "to it: of all devices, with the stages before, without evaluations and saves; ?: one of these was not timed."
     )
 
 
@@ -201,15 +208,16 @@ def _with_failures(findings: Findings, name: str, text: str) -> str:
     return "\n".join([text, *notes])
 
 
-def _reached(found: Sequence[tuple[float, float] | None]) -> list[str]:
+def _reached(found: Sequence[tuple[float, float | None] | None]) -> list[str]:
     reached = [each for each in found if each is not None]
     if not found:
         return ["-", "-"]
     if not reached:
         return ["never", "-"]
-    kimg, hours = (fmean(each[which] for each in reached) for which in (0, 1))
-    note = "" if len(reached) == len(found) else f"\nin {len(reached)} of {counted(len(found), 'seed')}"
-    return [f"{kimg:.3g}{note}", _hours(hours)]
+    hours = [each[1] for each in reached if each[1] is not None]
+    note = "" if len(reached) == len(found) else f"\nunder {len(reached)} of {counted(len(found), 'seed')}"
+    time = _hours(fmean(hours)) if len(hours) == len(reached) else "?"
+    return [f"{fmean(each[0] for each in reached):.3g}{note}", time]
 
 
 def _runs(findings: Findings) -> tuple[list[str], list[list[str]], str]:
@@ -222,7 +230,7 @@ def _runs(findings: Findings) -> tuple[list[str], list[list[str]], str]:
             row.append("-" if found is None else _of_run(found, label))
         row += [
             f"{_hours(each.hours[-1][1])}\n{each.devices}" if each.hours else "-",
-            _hours(each.before_hours) if each.before_hours else "-",
+            "?" if each.before_hours is None else _hours(each.before_hours) if each.before_hours else "-",
             each.digest[:12] or "-",
         ]
         rows.append(row)
@@ -253,13 +261,13 @@ def _pictures(findings: Findings) -> Iterator[str]:
         yield page.heading("Samples")
     for name, grid in grids.items():
         yield page.heading(name, 3)
-        yield page.picture(grid, f"samples of {name}", f"{grid.stem}, not chosen.", pixels=True)
+        yield page.picture(grid, f"samples of {name}", f"{grid.stem}, uncurated.", pixels=True)
     pages = {each.run.name: found.page for each in shown if (found := each.measured.get("last")) and found.page}
     if pages:
         yield page.heading("Are they copies?")
     for name, picture in pages.items():
         yield page.heading(name, 3)
-        yield page.picture(picture, f"samples of {name} and the training images nearest to them", "", detailed=True)
+        yield page.picture(picture, f"samples of {name} and the nearest training images", "", detailed=True)
 
 
 def _last_grid(found: RunFindings) -> Path | None:
@@ -268,32 +276,40 @@ def _last_grid(found: RunFindings) -> Path | None:
     return grids[-1] if grids else None
 
 
-def _said(findings: Findings) -> list[str]:
+def _verdicts(findings: Findings) -> list[str]:
     """Each variant against the baseline in a sentence, by sign and by size."""
-    plan, label = findings.plan, findings.deciding
-    if label is None:
+    if findings.deciding is None:
         return []
-    said = []
-    for name in plan.config.variants:
-        if name == plan.baseline:
-            continue
-        apart = findings.spread(name, "last", label).minus(findings.spread(plan.baseline, "last", label))
-        if apart.mean is None:
-            lost = sum(each.state == "diverged" for each in findings.of(name))
-            what = f"diverged under {counted(lost, 'seed')}" if lost else f"not measured beside {plan.baseline} yet"
-            said.append(f"{name}: {what}.")
-            continue
-        is_better = [value < 0 if findings.lower_is_better else value > 0 for value in apart.values.values()]
-        way = "lower" if apart.mean < 0 else "higher"
-        size = f"{label} is {abs(apart.mean):.3g} {way} than {plan.baseline}'s"
-        count = f"better under {sum(is_better)} of {counted(len(is_better), 'seed')}"
-        if apart.interval is None:
-            said.append(f"{name}: {size}, {count}. One seed says nothing of chance.")
-            continue
-        low, high = apart.interval
-        verdict = "which may be chance" if low <= 0 <= high else "which is more than chance"
-        said.append(f"{name}: {size}, {count}; 95 % interval of the difference {low:+.3g} to {high:+.3g}, {verdict}.")
-    return said
+    others = [name for name in findings.plan.config.variants if name != findings.plan.baseline]
+    told = [_verdict(findings, name, findings.deciding) for name in others]
+    if len(others) > 1:
+        told.append("The intervals are of each comparison alone: among many, one may exclude 0 by chance.")
+    return told
+
+
+def _verdict(findings: Findings, name: str, label: str) -> str:
+    baseline = findings.plan.baseline
+    for each in (baseline, name):
+        if lost := sum(run.state == "diverged" for run in findings.of(each)):
+            return (
+                f"{name}: no verdict, since {each} diverged under {lost} of {counted(len(findings.of(each)), 'seed')}."
+            )
+    apart = findings.spread(name, "last", label).minus(findings.spread(baseline, "last", label))
+    if apart.mean is None:
+        return f"{name}: not measured beside {baseline} yet."
+    way = "lower" if apart.mean < 0 else "higher"
+    size = f"{label} is {abs(apart.mean):.3g} {way} than that of {baseline}"
+    count = f"better under {_better_seeds(findings, apart)} of {counted(len(apart.values), 'seed')}"
+    if apart.interval is None:
+        return f"{name}: {size}, {count}. One seed says nothing of chance."
+    low, high = apart.interval
+    verdict = "which includes 0" if low <= 0 <= high else "which excludes 0"
+    return f"{name}: {size}, {count}; 95 % interval of the difference {low:+.3g} to {high:+.3g}, {verdict}."
+
+
+def _better_seeds(findings: Findings, apart: Spread) -> int:
+    """Under how many seeds a difference to the baseline is for the better."""
+    return sum(value < 0 if findings.lower_is_better else value > 0 for value in apart.values.values())
 
 
 def _curves(findings: Findings) -> Figure | None:
@@ -308,14 +324,18 @@ def _curves(findings: Findings) -> Figure | None:
 
 def _directions(findings: Findings) -> str:
     metrics = [metric for metric in findings.plan.metrics[1:] if metric in findings.labels]
-    return ", ".join(f"{findings.labels[each]} {way}" for each in metrics if (way := better(each)) is not None)
+    told = [f"{findings.labels[each]} {way}" for each in metrics if (way := better(each)) is not None]
+    return f"Better: {', '.join(told)}." if told else ""
 
 
-def _mean(values: Spread, *, signed: bool = False) -> str:
+def _mean(values: Spread, seeds: int, *, signed: bool = False) -> str:
+    """Mean, standard deviation, and of how many seeds if not of all."""
     if values.mean is None:
         return "-"
-    mean = f"{values.mean:+.4g}" if signed else f"{values.mean:.4g}"
-    return mean if values.std is None else f"{mean}\n± {values.std:.2g}"
+    lines = [f"{values.mean:+.4g}" if signed else f"{values.mean:.4g}"]
+    lines += [] if values.std is None else [f"± {values.std:.2g}"]
+    lines += [f"{len(values.values)} of {seeds} seeds"] if len(values.values) < seeds else []
+    return "\n".join(lines)
 
 
 def _hours(hours: float) -> str:

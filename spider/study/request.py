@@ -22,7 +22,7 @@ class StudyRequest(Request):
         out: the study's folder, on storage that all who work on it see.
         at_once: trainings and other stages at a time, on this machine or on the Ray cluster.
         ray: the address of a Ray cluster (see `cluster.ray.connected`) that does the work; None: this machine does.
-        gpus: of every stage on the Ray cluster.
+        cpus, gpus: of every stage on the Ray cluster, on one of its machines.
         report: write the page from what is there, and do nothing else.
         progress: say what begins and ends.
     """
@@ -36,6 +36,7 @@ class StudyRequest(Request):
     out: str | Path
     at_once: int = 1
     ray: str | None = None
+    cpus: float = 1.0
     gpus: float = 0.0
     report: bool = False
     progress: bool = False

@@ -9,18 +9,15 @@ from typing import Any
 
 from cluster.lock import alone_in
 from cluster.world import World
-from spider.config.load import read_mapping
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderError
 from spider.files import write_text
 from spider.jobs.stages import Stage
-from spider.study.ended import is_done, is_hopeless
+from spider.study.ended import failure, has_diverged, left
 from spider.study.findings import Findings, find, require_any
-from spider.study.plan import StudyPlan
+from spider.study.plan import FILE, VALUES, StudyPlan
 from spider.study.report import as_json, lines, write_report
 from spider.study.request import StudyRequest
 from spider.study.work import Here, OnRay, work
-
-FILE, VALUES = "study.yaml", "values.json"
 
 
 @dataclass(frozen=True)
@@ -59,42 +56,43 @@ def study(request: StudyRequest, plan: StudyPlan) -> Studied:
     """Do what is left of a study, or with `report` nothing, and write the page.
 
     Raises:
-        SpiderUsageError: the folder holds another study.
-        SpiderError, ClusterError: a file is damaged; the Ray cluster is not there.
+        SpiderUsageError: a run has other settings than the study; a stage's job waits or runs.
+        SpiderError, ClusterError: a file is damaged; the Ray cluster is not there, or has no room.
     """
     if request.report:
         return _reported(request, plan, [])
     with alone_in(plan.out, World.single()):
         keep(plan)
         if request.ray is None:
-            failed = work(plan.stages, plan.out, Here(request.at_once), progress=request.progress)
+            failed = work(plan, Here(request.at_once), progress=request.progress)
         else:
             from cluster.ray import connected
 
             with connected(request.ray) as cluster:
-                hands = OnRay(cluster, request.at_once, request.gpus)
-                failed = work(plan.stages, plan.out, hands, progress=request.progress)
+                workers = OnRay(cluster, request.at_once, request.cpus, request.gpus)
+                failed = work(plan, workers, progress=request.progress)
         return _reported(request, plan, failed)
 
 
 def keep(plan: StudyPlan) -> None:
-    """Write the file and its values into the study's folder, where a person finds them. A study may grow.
-
-    Raises SpiderUsageError: the folder holds one with another title.
-    """
+    """Write the file and its values into the study's folder, where a person finds them. A study may grow."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    file = plan.out / FILE
-    if file.exists():
-        title = read_mapping(file).get("title")
-        if title != plan.config.title:
-            raise SpiderUsageError(f"out: {plan.out} holds another study, {title!r}; choose another folder")
-    write_text(file, plan.text)
+    write_text(plan.out / FILE, plan.text)
     write_text(plan.out / VALUES, json.dumps(plan.values, indent=2) + "\n")
 
 
-def left(plan: StudyPlan) -> list[Stage]:
-    """The stages that are not done, and would not fail again."""
-    return [stage for stage in plan.stages if not is_done(stage) and not is_hopeless(stage)]
+def to_submit(plan: StudyPlan) -> tuple[list[Stage], list[str]]:
+    """What is left, for a queue; and a line for what is left out, because its training diverged."""
+    lost: dict[str, str] = {}
+    todo = []
+    for stage in left(plan.stages, plan.wanted):
+        if has_diverged(stage):
+            lost[stage.name] = failure(stage) or ""
+        elif before := [name for name in stage.after if name in lost]:
+            lost[stage.name] = f"left out: {before[0]} comes before it"
+        else:
+            todo.append(stage)
+    return todo, [f"{name}: {why}" for name, why in lost.items()]
 
 
 def _reported(request: StudyRequest, plan: StudyPlan, failed: list[str]) -> Studied:

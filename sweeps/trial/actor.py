@@ -17,7 +17,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from cluster.jobs.verdict import Cause
 from cluster.lock import is_taken
-from spider.runs.directory import RunDirectory
+from spider.runs.directory import NOT_FINITE, RunDirectory
 from spider.runs.listing import images_written
 from sweeps.measure import Evaluated, evaluations
 from sweeps.trial.process import TrainProcess
@@ -28,7 +28,6 @@ VALUE = "value"
 
 _POLL_S = 0.2
 _TELL_S = 5.0  # between two reports, also where nothing was measured: a trial can be stopped only between them
-_GUARD = "guard.max_skipped="  # in the error of a run that is no longer finite (spider/train/guard.py)
 
 
 class TrialFailed(Exception):
@@ -111,7 +110,7 @@ class TrialActor(tune.Trainable):
         assert self._training is not None
         if cause is None:
             raise TrialFailed("the training finished without its last evaluation")
-        if _GUARD in cause.reason:
+        if NOT_FINITE in cause.reason:
             return self._not_finite(cause.reason)
         if cause.lasting:
             last = {TIME: self._last.get(TIME, 0.0), "trained_kimg": self._trained_kimg()}

@@ -54,7 +54,7 @@ class TrainProcess:
         self._log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         self._asked: set[int] = set()  # ranks that were asked to stop
-        environment = _environment(os.environ, threads, gpus)
+        environment = environment_of(os.environ, threads, gpus)
         with log.open("ab") as out:
             self._ranks = [
                 children.start(command, cwd=cwd, env={**environment, **rank}, stdout=out) for rank in _ranks(processes)
@@ -127,7 +127,8 @@ class TrainProcess:
                 rank.wait()
 
 
-def _environment(mine: Mapping[str, str], threads: int, gpus: bool) -> dict[str, str]:
+def environment_of(mine: Mapping[str, str], threads: int, gpus: bool) -> dict[str, str]:
+    """Of a training: `mine`, without what would make it take itself for a part of another job."""
     environment = {name: value for name, value in mine.items() if not _OTHERS_JOB.fullmatch(name)}
     environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return environment if gpus else {**environment, "CUDA_VISIBLE_DEVICES": ""}

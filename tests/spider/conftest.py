@@ -77,7 +77,7 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study_file(digits: Path, tmp_path: Path) -> Path:
     """A study of one run."""
     (tmp_path / "study.yaml").write_text(
-        f"title: one\ntrain: {{config: dcgan, data: {digits}, kimg: 1}}\nvalues: {{a: 1}}\nvariants: {{plain: {{}}}}\n"
-        "measure: {metrics: fid, embedding: offline}\n"
+        f"title: one\nvalues: {{a: 1}}\nvariants: {{plain: {{}}}}\nmeasure: {{metrics: fid, embedding: offline}}\n"
+        f"train: {{config: dcgan, data: {digits}, kimg: 1, overrides: evaluate.every_kimg=1}}\n"
     )
     return tmp_path / "study.yaml"

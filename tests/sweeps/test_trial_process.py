@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.trial.process import TrainProcess, _environment
+from sweeps.trial.process import TrainProcess, environment_of
 
 WORDS = ["dcgan", "--kimg", "900", "batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.every_kimg=0.01"]
 
@@ -113,10 +113,10 @@ def test_the_rank_that_is_the_cause_decides(
     "name", ["RANK", "WORLD_SIZE", "MASTER_PORT", "SLURM_PROCID", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"]
 )
 def test_a_training_is_no_part_of_the_job_that_ray_runs_in(name: str) -> None:
-    assert name not in _environment({name: "1", "PATH": "x"}, 3, True)
+    assert name not in environment_of({name: "1", "PATH": "x"}, 3, True)
 
 
 def test_a_training_sees_the_gpus_of_its_trial_only() -> None:
     mine = {"CUDA_VISIBLE_DEVICES": "2,3"}
-    assert _environment(mine, 3, True) == {**mine, "OMP_NUM_THREADS": "3", "PYTHONUNBUFFERED": "1"}
-    assert _environment(mine, 1, False)["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment_of(mine, 3, True) == {**mine, "OMP_NUM_THREADS": "3", "PYTHONUNBUFFERED": "1"}
+    assert environment_of(mine, 1, False)["CUDA_VISIBLE_DEVICES"] == ""

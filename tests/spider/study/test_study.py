@@ -7,19 +7,21 @@ import io
 import json
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 import pytest
 
 from cluster.errors import ClusterUsageError
+from cluster.ray import connected
 from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderError, SpiderUsageError
 from spider.study import study as studying
-from spider.study.ended import is_done, is_hopeless, note_of
+from spider.study.ended import failure, has_diverged, is_done, left, note_of
 from spider.study.request import StudyRequest
-from spider.study.work import work
+from spider.study.work import Here, OnRay, work
 
 FILE = """
 title: Do letters help <digits>?
@@ -42,7 +44,6 @@ train:
   overrides: [*small, evaluate.every_kimg=0.08, evaluate.embedding=offline, evaluate.count=32]
 variants:
   plain: {{about: vectors, published: FID 12}}
-  "images": {{source: {patches}}}
   cascade: {{source: "{{out}}/first/one-{{seed}}", after: one}}
 measure: {{metrics: [fid, recall, nearest], embedding: offline, count: 48, seeds: 2}}
 """
@@ -62,8 +63,11 @@ class Ended:
     def exit_code(self):
         return self.code
 
-    def stop(self):
-        raise AssertionError("it has ended")
+    def ask_to_stop(self):
+        pass
+
+    def end(self, deadline):
+        pass
 
 
 class InThisProcess:
@@ -95,10 +99,10 @@ def plan_of(file, out, *given):
 def do(monkeypatch):
     """Do all that is left of a study in this process: (what began, what came of it)."""
 
-    def do(file, out, fails=None):
+    def do(file, out, fails=None, given=()):
         hands = InThisProcess(fails=fails or {})
         monkeypatch.setattr(studying, "Here", lambda at_once: hands)
-        return hands.began, api.study(file, out=out)
+        return hands.began, api.study(file, given, out=out)
 
     return do
 
@@ -110,14 +114,14 @@ def done(tmp_path_factory, digits, patches):
     (folder / "study.yaml").write_text(FILE.format(seeds="0-1", digits=digits, patches=patches))
     plan = plan_of(folder / "study.yaml", folder / "out")
     hands = InThisProcess()
-    assert work(plan.stages, plan.out, hands, progress=False) == []
+    assert work(plan, hands, progress=False) == []
     api.study(folder / "study.yaml", out=folder / "out", report=True)
     return folder, hands.began
 
 
 def test_every_variant_has_a_run_for_every_seed_and_waits_for_its_own_stages(file, tmp_path):
     plan = plan_of(file, tmp_path / "out", "kimg=0.5")
-    assert [run.name for run in plan.runs] == ["plain-0", "plain-1", "images-0", "images-1", "cascade-0", "cascade-1"]
+    assert [run.name for run in plan.runs] == ["plain-0", "plain-1", "cascade-0", "cascade-1"]
     by_name = {stage.name: stage for stage in plan.stages}
     assert by_name["cascade-1"].after == ("one-1",)
     words = by_name["cascade-1"].words
@@ -148,6 +152,9 @@ def test_every_variant_has_a_run_for_every_seed_and_waits_for_its_own_stages(fil
         ("  plain: {", "  one-0: {overrides: a=1}\n  plain: {", "one-0"),
         ("config: dcgan\n  data", "configs: dcgan\n  data", "configs: no such key"),
         ("seeds: 0-1", "seeds: 1-0", "seeds"),
+        ("seeds: 0-1", "seeds: 3", "seeds.*found 3"),
+        ("metrics: [fid,", "metrics: [nearest,", "nearest comes first, and decides, but has no better end"),
+        ("evaluate.every_kimg=0.08, ", "", "variants.plain: .*evaluate.every_kimg is not set"),
         ("verb: train", "verb: trains", "verb 'trains'"),
         ("[*small,", "[generator.widths=3,", "generator.widths"),
     ],
@@ -172,8 +179,8 @@ def test_a_finished_study_does_nothing_more(done, do):
     folder, began = done
     assert sorted(began) == sorted(
         [f"one-{seed}" for seed in (0, 1)]
-        + [f"{name}-{seed}" for name in ("plain", "images", "cascade") for seed in (0, 1)]
-        + [f"{name}-{seed}-last" for name in ("plain", "images", "cascade") for seed in (0, 1)]
+        + [f"{name}-{seed}" for name in ("plain", "cascade") for seed in (0, 1)]
+        + [f"{name}-{seed}-last" for name in ("plain", "cascade") for seed in (0, 1)]
         + [name for name in began if name.endswith("-best")]  # those that are not the last checkpoint
     )
     before = (folder / "out" / "study.json").read_text()
@@ -183,12 +190,72 @@ def test_a_finished_study_does_nothing_more(done, do):
     assert (folder / "out" / "study.json").read_text() == before
 
 
-def test_a_longer_study_goes_on_and_measures_again(done, tmp_path):
-    folder, _ = done
-    shutil.copytree(folder / "out", tmp_path / "out")
-    plan = plan_of(folder / "study.yaml", tmp_path / "out", "kimg=0.24")
-    left = [stage.name for stage in plan.stages if not is_done(stage)]
-    assert left == [run.name for run in plan.runs]  # only when they have ended their measures are of other checkpoints
+@pytest.fixture
+def copy(done, tmp_path):
+    """A copy of the finished study, to change: (its file, its folder)."""
+    shutil.copytree(done[0] / "out", tmp_path / "out")
+    text = (done[0] / "study.yaml").read_text()
+    (tmp_path / "study.yaml").write_text(text)
+    return tmp_path / "study.yaml", tmp_path / "out"
+
+
+def names_left(file, out, *given):
+    plan = plan_of(file, out, *given)
+    return [stage.name for stage in left(plan.stages, plan.wanted)]
+
+
+def test_a_longer_study_goes_on_and_measures_again(copy, do):
+    file, out = copy
+    plan = plan_of(file, out, "kimg=0.24")
+    assert set(names_left(file, out, "kimg=0.24")) == {stage.name for stage in plan.wanted}
+    began, found = do(file, out, given=["kimg=0.24"])
+    assert found.failure() is None
+    assert {run.name for run in plan.runs} | {f"{run.name}-last" for run in plan.runs} <= set(began)
+    assert all(each.measured["last"].kimg >= 0.24 for each in found.findings.runs)
+    assert plan_of(file, out).values == {"kimg": 0.24}  # it is remembered
+    with pytest.raises(SpiderUsageError, match=r"plain-0: .* is 0.24 kimg long, and the study asks for 0.16"):
+        api.study(file, ["kimg=0.16"], out=out)
+
+
+def test_a_run_of_other_settings_is_refused_by_its_key(copy):
+    file, out = copy
+    file.write_text(re.sub("  cascade: {", "  cascade: {overrides: [d_optimizer.lr=3e-4], ", file.read_text()))
+    for report in (False, True):
+        with pytest.raises(SpiderUsageError, match=r"cascade-0: .*d_optimizer.lr: .* -> 0\.0003"):
+            api.study(file, out=out, report=report)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("count: 48", "count: 64"), ("seeds: 2}", "seeds: 3}"), ("[fid,", "[fid, kid,")]
+)
+def test_another_question_is_measured_again(copy, old, new):
+    file, out = copy
+    file.write_text(file.read_text().replace(old, new))
+    assert {name.rpartition("-")[2] for name in names_left(file, out)} == {"last", "best"}
+    found = api.study(file, out=out, report=True).findings
+    assert found.labels == {}
+    assert "plain-0-last.json is of another checkpoint, or another question, and left out" in found.warnings
+
+
+def test_a_run_that_was_made_anew_is_measured_anew(copy, do):
+    file, out = copy
+    shutil.rmtree(out / "runs" / "plain-0")
+    assert names_left(file, out) == ["plain-0", "plain-0-last", "plain-0-best"]
+    for manifest in (out / "runs" / "cascade-0" / "checkpoints").glob("*/manifest.json"):
+        tree = json.loads(manifest.read_text())
+        tree["files"]["generator_ema.safetensors"]["sha256"] = "0" * 64
+        manifest.write_text(json.dumps(tree))
+    assert {"cascade-0-last", "cascade-0-best"} <= set(names_left(file, out))
+
+
+def test_what_nobody_needs_is_not_made(copy):
+    """As where only runs and measures were copied to."""
+    file, out = copy
+    shutil.rmtree(out / "first")
+    shutil.rmtree(out / "stages")
+    assert names_left(file, out) == []
+    shutil.rmtree(out / "runs" / "cascade-1")
+    assert names_left(file, out) == ["one-1", "cascade-1", "cascade-1-last", "cascade-1-best"]
 
 
 def traceable(out):
@@ -213,14 +280,14 @@ def test_half_here_and_half_there_is_the_same_page(done, do, tmp_path):
     assert re.fullmatch(r"\S+-0: no room; \d more; the same command goes on with what is left", str(found.failure()))
     assert not {"cascade-0", "plain-0-last"} & set(began)
     assert found.findings.of("plain")[0].state == "failed"
-    shutil.rmtree(parts / "runs" / "images-1")
-    shutil.copytree(whole / "runs" / "images-1", parts / "runs" / "images-1")
-    for file in (parts / "measures").glob("images-1-*"):
+    shutil.rmtree(parts / "runs" / "cascade-1")
+    shutil.copytree(whole / "runs" / "cascade-1", parts / "runs" / "cascade-1")
+    for file in (parts / "measures").glob("cascade-1-*"):
         file.unlink()
     began, found = do(folder / "study.yaml", parts)
     assert found.failure() is None
-    assert {"plain-0", "one-0", "cascade-0", "images-1-last"} <= set(began)
-    assert "images-1" not in began
+    assert {"plain-0", "one-0", "cascade-0", "cascade-1-last"} <= set(began)
+    assert "cascade-1" not in began
     assert traceable(parts) == traceable(whole)
 
 
@@ -231,17 +298,17 @@ def test_numbers_are_those_of_the_files(done):
     label = "FD[offline]"
     assert list(numbers["labels"].values()) == [label, "recall[offline]", "nearest training[offline]"]
     by_seed = {}
-    for name in ("plain", "images"):
+    for name in ("plain", "cascade"):
         for seed in (0, 1):
             file = out / numbers["runs"][f"{name}-{seed}"]["measured"]["last"]["file"]
             of_file = [each["value"] for each in json.loads(file.read_text())["results"] if each["label"] == label]
             assert numbers["runs"][f"{name}-{seed}"]["measured"]["last"]["values"][label] == of_file
             assert len(of_file) == 2
             by_seed[name, seed] = fmean(of_file)
-    found = numbers["variants"]["images"]["metrics"][label]["last"]
-    assert found["mean"] == pytest.approx(fmean([by_seed["images", 0], by_seed["images", 1]]))
-    assert found["std"] == pytest.approx(stdev([by_seed["images", 0], by_seed["images", 1]]))
-    apart = [by_seed["images", seed] - by_seed["plain", seed] for seed in (0, 1)]
+    found = numbers["variants"]["cascade"]["metrics"][label]["last"]
+    assert found["mean"] == pytest.approx(fmean([by_seed["cascade", 0], by_seed["cascade", 1]]))
+    assert found["std"] == pytest.approx(stdev([by_seed["cascade", 0], by_seed["cascade", 1]]))
+    apart = [by_seed["cascade", seed] - by_seed["plain", seed] for seed in (0, 1)]
     assert found["minus_baseline"]["mean"] == pytest.approx(fmean(apart))
     assert found["minus_baseline"]["std"] == pytest.approx(stdev(apart))
     page = (out / "report.html").read_text()
@@ -258,14 +325,14 @@ def test_the_page_escapes_names_and_stands_alone(done):
     assert "<digits>" not in page
     assert "FID 12" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data:image/png") >= 1 + 3 + 3  # curves, samples, and who is nearest to whom
+    assert page.count("data:image/png") >= 1 + 2 + 2  # curves, samples, and who is nearest to whom
 
 
 def test_a_variant_that_diverged_is_told_and_not_tried_again(file, tmp_path, do):
     wild = "  wild: {overrides: [d_optimizer.lr=1e6, guard.max_skipped=0]}\n"
-    text = re.sub('  "images".*\n  cascade.*\n', wild, file.read_text())
+    text = re.sub("  cascade.*\n", wild, file.read_text())
     file.write_text(
-        re.sub("stages:\n(  .*\n)*", "", text).replace("seeds: 0-1", "seeds: 0").replace("*small", "batch=8")
+        re.sub("stages:\n(  .*\n)*", "", text).replace("seeds: 0-1", "seeds: [0]").replace("*small", "batch=8")
     )
     _, found = do(file, tmp_path / "out")
     assert "wild-0: phase" in str(found.failure())
@@ -277,15 +344,25 @@ def test_a_variant_that_diverged_is_told_and_not_tried_again(file, tmp_path, do)
     assert began == []
     assert "wild-0" in str(found.failure())
     plan = plan_of(file, tmp_path / "out")
-    assert [stage.name for stage in plan.stages if is_hopeless(stage)] == ["wild-0"]
-    assert [stage.name for stage in api.study_stages(file, out=tmp_path / "out")] == ["wild-0-last", "wild-0-best"]
+    assert [stage.name for stage in plan.stages if has_diverged(stage)] == ["wild-0"]
+    stages, left_out = api.study_stages(file, out=tmp_path / "out")
+    assert stages == []
+    assert [line.partition(":")[0] for line in left_out] == ["wild-0", "wild-0-last", "wild-0-best"]
+    assert "wild: no verdict, since wild diverged under 1 of 1 seed." in page
+    file.write_text(file.read_text().replace("lr=1e6", "lr=1e-4"))  # it saved nothing, and may try again
+    assert [stage.name for stage in api.study_stages(file, out=tmp_path / "out")[0]] == [
+        "wild-0",
+        "wild-0-last",
+        "wild-0-best",
+    ]
 
 
 def test_another_study_is_kept_out_of_the_folder(file, tmp_path):
     studying.keep(plan_of(file, tmp_path / "out"))
     file.write_text(file.read_text().replace("title: Do letters", "title: Do patches"))
-    with pytest.raises(SpiderUsageError, match="holds another study, 'Do letters help <digits>\\?'"):
-        api.study(file, out=tmp_path / "out")
+    for report in (False, True):
+        with pytest.raises(SpiderUsageError, match="holds another study, 'Do letters help <digits>\\?'"):
+            api.study(file, out=tmp_path / "out", report=report)
 
 
 def test_a_page_of_nothing_is_refused(file, tmp_path):
@@ -315,6 +392,8 @@ class SlowProcess:
 
     def exit_code(self):
         self.asked += 1
+        if self.name in self.hands.stopped:
+            return 130
         if self.asked < 3:
             return None
         if self.name == "one-1" and self in self.hands.running and self.asked == 3:
@@ -323,44 +402,65 @@ class SlowProcess:
             self.hands.running.remove(self)
         return 0
 
-    def stop(self):
+    def ask_to_stop(self):
         self.hands.stopped.append(self.name)
+
+    def end(self, deadline):
+        assert self.name in self.hands.stopped
 
 
 def test_so_many_at_once_and_all_are_stopped(file, tmp_path, monkeypatch):
     monkeypatch.setattr("spider.study.work._LOOK_S", 0.001)
     plan, hands = plan_of(file, tmp_path / "out"), Slow(2)
     with pytest.raises(KeyboardInterrupt):
-        work(plan.stages, plan.out, hands, progress=False)
+        work(plan, hands, progress=False)
     assert hands.most == 2
     assert "one-1" in hands.stopped
     stopped = next(stage for stage in plan.stages if stage.name == "one-1")
-    assert note_of(stopped)["error"] == "stopped"
+    assert note_of(stopped)["outcome"] == "stopped"
     assert not is_done(stopped)
-    assert not is_hopeless(stopped)
+    assert failure(stopped) is None
+
+
+def ended(process):
+    """Its exit code."""
+    deadline = time.monotonic() + 300
+    while (code := process.exit_code()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return code
+
+
+def stopped(process):
+    """Its exit code when it was asked to stop."""
+    process.ask_to_stop()
+    process.end(time.monotonic() + 60)
+    return process.exit_code()
 
 
 def test_a_process_of_its_own_does_a_stage(tmp_path):
-    """`Here` runs the command, and tells how it ended."""
-    import time
-
-    from spider.study.work import Here
-
-    process = Here(1).start(("presets", "--help"), tmp_path / "log")
-    while process.exit_code() is None:
-        time.sleep(0.05)
-    assert process.exit_code() == 0
+    assert ended(Here(1).start(("presets", "--help"), tmp_path / "log")) == 0
     assert "presets" in (tmp_path / "log").read_text()
-    slow = Here(2).start(("presets",), tmp_path / "log2")
-    slow.stop()
-    assert slow.exit_code() is not None
+    assert stopped(Here(2).start(("presets",), tmp_path / "log2")) is not None
+
+
+def test_a_worker_of_ray_does_a_stage(tmp_path):
+    with connected("local") as cluster:
+        with pytest.raises(ClusterUsageError, match="gpus=64"):
+            OnRay(cluster, 1, 1, 64)
+        executor = OnRay(cluster, 2, cluster.cpus, 0)
+        first = executor.start(("presets", "--help"), tmp_path / "log")
+        waiting = executor.start(("presets",), tmp_path / "log2")  # there is room for one
+        assert stopped(waiting) == -9
+        assert ended(first) == 0
+        assert "presets" in (tmp_path / "log").read_text()
 
 
 def test_slurm_gets_a_job_for_each_stage_that_is_left(done, tmp_path):
     folder, _ = done
     shutil.copytree(folder / "out", tmp_path / "out")
-    for left in ("runs/cascade-1", "measures/cascade-1-last.json", "measures/cascade-1-best.json"):
-        place = tmp_path / "out" / left
+    for gone in ("runs/cascade-1", "measures/cascade-1-last.json", "measures/cascade-1-best.json"):
+        place = tmp_path / "out" / gone
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     asked = ["study", str(folder / "study.yaml"), "--out", str(tmp_path / "out"), "--slurm"]
     said = io.StringIO()
