@@ -17,7 +17,7 @@ from spider.files import finite, save_figure, write_text
 from spider.judge.compare_figure import draw_curves
 from spider.study.findings import Findings, Measured, RunFindings, Spread, better, differing
 from spider.study.request import StudyRequest
-from spider.tables import aligned
+from spider.tables import aligned, duration
 from untrusted.counts import counted
 
 REPORT, NUMBERS, CURVES = "report.html", "study.json", "curves.png"
@@ -339,7 +339,7 @@ def _mean(values: Spread, seeds: int, *, signed: bool = False) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.3g} h" if hours >= 0.1 else f"{60 * hours:.2g} min"
+    return duration(3600 * hours)
 
 
 def _below(out: Path, file: Path) -> str:
