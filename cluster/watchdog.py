@@ -26,8 +26,11 @@ from types import TracebackType
 from typing import IO, Self
 
 _WAITING = ("distributed_c10d.py", 'cluster/world.py", line')  # on a GPU the host waits in `World.read`
-# Nothing comes from a process that does not hang
-_KEEP = 'IFS= read -r first || exit 0; { printf "%s\\n" "$first"; cat; } > "$1"; printf "%s\\n" "$2" >&2'
+# Nothing comes from a process that does not hang. A rank that ended may have taken the empty folder away
+_KEEP = (
+    'IFS= read -r first || exit 0; mkdir -p "${1%/*}"; '
+    '{ printf "%s\\n" "$first"; cat; } > "$1"; printf "%s\\n" "$2" >&2'
+)
 _REARM_S = 1.0  # arming starts a thread, which is too much for every step of a small network
 
 _pipes: set[IO[bytes]] = set()
