@@ -179,15 +179,21 @@ def _config(file: str | Path) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(read_mapping(Path(file)))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
-        if first["type"] == "extra_forbidden":
-            known = PipelineConfig.model_fields
-            what = f"no such key; keys: {', '.join(known)}{did_you_mean(where, known)}"
-        elif first["type"] == "missing":
-            what = f"missing; a stage has a verb and its arguments as keys, such as {_EXAMPLE}"
-        raise SpiderUsageError(f"{file}: {where}: {what}") from None
+        missing = f"missing; a stage has a verb and its arguments as keys, such as {_EXAMPLE}"
+        raise refusal(error, str(file), PipelineConfig, missing) from None
+
+
+def refusal(error: ValidationError, file: str, kind: type[BaseModel], missing: str = "missing") -> SpiderUsageError:
+    """The first mistake in a file of this kind, in one line; `missing`: what is said of a key that is not there."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
+    if first["type"] == "extra_forbidden":
+        known = kind.model_fields
+        what = f"no such key; keys: {', '.join(known)}{did_you_mean(where, known)}"
+    elif first["type"] == "missing":
+        what = missing
+    return SpiderUsageError(f"{file}: {where}: {what}")
 
 
 def _stage(

@@ -283,11 +283,7 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
     warnings = []
     for label in _labels(evaluations):
         ways = {
-            name: {
-                **{key: value for key, value in result.protocol.items() if key != "seed"},
-                "reference": _provenance(result, "reference", "fingerprint"),
-                "samples": _provenance(result, "samples", "count"),
-            }
+            name: result.way()
             for name, each in zip(names, evaluations, strict=True)
             for results in each.values()
             for result in results
@@ -298,12 +294,6 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
         if different:
             warnings.append(f"{label}: the runs were measured with different {', '.join(different)}")
     return warnings
-
-
-def _provenance(result: MetricResult, side: str, key: str) -> Any:
-    """What a result says of one of its sets of images; None if it does not."""
-    about = result.provenance.get(side)
-    return about.get(key) if isinstance(about, dict) else None
 
 
 def _at_common_kimg(curves: Sequence[Curve], batch: int) -> dict[float, list[float | None]]:

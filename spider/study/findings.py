@@ -254,18 +254,9 @@ def _curve(directory: RunDirectory, metric: str) -> tuple[str, Curve, frozenset[
         for each in read_results(file):
             if each.name == metric and each.value is not None:
                 label = each.label
-                ways.add(repr(sorted(_way(each).items())))
+                ways.add(repr(sorted(each.way().items())))
                 found.append((images / 1000, each.value))
     return label, found, frozenset(ways)
-
-
-def _way(result: MetricResult) -> dict[str, str]:
-    """How it was measured, key by key, but for the seed."""
-    told = {key: repr(value) for key, value in result.protocol.items() if key != "seed"}
-    for side, key in (("reference", "fingerprint"), ("samples", "count")):
-        about = result.provenance.get(side)
-        told[side] = repr(about.get(key) if isinstance(about, dict) else None)
-    return told
 
 
 def _before(run: StudyRun) -> float | None:
@@ -322,8 +313,8 @@ def _warnings(runs: list[RunFindings], results: dict[str, dict[str, list[MetricR
     found = []
     by_label: dict[str, dict[str, set[str]]] = {}
     for each in (each for of_run in results.values() for of_which in of_run.values() for each in of_which):
-        for key, value in _way(each).items():
-            by_label.setdefault(each.label, {}).setdefault(key, set()).add(value)
+        for key, value in each.way().items():
+            by_label.setdefault(each.label, {}).setdefault(key, set()).add(repr(value))
     for label, ways in by_label.items():
         if different := [key for key, values in ways.items() if len(values) > 1]:
             found.append(f"{label}: the runs were measured with different {', '.join(different)}")

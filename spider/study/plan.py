@@ -39,8 +39,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from shards.missing import no_such
 from spider.arguments import image_numbers
 from spider.config.load import read_mapping
-from spider.errors import SpiderUsageError, shown
-from spider.jobs.stages import PipelineConfig, Stage, StageConfig, filled, listed, make_stages
+from spider.errors import SpiderUsageError
+from spider.jobs.stages import PipelineConfig, Stage, StageConfig, filled, listed, make_stages, refusal
 from spider.jobs.submit import Place
 from spider.judge.request import EvaluateRequest
 from spider.measures import GENERATOR_METRICS, WITHOUT_A_BETTER_END
@@ -51,7 +51,7 @@ from untrusted.files import read_regular
 from untrusted.json_data import read_json
 from untrusted.text import decode
 from untrusted.typed import checked
-from untrusted.words import did_you_mean, not_known
+from untrusted.words import not_known
 from untrusted.yaml_data import MAX_BYTES
 
 FILE, VALUES = "study.yaml", "values.json"  # in the study's folder
@@ -212,7 +212,7 @@ def read_study(
             variant,
             seed,
             by_name[f"{variant}-{seed}"],
-            {each: by_name[f"{variant}-{seed}-{each}"] for each in expanded.checkpoints},
+            {each: by_name[f"{variant}-{seed}-{each}"] for each in CHECKPOINTS},
             tuple(_before(by_name[f"{variant}-{seed}"], by_name)),
         )
         for variant in config.variants
@@ -267,7 +267,6 @@ class _Expanded:
         self, config: StudyConfig, file: str, words: Mapping[str, object], seeds: list[int], out: Path
     ) -> None:
         self.config, self.file, self.words, self.seeds, self.out = config, file, words, seeds, out
-        self.checkpoints = CHECKPOINTS
         self.stages: dict[str, StageConfig] = {}
         self._by_seed = {name for name, stage in config.stages.items() if "{seed}" in repr(stage.model_extra)}
         waits: list[str] = []  # a stage behind one that is there for each seed is there for each seed
@@ -295,7 +294,7 @@ class _Expanded:
             if key in self.config.measure:
                 raise SpiderUsageError(f"{self.file}: measure.{key}: the study says it; leave it out")
         waits = [run]
-        for checkpoint in self.checkpoints:
+        for checkpoint in CHECKPOINTS:
             measured = {
                 **self.config.measure,
                 "subject": f"{self.out / 'runs' / run}@{checkpoint}",
@@ -353,12 +352,4 @@ def _config(file: Path) -> StudyConfig:
     try:
         return StudyConfig.model_validate(read_mapping(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
-        if first["type"] == "extra_forbidden":
-            known = StudyConfig.model_fields
-            what = f"no such key; keys: {', '.join(known)}{did_you_mean(where, known)}"
-        elif first["type"] == "missing":
-            what = "missing"
-        raise SpiderUsageError(f"{file}: {where}: {what}") from None
+        raise refusal(error, str(file), StudyConfig) from None

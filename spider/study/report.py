@@ -155,15 +155,10 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
 
 
 def _head(findings: Findings) -> list[str]:
-    label, plan = findings.deciding or plan_label(findings), findings.plan
+    label, plan = findings.deciding or findings.plan.metrics[0], findings.plan
     to_it = [f"difference to {plan.baseline}", f"kimg to {plan.baseline}'s best", "device time to it"]
     head = ["", f"{label} at the end", f"{label} of the best", *to_it]
     return [*head, "published"] if any(each.published for each in plan.config.variants.values()) else head
-
-
-def plan_label(findings: Findings) -> str:
-    """What the metric that decides is called while nothing was measured."""
-    return findings.plan.metrics[0]
 
 
 def _main_rows(findings: Findings) -> list[list[str]]:

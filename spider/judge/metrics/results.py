@@ -59,6 +59,14 @@ class MetricResult:
     warnings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
+    def way(self) -> dict[str, Any]:
+        """How it was measured, key by key, but for the seed: what must be equal for two values to be compared."""
+        told = {key: value for key, value in self.protocol.items() if key != "seed"}
+        for side, key in (("reference", "fingerprint"), ("samples", "count")):
+            about = self.provenance.get(side)
+            told[side] = about.get(key) if isinstance(about, dict) else None
+        return told
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; what is not finite becomes None."""
         plain: dict[str, Any] = finite(asdict(self))
