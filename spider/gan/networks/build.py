@@ -8,6 +8,9 @@ from torch import nn
 from cluster.world import World
 from spider import draws
 from spider.errors import SpiderUsageError
+from spider.gan.networks.biggan import BigganGenerator
+from spider.gan.networks.biggan_config import BigganDiscriminatorConfig, BigganGeneratorConfig
+from spider.gan.networks.biggan_discriminator import BigganDiscriminator
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
@@ -59,6 +62,8 @@ def build_generator(
             return Stylegan3Generator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, FastganGeneratorConfig):
             return FastganGenerator(config, shape, image_shape, told.classes, world, frontend)
+        if isinstance(config, BigganGeneratorConfig):
+            return BigganGenerator(config, shape, image_shape, told, world, frontend)
         if isinstance(config, MlpConfig):
             return MlpGenerator(config, shape, image_shape, told.classes, frontend)
         if isinstance(config, DcganGeneratorConfig):
@@ -108,6 +113,8 @@ def _discriminator(
             return FastganDiscriminator(config, image_shape, world)
         if isinstance(config, ProjectedDiscriminatorConfig):
             return ProjectedDiscriminator(config, image_shape, told.classes, world)
+        if isinstance(config, BigganDiscriminatorConfig):
+            return BigganDiscriminator(config, image_shape, told)
         if isinstance(config, MlpConfig):
             return MlpDiscriminator(config, image_shape, told.classes)
         if isinstance(config, PolyDiscriminatorConfig):

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from spider.gan.networks.biggan_config import BigganDiscriminatorConfig, BigganGeneratorConfig
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
@@ -23,6 +24,7 @@ GeneratorNetworkConfig = Annotated[
         Stylegan2GeneratorConfig,
         Stylegan3GeneratorConfig,
         FastganGeneratorConfig,
+        BigganGeneratorConfig,
         MlpConfig,
     ),
 ]
@@ -34,6 +36,7 @@ DiscriminatorNetworkConfig = Annotated[
         Stylegan2DiscriminatorConfig,
         ProjectedDiscriminatorConfig,
         FastganDiscriminatorConfig,
+        BigganDiscriminatorConfig,
         MlpConfig,
         PolyDiscriminatorConfig,
     ),

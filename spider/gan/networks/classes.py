@@ -22,10 +22,15 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, condition: Condition) -> Tensor:
         """See the class."""
-        labels = _labels(condition)
-        if labels.is_floating_point():
-            return labels.to(self.weight.dtype) @ self.weight
-        return embedding(labels, self.weight)
+        return vectors_of_classes(condition, self.weight)
+
+
+def vectors_of_classes(condition: Condition, weight: Tensor) -> Tensor:
+    """Rows of a weight [classes, dim] -> [N, dim]. Between classes, the mean of the rows by shares."""
+    labels = _labels(condition)
+    if labels.is_floating_point():
+        return labels.to(weight.dtype) @ weight
+    return embedding(labels, weight)
 
 
 def class_shares(condition: Condition, classes: int) -> Tensor:

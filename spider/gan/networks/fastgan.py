@@ -33,8 +33,8 @@ from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.excitation import Gate
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
-from spider.gan.networks.norm import batch_norm_as_torch
-from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralLinear, SpectralNetwork
+from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
+from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralNetwork
 from spider.gan.outputs import Condition, Draw, GOut
 
 SMALL = "small"  # the name of the second image
@@ -140,7 +140,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.conv = SpectralConv(inputs, 2 * outputs, 3, 1, 1)
         self.noise_strength = nn.Parameter(torch.zeros(1)) if noise else None
-        self.norm = _ToldBatchNorm(2 * outputs, told, world) if told else batch_norm_as_torch(2 * outputs, world)
+        self.norm = ToldBatchNorm(2 * outputs, told, world) if told else batch_norm_as_torch(2 * outputs, world)
 
     def forward(self, x: Tensor, noise: Tensor | None, told: Tensor | None) -> Tensor:
         """See the class."""
@@ -149,19 +149,3 @@ class _Layer(nn.Module):
             x = x + (noise * self.noise_strength).to(x.dtype)
         x = self.norm(x) if told is None else self.norm(x, told)
         return glu(x, dim=1)
-
-
-class _ToldBatchNorm(nn.Module):
-    """Batch norm whose scale, 1 + a dense layer, and shift follow from a vector [N, d]."""
-
-    def __init__(self, channels: int, dim: int, world: World) -> None:
-        super().__init__()
-        self.norm = batch_norm_as_torch(channels, world, affine=False)
-        self.scale = SpectralLinear(dim, channels)
-        self.shift = SpectralLinear(dim, channels)
-
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        scale, shift = (each(told)[:, :, None, None] for each in (self.scale, self.shift))
-        y: Tensor = self.norm(x) * (1 + scale) + shift
-        return y.to(x.dtype)

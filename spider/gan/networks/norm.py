@@ -11,6 +11,7 @@ from torch.nn.functional import batch_norm
 
 from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
+from spider.gan.networks.spectral import SpectralLinear
 from spider.gan.outputs import Condition
 
 
@@ -88,6 +89,28 @@ class ClassBatchNorm(nn.Module):
         """See the class."""
         scale, shift = (each(condition)[:, :, None, None] for each in (self.scale, self.shift))
         y: Tensor = self.norm(x) * scale + shift
+        return y.to(x.dtype)
+
+
+class ToldBatchNorm(nn.Module):
+    """Batch norm whose scale, 1 + a dense layer, and shift follow from a vector [N, d].
+
+    [N, C, H, W] -> [N, C, H, W]. The dense layers have spectral norm, as in FastGAN with classes and in BigGAN.
+
+    Args:
+        bias: whether they have one.
+    """
+
+    def __init__(self, channels: int, dim: int, world: World, *, bias: bool = True) -> None:
+        super().__init__()
+        self.norm = batch_norm_as_torch(channels, world, affine=False)
+        self.scale = SpectralLinear(dim, channels, bias=bias)
+        self.shift = SpectralLinear(dim, channels, bias=bias)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """See the class."""
+        scale, shift = (each(told)[:, :, None, None] for each in (self.scale, self.shift))
+        y: Tensor = self.norm(x) * (1 + scale) + shift
         return y.to(x.dtype)
 
 

@@ -5,23 +5,28 @@
 With equal u, v and W, outputs and gradients are those of `torch.nn.utils.spectral_norm`. What differs: that makes a
 round within each forward pass in training, three of them in an iteration of a GAN. Here a network makes a round after
 each step that its weights took (`SpectralNetwork`), so that a pass may run twice, and a skipped step leaves no trace.
-At first u and v are those after 15 rounds from random ones.
+At first u and v are those after 15 rounds from random ones. BigGAN's code stores u alone, divides by the norm or 1e-6,
+and makes a round in evaluation as well, which it forgets: with equal vectors its numbers are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, linear, normalize
 
 from spider.gan.method import Kept, Method
+from spider.gan.networks.classes import ClassEmbedding, vectors_of_classes
+from spider.gan.outputs import Condition
 
 # What torch.nn.utils.spectral_norm calls the tensors of a layer, and what they are called here
 TORCH_NAMES = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}
 _FIRST_ROUNDS = 15
+
+Plain = TypeVar("Plain", bound=nn.Module)
 
 
 class _Spectral(nn.Module):
@@ -106,17 +111,46 @@ class SpectralLinear(_Spectral, nn.Linear):
         return linear(x, self.divided(), self.bias)
 
 
-def without_spectral_norm(layer: nn.Conv2d) -> nn.Conv2d:
-    """A plain layer that does what a SpectralConv does now."""
-    if not isinstance(layer, SpectralConv):
+class SpectralEmbedding(_Spectral, ClassEmbedding):
+    """A vector for each class, as ClassEmbedding: the whole table is one weight, a row for each class."""
+
+    weight: nn.Parameter
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__(classes, dim)
+        self.begin()
+
+    def forward(self, condition: Condition) -> Tensor:
+        """Condition -> [N, dim]."""
+        return vectors_of_classes(condition, self.divided())
+
+
+def without_spectral_norm(layer: Plain) -> Plain:
+    """A plain layer that does what one with spectral norm does now: a convolution, a dense layer or an embedding."""
+    plain: nn.Module
+    if not isinstance(layer, _Spectral):
         return layer
-    bias, (width, _) = layer.bias is not None, layer.kernel_size
-    plain = nn.Conv2d(layer.in_channels, layer.out_channels, width, layer.stride, layer.padding, bias=bias)  # type: ignore[arg-type]
-    with torch.no_grad():
-        plain.weight.copy_(layer.divided())
-        if plain.bias is not None and layer.bias is not None:
-            plain.bias.copy_(layer.bias)
-    return plain
+    state = {**layer.state_dict(), "weight": layer.divided().detach()}
+    if isinstance(layer, SpectralConv):
+        bias, (width, _) = layer.bias is not None, layer.kernel_size
+        plain = nn.Conv2d(layer.in_channels, layer.out_channels, width, layer.stride, layer.padding, bias=bias)  # type: ignore[arg-type]
+    elif isinstance(layer, SpectralLinear):
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    elif isinstance(layer, SpectralEmbedding):
+        plain = ClassEmbedding(*layer.weight.shape)
+    else:
+        raise NotImplementedError(f"no plain layer of {type(layer).__name__}")
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    return cast(Plain, plain)
+
+
+def begin_orthogonal(network: nn.Module) -> None:
+    """Orthogonal weights (Saxe et al. 2014) of all convolutions, dense layers and vectors of classes. Biases stay."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | ClassEmbedding):
+            nn.init.orthogonal_(layer.weight)
+            if isinstance(layer, _Spectral):
+                layer.begin()
 
 
 class SpectralNetwork(nn.Module, Method):

@@ -43,7 +43,7 @@ def test_yaml_of_a_config_reads_back_equal():
         (["source.kind=gauss"], "source.kind=gauss: found 'gauss', allowed: gaussian, gamma"),
         (
             ["generator.kind=dcgn"],
-            "stylegan2, stylegan3, fastgan, mlp, or module:Class, a class of your own; did you mean dcgan?",
+            "stylegan2, stylegan3, fastgan, biggan, mlp, or module:Class, a class of your own; did you mean dcgan?",
         ),
         (["augment=[{kind: adda}]"], "or module:Class, a class of your own; did you mean ada?"),
         (["source.kind=images"], "source.path"),
