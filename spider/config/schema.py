@@ -108,6 +108,11 @@ class EmaConfig(Section):
     rampup: float | None = Field(
         0.05, gt=0, le=MAX_FACTOR, description="half life is at most this part of the images seen; null = none"
     )
+    statistics: Literal["copied", "averaged"] = Field(
+        "copied",
+        description="running statistics of batch normalisation: those of the generator that trains, or averaged as its "
+        "weights, as BigGAN's code does",
+    )
 
 
 class ComputeConfig(Section):

@@ -1,8 +1,8 @@
 """From the names of weights in the public implementations of BigGAN to ours.
 
-They are those of facebookresearch/ic_gan, BigGAN_PyTorch/BigGAN.py; those of ajbrock/BigGAN-PyTorch are the same. Shapes
-and values are as well, but for u, which is a row [1, out] there. They store no v: a round of the power iteration makes
-one of u (`SpectralNetwork.stepped`).
+They are those of facebookresearch/ic_gan, BigGAN_PyTorch/BigGAN.py, and of ajbrock/BigGAN-PyTorch. Shapes and values
+are the same, but for u, which is a row [1, out] there. They store no v: a round of the power iteration makes one of u
+(`SpectralNetwork.stepped`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.loss import as_term
 from spider.gan.method import Method
+from spider.gan.networks.biggan_config import BigganDiscriminatorConfig
 from spider.gan.networks.build import build_discriminator
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig
@@ -45,6 +46,7 @@ NETWORKS = {
     "stylegan2": Stylegan2DiscriminatorConfig(channel_base=256, channel_max=16, mapping_layers=2),
     "projected": ProjectedDiscriminatorConfig(width=0.1, enlarge_to=128),
     "fastgan": FastganDiscriminatorConfig(ndf=4),
+    "biggan": BigganDiscriminatorConfig(ch=2),
 }
 WITH_CLASSES = [kind for kind in NETWORKS if "class" in NETWORKS[kind].conditions]
 
@@ -263,7 +265,7 @@ def test_images_weigh_by_the_slope_of_the_generators_loss(kind):
     ("kind", "classes"), [*((kind, 0) for kind in NETWORKS), *((kind, 3) for kind in WITH_CLASSES)]
 )
 def test_a_sliced_discriminator_says_what_the_plain_one_says(kind, classes):
-    side = {"projected": 32, "fastgan": 32}.get(kind, 16)
+    side = {"projected": 32, "fastgan": 32, "biggan": 32}.get(kind, 16)
     shape, told = (3, side, side), ConditionShape(classes=classes)
     plain, sliced = (
         build_discriminator(NETWORKS[kind], shape, SINGLE, 0, told, sliced=sliced).eval() for sliced in (False, True)
@@ -283,7 +285,7 @@ def test_a_sliced_discriminator_says_what_the_plain_one_says(kind, classes):
     ]
     assert moved
     last = {"dcgan": ("layers", "embedding"), "r3gan": ("dense", "embedding"), "stylegan2": ("out", "mapping")}
-    allowed = {**last, "projected": ("heads",), "fastgan": ("judge",)}[kind]
+    allowed = {**last, "projected": ("heads",), "fastgan": ("judge",), "biggan": ("last", "told")}[kind]
     assert all(name.startswith(allowed) for name in moved)
 
 
