@@ -72,7 +72,7 @@ class BigganDiscriminator(SpectralNetwork, Sliceable):
         h = relu(x).sum((2, 3))
         last = self.last
         weight = (last.divided() if isinstance(last, SpectralLinear) else last.weight) + self.told(condition, len(h))
-        return said([read_dense(h, weight, last.bias, sliced=self.sliced)], {"last": h})
+        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=True)], {"last": h})
 
     def slice(self) -> None:
         """See Sliceable. The layers that the direction is made of have no spectral norm."""

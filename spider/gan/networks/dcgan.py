@@ -125,8 +125,9 @@ class DcganDiscriminator(Sliceable):
         """See the class."""
         h = self.layers[:-1](images)  # [N, features]
         last = cast(nn.Linear, self.layers[-1])
+        told = self.embedding is not None
         weight = last.weight if self.embedding is None else last.weight + self.embedding(condition)
-        return said([read_dense(h, weight, last.bias, sliced=self.sliced)], {"last": h})
+        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""

@@ -57,8 +57,9 @@ class MlpDiscriminator(Sliceable):
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
         h = self.layers(images.flatten(1))
+        told = self.embedding is not None
         weight = self.last.weight if self.embedding is None else self.last.weight + self.embedding(condition)
-        return said([read_dense(h, weight, self.last.bias, sliced=self.sliced)], {"last": h})
+        return said([read_dense(h, weight, self.last.bias, sliced=self.sliced, of_each=told)], {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each hidden layer, and the end."""

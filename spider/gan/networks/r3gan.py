@@ -98,7 +98,7 @@ class R3ganDiscriminator(Sliceable):
         if self.embedding is None:
             judged = read_dense(h, self.dense.weight, sliced=self.sliced)
         else:
-            judged = read_dense(self.dense(h), self.embedding(condition), sliced=self.sliced)
+            judged = read_dense(self.dense(h), self.embedding(condition), sliced=self.sliced, of_each=True)
         return said([judged], {"last": h})
 
     def layers_from_images(self) -> list[list[nn.Module]]:

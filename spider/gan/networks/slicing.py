@@ -57,12 +57,15 @@ def read(product: Callable[[Tensor, Tensor], Tensor], h: Tensor, weight: Tensor,
     return Judged(product(h, direction.detach() * scale), product(h.detach(), direction * scale.detach()))
 
 
-def read_dense(h: Tensor, weight: Tensor, beta: Tensor | None = None, *, sliced: bool) -> Judged:
-    """h [N, F] -> logits [N, 1]. `weight`: [1, F], or [N, F] of each image. `beta`: [1]."""
+def read_dense(h: Tensor, weight: Tensor, beta: Tensor | None = None, *, sliced: bool, of_each: bool = False) -> Judged:
+    """h [N, F] -> logits [N, 1]. `weight`: [1, F], or [N, F] of each image. `beta`: [1].
+
+    `of_each`: it is of each image; a rank that has one image, N = 1, cannot tell by the shape.
+    """
     shared = len(weight) == 1
     judged = read(linear if shared else _each, h, weight, sliced=sliced)
     logits = judged.logits if beta is None else judged.logits + beta
-    facing = (h * torch.linalg.vector_norm(weight)).detach() if sliced and shared else None
+    facing = (h * torch.linalg.vector_norm(weight)).detach() if sliced and shared and not of_each else None
     return Judged(logits, judged.direction, facing)
 
 

@@ -277,7 +277,7 @@ class Stylegan2Discriminator(Sliceable):
             judged = read_dense(h, self.out.weight / math.sqrt(self.features), self.out.bias, sliced=self.sliced)
         else:
             told = self.mapping(None, condition) / math.sqrt(self.features)
-            judged = read_dense(self.out(h), told, sliced=self.sliced)
+            judged = read_dense(self.out(h), told, sliced=self.sliced, of_each=True)
         return said([judged], {"last": h, "map": whole})
 
     def judge_alone(self) -> None:

@@ -126,7 +126,7 @@ class SimpleSan(nn.Module):
         for conv in self.convs:
             h = leaky_relu(conv(h), 0.2)
         weight = self.weight if labels is None else self.weight[labels]
-        return said([read_dense(h.flatten(1), weight, sliced=sliced)], {})
+        return said([read_dense(h.flatten(1), weight, sliced=sliced, of_each=labels is not None)], {})
 
 
 @pytest.mark.parametrize("name", ["uncond", "class10"])
@@ -287,6 +287,16 @@ def test_a_sliced_discriminator_says_what_the_plain_one_says(kind, classes):
     last = {"dcgan": ("layers", "embedding"), "r3gan": ("dense", "embedding"), "stylegan2": ("out", "mapping")}
     allowed = {**last, "projected": ("heads",), "fastgan": ("judge",), "biggan": ("last", "told")}[kind]
     assert all(name.startswith(allowed) for name in moved)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WITH_CLASSES if kind != "projected"])
+def test_a_direction_of_a_class_is_not_one_of_all(kind):
+    """Also where a rank has one image, whose class gives one direction: there is no optimality, on any rank."""
+    side = 32 if kind == "biggan" else 16
+    network = build_discriminator(NETWORKS[kind], (3, side, side), SINGLE, 0, ConditionShape(classes=3), sliced=True)
+    for count in (1, 2):
+        out = network.eval()(torch.rand(count, 3, side, side), Condition(torch.arange(count)))
+        assert "facing" not in out.features
 
 
 def test_the_optimality_of_the_direction_is_the_cosine_to_the_best_one():
