@@ -7,6 +7,7 @@ files. A piece is a call of one of its methods. `cluster.ray` has the same for m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,3 +67,23 @@ class OneWorker:
         """Do all of them, in their order."""
         for piece in pieces:
             yield Done(piece, getattr(self._worker, piece.method)(*piece.arguments))
+
+
+@contextmanager
+def hired(make: Callable[[], Any], ray: str | None, count: int | None = None) -> Iterator[Workers]:
+    """Workers that `make` makes, for the time of the block.
+
+    Args:
+        ray: None: this process alone; else an address as `cluster.ray.connected` takes it.
+        count: how many on Ray; None: one for each GPU, or each core.
+
+    Raises:
+        ClusterError: no Ray cluster there.
+    """
+    if ray is None:
+        yield OneWorker(make)
+        return
+    from cluster.ray import RayWorkers, connected
+
+    with connected(ray) as cluster, RayWorkers(make, cluster, count=count) as workers:
+        yield workers

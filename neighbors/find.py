@@ -9,13 +9,12 @@ Here, or on a Ray cluster: the same work in the same pieces, so the same numbers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from cluster.workers import OneWorker, Workers
+from cluster.workers import hired
 from neighbors.matrix_report import MatrixReport
 from neighbors.pictures import draw_picks
 from neighbors.places import Judged
@@ -128,7 +127,7 @@ class _Searcher:
         every = [pair for of_target in pairs.values() for pair in of_target]
         curves: dict[Pair, list[SidCurve]] = {}
         distances: dict[Pair, tuple[float, float]] = {}
-        with _workers(self._plan, options) as workers:
+        with hired(partial(NeighborWorker, self._plan), options.ray, options.workers) as workers:
             search = NeighborSearch(self._plan, workers, cast(Mode, options.mode), progress=options.progress)
             summaries = search.summaries()
             screened = search.screened(every, summaries)
@@ -212,19 +211,6 @@ class _Searcher:
             },
             warnings=[*_few(few), *(_warnings(few, self._network) if distances else [])],
         )
-
-
-@contextmanager
-def _workers(plan: NeighborPlan, options: NeighborOptions) -> Iterator[Workers]:
-    """Those of a Ray cluster, or this process."""
-    make = partial(NeighborWorker, plan)
-    if options.ray is None:
-        yield OneWorker(make)
-        return
-    from cluster.ray import RayWorkers, connected
-
-    with connected(options.ray) as cluster, RayWorkers(make, cluster, count=options.workers) as workers:
-        yield workers
 
 
 def _load(options: NeighborOptions) -> Embedding:

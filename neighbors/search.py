@@ -24,14 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cluster.jobs.saves import note_progress
 from cluster.workers import Done, Piece, Workers
 from neighbors.worker import DatasetSummary, Measured, NeighborPlan
-from shards.progress import Bar
-from spider.errors import SpiderError
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.features import PIECE, Span, pieces_of
 from spider.judge.embed.images import close_files, has_colour
+from spider.judge.pieces import do_pieces, require_seen
 from spider.judge.sid.choices import Mode
 from spider.judge.sid.cube import PAPER_RADII, Cube, FeatureSummary
 from spider.judge.sid.curve import SidCurve
@@ -43,8 +41,6 @@ from spider.threads import own_threads
 
 _SUBSETS_AT_A_TIME = 5  # of a pair, when there are others to do the rest
 _IMAGES_OF_MOMENTS = 16 * PIECE  # summed by one worker: 34 MB of moments for each of these, under Inception
-_FAILURES_SHOWN = 20
-_SEEN_AFTER_S = 120.0  # what a worker has written, on storage that is shared
 _REVISION = 1  # counts changes of what is kept of pairs that their names do not tell
 
 
@@ -131,11 +127,7 @@ class NeighborSearch:
         images = {piece: stop - start for piece, (_, (start, stop)) in pieces.items()}
         for done in self._do(pieces, "features", "image", images):
             dataset, span = pieces[done.piece]
-            if not self._cache.has(self._plan.key(dataset, "features", span), wait_s=_SEEN_AFTER_S):
-                raise SpiderError(
-                    f"workers keep features where this process does not see them: {self._plan.cache} must be on "
-                    "storage that all machines share; SPIDER_CACHE=DIR says where else"
-                )
+            require_seen(self._cache, self._plan.key(dataset, "features", span))
             yield dataset, span, done.value
 
     def _prepare(self, pairs: Sequence[Pair]) -> None:
@@ -215,27 +207,7 @@ class NeighborSearch:
         *,
         total: int | None = None,
     ) -> Iterator[Done]:
-        """Have the pieces done, under a bar.
-
-        Raises:
-            SpiderError: after everything else is done, naming what failed.
-        """
-        if total is None:
-            pieces = list(pieces)
-            total = sum(sizes.values()) if sizes else len(pieces)
-        if total == 0:
-            return
-        failed: list[Done] = []
-        with Bar(total=total, desc=title, unit=unit, unit_scale=sizes is not None, shown=self._progress) as bar:
-            for done in self._workers.run(pieces):
-                if done.error is None:
-                    note_progress()
-                    yield done
-                else:
-                    failed.append(done)
-                bar.update(sizes[done.piece] if sizes else 1)
-        if failed:
-            raise SpiderError(_report(failed, title))
+        return do_pieces(self._workers, pieces, title, unit, sizes, total=total, shown=self._progress)
 
     def _exhaust(self, pieces: Sequence[Piece], title: str, unit: str) -> None:
         for _ in self._do(pieces, title, unit):
@@ -361,11 +333,3 @@ def _finite(curves: dict[Pair, list[SidCurve]]) -> dict[Pair, list[SidCurve]]:
         for curve in of_pair:
             curve.require_finite(pair.name)
     return curves
-
-
-def _report(failed: Sequence[Done], title: str) -> str:
-    """What is missing, a line for each."""
-    lines = [f"{done.piece.name}: {done.error}" for done in failed[:_FAILURES_SHOWN]]
-    more = [f"and {len(failed) - _FAILURES_SHOWN} more"] if len(failed) > _FAILURES_SHOWN else []
-    head = f"{title}: {len(failed)} of the pieces of work failed three times each; all others are kept, and the same"
-    return "\n  ".join([f"{head} command goes on from there. Missing:", *lines, *more])

@@ -32,7 +32,7 @@ from spider.judge.embed.cache import Arrays, FeatureCache, FeatureKey, Features
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import Span, extract_features, pieces_of
 from spider.judge.embed.images import DrawnImages, NumberedImages, close_files
-from spider.judge.embed.load import load_embedding
+from spider.judge.embed.load import Spec, load_same_embedding
 from spider.judge.metrics.frechet import NormalLaw, law_distance
 from spider.judge.metrics.kid import kid
 from spider.judge.metrics.moments import Moments, moments_of
@@ -75,7 +75,7 @@ class NeighborPlan:
     """
 
     images: Mapping[str, NumberedImages]
-    embedding: tuple[str, str | None, Path | None]
+    embedding: Spec
     digest: str
     cache: Path
     kernels: tuple[Kernel, ...]
@@ -161,13 +161,7 @@ class NeighborWorker:
 
     @cached_property
     def _network(self) -> Embedding:
-        name, protocol, weights = self._plan.embedding
-        network = load_embedding(name, protocol=protocol, weights=weights, device=self._world.device)
-        if network.digest != self._plan.digest:
-            raise SpiderError(
-                f"embedding {network.label}: this worker's has digest {network.digest[:12]}, not the search's"
-            )
-        return network
+        return load_same_embedding(self._plan.embedding, self._plan.digest, self._world.device)
 
     def extract(self, dataset: str, start: int, stop: int) -> FeatureSummary:
         """Extract features if they are not there; summarise them."""

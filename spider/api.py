@@ -31,6 +31,7 @@ from shards.missing import no_such
 from spider.arguments import plain_arguments, words_or_file
 from spider.errors import SpiderUsageError, shown
 from spider.exchange.request import ExportRequest, ImportRequest
+from spider.judge.instances.request import InstancesRequest
 from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
 from spider.packing import PackRequest, VerifyRequest
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from spider.jobs.status import Status
     from spider.judge.compare import Comparison
     from spider.judge.evaluation import Evaluation
+    from spider.judge.instances.build import BankReport
     from spider.pictures.generate import Generated
     from spider.pictures.interpolate import Interpolation
     from spider.pictures.project import Projections
@@ -82,6 +84,7 @@ __all__ = [
     "export",
     "generate",
     "import_pickle",
+    "instances",
     "interpolate",
     "is_pipeline",
     "launch",
@@ -149,6 +152,16 @@ def neighbor_matrix(request: NeighborMatrixRequest) -> MatrixReport:
     from neighbors.find import neighbor_matrix
 
     return neighbor_matrix(request.datasets, out=request.out, options=request)
+
+
+@asks(InstancesRequest)
+@needs_memory("fewer neighbours or workers need less")
+def instances(request: InstancesRequest) -> BankReport:
+    """Make a bank of instances of a dataset: see `spider.judge.instances.request`, `spider.gan.conditions.bank`."""
+    request.require_inputs()
+    from spider.judge.instances.build import build_bank
+
+    return build_bank(request)
 
 
 @asks(TrainRequest)
@@ -229,6 +242,7 @@ _VERBS: dict[str, type[Request]] = {
     "verify": VerifyRequest,
     "neighbors": NeighborsRequest,
     "neighbor_matrix": NeighborMatrixRequest,
+    "instances": InstancesRequest,
     "train": TrainRequest,
     "sweep": SweepRequest,
     "evaluate": EvaluateRequest,
@@ -315,7 +329,13 @@ def generate(request: GenerateRequest) -> Generated:
     resolve(str(request.run))
     from spider.pictures.generate import generate
 
-    return generate(_opened(request), request)
+    generator, photos = _opened(request), None
+    if request.instances:
+        from spider.judge.instances.photos import read_photos
+
+        weights_file = None if request.weights is None else Path(request.weights)
+        photos = read_photos(request.instances, generator, weights_file)
+    return generate(generator, request, photos)
 
 
 @asks(ExportRequest)

@@ -317,6 +317,7 @@ _named_places = named_or_list_of(place, "a place, a list of places, or a mapping
 
 _KINDS: dict[str, Kind] = {
     "at_once": whole(1, MAX_PROCESSES),
+    "bank": place,
     "blend": one_of("linear", "spherical", "cubic", "circular"),
     "cache": place,
     "channels": whole(1, 3),
@@ -343,6 +344,7 @@ _KINDS: dict[str, Kind] = {
     "keep": flag,
     "keep_gray": flag,
     "keep_negative": flag,
+    "instances": _path_list,
     "key": text,
     "labels": text,
     "kimg": or_text(number(MIN_KIMG)),
@@ -381,7 +383,7 @@ _KINDS: dict[str, Kind] = {
     "source": place,
     "source_images": _path_list,
     "sources": _named_places,
-    "space": one_of("z", "image", "w"),
+    "space": one_of("z", "image", "w", "instance"),
     "stage": whole(1),
     "steps": whole(2, MAX_STEPS),
     "subject": place,

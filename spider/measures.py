@@ -25,7 +25,7 @@ MetricName = Literal[
     "authenticity",
     "ct",
 ]
-EmbeddingName = Literal["inception", "efficientnet", "dinov2", "clip", "swav", "offline"]
+EmbeddingName = Literal["inception", "efficientnet", "dinov2", "clip", "swav", "resnet50", "offline"]
 ProtocolName = Literal[
     "tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "dgm_eval", "edm2", "torch_fidelity", "cmmd",
     "icgan", "offline",
@@ -63,6 +63,7 @@ RESIZE_RULES: dict[str, tuple[str, ...]] = {
     "dinov2": ("dgm_eval", "edm2", "torch_fidelity"),
     "clip": ("cmmd",),
     "swav": ("icgan",),
+    "resnet50": ("icgan",),
     "offline": ("offline",),
 }
 

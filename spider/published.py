@@ -152,6 +152,15 @@ REGISTRY = {
             size_mb=108,
         ),
         Weights(
+            name="resnet50",
+            reader="resnet50",
+            what="ResNet-50 of torchvision, trained on ImageNet's classes, IC-GAN's with classes",
+            licence="BSD-3-Clause",
+            url="https://download.pytorch.org/models/resnet50-19c8e357.pth",
+            sha256="19c8e357",
+            size_mb=98,
+        ),
+        Weights(
             name="alexnet",
             reader="alexnet",
             what="AlexNet of torchvision: the trunk of LPIPS[alex]",

@@ -28,7 +28,11 @@ _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # inner channels, blocks
 _EXPANSION = 4
 _STEM = 64
 _BATCH_NORM_EPS = 1e-5
-_TRAINED_WITH = ("projection_head.", "prototypes.")  # SwAV's head, which no image is judged by
+# Whose ResNet-50, what errors call it, and the head that it was trained with, which no image is judged by
+_KINDS = {
+    "swav": ("SwAV's ResNet-50", ("projection_head.", "prototypes.")),
+    "resnet50": ("torchvision's ResNet-50", ("fc.",)),
+}
 
 
 class ResNet50(nn.Module):
@@ -93,16 +97,20 @@ class _Block(nn.Module):
         return F.relu(widened + self.shortcut(x))
 
 
-def read_swav(path: Path | None = None) -> tuple[ResNet50, pretrained.Pretrained]:
-    """SwAV's ResNet-50 (Caron et al. 2020), and which weights it has: those of `path`.
+def read_resnet50(kind: str, path: Path | None = None) -> tuple[ResNet50, pretrained.Pretrained]:
+    """A ResNet-50, and which weights it has: those of `path`, by default the published ones.
+
+    Args:
+        kind: `swav`, that of Caron et al. (2020); or `resnet50`, a classifier by the names of torchvision.
 
     Raises:
         SpiderError: no weights, or not this network's. The message says how to get them.
     """
-    weights = pretrained.read("swav", path)
+    called, head = _KINDS[kind]
+    weights = pretrained.read(kind, path)
     state = {name.removeprefix("module."): tensor for name, tensor in weights.state.items()}
-    trunk = {name: tensor for name, tensor in state.items() if not name.startswith(_TRAINED_WITH)}
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
     try:
         return ResNet50(Layers(trunk)), weights
     except ValueError as error:
-        raise SpiderError(f"{weights.path}: not the weights of SwAV's ResNet-50: {error}") from error
+        raise SpiderError(f"{weights.path}: not the weights of {called}: {error}") from error

@@ -1,7 +1,9 @@
 """The command line: one file per group of commands. What a command does is a function of `spider.api`.
 
 main       the application, and what becomes of errors
-images     pack, verify, neighbors
+images     pack, verify
+neighbors  neighbors
+instances  instances
 training   train, presets, config explain
 judging    evaluate, generate, interpolate
 projecting project

@@ -79,7 +79,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="inception (default; see spider weights), dinov2, clip, swav; "
+            help="inception (default; see spider weights), dinov2, clip, swav, resnet50; "
             "efficientnet and offline need no download.",
         ),
     ] = None,
@@ -200,6 +200,21 @@ def generate(
         Path | None,
         typer.Option(metavar="FILE.safetensors", help="Tuned weights of spider project, in place of the run's own."),
     ] = None,
+    instance: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Images like this one (may be repeated), by default seeds 0-7; for runs with condition.kind=instance.",
+        ),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights for the embedding of --instance; default: the published ones."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write a run's images as PNGs.
@@ -220,6 +235,9 @@ def generate(
         source=source,
         styles=styles,
         style_layers=style_layers,
+        instances=instance or (),
+        bank=bank,
+        weights=weights,
     )
     if as_json:
         say_json(written.as_json())
@@ -248,9 +266,9 @@ def interpolate(
     space: Annotated[
         Space | None,
         typer.Option(
-            metavar="z|image|w",
-            help="What is blended: a prior's vectors, images, or w of a stage with a mapping network; default: what "
-            "the stage is fed.",
+            metavar="z|image|w|instance",
+            help="What is blended: a prior's vectors, images, w of a stage with a mapping network, or the instances "
+            "that it is told of; default: what the stage is fed.",
         ),
     ] = None,
     stage: Annotated[

@@ -23,6 +23,7 @@ from shards.errors import ShardsError
 from spider.cli import (
     exchange,
     images,
+    instances,
     judging,
     launch,
     neighbors,
@@ -126,6 +127,7 @@ def _options(
 for group in (
     images,
     neighbors,
+    instances,
     training,
     launch,
     judging,

@@ -37,7 +37,7 @@ def neighbors(
         str,
         typer.Option(
             metavar="NAME",
-            help="inception (see spider weights), dinov2, clip, swav; efficientnet and offline need no download.",
+            help="inception (see spider weights), dinov2, clip, swav, resnet50; efficientnet, offline: no download.",
         ),
     ] = "inception",
     protocol: Annotated[

@@ -31,6 +31,7 @@ from spider.exchange.translation import (
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
+from spider.gan.outputs import ConditionShape
 
 _PARTS: Parts = {
     "Generator": {"mapping": "MappingNetwork", "synthesis": "SynthesisNetwork"},
@@ -74,7 +75,7 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
     }
     z_dim, classes, shape = whole(network, "z_dim"), whole(network, "c_dim"), image_shape(network)
     settings = made(network, lambda: Stylegan2GeneratorConfig(**config))
-    here = made(network, lambda: Stylegan2Generator(settings, (z_dim,), shape, classes))
+    here = made(network, lambda: Stylegan2Generator(settings, (z_dim,), shape, ConditionShape(classes)))
     weights = tensors(network, generator_name, here, _CONSTANTS, max_bytes)
     return Imported(settings.model_dump(mode="json"), shape, classes, z_dim, weights)
 
@@ -95,6 +96,9 @@ def import_discriminator(network: PickledModule, max_bytes: int) -> Imported:
     }
     classes, shape = whole(network, "c_dim"), image_shape(network)
     settings = made(network, lambda: Stylegan2DiscriminatorConfig(**config))
-    here = made(network, lambda: Stylegan2Discriminator(settings, shape, classes, World.single(torch.device("cpu"))))
+    here = made(
+        network,
+        lambda: Stylegan2Discriminator(settings, shape, ConditionShape(classes), World.single(torch.device("cpu"))),
+    )
     weights = tensors(network, discriminator_name, here, _CONSTANTS, max_bytes)
     return Imported(settings.model_dump(mode="json"), shape, classes, 0, weights)

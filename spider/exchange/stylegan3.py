@@ -31,6 +31,7 @@ from spider.gan.networks.filtered import TAPS
 from spider.gan.networks.stylegan3 import Band, Stylegan3Generator, plan
 from spider.gan.networks.stylegan3_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
+from spider.gan.outputs import ConditionShape
 
 _PARTS: Parts = {
     "Generator": {"mapping": "MappingNetwork", "synthesis": "SynthesisNetwork"},
@@ -78,7 +79,7 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
     settings = made(network, lambda: Stylegan3GeneratorConfig(**config))
     bands = made(network, lambda: plan(settings, shape))
     _require_same_filters(synthesis, layers, settings, bands)
-    here = made(network, lambda: Stylegan3Generator(settings, (z_dim,), shape, classes))
+    here = made(network, lambda: Stylegan3Generator(settings, (z_dim,), shape, ConditionShape(classes)))
     weights = tensors(network, generator_name, here, _CONSTANTS, max_bytes)
     return Imported(settings.model_dump(mode="json"), shape, classes, z_dim, weights)
 

@@ -4,6 +4,7 @@ OUT/seed000042.png                    image number 42 of evaluation seed 0, what
 OUT/class0003-seed000042.png          the same number's input with class 3 in place of its own
 OUT/cat-seed000042.png                the same number's noise on the source image cat.jpg
 OUT/cat.png                           the image of the point cat.npz
+OUT/class0003-dog-seed000042.png      an image of an instance like dog.jpg, of the class if one was asked for
 OUT.zip                               the same files, stored, the same bytes every time
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from shards.files import naming
 from shards.images import BadImage, Target, normalise, read_header
 from spider.arguments import image_numbers
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.conditions.bank import InstanceBank
+from spider.gan.conditions.instances import Instances
 from spider.gan.pixels import to_float, to_uint8
 from spider.gan.saved import load_saved
 from spider.gan.sources.frozen import BLOCK, FrozenGenerator
@@ -75,8 +78,26 @@ class _Part:
     sources: Tensor | None
 
 
-def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
+@dataclass(frozen=True)
+class Photos:
+    """Image files that a generator is told of.
+
+    Attributes:
+        stems: of the files' names, which differ.
+        pixels: float [n, C, H, W] in [-1, 1], at the generator's size.
+        features: [n, D], of length 1.
+    """
+
+    stems: list[str]
+    pixels: Tensor
+    features: Tensor
+
+
+def generate(generator: FrozenGenerator, request: GenerateRequest, photos: Photos | None = None) -> Generated:
     """Write images of `generator` as PNGs.
+
+    Args:
+        photos: what `request.instances` are.
 
     Raises:
         SpiderUsageError: source images for a generator that takes none, a class that it does not know, or truncation or
@@ -92,8 +113,12 @@ def generate(generator: FrozenGenerator, request: GenerateRequest) -> Generated:
         generator.truncate(request.truncation)
     if request.styles is not None:
         return _style_grid(generator, numbers, request)
+    if request.bank is not None:
+        generator = _told_by_bank(generator, request)
     if request.points:
         parts = _from_points(generator, request.points)
+    elif photos is not None:
+        parts = _of_photos(generator, numbers, photos, labels)
     else:
         parts = _parts(generator, numbers, labels, request.source_images)
     names: list[str] = []
@@ -174,9 +199,9 @@ def _classes(generator: FrozenGenerator, names: Sequence[str]) -> list[int]:
 
 def _numbered(generator: FrozenGenerator, numbers: Sequence[int], label: int | None) -> Iterator[_Part]:
     """Made in the blocks that evaluation makes them in, so that the bytes are the same whatever else is asked for."""
-    condition = None if label is None else generator.of_class(label, BLOCK)
     for block in dict.fromkeys(number // BLOCK for number in numbers):
-        images, sources = generator.with_sources(SEED, range(block * BLOCK, (block + 1) * BLOCK), condition)
+        of_block = range(block * BLOCK, (block + 1) * BLOCK)
+        images, sources = generator.with_sources(SEED, of_block, generator.told(SEED, of_block, label))
         wanted = [number for number in numbers if number // BLOCK == block]
         rows = [number % BLOCK for number in wanted]
         yield _Part(
@@ -200,14 +225,12 @@ def _from_files(
         raise SpiderUsageError(
             f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
         )
-    stems = _distinct([Path(file).stem for file in files])
+    stems = distinct([Path(file).stem for file in files])
     clean = [source.fitted(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)
-        condition = generator.condition_at(SEED, chosen)
-        if label is not None:
-            condition = generator.with_draws(generator.of_class(label, len(chosen)), SEED, chosen)
+        condition = generator.condition_at(SEED, chosen, label)
         for stem, image in zip(stems, clean, strict=True):
             yield _Part(
                 [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],
@@ -217,9 +240,47 @@ def _from_files(
             )
 
 
+def instances_of(generator: FrozenGenerator, option: str) -> Instances:
+    """What the generator is told. Raises SpiderUsageError: of no instances."""
+    if not isinstance(generator.conditions, Instances):
+        raise SpiderUsageError(f"{option}: for runs with condition.kind=instance; this generator is told of none")
+    return generator.conditions
+
+
+def _told_by_bank(generator: FrozenGenerator, request: GenerateRequest) -> FrozenGenerator:
+    bank, known = InstanceBank.open(str(request.bank)), instances_of(generator, "--bank")
+    _require_class(generator, request.classes, "--bank")
+    return generator.with_conditions(known.of_bank(bank))
+
+
+def _require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
+    if generator.conditions.shape.classes and not classes:
+        raise SpiderUsageError(f"{option}: this generator is told a class too, and these images have none: say --class")
+
+
+def _of_photos(
+    generator: FrozenGenerator, numbers: Sequence[int], photos: Photos, labels: Sequence[int]
+) -> Iterator[_Part]:
+    """Of each photo, and of each class."""
+    instances_of(generator, "--instance")
+    _require_class(generator, labels, "--instance")
+    features, pixels = photos.features.to(generator.device), photos.pixels.to(generator.device)
+    for label in labels or (None,):
+        for stem, feature, shown in zip(photos.stems, features, pixels, strict=True):
+            for start in range(0, len(numbers), BLOCK):
+                chosen = list(numbers[start : start + BLOCK])
+                told = replace(generator.told(SEED, chosen, label), features=feature.expand(len(chosen), -1))
+                yield _Part(
+                    [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],
+                    [caption(number, stem) for number in chosen],
+                    generator.images(SEED, chosen, told),
+                    shown.expand(len(chosen), -1, -1, -1),
+                )
+
+
 @torch.no_grad()
 def _from_points(generator: FrozenGenerator, files: Sequence[str | Path]) -> Iterator[_Part]:
-    stems = _distinct([Path(file).stem for file in files], "--point")
+    stems = distinct([Path(file).stem for file in files], "--point")
     with exact_float32():
         for stem, file in zip(stems, files, strict=True):
             space, point = read_point(Path(file), generator)
@@ -235,7 +296,8 @@ def _take_over(generator: FrozenGenerator, file: Path) -> None:
         raise SpiderError(f"--tuned {file}: not weights of this generator: {' '.join(str(error).split())}") from None
 
 
-def _distinct(stems: Sequence[str], option: str = "--source-image") -> list[str]:
+def distinct(stems: Sequence[str], option: str = "--source-image") -> list[str]:
+    """The same names. Raises SpiderUsageError: two files have one."""
     repeated = {stem for stem in stems if list(stems).count(stem) > 1}
     if repeated:
         raise SpiderUsageError(f"{option}: two files are called {sorted(repeated)[0]}; their images would be too")

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 from spider.backbones.perceptual import PerceptualDistance, perceptual_distance
 from spider.errors import SpiderUsageError
@@ -53,6 +53,8 @@ from spider.pictures.png import png_bytes, write_picture
 from spider.pictures.request import Blend, InterpolateRequest, Space
 from spider.pictures.steps import Steps, grid_steps, loop_steps, measure_steps
 from spider.pictures.ways import grid_weights, loop_weights, shares, unit
+
+_HAS = {"w": "has w", "instance": "is told an instance"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class Interpolation:
         """What changes from image to image, in words."""
         images = len(set(self.numbers)) > 1
         how = "" if (self.space, self.blend) == ("image", "linear") else f" ({self.blend})"
-        inputs = {"image": f"the images{how} fed to", "z": f"the vectors{how} fed to", "w": f"w{how} of"}[self.space]
+        inputs = {
+            "image": f"the images{how} fed to",
+            "z": f"the vectors{how} fed to",
+            "w": f"w{how} of",
+            "instance": f"the instances{how} told to",
+        }[self.space]
         parts = [f"{inputs} stage {self.stage}"] if images or len(set(self.classes)) < 2 else []
         if len(set(self.classes)) > 1:
             parts.append(f"the classes {', '.join(self.classes)}" + ("" if images else f" at seed {self.numbers[0]}"))
@@ -101,7 +108,7 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     weights = loop_weights(len(numbers), steps, blend) if path.suffix in MOVIES else grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
     distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
-    parts = _run(chain[stage - 1 :], numbers, weights, blend, told, in_w=space == "w")
+    parts = _run(chain[stage - 1 :], numbers, weights, blend, told, space)
     walked = None
     if distance:
         blocks = list(parts)
@@ -195,19 +202,21 @@ def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | N
 def _spaces(stage: FrozenGenerator) -> list[Space]:
     """What can be blended at a stage: what it is fed, and w."""
     fed: Space = "image" if isinstance(stage.source, ImageSource) else "z"
-    return [fed, "w"] if stage.has_w else [fed]
+    found: list[Space] = [fed, "w"] if stage.has_w else [fed]
+    return [*found, "instance"] if stage.conditions.shape.features else found
 
 
 def _described(spaces: Sequence[Sequence[Space]]) -> str:
     return ", ".join(
-        f"stage {number} is fed {fed}" + (" and has w" if w else "") for number, (fed, *w) in enumerate(spaces, start=1)
+        " and ".join([f"stage {number} is fed {fed}", *(_HAS[each] for each in more)])
+        for number, (fed, *more) in enumerate(spaces, start=1)
     )
 
 
 def _blend(stage: FrozenGenerator, space: Space, blend: Blend | None) -> Blend:
     if space != "z":
         if blend in ("spherical", "circular"):
-            raise SpiderUsageError(f"--blend {blend} is of vectors of a prior; images and w go linear or cubic")
+            raise SpiderUsageError(f"--blend {blend} is of vectors of a prior; {space} goes linear or cubic")
         return blend or "linear"
     if isinstance(stage.source, Gmm):
         raise SpiderUsageError("a gmm source draws a component and a place in it: there is nothing between two of them")
@@ -229,7 +238,7 @@ def _run(
     weights: Tensor,
     blend: Blend,
     told: Condition,
-    in_w: bool = False,
+    space: Space,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Blocks of images float [n, C, H, W] of the last stage, each with the images fed to it.
 
@@ -237,21 +246,23 @@ def _run(
         chain: the stages from the one on at whose input is blended.
         weights: [F, M], M the number of inputs.
         told: what the last stage is told of each input.
-        in_w: w of the first of these stages is blended, and not its input.
+        space: w of the first of these stages is blended, or what it is told, and not its input.
     """
     first, device = chain[0].source, chain[0].device
     conditions = [*(stage.condition_at(SEED, numbers) for stage in chain[:-1]), told]
-    if in_w:
+    if space == "w":
         corners = chain[0].latents(first.at(SEED, numbers), conditions[0])
     else:
         corners = first.images_at(SEED, numbers) if isinstance(first, ImageSource) else first.at(SEED, numbers)
     for block in torch.split(weights, BLOCK):
-        given = block.to(device)
+        told_by = given = block.to(device)
+        if space == "instance":  # all is fed what the first input is
+            given = torch.eye(len(numbers), device=device)[:1].expand(len(block), -1)
         fed = _mixed(unit(given) if blend == "spherical" else given, corners.to(device))
         clean = None
         for stage, condition in zip(chain, conditions, strict=True):
-            between = _between(condition, given, shares(given, blend), stage)
-            if in_w and stage is chain[0]:
+            between = _between(condition, given, shares(told_by, blend), stage)
+            if space == "w" and stage is chain[0]:
                 fed = stage.of_latents(fed, between)
                 continue
             if isinstance(stage.source, ImageSource):
@@ -268,12 +279,12 @@ def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str
     if len(names) not in (1, len(numbers)):
         raise SpiderUsageError(f"--class: {len(names)} classes for {len(numbers)} images; give one, or one for each")
     labels = class_numbers(generator, names)
-    told = Condition(torch.tensor(labels * (len(numbers) // len(labels)), device=generator.device))
+    told = generator.told(SEED, numbers, labels * (len(numbers) // len(labels)))
     return generator.with_draws(told, SEED, numbers)
 
 
 def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: FrozenGenerator) -> Condition:
-    """Blends of the conditions of M inputs: by weights [F, M] of noise, and by shares [F, M] of classes.
+    """Blends of the conditions of M inputs: by weights [F, M] of noise, and by shares [F, M] of the rest.
 
     Normal numbers that the network draws (noise) are blended so that they stay normal, but where all images have the
     same. Of other numbers the first input's stay throughout.
@@ -281,10 +292,12 @@ def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: F
     drawn = {name: values[:1].expand(len(weights), *values.shape[1:]) for name, values in condition.draws.items()}
     for name in stage.noises:
         drawn[name] = _mixed(unit(weights).to(drawn[name].dtype), condition.draws[name])
-    if condition.labels is None:
-        return Condition(draws=drawn)
-    shown = of_classes @ one_hot(condition.labels, stage.conditions.shape.classes).to(of_classes.dtype)
-    return Condition(shown, draws=drawn)
+    classes = features = None
+    if condition.labels is not None:
+        classes = of_classes @ one_hot(condition.labels, stage.conditions.shape.classes).to(of_classes.dtype)
+    if condition.features is not None:  # of length 1, as a network knows them
+        features = normalize(of_classes.to(condition.features.dtype) @ condition.features, dim=1)
+    return Condition(classes, features, draws=drawn)
 
 
 def _mixed(weights: Tensor, corners: Tensor) -> Tensor:

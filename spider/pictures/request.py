@@ -11,18 +11,19 @@ from spider.arguments import Kind, image_numbers, image_numbers_as_given, list_o
 from spider.errors import SpiderUsageError
 from spider.request import Request
 
-Space = Literal["z", "image", "w"]
+Space = Literal["z", "image", "w", "instance"]
 Blend = Literal["linear", "spherical", "cubic", "circular"]
 SearchSpace = Literal["w", "w+", "z", "source"]
 Video = Literal["gif", "mp4"]
 
 MAX_SEARCH_STEPS = 1_000_000
 
-_OPTIONS = {"classes": "--class", "source_images": "--source-image"}
+_OPTIONS = {"classes": "--class", "source_images": "--source-image", "instances": "--instance"}
 _INSTEAD_OF_POINTS = {
     "seeds": "--seeds",
     "classes": "--class",
     "source_images": "--source-image",
+    "instances": "--instance",
     "truncation": "--trunc",
     "styles": "--styles",
 }
@@ -49,6 +50,9 @@ class GenerateRequest(Request):
         styles: numbers of images; the grid then has a row for each of `seeds` and a column for each of these, of which
             it takes w in some layers. Of generators that have a mapping network.
         style_layers: numbers of these layers, from 0, the one at 4 px; None: the first half, which are the coarse ones.
+        instances: image files, of which a generator with condition.kind=instance is told; each with every number.
+        bank: a bank of instances of any images, by the same embedding, in place of the run's: numbers draw from it.
+        weights: a weights file for the embedding of `instances`; None: the published one.
     """
 
     command: ClassVar[tuple[str, ...]] = ("generate",)
@@ -70,6 +74,9 @@ class GenerateRequest(Request):
     source: str | Path | None = None
     styles: str | Sequence[int] | None = None
     style_layers: str | Sequence[int] | None = None
+    instances: Sequence[str | Path] = ()
+    bank: str | Path | None = None
+    weights: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid; or nowhere to write."""
@@ -81,11 +88,16 @@ class GenerateRequest(Request):
             raise SpiderUsageError("nowhere to write to: name --out or --grid")
         if self.style_layers is not None and self.styles is None:
             raise SpiderUsageError("--style-layers: of --styles only")
+        if self.instances and (self.source_images or self.styles is not None or self.bank is not None):
+            raise SpiderUsageError("--instance: not with --source-image, --styles or --bank")
+        if self.weights is not None and not self.instances:
+            raise SpiderUsageError(f"--weights {self.weights}: of --instance only")
 
     @property
     def numbers(self) -> list[int]:
         """Of the images."""
         default = "0" if self.source_images else "0-99" if self.styles is None else "0-5"
+        default = "0-7" if self.instances else default
         return image_numbers("seeds", default if self.seeds is None else self.seeds)
 
 
@@ -96,8 +108,8 @@ class InterpolateRequest(Request):
     Attributes:
         run: as of `GenerateRequest`.
         out: a file that ends in .png, .gif or .mp4, or a folder.
-        space: `z`, the vectors of a prior, `image`, or `w` of a stage with a mapping network; None: what stage `stage`
-            is fed.
+        space: `z`, the vectors of a prior, `image`, `w` of a stage with a mapping network, or `instance`, of which a
+            stage is told, while it is fed what the first of `seeds` is; None: what stage `stage` is fed.
         stage: counted from the innermost, 1; None: the innermost that has what `space` says.
         seeds: numbers of the images; four for a grid or a folder, two or more for a loop.
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.

@@ -11,7 +11,6 @@ import torch
 from shards.dataset import ShardDataset
 from spider import draws
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.pictures.generate import SEED, caption
@@ -32,8 +31,8 @@ def grid_of_samples(generator: FrozenGenerator, count: int) -> npt.NDArray[np.ui
         return sample_grid(images, sources, captions=[caption(number) for number in range(count)])
     labels, columns = class_rows(present, count)
     numbers = [*range(columns)] * len(labels)
-    condition = Condition(torch.tensor(labels, device=generator.device).repeat_interleave(columns))
-    images, sources = generator.with_sources(SEED, numbers, condition)
+    of_each = [label for label in labels for _ in range(columns)]
+    images, sources = generator.with_sources(SEED, numbers, generator.told(SEED, numbers, of_each))
     captions = [caption(number) for number in numbers]
     names = [generator.conditions.names[label] for label in labels]
     return sample_grid(images, sources, columns=columns, captions=captions, rows=names)

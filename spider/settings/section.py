@@ -55,7 +55,8 @@ class Section(BaseModel):
     def _truth_is_no_number(cls, given: Any) -> Any:
         """pydantic would take true for 1."""
         for name, value in given.items() if isinstance(given, Mapping) else ():
-            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+            known = cls.model_fields.get(name) if isinstance(value, bool) else None
+            if known is not None and known.annotation not in (bool, bool | None):
                 raise PydanticCustomError(SECTION_ERROR, "{name} should not be true or false", {"name": name})
         return given
 

@@ -40,6 +40,7 @@ CALLS = {
     "export": {"run": "{run}", "out": "{new}"},
     "generate": {"run": "{run}", "out": "{new}"},
     "import_pickle": {"file": "{sweep}", "out": "{new}"},
+    "instances": {"data": "{digits}", "out": "{new}.safetensors", "embedding": "offline", "neighbors": 3},
     "interpolate": {"run": "{run}", "out": "{new}"},
     "is_pipeline": {"name": "dcgan"},
     "launch": {"config": "dcgan", "run": "{new}", "slurm": "local", "data": "{digits}"},

@@ -9,6 +9,7 @@ from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderUsageError
 from spider.exchange.request import ExportRequest, ImportRequest
+from spider.judge.instances.request import InstancesRequest
 from spider.judge.request import EvaluateRequest
 from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
@@ -29,6 +30,10 @@ ASKED = {
     "verify": (VerifyRequest, {"shards": "-s", "workers": 3}),
     "neighbors": (NeighborsRequest, {"target": "t", "sources": {"x": "a", "y": "b c"}, "out": "o", **SEARCH}),
     "neighbor_matrix": (NeighborMatrixRequest, {"datasets": ["a", "b"], "out": "o", **SEARCH}),
+    "instances": (InstancesRequest, {
+        "data": "d", "out": "o.safetensors", "embedding": "offline", "protocol": "clean", "weights": "w.pt",
+        "neighbors": 5, "flips": True, "centres": 10, "pixels": "p", "seed": 4, "ray": "auto", "workers": 2,
+    }),
     "train": (TrainRequest, {
         "config": "dcgan", "run": "r", "data": "d", "source": "s", "kimg": "+5", "seed": 1, "mirror": True,
         "overrides": ["batch=4", "x.y=[1, 2]"], "from_run": "q@3", "init": "i",
@@ -43,7 +48,7 @@ ASKED = {
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],
         "grid": "g.png", "truncation": 0.5, "tuned": "t.safetensors", "source": "s", "points": [],
-        "styles": "4,5", "style_layers": [0, 1],
+        "styles": "4,5", "style_layers": [0, 1], "instances": [], "bank": "b.safetensors", "weights": None,
     }),
     "export": (ExportRequest, {"run": "r", "out": "o", "onnx": True}),
     "import_pickle": (ImportRequest, {"file": "a.pkl", "out": "o"}),

@@ -9,9 +9,16 @@ from torch import Tensor
 
 from shards.dataset import ShardDataset
 from spider.errors import SpiderUsageError
+from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.classes import Classes
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.conditions.config import ClassConditionConfig, ConditionChoice, NoConditionConfig
+from spider.gan.conditions.config import (
+    ClassConditionConfig,
+    ConditionChoice,
+    InstanceConditionConfig,
+    NoConditionConfig,
+)
+from spider.gan.conditions.instances import Instances, TrainedInstances
 
 
 def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_objective: bool) -> Conditions:
@@ -29,6 +36,9 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
         case ClassConditionConfig():
             paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
             return Classes.of(config, dataset, paired=paired)
+        case InstanceConditionConfig():
+            bank = InstanceBank.open(config.bank)
+            return TrainedInstances(config, bank, dataset, paired=paired_objective)
         case _:
             built = config.build(dataset, paired_objective)
             if built.paired and not paired_objective:
@@ -46,5 +56,7 @@ def restored_conditions(config: ConditionChoice, state: Any, tensors: Mapping[st
             return Conditions()
         case ClassConditionConfig():
             return Classes.of_state(config, state)
+        case InstanceConditionConfig():
+            return Instances.of_state(state, tensors)
         case _:
             return config.restored(state, tensors)

@@ -56,8 +56,8 @@ class Classes(Conditions):
         self.shape = ConditionShape(classes=len(names))
         as_read = counts if config.sampler == "data" else quotas(counts, config.temperature).tolist()
         alike = [min(count, 1) for count in counts]
-        self._drawn = _Law(alike if config.fakes == "uniform" else as_read)
-        self._numbered = _Law(alike if config.samples == "uniform" else counts)
+        self._drawn = Law(alike if config.fakes == "uniform" else as_read)
+        self._numbered = Law(alike if config.samples == "uniform" else counts)
         self.present = [label for label, count in enumerate(counts) if count]
         self.remarks = [_remark(config, unlabelled, sum(counts))] if unlabelled else []
 
@@ -121,15 +121,7 @@ class Classes(Conditions):
 
     def class_number(self, name: str) -> int:
         """See Conditions."""
-        if name in self.names:
-            return self.names.index(name)
-        if name.isascii() and name.isdigit() and int(name) < len(self.names):
-            return int(name)
-        shown = ", ".join(self.names[:_SHOWN]) + (", ..." if len(self.names) > _SHOWN else "")
-        raise SpiderUsageError(
-            f"class {name!r} is unknown; known: {shown}, or a number from 0 to {len(self.names) - 1}"
-            f"{did_you_mean(name, self.names)}"
-        )
+        return class_of_name(name, self.names)
 
     @property
     def identity(self) -> str:
@@ -148,7 +140,19 @@ class Classes(Conditions):
         return torch.where(labels < 0, len(self.names) - 1, labels)
 
 
-class _Law:
+def class_of_name(name: str, names: Sequence[str]) -> int:
+    """The class of that name, or else of that number. Raises SpiderUsageError."""
+    if name in names:
+        return names.index(name)
+    if name.isascii() and name.isdigit() and int(name) < len(names):
+        return int(name)
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    raise SpiderUsageError(
+        f"class {name!r} is unknown; known: {shown}, or a number from 0 to {len(names) - 1}{did_you_mean(name, names)}"
+    )
+
+
+class Law:
     """Classes drawn with the probabilities `shares` / sum: y where u, drawn below the sum, lies in the share of y."""
 
     def __init__(self, shares: list[int]) -> None:

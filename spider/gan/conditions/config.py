@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from spider.settings.choices import Choice, Choices
-from spider.settings.section import MAX_FACTOR
+from spider.settings.marks import Names
+from spider.settings.section import MAX_DIM, MAX_FACTOR, Place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from shards.dataset import ShardDataset
     from spider.config.schema import Config
     from spider.gan.conditions.conditions import Conditions
+
+
+_A = {"class": "a class", "instance": "an instance"}
 
 
 class ConditionChoice(Choice):
@@ -26,6 +30,11 @@ class ConditionChoice(Choice):
     """
 
     tells: ClassVar[str | None] = None
+
+    @property
+    def told(self) -> Collection[str]:
+        """All that networks must be able to be told, of their `conditions`."""
+        return () if self.tells is None else (self.tells,)
 
     def build(self, dataset: ShardDataset, paired_objective: bool) -> Conditions:
         """The conditions of images to learn, where they are not of this package.
@@ -42,11 +51,12 @@ class ConditionChoice(Choice):
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
         for name, network in (("generator", config.generator), ("discriminator", config.discriminator)):
-            if self.tells is not None and self.tells not in network.conditions:
-                yield (
-                    f"{name}.kind={network.kind} cannot be told a {self.tells}: condition.kind={self.kind} needs "
-                    f"another {name}.kind, or set condition.kind=none"
-                )
+            for what in self.told:
+                if what not in network.conditions:
+                    yield (
+                        f"{name}.kind={network.kind} cannot be told {_A[what]}: condition.kind={self.kind} needs "
+                        f"another {name}.kind, or set condition.kind=none"
+                    )
 
 
 class NoConditionConfig(ConditionChoice):
@@ -106,4 +116,67 @@ class ClassConditionConfig(ConditionChoice):
             )
 
 
-ConditionConfig = Annotated[ConditionChoice, Choices(NoConditionConfig, ClassConditionConfig)]
+class InstanceConditionConfig(ConditionChoice):
+    """Both players are told features of an instance, and real images are its neighbours (IC-GAN)."""
+
+    tells: ClassVar[str | None] = "instance"
+
+    kind: Literal["instance"] = "instance"
+    bank: Annotated[Place, Names("file")] = Field(
+        description="the file that `spider instances` makes of the images to learn"
+    )
+    classes: bool = Field(False, description="both players are told a class too, that of a neighbour")
+    neighbors: int | None = Field(
+        None, ge=1, le=MAX_DIM, description="nearest images that belong to an instance; null = as many as the bank has"
+    )
+    flips: bool | None = Field(
+        None,
+        description="half of the conditions are features of the flipped image, whether or not the image is flipped "
+        "(data.mirror); null = if the bank has them",
+    )
+    sampler: Literal["instances", "balanced_instances", "classes"] = Field(
+        "instances",
+        description="instances: every instance once per epoch, and a neighbour of it is read; balanced_instances: "
+        "instances of rare classes more often (temperature); classes: images of rare classes more often, told of a "
+        "neighbour",
+    )
+    temperature: float | None = Field(
+        None,
+        ge=1,
+        le=MAX_FACTOR,
+        description="a class of n images has a share in proportion to n^(1/temperature); 1 = as it is, null = all "
+        "classes alike",
+    )
+    stored: Literal["centres", "all"] = Field(
+        "centres",
+        description="instances that a finished generator keeps, and samples from: those of the bank that stand for "
+        "all, or every one",
+    )
+
+    @property
+    def told(self) -> Collection[str]:
+        """See ConditionChoice."""
+        return ("instance", "class") if self.classes else ("instance",)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the images must have classes."""
+        return self.classes or self.sampler != "instances"
+
+    @model_validator(mode="after")
+    def _only_balance_has_a_temperature(self) -> InstanceConditionConfig:
+        if self.temperature is not None and self.sampler == "instances":
+            raise ValueError("condition.temperature goes with condition.sampler=balanced_instances or classes")
+        return self
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        yield from super().refusals(config)
+        if config.data.order != "full":
+            yield (
+                "condition.kind=instance reads neighbours from all shards at once: "
+                f"data.order={config.data.order} cannot be held"
+            )
+
+
+ConditionConfig = Annotated[ConditionChoice, Choices(NoConditionConfig, ClassConditionConfig, InstanceConditionConfig)]

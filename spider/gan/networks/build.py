@@ -55,17 +55,17 @@ def build_generator(
                 "source.adapter makes vectors of images"
             )
         if isinstance(config, R3ganConfig):
-            return R3ganGenerator(config, shape, image_shape, told.classes, frontend)
+            return R3ganGenerator(config, shape, image_shape, told, frontend)
         if isinstance(config, Stylegan2GeneratorConfig):
-            return Stylegan2Generator(config, shape, image_shape, told.classes, frontend)
+            return Stylegan2Generator(config, shape, image_shape, told, frontend)
         if isinstance(config, Stylegan3GeneratorConfig):
-            return Stylegan3Generator(config, shape, image_shape, told.classes, frontend)
+            return Stylegan3Generator(config, shape, image_shape, told, frontend)
         if isinstance(config, FastganGeneratorConfig):
-            return FastganGenerator(config, shape, image_shape, told.classes, world, frontend)
+            return FastganGenerator(config, shape, image_shape, told, world, frontend)
         if isinstance(config, BigganGeneratorConfig):
             return BigganGenerator(config, shape, image_shape, told, world, frontend)
         if isinstance(config, MlpConfig):
-            return MlpGenerator(config, shape, image_shape, told.classes, frontend)
+            return MlpGenerator(config, shape, image_shape, told, frontend)
         if isinstance(config, DcganGeneratorConfig):
             return DcganGenerator(config, shape, image_shape, told, world, frontend)
         made = _module(config.build_generator(shape, image_shape, told, world, frontend), "generator", config)
@@ -106,17 +106,17 @@ def _discriminator(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draws.torch_seed(seed, "init.discriminator"))
         if isinstance(config, R3ganConfig):
-            return R3ganDiscriminator(config, image_shape, told.classes)
+            return R3ganDiscriminator(config, image_shape, told)
         if isinstance(config, Stylegan2DiscriminatorConfig):
-            return Stylegan2Discriminator(config, image_shape, told.classes, world)
+            return Stylegan2Discriminator(config, image_shape, told, world)
         if isinstance(config, FastganDiscriminatorConfig):
             return FastganDiscriminator(config, image_shape, world)
         if isinstance(config, ProjectedDiscriminatorConfig):
-            return ProjectedDiscriminator(config, image_shape, told.classes, world)
+            return ProjectedDiscriminator(config, image_shape, told, world)
         if isinstance(config, BigganDiscriminatorConfig):
             return BigganDiscriminator(config, image_shape, told)
         if isinstance(config, MlpConfig):
-            return MlpDiscriminator(config, image_shape, told.classes)
+            return MlpDiscriminator(config, image_shape, told)
         if isinstance(config, PolyDiscriminatorConfig):
             return PolyDiscriminator(config, image_shape)
         if isinstance(config, DcganDiscriminatorConfig):

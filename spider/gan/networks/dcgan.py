@@ -8,8 +8,9 @@ Fed vectors it is DCGAN; fed images, the dense layer becomes a convolutional enc
 that a comparison of sources compares nothing else. (The authors never published their image-fed layers, "deepconv".)
 
 With classes, the generator is told by a vector that is joined to z, or to an image as constant channels; or by batch
-normalisation with scales and shifts of each class. The discriminator's logit is w h + e(y) h, where h is what its last
-layer takes, w that layer and e(y) the class's vector (Miyato & Koyama 2018, equation 6, without spectral norm).
+normalisation with scales and shifts of each class. An instance is told by such a vector. The discriminator's logit is
+w h + e(y) h, where h is what its last layer takes, w that layer and e(y) the vector of the class or the instance
+(Miyato & Koyama 2018, equation 6, without spectral norm).
 
 Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
   mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
@@ -21,6 +22,7 @@ Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in Pol
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -28,10 +30,10 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.networks.slicing import Sliceable, read_dense, said
+from spider.gan.networks.told import told_embedding
 from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
@@ -56,10 +58,10 @@ class DcganGenerator(nn.Module):
         layout = _resolve(config.layout, height)
         ups = 2 if layout == "mnist" else _halvings(height)
         base = (_divide(height, ups), _divide(width, ups))
-        joined = told.classes > 0 and config.joins_the_class
-        blocks = _Blocks(config.norm, world, 0 if joined else told.classes)
-        self.embedding = ClassEmbedding(told.classes, config.embedding_dim) if joined else None
-        channels_in = input_shape[0] + (config.embedding_dim if joined else 0)
+        normed = 0 if config.joins_the_class else told.classes  # classes that normalisation heeds
+        blocks = _Blocks(config.norm, world, normed)
+        self.embedding = told_embedding(replace(told, classes=told.classes - normed), config.embedding_dim)
+        channels_in = input_shape[0] + (config.embedding_dim if self.embedding else 0)
 
         def channels(full: int) -> int:
             return max(1, round(full * config.width))
@@ -118,7 +120,7 @@ class DcganDiscriminator(Sliceable):
             flat = 50
         self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
         self.features = flat
-        self.embedding = ClassEmbedding(told.classes, flat, std=flat**-0.5) if told.classes else None
+        self.embedding = told_embedding(told, flat, std=flat**-0.5)
         _initialise(self.layers)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:

@@ -37,7 +37,7 @@ class DcganGeneratorConfig(NetworkChoice):
         "or each class has its own scales and shifts of the batch normalisation; null = batch_norm where norm=batch",
     )
     embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="dimensions of the vector of a class")
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     @property
     def joins_the_class(self) -> bool:
@@ -65,7 +65,7 @@ class DcganDiscriminatorConfig(NetworkChoice):
         "none",
         description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",
     )
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""

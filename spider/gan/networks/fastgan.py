@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, interpolate
 
 from cluster.world import World
-from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.excitation import Gate
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
 from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralNetwork
-from spider.gan.outputs import Condition, Draw, GOut
+from spider.gan.networks.told import told_embedding
+from spider.gan.outputs import Condition, ConditionShape, Draw, GOut
 
 SMALL = "small"  # the name of the second image
 
@@ -53,7 +53,7 @@ class FastganGenerator(SpectralNetwork):
         config: FastganGeneratorConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        classes: int,
+        told: ConditionShape,
         world: World,
         frontend: nn.Module | None = None,
     ) -> None:
@@ -62,8 +62,8 @@ class FastganGenerator(SpectralNetwork):
         self.frontend = frontend if frontend is not None else nn.Identity()
         self.normalises = not original
         self.squashes = original and sides[-1] >= _TANH
-        self.embedding = ClassEmbedding(classes, dim) if classes else None
-        told = dim if classes else 0
+        self.embedding = told_embedding(told, dim)
+        heard = dim if self.embedding else 0
         self.start = SpectralConvTranspose(dim, 2 * config.channels(_BASE), _BASE)
         self.start_norm = batch_norm_as_torch(2 * config.channels(_BASE), world)
         self.blocks = nn.ModuleDict()
@@ -71,7 +71,7 @@ class FastganGenerator(SpectralNetwork):
         for before, side in pairwise(sides):
             count = config.layers(side)
             noise = side if count == 2 else 0
-            self.blocks[f"{side}"] = _Block(config.channels(before), config.channels(side), count, noise, told, world)
+            self.blocks[f"{side}"] = _Block(config.channels(before), config.channels(side), count, noise, heard, world)
             if side in _GATED:
                 self.gates[f"{side}"] = Gate(config.channels(side // _GATE), config.channels(side))
         self.noises = sum(block.noises for block in self._each())

@@ -37,7 +37,7 @@ class FastganGeneratorConfig(NetworkChoice):
         None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, and of form=original 64"
     )
     takes_images: ClassVar[bool] = False
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def sides(self, image_shape: tuple[int, int, int]) -> list[int]:
         """4, 8, 16, ... px, up to the images' side.

@@ -15,24 +15,29 @@ from spider.gan.method import Kept, Method
 from spider.gan.networks.classes import class_shares
 from spider.gan.networks.equalized import EqualLinear
 from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
-from spider.gan.outputs import Condition
+from spider.gan.networks.told import instance_features
+from spider.gan.outputs import Condition, ConditionShape
 
 _LR = 0.01  # by which the mapping network's learning rate is multiplied
 
 
 class Mapping(nn.Module):
-    """z [N, z_dim], or None, and what it is told: the class where there are classes, and the time -> w [N, w_dim].
+    """z [N, z_dim], or None, and what it is told: class, time and instance, as far as it is -> w [N, w_dim].
+
+    The features of an instance have a layer of their own beside that of the class, and both answers are normalised as
+    one vector, as facebookresearch/ic_gan has it (stylegan2_ada_pytorch/training/networks.py).
 
     Args:
         timed: whether it is told `Condition.time` [N], by a number of its own after those of the class.
     """
 
-    def __init__(self, z_dim: int, classes: int, w_dim: int, layers: int, *, timed: bool = False) -> None:
+    def __init__(self, z_dim: int, told: ConditionShape, w_dim: int, layers: int, *, timed: bool = False) -> None:
         super().__init__()
-        self.classes, self.timed = classes, timed
-        told = classes + timed
-        self.embedding = EqualLinear(told, w_dim) if told else None
-        dims = [z_dim + (w_dim if told else 0), *[w_dim] * layers]
+        self.classes, self.timed = told.classes, timed
+        labels = told.classes + timed
+        self.embedding = EqualLinear(labels, w_dim) if labels else None
+        self.instance = EqualLinear(told.features, w_dim) if told.features else None
+        dims = [z_dim + w_dim * (bool(labels) + bool(told.features)), *[w_dim] * layers]
         self.layers = nn.Sequential(
             *(EqualLinear(inputs, outputs, activate=True, lr_multiplier=_LR) for inputs, outputs in pairwise(dims))
         )
@@ -40,8 +45,13 @@ class Mapping(nn.Module):
     def forward(self, z: Tensor | None, condition: Condition) -> Tensor:
         """See the class."""
         parts = [] if z is None else [_normalised(z)]
+        told = []
         if self.embedding is not None:
-            parts.append(_normalised(self.embedding(self._told(condition, self.embedding.weight.dtype))))
+            told.append(self.embedding(self._told(condition, self.embedding.weight.dtype)))
+        if self.instance is not None:
+            told.append(self.instance(instance_features(condition).to(self.instance.weight.dtype)))
+        if told:
+            parts.append(_normalised(torch.cat(told, dim=1)))
         w: Tensor = self.layers(torch.cat(parts, dim=1))
         return w
 
@@ -72,12 +82,12 @@ class StyledGenerator(nn.Module, Method):
         self,
         config: Stylegan2GeneratorConfig | Stylegan3GeneratorConfig,
         input_shape: tuple[int, ...],
-        classes: int,
+        told: ConditionShape,
         frontend: nn.Module | None,
     ) -> None:
         super().__init__()
         self.frontend = frontend if frontend is not None else nn.Identity()
-        self.mapping = Mapping(input_shape[0], classes, config.w_dim, config.mapping_layers)
+        self.mapping = Mapping(input_shape[0], told, config.w_dim, config.mapping_layers)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.w_avg_beta = config.w_avg_beta
         self.w_avg_steps = config.w_avg_steps

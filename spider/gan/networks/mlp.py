@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.mlp_config import MlpConfig
 from spider.gan.networks.slicing import Sliceable, read_dense, said
-from spider.gan.outputs import Condition, DOut, GOut
+from spider.gan.networks.told import told_embedding
+from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
 
 _SLOPE = 0.2
 _CLASS_DIM = 16
@@ -25,14 +25,14 @@ class MlpGenerator(nn.Module):
         config: MlpConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        classes: int,
+        told: ConditionShape,
         frontend: nn.Module | None,
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.frontend = frontend if frontend is not None else nn.Identity()
-        self.embedding = ClassEmbedding(classes, _CLASS_DIM) if classes else None
-        inputs = math.prod(input_shape) + (_CLASS_DIM if classes else 0)
+        self.embedding = told_embedding(told, _CLASS_DIM)
+        inputs = math.prod(input_shape) + (_CLASS_DIM if self.embedding else 0)
         self.layers = _hidden(config, inputs)
         self.last = nn.Linear(config.hidden, math.prod(image_shape))
 
@@ -47,12 +47,12 @@ class MlpGenerator(nn.Module):
 class MlpDiscriminator(Sliceable):
     """[N, C, H, W] -> DOut with logits [N, 1]; with classes a projection (Miyato & Koyama 2018)."""
 
-    def __init__(self, config: MlpConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, config: MlpConfig, image_shape: tuple[int, int, int], told: ConditionShape) -> None:
         super().__init__()
         self.layers = _hidden(config, math.prod(image_shape))
         self.last = nn.Linear(config.hidden, 1)
         self.features = config.hidden
-        self.embedding = ClassEmbedding(classes, config.hidden, std=config.hidden**-0.5) if classes else None
+        self.embedding = told_embedding(told, config.hidden, std=config.hidden**-0.5)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""

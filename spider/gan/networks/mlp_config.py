@@ -16,7 +16,7 @@ class MlpConfig(NetworkChoice):
     kind: Literal["mlp"] = "mlp"
     layers: int = Field(3, ge=1, le=1000, description="hidden layers")
     hidden: int = Field(128, ge=1, le=MAX_DIM, description="units of each")
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
 
 class PolyDiscriminatorConfig(NetworkChoice):

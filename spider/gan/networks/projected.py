@@ -35,7 +35,8 @@ from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.slicing import Judged, Sliceable, read, read_conv, said
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
-from spider.gan.outputs import Condition, DOut, Draw
+from spider.gan.networks.told import told_embedding
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut, Draw
 
 _SLOPE = 0.2
 _CLASS_MAPS = 64  # maps that are compared with a class
@@ -50,14 +51,18 @@ class ProjectedDiscriminator(SpectralNetwork, Sliceable):
     """
 
     def __init__(
-        self, config: ProjectedDiscriminatorConfig, image_shape: tuple[int, int, int], classes: int, world: World
+        self,
+        config: ProjectedDiscriminatorConfig,
+        image_shape: tuple[int, int, int],
+        told: ConditionShape,
+        world: World,
     ) -> None:
         super().__init__("discriminator")
         self.size = config.seen_size(image_shape)
         place = None if config.weights is None else Path(config.weights)
         self.backbone, _ = read_efficientnet_lite0(place)
         self.mixing = Mixing(CHANNELS, config.mixed_channels)
-        self.heads = Heads(config, self.mixing.channels, classes, world)
+        self.heads = Heads(config, self.mixing.channels, told, world)
         self.features = self.heads.features
         self.noised = config.noised
         self.noise_std = config.noise_std
@@ -141,11 +146,11 @@ class Heads(Sliceable):
     """Mixed maps, from the largest on -> the judgement of all."""
 
     def __init__(
-        self, config: ProjectedDiscriminatorConfig, channels: Sequence[int], classes: int, world: World
+        self, config: ProjectedDiscriminatorConfig, channels: Sequence[int], told: ConditionShape, world: World
     ) -> None:
         super().__init__()
         self.each = nn.ModuleList(
-            _Head(channels[scale], [config.channels(level) for level in range(_SCALES - scale)], config, classes, world)
+            _Head(channels[scale], [config.channels(level) for level in range(_SCALES - scale)], config, told, world)
             for scale in range(config.heads)
         )
         self.features = config.channels(0)
@@ -180,16 +185,16 @@ class _Head(Sliceable):
         inputs: int,
         channels: Sequence[int],  # from the end on
         config: ProjectedDiscriminatorConfig,
-        classes: int,
+        told: ConditionShape,
         world: World,
     ) -> None:
         super().__init__()
         outs = [*reversed(channels)]
         make = _Separable if config.separable else _Halving
         self.blocks = nn.ModuleList(make(n, out, world) for n, out in zip([inputs, *outs], outs, strict=False))
-        self.last: nn.Conv2d = SpectralConv(outs[-1], _CLASS_MAPS if classes else 1, 4)
-        self.embedding = ClassEmbedding(classes, config.embedding_dim) if classes else None
-        self.to_class = nn.Linear(config.embedding_dim, _CLASS_MAPS) if classes else None
+        self.last: nn.Conv2d = SpectralConv(outs[-1], _CLASS_MAPS if told != UNCONDITIONAL else 1, 4)
+        self.embedding = told_embedding(told, config.embedding_dim)
+        self.to_class = nn.Linear(config.embedding_dim, _CLASS_MAPS) if self.embedding else None
 
     def forward(self, x: Tensor, condition: Condition) -> tuple[Judged, Tensor]:
         """See the class."""
@@ -202,11 +207,11 @@ class _Head(Sliceable):
         return read(_in_places, self.last(x), told / math.sqrt(_CLASS_MAPS), sliced=self.sliced), x
 
     def slice(self) -> None:
-        """See Sliceable: as in StyleSAN-XL the direction's own layer has no spectral norm, a class no layers."""
+        """See Sliceable: as in StyleSAN-XL the direction has no spectral norm, and that of a class no layers."""
         super().slice()
         if self.embedding is None:
             self.last = without_spectral_norm(self.last)
-        elif self.to_class is not None:
+        elif self.to_class is not None and isinstance(self.embedding, ClassEmbedding):
             with torch.no_grad():
                 told = leaky_relu(self.to_class(self.embedding.weight), _SLOPE)
             self.embedding.weight, self.to_class = nn.Parameter(told), None

@@ -50,7 +50,7 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
         "network; last, the mixed ones; null = none",
     )
     noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     looks_through: ClassVar[str | None] = "efficientnet"
 
     def channels(self, before_end: int) -> int:

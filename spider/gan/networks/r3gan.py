@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.networks.slicing import Sliceable, read_dense, said
-from spider.gan.outputs import Condition, DOut, GOut
+from spider.gan.networks.told import told_embedding
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut, GOut
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -38,15 +38,15 @@ class R3ganGenerator(nn.Module):
         config: R3ganConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        classes: int,
+        told: ConditionShape,
         frontend: nn.Module | None = None,
     ) -> None:
         super().__init__()
         widths, groups = config.plan(image_shape, "generator")
         self.frontend = frontend if frontend is not None else nn.Identity()
         embedded = config.embedding_dim or _GENERATOR_EMBEDDING
-        self.embedding = ClassEmbedding(classes, embedded, std=classes**-0.5) if classes else None
-        dim = input_shape[0] + (embedded if classes else 0)
+        self.embedding = told_embedding(told, embedded, std=max(told.classes, 1) ** -0.5)
+        dim = input_shape[0] + (embedded if self.embedding else 0)
         self.basis = nn.Parameter(torch.randn(widths[0], _BASE, _BASE))
         self.dense = _initialised(nn.Linear(dim, widths[0], bias=False))
         self.stages = nn.ModuleList(
@@ -72,7 +72,7 @@ class R3ganGenerator(nn.Module):
 class R3ganDiscriminator(Sliceable):
     """[N, C, H, W] -> DOut with logits [N, 1]."""
 
-    def __init__(self, config: R3ganConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, config: R3ganConfig, image_shape: tuple[int, int, int], told: ConditionShape) -> None:
         super().__init__()
         widths, groups = config.plan(image_shape, "discriminator")
         self.from_image = _initialised(nn.Conv2d(image_shape[0], widths[-1], 1, bias=False))
@@ -85,9 +85,9 @@ class R3ganDiscriminator(Sliceable):
         )
         self.basis = _initialised(nn.Conv2d(widths[0], widths[0], _BASE, groups=widths[0], bias=False))
         self.features = widths[0]
-        dim = (config.embedding_dim or widths[0]) if classes else 1
+        dim = (config.embedding_dim or widths[0]) if told != UNCONDITIONAL else 1
         self.dense = _initialised(nn.Linear(widths[0], dim, bias=False))
-        self.embedding = ClassEmbedding(classes, dim, std=(classes * dim) ** -0.5) if classes else None
+        self.embedding = told_embedding(told, dim, std=(max(told.classes, 1) * dim) ** -0.5)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""

@@ -35,7 +35,7 @@ class R3ganConfig(NetworkChoice):
         "as many as it has channels at 4 px",
     )
     takes_images: ClassVar[bool] = False
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def plan(
         self, image_shape: tuple[int, int, int], role: Literal["generator", "discriminator"]

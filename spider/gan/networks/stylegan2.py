@@ -31,7 +31,7 @@ from spider.gan.networks.mapping import Mapping, StyledGenerator
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
-from spider.gan.outputs import Condition, DOut, Draw, GOut
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut, Draw, GOut
 from spider.precision import half_dtype
 
 _RESIDUAL = math.sqrt(0.5)  # of both branches of a residual block, so that their sum keeps the power
@@ -45,10 +45,10 @@ class Stylegan2Generator(StyledGenerator):
         config: Stylegan2GeneratorConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        classes: int,
+        told: ConditionShape,
         frontend: nn.Module | None = None,
     ) -> None:
-        super().__init__(config, input_shape, classes, frontend)
+        super().__init__(config, input_shape, told, frontend)
         self.synthesis = Synthesis(config, image_shape)
         self.layers = self.synthesis.layers
         self.style_mixing = config.style_mixing
@@ -237,14 +237,18 @@ class Stylegan2Discriminator(Sliceable):
     kernel: Tensor
 
     def __init__(
-        self, config: Stylegan2DiscriminatorConfig, image_shape: tuple[int, int, int], classes: int, world: World
+        self,
+        config: Stylegan2DiscriminatorConfig,
+        image_shape: tuple[int, int, int],
+        told: ConditionShape,
+        world: World,
     ) -> None:
         super().__init__()
         plan = config.plan(image_shape)
         self.features = self.map_features = plan[0][1]
         timed = config.told_time
-        compares = classes > 0 or timed
-        self.mapping = Mapping(0, classes, self.features, config.mapping_layers, timed=timed) if compares else None
+        compares = told != UNCONDITIONAL or timed
+        self.mapping = Mapping(0, told, self.features, config.mapping_layers, timed=timed) if compares else None
         self.skips = config.architecture == "skip"
         (height, width), top = plan[0][0], plan[-1][0]
         self.blocks = nn.ModuleList(  # from the smallest up, so that a larger network has the names of a smaller one
@@ -255,8 +259,8 @@ class Stylegan2Discriminator(Sliceable):
         self.from_image = EqualConv(image_shape[0], self.features, 1) if shown else None  # never clamped there either
         group = config.mbstd_group
         self.std = None if group is None else BatchStd(group, config.mbstd_features, world)
-        told = 0 if group is None else config.mbstd_features
-        self.conv = EqualConv(self.features + told, self.features, 3, clamp=config.conv_clamp)
+        deviations = 0 if group is None else config.mbstd_features
+        self.conv = EqualConv(self.features + deviations, self.features, 3, clamp=config.conv_clamp)
         self.dense = EqualLinear(height * width * self.features, self.features, activate=True)
         self.out = EqualLinear(self.features, self.features if compares else 1)
         if self.skips:

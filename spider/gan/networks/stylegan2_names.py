@@ -9,7 +9,8 @@ import re
 
 _LAYER = {"fc": "dense", "fromrgb": "from_image"}  # of the discriminator, where they differ
 _MAPPING = re.compile(r"mapping\.fc(\d+)\.(.+)")
-_EMBEDDING = re.compile(r"mapping\.embed\.(.+)")
+_EMBEDDING = re.compile(r"mapping\.(embed|embed_feats)\.(.+)")
+_TOLD = {"embed": "embedding", "embed_feats": "instance"}  # of an instance in facebookresearch/ic_gan alone
 _BLOCK = re.compile(r"(?:synthesis\.)?b(\d+)\.(.+)")
 
 
@@ -58,7 +59,7 @@ def mapping_name(name: str) -> str | None:
     if found := _MAPPING.fullmatch(name):
         return f"mapping.layers.{found[1]}.{found[2]}"
     if found := _EMBEDDING.fullmatch(name):
-        return f"mapping.embedding.{found[1]}"
+        return f"mapping.{_TOLD[found[1]]}.{found[2]}"
     return None
 
 

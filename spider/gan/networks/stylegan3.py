@@ -32,7 +32,7 @@ from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
 from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
-from spider.gan.outputs import Condition, GOut
+from spider.gan.outputs import Condition, ConditionShape, GOut
 from spider.precision import half_dtype
 
 _FIRST_CUTOFF = 2.0
@@ -96,10 +96,10 @@ class Stylegan3Generator(StyledGenerator):
         config: Stylegan3GeneratorConfig,
         input_shape: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        classes: int,
+        told: ConditionShape,
         frontend: nn.Module | None = None,
     ) -> None:
-        super().__init__(config, input_shape, classes, frontend)
+        super().__init__(config, input_shape, told, frontend)
         self.synthesis = Synthesis(config, image_shape)
         self.layers = 1 + len(self.synthesis.layers)
         half_life = config.magnitude_half_life_kimg

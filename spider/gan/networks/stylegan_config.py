@@ -53,7 +53,7 @@ class Stylegan2Config(NetworkChoice):
         le=64,
         description="so many of the highest resolutions, from 8 px up, compute in bfloat16 on a GPU; penalties too",
     )
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     has_latents: ClassVar[bool] = True
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[tuple[int, int], int, bool]]:
@@ -159,7 +159,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         le=64,
         description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
     )
-    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     takes_images: ClassVar[bool] = False
     has_latents: ClassVar[bool] = True
     of_training: ClassVar[frozenset[str]] = frozenset(

@@ -143,12 +143,26 @@ class FrozenGenerator:
         Args:
             condition: in place of the one that each number has.
         """
-        told = self.conditions.at(seed, indices, self.device) if condition is None else condition
+        told = self.told(seed, indices) if condition is None else condition
         return self(self.source.at(seed, indices), self.with_draws(told, seed, indices))
 
-    def condition_at(self, seed: int, indices: Sequence[int]) -> Condition:
-        """What images number `indices` are told, with the draws that the network asks for."""
-        return self.with_draws(self.conditions.at(seed, indices, self.device), seed, indices)
+    def with_conditions(self, conditions: Conditions) -> FrozenGenerator:
+        """The same network and source, told by others: another generator, with a digest of its own."""
+        return FrozenGenerator(
+            self.module, self.source, conditions, self.image_shape, self.device, training=self.training
+        )
+
+    def told(self, seed: int, indices: Sequence[int], classes: Sequence[int] | int | None = None) -> Condition:
+        """What images number `indices` are told, but for draws; given classes, or one of all, in place of their own."""
+        condition = self.conditions.at(seed, indices, self.device)
+        if classes is None:
+            return condition
+        labels = torch.tensor(classes, device=self.device)
+        return replace(condition, labels=labels.expand(len(indices)))
+
+    def condition_at(self, seed: int, indices: Sequence[int], label: int | None = None) -> Condition:
+        """As `told`, with the draws that the network asks for."""
+        return self.with_draws(self.told(seed, indices, label), seed, indices)
 
     def with_draws(self, condition: Condition, seed: int, indices: Sequence[int], use: str = "eval") -> Condition:
         """A condition with the draws that images number `indices` have, for a use of the generator."""
@@ -158,10 +172,6 @@ class FrozenGenerator:
             shared = {name: each.expand(len(indices), *each.shape[1:]) for name, each in told.draws.items()}
             return replace(told, draws=shared)
         return with_draws(condition, self.module, seed, f"{use}.{self._stream}", indices, like)
-
-    def of_class(self, label: int, count: int) -> Condition:
-        """A condition for `count` images of one class."""
-        return Condition(torch.full((count,), label, device=self.device))
 
     def with_sources(
         self, seed: int, indices: Sequence[int], condition: Condition | None = None

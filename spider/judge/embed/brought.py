@@ -1,4 +1,4 @@
-"""Embeddings whose weights are too large to install: DINOv2, the image tower of CLIP, SwAV's ResNet-50.
+"""Embeddings whose weights are too large to install: DINOv2, the image tower of CLIP, ResNet-50 by SwAV and by classes.
 
 The network comes from a file (`spider weights list` says where each is published). How an image comes to it is the
 protocol, and a part of the number's name: `dinov2_vitl14/dgm_eval`. Under weights with another digest than the
@@ -9,11 +9,12 @@ published one the label also names that digest.
             torch_fidelity  TensorFlow 1's bilinear on floats                        torch-fidelity
     clip    cmmd            the central square, Pillow's bicubic on uint8 to the
                             network's side; the features divided by their length     CMMD
-    swav    icgan           PyTorch's bicubic without antialias, to 224 px, after
+    swav, resnet50
+            icgan           PyTorch's bicubic without antialias, to 224 px, after
                             the image is normalised                                  IC-GAN
 
 Features are the class token after the last normalisation (dinov2), the projected class token (clip), or the average of
-the last feature map (swav).
+the last feature map (swav, resnet50).
 """
 
 from __future__ import annotations
@@ -130,11 +131,22 @@ def clip_embedding(protocol: str, weights: Path | None, device: torch.device | s
 
 def swav_embedding(protocol: str, weights: Path | None, device: torch.device | str) -> BroughtEmbedding:
     """SwAV's ResNet-50. Raises as `dinov2_embedding`."""
-    network, read = resnet50.read_swav(weights)
+    return _resnet50("swav", "swav_resnet50", protocol, weights, device)
+
+
+def resnet50_embedding(protocol: str, weights: Path | None, device: torch.device | str) -> BroughtEmbedding:
+    """torchvision's ResNet-50, a classifier. Raises as `dinov2_embedding`."""
+    return _resnet50("resnet50", "resnet50", protocol, weights, device)
+
+
+def _resnet50(
+    name: EmbeddingName, called: str, protocol: str, weights: Path | None, device: torch.device | str
+) -> BroughtEmbedding:
+    network, read = resnet50.read_resnet50(name, weights)
     return BroughtEmbedding(
-        "swav",
+        name,
         protocol,
-        called="swav_resnet50",
+        called=called,
         network=network,
         dim=resnet50.FEATURES,
         read=read,

@@ -104,6 +104,26 @@ class DrawnImages:
         return torch.cat([self._images.batch(i, i + 1) for i in map(int, self._numbers[start:stop])])
 
 
+class FlippedImages:
+    """The same images, flipped left to right."""
+
+    def __init__(self, images: NumberedImages) -> None:
+        self._images = images
+        self.name = images.name
+        self.fingerprint = hashlib.sha256(f"{images.fingerprint} flipped".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def close(self) -> None:
+        """Close the files of the images, if they have any."""
+        close_files(self._images)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Images start .. stop - 1 as uint8 [stop - start, C, H, W]."""
+        return self._images.batch(start, stop).flip(3)
+
+
 def require_pixels(images: Tensor) -> None:
     """Raises SpiderUsageError unless `images` are uint8 [N, 1 or 3, H, W], as every embedding takes them."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
-from spider.errors import SpiderUsageError
-from spider.judge.embed.brought import clip_embedding, dinov2_embedding, swav_embedding
+from spider.errors import SpiderError, SpiderUsageError
+from spider.judge.embed.brought import clip_embedding, dinov2_embedding, resnet50_embedding, swav_embedding
 from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.measures import EMBEDDINGS, RESIZE_RULES
 from untrusted.words import not_known
 
-_BROUGHT = {"dinov2": dinov2_embedding, "clip": clip_embedding, "swav": swav_embedding}
+Spec = tuple[str, str | None, Path | None]  # name, protocol and weights file, as `load_embedding` takes them
+
+_BROUGHT = {"dinov2": dinov2_embedding, "clip": clip_embedding, "swav": swav_embedding, "resnet50": resnet50_embedding}
 
 
 def load_embedding(
@@ -27,7 +29,8 @@ def load_embedding(
     """The embedding of that name; never another one in its place.
 
     Args:
-        name: `inception`; `efficientnet`, whose weights are installed with the package; `dinov2`, `clip` or `swav`,
+        name: `inception`; `efficientnet`, whose weights are installed with the package; `dinov2`, `clip`, `swav` or
+            `resnet50`,
             whose weights the user brings; or `offline`, which has none.
         protocol: its resize rule, of `spider.measures.RESIZE_RULES`; by default the first.
         weights: a file for any but `offline`; the published one by default.
@@ -57,3 +60,14 @@ def load_embedding(
     if weights is not None:
         raise SpiderUsageError(f"embedding offline has no weights to read from {weights}")
     return OfflineEmbedding(device)
+
+
+def load_same_embedding(spec: Spec, digest: str, device: torch.device | str) -> Embedding:
+    """The embedding that another process has. Raises as `load_embedding`, and SpiderError if its digest is another."""
+    name, protocol, weights = spec
+    network = load_embedding(name, protocol=protocol, weights=weights, device=device)
+    if network.digest != digest:
+        raise SpiderError(
+            f"embedding {network.label}: this worker's has digest {network.digest[:12]}, not {digest[:12]}"
+        )
+    return network

@@ -44,8 +44,8 @@ def nearest_samples(
         for label in dict.fromkeys(labels):
             asked = [number for number, each in enumerate(labels) if each == label]
             for start in range(0, count, BLOCK):
-                condition = None if label is None else generator.of_class(label, BLOCK)
-                made = generator.images(SEED, range(start, start + BLOCK), condition)[: count - start]
+                numbers = range(start, start + BLOCK)
+                made = generator.images(SEED, numbers, generator.told(SEED, numbers, label))[: count - start]
                 for at in range(0, len(made), _AT_ONCE):
                     part = made[at : at + _AT_ONCE]
                     maps = maps_of(part, judges[0].by)

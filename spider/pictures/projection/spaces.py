@@ -90,10 +90,7 @@ class SpaceOfImages(ABC):
         self.generator = generator
         self.number = number
         self.label = label
-        told = generator.conditions.at(SEED, [number], generator.device)
-        if label is not None:
-            told = generator.of_class(label, 1)
-        self.condition = generator.with_draws(told, SEED, [number])
+        self.condition = generator.condition_at(SEED, [number], label)
 
     @abstractmethod
     def sample(self) -> Point:
@@ -228,9 +225,7 @@ def mean_w(generator: FrozenGenerator, label: int | None) -> MeanW:
     network, parts = _with_mapping(generator.module), []
     for start in range(0, W_SAMPLES, _W_AT_ONCE):
         numbers = range(start, start + _W_AT_ONCE)
-        told = generator.conditions.at(SEED, numbers, generator.device)
-        if label is not None:
-            told = generator.of_class(label, _W_AT_ONCE)
+        told = generator.told(SEED, numbers, label)
         parts.append(network.to_w(_as_fed(generator, generator.source.at(SEED, numbers)), told))
     w = torch.cat(parts)
     mean = w.mean(0, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from spider.backbones.resnet50 import FEATURES, read_swav
+from spider.backbones.resnet50 import FEATURES, read_resnet50
 from spider.errors import SpiderError
 
 
@@ -36,12 +36,21 @@ def swav(network: nn.Module) -> dict[str, Tensor]:
 
 def test_features_are_torchvisions(theirs: nn.Module, tmp_path: Path):
     torch.save(swav(theirs), tmp_path / "mine.pth.tar")
-    network, read = read_swav(tmp_path / "mine.pth.tar")
+    network, read = read_resnet50("swav", tmp_path / "mine.pth.tar")
     images = torch.randn(2, 3, 65, 97, generator=torch.Generator().manual_seed(0))
     expected = theirs(images)
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
     assert not read.is_published
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_classifier_of_torchvision_gives_what_its_classes_are_read_from(theirs: nn.Module, tmp_path: Path):
+    head = {"fc.weight": torch.zeros(1000, FEATURES), "fc.bias": torch.zeros(1000)}
+    torch.save(theirs.state_dict() | head, tmp_path / "mine.pth")
+    network, _ = read_resnet50("resnet50", tmp_path / "mine.pth")
+    images = torch.randn(1, 3, 65, 65, generator=torch.Generator().manual_seed(0))
+    expected = theirs(images)
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
 
 def test_another_resnet_is_refused(theirs: nn.Module, tmp_path: Path):
@@ -52,4 +61,4 @@ def test_another_resnet_is_refused(theirs: nn.Module, tmp_path: Path):
     ):
         torch.save(state, file)
         with pytest.raises(SpiderError, match=f"not the weights of SwAV's ResNet-50: {said}"):
-            read_swav(file)
+            read_resnet50("swav", file)

@@ -35,6 +35,7 @@ WORDS = {
     "export": ["{run}", "{new}"],
     "generate": ["{run}", "--out={new}"],
     "import": ["{sweep}", "{new}"],
+    "instances": ["{digits}", "--out={new}.safetensors", "--embedding=offline"],
     "interpolate": ["{run}", "--out={new}"],
     "launch": ["dcgan", "--data={digits}", "--run={new}", "--slurm=local"],
     "logs": ["{run}"],

@@ -17,9 +17,14 @@ from spider.errors import SpiderUsageError
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_and_says_what_it_is(name):
-    source = parse_yaml(preset_text(name), name)["source"]["kind"]
-    needed = {"images": ["source.path=somewhere"], "generator": ["source.run=somewhere"]}
-    load_config(name, needed.get(source, []))
+    preset = parse_yaml(preset_text(name), name)
+    needed = {
+        "images": "source.path=somewhere",
+        "generator": "source.run=somewhere",
+        "instance": "condition.bank=there",
+    }
+    kinds = [preset[axis]["kind"] for axis in ("source", "condition") if axis in preset]
+    load_config(name, [needed[kind] for kind in kinds if kind in needed])
     assert preset_text(name).startswith("# ")
 
 

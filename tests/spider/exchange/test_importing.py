@@ -18,7 +18,7 @@ from spider import api
 from spider.errors import SpiderError, SpiderUsageError
 from spider.exchange import pickled_tensors
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
-from spider.gan.outputs import Condition
+from spider.gan.outputs import Condition, ConditionShape
 from spider.gan.sources.config import GeneratorConfig
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
@@ -108,7 +108,7 @@ def test_an_import_gives_the_recorded_logits(imported, suffix):
     vectors = recorded(f"stylegan2_d32{suffix}")
     run = RunDirectory(imported / f"run{suffix}")
     settings = run.config().discriminator
-    discriminator = Stylegan2Discriminator(settings, (3, 32, 32), 3 if suffix else 0, World.single())
+    discriminator = Stylegan2Discriminator(settings, (3, 32, 32), ConditionShape(3 if suffix else 0), World.single())
     discriminator.load_state_dict(stored_tensors(str(run.path))["discriminator"])
     told = Condition(vectors["c"].argmax(1) if suffix else None)
     assert_near(discriminator(vectors["img"], told).logits, vectors["logits"], 1e-5)

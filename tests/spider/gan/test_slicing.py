@@ -169,7 +169,7 @@ def test_projected_heads_are_those_of_stylesan_xl(name):
     made = {}
     for number, stem in enumerate(stems):
         config = ProjectedDiscriminatorConfig(heads=2, width=1 / 64)
-        heads = Heads(config, [2, 2, 2, 2], classes, SINGLE)
+        heads = Heads(config, [2, 2, 2, 2], ConditionShape(classes), SINGLE)
         heads.slice()
         state = {}
         for key, x in weights_of(recorded(name)).items():

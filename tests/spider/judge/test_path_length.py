@@ -8,7 +8,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
-from spider.gan.outputs import GOut
+from spider.gan.outputs import UNCONDITIONAL, GOut
 from spider.gan.sources.config import GaussianConfig, GmmConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
@@ -85,7 +85,7 @@ def test_it_is_the_squared_slope_along_the_way(space, sampling):
     """Against differences that are written out, of three pairs; a half of the step changes little."""
     torch.manual_seed(0)
     config = Stylegan3GeneratorConfig(channel_base=32, w_dim=8, layers=3, margin=2)
-    generator = finished(Stylegan3Generator(config, (6,), (1, 8, 8), 0))
+    generator = finished(Stylegan3Generator(config, (6,), (1, 8, 8), UNCONDITIONAL))
     found, half = (
         perceptual_path_length(
             generator, squares, 5, 3, World.single(), space=space, sampling=sampling, epsilon=epsilon

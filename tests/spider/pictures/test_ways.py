@@ -87,10 +87,10 @@ def test_shares_of_classes_are_shares(blend):
 def test_the_corners_are_the_images_of_those_numbers(cascade, stage, space):
     """In every space of every stage; and between them the spaces differ."""
     chain, told = stages(cascade)[stage - 1 :], cascade.condition_at(0, NUMBERS)
-    ways = {in_w: next(_run(chain, NUMBERS, grid_weights(4), "linear", told, in_w=in_w))[0] for in_w in (False, True)}
-    images = ways[space == "w"]
+    ways = {each: next(_run(chain, NUMBERS, grid_weights(4), "linear", told, each))[0] for each in ("z", "w")}
+    images = ways["w" if space == "w" else "z"]
     torch.testing.assert_close(images[[0, 3, 12, 15]], cascade.images(0, NUMBERS), rtol=0, atol=1e-4)
-    assert (ways[True][5] - ways[False][5]).abs().max() > 1e-3
+    assert (ways["w"][5] - ways["z"][5]).abs().max() > 1e-3
 
 
 def test_noise_between_images_has_its_law_or_is_that_of_all(cascade):
@@ -109,7 +109,7 @@ def test_halfway_in_w_is_the_image_of_the_mean_w(cascade):
     first = stages(cascade)[0]
     ws = first.latents(first.source.at(0, [4, 7]), first.condition_at(0, [4, 7]))
     told = first.condition_at(0, [4, 7])
-    [(made, fed)] = _run([first], [4, 7], loop_weights(2, 2), "linear", told, in_w=True)
+    [(made, fed)] = _run([first], [4, 7], loop_weights(2, 2), "linear", told, "w")
     noise = told.draws["noise"].sum(0, keepdim=True) / math.sqrt(2)
     expected = first.of_latents(ws.mean(0, keepdim=True), Condition(draws={"noise": noise}))
     torch.testing.assert_close(made[1:2], expected)

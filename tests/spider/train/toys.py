@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d, normalize, softplus
+from torch.nn.functional import adaptive_avg_pool2d, normalize, one_hot, softplus
 
 from spider import draws
 from spider.gan.augment.augmentation import Augmentation
@@ -53,6 +53,45 @@ class Toy(NetworkChoice):
 
     def build_discriminator(self, image_shape, told, world):
         return Discriminator(image_shape, told)
+
+
+class Told(NetworkChoice):
+    """Linear networks that are told an instance, and perhaps a class."""
+
+    conditions: ClassVar[frozenset[str]] = frozenset({"instance", "class"})
+
+    def build_generator(self, input_shape, image_shape, told, world, frontend):
+        return ToldGenerator(input_shape, image_shape, told)
+
+    def build_discriminator(self, image_shape, told, world):
+        return ToldDiscriminator(image_shape, told)
+
+
+class ToldGenerator(nn.Module):
+    def __init__(self, input_shape, image_shape, told):
+        super().__init__()
+        self.layer = nn.Linear(prod(input_shape) + told.features + told.classes, prod(image_shape))
+        self.classes, self.image_shape = told.classes, image_shape
+
+    def forward(self, source, condition):
+        return GOut(self.layer(joined(source, condition, self.classes)).tanh().unflatten(1, self.image_shape))
+
+
+class ToldDiscriminator(nn.Module):
+    def __init__(self, image_shape, told):
+        super().__init__()
+        self.layer = nn.Linear(prod(image_shape) + told.features + told.classes, 1)
+        self.classes = told.classes
+
+    def forward(self, images, condition):
+        return DOut(self.layer(joined(images, condition, self.classes)))
+
+
+def joined(values, condition, classes):
+    parts = [values.flatten(1), condition.features]
+    if classes:
+        parts.append(one_hot(condition.labels, classes).to(values.dtype))
+    return torch.cat(parts, 1)
 
 
 class Eyes(nn.Module):

@@ -15,7 +15,7 @@ from spider.gan.networks.projected_names import discriminator_name as projected_
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
-from spider.gan.outputs import Condition, with_draws
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, with_draws
 from tests.vectors import assert_near, recorded, weights_of
 
 IMAGES = {"t_min": 10, "t_max": 1000, "beta_end": 0.02}
@@ -75,7 +75,7 @@ def test_a_discriminator_that_is_told_the_time_judges_as_recorded():
     config = Stylegan2DiscriminatorConfig(
         channel_base=256, channel_max=16, mapping_layers=2, told_time=True, conv_clamp=None
     )
-    network = Stylegan2Discriminator(config, (3, 32, 32), 3, World.single())
+    network = Stylegan2Discriminator(config, (3, 32, 32), ConditionShape(3), World.single())
     network.load_state_dict(weights_of(vectors, discriminator_name))
     images = vectors["img"].clone().requires_grad_()
     logits = network(images, Condition(vectors["c"].argmax(1), time=vectors["t"][:, 0].float())).logits
@@ -150,7 +150,7 @@ def test_steps_and_pool_follow_p_and_come_back():
 def test_a_projected_discriminator_noises_channels_by_what_it_is_told():
     torch.manual_seed(0)
     config = ProjectedDiscriminatorConfig(width=1 / 64, mixed_channels=4, enlarge_to=128, noised="first")
-    network = ProjectedDiscriminator(config, (3, 16, 16), 0, World.single()).eval()
+    network = ProjectedDiscriminator(config, (3, 16, 16), UNCONDITIONAL, World.single()).eval()
     diffusion = Diffusion(DiffusionConfig(into="maps", p=1.0, diffused=None, **MAPS), 4)
     images = torch.rand(4, 3, 16, 16) * 2 - 1
     assert diffusion(images, at(0, 4), "real") is images

@@ -13,7 +13,7 @@ from spider.gan.auxiliary.insgen import DIM, Insgen, Queue
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition
 from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ class Moves:
 def test_both_players_pay_as_recorded():
     vectors = recorded("insgen_losses")
     config = Stylegan2DiscriminatorConfig(channel_base=128, channel_max=16, conv_clamp=None, mbstd_group=2)
-    network = Stylegan2Discriminator(config, (3, 16, 16), 0, World.single())
+    network = Stylegan2Discriminator(config, (3, 16, 16), UNCONDITIONAL, World.single())
     insgen = Insgen(InsgenConfig(queue=10), network, CPU)
     for part, module in (("D", network), ("D_ema", insgen.average)):
         module.load_state_dict(weights_of(vectors, discriminator_name, f"{part}."))

@@ -10,7 +10,7 @@ from spider.gan.networks.excitation import averaged
 from spider.gan.networks.fastgan import FastganGenerator
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
 from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition
 
 
 class Called(TorchDispatchMode):
@@ -34,7 +34,7 @@ def test_it_is_the_adaptive_average(side):
 def test_no_gradient_goes_through_an_adaptive_average():
     """Its gradient adds in any order on a GPU, so compute.deterministic=true refuses it there."""
     torch.manual_seed(0)
-    generator = FastganGenerator(FastganGeneratorConfig(ngf=1), (4,), (3, 64, 64), 0, World.single())
+    generator = FastganGenerator(FastganGeneratorConfig(ngf=1), (4,), (3, 64, 64), UNCONDITIONAL, World.single())
     judge = FastganDiscriminator(FastganDiscriminatorConfig(ndf=1), (3, 64, 64), World.single())
     decoders = judge.decoders(1, 64)
     called = Called()

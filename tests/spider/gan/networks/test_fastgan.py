@@ -8,7 +8,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.fastgan import FastganGenerator
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig
 from spider.gan.networks.fastgan_names import generator_name
-from spider.gan.outputs import Condition, with_draws
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, with_draws
 from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
@@ -18,7 +18,7 @@ FORMS = ("projected", "lite", "original")
 def recorded_generator(name, form, ngf, dim, side, classes, train):
     """In training the public code makes a round of each power iteration before it uses the weights."""
     config = FastganGeneratorConfig(form=form, ngf=ngf)
-    generator = FastganGenerator(config, (dim,), (3, side, side), classes, SINGLE).train(train)
+    generator = FastganGenerator(config, (dim,), (3, side, side), ConditionShape(classes), SINGLE).train(train)
     layers = {each: config.layers(each) for each in config.sides((3, side, side))[1:]}
     vectors = recorded(f"fastgan_{name}")
     generator.load_state_dict(weights_of(vectors, lambda key: generator_name(key, layers)))
@@ -60,7 +60,7 @@ def test_the_smaller_one_with_classes_makes_the_recorded_images(mode):
 @pytest.mark.parametrize(("side", "channels", "classes"), [(8, 1, 0), (32, 3, 2), (64, 3, 0)])
 def test_every_form_at_sizes_that_nobody_published(form, side, channels, classes):
     config = FastganGeneratorConfig(form=form, ngf=2)
-    generator = FastganGenerator(config, (6,), (channels, side, side), classes, SINGLE)
+    generator = FastganGenerator(config, (6,), (channels, side, side), ConditionShape(classes), SINGLE)
     z = torch.randn(4, 6)
     labels = torch.tensor([0, 1, 1, 0]) if classes else None
     made = generator(z, with_draws(Condition(labels), generator, 0, "test", range(4), z))
@@ -73,7 +73,8 @@ def test_every_form_at_sizes_that_nobody_published(form, side, channels, classes
 
 
 def test_noise_is_of_each_image_and_of_the_layers_that_have_it():
-    generator = FastganGenerator(FastganGeneratorConfig(form="original", ngf=2), (6,), (3, 32, 32), 0, SINGLE).eval()
+    config = FastganGeneratorConfig(form="original", ngf=2)
+    generator = FastganGenerator(config, (6,), (3, 32, 32), UNCONDITIONAL, SINGLE).eval()
     assert generator.noises == 2 * (8**2 + 32**2)
     z, noise = torch.randn(2, 6), torch.zeros(2, generator.noises)
     noise[1, -1] = 1.0  # the lower right corner of the last layer

@@ -10,7 +10,7 @@ from spider.gan.networks.projected import CHANNELS, Heads, Mixing, ProjectedDisc
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.spectral import SpectralConv
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
 from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
@@ -40,7 +40,7 @@ def test_mixed_maps_and_gradients_are_the_recorded_ones():
 def test_heads_judge_as_recorded(kind, mode):
     vectors, (count, classes, separable) = recorded(f"projected_heads{kind}"), HEADS[kind]
     config = ProjectedDiscriminatorConfig(heads=count, width=1 / 32, separable=separable)
-    heads = Heads(config, [4, 4, 8, 16], classes, SINGLE).train(mode == "train")
+    heads = Heads(config, [4, 4, 8, 16], ConditionShape(classes), SINGLE).train(mode == "train")
     heads.load_state_dict(weights_of(vectors, ours("heads")))
     if mode == "train":  # the public code makes a round of each power iteration before it uses the weights
         for layer in heads.modules():
@@ -66,7 +66,7 @@ def test_heads_judge_as_recorded(kind, mode):
 
 def test_it_is_the_pretrained_network_the_mixing_and_the_heads_of_the_enlarged_image():
     torch.manual_seed(0)
-    network = ProjectedDiscriminator(ProjectedDiscriminatorConfig(**SMALL), (1, 8, 8), 0, SINGLE).eval()
+    network = ProjectedDiscriminator(ProjectedDiscriminatorConfig(**SMALL), (1, 8, 8), UNCONDITIONAL, SINGLE).eval()
     images = torch.rand(2, 1, 8, 8) * 2 - 1
     shown = interpolate(images.repeat(1, 3, 1, 1), (128, 128), mode="bilinear", align_corners=False)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_images_of_128_px_and_more_are_seen_as_they_are():
 
 
 def test_only_heads_train_and_gradients_reach_the_images():
-    network = ProjectedDiscriminator(ProjectedDiscriminatorConfig(**SMALL), (3, 32, 32), 3, SINGLE)
+    network = ProjectedDiscriminator(ProjectedDiscriminatorConfig(**SMALL), (3, 32, 32), ConditionShape(3), SINGLE)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
     network(images, Condition(torch.tensor([0, 2]))).logits.mean().backward()
     assert images.grad.abs().sum() > 0

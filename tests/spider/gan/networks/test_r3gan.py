@@ -6,7 +6,7 @@ import torch
 from spider.errors import SpiderUsageError
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.r3gan_config import R3ganConfig
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
 from tests.vectors import recorded
 
 VECTORS = recorded("r3gan_32_class5")
@@ -58,14 +58,14 @@ def weights(role):
 
 
 def test_generator_makes_the_recorded_images():
-    generator = R3ganGenerator(Recorded(), (24,), (3, 32, 32), 5)
+    generator = R3ganGenerator(Recorded(), (24,), (3, 32, 32), ConditionShape(5))
     generator.load_state_dict(weights("G"))
     images = generator(VECTORS["z"], LABELS).images
     torch.testing.assert_close(images, VECTORS["img"], rtol=1e-5, atol=1e-4)
 
 
 def test_discriminator_gives_the_recorded_logits_and_r1():
-    discriminator = R3ganDiscriminator(Recorded(), (3, 32, 32), 5)
+    discriminator = R3ganDiscriminator(Recorded(), (3, 32, 32), ConditionShape(5))
     discriminator.load_state_dict(weights("D"))
     real = VECTORS["real"].clone().requires_grad_()
     logits = discriminator(real, LABELS).logits
@@ -81,9 +81,10 @@ def test_discriminator_gives_the_recorded_logits_and_r1():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_power_of_two_and_any_channels(side, channels):
     config = R3ganConfig(width=0.02, blocks=1)
-    images = R3ganGenerator(config, (10,), (channels, side, side), 0)(torch.randn(2, 10), Condition()).images
+    generator = R3ganGenerator(config, (10,), (channels, side, side), UNCONDITIONAL)
+    images = generator(torch.randn(2, 10), Condition()).images
     assert images.shape == (2, channels, side, side)
-    assert R3ganDiscriminator(config, (channels, side, side), 0)(images, Condition()).logits.shape == (2, 1)
+    assert R3ganDiscriminator(config, (channels, side, side), UNCONDITIONAL)(images, Condition()).logits.shape == (2, 1)
 
 
 def test_channels_are_the_authors():

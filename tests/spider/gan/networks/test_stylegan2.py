@@ -12,7 +12,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
-from spider.gan.outputs import Condition, with_draws
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, with_draws
 from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
@@ -28,7 +28,7 @@ def recorded_generator(suffix):
     config = Stylegan2GeneratorConfig(
         **SMALL, w_dim=48, mapping_layers=2 if suffix else 8, noise="const", conv_clamp=None
     )
-    generator = Stylegan2Generator(config, (32,), (3, 32, 32), CLASSES[suffix]).eval()
+    generator = Stylegan2Generator(config, (32,), (3, 32, 32), ConditionShape(CLASSES[suffix])).eval()
     generator.load_state_dict(weights_of(recorded(f"stylegan2_g32{suffix}"), generator_name))
     return generator
 
@@ -50,7 +50,7 @@ def test_generator_makes_the_recorded_images(suffix):
 def test_discriminator_gives_the_recorded_logits_and_r1(suffix):
     vectors = recorded(f"stylegan2_d32{suffix}")
     config = Stylegan2DiscriminatorConfig(**SMALL, conv_clamp=None)
-    discriminator = Stylegan2Discriminator(config, (3, 32, 32), CLASSES[suffix], SINGLE)
+    discriminator = Stylegan2Discriminator(config, (3, 32, 32), ConditionShape(CLASSES[suffix]), SINGLE)
     discriminator.load_state_dict(weights_of(vectors, discriminator_name))
     images = vectors["img"].clone().requires_grad_()
     logits = discriminator(images, condition_of(vectors)).logits
@@ -73,13 +73,13 @@ def test_filters_of_the_public_code_are_not_weights():
 def small(side=16, channels=3, classes=0, **settings):
     """A generator of this size."""
     config = Stylegan2GeneratorConfig(**{"w_dim": 16, "mapping_layers": 2, **SMALL, **settings})
-    return Stylegan2Generator(config, (10,), (channels, side, side), classes)
+    return Stylegan2Generator(config, (10,), (channels, side, side), ConditionShape(classes))
 
 
 def judge(side=16, channels=3, classes=0, **settings):
     """A discriminator."""
     config = Stylegan2DiscriminatorConfig(**{"mapping_layers": 2, **SMALL, **settings})
-    return Stylegan2Discriminator(config, (channels, side, side), classes, SINGLE)
+    return Stylegan2Discriminator(config, (channels, side, side), ConditionShape(classes), SINGLE)
 
 
 def told(generator, count, labels=None, seed=0):
@@ -112,7 +112,7 @@ def test_any_power_of_two_and_any_channels(architecture, side, channels, classes
 def test_sides_that_halve_down_together_need_no_power_of_two_and_no_square(architecture, size):
     """Layers give images their noise at their own places, which a turned network would not."""
     config = Stylegan2GeneratorConfig(w_dim=16, mapping_layers=2, architecture=architecture, **SMALL)
-    generator = Stylegan2Generator(config, (10,), (3, *size), 0)
+    generator = Stylegan2Generator(config, (10,), (3, *size), UNCONDITIONAL)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
@@ -127,7 +127,7 @@ def test_sides_that_halve_down_together_need_no_power_of_two_and_no_square(archi
     assert changed[:, -1, -1].min() > 0
     assert changed[:, :-1].max() == changed[:, :, :-1].max() == 0
     config = Stylegan2DiscriminatorConfig(mapping_layers=2, architecture=architecture, **SMALL)
-    out = Stylegan2Discriminator(config, (3, *size), 0, SINGLE)(made, Condition())
+    out = Stylegan2Discriminator(config, (3, *size), UNCONDITIONAL, SINGLE)(made, Condition())
     (out.logits.sum() + made.square().sum()).backward()
     assert all(parameter.grad is not None for parameter in generator.parameters())
 

@@ -11,7 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.stylegan3 import Stylegan3Generator, plan
 from spider.gan.networks.stylegan3_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
 from tests.vectors import assert_near, recorded, weights_of
 
 SMALL = {"channel_base": 512, "channel_max": 24, "w_dim": 48, "layers": 6}
@@ -29,7 +29,7 @@ def recorded_generator(name):
     vectors = recorded(name)
     side = vectors["img"].shape[-1]
     generator = Stylegan3Generator(
-        Stylegan3GeneratorConfig(**RECORDED[name]), vectors["z"].shape[1:], (3, side, side), 0
+        Stylegan3GeneratorConfig(**RECORDED[name]), vectors["z"].shape[1:], (3, side, side), UNCONDITIONAL
     )
     generator.load_state_dict(weights_of(vectors, generator_name))
     return generator
@@ -86,7 +86,7 @@ def test_averages_move_by_the_discriminators_main_step():
 
 def small(side=16, channels=3, classes=0, **settings):
     config = Stylegan3GeneratorConfig(**{"channel_base": 128, "w_dim": 8, "layers": 3, "margin": 3, **settings})
-    return Stylegan3Generator(config, (6,), (channels, side, side), classes)
+    return Stylegan3Generator(config, (6,), (channels, side, side), ConditionShape(classes))
 
 
 def awake(generator):

@@ -12,7 +12,7 @@ from spider.gan.networks.stylegan2_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.path_length import PathLength, path_lengths
-from spider.gan.outputs import Condition, GOut
+from spider.gan.outputs import Condition, ConditionShape, GOut
 from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
     config = Stylegan2GeneratorConfig(
         channel_base=512, channel_max=24, w_dim=48, mapping_layers=2, conv_clamp=None, style_mixing=0
     )
-    generator = Stylegan2Generator(config, (32,), (3, 32, 32), 3)
+    generator = Stylegan2Generator(config, (32,), (3, 32, 32), ConditionShape(3))
     generator.load_state_dict({name: each for name, each in weights.items() if not name.endswith("noise_const")})
     penalty = PathLength(0.01, CPU)
     for step in range(2):

@@ -1,0 +1,276 @@
+"""The instance that an image belongs to, by its features (IC-GAN, Casanova et al. 2021): a bank has them.
+
+    real        an image that is near instance i, told the features of i      n ~ U(A_i), (x_n, h_i)
+    generated   told the features of an instance that is drawn by itself      i ~ U(N),   G(z, h_i)
+
+With classes both are also told a class: a real image its own, which need not be the instance's; a generated one that of
+a random neighbour of its instance. Which instance a real image is read for follows from where it stands in the stream,
+so order, resume and world size are exact. Sampling: facebookresearch/ic_gan, data_utils/datasets_common.py.
+
+    sampler = instances            every instance once per epoch, and a random neighbour of it is read
+              balanced_instances   the same, of instances whose classes come by n^(1/temperature)
+              classes              images whose classes come by n^(1/temperature); told of a random neighbour of them
+
+A finished generator keeps some instances, so that it needs no bank: those that stand for all (`stored`), or every one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from shards.balance import BalancedOrder, quotas
+from shards.dataset import ShardDataset
+from shards.order import Indices, Order
+from shards.stream import Batch, Reading, reading
+from spider import draws
+from spider.errors import SpiderUsageError
+from spider.gan.conditions.bank import InstanceBank
+from spider.gan.conditions.classes import Law, class_of_name
+from spider.gan.conditions.conditions import Conditions
+from spider.gan.conditions.config import InstanceConditionConfig
+from spider.gan.outputs import Condition, ConditionShape
+from untrusted.typed import checked
+
+_CPU = torch.device("cpu")
+
+
+class InstanceState(TypedDict):
+    """What checkpoints hold beside the features: which embedding made them, and the classes' names and counts."""
+
+    embedding: str
+    protocol: str
+    label: str
+    digest: str
+    names: list[str]
+    counts: list[int]
+
+
+class Instances(Conditions):
+    """What a finished generator knows of instances: features of some, and the classes near each.
+
+    Args:
+        features: [S, D], of length 1.
+        labels: int64 [S, k], classes of the neighbours of each; [S, 0] without classes.
+    """
+
+    def __init__(self, state: InstanceState, features: Tensor, labels: Tensor) -> None:
+        self.known = state
+        self.names = state["names"]
+        self.present = [label for label, count in enumerate(state["counts"]) if count]
+        self.features, self.labels = features, labels
+        self.shape = ConditionShape(classes=len(self.names), features=features.shape[1])
+
+    @classmethod
+    def of_state(cls, state: Any, tensors: Mapping[str, Tensor]) -> Self:
+        """The instances that a checkpoint has. Raises UnreadableError or ValueError if it is no such state."""
+        known = checked(state, InstanceState, "condition")
+        features, labels = tensors["features"], tensors["labels"]
+        classes = len(known["names"])
+        if features.dim() != 2 or labels.dim() != 2 or not 0 < len(features) == len(labels):
+            raise ValueError(f"condition: features {list(features.shape)}, labels {list(labels.shape)}")
+        if len(known["counts"]) != classes or bool(classes) != bool(labels.shape[1]):
+            raise ValueError(f"condition: {classes} classes, labels {list(labels.shape)}")
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(f"condition: labels that are none of {classes} classes")
+        return cls(known, features, labels)
+
+    def of_bank(self, bank: InstanceBank) -> Instances:
+        """Those of a bank of any images that stand for all, in the place of these: they are of no class.
+
+        Raises SpiderUsageError: another embedding has made the bank.
+        """
+        if bank.about.digest != self.known["digest"]:
+            raise SpiderUsageError(
+                f"{bank.path}: its features are {bank.about.label}'s (digest {bank.about.digest[:12]}), and the "
+                f"generator is told of {self.known['label']}'s ({self.known['digest'][:12]})"
+            )
+        features = torch.from_numpy(np.array(bank.features[bank.centres]))
+        return Instances(self.known, features, torch.zeros(len(features), 0, dtype=torch.int64))
+
+    def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
+        """Each of an instance that is drawn, and of the class of a random neighbour of it."""
+        chosen = draws.integers(seed, "eval.instance", indices, (), len(self.features))
+        return self.of_stored(chosen, seed, indices, device)
+
+    def of_stored(self, chosen: Tensor, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
+        """The conditions of stored instances, by number; classes as images number `indices` draw them."""
+        labels = None
+        if self.labels.shape[1]:
+            which = draws.integers(seed, "eval.instance.neighbor", indices, (), self.labels.shape[1])
+            labels = self.labels.cpu()[chosen, which].to(device)
+        return Condition(labels, self.features.cpu()[chosen].float().to(device))
+
+    def class_number(self, name: str) -> int:
+        """See Conditions."""
+        return class_of_name(name, self.names) if self.names else super().class_number(name)
+
+    @property
+    def identity(self) -> str:
+        """See Conditions. The digest of a generator covers the features."""
+        told = "\n".join([self.known["digest"], *self.names])
+        return f"instance {hashlib.sha256(told.encode()).hexdigest()}"
+
+    def state(self) -> dict[str, Any]:
+        """An InstanceState."""
+        return dict(self.known)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See Conditions."""
+        return {"features": self.features, "labels": self.labels}
+
+
+class TrainedInstances(Instances):
+    """The same, of a training: all instances of a bank, and the order of the images that belong to them."""
+
+    def __init__(
+        self, config: InstanceConditionConfig, bank: InstanceBank, dataset: ShardDataset, *, paired: bool
+    ) -> None:
+        bank.require_of(dataset.fingerprint, dataset.path)
+        self.config, self.bank, self.paired = config, bank, paired
+        self.flips = bank.features_flipped is not None if config.flips is None else config.flips
+        if self.flips and bank.features_flipped is None:
+            raise SpiderUsageError(
+                f"condition.flips=true: {bank.path} has no features of flipped images; spider instances --flips makes "
+                "them"
+            )
+        self.k = config.neighbors or bank.neighbors.shape[1]
+        if self.k > bank.neighbors.shape[1]:
+            raise SpiderUsageError(
+                f"condition.neighbors={self.k}: {bank.path} has the nearest {bank.neighbors.shape[1]} of each image"
+            )
+        names: list[str] = []
+        counts: list[int] = []
+        self.of_images = dataset.labels()
+        if config.needs_labels:
+            names, counts = self._classes(dataset)
+        self._seed = 0
+        self._instances: Reading | None = None
+        about = bank.about
+        state = InstanceState(
+            embedding=about.embedding,
+            protocol=about.protocol,
+            label=about.label,
+            digest=about.digest,
+            names=names if config.classes else [],
+            counts=counts if config.classes else [],
+        )
+        stored = self._stored()
+        labels = self.of_images[bank.neighbors[stored, : self.k if config.classes else 0]]
+        super().__init__(state, torch.from_numpy(np.array(bank.features[stored])), torch.from_numpy(labels))
+        # A fake's instance, by the shares of the classes where they are balanced
+        by_class = quotas(counts, config.temperature) if config.sampler != "instances" else None
+        self._law = None if by_class is None else Law(by_class.tolist())
+        self._members = [] if by_class is None else _members(self.of_images, len(by_class))
+
+    def _classes(self, dataset: ShardDataset) -> tuple[list[str], list[int]]:
+        names, labels = dataset.index.classes, self.of_images
+        if not names or labels.min() < 0:
+            what = (
+                "no labels" if not names or labels.max() < 0 else f"{int((labels < 0).sum()):,} images without a label"
+            )
+            why = "classes=true" if self.config.classes else f"sampler={self.config.sampler}"
+            raise SpiderUsageError(f"condition.{why}: {dataset.path} has {what}; condition.classes=false needs none")
+        return list(names), np.bincount(labels, minlength=len(names)).tolist()
+
+    def _stored(self) -> NDArray[np.int64]:
+        """Which instances a finished generator keeps."""
+        bank, wanted = self.bank, self.config.stored
+        if wanted == "all":
+            return np.arange(len(bank))
+        if not len(bank.centres):
+            raise SpiderUsageError(f"condition.stored=centres: {bank.path} has none; spider instances makes them")
+        return bank.centres.astype(np.int64)
+
+    # ---------------------------------------------------------------------------------------------- images to learn
+
+    def order(self, dataset: ShardDataset, kind: Order, seed: int, global_batch: int) -> Order | Reading:
+        """See Conditions, and the module."""
+        self._seed = seed
+        base: Reading
+        if self.config.sampler == "instances":
+            base = reading(dataset, kind, seed, global_batch)
+        else:
+            base = BalancedOrder(self.of_images, seed=seed, temperature=self.config.temperature)
+        self._instances = base
+        if self.config.sampler == "classes":
+            return base
+
+        def read(start: int, stop: int) -> Indices:
+            instances = base(start, stop)
+            found: Indices = self.bank.neighbors[instances, self._which(range(start, stop))].astype(np.int64)
+            return found
+
+        return read
+
+    def of_reals(self, batch: Batch, device: torch.device) -> Condition:
+        """The features of the instance that each was read for, and its own class."""
+        if self.config.sampler == "classes":
+            instances = self.bank.neighbors[batch.indices, self._which(batch.positions)]
+        else:
+            assert self._instances is not None
+            first, last = int(batch.positions[0]), int(batch.positions[-1])
+            instances = self._instances(first, last + 1)[batch.positions - first]
+        labels = batch.labels.to(device, non_blocking=True) if self.config.classes else None
+        return Condition(labels, self._features(instances, self._seed, "real", batch.positions, device))
+
+    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
+        """See Conditions."""
+        return self.of_images if self.config.classes else super().classes_of(dataset)
+
+    def _which(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which neighbour stands at positions of the stream of real images."""
+        which: NDArray[np.int64] = draws.integers(self._seed, "real.neighbor", positions, (), self.k).numpy()  # type: ignore[arg-type]
+        return which
+
+    # --------------------------------------------------------------------------------------------- images to generate
+
+    def drawn(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Condition:
+        """Of instances that are drawn, each by itself."""
+        instances = self._drawn(seed, stream, indices)
+        labels = None
+        if self.config.classes:
+            which = draws.integers(seed, f"{stream}.neighbor", indices, (), self.k).numpy()
+            labels = torch.from_numpy(self.of_images[self.bank.neighbors[instances, which]]).to(device)
+        return Condition(labels, self._features(instances, seed, stream, indices, device))
+
+    def _drawn(self, seed: int, stream: str, indices: Sequence[int]) -> NDArray[np.int64]:
+        if self._law is None:
+            return draws.integers(seed, f"{stream}.instance", indices, (), len(self.bank)).numpy()
+        classes = self._law(seed, f"{stream}.class", indices, _CPU).numpy()
+        share = draws.uniform(seed, f"{stream}.instance", indices, ()).numpy()
+        members = [self._members[label] for label in classes]
+        images = np.array([each[int(u * len(each))] for each, u in zip(members, share, strict=True)])
+        if self.config.sampler == "balanced_instances":
+            return images
+        which = draws.integers(seed, f"{stream}.of_image", indices, (), self.k).numpy()
+        found: NDArray[np.int64] = self.bank.neighbors[images, which].astype(np.int64)
+        return found
+
+    def _features(
+        self,
+        instances: NDArray[Any],
+        seed: int,
+        stream: str,
+        indices: Sequence[int] | NDArray[np.int64],
+        device: torch.device,
+    ) -> Tensor:
+        """Of instances, half of them of the flipped image; [n, D]."""
+        found = self.bank.features[instances]
+        if self.flips:
+            assert self.bank.features_flipped is not None
+            flipped = draws.integers(seed, f"{stream}.flip", indices, (), 2).numpy().astype(bool)  # type: ignore[arg-type]
+            found[flipped] = self.bank.features_flipped[instances[flipped]]
+        return torch.from_numpy(np.asarray(found)).to(device, non_blocking=True).float()
+
+
+def _members(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
+    """The images of each class."""
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=classes))[:-1])

@@ -1,0 +1,248 @@
+"""Make a bank of instances: every image through the embedding once, and the nearest of each.
+
+Features are kept where a neighbour search keeps them, so each finds what the other has made. Whatever stops it, the
+same command goes on from there. The result is the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.workers import Piece, Workers, hired
+from shards.dataset import ShardDataset
+from spider import weights
+from spider.data import open_images
+from spider.errors import SpiderUsageError
+from spider.files import cache_directory
+from spider.gan.conditions.bank import BankAbout, BankShape, InstanceBank, new_bank
+from spider.judge.embed.cache import FeatureCache, Features
+from spider.judge.embed.features import Span, pieces_of
+from spider.judge.embed.images import FlippedImages, NumberedImages
+from spider.judge.embed.load import load_embedding
+from spider.judge.instances.nearest import QUERIES
+from spider.judge.instances.request import InstancesRequest
+from spider.judge.instances.worker import BankPlan, BankWorker, MappedVectors
+from spider.judge.pieces import do_pieces, require_seen
+from spider.threads import own_threads
+
+_POINTS_PER_CENTRE = 256  # of k-means; more images are drawn from, as faiss does
+_ROUNDS = 100  # of k-means, at most; IC-GAN's
+
+
+@dataclass(frozen=True)
+class BankReport:
+    """What was made.
+
+    Attributes:
+        out: the file.
+        about: what the bank is of.
+        images, dim, neighbors, centres: its sizes.
+        flipped: whether it has features of flipped images.
+        label_agreement: share of neighbours that have the label of their instance; None where there are no labels.
+        radius: the median of the radii.
+        seconds: how long it took.
+    """
+
+    out: str
+    about: BankAbout
+    images: int
+    dim: int
+    neighbors: int
+    centres: int
+    flipped: bool
+    label_agreement: float | None
+    radius: float
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def build_bank(request: InstancesRequest) -> BankReport:
+    """Write a bank.
+
+    Raises:
+        SpiderUsageError: too few images for so many neighbours; `pixels` are other images.
+        SpiderError, ShardsError: weights, images or features that are missing or damaged; workers failed.
+        ClusterError: no Ray cluster there.
+    """
+    began = time.monotonic()
+    file = weights.of_embedding(request.embedding, request.weights)
+    weights_file = None if file is None else file.absolute()
+    network = load_embedding(request.embedding, protocol=request.protocol, weights=weights_file)
+    dataset = open_images(request.data, progress=request.progress)
+    pixels = dataset
+    if request.pixels is not None:
+        pixels = open_images(request.pixels, progress=request.progress)
+        _require_same_images(dataset, pixels)
+    if len(dataset) <= request.neighbors:
+        raise SpiderUsageError(
+            f"neighbors: {dataset.name} has {len(dataset)} images, so each has at most {len(dataset) - 1} others; "
+            f"{request.neighbors} were asked for"
+        )
+    about = BankAbout(
+        dataset=dataset.fingerprint,
+        pixels=pixels.fingerprint,
+        name=dataset.name,
+        embedding=network.name,
+        protocol=network.protocol,
+        label=network.label,
+        digest=network.digest,
+    )
+    shape = BankShape(
+        len(dataset), network.dim, request.neighbors, min(request.centres, len(dataset)), flipped=request.flips
+    )
+    sets: dict[str, NumberedImages] = {"features": pixels}
+    if request.flips:
+        sets["features_flipped"] = FlippedImages(pixels)
+    cache = Path(request.cache or cache_directory("features")).absolute()
+    spec = (request.embedding, request.protocol, weights_file)
+    plan = BankPlan({images.fingerprint: images for images in sets.values()}, spec, network.digest, cache)
+    out = Path(request.out)
+    with (
+        hired(partial(BankWorker, plan), request.ray, request.workers) as workers,
+        new_bank(out, about, shape) as arrays,
+    ):
+        maker = _Maker(plan, workers, progress=request.progress)
+        for name, images in sets.items():
+            for (start, stop), rows in maker.features(images):
+                arrays[name][start:stop] = _unit(rows, images.name, start)
+        vectors = arrays["features"]
+        assert isinstance(vectors, np.memmap)
+        vectors.flush()
+        where = MappedVectors(str(vectors.filename), vectors.offset, (shape.images, shape.dim))
+        for (start, stop), numbers, radii in maker.nearest(pixels, where, request.neighbors):
+            arrays["neighbors"][start:stop] = numbers
+            arrays["radii"][start:stop] = radii
+        arrays["centres"][:] = centre_images(vectors, shape.centres, request.seed)
+    bank = InstanceBank.open(out)
+    return BankReport(
+        str(out),
+        about,
+        shape.images,
+        shape.dim,
+        shape.neighbors,
+        shape.centres,
+        shape.flipped,
+        _agreement(bank, dataset),
+        float(np.median(bank.radii)),
+        time.monotonic() - began,
+    )
+
+
+class _Maker:
+    """The two stages, by workers."""
+
+    def __init__(self, plan: BankPlan, workers: Workers, *, progress: bool) -> None:
+        self._plan, self._workers, self._progress = plan, workers, progress
+        self._cache = FeatureCache(plan.cache)
+
+    def features(self, images: NumberedImages) -> Iterator[tuple[Span, Features]]:
+        """Of all images, piece by piece; those that are kept come first."""
+        spans = pieces_of(0, len(images))
+        missing = [span for span in spans if not self._cache.has(self._plan.key(images.fingerprint, span))]
+        words = f"features of {images.name}{' flipped' if isinstance(images, FlippedImages) else ''}"
+        pieces = {
+            Piece(f"{words}, images {start} to {stop - 1}", "extract", (images.fingerprint, start, stop)): (start, stop)
+            for start, stop in missing
+        }
+        sizes = {piece: stop - start for piece, (start, stop) in pieces.items()}
+        for done in do_pieces(self._workers, pieces, words, "image", sizes, shown=self._progress):
+            require_seen(self._cache, self._plan.key(images.fingerprint, pieces[done.piece]))
+        for span in spans:
+            kept = self._cache.load(self._plan.key(images.fingerprint, span))
+            if kept is None or len(kept["rows"]) != span[1] - span[0]:  # damaged, which the cache has said
+                again = Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span))
+                for _ in do_pieces(self._workers, [again], words, "piece"):
+                    pass
+                kept = self._cache.load(self._plan.key(images.fingerprint, span))
+                assert kept is not None
+            yield span, kept["rows"]
+
+    def nearest(
+        self, images: NumberedImages, vectors: MappedVectors, k: int
+    ) -> Iterator[tuple[Span, NDArray[np.int32], NDArray[np.float32]]]:
+        """Of all instances."""
+        count = len(images)
+        spans = [(start, min(start + QUERIES, count)) for start in range(0, count, QUERIES)]
+        pieces = {
+            Piece(f"nearest of images {start} to {stop - 1}", "nearest", (images.fingerprint, vectors, k, start, stop)):
+            (start, stop)
+            for start, stop in spans
+        }  # fmt: skip
+        sizes = {piece: stop - start for piece, (start, stop) in pieces.items()}
+        title = f"nearest {k} of {images.name}"
+        for done in do_pieces(self._workers, pieces, title, "image", sizes, shown=self._progress):
+            span = pieces[done.piece]
+            key = self._plan.nearest_key(images.fingerprint, span, k)
+            require_seen(self._cache, key)
+            kept = self._cache.load(key)
+            assert kept is not None
+            yield span, kept["numbers"], kept["radii"]
+
+
+def centre_images(vectors: NDArray[np.float16], count: int, seed: int) -> NDArray[np.int32]:
+    """The images that stand for all: of each centre of k-means the nearest, each once, rising; int32 [count].
+
+    Of more than 256 images for each centre, so many are drawn for k-means. Where two centres have the same nearest
+    image, the images farthest from all chosen ones fill the places.
+    """
+    import torch
+    from sklearn.cluster import KMeans
+
+    images = len(vectors)
+    if count >= images:
+        return np.arange(images, dtype=np.int32)
+    drawn = np.arange(images)
+    if images > _POINTS_PER_CENTRE * count:
+        drawn = np.sort(np.random.default_rng(seed).permutation(images)[: _POINTS_PER_CENTRE * count])
+    points = np.asarray(vectors[drawn]).astype(np.float32)
+    with own_threads(torch.device("cpu")):  # sums that do not depend on how many threads there are
+        means = KMeans(count, n_init=1, max_iter=_ROUNDS, random_state=seed, copy_x=False).fit(points)
+        chosen = np.unique(drawn[means.transform(points).argmin(axis=0)])
+        if len(chosen) < count:
+            from sklearn.metrics.pairwise import euclidean_distances
+
+            far = euclidean_distances(points, np.asarray(vectors[chosen]).astype(np.float32)).min(axis=1)
+            rest = drawn[np.argsort(-far, kind="stable")]
+            chosen = np.concatenate([chosen, rest[~np.isin(rest, chosen)][: count - len(chosen)]])
+    found: NDArray[np.int32] = np.sort(chosen).astype(np.int32)
+    return found
+
+
+def _unit(rows: Features, name: str, first: int) -> NDArray[np.float16]:
+    """Divided by their lengths. Raises SpiderUsageError: one has none."""
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)))
+    if len(bad):
+        raise SpiderUsageError(f"{name}: the features of image {first + int(bad[0])} are all 0 or not finite")
+    unit: NDArray[np.float16] = (rows / lengths).astype(np.float16)
+    return unit
+
+
+def _require_same_images(dataset: ShardDataset, pixels: ShardDataset) -> None:
+    """Raises SpiderUsageError unless both have the same keys in the same order."""
+    if len(dataset) != len(pixels):
+        raise SpiderUsageError(f"pixels: {pixels.path} has {len(pixels)} images, and {dataset.path} {len(dataset)}")
+    for number in range(len(dataset)):
+        if dataset.key(number) != pixels.key(number):
+            raise SpiderUsageError(
+                f"pixels: image {number} is {pixels.key(number)} in {pixels.path} and {dataset.key(number)} in "
+                f"{dataset.path}: pack both from the same files"
+            )
+
+
+def _agreement(bank: InstanceBank, dataset: ShardDataset) -> float | None:
+    labels = dataset.labels()
+    if not dataset.class_names or labels.max() < 0:
+        return None
+    return float((labels[bank.neighbors] == labels[:, None]).mean())

@@ -1,0 +1,83 @@
+"""What `spider instances` is asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar
+
+from spider.arguments import Kind, flag, known, whole
+from spider.data import require_images
+from spider.errors import SpiderUsageError
+from spider.measures import RESIZE_RULES
+from spider.request import Request
+
+MAX_NEIGHBORS = 10_000
+MAX_CENTRES = 100_000
+
+
+@dataclass(frozen=True)
+class InstancesRequest(Request):
+    """A bank of instances of a dataset.
+
+    Attributes:
+        data: the images that a training reads, as `spider.data.open_images` takes them.
+        out: the file to write, FILE.safetensors.
+        embedding: see docs/embeddings.md; `efficientnet` and `offline` need no download; published are `swav`, and with
+            classes `resnet50`.
+        protocol: the resize rule of an embedding that has several.
+        weights: a weights file for the embedding.
+        neighbors: how many nearest images of each; published: 50, and 5 for fewer than some 100,000 images.
+        flips: features of the images flipped left to right as well.
+        centres: how many images stand for all, by k-means; all of them where there are fewer.
+        pixels: the same images packed at another size, of which the features are to be; None: of `data`.
+        seed: of k-means.
+        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
+        workers: how many of them; None: one for each GPU, or each core.
+        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
+        progress: show bars.
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("instances",)
+    alone: ClassVar[tuple[str, ...]] = ("data",)
+    options: ClassVar[Mapping[str, str]] = {"flips": "--flips"}
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "protocol": known("protocol", tuple(chain(*RESIZE_RULES.values()))),
+        "neighbors": whole(1, MAX_NEIGHBORS),
+        "centres": whole(1, MAX_CENTRES),
+        "flips": flag,
+    }
+
+    data: str | Path
+    out: str | Path
+    embedding: str = "efficientnet"
+    protocol: str | None = None
+    weights: Path | str | None = None
+    neighbors: int = 50
+    flips: bool = False
+    centres: int = 1000
+    pixels: str | Path | None = None
+    seed: int = 0
+    ray: str | None = None
+    workers: int | None = None
+    cache: Path | str | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid."""
+        super().__post_init__()
+        if self.workers is not None and self.ray is None:
+            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+        if not str(self.out).endswith(".safetensors"):
+            raise SpiderUsageError(f"out: a bank is a file that ends in .safetensors, found {str(self.out)!r}")
+
+    def require_inputs(self) -> None:
+        """Refuse images and weights that are not there. Raises SpiderUsageError, SpiderError, ShardsUsageError."""
+        from spider import weights
+
+        for place in (self.data, self.pixels):
+            if place is not None:
+                require_images(place)
+        weights.of_embedding(self.embedding, self.weights)

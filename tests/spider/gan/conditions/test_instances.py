@@ -1,0 +1,262 @@
+"""Instances in a training: what is read for which, what fakes are told, and what a finished generator keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cluster.world import World
+from shards.dataset import ShardDataset
+from spider import api
+from spider.config.load import make_config
+from spider.errors import SpiderUsageError
+from spider.gan.conditions.bank import InstanceBank
+from spider.gan.pixels import to_uint8
+from spider.judge.instances.photos import read_photos
+from spider.pictures.interpolate import interpolate
+from spider.pictures.request import InterpolateRequest
+from spider.runs.generator import open_generator
+from spider.train.trainer import Trainer
+from tests.spider.train import toys
+from tests.spider.train.laws import assert_resume_is_exact
+
+CPU = torch.device("cpu")
+TOYS = [f"generator.kind={toys.__name__}:Told", f"discriminator.kind={toys.__name__}:Told", "batch=12"]
+
+PLAIN = ["condition.classes=true", "condition.flips=false"]
+
+
+@pytest.fixture(scope="module")
+def bank(digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bank") / "digits.safetensors"
+    api.instances(digits, out, embedding="offline", neighbors=4, centres=30, flips=True)
+    return out
+
+
+def words(bank, *more):
+    return [*TOYS, "condition.kind=instance", f"condition.bank={bank}", *more]
+
+
+def trainer_for(data, bank, *more, world=None):
+    config = make_config({"data": {"path": str(data)}}, words(bank, *more))
+    return Trainer(config, world or World.single())
+
+
+def drawn(trainer, steps):
+    """The batches of the discriminator's phase."""
+    phase = next(each for each in trainer.plan.phases if each.reals == "own")
+    found = [part for step in range(steps) for part in trainer.feeds.draw(phase, step, 0)]
+    trainer.close()
+    return found
+
+
+def instances_of(features, *rows):
+    """Which instances have these features, each of `rows`."""
+    numbers = []
+    for feature in features:
+        near = [np.abs(each.astype(np.float32) - feature.numpy()).max(1) for each in rows if each is not None]
+        numbers.append({int(distance.argmin()) for distance in near if distance.min() == 0})
+    return numbers
+
+
+@pytest.mark.parametrize("sampler", ["instances", "balanced_instances", "classes"])
+def test_a_real_image_is_a_neighbour_of_the_instance_that_it_is_told_of(digits, bank, sampler):
+    trainer = trainer_for(digits, bank, f"condition.sampler={sampler}", *PLAIN)
+    opened, dataset = InstanceBank.open(bank), ShardDataset(digits)
+    pixels, labels = dataset.read_batch(range(len(dataset)))
+    flat = torch.from_numpy(pixels).flatten(1)
+    for batch in drawn(trainer, 8):
+        told = instances_of(batch.real_condition.features, opened.features)
+        for image, instances, label in zip(batch.real, told, batch.real_condition.labels, strict=True):
+            shown = ((image.flatten() + 1) * 127.5).round().to(torch.uint8)
+            same = set((flat == shown).all(1).nonzero().flatten().tolist())
+            wanted = {int(n) for i in instances for n in opened.neighbors[i]}
+            if sampler == "classes":  # the image is drawn, and its instance is near it
+                wanted = same if any(set(opened.neighbors[n]) & instances for n in same) else set()
+            assert same & wanted
+            assert int(label) in {int(labels[n]) for n in same}
+
+
+def test_every_instance_comes_once_per_epoch(digits, bank):
+    trainer = trainer_for(digits, bank, "condition.flips=false")
+    opened = InstanceBank.open(bank)
+    count = len(opened)
+    batches = drawn(trainer, count // 12)
+    told = [i for batch in batches for i in instances_of(batch.real_condition.features, opened.features)]
+    assert len({min(each) for each in told if len(each) == 1}) == sum(len(each) == 1 for each in told)
+    assert sum(len(each) == 1 for each in told) > 0.9 * len(told)
+
+
+def test_half_of_the_features_are_of_flipped_images(digits, bank):
+    trainer = trainer_for(digits, bank)
+    opened = InstanceBank.open(bank)
+    for which in ("real_condition", "fake_condition"):
+        features = torch.cat([getattr(batch, which).features for batch in drawn(trainer, 20)])
+        plain = [bool(each) for each in instances_of(features, opened.features)]
+        flipped = [bool(each) for each in instances_of(features, opened.features_flipped)]
+        assert all(a or b for a, b in zip(plain, flipped, strict=True))
+        assert 0.3 < np.mean(flipped) < 0.7
+
+
+@pytest.mark.parametrize("sampler", ["instances", "balanced_instances", "classes"])
+def test_fakes_are_told_instances_of_their_own_and_classes_near_them(digits, bank, sampler):
+    trainer = trainer_for(digits, bank, f"condition.sampler={sampler}", *PLAIN)
+    opened, labels = InstanceBank.open(bank), ShardDataset(digits).labels()
+    condition = trainer.conditions.drawn(0, "test", range(3000), CPU)
+    told = instances_of(condition.features[:200], opened.features)
+    for instances, label in zip(told, condition.labels, strict=False):
+        assert int(label) in {int(each) for i in instances for each in labels[opened.neighbors[i]]}
+    shares = torch.bincount(condition.labels, minlength=10) / 3000
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.03)
+
+
+def test_numbered_samples_are_of_instances_that_the_generator_keeps(digits, bank):
+    opened = InstanceBank.open(bank)
+    trainer = trainer_for(digits, bank)
+    condition = trainer.conditions.at(0, range(50), CPU)
+    told = instances_of(condition.features, opened.features[opened.centres])
+    assert all(told)
+    assert len(set.union(*told)) > 15
+    assert len(trainer_for(digits, bank, "condition.stored=all").conditions.features) == len(opened)
+    again = trainer.conditions.at(0, [7, 3], CPU).features
+    assert torch.equal(again, condition.features[[7, 3]])
+
+
+def told_on_rank(world, data, bank):
+    trainer = trainer_for(data, bank, "condition.classes=true", world=world)
+    found = []
+    for batch in drawn(trainer, 3):
+        found.append(
+            (batch.real, batch.real_condition.features, batch.real_condition.labels, batch.fake_condition.features)
+        )
+    return found
+
+
+def test_they_are_the_same_at_any_world_size(ranks, digits, bank):
+    whole = told_on_rank(World.single(), digits, bank)
+    parts = ranks(3).run(told_on_rank, digits, bank)
+    for step, expected in enumerate(whole):
+        for which, tensor in enumerate(expected):
+            rebuilt = torch.stack([part[step][which] for part in parts], 1).flatten(0, 1)
+            assert torch.equal(rebuilt, tensor)
+
+
+def test_a_resumed_run_draws_the_same(digits, bank):
+    trainer, other = (trainer_for(digits, bank, "condition.classes=true") for _ in range(2))
+    assert_resume_is_exact(trainer, other, before=2, after=3)
+
+
+def test_a_finished_generator_needs_no_bank(digits, bank, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(bank.read_bytes())
+    more = ["condition.classes=true", "log.every_kimg=1"]
+    api.train("dcgan", run=tmp_path / "run", data=digits, kimg=0.024, overrides=[*words(mine, *more)])
+    mine.unlink()
+    generator = open_generator(str(tmp_path / "run"), CPU)
+    trainer = trainer_for(digits, bank, *more)
+    assert torch.equal(
+        generator.conditions.at(0, range(9), CPU).features, trainer.conditions.at(0, range(9), CPU).features
+    )
+    plain, of_class = generator.told(0, range(5)), generator.told(0, range(5), 3)
+    assert torch.equal(plain.features, of_class.features)
+    assert of_class.labels.tolist() == [3] * 5
+    api.generate(tmp_path / "run", out=tmp_path / "out", seeds="0-3", classes=["2"])
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_bank_that_changed_is_refused(digits, bank, tmp_path):
+    mine, run = tmp_path / "mine.safetensors", tmp_path / "run"
+    mine.write_bytes(bank.read_bytes())
+    api.train("dcgan", run=run, data=digits, kimg=0.012, overrides=words(mine))
+    api.instances(digits, mine, embedding="offline", neighbors=3, centres=30)
+    with pytest.raises(SpiderUsageError, match=r"condition.bank: the run has read .* holds something else"):
+        api.train("dcgan", run=run, data=digits, kimg=0.024, overrides=words(mine))
+
+
+@pytest.mark.parametrize(
+    ("more", "refusal"),
+    [
+        (["condition.neighbors=5"], "has the nearest 4 of each image"),
+        (["condition.temperature=2"], "goes with condition.sampler=balanced_instances or classes"),
+        (["data.order=shard_local"], "data.order=shard_local cannot be held"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_key(digits, bank, more, refusal):
+    with pytest.raises(SpiderUsageError, match=refusal):
+        trainer_for(digits, bank, *more)
+
+
+def test_a_bank_of_other_images_is_refused(digits, patches, bank, tmp_path):
+    with pytest.raises(SpiderUsageError, match="is a bank of digits"):
+        trainer_for(patches, bank)
+    api.instances(patches, tmp_path / "p.safetensors", embedding="offline", neighbors=4)
+    with pytest.raises(SpiderUsageError, match=r"condition.flips=true: .* has no features of flipped images"):
+        trainer_for(patches, tmp_path / "p.safetensors", "condition.flips=true")
+    with pytest.raises(SpiderUsageError, match=r"condition.classes=true: .* has no labels"):
+        trainer_for(patches, tmp_path / "p.safetensors", "condition.classes=true")
+
+
+@pytest.fixture(scope="module")
+def run(digits, bank, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    api.train("dcgan", run=run, data=digits, kimg=0.024, overrides=words(bank))
+    return run
+
+
+def photo(digits, number, path):
+    pixels, _, _ = ShardDataset(digits).read(number)
+    Image.fromarray(pixels[0]).save(path)
+    return path
+
+
+def test_a_photo_gives_what_the_instance_of_the_same_image_gives(run, digits, bank, tmp_path):
+    """A file with the pixels of a training image: the generator is told what the bank has of it."""
+    opened = InstanceBank.open(bank)
+    generator = open_generator(str(run), CPU)
+    file = photo(digits, 11, tmp_path / "eleven.png")
+    photos = read_photos([file], generator)
+    assert photos.features[0].numpy() == pytest.approx(opened.features[11].astype(np.float32), abs=1e-3)
+    written = api.generate(run, instances=[file], seeds="0,5", out=tmp_path / "out", grid=tmp_path / "grid.png")
+    assert written.files == ["eleven-seed000000.png", "eleven-seed000005.png"]
+    told = replace(generator.told(0, [0, 5]), features=photos.features.expand(2, -1))
+    for file, image in zip(written.files, to_uint8(generator.images(0, [0, 5], told)), strict=True):
+        assert (np.asarray(Image.open(tmp_path / "out" / file)) == image[0].numpy()).all()
+
+
+def test_instances_of_other_images_need_no_training(run, patches, tmp_path):
+    bank = tmp_path / "patches.safetensors"
+    api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
+    api.generate(run, bank=bank, seeds="0-3", out=tmp_path / "theirs")
+    api.generate(run, seeds="0-3", out=tmp_path / "own")
+    for file in (tmp_path / "own").iterdir():
+        assert file.read_bytes() != (tmp_path / "theirs" / file.name).read_bytes()
+    other = tmp_path / "other.safetensors"
+    api.instances(patches, other, embedding="efficientnet", neighbors=4, centres=20)
+    with pytest.raises(SpiderUsageError, match=r"its features are efficientnet.*the generator is told of offline"):
+        api.generate(run, bank=other, out=tmp_path / "x")
+
+
+def test_the_way_between_two_instances_has_one_input(run, tmp_path):
+    generator = open_generator(str(run), CPU)
+    request = InterpolateRequest(run, tmp_path / "way", space="instance", steps=3, seeds=[3, 4, 5, 6])
+    found = interpolate(generator, request)
+    assert found.blended() == "the instances (linear) told to stage 1"
+    source = generator.source.at(0, [3]).expand(4, -1)
+    corners = generator(source, generator.condition_at(0, [3, 4, 5, 6]))
+    for name, image in zip(("r1c1", "r1c3", "r3c1", "r3c3"), to_uint8(corners), strict=True):
+        written = np.asarray(Image.open(tmp_path / "way" / f"{name}.png")).astype(int)
+        assert np.abs(written - image[0].numpy()).max() <= 1
+
+
+def test_a_generator_without_instances_says_so(digits, tmp_path):
+    api.train("dcgan", run=tmp_path / "plain", data=digits, kimg=0.016, overrides=["batch=8", "generator.width=0.05"])
+    file = photo(digits, 1, tmp_path / "one.png")
+    for more in ({"instances": [file]}, {"bank": "x.safetensors"}):
+        with pytest.raises(SpiderUsageError, match=r"--(instance|bank): .*told of none|no such file"):
+            api.generate(tmp_path / "plain", out=tmp_path / "out", **more)
+    with pytest.raises(SpiderUsageError, match="--space instance: no stage has that; stage 1 is fed z"):
+        api.interpolate(tmp_path / "plain", tmp_path / "x.gif", space="instance")
