@@ -62,10 +62,10 @@ def instances(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
-    """Make a bank of instances: the features of all images, and the nearest images of each.
+    """Make a bank of instances, for IC-GAN.
 
-    IC-GAN trains with it: --preset icgan/..., condition.kind=instance, condition.bank=FILE. Whatever stops it, the same
-    command goes on from there.
+    It has the features of all images, and the nearest images of each. condition.kind=instance trains with it, such as
+    spider train icgan/32 ... condition.bank=FILE. Whatever stops it, the same command goes on from there.
     """
     require_one_process("instances")
     made = api.instances(

@@ -8,8 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from spider.arguments import Kind, flag, known, whole
-from spider.data import require_images
+from spider.arguments import Kind, flag, known, place, whole
 from spider.errors import SpiderUsageError
 from spider.measures import RESIZE_RULES
 from spider.request import Request
@@ -48,6 +47,7 @@ class InstancesRequest(Request):
         "neighbors": whole(1, MAX_NEIGHBORS),
         "centres": whole(1, MAX_CENTRES),
         "flips": flag,
+        "pixels": place,
     }
 
     data: str | Path
@@ -76,6 +76,7 @@ class InstancesRequest(Request):
     def require_inputs(self) -> None:
         """Refuse images and weights that are not there. Raises SpiderUsageError, SpiderError, ShardsUsageError."""
         from spider import weights
+        from spider.data import require_images
 
         for place in (self.data, self.pixels):
             if place is not None:
