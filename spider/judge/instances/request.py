@@ -78,7 +78,7 @@ class InstancesRequest(Request):
         from spider import weights
         from spider.data import require_images
 
-        for place in (self.data, self.pixels):
-            if place is not None:
-                require_images(place)
+        for images in (self.data, self.pixels):
+            if images is not None:
+                require_images(images)
         weights.of_embedding(self.embedding, self.weights)

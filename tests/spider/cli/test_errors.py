@@ -108,7 +108,7 @@ from spider import api
         (
             "interpolate {runs}/gaussian --out a.png --space imge",
             2,
-            r"--space: 'imge' is unknown; known: z, image, w, instance; did you mean image\?; see spider interpolate --help$",
+            r"--space: 'imge' is unknown; known: z, image, w, instance; did you mean image\?; see .*--help$",
         ),
         ("interpolate {runs}/cascade --out a.png --stage 3", 2, r"no such stage"),
         ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"stage has no z; stage 1 is fed z, stage 2"),
