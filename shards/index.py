@@ -70,7 +70,8 @@ class PackOptions(_Record):
     channels: Literal[1, 3] | None = None
     crop: Crop = "center"
     subset: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)  # of the subset
+    long_tail: float | None = Field(None, gt=1, le=1e6)
+    seed: int = Field(0, ge=0)  # of the subset, or the long tail
     shard_mb: float = Field(64, gt=0)
     encoding: Encoding = "auto"
     labels: Literal["class", "vector", "none"] = "class"
@@ -79,7 +80,9 @@ class PackOptions(_Record):
 
 def pack_options(**options: object) -> PackOptions:
     """The options of `pack`. Raises ShardsUsageError: the option, the value found and what would be valid."""
-    if options["subset"] is None:
+    if options["subset"] is not None and options["long_tail"] is not None:
+        raise ShardsUsageError(f"long_tail is {options['long_tail']!r}, which goes without subset: it says how many")
+    if options["subset"] is None and options["long_tail"] is None:
         options["seed"] = 0  # of no meaning then: the same dataset whatever it is
     try:
         return PackOptions.model_validate(options)

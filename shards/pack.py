@@ -55,6 +55,7 @@ def pack(
     channels: Literal[1, 3] | None = None,
     crop: Crop = "center",
     subset: int | None = None,
+    long_tail: float | None = None,
     seed: int = 0,
     shard_mb: float = 64,
     workers: int | None = None,
@@ -73,6 +74,8 @@ def pack(
         crop: how a square is made of what is none: "center", "pad" or "squash".
         subset: take this many of the files, chosen by `seed`. For one seed, a smaller subset lies within a larger one;
             a file that turns out bad is not replaced.
+        long_tail: take fewer images of one class than of another, falling exponentially from the largest class to the
+            smallest, of which this many times fewer are left; chosen as a subset is (`shards.long_tail`).
         shard_mb: largest size of a shard, in 10^6 bytes.
         workers: processes; None: one for every usable core. The output does not depend on it.
         max_bad: how many files may be bad: a count, or a share such as "1%".
@@ -94,6 +97,7 @@ def pack(
         channels=channels,
         crop=crop,
         subset=subset,
+        long_tail=long_tail,
         seed=seed,
         shard_mb=shard_mb,
         encoding=encoding,

@@ -16,6 +16,7 @@ from shards.errors import ShardsError, ShardsUsageError
 from shards.images import NOT_READ
 from shards.index import PackOptions
 from shards.listing import BadFile, Listing
+from shards.long_tail import long_tail_of
 from shards.order import subset_rank
 from shards.parallel import map_ordered
 from shards.progress import Bar
@@ -38,15 +39,19 @@ class PackJob:
     @cached_property
     def chosen(self) -> list[int]:
         """The numbers of the items to pack, ascending."""
-        items, subset = self.source.listing.items, self.options.subset
-        if subset is None:
+        items, subset, long_tail = self.source.listing.items, self.options.subset, self.options.long_tail
+        if subset is None and long_tail is None:
             return list(range(len(items)))
-        return sorted(subset_rank(self.options.seed, [item.key for item in items])[:subset].tolist())
+        ranked = subset_rank(self.options.seed, [item.key for item in items])
+        if long_tail is None:
+            return sorted(ranked[:subset].tolist())
+        return sorted(long_tail_of([items[number].label for number in ranked], ranked, long_tail))
 
     @property
     def refused(self) -> list[BadFile]:
         """Bad files that showed in the listing. A subset is taken from the others."""
-        return self.source.listing.bad if self.options.subset is None else []
+        takes_all = self.options.subset is None and self.options.long_tail is None
+        return self.source.listing.bad if takes_all else []
 
     def check(self) -> None:
         """Raises ShardsUsageError, ShardsError: nothing to pack, too few files, a folder within the source."""
@@ -55,6 +60,8 @@ class PackJob:
             raise nothing_left(self.source, self.source.listing.bad)
         if subset is not None and subset > available:
             raise ShardsUsageError(f"subset is {subset}, but {self.source.name} has {available} images")
+        if self.options.long_tail is not None and len(self.source.listing.classes) < 2:
+            raise ShardsUsageError(f"long_tail needs two classes or more, and {self.source.name} has no such labels")
         inside = isinstance(self.source, FolderSource) and self.out.resolve().is_relative_to(self.source.root.resolve())
         if inside:
             raise ShardsUsageError(f"{self.out} lies in the folder that is packed: choose one outside of it")

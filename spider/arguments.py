@@ -348,6 +348,7 @@ _KINDS: dict[str, Kind] = {
     "key": text,
     "labels": text,
     "kimg": or_text(number(MIN_KIMG)),
+    "long_tail": number(1),
     "max_bad": or_text(whole(0)),
     "max_megapixels": number(1e-6),
     "metrics": metric_names,

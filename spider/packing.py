@@ -28,6 +28,7 @@ class PackRequest(Request):
     channels: Literal[1, 3] | None = None
     crop: Crop = "center"
     subset: int | None = None
+    long_tail: float | None = None
     seed: int = 0
     shard_mb: float = 64
     workers: int | None = None

@@ -47,7 +47,13 @@ def pack(
     subset: Annotated[
         int | None, typer.Option(metavar="N", help="Take N files; smaller subsets lie within larger ones.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the subset.")] = 0,
+    long_tail: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R", help="Take fewer of one class than of another, at the end R times fewer: a long-tailed subset."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the subset or the long tail.")] = 0,
     shard_mb: Annotated[float, typer.Option(metavar="N", help="Largest size of a shard, in 10^6 bytes.")] = 64,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; default: one per core.")] = None,
     max_bad: Annotated[
@@ -87,6 +93,7 @@ def pack(
         channels=_CHANNELS[channels],
         crop=crop,
         subset=subset,
+        long_tail=long_tail,
         seed=seed,
         shard_mb=shard_mb,
         workers=workers,
