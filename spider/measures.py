@@ -17,6 +17,7 @@ MetricName = Literal[
     "sid",
     "nearest",
     "fid_class",
+    "fid_strata",
     "fdr",
     "fd_infinity",
     "mind",
@@ -28,7 +29,7 @@ MetricName = Literal[
 EmbeddingName = Literal["inception", "efficientnet", "dinov2", "clip", "swav", "resnet50", "offline"]
 ProtocolName = Literal[
     "tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "dgm_eval", "edm2", "torch_fidelity", "cmmd",
-    "icgan", "offline",
+    "icgan", "icgan_classes", "offline",
 ]  # fmt: skip
 
 GeneratorMetricName = Literal["ppl_wend", "ppl_wfull", "ppl_zend", "ppl_zfull", "eq_t", "eq_t_frac", "eq_r"]
@@ -63,7 +64,7 @@ RESIZE_RULES: dict[str, tuple[str, ...]] = {
     "dinov2": ("dgm_eval", "edm2", "torch_fidelity"),
     "clip": ("cmmd",),
     "swav": ("icgan",),
-    "resnet50": ("icgan",),
+    "resnet50": ("icgan_classes",),
     "offline": ("offline",),
 }
 

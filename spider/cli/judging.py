@@ -62,9 +62,9 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class, fdr, "
-            "fd_infinity, mind, cmmd, vendi, authenticity, ct. Of a generator itself, without a reference: ppl_wend, "
-            "ppl_wfull, ppl_zend, ppl_zfull, eq_t, eq_t_frac, eq_r.",
+            help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class, "
+            "fid_strata, fdr, fd_infinity, mind, cmmd, vendi, authenticity, ct. Of a generator itself: ppl_wend, "
+            "ppl_wfull, ppl_zend, ppl_zfull, eq_t, eq_t_frac, eq_r, which need no reference.",
         ),
     ] = "fid,kid",
     protocol: Annotated[
@@ -72,7 +72,8 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="Whose numbers to agree with: tf (default), "
-            "nvlabs, pytorch_fid, clean, prdc, efficientnet, dgm_eval, edm2, torch_fidelity, cmmd, icgan, offline.",
+            "nvlabs, pytorch_fid, clean, prdc, efficientnet, dgm_eval, edm2, torch_fidelity, cmmd, icgan, "
+            "icgan_classes, offline.",
         ),
     ] = None,
     embedding: Annotated[

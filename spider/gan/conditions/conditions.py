@@ -25,6 +25,7 @@ class Conditions(Method):
         shape: what networks are built for.
         paired: whether generated images take the conditions of the real ones in the same slots.
         names: of the classes by number; empty if there are none.
+        counts: training images of each class.
         present: the classes that training images have.
         remarks: what the person who trains should know, a line each.
         identity: equal identities give equal conditions. One line of text; empty where there is no condition.
@@ -33,6 +34,7 @@ class Conditions(Method):
     shape: ConditionShape = UNCONDITIONAL
     paired: bool = False
     names: Sequence[str] = ()
+    counts: Sequence[int] = ()
     present: Sequence[int] = ()
     remarks: Sequence[str] = ()
 

@@ -63,7 +63,7 @@ class Instances(Conditions):
 
     def __init__(self, state: InstanceState, features: Tensor, labels: Tensor) -> None:
         self.known = state
-        self.names = state["names"]
+        self.names, self.counts = state["names"], state["counts"]
         self.present = [label for label, count in enumerate(state["counts"]) if count]
         self.features, self.labels = features, labels
         self.shape = ConditionShape(classes=len(self.names), features=features.shape[1])

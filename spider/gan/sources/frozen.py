@@ -211,6 +211,11 @@ class GeneratedImages:
         """Of the classes by number; empty if the generator is told none."""
         return [*self.generator.conditions.names]
 
+    @property
+    def class_counts(self) -> list[int]:
+        """How many images of each class the generator has learnt."""
+        return [*self.generator.conditions.counts]
+
     def labels(self) -> NDArray[np.int64]:
         """The class of every image, int64 [count], -1 where there is none."""
         labels = self.generator.conditions.at(self.seed, range(self.count), torch.device("cpu")).labels

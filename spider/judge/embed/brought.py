@@ -9,9 +9,10 @@ published one the label also names that digest.
             torch_fidelity  TensorFlow 1's bilinear on floats                        torch-fidelity
     clip    cmmd            the central square, Pillow's bicubic on uint8 to the
                             network's side; the features divided by their length     CMMD
-    swav, resnet50
-            icgan           PyTorch's bicubic without antialias, to 224 px, after
+    swav    icgan           PyTorch's bicubic without antialias, to 224 px, after
                             the image is normalised                                  IC-GAN
+    resnet50
+            icgan_classes   the same                                                 IC-GAN with classes
 
 Features are the class token after the last normalisation (dinov2), the projected class token (clip), or the average of
 the last feature map (swav, resnet50).

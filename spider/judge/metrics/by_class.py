@@ -1,4 +1,8 @@
-"""The Fréchet distance of each class by itself: a good mean may hide a rare class that was not learnt."""
+"""The Fréchet distance of each class by itself: a good mean may hide a rare class that was not learnt.
+
+Or of strata of classes, by how many training images a class has: many, over 100; medium, 20 to 100; few, under 20. So
+ImageNet-LT is measured (Liu et al. 2019; IC-GAN, Table 4).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from cluster.world import World
 
 LEAST = 50  # images of a class in each set, to be measured
+_MANY, _FEW = 100, 20  # training images of a class: over, and under
+STRATA = (f"many (over {_MANY})", f"medium ({_FEW} to {_MANY})", f"few (under {_FEW})")
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,13 @@ class ClassPairs:
     Attributes:
         names: of all classes of either set.
         samples, reference: places in `names`, int64 [N] and [M]; -1: none.
+        learnt: training images of each class, int64 [len(names)]; None: nobody knows.
     """
 
     names: list[str]
     samples: NDArray[np.int64]
     reference: NDArray[np.int64]
+    learnt: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, samples: NumberedImages, count: int, reference: NumberedImages) -> ClassPairs:
@@ -46,14 +54,33 @@ class ClassPairs:
             np.array([*(number[name] for name in found.names), -1])[found.labels]  # the last one is that of -1
             for found in told
         )
-        return cls(names, mine[:count], theirs)
+        counts = getattr(samples, "class_counts", None)  # of a generator's
+        learnt = None
+        if counts is not None:
+            known = dict(zip(told[0].names, counts, strict=True))
+            learnt = np.array([known.get(name, 0) for name in names])
+        return cls(names, mine[:count], theirs, learnt)
+
+    def strata(self) -> ClassPairs:
+        """The same images, by how many training images their classes have. A class that was not learnt is in none.
+
+        Raises SpiderUsageError: nobody knows how many.
+        """
+        if self.learnt is None:
+            raise SpiderUsageError(
+                "metric 'fid_strata' needs to know how many training images each class has: measure a run that was "
+                "trained with classes"
+            )
+        of_class = np.select([self.learnt > _MANY, self.learnt >= _FEW, self.learnt > 0], [0, 1, 2], -1)
+        of_class = np.append(of_class, -1)  # the last one is that of -1
+        return ClassPairs(list(STRATA), of_class[self.samples], of_class[self.reference])
 
 
 def require_classes(names: Mapping[str, Sequence[str]]) -> None:
     """Refuse sets without classes. Raises SpiderUsageError that says which."""
     for who, classes in names.items():
         if not classes:
-            raise SpiderUsageError(f"metric 'fid_class' needs classes, and {who} has none")
+            raise SpiderUsageError(f"a metric of classes needs classes, and {who} has none")
 
 
 def distances_by_class(

@@ -90,6 +90,8 @@ def evaluate_images(
             raise SpiderUsageError(f"figures show images of the reference, and {what}")
     elif any(metric.needs_classes for metric in chosen):
         classes = ClassPairs.of(samples, count, reference)
+        if any(metric.name == "fid_strata" for metric in chosen):
+            classes.strata()  # which is refused now, before anything is embedded
     drawn = _samples(samples, count, chosen, embedding, world, cache if keep_samples else None, progress, heartbeat)
     known = _features(reference, embedding, world, cache, progress, heartbeat)
     learnt = None if training is None else _features(training, embedding, world, cache, progress, heartbeat)

@@ -79,6 +79,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("torch_fidelity", "torch-fidelity on DINOv2", embedding="dinov2", resize="torch_fidelity"),
         Protocol("cmmd", "CMMD's features", embedding="clip", resize="cmmd"),
         Protocol("icgan", "IC-GAN's SwAV features", embedding="swav", resize="icgan"),
+        Protocol("icgan_classes", "IC-GAN's features of a classifier", embedding="resnet50", resize="icgan_classes"),
         Protocol("offline", "needs no download; comparable only with itself", embedding="offline", resize="offline"),
     )
 }

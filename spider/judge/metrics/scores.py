@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spider.judge.embed.cache import Features
-from spider.judge.metrics.by_class import LEAST, distances_by_class
+from spider.judge.metrics.by_class import LEAST, ClassPairs, distances_by_class
 from spider.judge.metrics.comparison import Comparison, Score
 from spider.judge.metrics.frechet import NormalLaw, law_distance, too_few_images
 from spider.judge.metrics.inception_score import inception_score
@@ -44,8 +44,17 @@ def _law(c: Comparison, features: Features) -> NormalLaw:
 
 def score_fid_class(c: Comparison) -> Score:
     assert c.classes is not None
+    return _by_class(c, c.classes)
+
+
+def score_fid_strata(c: Comparison) -> Score:
+    assert c.classes is not None
+    return _by_class(c, c.classes.strata())
+
+
+def _by_class(c: Comparison, classes: ClassPairs) -> Score:
     ddof = c.protocol.ddof
-    rows = distances_by_class(c.samples, c.reference, c.classes, c.world, ddof=ddof, heartbeat=c.heartbeat)
+    rows = distances_by_class(c.samples, c.reference, classes, c.world, ddof=ddof, heartbeat=c.heartbeat)
     values = [row["value"] for row in rows if row["value"] is not None]
     few = [row["class"] for row in rows if row["value"] is None]
     warnings = [_left_out(few, len(rows))] if few else []

@@ -329,6 +329,31 @@ def test_distances_by_class_are_those_of_the_classes_alone(run, digits, tmp_path
         api.evaluate(run, reference=tmp_path / "plain", metrics="fid_class", count=60, **options)
 
 
+def test_distances_by_stratum_are_of_the_classes_with_so_many_training_images(run, digits, monkeypatch):
+    counts = np.bincount(ShardDataset(digits).labels())
+    few, many = (int(each) for each in np.sort(counts)[[3, 6]])
+    monkeypatch.setattr("spider.judge.metrics.by_class.LEAST", 2)
+    monkeypatch.setattr("spider.judge.metrics.by_class._MANY", many)
+    monkeypatch.setattr("spider.judge.metrics.by_class._FEW", few)
+    options = {"embedding": "offline", "seeds": 1, "world": World.single()}
+    [result, _] = api.evaluate(run, data=digits, metrics="fid_strata", count=400, **options).results
+    strata = [counts > many, (counts >= few) & (counts <= many), counts < few]
+    network, dataset = load_embedding("offline", device=CPU), ShardDataset(digits)
+    samples = open_generator(str(run), CPU).numbered("", 0, 400)
+    features = [extract_features(images, network, World.single()) for images in (samples, dataset)]
+    for row, stratum in zip(result.details["classes"], strata, strict=True):
+        chosen = [np.isin(images.labels(), np.flatnonzero(stratum)) for images in (samples, dataset)]
+        assert (row["samples"], row["reference"]) == tuple(int(each.sum()) for each in chosen)
+        laws = [moments_of(rows[each], World.single()) for rows, each in zip(features, chosen, strict=True)]
+        assert row["value"] == pytest.approx(frechet_distance(*laws), rel=1e-6)
+    assert result.value == pytest.approx(np.mean([row["value"] for row in result.details["classes"]]))
+
+
+def test_strata_are_of_a_run_that_knows_its_classes(digits):
+    with pytest.raises(SpiderUsageError, match="measure a run that was trained with classes"):
+        api.evaluate(digits, reference=digits, metrics="fid_strata", embedding="offline")
+
+
 def test_a_metric_of_classes_is_refused_at_the_start_of_a_training_without(digits, tmp_path):
     keys = ["evaluate.every_kimg=1", "evaluate.embedding=offline", "evaluate.metrics=[fid,fid_class]"]
     with pytest.raises(SpiderUsageError, match=r"^evaluate\.metrics: .* needs classes, and the generator has none"):

@@ -37,6 +37,7 @@ class Images:
     """Noise in three grey levels that differ between sets, of two classes, one twice as large."""
 
     class_names = ("many", "few")
+    class_counts = (500, 5)
 
     def __init__(self, name: str, count: int, seed: int, low: int = 0, high: int = 256, channels: int = 3) -> None:
         self.name = name
