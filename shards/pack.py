@@ -32,6 +32,7 @@ from shards.index import (
 )
 from shards.labels import Labels
 from shards.listing import BadFile
+from shards.lists import read_list
 from shards.pack_job import Allowance, PackJob, nothing_left, passed_over
 from shards.packed import SHEET_NAME, keep_what_is_there, write_sheet
 from shards.parallel import usable_cores
@@ -65,6 +66,7 @@ def pack(
     torchvision_root: Path | None = None,
     labels: Labels = "class",
     max_megapixels: float = MAX_MEGAPIXELS,
+    listed: str | Path | None = None,
 ) -> DatasetIndex:
     """Pack the images of `source` (see shards.sources) into the folder `out`.
 
@@ -83,6 +85,8 @@ def pack(
         progress: show bars and remarks on stderr.
         torchvision_root: where torchvision keeps its datasets.
         max_megapixels: a larger image is a bad file; at most 178.
+        listed: a list of the images to pack, perhaps with their labels: a file, or `coco-stuff:ANNOTATIONS:SPLIT`
+            (`shards.lists`). None: all of them.
         labels: "class": of class folders, or of dataset.json; "vector": lists of numbers in dataset.json; "none".
 
     Returns:
@@ -106,11 +110,15 @@ def pack(
     )
     allowed = Allowance.parse(max_bad)
     opened = open_source(source, torchvision_root=torchvision_root, labels=labels)
+    chosen = None if listed is None else read_list(listed)
+    if chosen is not None:
+        opened.listing = chosen.of(opened.listing)
     job = PackJob(opened, Path(out), options, workers or usable_cores(), progress)
     job.check()
     if (job.out / INDEX_NAME).exists():
         return keep_what_is_there(job)
-    plan = json.dumps({"input": opened.stamp(), "options": options.model_dump()}, sort_keys=True)
+    stamp = opened.stamp() + ("" if chosen is None else f", of which {chosen.digest}")
+    plan = json.dumps({"input": stamp, "options": options.model_dump()}, sort_keys=True)
     check_free(job.out, plan)
     decision = _survey(job)
     with open_series(job.out, plan, int(shard_mb * 1e6)) as series:

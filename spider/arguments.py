@@ -347,6 +347,7 @@ _KINDS: dict[str, Kind] = {
     "instances": _path_list,
     "key": text,
     "labels": text,
+    "listed": place,
     "kimg": or_text(number(MIN_KIMG)),
     "long_tail": number(1),
     "max_bad": or_text(whole(0)),

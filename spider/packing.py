@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,6 +20,7 @@ class PackRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("pack",)
     alone: ClassVar[tuple[str, ...]] = ("source", "out")
+    options: ClassVar[Mapping[str, str]] = {"listed": "--list"}
 
     source: str | Path
     out: str | Path
@@ -29,6 +30,7 @@ class PackRequest(Request):
     crop: Crop = "center"
     subset: int | None = None
     long_tail: float | None = None
+    listed: str | Path | None = None
     seed: int = 0
     shard_mb: float = 64
     workers: int | None = None

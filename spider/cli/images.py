@@ -47,6 +47,15 @@ def pack(
     subset: Annotated[
         int | None, typer.Option(metavar="N", help="Take N files; smaller subsets lie within larger ones.")
     ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Pack the images of this list: a path and perhaps a number, their label, in each line; or "
+            "coco-stuff:ANNOTATIONS:train|val|eval|seen|unseen.",
+        ),
+    ] = None,
     long_tail: Annotated[
         float | None,
         typer.Option(
@@ -94,6 +103,7 @@ def pack(
         crop=crop,
         subset=subset,
         long_tail=long_tail,
+        listed=listed,
         seed=seed,
         shard_mb=shard_mb,
         workers=workers,
