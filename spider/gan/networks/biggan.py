@@ -15,7 +15,9 @@ is over all ranks, where each GPU there has its own; spectral norms move with st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from cluster.world import World
 from spider.gan.networks.attention import SelfAttention
 from spider.gan.networks.biggan_config import BigganGeneratorConfig
 from spider.gan.networks.classes import ClassEmbedding
+from spider.gan.networks.doubling import convolve_doubled
 from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralLinear, SpectralNetwork, begin_orthogonal
 from spider.gan.networks.told import Told
@@ -90,11 +93,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """`told`: [N, d]."""
-        y = self.convs[0](_twice(relu(self.norms[0](x, told))))
-        y = self.convs[1](relu(self.norms[1](y, told)))
-        joined: Tensor = y + _twice(self.direct(x))
+        first, second = cast(Iterable[SpectralConv], self.convs)
+        y = convolve_doubled(relu(self.norms[0](x, told)), first.divided(), first.bias)
+        y = second(relu(self.norms[1](y, told)))
+        joined: Tensor = y + interpolate(self.direct(x), scale_factor=2, mode="nearest")
         return joined
-
-
-def _twice(x: Tensor) -> Tensor:
-    return interpolate(x, scale_factor=2, mode="nearest")

@@ -13,13 +13,16 @@ and does not judge, goes on as 256 px does, with another block of `ch` channels 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
 from spider.gan.networks.attention import SelfAttention
 from spider.gan.networks.biggan_config import BigganDiscriminatorConfig
+from spider.gan.networks.doubling import convolve_halved
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.spectral import (
     SpectralConv,
@@ -101,8 +104,11 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        y = self.convs[1](relu(self.convs[0](x if self.begins else relu(x))))
+        first, second = cast(Iterable[SpectralConv], self.convs)
+        y = relu(first(x if self.begins else relu(x)))
         if self.halves:
-            x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+            x, y = avg_pool2d(x, 2), convolve_halved(y, second.divided(), second.bias)
+        else:
+            y = second(y)
         joined: Tensor = y + self.direct(x)
         return joined

@@ -51,7 +51,8 @@ class _Spectral(nn.Module):
     def divided(self) -> Tensor:
         """The weight by sigma, of which gradients know that it depends on the weight."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            return self.weight / torch.dot(self.u, torch.mv(self.rows(), self.v))
+            # Times the inverse, whose gradient takes fewer passes over the weight than that of a division
+            return self.weight * torch.dot(self.u, torch.mv(self.rows(), self.v)).reciprocal()
 
     @torch.no_grad()
     def round(self) -> None:
