@@ -16,11 +16,14 @@ from typing import Any
 from cluster.world import World
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError
+from shards.missing import no_such
 from shards.progress import Bar
 from spider.config.load import with_values
 from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
+from spider.gan.conditions.bank import InstanceBank
+from spider.gan.conditions.instances import Instances
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.embedding import Embedding
@@ -29,6 +32,8 @@ from spider.judge.embed.given import GivenFeatures, read_features, write_feature
 from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.generator_metrics import measure_generator
+from spider.judge.instances.page import NAME as INSTANCES
+from spider.judge.instances.page import draw_instances
 from spider.judge.metrics.evaluate import evaluate_images
 from spider.judge.metrics.nearest import FEW_IMAGES, page_name
 from spider.judge.metrics.protocols import protocol_named
@@ -55,6 +60,8 @@ class Evaluation:
             notes += ["! the reference is the run's own training images: copies of them would score best (--reference)"]
         if self.provenance["memorisation_page"] is not None:
             notes.append(f"are they copies? look at {self.provenance['memorisation_page']}")
+        if "instances" in self.provenance:
+            notes.append(f"instances, the images near them, and samples: {self.provenance['instances']}")
         return "\n".join([table(self.results), *notes])
 
     def as_json(self) -> dict[str, Any]:
@@ -172,12 +179,14 @@ def _compared(
             page=page if number == 0 else None,
             progress=progress,
         )
+    drawn = _draw_instances(run, generator, training, request, world)
     is_own = training is not None and training.fingerprint == against.fingerprint
     is_own = is_own or any(result.provenance["reference"].get("held_out") is False for result in results)
     provenance |= {
         "reference": "training" if is_own else "given",
         "notes": [*reference_notes(shape, against), *notes],
         "memorisation_page": None if page is None else str(page),
+        **drawn,
     }
     if request.reference_out is not None:
         assert not isinstance(against, GivenFeatures)
@@ -186,6 +195,26 @@ def _compared(
             about = {"name": against.name, "fingerprint": against.fingerprint, "count": len(against)}
             write_features(Path(request.reference_out), rows, network, about)
     return Evaluation(results, provenance)
+
+
+def _draw_instances(
+    run: RunRef | None,
+    generator: FrozenGenerator | None,
+    training: ShardDataset | None,
+    request: EvaluateRequest,
+    world: World,
+) -> dict[str, Any]:
+    """Draw what becomes of instances, if figures are asked for: what a result says of that."""
+    is_told = generator is not None and isinstance(generator.conditions, Instances)
+    if request.figures is None or run is None or generator is None or training is None or not is_told:
+        return {}
+    place = getattr(run.directory.config().condition, "bank", "")
+    if not Path(place).is_file():
+        return {"instances": f"not drawn: {no_such(place, 'file')}"}
+    file = Path(request.figures) / INSTANCES
+    if world.is_main:
+        draw_instances(file, generator, InstanceBank.open(place), training)
+    return {"instances": str(file)}
 
 
 def _in_turn(seeds: Sequence[int], *, shown: bool) -> Iterator[tuple[int, int]]:

@@ -260,3 +260,11 @@ def test_a_generator_without_instances_says_so(digits, tmp_path):
             api.generate(tmp_path / "plain", out=tmp_path / "out", **more)
     with pytest.raises(SpiderUsageError, match="--space instance: no stage has that; stage 1 is fed z"):
         api.interpolate(tmp_path / "plain", tmp_path / "x.gif", space="instance")
+
+
+def test_figures_show_instances_what_is_near_them_and_samples(run, digits, tmp_path):
+    found = api.evaluate(run, metrics="fid", embedding="offline", count=60, seeds=1, figures=tmp_path / "figures")
+    assert found.provenance["instances"] == str(tmp_path / "figures" / "instances.png")
+    assert str(tmp_path / "figures" / "instances.png") in found.table()
+    with Image.open(tmp_path / "figures" / "instances.png") as picture:
+        assert picture.width > 11 * 64
