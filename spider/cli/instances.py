@@ -42,8 +42,12 @@ def instances(
         bool, typer.Option("--flips", help="Features of the images flipped left to right as well.")
     ] = False,
     centres: Annotated[
-        int, typer.Option(metavar="N", help="Images that stand for all, by k-means: what a finished generator keeps.")
-    ] = 1000,
+        str,
+        typer.Option(
+            metavar="N|FILE.npy",
+            help="Images that stand for all, by k-means: what a finished generator keeps; or IC-GAN's file of them.",
+        ),
+    ] = "1000",
     pixels: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="The same images packed at another size, whose features are taken."),

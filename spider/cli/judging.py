@@ -103,6 +103,10 @@ def evaluate(
             metavar="N", help="Evaluation seeds 0 .. N-1, for mean and spread; default: 5 for a run, 1 for a set."
         ),
     ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(
@@ -130,6 +134,7 @@ def evaluate(
         distance=distance,
         count=count,
         seeds=seeds,
+        bank=bank,
         figures=figures,
         out=out,
         progress=is_main_process(),

@@ -40,6 +40,7 @@ from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, document, table, write_result
 from spider.judge.request import DEFAULT_COUNT, DEFAULT_SEEDS, EvaluateRequest, holds_features
+from spider.pictures.generate import told_by_bank
 from spider.runs.directory import RunRef, checkpoint_name, images_of, is_run, kimg_text, resolve, weights_digest
 from spider.runs.generator import open_generator
 from spider.runs.inputs import at_key, find_images, note_places, recorded
@@ -84,7 +85,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and request.reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
-    for option, place in (("--source", request.source), ("--data", request.data)):
+    for option, place in (("--source", request.source), ("--data", request.data), ("--bank", request.bank)):
         if run is None and place is not None:
             raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
     if run is None and request.of_generator:
@@ -98,6 +99,8 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     if run is not None:
         place = None if request.source is None else str(request.source)
         generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
+        if request.bank is not None:
+            generator = told_by_bank(generator, Path(request.bank))
     found = Evaluation([], {"reference": None, "notes": [], "memorisation_page": None})
     if network is not None:
         found = _compared(request, run, generator, network, chosen, world)
@@ -206,7 +209,14 @@ def _draw_instances(
 ) -> dict[str, Any]:
     """Draw what becomes of instances, if figures are asked for: what a result says of that."""
     is_told = generator is not None and isinstance(generator.conditions, Instances)
-    if request.figures is None or run is None or generator is None or training is None or not is_told:
+    if (
+        request.bank is not None
+        or request.figures is None
+        or run is None
+        or generator is None
+        or training is None
+        or not is_told
+    ):
         return {}
     place = getattr(run.directory.config().condition, "bank", "")
     if not Path(place).is_file():

@@ -45,6 +45,7 @@ class EvaluateRequest(Request):
         distance: how different two images look, for path lengths: `efficientnet`, `lpips_alex` or `lpips_vgg`.
         count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
+        bank: a bank of instances of any images, by the same embedding, in place of those that the run keeps.
         figures: a folder for the memorisation page of the first seed, `memorisation-EMBEDDING.png`; it brings the
             metric `nearest` with it. A run of fewer than 5,000 training images gets the page anyhow, beside `out`, or
             among the run's evaluations.
@@ -70,6 +71,7 @@ class EvaluateRequest(Request):
     distance: str = "efficientnet"
     count: int | None = None
     seeds: int | Sequence[int] | None = None
+    bank: str | Path | None = None
     figures: str | Path | None = None
     out: str | Path | None = None
     progress: bool = False

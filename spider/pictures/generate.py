@@ -114,7 +114,7 @@ def generate(generator: FrozenGenerator, request: GenerateRequest, photos: Photo
     if request.styles is not None:
         return _style_grid(generator, numbers, request)
     if request.bank is not None:
-        generator = _told_by_bank(generator, request)
+        generator = told_by_bank(generator, Path(request.bank), request.classes)
     if request.points:
         parts = _from_points(generator, request.points)
     elif photos is not None:
@@ -247,10 +247,19 @@ def instances_of(generator: FrozenGenerator, option: str) -> Instances:
     return generator.conditions
 
 
-def _told_by_bank(generator: FrozenGenerator, request: GenerateRequest) -> FrozenGenerator:
-    bank, known = InstanceBank.open(str(request.bank)), instances_of(generator, "--bank")
-    _require_class(generator, request.classes, "--bank")
-    return generator.with_conditions(known.of_bank(bank))
+def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[object] = ()) -> FrozenGenerator:
+    """The same generator, told of the instances of a bank.
+
+    Args:
+        classes: that are asked for, of a generator that is told a class too.
+
+    Raises:
+        SpiderUsageError: it is told of none, or of another embedding's; or it needs a class.
+        SpiderError: the bank cannot be read.
+    """
+    known = instances_of(generator, "--bank")
+    _require_class(generator, classes, "--bank")
+    return generator.with_conditions(known.of_bank(InstanceBank.open(bank)))
 
 
 def _require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:

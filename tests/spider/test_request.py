@@ -33,7 +33,7 @@ ASKED = {
     "neighbor_matrix": (NeighborMatrixRequest, {"datasets": ["a", "b"], "out": "o", **SEARCH}),
     "instances": (InstancesRequest, {
         "data": "d", "out": "o.safetensors", "embedding": "offline", "protocol": "clean", "weights": "w.pt",
-        "neighbors": 5, "flips": True, "centres": 10, "pixels": "p", "seed": 4, "ray": "auto", "workers": 2,
+        "neighbors": 5, "flips": True, "centres": "c.npy", "pixels": "p", "seed": 4, "ray": "auto", "workers": 2,
     }),
     "train": (TrainRequest, {
         "config": "dcgan", "run": "r", "data": "d", "source": "s", "kimg": "+5", "seed": 1, "mirror": True,
@@ -44,7 +44,7 @@ ASKED = {
         "subject": "r", "reference": "a", "reference_out": "r.npz", "source": "b", "data": "c",
         "metrics": ["fid", "recall"], "protocol": "tf",
         "embedding": "offline", "weights": "w", "distance": "lpips_vgg", "count": 7, "seeds": 2,
-        "figures": "f", "out": "o.json",
+        "bank": "b.safetensors", "figures": "f", "out": "o.json",
     }),
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],

@@ -28,6 +28,7 @@ from spider.judge.embed.features import Span, pieces_of
 from spider.judge.embed.images import FlippedImages, NumberedImages
 from spider.judge.embed.load import load_embedding
 from spider.judge.instances.nearest import QUERIES
+from spider.judge.instances.published import read_centres
 from spider.judge.instances.request import InstancesRequest
 from spider.judge.instances.worker import BankPlan, BankWorker, MappedVectors
 from spider.judge.pieces import do_pieces, require_seen
@@ -98,9 +99,9 @@ def build_bank(request: InstancesRequest) -> BankReport:
         label=network.label,
         digest=network.digest,
     )
-    shape = BankShape(
-        len(dataset), network.dim, request.neighbors, min(request.centres, len(dataset)), flipped=request.flips
-    )
+    given = None if isinstance(request.centres, int) else read_centres(Path(request.centres), len(dataset))
+    centres = min(int(request.centres), len(dataset)) if given is None else len(given)  # type: ignore[arg-type]
+    shape = BankShape(len(dataset), network.dim, request.neighbors, centres, flipped=request.flips)
     sets: dict[str, NumberedImages] = {"features": pixels}
     if request.flips:
         sets["features_flipped"] = FlippedImages(pixels)
@@ -123,7 +124,7 @@ def build_bank(request: InstancesRequest) -> BankReport:
         for (start, stop), numbers, radii in maker.nearest(pixels, where, request.neighbors):
             arrays["neighbors"][start:stop] = numbers
             arrays["radii"][start:stop] = radii
-        arrays["centres"][:] = centre_images(vectors, shape.centres, request.seed)
+        arrays["centres"][:] = centre_images(vectors, centres, request.seed) if given is None else given
     bank = InstanceBank.open(out)
     return BankReport(
         str(out),

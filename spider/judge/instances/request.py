@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from os import PathLike
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spider.arguments import Kind, flag, known, place, whole
 from spider.errors import SpiderUsageError
@@ -15,6 +16,17 @@ from spider.request import Request
 
 MAX_NEIGHBORS = 10_000
 MAX_CENTRES = 100_000
+
+
+def _count_or_file(name: str, value: Any) -> int | str | Path:
+    """How many, or a file, whose name ends in .npy."""
+    if isinstance(value, str | PathLike) and str(value).endswith(".npy"):
+        return place(name, value)
+    return int(
+        whole(1, MAX_CENTRES)(
+            name, int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class InstancesRequest(Request):
         weights: a weights file for the embedding.
         neighbors: how many nearest images of each; published: 50, and 5 for fewer than some 100,000 images.
         flips: features of the images flipped left to right as well.
-        centres: how many images stand for all, by k-means; all of them where there are fewer.
+        centres: how many images stand for all, by k-means; all of them where there are fewer. Or a file of IC-GAN's
+            authors that says which (`spider.judge.instances.published`).
         pixels: the same images packed at another size, of which the features are to be; None: of `data`.
         seed: of k-means.
         ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
@@ -45,7 +58,7 @@ class InstancesRequest(Request):
     kinds: ClassVar[Mapping[str, Kind]] = {
         "protocol": known("protocol", tuple(chain(*RESIZE_RULES.values()))),
         "neighbors": whole(1, MAX_NEIGHBORS),
-        "centres": whole(1, MAX_CENTRES),
+        "centres": _count_or_file,
         "flips": flag,
         "pixels": place,
     }
@@ -57,7 +70,7 @@ class InstancesRequest(Request):
     weights: Path | str | None = None
     neighbors: int = 50
     flips: bool = False
-    centres: int = 1000
+    centres: int | str | Path = 1000
     pixels: str | Path | None = None
     seed: int = 0
     ray: str | None = None

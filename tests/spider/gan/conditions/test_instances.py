@@ -268,3 +268,17 @@ def test_figures_show_instances_what_is_near_them_and_samples(run, digits, tmp_p
     assert str(tmp_path / "figures" / "instances.png") in found.table()
     with Image.open(tmp_path / "figures" / "instances.png") as picture:
         assert picture.width > 11 * 64
+
+
+def test_a_run_is_measured_by_instances_of_other_images(run, patches, digits, tmp_path):
+    """For figure 4 of the paper, and for transfer."""
+    options = {"metrics": "fid", "embedding": "offline", "count": 60, "seeds": 1, "data": digits}
+    values = [api.evaluate(run, **options).results[0].value]
+    for centres in (5, 30):
+        bank = tmp_path / f"{centres}.safetensors"
+        api.instances(digits, bank, embedding="offline", neighbors=4, centres=centres)
+        values.append(api.evaluate(run, bank=bank, **options).results[0].value)
+    assert values[2] == pytest.approx(values[0], rel=1e-6)  # the run keeps 30, too
+    assert values[1] != values[0]
+    with pytest.raises(SpiderUsageError, match=r"--bank .* is a set of images"):
+        api.evaluate(patches, reference=digits, bank=bank, embedding="offline")
