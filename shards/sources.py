@@ -17,6 +17,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def open_source(spec: str | Path, *, torchvision_root: Path | None = None, label
     elif is_remote(text) or os.path.isfile(path / INDEX_NAME):  # False also where that may not be known
         source = PackedSource(text)
     if source is not None:
-        source.listing = source.listing.with_labels(labels)
+        if labels != "class":  # those that they have
+            source.listing = source.listing.with_labels(labels)
         return source
     try:
         mode = path.stat().st_mode
@@ -135,10 +137,14 @@ class BuiltinSource(Source):
         if name not in SETS:
             raise ShardsUsageError(not_known(f"builtin:{name}", (f"builtin:{known}" for known in SETS)))
         self.name = name
-        images = SETS[name]()
-        self._pixels = images.pixels
-        labels = [-1] * len(images.pixels) if images.labels is None else images.labels.tolist()
-        self.listing = _numbered(labels, images.classes)
+        self._images = SETS[name]()
+        self._pixels = self._images.pixels
+
+    @cached_property
+    def listing(self) -> Listing:  # type: ignore[override]
+        """See Source. Not made where the stamp alone is asked for, to find a packed copy."""
+        labels = self._images.labels
+        return _numbered([-1] * len(self._pixels) if labels is None else labels.tolist(), self._images.classes)
 
     def read(self, number: int) -> Pixels:
         """See Source."""

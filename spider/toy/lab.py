@@ -114,7 +114,7 @@ def toy(request: ToyRequest) -> Laboratory:
 
 
 def _config(request: ToyRequest, path: str, words: list[str], seed: int) -> Config:
-    length = [] if request.kimg is None else [f"kimg={request.kimg:g}"]
+    length = [] if request.kimg is None else [f"kimg={request.kimg}"]
     return load_config("toy", [f"data.path={path}", f"seed={seed}", *length, *request.overrides, *words])
 
 

@@ -48,7 +48,7 @@ class ToyRequest(Request):
         found: dict[str, list[str]] = {}
         for each in self.variants:
             name, _, words = each.partition(":")
-            if not name.strip() or "=" in name:
+            if not name.strip() or "=" in name or not all("=" in word for word in words.split()):
                 raise SpiderUsageError(f"--variant {each}: write NAME: KEY=VALUE KEY=VALUE")
             if name.strip() in found:
                 raise SpiderUsageError(f"--variant {each}: the name {name.strip()} is given twice")

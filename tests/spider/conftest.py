@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 import pytest
 
 from spider import api
+from spider.data import locate_images
 from spider.judge import evaluation
 from spider.pictures import project
 from spider.runs import generator
@@ -71,6 +72,12 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["batch=8", "generator.width=0.05", "discriminator.width=0.05", "log.samples=4", "log.tensorboard=false"]
     api.train("dcgan", run, data=digits, kimg=0.016, overrides=small)
     return run
+
+
+@pytest.fixture(scope="session")
+def plane(caches: Path) -> None:
+    """The points that toys learn are packed: each would begin to pack 20,000, and look at all of them before."""
+    locate_images("builtin:gaussians8")
 
 
 @pytest.fixture

@@ -72,9 +72,8 @@ def test_every_verb_is_tried():
 
 
 @pytest.fixture
-def places(trained, digits, patches, study_file, tmp_path, monkeypatch):
+def places(trained, digits, patches, plane, study_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPIDER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
     (tmp_path / "sweep.yaml").write_text("config: dcgan\nkimg: 1\nspace: {batch: {grid: [1, 2]}}\n")
     (tmp_path / "stages.yaml").write_text("stages: {a: {verb: pack, source: x, out: y}}\n")

@@ -64,7 +64,7 @@ def test_every_command_is_tried():
 
 
 @pytest.fixture
-def places(trained, digits, patches, study_file, tmp_path, monkeypatch):
+def places(trained, digits, patches, plane, study_file, tmp_path, monkeypatch):
     """What stands in `WORDS`, in a folder of its own, where no other program is found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
