@@ -30,12 +30,16 @@ def half_dtype(like: Tensor) -> torch.dtype:
     return like.dtype if like.device.type in FULL_ON else torch.bfloat16
 
 
-def set_numerics(*, deterministic: bool, tf32: bool) -> None:
-    """Set torch's global switches for a training."""
+def set_numerics(*, deterministic: bool, tf32: bool, compiled: bool) -> None:
+    """Set torch's global switches for a training, of compiled networks or of none."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-    if torch.are_deterministic_algorithms_enabled() != deterministic:  # whoever asks for either loads the compiler
-        torch.use_deterministic_algorithms(deterministic)
+    if compiled:
+        torch.use_deterministic_algorithms(
+            deterministic
+        )  # also tells the compiler, which takes as long to load as torch
+    else:
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")  # the same without it
     torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
     torch.backends.cudnn.allow_tf32 = tf32  # torch's own default is True here
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -85,7 +85,7 @@ def dry_run(config: Config, world: World) -> DryRun:
 
     One second at least, and every lazy phase twice; a minute at most, or one iteration if that takes longer.
     """
-    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     with closing(Trainer(config, world)) as trainer:
         return _measure(config, world, trainer)
 

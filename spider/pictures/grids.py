@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from shards.files import open_whole
 from spider.gan.pixels import match_channels, resize
@@ -42,9 +42,6 @@ def sample_grid(
     Returns:
         uint8 [height, width, 3].
     """
-    # Here, because torchvision takes as long to import as torch, and what only measures draws nothing.
-    from torchvision.utils import make_grid
-
     scale = max(1, -(-_LEAST_SIDE // images.shape[-1]))
     shown = _enlarge(images, scale)
     if sources is not None:
@@ -53,7 +50,7 @@ def sample_grid(
     if captions is not None:
         strips = torch.stack([_strip(text, shown.shape[3], shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
-    grid = make_grid((shown + 1) / 2, nrow=columns, padding=2 * scale, pad_value=1.0)
+    grid = _in_rows((shown + 1) / 2, columns, 2 * scale)
     if sources is not None and captions is not None:
         line = _strip("left: source, right: output", grid.shape[2], shown.shape[3])
         grid = torch.cat([grid, (line + 1) / 2], dim=1)
@@ -69,6 +66,21 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write [height, width, 3] as a PNG, replacing what is there at once."""
     with open_whole(path, sync=False) as file:
         Image.fromarray(pixels).save(file, format="PNG")
+
+
+def _in_rows(images: Tensor, columns: int, padding: int) -> Tensor:
+    """On white, [N, C, H, W] as [C, height, width], one alone without a border: torchvision's make_grid.
+
+    Not imported from there, because torchvision loads the compiler: twice what all else of a training takes to import.
+    """
+    if len(images) == 1:
+        return images[0]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    tiles = pad(images, (padding, 0, padding, 0), value=1.0)
+    tiles = torch.cat([tiles, tiles.new_ones(rows * columns - len(tiles), *tiles.shape[1:])])
+    grid = tiles.reshape(rows, columns, *tiles.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return pad(grid, (0, padding, 0, padding), value=1.0)
 
 
 def _strip(text: str, width: int, image_width: int) -> Tensor:

@@ -120,7 +120,7 @@ def _config(request: ToyRequest, path: str, words: list[str], seed: int) -> Conf
 
 def _learn(variant: Variant, law: Modes | None, frames: int, bar: Bar, *, shown: bool) -> None:
     config = variant.config
-    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     trainer = Trainer(config, World.single())
     if trainer.image_shape != (1, 1, 2):
         raise SpiderUsageError(f"data.path={config.data.path}: no points of a plane")

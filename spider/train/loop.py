@@ -60,7 +60,7 @@ def train(
         SpiderError, ShardsError, ClusterError: what failed, in one line.
     """
     named = with_values(config, {key: each.path for key, each in inputs.items()})
-    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     with closing(Trainer(config, world)) as trainer:
         evaluator = Evaluator(trainer, directory)
         with alone_in(directory.path, world), CheckpointStore(directory.checkpoints, world) as store:

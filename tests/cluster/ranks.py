@@ -15,10 +15,10 @@
 - Processes stay for the session: a later run finds the module globals and the memory of an earlier one.
   `ranks(4, fresh=True)` starts new ones, for laws about a restart.
 
-How it works: a nursery process imports torch once and forks the ranks of each world size on first use (a fork takes
-0.1 s, an import of torch seconds). Functions travel as (module, file, name), because pytest's importlib mode gives test
-modules names that other processes cannot import. The nursery ends with the session, also if that is killed, and takes
-its ranks with it. Each pytest-xdist worker has its own.
+How it works: a nursery process imports torch and the trainer once and forks the ranks of each world size on first use
+(a fork takes 0.1 s, an import of torch seconds). Functions travel as (module, file, name), because pytest's importlib
+mode gives test modules names that other processes cannot import. The nursery ends with the session, also if that is
+killed, and takes its ranks with it. Each pytest-xdist worker has its own.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _nursery() -> None:
     sys.path[:] = json.loads(sys.stdin.readline())["sys_path"]
     import torch._dynamo  # noqa: F401 (the compiler, which every rank's World needs)
 
-    import cluster.world  # noqa: F401
+    import spider.train.loop  # noqa: F401 (most functions need it, and every rank would import it for a second)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The dead are reaped.
     pids: list[int] = []

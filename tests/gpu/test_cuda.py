@@ -49,12 +49,12 @@ METHODS = {"dcgan": [], "atopk": ATOPK, "augmented": AUGMENTED}
 def _numerics() -> Iterator[None]:
     """Each test sets the switches that it needs; the next one finds torch as it was."""
     yield
-    set_numerics(deterministic=False, tf32=False)
+    set_numerics(deterministic=False, tf32=False, compiled=False)
 
 
 def trainer(data: Path, world: World, *overrides: str) -> Trainer:
     config = make_config({"data": {"path": str(data)}}, [*SMALL, *overrides])
-    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     return Trainer(config, world)
 
 

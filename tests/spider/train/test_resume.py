@@ -34,14 +34,14 @@ from tests.equal_runs import assert_equal_runs, everything
 from tests.every_axis import EVERY_AXIS
 
 OVERRIDES = [
-    "batch=20",
+    "batch=50",
     "kimg=1.2",
     "generator.width=0.1",
     "discriminator.width=0.1",
     "d_steps=2",
     *EVERY_AXIS,
     "selection.trace.first_step=3",
-    "selection.trace.steps=40",
+    "selection.trace.steps=16",
     "ema.half_life_kimg=0.2",
     "log.every_kimg=0.1",
     "log.samples_every_kimg=0.5",
