@@ -26,6 +26,7 @@ BASE = [
     "penalties.r1_gamma=1",
     "ema.half_life_kimg=0.1",
 ]
+STEPS = 20  # more than an epoch of the 300 images
 WORLDS = [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)]
 
 
@@ -82,16 +83,16 @@ CASES += [(name, *world) for name in list(METHODS)[1:] for world in ((2, 1), (4,
 
 @cache
 def alone(data, method):
-    """Fifty steps in one process."""
-    return trained(World.single(), data, METHODS[method], 50)
+    """So many steps in one process."""
+    return trained(World.single(), data, METHODS[method], STEPS)
 
 
 @pytest.mark.parametrize(("method", "size", "accumulation"), CASES)
-def test_fifty_steps_are_the_same_anywhere(ranks, digits, method, size, accumulation):
+def test_all_steps_are_the_same_anywhere(ranks, digits, method, size, accumulation):
     """In float64: parameters to 1e-9, the same p and k at every step."""
     whole, p, ks, means = alone(digits, method)
     overrides = [*METHODS[method], f"accumulation={accumulation}"]
-    for state, p_there, ks_there, means_there in ranks(size).run(trained, digits, overrides, 50):
+    for state, p_there, ks_there, means_there in ranks(size).run(trained, digits, overrides, STEPS):
         for name, tensor in whole.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-9)
         assert p_there == p
@@ -120,15 +121,20 @@ def test_one_step_gradients_agree_in_float32(ranks, digits, size, accumulation, 
 
 
 def batch_norm_run(world, data):
-    """On a rank: fifty steps with batch normalisation in both networks."""
-    return trained(world, data, ["generator.norm=batch", "discriminator.norm=batch", "penalties.r1_gamma=0.1"], 50)[0]
+    """On a rank: ten steps with batch normalisation in both networks."""
+    return trained(world, data, ["generator.norm=batch", "discriminator.norm=batch", "penalties.r1_gamma=0.1"], 10)[0]
+
+
+@pytest.fixture(scope="module")
+def normed(digits):
+    """What they come to in one process."""
+    return batch_norm_run(World.single(), digits)
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_batch_norm_sees_the_global_batch(ranks, digits, size):
-    whole = batch_norm_run(World.single(), digits)
+def test_batch_norm_sees_the_global_batch(ranks, digits, normed, size):
     for state in ranks(size).run(batch_norm_run, digits):
-        for name, tensor in whole.items():
+        for name, tensor in normed.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-9)
 
 
@@ -157,7 +163,7 @@ def test_feeding_is_the_same_on_two_ranks(ranks, digits, fed, feeding):
         torch.testing.assert_close(source_there, source[rank::2], rtol=0, atol=1e-6)
         for player, gradient in gradients.items():
             assert (there[player] - gradient).norm() < 1e-9 * gradient.norm(), player
-    whole = trained(World.single(), digits, overrides, 20)[0]
-    for state, *_ in ranks(2).run(trained, digits, overrides, 20):
+    whole = trained(World.single(), digits, overrides, STEPS)[0]
+    for state, *_ in ranks(2).run(trained, digits, overrides, STEPS):
         for name, tensor in whole.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-9)
