@@ -23,12 +23,7 @@ def everything(path: Path | str) -> tuple[Any, ...]:
     rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
     for row in rows:
         row.pop("timing")
-    board = EventAccumulator(str(directory.tensorboard)).Reload()
-    scalars = {
-        tag: [(event.step, event.value) for event in board.Scalars(tag)]
-        for tag in board.Tags()["scalars"]
-        if not tag.startswith("timing/")
-    }
+    scalars = curves(directory) if directory.config().log.tensorboard else {}
     found = directory.evaluations.iterdir() if directory.evaluations.exists() else ()
     evaluations = {file.name: json.loads(file.read_text())["results"] for file in found}
     for results in evaluations.values():
@@ -38,6 +33,16 @@ def everything(path: Path | str) -> tuple[Any, ...]:
     best = directory.best()
     trace = directory.trace_file.read_text() if directory.trace_file.exists() else None
     return snapshot, rows, scalars, evaluations, samples, best, trace
+
+
+def curves(directory: RunDirectory) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows, but for times."""
+    board = EventAccumulator(str(directory.tensorboard)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in board.Scalars(tag)]
+        for tag in board.Tags()["scalars"]
+        if not tag.startswith("timing/")
+    }
 
 
 def assert_equal_runs(a: Path | str, b: Path | str) -> None:

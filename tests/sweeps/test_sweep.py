@@ -38,6 +38,7 @@ TINY = {
     "discriminator.width": 0.05,
     "log.every_kimg": 0.08,
     "log.samples": 4,
+    "log.tensorboard": False,
     "checkpoint.every_kimg": 0.08,
     "evaluate.every_kimg": 0.08,
     "evaluate.embedding": "offline",
@@ -118,7 +119,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
 def grid(tmp_path_factory: pytest.TempPathFactory, digits: Path, patches: Path) -> Path:
     """Two sources, one of them images, under two seeds."""
     space = {"source": {"grid": ["gaussian", str(patches)]}}
-    return write(tmp_path_factory.mktemp("grid") / "sweep.yaml", digits, space, seeds=2)
+    return write(tmp_path_factory.mktemp("grid") / "sweep.yaml", digits, space, {"log.tensorboard": True}, seeds=2)
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,8 @@ OVERRIDES = [
     "evaluate.count=64",
     "compute.deterministic=true",
 ]
+# Where nothing is said of TensorBoard's files: a start waits for another second than that of the file before
+NO_BOARD = "log.tensorboard=false"
 
 
 def config_for(data, extra=()):
@@ -189,7 +191,7 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_knows_of_them(digits, t
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    run(digits, tmp_path / "run", ["kimg=0.7"])
+    run(digits, tmp_path / "run", ["kimg=0.7", NO_BOARD])
     saves = [place for place, name in enumerate(synced) if name == "manifest.json"]
     assert len(saves) >= 3
     for number, place in enumerate(saves, start=1):
@@ -215,6 +217,7 @@ SHORT = [
     "evaluate.embedding=offline",
     "evaluate.count=16",
     "compute.deterministic=true",
+    NO_BOARD,
 ]
 METHODS = {
     "neighbour": [
@@ -344,8 +347,8 @@ def test_a_checkpoint_that_does_not_say_what_is_owed_owes_nothing(digits, tmp_pa
     state = Evaluator.state
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "state", lambda self: {k: v for k, v in state(self).items() if k != "owed"})
-        run(digits, tmp_path / "run", ["kimg=0.4"])
-    assert run(digits, tmp_path / "run", ["kimg=0.5"]) == "finished"
+        run(digits, tmp_path / "run", ["kimg=0.4", NO_BOARD])
+    assert run(digits, tmp_path / "run", ["kimg=0.5", NO_BOARD]) == "finished"
     assert evaluated(tmp_path / "run") == ["000000.400-kimg", "000000.500-kimg"]
 
 
@@ -373,7 +376,7 @@ def test_a_stop_on_one_rank_within_an_evaluation_ends_on_both(ranks, digits, tmp
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_before(digits, tmp_path, capfd):
     """Though only one checkpoint is kept besides the best."""
     directory = RunDirectory(tmp_path / "run")
-    keys = ["checkpoint.keep_last=1", "checkpoint.every_kimg=9"]
+    keys = ["checkpoint.keep_last=1", "checkpoint.every_kimg=9", NO_BOARD]
     run(digits, directory.path, [*keys, "kimg=0.4"])
     run(digits, directory.path, [*keys, "kimg=0.8"])
     assert directory.best()["checkpoint"] == "000000.800-kimg"
@@ -386,29 +389,29 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_best_before(digits, tmp_path
 
 def test_a_best_checkpoint_that_is_gone_is_forgotten(digits, tmp_path, capfd):
     directory = RunDirectory(tmp_path / "run")
-    run(digits, directory.path, ["kimg=0.6"])
+    run(digits, directory.path, ["kimg=0.6", NO_BOARD])
     shutil.rmtree(directory.checkpoints / "000000.400-kimg")
-    run(digits, directory.path, ["kimg=0.7"])
+    run(digits, directory.path, ["kimg=0.7", NO_BOARD])
     assert "the best checkpoint, 000000.400-kimg, is no longer there" in capfd.readouterr().err
     assert directory.best()["checkpoint"] == "000000.700-kimg"  # measured as the last
 
 
 def test_a_lost_best_checkpoint_of_a_finished_run_is_forgotten_too(digits, tmp_path):
     directory = RunDirectory(tmp_path / "run")
-    run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9"])
+    run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9", NO_BOARD])
     best = directory.best()["checkpoint"]
     directory.best_file.write_text(directory.best_file.read_text().replace(best, "000000.300-kimg"))
     shutil.rmtree(directory.checkpoints / "000000.300-kimg")
-    assert run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9"]) == "already finished"
+    assert run(digits, directory.path, ["kimg=0.8", "checkpoint.keep_last=9", NO_BOARD]) == "already finished"
     assert directory.best()["checkpoint"] == best
 
 
 def test_the_last_images_are_measured_though_it_is_not_their_turn(digits, tmp_path):
     """And whoever goes on knows nothing of it: see test_every_method_resumes_exactly."""
     directory = RunDirectory(tmp_path / "run")
-    run(digits, directory.path, ["kimg=0.5"])
+    run(digits, directory.path, ["kimg=0.5", NO_BOARD])
     assert (directory.evaluations / "000000.500-kimg.json").exists()
-    run(digits, directory.path, ["kimg=0.9"])
+    run(digits, directory.path, ["kimg=0.9", NO_BOARD])
     assert sorted(file.name for file in directory.evaluations.iterdir()) == [
         "000000.400-kimg.json",
         "000000.800-kimg.json",
@@ -437,7 +440,7 @@ WAYS = {
 def test_a_run_goes_on_under_other_engines_and_world_sizes(ranks, digits, tmp_path, way):
     """On one rank, 4, 2, 3, and one again: weights to what the precision holds, and p and k the same."""
     precision, worlds, rtol, atol = WAYS[way]
-    settings = [*precision, "batch=24"]
+    settings = [*precision, "batch=24", NO_BOARD]
     run(digits, tmp_path / "run", [*settings, "kimg=0.072"])
     for part, (size, engine) in enumerate(worlds, start=1):
         kimg = 0.072 + 0.048 * part
@@ -481,7 +484,7 @@ def test_other_reference_images_are_refused_and_the_same_elsewhere_are_not(digit
 
 
 def test_a_branch_goes_on_from_another_runs_checkpoint(digits, uninterrupted, tmp_path):
-    config = config_for(digits, ["g_optimizer.lr=1e-5"])
+    config = config_for(digits, ["g_optimizer.lr=1e-5", NO_BOARD])
     directory = RunDirectory(tmp_path / "branch")
     branch = resolve(f"{uninterrupted}@0.9")
     assert train(config, directory, World.single(), branch=branch, progress=False) == "finished"
@@ -503,7 +506,7 @@ def test_retention_keeps_the_last_the_best_and_the_multiples(digits, tmp_path):
     run(
         digits,
         tmp_path / "run",
-        ["checkpoint.every_kimg=0.1", "checkpoint.keep_last=2", "checkpoint.keep_every_kimg=0.5"],
+        ["checkpoint.every_kimg=0.1", "checkpoint.keep_last=2", "checkpoint.keep_every_kimg=0.5", NO_BOARD],
     )
     directory = RunDirectory(tmp_path / "run")
     best = directory.best()["checkpoint"]
