@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _IN_FLIGHT = 2  # pieces that a worker has: one that it does, and the next
 _OBJECT_STORE_BYTES = 512 << 20  # pieces and what they return are small; Ray would take a third of the memory
+_LEAST_START_S = 2.0  # of a start that fails, times how often; what keeps processes from starting may pass
 _POLL_S = 10.0
 _QUIET_S = 300.0  # after which it is said what is waited for
 _DEADLINE_S = 3600.0  # of a piece: a mount that is gone answers never
@@ -341,6 +342,9 @@ class RayWorkers:
         except self._ray.exceptions.RayError as error:
             self._deaths_at_start[hand.slot] += 1
             if self._deaths_at_start[hand.slot] < _ATTEMPTS:
+                # Counted from its making, so that many that fail at once are waited for together
+                over = hand.since + _LEAST_START_S * self._deaths_at_start[hand.slot]
+                time.sleep(max(0.0, over - time.monotonic()))
                 self._replace(hand)
             elif len(self._hands) > 1:
                 log.warning("a worker has died %d times as it started; going on without it: %s", _ATTEMPTS, error)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -198,7 +199,32 @@ def test_one_worker_here_does_the_same(tmp_path: Path) -> None:
         list(here.run(pieces("fail")))
 
 
-def test_a_worker_that_cannot_be_made_ends_the_run_with_its_error(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_cluster_that_starts_nothing_for_a_while_costs_that_while(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy one was seen to end every actor before it ran, three times within a second."""
+    monkeypatch.setattr(ray_module, "_LEAST_START_S", 0.5)
+    with RayWorkers(lambda: Worker(tmp_path / "log"), cluster, count=1) as workers:
+        ray, over = workers._ray, time.monotonic() + 1.0
+        get, wait = ray.get, ray.wait
+
+        def refused(ref: object) -> object:
+            if time.monotonic() < over:
+                raise ray.exceptions.OutOfMemoryError("no room")
+            return get(ref)
+
+        def at_once(refs: list[object], **options: Any) -> Any:
+            return (refs, []) if time.monotonic() < over else wait(refs, **options)
+
+        with mock.patch.object(ray, "get", refused), mock.patch.object(ray, "wait", at_once):
+            assert sorted(done.value for done in workers.run(pieces(*["square"] * 3))) == [0, 1, 4]
+
+
+def test_a_worker_that_cannot_be_made_ends_the_run_with_its_error(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "_LEAST_START_S", 0.1)
+
     def refuse() -> Worker:
         raise ClusterUsageError("no weights here")
 

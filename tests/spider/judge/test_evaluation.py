@@ -182,12 +182,14 @@ def test_a_checkpoint_is_measured_alike_on_one_two_four_ranks(ranks, digits, tmp
 
 def moved_on(world, subject):
     """On a rank: metrics of a generator itself."""
-    return values(measured(subject, world, metrics=["ppl_zend", "ppl_zfull"], count=70, seeds=1))
+    with mock.patch("spider.judge.path_length.AT_ONCE", 8):
+        return values(measured(subject, world, metrics=["ppl_zend", "ppl_zfull"], count=11, seeds=1))
 
 
-def test_metrics_of_a_generator_itself_need_no_reference_and_no_embedding(trained, ranks, tmp_path):
+def test_metrics_of_a_generator_itself_need_no_reference_and_no_embedding(trained, ranks, tmp_path, monkeypatch):
     """Two blocks of pairs, the second cut short; on any number of ranks. Beside metrics of images in one table."""
-    alone = EvaluateRequest(trained, metrics="ppl_zend,ppl_zfull", count=70, seeds=1, out=tmp_path / "found.json")
+    monkeypatch.setattr("spider.judge.path_length.AT_ONCE", 8)
+    alone = EvaluateRequest(trained, metrics="ppl_zend,ppl_zfull", count=11, seeds=1, out=tmp_path / "found.json")
     with mock.patch("spider.judge.evaluation.open_embedding", side_effect=AssertionError("no embedding is needed")):
         alone.require_inputs()
         found = evaluate(alone, World.single())
@@ -196,10 +198,10 @@ def test_metrics_of_a_generator_itself_need_no_reference_and_no_embedding(traine
     assert read_results(tmp_path / "found.json") == found.results
     assert ranks(2).run(moved_on, trained) == [values(found)] * 2
     lines = found.table().splitlines()
-    assert lines[0].endswith("(70 images)")
+    assert lines[0].endswith("(11 images)")
     assert "PPL z end by PD[efficientnet]" in lines[2]
 
-    both = measured(trained, metrics=["ppl_zend", "fid"], count=70, seeds=2)
+    both = measured(trained, metrics=["ppl_zend", "fid"], count=11, seeds=2)
     assert [result.name for result in both.results if result.name != "nearest"] == [*2 * ["fid"], *2 * ["ppl_zend"]]
     assert both.results[-2].value == values(found)["ppl_zend"]
     assert "FD[offline]" in both.table() and "by PD[efficientnet]" in both.table()  # noqa: PT018
