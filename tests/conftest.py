@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # which nothing above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Ray gives its workers a niceness of 15, which what they train inherits: beside other tests they would hardly run
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # nohup, and what starts jobs without a terminal, leave it ignored, and every process of a test would inherit that
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
