@@ -39,7 +39,7 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml $(wildcard constraints/*.txt) |
 demo: $(VENV)/.installed  ## install and tell the whole story on built-in data, offline (under 6 minutes on 2 cores)
 	$(BIN)/spider demo --out runs/demo
 
-test: $(VENV)/.installed-dev  ## the laws (under 12 minutes on 2 cores)
+test: $(VENV)/.installed-dev  ## the laws (about 11 minutes on 2 idle cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # One Python, since the oldest versions have wheels for few: make test-oldest OLDEST_PYTHON=...
