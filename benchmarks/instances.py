@@ -6,8 +6,8 @@ Nearest: vectors that lie about a plane of 32 dimensions, as features do. Of eac
 cost is that of any 4,096; `whole` is what all of them take, by that. `products` is the floor: the same matrix products
 in float32 and nothing else. `1.28 M` is projected from the largest size, by the square of the number.
 
-Loader: batches of real images with what they are told, from the same shards in the same order: of the images
-themselves, and of instances with neighbours. The way to the images is the trainer's. Turns alternate, the best counts.
+Loader: batches of real images as the trainer gets them, of 64 px, as PNG and raw: in their order, told nothing; and
+neighbours of instances, with the features of these. Turns alternate, the best counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -98,8 +99,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _loader(scratch: Path) -> list[Row]:
-    api.pack("builtin:patches", scratch / "patches", resolution=64)
-    data, bank = scratch / "patches", scratch / "bank.safetensors"
+    return [row for encoding in ("png", "raw") for row in _loader_of(scratch, encoding)]
+
+
+def _loader_of(scratch: Path, encoding: Literal["png", "raw"]) -> list[Row]:
+    data, bank = scratch / encoding, scratch / f"{encoding}.safetensors"
+    api.pack("builtin:patches", data, resolution=64, encoding=encoding)
     api.instances(data, bank, neighbors=5, flips=True)
     networks = ["generator.kind=mlp", "discriminator.kind=mlp", f"batch={_BATCH}"]
     told = ["condition.kind=instance", f"condition.bank={bank}"]
@@ -108,20 +113,19 @@ def _loader(scratch: Path) -> list[Row]:
         for name, more in (("images", []), ("instances", told))
     }
     best = dict.fromkeys(trainers, 0.0)
-    step = 0
-    for _ in range(_TURNS):
+    streams = {name: trainer.feeds._open(0)[0] for name, trainer in trainers.items()}
+    for turn in range(_TURNS + 1):
         for name, trainer in trainers.items():
-            phase = next(each for each in trainer.plan.phases if each.reals == "own")
             start = time.perf_counter()
-            for number in range(_BATCHES):
-                trainer.feeds.draw(phase, step + number, 0)
-            best[name] = max(best[name], _BATCH * _BATCHES / (time.perf_counter() - start))
-        step += _BATCHES
+            for _ in range(_BATCHES):
+                trainer.feeds._next_real(streams[name])
+            if turn:  # the first one opens files
+                best[name] = max(best[name], _BATCH * _BATCHES / (time.perf_counter() - start))
     for trainer in trainers.values():
         trainer.close()
     count = len(ShardDataset(data))
     return [
-        {"what": f"loader, {name}", "images": count, "img/s": rate, "of images": rate / best["images"]}
+        {"what": f"loader, {encoding}, {name}", "images": count, "img/s": rate, "of images": rate / best["images"]}
         for name, rate in best.items()
     ]
 

@@ -116,8 +116,10 @@ class InstanceBank:
                     raise SpiderError(f"{path}: no bank of instances; spider instances makes one")
                 header = checked(parse_json(file.read(length), f"{path}: header"), dict[str, Any], str(path))
             about, arrays = _described(path, header, size - 8 - length)
-            mapped = {
-                name: np.memmap(path, each.dtype, "r", 8 + length + each.start, each.shape) if each.count else each.none
+            mapped = {  # as plain arrays, which are indexed in less time
+                name: np.asarray(np.memmap(path, each.dtype, "r", 8 + length + each.start, each.shape))
+                if each.count
+                else each.none
                 for name, each in arrays.items()
             }
         except FileNotFoundError:

@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from shards.balance import BalancedOrder, quotas
 from shards.dataset import ShardDataset
-from shards.order import Indices, Order
+from shards.order import Indices, Order, raw_words
 from shards.stream import Batch, Reading, reading
 from spider import draws
 from spider.errors import SpiderUsageError
@@ -40,6 +40,7 @@ from spider.gan.outputs import Condition, ConditionShape
 from untrusted.typed import checked
 
 _CPU = torch.device("cpu")
+_BITS = 31  # of a word that says which: probabilities differ by at most 2^-31
 
 
 class InstanceState(TypedDict):
@@ -204,71 +205,80 @@ class TrainedInstances(Instances):
             return base
 
         def read(start: int, stop: int) -> Indices:
-            instances = base(start, stop)
-            found: Indices = self.bank.neighbors[instances, self._which(range(start, stop))].astype(np.int64)
+            found: Indices = self.bank.neighbors[base(start, stop), self._which(start, stop)].astype(np.int64)
             return found
 
         return read
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """The features of the instance that each was read for, and its own class."""
+        first, stop = int(batch.positions[0]), int(batch.positions[-1]) + 1
+        slots = batch.positions - first
         if self.config.sampler == "classes":
-            instances = self.bank.neighbors[batch.indices, self._which(batch.positions)]
+            instances = self.bank.neighbors[batch.indices, self._which(first, stop)[slots]]
         else:
             assert self._instances is not None
-            first, last = int(batch.positions[0]), int(batch.positions[-1])
-            instances = self._instances(first, last + 1)[batch.positions - first]
+            instances = self._instances(first, stop)[slots]
+        flipped = (raw_words("instance.flip", self._seed, 0, first, stop) >> np.uint64(63)).astype(bool)[slots]
         labels = batch.labels.to(device, non_blocking=True) if self.config.classes else None
-        return Condition(labels, self._features(instances, self._seed, "real", batch.positions, device))
+        return Condition(labels, self._features(instances, flipped, device))
 
     def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
         """See Conditions."""
         return self.of_images if self.config.classes else super().classes_of(dataset)
 
-    def _which(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    def _which(self, start: int, stop: int) -> NDArray[np.int64]:
         """Which neighbour stands at positions of the stream of real images."""
-        which: NDArray[np.int64] = draws.integers(self._seed, "real.neighbor", positions, (), self.k).numpy()  # type: ignore[arg-type]
-        return which
+        words = raw_words("instance.neighbor", self._seed, 0, start, stop) >> np.uint64(64 - _BITS)
+        return _below(words.astype(np.int64), self.k)
 
     # --------------------------------------------------------------------------------------------- images to generate
 
     def drawn(self, seed: int, stream: str, indices: Sequence[int], device: torch.device) -> Condition:
         """Of instances that are drawn, each by itself."""
-        instances = self._drawn(seed, stream, indices)
+        # One draw for all that an image needs: a draw costs as much as reading its features
+        words = draws.integers(seed, f"{stream}.instance", indices, (4,), 1 << _BITS).numpy()
+        which, near, flip, of_image = words.T
+        instances = self._drawn(seed, stream, indices, which, of_image)
         labels = None
         if self.config.classes:
-            which = draws.integers(seed, f"{stream}.neighbor", indices, (), self.k).numpy()
-            labels = torch.from_numpy(self.of_images[self.bank.neighbors[instances, which]]).to(device)
-        return Condition(labels, self._features(instances, seed, stream, indices, device))
+            neighbors = self.bank.neighbors[instances, _below(near, self.k)]
+            labels = torch.from_numpy(self.of_images[neighbors]).to(device)
+        return Condition(labels, self._features(instances, flip >> (_BITS - 1) > 0, device))
 
-    def _drawn(self, seed: int, stream: str, indices: Sequence[int]) -> NDArray[np.int64]:
-        if self._law is None:
-            return draws.integers(seed, f"{stream}.instance", indices, (), len(self.bank)).numpy()
-        classes = self._law(seed, f"{stream}.class", indices, _CPU).numpy()
-        share = draws.uniform(seed, f"{stream}.instance", indices, ()).numpy()
-        members = [self._members[label] for label in classes]
-        images = np.array([each[int(u * len(each))] for each, u in zip(members, share, strict=True)])
-        if self.config.sampler == "balanced_instances":
-            return images
-        which = draws.integers(seed, f"{stream}.of_image", indices, (), self.k).numpy()
-        found: NDArray[np.int64] = self.bank.neighbors[images, which].astype(np.int64)
-        return found
-
-    def _features(
+    def _drawn(
         self,
-        instances: NDArray[Any],
         seed: int,
         stream: str,
-        indices: Sequence[int] | NDArray[np.int64],
-        device: torch.device,
-    ) -> Tensor:
-        """Of instances, half of them of the flipped image; [n, D]."""
+        indices: Sequence[int],
+        which: NDArray[np.int64],
+        of_image: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """The instances, by words that were drawn."""
+        if self._law is None:
+            return _below(which, len(self.bank))
+        classes = self._law(seed, f"{stream}.class", indices, _CPU).numpy()
+        members = [self._members[label] for label in classes]
+        places = _below(which, np.array([len(each) for each in members]))
+        images = np.array([each[place] for each, place in zip(members, places, strict=True)])
+        if self.config.sampler == "balanced_instances":
+            return images
+        found: NDArray[np.int64] = self.bank.neighbors[images, _below(of_image, self.k)].astype(np.int64)
+        return found
+
+    def _features(self, instances: NDArray[Any], flipped: NDArray[np.bool_], device: torch.device) -> Tensor:
+        """Of instances, some of them of the flipped image; [n, D]."""
         found = self.bank.features[instances]
         if self.flips:
             assert self.bank.features_flipped is not None
-            flipped = draws.integers(seed, f"{stream}.flip", indices, (), 2).numpy().astype(bool)  # type: ignore[arg-type]
             found[flipped] = self.bank.features_flipped[instances[flipped]]
         return torch.from_numpy(np.asarray(found)).to(device, non_blocking=True).float()
+
+
+def _below(words: NDArray[np.int64], stop: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of 0 .. stop - 1 of words of `_BITS` bits."""
+    below: NDArray[np.int64] = words * stop >> _BITS
+    return below
 
 
 def _members(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
