@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.biggan_step [--peer FOLDER] [--out FILE.json] [--ch 32] [--batch 8] ...
 
 An iteration is a step of the discriminator and one of the generator, with the average of its weights, told classes:
-preset biggan/64, on patches of photographs. FOLDER is a checkout of github.com/ajbrock/BigGAN-PyTorch, whose networks
+preset biggan/64, on digits. FOLDER is a checkout of github.com/ajbrock/BigGAN-PyTorch, whose networks
 take the same steps as its train_fns.py does. Turns alternate, and the best of each counts: a busy machine changes CPU
 time little.
 """

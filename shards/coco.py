@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from shards.errors import ShardsError, ShardsUsageError
@@ -38,8 +39,8 @@ Sets = dict[str, frozenset[int]]  # the classes of each image, by its file's nam
 class _Image(TypedDict):
     id: int
     file_name: str
-    width: int
-    height: int
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
 
 
 class _Category(TypedDict):

@@ -51,25 +51,30 @@ class ImageList:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def of(self, listing: Listing) -> Listing:
-        """The images of a listing that are on the list, in the listing's order.
+        """The images of a listing that are on the list, in the list's order: numbers that others gave them stay.
 
         Raises ShardsError: the listing lacks some, or has several of one path.
         """
         found = self._matched([item.name.split("/") for item in listing.items])
-        items = [item for number, item in enumerate(listing.items) if number in found]
-        classes = listing.classes
+        numbers = sorted(found, key=found.__getitem__)
+        items, classes = [listing.items[number] for number in numbers], listing.classes
         if self.labels is not None:
-            labels = {found_number: self.labels[row] for found_number, row in found.items()}
+            labels = {number: self.labels[found[number]] for number in numbers}
             classes, number_of = _named(labels, listing)
             items = [
                 Item(item.name, item.key, number_of[labels[number]], item.vector)
-                for number, item in enumerate(listing.items)
-                if number in found
+                for number, item in zip(numbers, items, strict=True)
             ]
-        return Listing(items, classes, listing.bad, listing.passed_over, listing.remarks, listing.vector_dim)
+        named = {path.rpartition("/")[2] for path in self.paths}
+        bad = [file for file in listing.bad if file.name.rpartition("/")[2] in named]
+        return Listing(items, classes, bad, listing.passed_over, listing.remarks, listing.vector_dim)
 
     def _matched(self, names: Sequence[Sequence[str]]) -> dict[int, int]:
         """Row of the list by number of the image."""
+        first: dict[str, int] = {}
+        for row, text in enumerate(self.paths):
+            if first.setdefault(text, row) != row:
+                raise ShardsError(f"{self.name}: rows {first[text] + 1} and {row + 1} are both {text}")
         rows = [path.split("/") for path in self.paths]
         best: dict[int, int] = {}
         for depth in range(max(map(len, rows)), 0, -1):
@@ -116,7 +121,7 @@ def read_list(place: str | Path) -> ImageList:
     if len(rows) != expected or not rows:
         published = f"; {expected:,} were published under this name" if expected else ""
         raise ShardsError(f"{path}: has {len(rows):,} images{published}")
-    labelled = [len(row) == 2 and row[1].isascii() and row[1].isdigit() for row in rows]
+    labelled = [len(row) == 2 and row[1].isascii() and row[1].isdigit() and len(row[1]) < 10 for row in rows]
     if all(labelled):
         return ImageList(text, [row[0] for row in rows], [int(row[1]) for row in rows])
     if any(labelled) and any(len(row) == 1 for row in rows):

@@ -21,6 +21,8 @@ from shards.order import Indices
 def long_tail_of(labels: Sequence[int], ranked: Indices, ratio: float) -> list[int]:
     """The chosen ones of `ranked`, which stand from first to last chosen and have these labels; -1 is never chosen."""
     counts = Counter(label for label in labels if label >= 0)
+    if not counts:
+        return []
     classes = sorted(counts, key=lambda label: (-counts[label], label))
     steps = np.arange(len(classes)) / max(1, len(classes) - 1)
     wanted = np.floor(np.round(counts[classes[0]] * ratio**-steps, 6)).astype(int)

@@ -32,7 +32,9 @@ ProtocolName = Literal[
     "icgan", "icgan_classes", "offline",
 ]  # fmt: skip
 
-GeneratorMetricName = Literal["ppl_wend", "ppl_wfull", "ppl_zend", "ppl_zfull", "eq_t", "eq_t_frac", "eq_r"]
+GeneratorMetricName = Literal[
+    "ppl_wend", "ppl_wfull", "ppl_zend", "ppl_zfull", "eq_t", "eq_t_frac", "eq_r", "diversity"
+]
 METRICS: tuple[str, ...] = get_args(MetricName)
 # Metrics of NVIDIA's StyleGAN repositories, by the beginning of a name such as fid50k_full, and what they are here
 OF_STYLEGAN = {

@@ -64,7 +64,7 @@ def evaluate(
             metavar="NAME,...",
             help="fid, kid, kid_full, is, precision, recall, density, coverage, csid, sid, nearest, fid_class, "
             "fid_strata, fdr, fd_infinity, mind, cmmd, vendi, authenticity, ct. Of a generator itself: ppl_wend, "
-            "ppl_wfull, ppl_zend, ppl_zfull, eq_t, eq_t_frac, eq_r, which need no reference.",
+            "ppl_wfull, ppl_zend, ppl_zfull, eq_t, eq_t_frac, eq_r, diversity, which need no reference.",
         ),
     ] = "fid,kid",
     protocol: Annotated[

@@ -7,6 +7,7 @@ rewards memorising, and both the table and the result file say so.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -221,6 +222,10 @@ def _draw_instances(
     place = getattr(run.directory.config().condition, "bank", "")
     if not Path(place).is_file():
         return {"instances": f"not drawn: {no_such(place, 'file')}"}
+    read = recorded(run.directory).get("condition.bank")
+    with open(place, "rb") as content:
+        if read is not None and hashlib.file_digest(content, "sha256").hexdigest() != read.fingerprint:
+            return {"instances": f"not drawn: {place} holds another bank than the run has read"}
     file = Path(request.figures) / INSTANCES
     if world.is_main:
         draw_instances(file, generator, InstanceBank.open(place), training)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spider.backbones.perceptual import perceptual_distance
 from spider.gan.sources.frozen import FrozenGenerator
+from spider.judge.diversity import diversity_of
 from spider.judge.equivariance import equivariance
 from spider.judge.metrics.results import MetricResult
 from spider.judge.path_length import perceptual_path_length
@@ -48,8 +49,8 @@ def measure_generator(
     Args:
         name: of the generator, for tables.
         seed: an evaluation seed.
-        count: pairs of inputs of a path length; images of an equivariance.
-        distance: of a path length, by its name (`spider.measures.DISTANCES`).
+        count: pairs of inputs of a path length or a diversity; images of an equivariance.
+        distance: of a path length and of a diversity, by its name (`spider.measures.DISTANCES`).
 
     Raises:
         SpiderUsageError: the generator has no w, is not fed vectors, or its input cannot be moved.
@@ -57,7 +58,7 @@ def measure_generator(
     """
     asked = [each for each in get_args(GeneratorMetricName) if each in metrics]
     judge = None
-    if any(each in _PATHS for each in asked):
+    if any(each in _PATHS or each == "diversity" for each in asked):
         judge = perceptual_distance(distance, None, generator.device)
     followed: dict[str, float] = {}
     if any(each in _FOLLOWS for each in asked):
@@ -72,6 +73,10 @@ def measure_generator(
                 generator, judge, seed, count, world, space=space, sampling=sampling, progress=progress
             )
             label, protocol = f"PPL {space} {sampling} by {judge.label}", {"distance": judge.label, "pairs": count}
+        elif each == "diversity":
+            assert judge is not None
+            value = diversity_of(generator, judge, seed, count, world, progress=progress)
+            label, protocol = f"diversity by {judge.label}", {"distance": judge.label, "pairs": count}
         else:
             value, label, protocol = followed[each], _FOLLOWS[each], {}
         results.append(_result(generator, name, each, label, value, {"seed": seed, "count": count, **protocol}))

@@ -111,10 +111,10 @@ def generate(generator: FrozenGenerator, request: GenerateRequest, photos: Photo
         _take_over(generator, Path(request.tuned))
     if request.truncation is not None:
         generator.truncate(request.truncation)
-    if request.styles is not None:
-        return _style_grid(generator, numbers, request)
     if request.bank is not None:
         generator = told_by_bank(generator, Path(request.bank), request.classes)
+    if request.styles is not None:
+        return _style_grid(generator, numbers, request)
     if request.points:
         parts = _from_points(generator, request.points)
     elif photos is not None:
@@ -264,7 +264,9 @@ def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[objec
 
 def _require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
     if generator.conditions.shape.classes and not classes:
-        raise SpiderUsageError(f"{option}: this generator is told a class too, and these images have none: say --class")
+        raise SpiderUsageError(
+            f"{option}: this generator is told a class too, and these have none: spider generate --class says one"
+        )
 
 
 def _of_photos(

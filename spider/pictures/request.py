@@ -24,6 +24,7 @@ _INSTEAD_OF_POINTS = {
     "classes": "--class",
     "source_images": "--source-image",
     "instances": "--instance",
+    "bank": "--bank",
     "truncation": "--trunc",
     "styles": "--styles",
 }

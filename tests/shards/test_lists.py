@@ -63,9 +63,25 @@ def test_another_list_is_another_dataset(files, tmp_path):
         packed(files, tmp_path / "out", "n02_21.png\nn01_13.png\n")
 
 
+def test_images_are_packed_in_the_order_of_the_list(files, tmp_path):
+    (tmp_path / "l.txt").write_text("n02_24.png\nn01_12.png\nn02_20.png\n")
+    pack(files, tmp_path / "out", listed=tmp_path / "l.txt", progress=False)
+    pixels, _ = ShardDataset(tmp_path / "out").read_batch(range(3))
+    assert pixels[:, 0, 0, 0].tolist() == [24, 12, 20]
+
+
+def test_bad_files_that_are_not_on_the_list_do_not_matter(files, tmp_path):
+    (files / "n01" / "n01_99.png").symlink_to(files / "nowhere.png")
+    try:
+        assert packed(files, tmp_path / "out", "n01_12.png\n")[0] == {12: 0}
+    finally:
+        (files / "n01" / "n01_99.png").unlink()
+
+
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
+        ("n02_21.png\nn01_12.png\nn02_21.png\n", "rows 1 and 3 are both n02_21.png"),
         ("n02_21.png\nn09_1.png\nn08_1.png\n", r"2 of 3 images are not found, .* the first is n09_1.png"),
         ("n02_21.png 1\nn01_12.png\n", "row 2 has no label, and others have one"),
         ("\n", "has 0 images"),

@@ -55,6 +55,8 @@ class BankAbout:
         protocol: its resize rule.
         label: what tables call both.
         digest: of the embedding.
+        size: height and width of the images that were embedded, in px.
+        crop: how they became so, as `pack` calls it.
     """
 
     dataset: str
@@ -64,6 +66,8 @@ class BankAbout:
     protocol: str
     label: str
     digest: str
+    size: tuple[int, int] = (0, 0)
+    crop: str = "center"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
     generated   told the features of an instance that is drawn by itself      i ~ U(N),   G(z, h_i)
 
 With classes both are also told a class: a real image its own, which need not be the instance's; a generated one that of
-a random neighbour of its instance. Which instance a real image is read for follows from where it stands in the stream,
-so order, resume and world size are exact. Sampling: facebookresearch/ic_gan, data_utils/datasets_common.py.
+a random neighbour of its instance, or with sampler=classes that of the image whose neighbour its instance is. Which
+instance a real image is read for follows from where it stands in the stream, so order, resume and world size are exact.
+Sampling: facebookresearch/ic_gan, data_utils/datasets_common.py.
 
     sampler = instances            every instance once per epoch, and a random neighbour of it is read
               balanced_instances   the same, of instances whose classes come by n^(1/temperature)
@@ -44,12 +45,14 @@ _BITS = 31  # of a word that says which: probabilities differ by at most 2^-31
 
 
 class InstanceState(TypedDict):
-    """What checkpoints hold beside the features: which embedding made them, and the classes' names and counts."""
+    """What checkpoints hold beside the features: how they were made of images, and the classes' names and counts."""
 
     embedding: str
     protocol: str
     label: str
     digest: str
+    size: tuple[int, int]  # height and width of the images that went through it; 0: those that are learnt
+    crop: str  # how they became so
     names: list[str]
     counts: list[int]
 
@@ -59,7 +62,7 @@ class Instances(Conditions):
 
     Args:
         features: [S, D], of length 1.
-        labels: int64 [S, k], classes of the neighbours of each; [S, 0] without classes.
+        labels: int32 [S, k], classes of the neighbours of each; [S, 0] without classes.
     """
 
     def __init__(self, state: InstanceState, features: Tensor, labels: Tensor) -> None:
@@ -94,7 +97,7 @@ class Instances(Conditions):
                 f"generator is told of {self.known['label']}'s ({self.known['digest'][:12]})"
             )
         features = torch.from_numpy(np.array(bank.features[bank.centres]))
-        return Instances(self.known, features, torch.zeros(len(features), 0, dtype=torch.int64))
+        return Instances(self.known, features, torch.zeros(len(features), 0, dtype=torch.int32))
 
     def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """Each of an instance that is drawn, and of the class of a random neighbour of it."""
@@ -106,7 +109,7 @@ class Instances(Conditions):
         labels = None
         if self.labels.shape[1]:
             which = draws.integers(seed, "eval.instance.neighbor", indices, (), self.labels.shape[1])
-            labels = self.labels.cpu()[chosen, which].to(device)
+            labels = self.labels.cpu()[chosen, which].long().to(device)
         return Condition(labels, self.features.cpu()[chosen].float().to(device))
 
     def class_number(self, name: str) -> int:
@@ -160,12 +163,14 @@ class TrainedInstances(Instances):
             protocol=about.protocol,
             label=about.label,
             digest=about.digest,
+            size=about.size,
+            crop=about.crop,
             names=names if config.classes else [],
             counts=counts if config.classes else [],
         )
         stored = self._stored()
-        labels = self.of_images[bank.neighbors[stored, : self.k if config.classes else 0]]
-        super().__init__(state, torch.from_numpy(np.array(bank.features[stored])), torch.from_numpy(labels))
+        labels = self.of_images[bank.neighbors[stored, : self.k if config.classes else 0]].astype(np.int32)
+        super().__init__(state, torch.from_numpy(bank.features[stored]), torch.from_numpy(labels))
         # A fake's instance, by the shares of the classes where they are balanced
         by_class = quotas(counts, config.temperature) if config.sampler != "instances" else None
         self._law = None if by_class is None else Law(by_class.tolist())
@@ -177,8 +182,12 @@ class TrainedInstances(Instances):
             what = (
                 "no labels" if not names or labels.max() < 0 else f"{int((labels < 0).sum()):,} images without a label"
             )
-            why = "classes=true" if self.config.classes else f"sampler={self.config.sampler}"
-            raise SpiderUsageError(f"condition.{why}: {dataset.path} has {what}; condition.classes=false needs none")
+            asked = ["classes=true"] if self.config.classes else []
+            asked += [] if self.config.sampler == "instances" else [f"sampler={self.config.sampler}"]
+            raise SpiderUsageError(
+                f"condition.{', condition.'.join(asked)}: {dataset.path} has {what}; condition.classes=false and "
+                "condition.sampler=instances need none"
+            )
         return list(names), np.bincount(labels, minlength=len(names)).tolist()
 
     def _stored(self) -> NDArray[np.int64]:
@@ -239,11 +248,13 @@ class TrainedInstances(Instances):
         # One draw for all that an image needs: a draw costs as much as reading its features
         words = draws.integers(seed, f"{stream}.instance", indices, (4,), 1 << _BITS).numpy()
         which, near, flip, of_image = words.T
-        instances = self._drawn(seed, stream, indices, which, of_image)
+        instances = drawn = self._drawn(seed, stream, indices, which)
+        if self.config.sampler == "classes":  # an image was drawn, and its instance is near it
+            instances = self.bank.neighbors[drawn, _below(of_image, self.k)].astype(np.int64)
         labels = None
         if self.config.classes:
-            neighbors = self.bank.neighbors[instances, _below(near, self.k)]
-            labels = torch.from_numpy(self.of_images[neighbors]).to(device)
+            images = drawn if self.config.sampler == "classes" else self.bank.neighbors[drawn, _below(near, self.k)]
+            labels = torch.from_numpy(self.of_images[images]).to(device)
         return Condition(labels, self._features(instances, flip >> (_BITS - 1) > 0, device))
 
     def _drawn(
@@ -252,19 +263,14 @@ class TrainedInstances(Instances):
         stream: str,
         indices: Sequence[int],
         which: NDArray[np.int64],
-        of_image: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """The instances, by words that were drawn."""
+        """The instances by words that were drawn; with sampler=classes the images that they are near."""
         if self._law is None:
             return _below(which, len(self.bank))
         classes = self._law(seed, f"{stream}.class", indices, _CPU).numpy()
         members = [self._members[label] for label in classes]
         places = _below(which, np.array([len(each) for each in members]))
-        images = np.array([each[place] for each, place in zip(members, places, strict=True)])
-        if self.config.sampler == "balanced_instances":
-            return images
-        found: NDArray[np.int64] = self.bank.neighbors[images, _below(of_image, self.k)].astype(np.int64)
-        return found
+        return np.array([each[place] for each, place in zip(members, places, strict=True)])
 
     def _features(self, instances: NDArray[Any], flipped: NDArray[np.bool_], device: torch.device) -> Tensor:
         """Of instances, some of them of the flipped image; [n, D]."""

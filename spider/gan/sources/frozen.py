@@ -148,9 +148,10 @@ class FrozenGenerator:
 
     def with_conditions(self, conditions: Conditions) -> FrozenGenerator:
         """The same network and source, told by others: another generator, with a digest of its own."""
-        return FrozenGenerator(
-            self.module, self.source, conditions, self.image_shape, self.device, training=self.training
-        )
+        shape, device = self.image_shape, self.device
+        other = FrozenGenerator(self.module, self.source, conditions, shape, device, training=self.training)
+        other.shares_draws = self.shares_draws
+        return other
 
     def told(self, seed: int, indices: Sequence[int], classes: Sequence[int] | int | None = None) -> Condition:
         """What images number `indices` are told, but for draws; given classes, or one of all, in place of their own."""

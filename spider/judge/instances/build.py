@@ -20,10 +20,10 @@ from cluster.workers import Piece, Workers, hired
 from shards.dataset import ShardDataset
 from spider import weights
 from spider.data import open_images
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.conditions.bank import BankAbout, BankShape, InstanceBank, new_bank
-from spider.judge.embed.cache import FeatureCache, Features
+from spider.judge.embed.cache import Arrays, FeatureCache, FeatureKey, Features
 from spider.judge.embed.features import Span, pieces_of
 from spider.judge.embed.images import FlippedImages, NumberedImages
 from spider.judge.embed.load import load_embedding
@@ -98,6 +98,8 @@ def build_bank(request: InstancesRequest) -> BankReport:
         protocol=network.protocol,
         label=network.label,
         digest=network.digest,
+        size=(pixels.index.height, pixels.index.width),
+        crop=pixels.index.options.crop,
     )
     given = None if isinstance(request.centres, int) else read_centres(Path(request.centres), len(dataset))
     centres = min(int(request.centres), len(dataset)) if given is None else len(given)  # type: ignore[arg-type]
@@ -160,14 +162,8 @@ class _Maker:
         for done in do_pieces(self._workers, pieces, words, "image", sizes, shown=self._progress):
             require_seen(self._cache, self._plan.key(images.fingerprint, pieces[done.piece]))
         for span in spans:
-            kept = self._cache.load(self._plan.key(images.fingerprint, span))
-            if kept is None or len(kept["rows"]) != span[1] - span[0]:  # damaged, which the cache has said
-                again = Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span))
-                for _ in do_pieces(self._workers, [again], words, "piece"):
-                    pass
-                kept = self._cache.load(self._plan.key(images.fingerprint, span))
-                assert kept is not None
-            yield span, kept["rows"]
+            piece = Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span))
+            yield span, self._kept(self._plan.key(images.fingerprint, span), piece, "rows")["rows"]
 
     def nearest(
         self, images: NumberedImages, vectors: MappedVectors, k: int
@@ -186,19 +182,31 @@ class _Maker:
             span = pieces[done.piece]
             key = self._plan.nearest_key(images.fingerprint, span, k)
             require_seen(self._cache, key)
-            kept = self._cache.load(key)
-            assert kept is not None
+            kept = self._kept(key, done.piece, "numbers")
             yield span, kept["numbers"], kept["radii"]
+
+    def _kept(self, key: FeatureKey, piece: Piece, rows: str) -> Arrays:
+        """What a piece of work has kept; what is damaged is made again. Raises SpiderError: it is damaged again."""
+        for attempt in range(2):
+            kept = self._cache.load(key)
+            if kept is not None and len(kept[rows]) == key.stop - key.start:
+                return kept
+            if attempt == 0:
+                self._cache.discard(key)
+                for _ in do_pieces(self._workers, [piece], piece.name, "piece"):
+                    pass
+        raise SpiderError(f"{key.path(self._cache.root)}: damaged as soon as it is written")
 
 
 def centre_images(vectors: NDArray[np.float16], count: int, seed: int) -> NDArray[np.int32]:
     """The images that stand for all: of each centre of k-means the nearest, each once, rising; int32 [count].
 
-    Of more than 256 images for each centre, so many are drawn for k-means. Where two centres have the same nearest
-    image, the images farthest from all chosen ones fill the places.
+    Of more than 256 images for each centre, so many are drawn for k-means; the nearest is sought among all. Where two
+    centres have the same nearest image, the images farthest from all chosen ones fill the places.
     """
     import torch
     from sklearn.cluster import KMeans
+    from sklearn.metrics.pairwise import euclidean_distances
 
     images = len(vectors)
     if count >= images:
@@ -208,16 +216,28 @@ def centre_images(vectors: NDArray[np.float16], count: int, seed: int) -> NDArra
         drawn = np.sort(np.random.default_rng(seed).permutation(images)[: _POINTS_PER_CENTRE * count])
     points = np.asarray(vectors[drawn]).astype(np.float32)
     with own_threads(torch.device("cpu")):  # sums that do not depend on how many threads there are
-        means = KMeans(count, n_init=1, max_iter=_ROUNDS, random_state=seed, copy_x=False).fit(points)
-        chosen = np.unique(drawn[means.transform(points).argmin(axis=0)])
+        means = KMeans(count, n_init=1, max_iter=_ROUNDS, random_state=seed, copy_x=False).fit(points).cluster_centers_
+        del points
+        near, nearest = np.full(count, np.inf), np.zeros(count, np.int64)
+        for first, block in _blocks(vectors):
+            distances = euclidean_distances(block, means)
+            closest = distances.argmin(axis=0)
+            closer = distances[closest, np.arange(count)] < near
+            near[closer], nearest[closer] = distances.min(axis=0)[closer], first + closest[closer]
+        chosen = np.unique(nearest)
         if len(chosen) < count:
-            from sklearn.metrics.pairwise import euclidean_distances
-
-            far = euclidean_distances(points, np.asarray(vectors[chosen]).astype(np.float32)).min(axis=1)
-            rest = drawn[np.argsort(-far, kind="stable")]
+            kept = np.asarray(vectors[chosen]).astype(np.float32)
+            far = np.concatenate([euclidean_distances(block, kept).min(axis=1) for _, block in _blocks(vectors)])
+            rest = np.argsort(-far, kind="stable")
             chosen = np.concatenate([chosen, rest[~np.isin(rest, chosen)][: count - len(chosen)]])
     found: NDArray[np.int32] = np.sort(chosen).astype(np.int32)
     return found
+
+
+def _blocks(vectors: NDArray[np.float16]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The number of the first of some vectors, and these."""
+    for first in range(0, len(vectors), QUERIES):
+        yield first, np.asarray(vectors[first : first + QUERIES]).astype(np.float32)
 
 
 def _unit(rows: Features, name: str, first: int) -> NDArray[np.float16]:
@@ -243,7 +263,12 @@ def _require_same_images(dataset: ShardDataset, pixels: ShardDataset) -> None:
 
 
 def _agreement(bank: InstanceBank, dataset: ShardDataset) -> float | None:
+    """Of the images that have a label."""
     labels = dataset.labels()
-    if not dataset.class_names or labels.max() < 0:
+    labelled = np.flatnonzero(labels >= 0)
+    if not dataset.class_names or not len(labelled):
         return None
-    return float((labels[bank.neighbors] == labels[:, None]).mean())
+    agree = sum(
+        int((labels[bank.neighbors[rows]] == labels[rows, None]).sum()) for rows in np.array_split(labelled, 64)
+    )
+    return float(agree / (len(labelled) * bank.neighbors.shape[1]))

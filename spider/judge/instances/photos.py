@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import normalize
 
-from shards.images import BadImage, Target, normalise
+from shards.choices import Crop
+from shards.images import MAX_FILE_BYTES, BadImage, Target, normalise
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.pixels import to_float
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.judge.embed.features import BLOCK
 from spider.judge.embed.load import load_embedding
 from spider.pictures.generate import Photos, distinct, instances_of
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
+from untrusted.typed import checked
 
 
 def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights: Path | None = None) -> Photos:
-    """Photos as a bank has them: the largest centred square at the generator's size, through its embedding.
+    """Photos as a bank has them: of the size of its images, cropped as these, through its embedding.
 
     Raises:
         SpiderUsageError: the generator is told of no instances; two files have one name; other weights than the bank's.
@@ -27,8 +33,10 @@ def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights
     known = instances_of(generator, "--instance").known
     stems = distinct([Path(file).stem for file in files], "--instance")
     channels, height, width = generator.image_shape
-    target = Target(1 if channels == 1 else 3, height, width, "center", resize=True)
-    pixels = torch.cat([_read(Path(file), target) for file in files])
+    crop: Crop = checked(known["crop"], cast(Any, Crop), "crop")
+    own = Target(1 if channels == 1 else 3, height, width, crop, resize=True)
+    of_bank = replace(own, height=known["size"][0] or height, width=known["size"][1] or width)
+    shown, pixels = (torch.cat([_read(Path(file), each) for file in files]) for each in (own, of_bank))
     network = load_embedding(known["embedding"], protocol=known["protocol"], weights=weights, device=generator.device)
     if network.digest != known["digest"]:
         raise SpiderUsageError(
@@ -37,7 +45,7 @@ def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights
         )
     blocks = [pixels[first : first + BLOCK] for first in range(0, len(pixels), BLOCK)]
     features = torch.cat([network.features(_whole(block))[: len(block)] for block in blocks])
-    return Photos(stems, to_float(pixels), normalize(features, dim=1))
+    return Photos(stems, to_float(shown), normalize(features, dim=1))
 
 
 def _whole(block: torch.Tensor) -> torch.Tensor:
@@ -47,7 +55,9 @@ def _whole(block: torch.Tensor) -> torch.Tensor:
 
 def _read(path: Path, target: Target) -> torch.Tensor:
     try:
-        pixels, _ = normalise(path.read_bytes(), target)
+        pixels, _ = normalise(read_regular(path, MAX_FILE_BYTES), target)
+    except UnreadableError as error:
+        raise SpiderError(str(error)) from None
     except OSError as error:
         raise SpiderError(f"{path}: {error.strerror}") from None
     except BadImage as error:

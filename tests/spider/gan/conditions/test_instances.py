@@ -102,16 +102,40 @@ def test_half_of_the_features_are_of_flipped_images(digits, bank):
         assert 0.3 < np.mean(flipped) < 0.7
 
 
+@pytest.fixture(scope="module")
+def tail(digits, tmp_path_factory):
+    """A long-tailed set: 182 images of one digit to 9 of another; and its bank."""
+    folder = tmp_path_factory.mktemp("tail")
+    api.pack(digits, folder / "tail", long_tail=20)
+    api.instances(folder / "tail", folder / "tail.safetensors", embedding="offline", neighbors=4, centres=30)
+    return folder / "tail", folder / "tail.safetensors"
+
+
 @pytest.mark.parametrize("sampler", ["instances", "balanced_instances", "classes"])
-def test_fakes_are_told_instances_of_their_own_and_classes_near_them(digits, bank, sampler):
-    trainer = trainer_for(digits, bank, f"condition.sampler={sampler}", *PLAIN)
-    opened, labels = InstanceBank.open(bank), ShardDataset(digits).labels()
-    condition = trainer.conditions.drawn(0, "test", range(3000), CPU)
-    told = instances_of(condition.features[:200], opened.features)
-    for instances, label in zip(told, condition.labels, strict=False):
-        assert int(label) in {int(each) for i in instances for each in labels[opened.neighbors[i]]}
-    shares = torch.bincount(condition.labels, minlength=10) / 3000
-    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.03)
+def test_fakes_are_told_what_reals_are_told(tail, sampler):
+    """Instances of their own, and classes, in the same shares, also of pairs of an instance's class and a class."""
+    data, bank = tail
+    trainer = trainer_for(data, bank, f"condition.sampler={sampler}", *PLAIN)
+    opened, labels = InstanceBank.open(bank), ShardDataset(data).labels()
+    reals = [batch.real_condition for batch in drawn(trainer, 300)]
+    fakes = trainer.conditions.drawn(0, "test", range(3600), CPU)
+    pairs = []
+    for features, told in (
+        (torch.cat([each.features for each in reals]), torch.cat([each.labels for each in reals])),
+        (fakes.features, fakes.labels),
+    ):
+        near = torch.cdist(features, torch.from_numpy(opened.features.astype(np.float32))).argmin(1)
+        own = torch.from_numpy(labels)[near]
+        pairs.append(torch.bincount(own * 10 + told, minlength=100) / len(told))
+    assert (pairs[0] - pairs[1]).abs().max() < 0.02
+    assert (pairs[0] - pairs[1]).abs().sum() < 0.2
+    of_class = pairs[1].view(10, 10).sum(0)
+    if sampler == "classes":
+        assert of_class.tolist() == pytest.approx([0.1] * 10, abs=0.02)
+    if sampler == "balanced_instances":
+        assert pairs[1].view(10, 10).sum(1).tolist() == pytest.approx([0.1] * 10, abs=0.02)
+    if sampler == "instances":
+        assert of_class.max() > 0.2
 
 
 def test_numbered_samples_are_of_instances_that_the_generator_keeps(digits, bank):
@@ -225,6 +249,32 @@ def test_a_photo_gives_what_the_instance_of_the_same_image_gives(run, digits, ba
     told = replace(generator.told(0, [0, 5]), features=photos.features.expand(2, -1))
     for file, image in zip(written.files, to_uint8(generator.images(0, [0, 5], told)), strict=True):
         assert (np.asarray(Image.open(tmp_path / "out" / file)) == image[0].numpy()).all()
+
+
+def test_a_photo_is_made_as_the_images_of_the_bank_were(digits, tmp_path):
+    """These are larger than those that are learnt, and squashed."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (20, 30), dtype=np.uint8)).save(tmp_path / f"{number:02}.png")
+    for name, side in (("small", 8), ("large", 16)):
+        api.pack(tmp_path, tmp_path.parent / f"{tmp_path.name}-{name}", resolution=side, crop="squash")
+    small, large = (tmp_path.parent / f"{tmp_path.name}-{name}" for name in ("small", "large"))
+    bank = tmp_path / "b.safetensors"
+    api.instances(small, bank, embedding="offline", neighbors=2, pixels=large)
+    api.train("dcgan", run=tmp_path / "run", data=small, kimg=0.012, overrides=words(bank))
+    photos = read_photos([tmp_path / "07.png"], open_generator(str(tmp_path / "run"), CPU))
+    expected = InstanceBank.open(bank).features[7].astype(np.float32)
+    assert photos.features[0].numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_bank_that_is_another_now_is_not_drawn(digits, bank, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(bank.read_bytes())
+    api.train("dcgan", run=tmp_path / "run", data=digits, kimg=0.012, overrides=words(mine))
+    api.instances(digits, mine, embedding="offline", neighbors=4, centres=10)
+    options = {"metrics": "fid", "embedding": "offline", "count": 60, "seeds": 1}
+    found = api.evaluate(tmp_path / "run", figures=tmp_path / "figures", **options)
+    assert found.provenance["instances"] == f"not drawn: {mine} holds another bank than the run has read"
 
 
 def test_instances_of_other_images_need_no_training(run, patches, tmp_path):

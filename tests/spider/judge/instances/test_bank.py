@@ -76,11 +76,12 @@ def test_it_is_the_same_whoever_does_the_work_and_how_often(bank, digits, tmp_pa
     assert out.read_bytes() == Path(report.out).read_bytes()
 
 
-def test_a_kept_piece_that_is_damaged_is_made_again(bank, digits, tmp_path):
+@pytest.mark.parametrize("what", ["features", "nearest"])
+def test_a_kept_piece_that_is_damaged_is_made_again(bank, digits, tmp_path, what):
     report, _ = bank
     words = {**WORDS, "flips": True, "cache": tmp_path / "features"}
     api.instances(digits, tmp_path / "first.safetensors", **words)
-    file = next((tmp_path / "features").rglob("features-*.safetensors"))
+    file = next((tmp_path / "features").rglob(f"{what}-*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
     api.instances(digits, tmp_path / "second.safetensors", **words)
     assert (tmp_path / "second.safetensors").read_bytes() == Path(report.out).read_bytes()
@@ -173,3 +174,12 @@ def test_centres_do_not_depend_on_threads():
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1]
+
+
+def test_the_nearest_image_of_a_centre_is_sought_among_all(monkeypatch):
+    """K-means sees a draw; the image that lies at a centre may not be in it."""
+    monkeypatch.setattr(build, "_POINTS_PER_CENTRE", 10)
+    vectors = np.random.default_rng(0).standard_normal((600, 6)).astype(np.float16)
+    few = centre_images(vectors, 4, 0)
+    drawn = np.sort(np.random.default_rng(0).permutation(600)[:40])
+    assert set(few.tolist()) - set(drawn.tolist())
