@@ -57,6 +57,6 @@ def restored_conditions(config: ConditionChoice, state: Any, tensors: Mapping[st
         case ClassConditionConfig():
             return Classes.of_state(config, state)
         case InstanceConditionConfig():
-            return Instances.of_state(state, tensors)
+            return Instances.of_state(state, tensors, alike=config.samples == "uniform")
         case _:
             return config.restored(state, tensors)

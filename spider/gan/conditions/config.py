@@ -147,6 +147,11 @@ class InstanceConditionConfig(ConditionChoice):
         description="a class of n images has a share in proportion to n^(1/temperature); 1 = as it is, null = all "
         "classes alike",
     )
+    samples: Literal["as_data", "uniform"] = Field(
+        "as_data",
+        description="with classes: those of the numbered images that metrics, grids and `spider generate` show: those "
+        "near the instances that are drawn; or all alike, each with an instance that it is near",
+    )
     stored: Literal["centres", "all"] = Field(
         "centres",
         description="instances that a finished generator keeps, and samples from: those of the bank that stand for "
@@ -167,6 +172,8 @@ class InstanceConditionConfig(ConditionChoice):
     def _only_balance_has_a_temperature(self) -> InstanceConditionConfig:
         if self.temperature is not None and self.sampler == "instances":
             raise ValueError("condition.temperature goes with condition.sampler=balanced_instances or classes")
+        if self.samples == "uniform" and not self.classes:
+            raise ValueError("condition.samples=uniform goes with condition.classes=true")
         return self
 
     def refusals(self, config: Config) -> Iterator[str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -63,17 +64,18 @@ class Instances(Conditions):
     Args:
         features: [S, D], of length 1.
         labels: int32 [S, k], classes of the neighbours of each; [S, 0] without classes.
+        alike: whether numbered images are of all classes alike.
     """
 
-    def __init__(self, state: InstanceState, features: Tensor, labels: Tensor) -> None:
-        self.known = state
+    def __init__(self, state: InstanceState, features: Tensor, labels: Tensor, *, alike: bool = False) -> None:
+        self.known, self.alike = state, alike
         self.names, self.counts = state["names"], state["counts"]
         self.present = [label for label, count in enumerate(state["counts"]) if count]
         self.features, self.labels = features, labels
         self.shape = ConditionShape(classes=len(self.names), features=features.shape[1])
 
     @classmethod
-    def of_state(cls, state: Any, tensors: Mapping[str, Tensor]) -> Self:
+    def of_state(cls, state: Any, tensors: Mapping[str, Tensor], *, alike: bool) -> Self:
         """The instances that a checkpoint has. Raises UnreadableError or ValueError if it is no such state."""
         known = checked(state, InstanceState, "condition")
         features, labels = tensors["features"], tensors["labels"]
@@ -84,7 +86,7 @@ class Instances(Conditions):
             raise ValueError(f"condition: {classes} classes, labels {list(labels.shape)}")
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(f"condition: labels that are none of {classes} classes")
-        return cls(known, features, labels)
+        return cls(known, features, labels, alike=alike)
 
     def of_bank(self, bank: InstanceBank) -> Instances:
         """Those of a bank of any images that stand for all, in the place of these: they are of no class.
@@ -100,9 +102,27 @@ class Instances(Conditions):
         return Instances(self.known, features, torch.zeros(len(features), 0, dtype=torch.int32))
 
     def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
-        """Each of an instance that is drawn, and of the class of a random neighbour of it."""
+        """Each of an instance that is drawn, and of the class of a random neighbour of it; or the other way round."""
+        if self.alike:
+            return self._of_classes_alike(seed, indices, device)
         chosen = draws.integers(seed, "eval.instance", indices, (), len(self.features))
         return self.of_stored(chosen, seed, indices, device)
+
+    def _of_classes_alike(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
+        """Each of a class that is drawn, and of an instance that has a neighbour of it."""
+        words = draws.integers(seed, "eval.instance.class", indices, (2,), 1 << _BITS).numpy()
+        classes = np.array(self._near_class[0])[_below(words[:, 0], len(self._near_class[0]))]
+        members = [self._near_class[1][label] for label in classes]
+        places = _below(words[:, 1], np.array([len(each) for each in members]))
+        chosen = torch.tensor([int(each[place]) for each, place in zip(members, places, strict=True)])
+        return Condition(torch.from_numpy(classes).to(device), self.features.cpu()[chosen].float().to(device))
+
+    @cached_property
+    def _near_class(self) -> tuple[list[int], dict[int, NDArray[np.int64]]]:
+        """The classes that neighbours have, and the instances that have a neighbour of each."""
+        labels = self.labels.cpu().numpy()
+        near = {label: np.flatnonzero((labels == label).any(axis=1)) for label in np.unique(labels).tolist()}
+        return [*near], near
 
     def of_stored(self, chosen: Tensor, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """The conditions of stored instances, by number; classes as images number `indices` draw them."""
@@ -119,7 +139,7 @@ class Instances(Conditions):
     @property
     def identity(self) -> str:
         """See Conditions. The digest of a generator covers the features."""
-        told = "\n".join([self.known["digest"], *self.names])
+        told = "\n".join([self.known["digest"], *self.names, *(["alike"] if self.alike else [])])
         return f"instance {hashlib.sha256(told.encode()).hexdigest()}"
 
     def state(self) -> dict[str, Any]:
@@ -170,7 +190,8 @@ class TrainedInstances(Instances):
         )
         stored = self._stored()
         labels = self.of_images[bank.neighbors[stored, : self.k if config.classes else 0]].astype(np.int32)
-        super().__init__(state, torch.from_numpy(bank.features[stored]), torch.from_numpy(labels))
+        alike = config.samples == "uniform"
+        super().__init__(state, torch.from_numpy(bank.features[stored]), torch.from_numpy(labels), alike=alike)
         # A fake's instance, by the shares of the classes where they are balanced
         by_class = quotas(counts, config.temperature) if config.sampler != "instances" else None
         self._law = None if by_class is None else Law(by_class.tolist())

@@ -150,6 +150,21 @@ def test_numbered_samples_are_of_instances_that_the_generator_keeps(digits, bank
     assert torch.equal(again, condition.features[[7, 3]])
 
 
+def test_numbered_samples_may_be_of_all_classes_alike(tail):
+    """As a balanced reference asks for, such as the validation set of ImageNet-LT."""
+    data, bank = tail
+    trainer = trainer_for(data, bank, "condition.classes=true", "condition.samples=uniform", "condition.stored=all")
+    told = trainer.conditions.at(0, range(3000), CPU)
+    shares = torch.bincount(told.labels, minlength=10) / 3000
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.02)
+    opened, labels = InstanceBank.open(bank), ShardDataset(data).labels()
+    for instances, label in zip(instances_of(told.features[:100], opened.features), told.labels, strict=False):
+        assert int(label) in {int(each) for i in instances for each in labels[opened.neighbors[i]]}
+    again = trainer.conditions.at(0, [7, 3], CPU)
+    assert torch.equal(again.labels, told.labels[[7, 3]])
+    assert torch.equal(again.features, told.features[[7, 3]])
+
+
 def told_on_rank(world, data, bank):
     trainer = trainer_for(data, bank, "condition.classes=true", world=world)
     found = []
@@ -205,6 +220,7 @@ def test_a_bank_that_changed_is_refused(digits, bank, tmp_path):
     ("more", "refusal"),
     [
         (["condition.neighbors=5"], "has the nearest 4 of each image"),
+        (["condition.samples=uniform"], "condition.samples=uniform goes with condition.classes=true"),
         (["condition.temperature=2"], "goes with condition.sampler=balanced_instances or classes"),
         (["data.order=shard_local"], "data.order=shard_local cannot be held"),
     ],
