@@ -450,9 +450,10 @@ def study_stages(
     plan = _read_study(StudyRequest(file, given, out=out), slurm)
     from spider.study import study
 
+    found = study.to_submit(plan)  # which refuses runs of other keys, before the file of the study is replaced
     if keep:
         study.keep(plan)
-    return study.to_submit(plan)
+    return found
 
 
 def _read_study(request: StudyRequest, slurm: str) -> StudyPlan:

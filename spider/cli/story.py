@@ -47,7 +47,7 @@ def toy(
         typer.Option(
             "--variant",
             metavar="'NAME: KEY=VALUE ...'",
-            help="A panel and its keys; again for each, at most 6. Default: hinge, and hinge with SAN.",
+            help="A panel and its keys; again for each, at most 6. Default: plain, and with SAN.",
         ),
     ] = None,
     seeds: Annotated[

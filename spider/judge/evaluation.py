@@ -106,7 +106,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     if network is not None:
         found = _compared(request, run, generator, network, chosen, world)
     if run is not None and generator is not None:
-        name, origin = _named(run, generator)
+        name, origin = _named(run, generator, request.bank)
         found.provenance.update(origin)
         if request.of_generator:
             found.results.extend(_moved(request, name, generator, chosen, world))
@@ -153,7 +153,7 @@ def _compared(
     if run is None or generator is None:
         samples, provenance, shape = _of_images(request.subject, seeds, count, world, progress)
     else:
-        name, _ = _named(run, generator)
+        name, _ = _named(run, generator, request.bank)
         samples = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
         shape = generator.image_shape
         training, notes = _learnt(run, generator, request, world)
@@ -209,16 +209,12 @@ def _draw_instances(
     world: World,
 ) -> dict[str, Any]:
     """Draw what becomes of instances, if figures are asked for: what a result says of that."""
-    is_told = generator is not None and isinstance(generator.conditions, Instances)
-    if (
-        request.bank is not None
-        or request.figures is None
-        or run is None
-        or generator is None
-        or training is None
-        or not is_told
-    ):
+    if generator is None or run is None or training is None or request.figures is None:
         return {}
+    if not isinstance(generator.conditions, Instances):
+        return {}
+    if request.bank is not None:
+        return {"instances": "not drawn: --bank gives others than the run has learnt from"}
     place = getattr(run.directory.config().condition, "bank", "")
     if not Path(place).is_file():
         return {"instances": f"not drawn: {no_such(place, 'file')}"}
@@ -264,11 +260,16 @@ def _of_images(
     return drawn, {"subject": images.path}, images.index.shape
 
 
-def _named(run: RunRef, generator: FrozenGenerator) -> tuple[str, dict[str, Any]]:
+def _named(run: RunRef, generator: FrozenGenerator, bank: str | Path | None) -> tuple[str, dict[str, Any]]:
     """What tables call a run's generator, and what a result must say of it."""
     clock = images_of(run.checkpoint)
     name = f"{run.directory.path.name}@{kimg_text(clock)}"
-    return name, {"subject": str(run), "images": clock, "weights": weights_digest(run), **generator.provenance()}
+    facts = {"subject": str(run), "images": clock, "weights": weights_digest(run), **generator.provenance()}
+    if bank is None:
+        return name, facts
+    opened = InstanceBank.open(bank)
+    told = {"path": str(bank), "dataset": opened.about.name, "fingerprint": opened.about.dataset}
+    return f"{name} told of {Path(bank).stem}", {**facts, "bank": {**told, "instances": len(opened.centres)}}
 
 
 def _learnt(
@@ -303,7 +304,7 @@ def _page_of(
     name = page_name(embedding.label)
     if request.figures is not None:
         return Path(request.figures) / name
-    if run is None or not _is_small(training):
+    if run is None or not _is_small(training) or request.bank is not None:  # the run's own page stays
         return None
     if isinstance(against, GivenFeatures) and against.rows is None:
         return None

@@ -62,6 +62,7 @@ def study(request: StudyRequest, plan: StudyPlan) -> Studied:
     if request.report:
         return _reported(request, plan, [])
     with alone_in(plan.out, World.single()):
+        left(plan.stages, plan.wanted)  # which refuses runs of other keys, before the file of the study is replaced
         keep(plan)
         if request.ray is None:
             failed = work(plan, Here(request.at_once), progress=request.progress)

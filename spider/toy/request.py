@@ -10,7 +10,7 @@ from typing import ClassVar
 from spider.errors import SpiderUsageError
 from spider.request import Request
 
-PLAIN_AND_SLICED = ("hinge", "hinge with SAN: objective.slicing=true")
+PLAIN_AND_SLICED = ("plain", "with SAN: objective.slicing=true")
 
 
 @dataclass(frozen=True)

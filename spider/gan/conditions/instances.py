@@ -134,7 +134,9 @@ class Instances(Conditions):
 
     def class_number(self, name: str) -> int:
         """See Conditions."""
-        return class_of_name(name, self.names) if self.names else super().class_number(name)
+        if not self.names:
+            raise SpiderUsageError(f"class {name}: the generator was trained without classes (condition.classes=false)")
+        return class_of_name(name, self.names)
 
     @property
     def identity(self) -> str:

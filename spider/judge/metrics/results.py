@@ -195,9 +195,12 @@ def table(results: Sequence[MetricResult]) -> str:
         spread, what = _spread(summary, alone)
         rows.append((summary.label, _number(summary.mean), _number(spread), what))
     warnings = [f"! {summary.label}: {text}" for summary in summarise(results) for text in summary.warnings]
-    by_class = [result.details["classes"] for result in results if "classes" in result.details]
-    header = ("class", "value", "samples", "reference")
-    classes = ["", aligned([header, *class_lines(by_class)])] if by_class else []
+    classes = []
+    for name in _names(results):  # a table for each metric that has one
+        by_class = [each.details["classes"] for each in results if each.name == name and "classes" in each.details]
+        if by_class:
+            header = ("stratum" if name == "fid_strata" else "class", "value", "samples", "reference")
+            classes += ["", aligned([header, *class_lines(by_class)])]
     return "\n".join([compared, aligned(rows), *warnings, *classes])
 
 

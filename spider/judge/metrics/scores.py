@@ -44,35 +44,35 @@ def _law(c: Comparison, features: Features) -> NormalLaw:
 
 def score_fid_class(c: Comparison) -> Score:
     assert c.classes is not None
-    return _by_class(c, c.classes)
+    return _by_class(c, c.classes, ("class", "classes"))
 
 
 def score_fid_strata(c: Comparison) -> Score:
     assert c.classes is not None
-    return _by_class(c, c.classes.strata())
+    return _by_class(c, c.classes.strata(), ("stratum", "strata"))
 
 
-def _by_class(c: Comparison, classes: ClassPairs) -> Score:
+def _by_class(c: Comparison, classes: ClassPairs, words: tuple[str, str]) -> Score:
     ddof = c.protocol.ddof
     rows = distances_by_class(c.samples, c.reference, classes, c.world, ddof=ddof, heartbeat=c.heartbeat)
     values = [row["value"] for row in rows if row["value"] is not None]
     few = [row["class"] for row in rows if row["value"] is None]
-    warnings = [_left_out(few, len(rows))] if few else []
+    warnings = [_left_out(few, len(rows), words)] if few else []
     smallest = min((min(row["samples"], row["reference"]) for row in rows if row["value"] is not None), default=0)
     biased = too_few_images(smallest, c.samples.shape[1]) if values else None
     return Score(
         float(np.mean(values)) if values else math.nan,
         std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        std_over=counted(len(values), "class", "classes") if len(values) > 1 else None,
+        std_over=counted(len(values), *words) if len(values) > 1 else None,
         protocol={"ddof": ddof, "least_images": LEAST},
-        warnings=[*warnings, *([f"the smallest class: {biased}"] if biased else [])],
+        warnings=[*warnings, *([f"the smallest {words[0]}: {biased}"] if biased else [])],
         details={"classes": rows},
     )
 
 
-def _left_out(few: list[str], classes: int) -> str:
+def _left_out(few: list[str], classes: int, words: tuple[str, str]) -> str:
     """A warning of the classes without a number."""
-    which = f"{len(few)} of {counted(classes, 'class', 'classes')}"
+    which = f"{len(few)} of {counted(classes, *words)}"
     return f"{which} left out, with fewer than {LEAST} images in a set: {some_of(few)}"
 
 

@@ -336,7 +336,9 @@ def test_distances_by_stratum_are_of_the_classes_with_so_many_training_images(ru
     monkeypatch.setattr("spider.judge.metrics.by_class._MANY", many)
     monkeypatch.setattr("spider.judge.metrics.by_class._FEW", few)
     options = {"embedding": "offline", "seeds": 1, "world": World.single()}
-    [result, _] = api.evaluate(run, data=digits, metrics="fid_strata", count=400, **options).results
+    found = api.evaluate(run, data=digits, metrics="fid_class,fid_strata", count=400, **options)
+    result = next(each for each in found.results if each.name == "fid_strata")
+    assert [word for word in ("class ", "stratum") if f"\n{word}" in found.table()] == ["class ", "stratum"]
     strata = [counts > many, (counts >= few) & (counts <= many), counts < few]
     network, dataset = load_embedding("offline", device=CPU), ShardDataset(digits)
     samples = open_generator(str(run), CPU).numbered("", 0, 400)

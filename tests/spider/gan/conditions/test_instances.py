@@ -343,7 +343,10 @@ def test_a_run_is_measured_by_instances_of_other_images(run, patches, digits, tm
     for centres in (5, 30):
         bank = tmp_path / f"{centres}.safetensors"
         api.instances(digits, bank, embedding="offline", neighbors=4, centres=centres)
-        values.append(api.evaluate(run, bank=bank, **options).results[0].value)
+        found = api.evaluate(run, bank=bank, **options)
+        values.append(found.results[0].value)
+        assert found.provenance["bank"]["instances"] == centres
+        assert f"told of {centres} (60 images)" in found.table()
     assert values[2] == pytest.approx(values[0], rel=1e-6)  # the run keeps 30, too
     assert values[1] != values[0]
     with pytest.raises(SpiderUsageError, match=r"--bank .* is a set of images"):
