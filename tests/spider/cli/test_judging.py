@@ -50,7 +50,7 @@ class Bare:
     def __call__(self, fed, condition):
         return fed
 
-    def condition_at(self, seed, indices):
+    def condition_at(self, seed, indices, label=None):
         return Condition()
 
 
@@ -194,7 +194,7 @@ def test_the_corners_are_the_images_of_those_numbers(runs, run, stage):
     generator = opened(runs / run)
     numbers = [2, 3, 5, 8]
     blend = "spherical" if stage == 1 and run != "patches" else "linear"
-    blocks = _run(stages(generator)[stage - 1 :], numbers, grid_weights(4), blend, Condition())
+    blocks = _run(stages(generator)[stage - 1 :], numbers, grid_weights(4), blend, Condition(), "z")
     images = torch.cat([made for made, _ in blocks])
     torch.testing.assert_close(images[[0, 3, 12, 15]], generator.images(0, numbers), atol=1e-5, rtol=0)
 
@@ -209,7 +209,7 @@ def test_a_loop_visits_every_input_and_comes_back():
 def test_a_spherical_blend_of_normal_vectors_is_normal():
     stage = Bare(Gaussian(GaussianConfig(dim=50_000)))
     fed = {
-        blend: next(_run([stage], [0, 1, 2, 3], grid_weights(5), blend, Condition()))[0]
+        blend: next(_run([stage], [0, 1, 2, 3], grid_weights(5), blend, Condition(), "z"))[0]
         for blend in ("spherical", "linear")
     }
     torch.testing.assert_close(fed["spherical"].std(1), torch.ones(25), atol=0.02, rtol=0)
@@ -219,7 +219,7 @@ def test_a_spherical_blend_of_normal_vectors_is_normal():
 def test_images_blend_pixel_by_pixel_and_their_noise_keeps_its_deviation(patches):
     config = ImagesConfig(path=str(patches), noise_std=0.25)
     source = Images(config, (3, 64, 64), torch.device("cpu"))
-    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], grid_weights(3), "linear", Condition()))
+    fed, clean = next(_run([Bare(source)], [0, 1, 2, 3], grid_weights(3), "linear", Condition(), "image"))
     torch.testing.assert_close(clean[4], source.images_at(0, [0, 1, 2, 3]).mean(0))
     torch.testing.assert_close((fed - clean).flatten(1).std(1), torch.full((9,), 0.25), atol=0.01, rtol=0)
 

@@ -11,7 +11,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan3_names import generator_name
 from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
-from spider.gan.outputs import Condition
+from spider.gan.outputs import UNCONDITIONAL, Condition
 from spider.judge import equivariance as eq
 from tests.vectors import recorded, weights_of
 
@@ -23,7 +23,7 @@ KINDS = {"t": "translation", "r": "rotation"}
 @cache
 def generator(kind):
     settings = {"channel_base": 512, "channel_max": 24, "w_dim": 48, "layers": 6, "equivariance": KINDS[kind]}
-    made = Stylegan3Generator(Stylegan3GeneratorConfig(**settings), (32,), (3, 32, 32), 0).eval()
+    made = Stylegan3Generator(Stylegan3GeneratorConfig(**settings), (32,), (3, 32, 32), UNCONDITIONAL).eval()
     made.load_state_dict(weights_of(recorded(f"stylegan3{kind}_g32"), generator_name))
     return made
 

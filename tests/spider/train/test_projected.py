@@ -54,11 +54,11 @@ def test_two_steps_are_the_same_on_two_ranks(ranks, digits):
     """Also the batch norms, the power iterations, and which samples teach the generator.
 
     In single precision, because the pretrained network takes twenty times as long in double: up to rounding, of which
-    Adam's first steps may make twice the learning rate.
+    each of Adam's two first steps may make twice the learning rate.
     """
     for found in ranks(2).run(trained, digits):
         for there, here in zip(found, alone(digits), strict=True):
-            torch.testing.assert_close(there, here, rtol=1e-3, atol=5e-4)
+            torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
 
 
 def gradient(tensors, player):
@@ -83,7 +83,7 @@ def test_an_iteration_is_the_same_on_four_ranks(ranks, digits):
             {name: tensor for name, tensor in tensors.items() if "optimizer" not in name}
             for tensors in (last, last_there)
         )
-        torch.testing.assert_close(held_there, held, rtol=1e-3, atol=5e-4)
+        torch.testing.assert_close(held_there, held, rtol=1e-3, atol=1e-3)
 
 
 def test_heads_move_and_what_is_frozen_does_not(digits):

@@ -21,8 +21,11 @@ TINY = [
     "discriminator.mbstd_group=4",
     "batch=4",
 ]
+ELSEWHERE = ("spider", "projected", "diffusion", "icgan/stylegan2-coco128", "icgan/stylegan2-coco256")
 STYLEGAN2 = [
-    name for name in preset_names() if "stylegan2" in name and not name.startswith(("spider", "projected", "diffusion"))
+    name
+    for name in preset_names()
+    if "stylegan2" in name and (not name.startswith(ELSEWHERE) or name.endswith("-untold"))
 ]
 
 

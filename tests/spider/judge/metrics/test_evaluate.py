@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -255,7 +256,7 @@ def test_every_resize_rule_has_its_protocol_and_help_names_all():
 
     assert set(INCEPTION_PROTOCOLS) <= set(PROTOCOLS)
     assert PROTOCOLS["clean"].resize == "clean"
-    told = Path(judging.__file__).read_text()
+    told = re.sub(r'"\s+"', "", Path(judging.__file__).read_text())  # texts over several lines
     assert f"{', '.join(name for name in PROTOCOLS if name != 'tf')}." in told
 
 
