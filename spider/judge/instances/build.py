@@ -7,7 +7,7 @@ same command goes on from there. The result is the same for any number of worker
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -151,40 +151,38 @@ class _Maker:
         self._cache = FeatureCache(plan.cache)
 
     def features(self, images: NumberedImages) -> Iterator[tuple[Span, Features]]:
-        """Of all images, piece by piece; those that are kept come first."""
-        spans = pieces_of(0, len(images))
-        missing = [span for span in spans if not self._cache.has(self._plan.key(images.fingerprint, span))]
+        """Of all images."""
         words = f"features of {images.name}{' flipped' if isinstance(images, FlippedImages) else ''}"
         pieces = {
-            Piece(f"{words}, images {start} to {stop - 1}", "extract", (images.fingerprint, start, stop)): (start, stop)
-            for start, stop in missing
-        }
-        sizes = {piece: stop - start for piece, (start, stop) in pieces.items()}
-        for done in do_pieces(self._workers, pieces, words, "image", sizes, shown=self._progress):
-            require_seen(self._cache, self._plan.key(images.fingerprint, pieces[done.piece]))
-        for span in spans:
-            piece = Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span))
-            yield span, self._kept(self._plan.key(images.fingerprint, span), piece, "rows")["rows"]
+            Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span)):
+            self._plan.key(images.fingerprint, span)
+            for span in pieces_of(0, len(images))
+        }  # fmt: skip
+        for span, kept in self._done(words, pieces, "rows"):
+            yield span, kept["rows"]
 
     def nearest(
         self, images: NumberedImages, vectors: MappedVectors, k: int
     ) -> Iterator[tuple[Span, NDArray[np.int32], NDArray[np.float32]]]:
         """Of all instances."""
-        count = len(images)
-        spans = [(start, min(start + QUERIES, count)) for start in range(0, count, QUERIES)]
+        words, fingerprint = f"nearest {k} of {images.name}", images.fingerprint
+        spans = [(start, min(start + QUERIES, len(images))) for start in range(0, len(images), QUERIES)]
         pieces = {
-            Piece(f"nearest of images {start} to {stop - 1}", "nearest", (images.fingerprint, vectors, k, start, stop)):
-            (start, stop)
-            for start, stop in spans
+            Piece(f"{words}, images {span[0]} to {span[1] - 1}", "nearest", (fingerprint, vectors, k, *span)):
+            self._plan.nearest_key(fingerprint, span, k)
+            for span in spans
         }  # fmt: skip
-        sizes = {piece: stop - start for piece, (start, stop) in pieces.items()}
-        title = f"nearest {k} of {images.name}"
-        for done in do_pieces(self._workers, pieces, title, "image", sizes, shown=self._progress):
-            span = pieces[done.piece]
-            key = self._plan.nearest_key(images.fingerprint, span, k)
-            require_seen(self._cache, key)
-            kept = self._kept(key, done.piece, "numbers")
+        for span, kept in self._done(words, pieces, "numbers"):
             yield span, kept["numbers"], kept["radii"]
+
+    def _done(self, title: str, pieces: Mapping[Piece, FeatureKey], rows: str) -> Iterator[tuple[Span, Arrays]]:
+        """What the pieces of work keep, in their order, when all that was not kept is done."""
+        missing = {piece: key for piece, key in pieces.items() if not self._cache.has(key)}
+        sizes = {piece: key.stop - key.start for piece, key in missing.items()}
+        for done in do_pieces(self._workers, [*missing], title, "image", sizes, shown=self._progress):
+            require_seen(self._cache, missing[done.piece])
+        for piece, key in pieces.items():
+            yield (key.start, key.stop), self._kept(key, piece, rows)
 
     def _kept(self, key: FeatureKey, piece: Piece, rows: str) -> Arrays:
         """What a piece of work has kept; what is damaged is made again. Raises SpiderError: it is damaged again."""

@@ -23,7 +23,6 @@ KEY = "center_examples"
 _MAX_BYTES = 1 << 26
 _MAKE = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core"))
 _NAMES = (*_MAKE, "numpy.ndarray", "numpy.dtype", "_codecs.encode")
-_ORDER = {"<": "<", ">": ">", "=": "=", "|": "|"}
 
 
 def read_centres(path: Path, images: int) -> NDArray[np.int32]:
@@ -67,7 +66,7 @@ def _array(record: Any, path: Path) -> NDArray[np.int64]:
     if not isinstance(dtype, Record) or not isinstance(content, bytes):
         raise refusal
     try:
-        kind = np.dtype(f"{_ORDER[dtype.state[1]] if dtype.state else '='}{dtype.args[0]}")
+        kind = np.dtype(f"{dtype.state[1] if dtype.state else '='}{dtype.args[0]}")
         found = np.frombuffer(content, kind).reshape(shape).ravel()
     except (KeyError, IndexError, TypeError, ValueError):
         raise refusal from None
