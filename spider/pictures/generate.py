@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from shards.files import naming
-from shards.images import BadImage, Target, normalise, read_header
+from shards.images import MAX_FILE_BYTES, BadImage, Target, normalise, read_header
 from spider.arguments import image_numbers
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
@@ -37,6 +37,8 @@ from spider.pictures.request import GenerateRequest
 from spider.pictures.style_mixing import mixed_styles
 from spider.precision import exact_float32
 from spider.tensors import load_state_dict
+from untrusted.errors import UnreadableError
+from untrusted.files import read_regular
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
@@ -226,7 +228,9 @@ def _from_files(
             f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
         )
     stems = distinct([Path(file).stem for file in files])
-    clean = [source.fitted(to_float(_read(Path(file)))).to(generator.device) for file in files]  # each [1, C, H, W]
+    clean = [
+        source.fitted(to_float(read_image(Path(file)))).to(generator.device) for file in files
+    ]  # each [1, C, H, W]
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)
@@ -315,13 +319,19 @@ def distinct(stems: Sequence[str], option: str = "--source-image") -> list[str]:
     return list(stems)
 
 
-def _read(path: Path) -> Tensor:
-    """An image file by the rules of `spider pack`, at its own size: uint8 [1, C, H, W]."""
+def read_image(path: Path, target: Target | None = None) -> Tensor:
+    """An image file by the rules of `spider pack`, at its own size if no other is asked for: uint8 [1, C, H, W].
+
+    Raises SpiderError: it cannot be read.
+    """
     try:
-        data = path.read_bytes()
-        header = read_header(data)
-        target = Target(1 if header.grey else 3, header.height, header.width, "squash", resize=True)
+        data = read_regular(path, MAX_FILE_BYTES)
+        if target is None:
+            header = read_header(data)
+            target = Target(1 if header.grey else 3, header.height, header.width, "squash", resize=True)
         pixels, _ = normalise(data, target)
+    except UnreadableError as error:
+        raise SpiderError(str(error)) from None
     except OSError as error:
         raise SpiderError(f"{path}: {error.strerror}") from None
     except BadImage as error:

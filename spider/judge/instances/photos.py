@@ -11,15 +11,13 @@ import torch
 from torch.nn.functional import normalize
 
 from shards.choices import Crop
-from shards.images import MAX_FILE_BYTES, BadImage, Target, normalise
-from spider.errors import SpiderError, SpiderUsageError
+from shards.images import Target
+from spider.errors import SpiderUsageError
 from spider.gan.pixels import to_float
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.judge.embed.features import BLOCK
 from spider.judge.embed.load import load_embedding
-from spider.pictures.generate import Photos, distinct, instances_of
-from untrusted.errors import UnreadableError
-from untrusted.files import read_regular
+from spider.pictures.generate import Photos, distinct, instances_of, read_image
 from untrusted.typed import checked
 
 
@@ -36,7 +34,7 @@ def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights
     crop: Crop = checked(known["crop"], cast(Any, Crop), "crop")
     own = Target(1 if channels == 1 else 3, height, width, crop, resize=True)
     of_bank = replace(own, height=known["size"][0] or height, width=known["size"][1] or width)
-    shown, pixels = (torch.cat([_read(Path(file), each) for file in files]) for each in (own, of_bank))
+    shown, pixels = (torch.cat([read_image(Path(file), each) for file in files]) for each in (own, of_bank))
     network = load_embedding(known["embedding"], protocol=known["protocol"], weights=weights, device=generator.device)
     if network.digest != known["digest"]:
         raise SpiderUsageError(
@@ -51,15 +49,3 @@ def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights
 def _whole(block: torch.Tensor) -> torch.Tensor:
     """Of the length by which a bank was made, because rounding depends on it."""
     return torch.cat([block, block.new_zeros(BLOCK - len(block), *block.shape[1:])])
-
-
-def _read(path: Path, target: Target) -> torch.Tensor:
-    try:
-        pixels, _ = normalise(read_regular(path, MAX_FILE_BYTES), target)
-    except UnreadableError as error:
-        raise SpiderError(str(error)) from None
-    except OSError as error:
-        raise SpiderError(f"{path}: {error.strerror}") from None
-    except BadImage as error:
-        raise SpiderError(f"{path}: {error}") from None
-    return torch.tensor(pixels)[None]
