@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spider.arguments import Kind, is_name, known
+from spider.arguments import Kind, is_name, known, require_cluster
 from spider.errors import SpiderUsageError
 from spider.judge.sid.choices import MODES, Order, parse_order
 from spider.judge.sid.rules import PAPER, RULES
@@ -72,8 +72,7 @@ class NeighborOptions(Request):
                 object.__setattr__(self, field, [_without_name(place) for place in places])
         if self.mode not in MODES:
             raise SpiderUsageError(f"mode: one of {', '.join(MODES)}, found {self.mode!r}")
-        if self.workers is not None and self.ray is None:
-            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+        require_cluster(self.workers, self.ray)
         if not self.orders:
             raise SpiderUsageError("no kernel order: name at least one, such as -1")
         labels = [parse_order(order).label for order in self.orders]

@@ -178,6 +178,12 @@ def or_text(kind: Kind) -> Kind:
     return lambda name, value: text(name, value) if isinstance(value, str) else kind(name, value)
 
 
+def require_cluster(workers: int | None, ray: str | None) -> None:
+    """Refuse a number of workers without a place for them. Raises SpiderUsageError."""
+    if workers is not None and ray is None:
+        raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+
+
 def list_of(kind: Kind, what: str) -> Kind:
     """Some of a kind, in a list, a tuple, an array or a generator; or one that stands alone."""
 

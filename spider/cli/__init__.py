@@ -14,5 +14,6 @@ studies    study
 sweeps     sweep
 disk       what a full or closed disk refuses, in one line
 words      what is refused of a command line before its options are read
+ray        the options of commands that work on Ray
 output     what the commands print, and how lists are read
 """

@@ -9,6 +9,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json
+from spider.cli.ray import RayAddress, RayWorkers
 
 commands = typer.Typer()
 
@@ -53,17 +54,8 @@ def instances(
         typer.Option(metavar="DATA", help="The same images packed at another size, whose features are taken."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Of k-means.")] = 0,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|ADDRESS",
-            help="Share the work among workers on a Ray cluster: this machine's cores or GPUs, or that at ADDRESS "
-            "(auto: where RAY_ADDRESS says).",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
-    ] = None,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Make a bank of instances, for IC-GAN.

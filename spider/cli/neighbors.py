@@ -13,6 +13,7 @@ from neighbors.request import NeighborMatrixRequest, NeighborOptions, NeighborsR
 from spider import api
 from spider.arguments import is_name
 from spider.cli.output import require_one_process, say, say_json
+from spider.cli.ray import RayAddress, RayWorkers
 from spider.cli.slurm import SlurmJob, submit_this
 from spider.errors import SpiderUsageError
 from spider.judge.sid.rules import PAPER, RULES
@@ -86,17 +87,8 @@ def neighbors(
     every: Annotated[
         bool, typer.Option("--all", help="All that are named, each about each of the others: matrix.json, heatmap.png.")
     ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|ADDRESS",
-            help="Share the work among workers on a Ray cluster: this machine's cores or GPUs, or that at ADDRESS "
-            "(auto: where RAY_ADDRESS says).",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="How many; default: one for each GPU, or each core.")
-    ] = None,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
     slurm: SlurmJob = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --slurm: print the script and submit nothing.")

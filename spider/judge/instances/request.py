@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spider.arguments import Kind, flag, known, place, whole
+from spider.arguments import Kind, flag, known, place, require_cluster, whole
 from spider.errors import SpiderUsageError
 from spider.measures import RESIZE_RULES
 from spider.request import Request
@@ -81,8 +81,7 @@ class InstancesRequest(Request):
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid."""
         super().__post_init__()
-        if self.workers is not None and self.ray is None:
-            raise SpiderUsageError("workers are those of a Ray cluster: say which, ray=local or its address")
+        require_cluster(self.workers, self.ray)
         if not str(self.out).endswith(".safetensors"):
             raise SpiderUsageError(f"out: a bank is a file that ends in .safetensors, found {str(self.out)!r}")
 
