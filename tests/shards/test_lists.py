@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import coco, lists
+from shards import coco
 from shards.coco import coco_stuff
 from shards.dataset import ShardDataset
 from shards.errors import ShardsError, ShardsUsageError
@@ -172,7 +172,3 @@ def test_missing_and_broken_annotations_are_named(folder):
     (folder / "stuff_val2017.json").unlink()
     with pytest.raises(ShardsUsageError, match=r"stuff_val2017.json"):
         coco_stuff(folder, "val")
-
-
-def test_lists_know_all_splits():
-    assert lists.SPLITS.keys() == {"train", "val", "eval", "seen", "unseen"}

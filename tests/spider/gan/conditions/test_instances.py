@@ -165,14 +165,16 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
     assert torch.equal(again.features, told.features[[7, 3]])
 
 
+SAMPLERS = ["instances", "balanced_instances", "classes"]
+
+
 def told_on_rank(world, data, bank):
-    trainer = trainer_for(data, bank, "condition.classes=true", world=world)
-    found = []
-    for batch in drawn(trainer, 3):
-        found.append(
-            (batch.real, batch.real_condition.features, batch.real_condition.labels, batch.fake_condition.features)
-        )
-    return found
+    batches = []
+    for sampler in SAMPLERS:
+        trainer = trainer_for(data, bank, "condition.classes=true", f"condition.sampler={sampler}", world=world)
+        batches += drawn(trainer, 3)
+    conditions = [(batch, batch.real_condition, batch.fake_condition) for batch in batches]
+    return [(batch.real, real.features, real.labels, fake.features, fake.labels) for batch, real, fake in conditions]
 
 
 def test_they_are_the_same_at_any_world_size(ranks, digits, bank):
@@ -184,8 +186,10 @@ def test_they_are_the_same_at_any_world_size(ranks, digits, bank):
             assert torch.equal(rebuilt, tensor)
 
 
-def test_a_resumed_run_draws_the_same(digits, bank):
-    trainer, other = (trainer_for(digits, bank, "condition.classes=true") for _ in range(2))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_resumed_run_draws_the_same(tail, sampler):
+    told = ["condition.classes=true", f"condition.sampler={sampler}"]
+    trainer, other = (trainer_for(*tail, *told) for _ in range(2))
     assert_resume_is_exact(trainer, other, before=2, after=3)
 
 
