@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
+_DEIT = "https://dl.fbaipublicfiles.com/deit"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Weights:
     """A published weights file. It is fetched from `url`, or comes with `package`.
 
     Attributes:
-        reader: what reads it: the embedding of that name, or a network of LPIPS. Of several files, a reader takes the
-            first unless it is given one.
+        reader: what reads it: the embedding of that name, a network of LPIPS, or a backbone of a discriminator. Of
+            several files, a reader takes the first unless it is given one.
         sha256: in hex, as far as it is known: a prefix counts. "" if nobody publishes it; such a file is not fetched.
         file: its name in the cache, where its name elsewhere says too little.
     """
@@ -71,6 +72,18 @@ class Weights:
 def weights_of(reader: str) -> list[Weights]:
     """The published files that a reader takes; none if it needs none."""
     return [weights for weights in REGISTRY.values() if weights.reader == reader]
+
+
+def _deit(size: str, prefix: str, size_mb: int, what: str) -> Weights:
+    return Weights(
+        name=f"deit_{size}",
+        reader="deit",
+        what=f"DeiT {size}, distilled: {what}",
+        licence="Apache-2.0",
+        url=f"{_DEIT}/deit_{size}_distilled_patch16_224-{prefix}.pth",
+        sha256=prefix,  # as of inception
+        size_mb=size_mb,
+    )
 
 
 def _lpips(trunk: str, tensors: str) -> Package:
@@ -160,6 +173,9 @@ REGISTRY = {
             sha256="19c8e357",
             size_mb=98,
         ),
+        _deit("base", "df68dfff", 333, "a backbone of StyleGAN-XL's discriminator"),
+        _deit("small", "649709d9", 86, "the same, smaller"),
+        _deit("tiny", "b40b3cf7", 23, "the same, for a CPU"),
         Weights(
             name="alexnet",
             reader="alexnet",

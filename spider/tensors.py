@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def load_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a .pth or .safetensors file, and the file's sha256, from one reading of it.
 
+    A file that holds nothing but `model`, as some are published, holds the tensors there.
+
     Raises:
         SpiderError: it cannot be read, or holds anything but tensors by name, such as code.
     """
@@ -46,6 +48,8 @@ def load_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
                 "torch.save(torch.jit.load(FILE).state_dict(), OTHER), is read"
             )
         raise SpiderError(f"{path}: refused, because {what}") from error
+    if isinstance(state, dict) and set(state) == {"model"} and isinstance(state["model"], dict):
+        state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(state[name]) for name in state):
         raise SpiderError(f"{path}: refused, because it is not a file of tensors by name")
     return state, hashlib.sha256(blob).hexdigest()

@@ -1,20 +1,21 @@
-"""A vision transformer with weights from a file, frozen: the class token after the last block.
+"""A vision transformer with weights from a file, frozen: the class token after the last block, or maps of patches.
 
-    [N, 3, H, W] -> patches [N, P, width], a class token before them, positions added
+    [N, 3, H, W] -> patches [N, P, width], a class token before them (and one of distillation), positions added
                  -> blocks of attention and a perceptron, each added to its input
                  -> the class token, normalised [N, width]; projected, where the network has a projection
+                 -> or what the patches are after some of the blocks, [N, width, H / patch, W / patch]
 
-Dosovitskiy et al. 2021, with the blocks normalised before attention and perceptron. Two published families are such
-networks (`spider.backbones.dinov2`, `spider.backbones.clip`). They differ in names, in the activation, in the epsilon
-of the normalisations, and in what stands before and after the blocks. Width, depth, patch and grid are those of the
-file; a head is 64 wide, as in all of both families.
+Dosovitskiy et al. 2021, with the blocks normalised before attention and perceptron. Three published families are such
+networks (`spider.backbones.dinov2`, `clip`, `deit`). They differ in names, in the activation, in the epsilon of the
+normalisations, and in what stands before and after the blocks. Width, depth, patch and grid are those of the file; a
+head is 64 wide, as in all of these families.
 
 Layer scale (Touvron et al. 2021) is folded into the projections before it, in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import isqrt
 
@@ -35,6 +36,7 @@ class ViTNames:
     Attributes:
         patches, class_token, positions, last_norm: names; of layers without `.weight`.
         first_norm: of the normalisation before the blocks, where there is one.
+        distillation: of the token after that of the class, where there is one.
         block: what comes before the names of block `{}`.
         norms, qkv, attended, perceptron: within a block.
         scales: of the two layer scales, where there are any.
@@ -56,6 +58,7 @@ class ViTNames:
     eps: float
     activation: Callable[[Tensor], Tensor]
     first_norm: str | None = None
+    distillation: str | None = None
     scales: tuple[str, str] | None = None
     projection: str | None = None
     has_patch_bias: bool = True
@@ -69,7 +72,10 @@ class VisionTransformer(nn.Module):
         grid: patches on a side of the images that the positions were trained for.
         width, depth: numbers of a token, and blocks.
         features: length of what comes out.
+        weights_digest: of the network that a discriminator looks through, the sha256 of its file (`spider.gan.saved`).
     """
+
+    weights_digest: str
 
     def __init__(self, layers: Layers, names: ViTNames) -> None:
         """From the tensors of a weights file.
@@ -87,15 +93,17 @@ class VisionTransformer(nn.Module):
             self.depth += 1
         if self.depth == 0:
             raise ValueError(f"it has no {names.block.format(0)}{names.norms[0]}.weight")
+        first = [name for name in (names.class_token, names.distillation) if name is not None]
         tokens = layers.shape(names.positions)[-2:-1]
-        self.grid = isqrt(max(0, tokens[0] - 1)) if tokens else 0
-        if self.grid < 1 or self.grid**2 + 1 != tokens[0]:
-            raise ValueError(f"{names.positions} is not of a class token and a square of patches")
+        self.grid = isqrt(max(0, tokens[0] - len(first))) if tokens else 0
+        if self.grid < 1 or self.grid**2 + len(first) != tokens[0]:
+            extra = "" if names.distillation is None else ", one of distillation"
+            raise ValueError(f"{names.positions} is not of a class token{extra} and a square of patches")
 
         self.patches = nn.Conv2d(3, self.width, self.patch, self.patch, bias=names.has_patch_bias)
         bias = {"bias": layers.take(f"{names.patches}.bias", (self.width,))} if names.has_patch_bias else {}
         self.patches.load_state_dict({"weight": layers.take(f"{names.patches}.weight", shape), **bias})
-        self.class_token = _parameter(_any_rank(layers, names.class_token, (self.width,)))
+        self.first_tokens = _parameter(torch.stack([_any_rank(layers, name, (self.width,)) for name in first]))
         self.positions = _parameter(_any_rank(layers, names.positions, (tokens[0], self.width)))
         self.first_norm = _norm(layers, names.first_norm, self.width, names.eps) if names.first_norm else nn.Identity()
         self.blocks = nn.ModuleList(_Block(layers, names, number, self.width) for number in range(self.depth))
@@ -111,27 +119,47 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float [N, 3, H, W], normalised as in training, H and W multiples of the patch -> [N, features]."""
-        patches = self.patches(images)  # [N, width, rows, columns]
-        positions = self._positions(patches.shape[2], patches.shape[3])
-        tokens = torch.cat([self.class_token.expand(len(images), 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = self.first_norm(tokens + positions)
+        tokens = self._tokens(images)
         for block in self.blocks:
             tokens = block(tokens)
         seen: Tensor = self.last_norm(tokens[:, 0])
         return seen if self.projection is None else seen @ self.projection
 
+    def maps(self, images: Tensor, after: Collection[int]) -> list[Tensor]:
+        """Images as above -> the patches after so many blocks each, not normalised, [N, width, H / patch, W / patch].
+
+        Differentiable by the images, also twice. `after`: each from 1 to `depth`.
+        """
+        rows, columns = (side // self.patch for side in images.shape[2:])
+        tokens, found = self._tokens(images), []
+        for number, block in enumerate(self.blocks, 1):
+            tokens = block(tokens)
+            if number in after:
+                patches = tokens[:, len(self.first_tokens) :]
+                found.append(patches.transpose(1, 2).unflatten(2, (rows, columns)))
+        return found
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """What the first block is given, [N, tokens, width]."""
+        patches = self.patches(images)  # [N, width, rows, columns]
+        positions = self._positions(patches.shape[2], patches.shape[3])
+        first = self.first_tokens.expand(len(images), -1, -1)
+        tokens: Tensor = self.first_norm(torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) + positions)
+        return tokens
+
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Positions of the class token and of rows x columns patches, [1 + rows columns, width].
+        """Positions of the first tokens and of rows x columns patches, [tokens, width].
 
         On another grid than their own they are resized by PyTorch's bicubic rule with the factors (rows + 0.1) / grid
         and (columns + 0.1) / grid: the 0.1 is DINOv2's, and moves every position a little.
         """
         if (rows, columns) == (self.grid, self.grid):
             return self.positions
-        square = self.positions[1:].T.reshape(1, self.width, self.grid, self.grid)
+        first, patches = torch.split(self.positions, [len(self.first_tokens), self.grid**2])
+        square = patches.T.reshape(1, self.width, self.grid, self.grid)
         factors = ((rows + 0.1) / self.grid, (columns + 0.1) / self.grid)
         resized = F.interpolate(square, scale_factor=factors, mode="bicubic")
-        return torch.cat([self.positions[:1], resized[0].flatten(1).T])
+        return torch.cat([first, resized[0].flatten(1).T])
 
 
 class _Block(nn.Module):
@@ -152,10 +180,18 @@ class _Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, HEAD)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v)  # [N, heads, tokens, 64]
+        attended = _attention(q, k, v)  # [N, heads, tokens, 64]
         tokens = tokens + self.attended(attended.transpose(1, 2).flatten(2))
         risen: Tensor = self.fall(self.activation(self.rise(self.norm2(tokens))))
         return tokens + risen
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(64)) v. Torch's own, which is faster, can be differentiated once, and not on all devices."""
+    if not q.requires_grad:
+        return F.scaled_dot_product_attention(q, k, v)
+    weights: Tensor = (q @ k.transpose(2, 3) / HEAD**0.5).softmax(dim=3)
+    return weights @ v
 
 
 def _norm(layers: Layers, name: str, width: int, eps: float) -> nn.LayerNorm:
