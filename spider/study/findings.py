@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,13 +34,13 @@ class Measured:
     """A checkpoint's numbers.
 
     Attributes:
-        file: they are from.
+        files: they are from, one for each embedding.
         kimg: of the checkpoint.
         values: by label, one for each evaluation seed.
         page: the memorisation page; None: there is none.
     """
 
-    file: Path
+    files: list[Path]
     kimg: float
     values: dict[str, list[float]]
     page: Path | None
@@ -135,7 +135,8 @@ class Findings:
     Attributes:
         plan: what was asked.
         runs: in its order.
-        labels: of what was measured, by metric, the one that decides first; without those that were not measured yet.
+        labels: of what was measured, and of which metric each is; those of one embedding after those of another.
+        deciding: the label of the metric that decides; None: it was not measured yet.
         curve_label: what the runs' own evaluations call the metric that decides; empty: there are none.
         warnings: what a reader must know.
     """
@@ -143,18 +144,14 @@ class Findings:
     plan: StudyPlan
     runs: list[RunFindings]
     labels: dict[str, str]
+    deciding: str | None
     curve_label: str
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def deciding(self) -> str | None:
-        """The label of the metric that decides; None: nothing was measured."""
-        return self.labels.get(self.plan.metrics[0])
-
-    @property
     def lower_is_better(self) -> bool:
-        """Of that metric."""
-        return better(self.plan.metrics[0]) != "higher"
+        """Of the metric that decides."""
+        return better(self.plan.metrics[0][0]) != "higher"
 
     def of(self, variant: str) -> list[RunFindings]:
         """The runs of a variant."""
@@ -165,12 +162,17 @@ class Findings:
         found = {each.run.seed: each.mean(checkpoint, label) for each in self.of(variant)}
         return Spread({seed: value for seed, value in found.items() if value is not None})
 
+    def apart(self, variant: str, checkpoint: str, label: str) -> Spread:
+        """The paired differences of a variant to its baseline."""
+        baseline = self.plan.baseline_of(variant)
+        return self.spread(variant, checkpoint, label).minus(self.spread(baseline, checkpoint, label))
+
     def to_baselines_best(self, variant: str) -> dict[int, tuple[float, float | None] | None]:
-        """By seed, the kimg and hours at which a variant is as good as the baseline ever is; None: it never is.
+        """By seed, the kimg and hours at which a variant is as good as its baseline ever is; None: it never is.
 
         Only seeds under which the baseline has finished, and both were evaluated while they trained.
         """
-        baseline = {each.run.seed: each for each in self.of(self.plan.baseline)}
+        baseline = {each.run.seed: each for each in self.of(self.plan.baseline_of(variant))}
         best = min if self.lower_is_better else max
         return {
             each.run.seed: each.reaches(best(value for _, value in against.curve), self.lower_is_better)
@@ -190,37 +192,43 @@ def find(plan: StudyPlan) -> Findings:
     over = {run.name: is_done(run.train) for run in plan.runs}
     stale: list[str] = []
     results = {
-        run.name: {which: _results(run, which, stale) if over[run.name] else [] for which in run.measures}
+        run.name: {which: _results(run, which, stale) if over[run.name] else {} for which in run.measures}
         for run in plan.runs
     }
-    labels: dict[str, str] = {}
-    for of_run in results.values():
-        for each in (each for found in of_run.values() for each in found):
-            labels.setdefault(each.name, each.label)
-    labels = {name: labels[name] for name in plan.metrics if name in labels}
-    runs = [_find(run, results[run.name], plan.metrics[0], is_over=over[run.name]) for run in plan.runs]
+    names = {(number, each.name): each.label for found in results.values() for number, each in _numbered(found)}
+    asked = [(number, name) for number, metrics in enumerate(plan.metrics) for name in metrics]
+    labels = {names[each]: each[1] for each in asked if each in names}
+    runs = [_find(run, results[run.name], plan.metrics[0][0], is_over=over[run.name]) for run in plan.runs]
     drawn = {each.curve_label for each in runs if each.curve}
     warnings = [*_warnings(runs, results), *stale]
     if len(drawn) > 1:
         warnings.append(f"the runs evaluated themselves by different measures: {', '.join(sorted(drawn))}")
-    return Findings(plan, runs, labels, min(drawn, default=""), warnings)
+    return Findings(plan, runs, labels, names.get(asked[0]), min(drawn, default=""), warnings)
 
 
-def _results(run: StudyRun, which: str, stale: list[str]) -> list[MetricResult]:
-    file = _file(run, which)
-    if not file.exists():
-        return []
-    if not is_done(run.measures[which]):
-        stale.append(f"{file.name} is of another checkpoint, or another question, and left out")
-        return []
-    return read_results(file)
+_Results = dict[Path, list[MetricResult]]  # of a checkpoint, by file, in the order of what the study measures
 
 
-def _file(run: StudyRun, which: str) -> Path:
-    return Path(run.measures[which].request.values()["out"])
+def _results(run: StudyRun, which: str, stale: list[str]) -> _Results:
+    found: _Results = {}
+    for stage in run.measures[which]:
+        file = Path(stage.request.values()["out"])
+        found[file] = []
+        if file.exists() and is_done(stage):
+            found[file] = read_results(file)
+        elif file.exists():
+            stale.append(f"{file.name} is of another checkpoint, or another question, and left out")
+    return found
 
 
-def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str, *, is_over: bool) -> RunFindings:
+def _numbered(results: dict[str, _Results]) -> Iterator[tuple[int, MetricResult]]:
+    """The results of a run, and which of the study's measurements each is of."""
+    for of_checkpoint in results.values():
+        for number, of_file in enumerate(of_checkpoint.values()):
+            yield from ((number, each) for each in of_file)
+
+
+def _find(run: StudyRun, results: dict[str, _Results], metric: str, *, is_over: bool) -> RunFindings:
     request = run.train.request
     assert isinstance(request, TrainRequest)
     directory = request.directory
@@ -242,7 +250,7 @@ def _find(run: StudyRun, results: dict[str, list[MetricResult]], metric: str, *,
         hours=_hours(rows, starts),
         before_hours=_before(run),
         devices=f"{ranks} x {device}" if device else "",
-        measured={which: _measured(_file(run, which), found) for which, found in results.items() if found},
+        measured={which: _measured(found) for which, found in results.items() if any(found.values())},
         config=flatten(directory.config()) if directory.exists else None,
         digest=str(start.get("data", {}).get("fingerprint", "")),
     )
@@ -298,21 +306,24 @@ def _at(hours: Curve, kimg: float) -> float:
     return before[1]
 
 
-def _measured(file: Path, results: list[MetricResult]) -> Measured:
+def _measured(results: _Results) -> Measured:
     values: dict[str, list[float]] = {}
-    for each in results:
+    for each in (each for of_file in results.values() for each in of_file):
         if each.value is not None:
             values.setdefault(each.label, []).append(each.value)
-    pages = sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
-    images = provenance(file).get("images")
-    return Measured(file, images / 1000 if isinstance(images, int) else 0.0, values, pages[0] if pages else None)
+    files = [file for file, found in results.items() if found]
+    pages = [
+        page for file in files for page in sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
+    ]
+    images = provenance(files[0]).get("images")
+    return Measured(files, images / 1000 if isinstance(images, int) else 0.0, values, pages[0] if pages else None)
 
 
-def _warnings(runs: list[RunFindings], results: dict[str, dict[str, list[MetricResult]]]) -> list[str]:
+def _warnings(runs: list[RunFindings], results: dict[str, dict[str, _Results]]) -> list[str]:
     """Why numbers may not be compared."""
     found = []
     by_label: dict[str, dict[str, set[str]]] = {}
-    for each in (each for of_run in results.values() for of_which in of_run.values() for each in of_which):
+    for _, each in (each for of_run in results.values() for each in _numbered(of_run)):
         for key, value in each.way().items():
             by_label.setdefault(each.label, {}).setdefault(key, set()).add(repr(value))
     for label, ways in by_label.items():

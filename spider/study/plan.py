@@ -16,12 +16,13 @@
 
 `train` and a variant have the keys of `spider.api.train`, and `after`; a variant's come after, and its overrides behind
 those of `train`. `measure` has the keys of `spider.api.evaluate`: the last and the best checkpoint of every run are
-measured so. `{out}` is the study's folder, and `{seed}` the training's seed. Lists
-within `overrides` are joined, so that stages share them by YAML's anchors.
+measured so; a list measures by several embeddings. `{out}` is the study's folder, and `{seed}` the training's seed.
+Lists within `overrides` are joined, so that stages share them by YAML's anchors.
 
     OUT/study.yaml             the file, as it was; values.json, its `values`, which count until others are said
         runs/VARIANT-SEED/     the runs, each an ordinary one
         measures/VARIANT-SEED-{last,best}.json, and beside it the memorisation page of few images
+        measures/VARIANT-SEED-{last,best}-EMBEDDING.json, of the second embedding on
         stages/NAME/           how a stage ended: ended.json, or its job's files
         logs/NAME.txt          what it printed
         report.html, study.json, curves.png
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,7 @@ from spider.errors import SpiderUsageError
 from spider.jobs.stages import PipelineConfig, Stage, StageConfig, filled, listed, make_stages, refusal
 from spider.jobs.submit import Place
 from spider.judge.request import EvaluateRequest
-from spider.measures import GENERATOR_METRICS, WITHOUT_A_BETTER_END
+from spider.measures import GENERATOR_METRICS, WITHOUT_A_BETTER_END, embedding_of
 from spider.request import Request
 from spider.runs.request import TrainRequest
 from untrusted.errors import UnreadableError
@@ -61,10 +63,9 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=60)]
 _OWN = ("run", "seed", "verb")  # the study says them
 
 
-def flat(value: object) -> object:
-    """A text alone stands for a list of one, and lists within a list are joined: they may be YAML's anchors."""
-    parts = value if isinstance(value, list | tuple) else [value]
-    return [each for part in parts for each in (part if isinstance(part, list) else [part])]
+def flat(value: object) -> list[object]:
+    """A text alone stands for a list of one, and lists within lists are joined: they may be YAML's anchors."""
+    return [each for part in value for each in flat(part)] if isinstance(value, list | tuple) else [value]
 
 
 def _no_number(value: object) -> object:
@@ -72,6 +73,11 @@ def _no_number(value: object) -> object:
     if isinstance(value, int):
         raise ValueError(f"a number alone: write 0-{value} for several, or [{value}] for this one")
     return value
+
+
+def _several(value: object) -> object:
+    """A mapping alone stands for a list of one."""
+    return [value] if isinstance(value, dict) else value
 
 
 class TrainConfig(BaseModel):
@@ -90,10 +96,12 @@ class VariantConfig(TrainConfig):
     Attributes:
         published: what its source says came out, for the table.
         about: what it is, in a few words.
+        baseline: the variant that it is held against; None: that of the study.
     """
 
     published: str = ""
     about: str = ""
+    baseline: str | None = None
 
 
 class StudyConfig(BaseModel):
@@ -109,7 +117,7 @@ class StudyConfig(BaseModel):
     train: TrainConfig
     variants: Annotated[dict[_Name, VariantConfig], Field(min_length=1)]
     baseline: str | None = None
-    measure: dict[str, Any]
+    measure: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_several), Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -120,14 +128,14 @@ class StudyRun:
         variant: its name.
         seed: of the training.
         train: the stage.
-        measures: by checkpoint, `last` and `best`, the stages that measure it.
+        measures: by checkpoint, `last` and `best`, the stages that measure it, one for each embedding.
         before: the stages that it waits for, and those that they wait for.
     """
 
     variant: str
     seed: int
     train: Stage
-    measures: Mapping[str, Stage]
+    measures: Mapping[str, tuple[Stage, ...]]
     before: tuple[Stage, ...]
 
     @property
@@ -163,14 +171,16 @@ class StudyPlan:
     @property
     def wanted(self) -> list[Stage]:
         """The trainings of the variants, and what measures them."""
-        return [stage for run in self.runs for stage in (run.train, *run.measures.values())]
+        return [stage for run in self.runs for stage in (run.train, *chain(*run.measures.values()))]
 
     @property
-    def metrics(self) -> list[str]:
-        """What is measured, the one that decides first."""
-        request = next(iter(self.runs[0].measures.values())).request
-        assert isinstance(request, EvaluateRequest)
-        return list(request.metrics)
+    def metrics(self) -> list[list[str]]:
+        """What each stage that measures a checkpoint is asked for. The first metric of the first one decides."""
+        return [_metrics(stage) for stage in self.runs[0].measures[CHECKPOINTS[0]]]
+
+    def baseline_of(self, variant: str) -> str:
+        """What a variant is held against: itself, if it is the study's baseline."""
+        return self.config.variants[variant].baseline or self.baseline
 
     def of_variant(self, name: str) -> list[StudyRun]:
         """Its runs, by seed."""
@@ -201,8 +211,10 @@ def read_study(
         raise SpiderUsageError(f"{file}: values.{min(reserved)}: {{{min(reserved)}}} has a meaning already")
     seeds = image_numbers("seeds", config.seeds)
     baseline = config.baseline or next(iter(config.variants))
-    if baseline not in config.variants:
-        raise SpiderUsageError(f"{file}: baseline: variant {not_known(baseline, config.variants)}")
+    named = {f"variants.{name}.baseline": each.baseline for name, each in config.variants.items() if each.baseline}
+    for key, name in {"baseline": baseline, **named}.items():
+        if name not in config.variants:
+            raise SpiderUsageError(f"{file}: {key}: variant {not_known(name, config.variants)}")
     values = {**config.values, **kept, **said}
     expanded = _Expanded(config, str(file), {**values, "out": str(out)}, seeds, out)
     stages = make_stages(PipelineConfig(stages=expanded.stages), str(file), out, place, verbs)
@@ -212,7 +224,7 @@ def read_study(
             variant,
             seed,
             by_name[f"{variant}-{seed}"],
-            {each: by_name[f"{variant}-{seed}-{each}"] for each in CHECKPOINTS},
+            {each: tuple(by_name[name] for name in expanded.measured(variant, seed, each)) for each in CHECKPOINTS},
             tuple(_before(by_name[f"{variant}-{seed}"], by_name)),
         )
         for variant in config.variants
@@ -227,9 +239,8 @@ def read_study(
 
 
 def _require_comparable(run: StudyRun, made: list[Path], file: str) -> None:
-    train, measure = run.train.request, run.measures[CHECKPOINTS[0]].request
+    train = run.train.request
     assert isinstance(train, TrainRequest)
-    assert isinstance(measure, EvaluateRequest)
     if train.config is None:
         raise SpiderUsageError(f"{file}: train.config: missing; a preset or a YAML file")
     if train.kimg is None:
@@ -239,9 +250,15 @@ def _require_comparable(run: StudyRun, made: list[Path], file: str) -> None:
             f"{file}: variants.{run.variant}: overrides: evaluate.every_kimg is not set: there would be no curve "
             "and no best checkpoint"
         )
-    first = measure.metrics[0]
+    first = _metrics(run.measures[CHECKPOINTS[0]][0])[0]
     if first in (*WITHOUT_A_BETTER_END, *GENERATOR_METRICS):
         raise SpiderUsageError(f"{file}: measure.metrics: {first} comes first, and decides, but has no better end")
+
+
+def _metrics(stage: Stage) -> list[str]:
+    request = stage.request
+    assert isinstance(request, EvaluateRequest)
+    return list(request.metrics)
 
 
 def kept_values(out: Path, config: StudyConfig) -> dict[str, str | int | float]:
@@ -268,6 +285,7 @@ class _Expanded:
     ) -> None:
         self.config, self.file, self.words, self.seeds, self.out = config, file, words, seeds, out
         self.stages: dict[str, StageConfig] = {}
+        self._endings = self._measure_endings()
         self._by_seed = {name for name, stage in config.stages.items() if "{seed}" in repr(stage.model_extra)}
         waits: list[str] = []  # a stage behind one that is there for each seed is there for each seed
         while waits != (waits := sorted(self._by_seed)):
@@ -290,19 +308,40 @@ class _Expanded:
         after = tuple(dict.fromkeys([*train.after, *variant.after]))
         asked = StageConfig(verb="train", after=after, slurm={**train.slurm, **variant.slurm})
         self._add(run, f"variants.{name}", seed, asked, keys)
-        for key in ("subject", "out"):
-            if key in self.config.measure:
-                raise SpiderUsageError(f"{self.file}: measure.{key}: the study says it; leave it out")
-        waits = [run]
-        for checkpoint in CHECKPOINTS:
-            measured = {
-                **self.config.measure,
-                "subject": f"{self.out / 'runs' / run}@{checkpoint}",
-                "out": str(self.out / "measures" / f"{run}-{checkpoint}.json"),
-            }
-            own = StageConfig(verb="evaluate", slurm=asked.slurm)
-            self._add(f"{run}-{checkpoint}", "measure", seed, own, measured, after=tuple(waits))
-            waits.append(f"{run}-{checkpoint}")  # one may be a copy of the other
+        for number, measure in enumerate(self.config.measure):
+            waits = [run]
+            for checkpoint in CHECKPOINTS:
+                stage = self.measured(name, seed, checkpoint)[number]
+                measured = {
+                    **measure,
+                    "subject": f"{self.out / 'runs' / run}@{checkpoint}",
+                    "out": str(self.out / "measures" / f"{stage}.json"),
+                }
+                own = StageConfig(verb="evaluate", slurm=asked.slurm)
+                self._add(stage, "measure", seed, own, measured, after=tuple(waits))
+                waits.append(stage)  # one may be a copy of the other
+
+    def measured(self, variant: str, seed: int, checkpoint: str) -> list[str]:
+        """The names of the stages that measure a checkpoint."""
+        return [f"{variant}-{seed}-{checkpoint}{ending}" for ending in self._endings]
+
+    def _measure_endings(self) -> list[str]:
+        """Of the names of what measures: none for the first, the embedding for the others."""
+        embeddings: list[str] = []
+        for measure in self.config.measure:
+            for key in ("subject", "out"):
+                if key in measure:
+                    raise SpiderUsageError(f"{self.file}: measure.{key}: the study says it; leave it out")
+            said = {key: str(measure[key]) for key in ("embedding", "protocol") if measure.get(key) is not None}
+            try:
+                said = filled(said, self.words)
+            except SpiderUsageError as error:
+                raise SpiderUsageError(f"{self.file}: measure: {error}") from None
+            embedding = said.get("embedding") or embedding_of(said.get("protocol"))
+            if embedding in embeddings:
+                raise SpiderUsageError(f"{self.file}: measure: {embedding} is there twice; name all its metrics in one")
+            embeddings.append(embedding)
+        return ["", *(f"-{embedding}" for embedding in embeddings[1:])]
 
     def _add(
         self,

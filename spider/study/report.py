@@ -56,8 +56,9 @@ def as_json(request: StudyRequest, findings: Findings) -> dict[str, Any]:
         "labels": findings.labels,
         "variants": {
             name: {
+                "baseline": plan.baseline_of(name),
                 "published": variant.published,
-                "metrics": {label: _metric_json(findings, name, label) for label in findings.labels.values()},
+                "metrics": {label: _metric_json(findings, name, label) for label in findings.labels},
                 "to_baselines_best": {
                     str(seed): None if found is None else {"kimg": found[0], "hours": found[1]}
                     for seed, found in findings.to_baselines_best(name).items()
@@ -75,9 +76,9 @@ def _metric_json(findings: Findings, variant: str, label: str) -> dict[str, Any]
     found: dict[str, Any] = {}
     for which in ("last", "best"):
         values = findings.spread(variant, which, label)
-        apart = values.minus(findings.spread(findings.plan.baseline, which, label))
+        apart = findings.apart(variant, which, label)
         found[which] = {"by_seed": values.values, "mean": values.mean, "std": values.std}
-        if variant != findings.plan.baseline:
+        if variant != findings.plan.baseline_of(variant):
             found[which]["minus_baseline"] = {
                 "by_seed": apart.values,
                 "mean": apart.mean,
@@ -100,7 +101,7 @@ def _run_json(out: Path, found: RunFindings) -> dict[str, Any]:
         "hours_before": found.before_hours,
         "curve": found.curve,
         "measured": {
-            which: {"file": _below(out, each.file), "kimg": each.kimg, "values": each.values}
+            which: {"files": [_below(out, file) for file in each.files], "kimg": each.kimg, "values": each.values}
             for which, each in found.measured.items()
         },
     }
@@ -116,7 +117,7 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
         yield page.bullets(findings.warnings)
     yield page.heading("The variants")
     yield page.table(_head(findings), _main_rows(findings), _main_caption(findings))
-    others = list(findings.labels.values())[1:]
+    others = [label for label in findings.labels if label != findings.deciding]
     if others:
         yield page.table(
             ["", *others],
@@ -155,8 +156,9 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
 
 
 def _head(findings: Findings) -> list[str]:
-    label, plan = findings.deciding or findings.plan.metrics[0], findings.plan
-    to_it = [f"difference to {plan.baseline}", f"kimg to {plan.baseline}'s best", "device time to it"]
+    label, plan = findings.deciding or findings.plan.metrics[0][0], findings.plan
+    whose = "its baseline" if _has_own_baselines(findings) else plan.baseline
+    to_it = [f"difference to {whose}", f"kimg to {whose}'s best", "device time to it"]
     head = ["", f"{label} at the end", f"{label} of the best", *to_it]
     return [*head, "published"] if any(each.published for each in plan.config.variants.values()) else head
 
@@ -167,13 +169,16 @@ def _main_rows(findings: Findings) -> list[list[str]]:
     rows = []
     for name, variant in plan.config.variants.items():
         last, best = (findings.spread(name, which, label) for which in ("last", "best"))
-        apart = last.minus(findings.spread(plan.baseline, "last", label))
+        baseline, apart = (
+            plan.baseline_of(name),
+            _mean(findings.apart(name, "last", label), len(plan.seeds), signed=True),
+        )
         reached = findings.to_baselines_best(name)
         row = [
             f"{name}\n{variant.about}" if variant.about else name,
             _with_failures(findings, name, _mean(last, len(plan.seeds))),
             _mean(best, len(plan.seeds)),
-            "" if name == plan.baseline else _mean(apart, len(plan.seeds), signed=True),
+            "" if name == baseline else f"{apart}\nto {baseline}" if _has_own_baselines(findings) else apart,
             *_reached(list(reached.values())),
         ]
         rows.append([*row, variant.published or "-"] if has_published else row)
@@ -183,13 +188,19 @@ def _main_rows(findings: Findings) -> list[list[str]]:
 def _main_caption(findings: Findings) -> str:
     plan = findings.plan
     way = "lower" if findings.lower_is_better else "higher"
+    whose, under = ("its baseline", "the baseline") if _has_own_baselines(findings) else (plan.baseline, plan.baseline)
     return (
         f"{counted(len(plan.seeds), 'training seed')}: mean, and below it the standard deviation; {way} is better. "
         "The best: the checkpoint that the run itself chose by its own evaluations, measured again. "
-        f"Difference to {plan.baseline}: at the end, paired by seed. Kimg to {plan.baseline}'s best: what a run "
-        f"had seen when its own evaluation was as good as the best of {plan.baseline} under that seed. Device time "
+        f"Difference to {whose}: at the end, paired by seed. Kimg to {whose}'s best: what a run "
+        f"had seen when its own evaluation was as good as the best of {under} under that seed. Device time "
         "to it: of all devices, with the stages before, without evaluations and saves; ?: one of these was not timed."
     )
+
+
+def _has_own_baselines(findings: Findings) -> bool:
+    plan = findings.plan
+    return any(plan.baseline_of(name) != plan.baseline for name in plan.config.variants)
 
 
 def _with_failures(findings: Findings, name: str, text: str) -> str:
@@ -230,8 +241,10 @@ def _runs(findings: Findings) -> tuple[list[str], list[list[str]], str]:
         ]
         rows.append(row)
     head = ["", "state", f"{label} at the end", "of the best", "device time", "before it", "images"]
-    files = sorted({_below(out, found.file.parent) for each in findings.runs for found in each.measured.values()})
-    where = f" in {files[0]}/RUN-CHECKPOINT.json" if files else ""
+    measured = [found for each in findings.runs for found in each.measured.values()]
+    files = sorted({_below(out, file.parent) for found in measured for file in found.files})
+    more = " or RUN-CHECKPOINT-EMBEDDING.json" if len(findings.plan.metrics) > 1 else ""
+    where = f" in {files[0]}/RUN-CHECKPOINT.json{more}" if files else ""
     caption = (
         "Mean over the evaluation seeds, and the standard deviation over them; then the checkpoint. Time of training "
         "on all its devices, and of the stages before it. Images: where the fingerprint of what it learns begins. "
@@ -275,7 +288,7 @@ def _verdicts(findings: Findings) -> list[str]:
     """Each variant against the baseline in a sentence, by sign and by size."""
     if findings.deciding is None:
         return []
-    others = [name for name in findings.plan.config.variants if name != findings.plan.baseline]
+    others = [name for name in findings.plan.config.variants if name != findings.plan.baseline_of(name)]
     told = [_verdict(findings, name, findings.deciding) for name in others]
     if len(others) > 1:
         told.append("The intervals are of each comparison alone: among many, one may exclude 0 by chance.")
@@ -283,23 +296,36 @@ def _verdicts(findings: Findings) -> list[str]:
 
 
 def _verdict(findings: Findings, name: str, label: str) -> str:
-    baseline = findings.plan.baseline
+    baseline = findings.plan.baseline_of(name)
     for each in (baseline, name):
         if lost := sum(run.state == "diverged" for run in findings.of(each)):
             return (
                 f"{name}: no verdict, since {each} diverged under {lost} of {counted(len(findings.of(each)), 'seed')}."
             )
-    apart = findings.spread(name, "last", label).minus(findings.spread(baseline, "last", label))
+    apart = findings.apart(name, "last", label)
     if apart.mean is None:
         return f"{name}: not measured beside {baseline} yet."
-    way = "lower" if apart.mean < 0 else "higher"
-    size = f"{label} is {abs(apart.mean):.3g} {way} than that of {baseline}"
+    size = f"{label} is {_by_how_much(apart.mean)} than that of {baseline}{_otherwise(findings, name, apart.mean)}"
     count = f"better under {_better_seeds(findings, apart)} of {counted(len(apart.values), 'seed')}"
     if apart.interval is None:
         return f"{name}: {size}, {count}. One seed says nothing of chance."
     low, high = apart.interval
     verdict = "which includes 0" if low <= 0 <= high else "which excludes 0"
     return f"{name}: {size}, {count}; 95 % interval of the difference {low:+.3g} to {high:+.3g}, {verdict}."
+
+
+def _by_how_much(difference: float) -> str:
+    return f"{abs(difference):.3g} {'lower' if difference < 0 else 'higher'}"
+
+
+def _otherwise(findings: Findings, name: str, difference: float) -> str:
+    """What the metric that decides says under another embedding, where that is the opposite."""
+    told = []
+    for label, metric in findings.labels.items():
+        other = findings.apart(name, "last", label).mean
+        if metric == findings.plan.metrics[0][0] and other is not None and other * difference < 0:
+            told.append(f"{label} {_by_how_much(other)}")
+    return f" (but {' and '.join(told)})" if told else ""
 
 
 def _better_seeds(findings: Findings, apart: Spread) -> int:
@@ -318,8 +344,8 @@ def _curves(findings: Findings) -> Figure | None:
 
 
 def _directions(findings: Findings) -> str:
-    metrics = [metric for metric in findings.plan.metrics[1:] if metric in findings.labels]
-    told = [f"{findings.labels[each]} {way}" for each in metrics if (way := better(each)) is not None]
+    others = [(label, metric) for label, metric in findings.labels.items() if label != findings.deciding]
+    told = [f"{label} {way}" for label, metric in others if (way := better(metric)) is not None]
     return f"Better: {', '.join(told)}." if told else ""
 
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,8 +19,10 @@ from cluster.ray import connected
 from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderError, SpiderUsageError
+from spider.study import report as reporting
 from spider.study import study as studying
 from spider.study.ended import failure, has_diverged, is_done, left, note_of
+from spider.study.findings import Spread
 from spider.study.request import StudyRequest
 from spider.study.work import Here, OnRay, work
 
@@ -149,6 +152,9 @@ def test_every_variant_has_a_run_for_every_seed_and_waits_for_its_own_stages(fil
         ("measure: {", "measure: {subject: a, ", "measure.subject: the study says it"),
         ("measure: {metrics: [fid,", "measure: {metrics: [fidd,", "metric 'fidd'"),
         ("measure: {", "baseline: plane\nmeasure: {", "baseline: variant 'plane'.*plain"),
+        ("  plain: {", "  plain: {baseline: plane, ", "variants.plain.baseline: variant 'plane'.*plain"),
+        ("measure: {", "measure: [{embedding: offline, metrics: fid}, {", "measure: offline is there twice"),
+        ("measure: {", "measure: [] # {", "measure: .*at least 1"),
         ("  plain: {", "  one-0: {overrides: a=1}\n  plain: {", "one-0"),
         ("config: dcgan\n  data", "configs: dcgan\n  data", "configs: no such key"),
         ("seeds: 0-1", "seeds: 1-0", "seeds"),
@@ -162,7 +168,8 @@ def test_every_variant_has_a_run_for_every_seed_and_waits_for_its_own_stages(fil
 def test_a_mistake_in_the_file_is_named(file, tmp_path, old, new, said):
     text = file.read_text()
     assert old in text
-    file.write_text(text.replace(old, new))
+    text = text.replace(old, new)
+    file.write_text(text.rstrip() + "]\n" if "[{embedding" in new else text)
     with pytest.raises((SpiderUsageError, ClusterUsageError), match=said) as caught:
         plan_of(file, tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -237,6 +244,54 @@ def test_another_question_is_measured_again(copy, old, new):
     assert "plain-0-last.json is of another checkpoint, or another question, and left out" in found.warnings
 
 
+def test_a_second_embedding_measures_apart_and_a_variant_has_its_own_baseline(copy, do):
+    file, out = copy
+    text = file.read_text()
+    second = "measure:\n  - {metrics: [fid, recall, nearest], embedding: offline, count: 48, seeds: 2}\n"
+    second += "  - {metrics: [fid, coverage], embedding: efficientnet, count: 32, seeds: 1}\n"
+    text = re.sub("measure: .*\n", second, text).replace("seeds: 0-1", "seeds: [0]")
+    file.write_text(text.replace("  plain: {", "  again: {baseline: cascade}\n  plain: {"))
+    assert set(names_left(file, out)) == {
+        *("again-0", "again-0-last", "again-0-last-efficientnet", "again-0-best", "again-0-best-efficientnet"),
+        *(f"{name}-0-{which}-efficientnet" for name in ("plain", "cascade") for which in ("last", "best")),
+    }
+    _, found = do(file, out)
+    assert found.failure() is None
+    numbers = json.loads((out / "study.json").read_text())
+    assert found.findings.deciding == "FD[offline]"
+    assert [(label, name) for label, name in numbers["labels"].items()] == [
+        ("FD[offline]", "fid"),
+        ("recall[offline]", "recall"),
+        ("nearest training[offline]", "nearest"),
+        ("FD[efficientnet]", "fid"),
+        ("coverage[efficientnet]", "coverage"),
+    ]
+    told = numbers["variants"]["again"]["metrics"]["FD[efficientnet]"]["last"]
+    values = {}
+    for name in ("again", "cascade"):
+        read = json.loads((out / "measures" / f"{name}-0-last-efficientnet.json").read_text())["results"]
+        [values[name]] = [each["value"] for each in read if each["name"] == "fid"]
+    assert told["by_seed"] == {"0": values["again"]}
+    assert told["minus_baseline"]["mean"] == pytest.approx(values["again"] - values["cascade"])
+    page = (out / "report.html").read_text()
+    assert "to cascade" in page
+    assert "again: FD[offline] is " in page
+
+
+def says_otherwise(offline, efficientnet):
+    """What a page adds to a difference of FD[offline], given that of FD[efficientnet]."""
+    plan = SimpleNamespace(metrics=[["fid", "kid"], ["fid"]])
+    labels = {"FD[offline]": "fid", "KD[offline]": "kid", "FD[efficientnet]": "fid"}
+    apart = {"FD[offline]": offline, "KD[offline]": -offline, "FD[efficientnet]": efficientnet}
+    findings = SimpleNamespace(plan=plan, labels=labels, apart=lambda name, which, label: Spread({0: apart[label]}))
+    return reporting._otherwise(findings, "plain", offline)
+
+
+def test_an_embedding_that_says_the_opposite_is_heard():
+    assert says_otherwise(-2.0, 3.5) == " (but FD[efficientnet] 3.5 higher)"
+    assert says_otherwise(2.0, 3.5) == ""
+
+
 def test_a_run_that_was_made_anew_is_measured_anew(copy, do):
     file, out = copy
     shutil.rmtree(out / "runs" / "plain-0")
@@ -296,11 +351,11 @@ def test_numbers_are_those_of_the_files(done):
     out = folder / "out"
     numbers = json.loads((out / "study.json").read_text())
     label = "FD[offline]"
-    assert list(numbers["labels"].values()) == [label, "recall[offline]", "nearest training[offline]"]
+    assert list(numbers["labels"]) == [label, "recall[offline]", "nearest training[offline]"]
     by_seed = {}
     for name in ("plain", "cascade"):
         for seed in (0, 1):
-            file = out / numbers["runs"][f"{name}-{seed}"]["measured"]["last"]["file"]
+            [file] = [out / each for each in numbers["runs"][f"{name}-{seed}"]["measured"]["last"]["files"]]
             of_file = [each["value"] for each in json.loads(file.read_text())["results"] if each["label"] == label]
             assert numbers["runs"][f"{name}-{seed}"]["measured"]["last"]["values"][label] == of_file
             assert len(of_file) == 2
