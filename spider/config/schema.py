@@ -32,7 +32,7 @@ from spider.gan.overfit.config import OverfitConfig
 from spider.gan.selection.config import SelectionConfig
 from spider.gan.sources.config import GaussianConfig, SourceConfig
 from spider.measures import EMBEDDINGS, FEATURE_FILES, METRICS, PROTOCOLS
-from spider.settings.auto import Follows
+from spider.settings.auto import Follows, OfImages
 from spider.settings.choices import is_outside, overrides, sections_of
 from spider.settings.marks import Names
 from spider.settings.schedule import AutoSchedule, Bounds, Schedule, value_at
@@ -66,9 +66,9 @@ class DataConfig(Section):
     )
 
 
-def _usual_lr(config: Config, side: int) -> float:
+def _usual_lr(config: Config, images: OfImages) -> float:
     """Of StyleGAN2-ADA's cfg=auto (train.py)."""
-    return 0.002 if side >= 1024 else 0.0025
+    return 0.002 if images.side >= 1024 else 0.0025
 
 
 class OptimizerConfig(Section):
@@ -92,7 +92,7 @@ class OptimizerConfig(Section):
         return {"lr": lr * c, "betas": (beta1**c, beta2**c)}
 
 
-def _usual_half_life(config: Config, side: int) -> float:
+def _usual_half_life(config: Config, images: OfImages) -> float:
     """Of StyleGAN2-ADA's cfg=auto (train.py), in thousand images."""
     return config.batch * 10 / 32
 

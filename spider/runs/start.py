@@ -9,7 +9,7 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
-from spider.settings.auto import filled, left_open
+from spider.settings.auto import OfImages, filled, left_open
 
 
 def prepare(config: Config, directory: RunDirectory) -> Config:
@@ -35,7 +35,7 @@ def _filled(config: Config, stored: Config | None) -> Config:
     """What follows from the data or the run gets its value now. Schedules keep it when the run is made longer."""
     if any(left_open(config)):
         index = open_images(config.data.path).index
-        config = with_values(config, filled(config, max(index.height, index.width)))
+        config = with_values(config, filled(config, OfImages(max(index.height, index.width), index.count)))
     selection = config.selection
     updates: dict[str, Any] = {}
     if selection.kind == "linear" and selection.over_kimg is None:

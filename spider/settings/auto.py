@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class OfImages:
+    """What rules know of the training images.
+
+    Attributes:
+        side: the longer one, in pixels.
+        count: how many there are.
+    """
+
+    side: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Follows:
     """The mark of a key that may be `auto`.
 
     Attributes:
-        rule: what it is then, of the configuration and the longer side of the images in pixels.
+        rule: what it is then, of the configuration and the images.
     """
 
-    rule: Callable[[Config, int], float]
+    rule: Callable[[Config, OfImages], float]
 
 
 def left_open(config: Config) -> Iterator[tuple[str, Follows]]:
@@ -35,6 +48,6 @@ def left_open(config: Config) -> Iterator[tuple[str, Follows]]:
                     yield f"{above}{name}", mark
 
 
-def filled(config: Config, side: int) -> dict[str, Any]:
-    """What the keys that are `auto` are for images of this side in pixels, by key."""
-    return {key: mark.rule(config, side) for key, mark in left_open(config)}
+def filled(config: Config, images: OfImages) -> dict[str, Any]:
+    """What the keys that are `auto` are for these images, by key."""
+    return {key: mark.rule(config, images) for key, mark in left_open(config)}

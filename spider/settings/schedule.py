@@ -77,6 +77,7 @@ Schedule = Annotated[
     Annotated[float, Tag("number")] | Annotated[Moving, Tag("schedule")],
     Discriminator(_arm),
 ]
+AutoWhole = Annotated[Annotated[int, Tag("number")] | Annotated[Auto, AUTO], Discriminator(arm)]
 AutoSchedule = Annotated[
     Annotated[float, Tag("number")] | Annotated[Moving, Tag("schedule")] | Annotated[Auto, AUTO],
     Discriminator(arm),
@@ -85,7 +86,7 @@ AutoSchedule = Annotated[
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits that all values of a schedule keep. Annotate a `Schedule` with it."""
+    """Limits that all values of a schedule keep. Annotate a `Schedule` or an `AutoWhole` with it."""
 
     ge: float | None = None
     gt: float | None = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spider.draws import Address
 from spider.errors import SpiderUsageError
-from spider.gan.augment.config import AdaConfig
+from spider.gan.augment.config import AdaConfig, DiffusionConfig
 from spider.gan.augment.happening import GATES, NORMALS, UNIFORMS, Happening
 from spider.gan.augment.operations import BAND_REACH, cut, each, reband, recolour
 from spider.gan.augment.steered import Steered
@@ -61,9 +61,22 @@ class Ada(Steered):
         batch: int,
         image_shape: tuple[int, int, int],
         sizes: Iterable[tuple[int, int]] = (),
+        diffusion: DiffusionConfig | None = None,
     ) -> None:
-        """Arguments as `build_augmentations`; `sizes`: (H, W) of what the discriminator asks for beside images."""
-        super().__init__(config.p, config.control, batch)
+        """Arguments as `build_augmentations`.
+
+        Args:
+            sizes: (H, W) of what the discriminator asks for beside images.
+            diffusion: that of the run, which p=diffusion follows: under the same rule, told the same, p is the same.
+        """
+        p, self._p_max = config.p, float("inf")
+        if p == "diffusion":
+            if diffusion is None:
+                raise ValueError("there is no diffusion to follow")
+            self._p_max = config.diffusion_max
+            super().__init__(diffusion.p, diffusion.control, batch)
+        else:
+            super().__init__(p, config.control, batch)
         self.strengths = strengths(config)
         of_images, asked = min(image_shape[1:]), [min(size) for size in sizes]
         side = min([of_images, *asked])
@@ -73,6 +86,11 @@ class Ada(Steered):
                 f"augment: imgfilter of pipe {config.pipe} needs images of more than {BAND_REACH} px, found {side} px"
                 f"{whose}: choose another pipe, or set strengths: {{imgfilter: 0}}"
             )
+
+    @property
+    def p(self) -> float:
+        """See Steered."""
+        return min(super().p, self._p_max)
 
     def __call__(self, images: Tensor, draws: Address, use: str) -> Tensor:
         """See Augmentation."""

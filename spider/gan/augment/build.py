@@ -41,15 +41,20 @@ def build_augmentations(
         SpiderUsageError: one cannot work on images of this shape, or of such a size.
     """
     sizes: Mapping[str, tuple[int, int]] = getattr(discriminator, "sizes", {})
-    return tuple(_build(config, batch, image_shape, sizes.values()) for config in configs)
+    diffusion = next((config for config in configs if isinstance(config, DiffusionConfig)), None)
+    return tuple(_build(config, batch, image_shape, sizes.values(), diffusion) for config in configs)
 
 
 def _build(
-    config: AugmentationChoice, batch: int, image_shape: tuple[int, int, int], sizes: Iterable[tuple[int, int]]
+    config: AugmentationChoice,
+    batch: int,
+    image_shape: tuple[int, int, int],
+    sizes: Iterable[tuple[int, int]],
+    diffusion: DiffusionConfig | None,
 ) -> Augmentation:
     match config:
         case AdaConfig():
-            return Ada(config, batch, image_shape, sizes)
+            return Ada(config, batch, image_shape, sizes, diffusion)
         case ApaConfig():
             return Apa(config, batch)
         case MirrorConfig():

@@ -59,8 +59,13 @@ class AdaConfig(AugmentationChoice):
     """ADA's pipe (Karras et al. 2020): each operation by itself with probability p."""
 
     kind: Literal["ada"] = "ada"
-    p: Literal["adaptive"] | Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
-        "adaptive", description="probability of each operation: steered by the overfitting, a number, or a schedule"
+    p: Literal["adaptive", "diffusion"] | Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        "adaptive",
+        description="probability of each operation: steered by the overfitting, a number, or a schedule; diffusion = "
+        "that of kind=diffusion, which the list must hold, but no more than diffusion_max",
+    )
+    diffusion_max: float = Field(
+        0.25, gt=0, le=MAX_FACTOR, description="p=diffusion: largest p of the operations; that of the diffusion goes on"
     )
     pipe: Pipe = Field(
         "bgc",
@@ -71,6 +76,11 @@ class AdaConfig(AugmentationChoice):
         {}, description="factors of p for single operations, or groups of them; 1 = as the pipe has it, 0 = left out"
     )
     control: OverfitConfig = Field(OverfitConfig(), description="p=adaptive: the rule")
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.p == "diffusion" and not any(isinstance(each, DiffusionConfig) for each in config.augment):
+            yield "augment: kind=ada p=diffusion follows kind=diffusion, which augment does not have"
 
 
 class ApaConfig(AugmentationChoice):

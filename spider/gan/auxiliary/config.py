@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from spider.settings.auto import Follows, OfImages
 from spider.settings.choices import Choice, Choices, is_outside
-from spider.settings.schedule import Bounds, Schedule
+from spider.settings.schedule import AutoWhole, Bounds, Schedule
 from spider.settings.section import MAX_DIM, MAX_FACTOR
 
 MAX_QUEUE = 1_000_000
@@ -84,6 +85,11 @@ class ConsistencyConfig(AuxiliaryChoice):
     trains: ClassVar[bool] = False
 
 
+def _usual_queue(config: Config, images: OfImages) -> int:
+    """Of InsGen's code (train.py); at least 1."""
+    return max(1, int(0.05 * images.count) * (2 if config.data.mirror else 1))
+
+
 class InsgenConfig(AuxiliaryChoice):
     """InsGen (Yang et al. 2021): D tells every image from all others. FakeCLR with real_weight=0. For few images."""
 
@@ -91,12 +97,10 @@ class InsgenConfig(AuxiliaryChoice):
     real_weight: float = Field(1.0, ge=0, le=MAX_FACTOR, description="of D's term of real images; 0 = none, as FakeCLR")
     fake_weight: float = Field(1.0, gt=0, le=MAX_FACTOR, description="of D's term of generated images")
     generator_weight: float = Field(0.1, ge=0, le=MAX_FACTOR, description="of the generator's term")
-    queue: int = Field(
+    queue: Annotated[AutoWhole, Bounds(ge=1, le=MAX_QUEUE), Follows(_usual_queue)] = Field(
         100,
-        ge=1,
-        le=MAX_QUEUE,
-        description="earlier images from which one is told apart; published: 5 % of the images, 10 % where they are "
-        "mirrored",
+        description="earlier images from which one is told apart; auto = as published: 5 % of the images, and twice as "
+        "many where data.mirror mirrors them",
     )
     temperature: float = Field(0.2, gt=0, le=MAX_FACTOR, description="by which products are divided")
     momentum: float = Field(0.999, ge=0, lt=1, description="decay of the averages of D and of the heads, per step of D")

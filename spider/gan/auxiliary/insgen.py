@@ -15,7 +15,7 @@ Keys come from averages of D and of the heads. Terms, heads and queues equal tho
 - Means are over the global batch, and queues hold keys of all ranks. No process group is needed for that on one device.
 
 As there, a batch larger than a queue overwrites all of it with its first keys. That is always so with 100 images, for
-which the published rule (5 % of the images) gives a queue of 5.
+which the published rule (`queue=auto`) gives a queue of 5, or 10 where they are mirrored.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Insgen(Auxiliary):
         if judge_alone is not None:
             judge_alone()
         self.heads = nn.ModuleDict({**heads, **slow, "discriminator_average": self.average})
+        if config.queue == "auto":
+            raise ValueError("auto was not filled in")
         self.queues = {name: Queue(config.queue, device) for name in self.names}
         pairs = [(self.average, discriminator), *((slow[f"{name}_average"], heads[name]) for name in self.names)]
         self._moving = [

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from spider.gan.networks.config import (
     NetworkChoice,
     halving_sizes,
     untold_refusals,
 )
-from spider.settings.schedule import AUTO, Auto, Bounds, arm
+from spider.settings.schedule import AutoWhole, Bounds
 from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG
 
 if TYPE_CHECKING:
@@ -27,17 +27,13 @@ _W_AVG_STEPS = (
     "which steps move the mean of w: all on generated images, or the discriminator's main ones, as in StyleGAN3's code"
 )
 
-_AutoWhole = Annotated[
-    Annotated[int, Bounds(ge=1, le=MAX_DIM), Tag("number")] | Annotated[Auto, AUTO], Discriminator(arm)
-]
-
 
 class Stylegan2Config(NetworkChoice):
     """What both networks of StyleGAN2 have. Sides: 4 to 7 px of the shorter one, both times a power of 2."""
 
     role: ClassVar[Literal["generator", "discriminator"]]
     kind: Literal["stylegan2"] = "stylegan2"
-    channel_base: _AutoWhole = Field(
+    channel_base: Annotated[AutoWhole, Bounds(ge=1, le=MAX_DIM)] = Field(
         32768,
         description="a layer of a side of n px has channel_base / n channels, ... (n: 4 for the smallest, then 8, 16); "
         "auto = StyleGAN2-ADA's rule: 16384, and for images from 512 px 32768",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spider.settings.auto import Follows
+from spider.settings.auto import Follows, OfImages
 from spider.settings.choices import Choice, Choices
 from spider.settings.schedule import AutoSchedule, Bounds, Schedule, largest
 from spider.settings.section import MAX_BATCH, MAX_FACTOR, MAX_STEPS, Section
@@ -161,9 +161,9 @@ class GeneratorPenaltiesConfig(Section):
             )
 
 
-def _usual_gamma(config: Config, side: int) -> float:
+def _usual_gamma(config: Config, images: OfImages) -> float:
     """Of StyleGAN2-ADA's cfg=auto (train.py)."""
-    return 0.0002 * side**2 / config.batch
+    return 0.0002 * images.side**2 / config.batch
 
 
 class PenaltiesConfig(Section):

@@ -68,8 +68,10 @@ def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits):
         torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
 
 
-def test_resume_equals_uninterrupted_while_p_moves(digits):
-    assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)), before=2, after=2)
+@pytest.mark.parametrize("before", ["", "{kind: ada, p: diffusion, pipe: blit}, "], ids=["alone", "behind_ada"])
+def test_resume_equals_uninterrupted_while_p_moves(digits, before):
+    augment = BASE[-1].replace("[{", f"[{before}{{")
+    assert_resume_is_exact(*(trainer_for(digits, World.single(), [augment]) for _ in range(2)), before=2, after=2)
 
 
 def test_p_hears_nothing_of_a_skipped_step(digits):

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from cluster.world import World
+from spider import api
 from spider.config.load import load_config, make_config
+from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
+from spider.settings.auto import OfImages, filled
 from spider.train.trainer import Trainer
 from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, assert_resume_is_exact, tensors_of
 
@@ -82,6 +85,31 @@ def test_a_skipped_step_leaves_no_trace(digits):
     assert len(queues) == 8
     assert len(averages) > 8
     assert queues | averages <= moved
+
+
+@pytest.mark.parametrize(("mirror", "published"), [(False, 15), (True, 30)])
+def test_an_open_queue_follows_the_images_and_stays(digits, tmp_path, mirror, published):
+    """5 % of 300 images, twice as many where they are mirrored. The run keeps the number, and goes on."""
+    tiny = [
+        "source.dim=8",
+        "generator.channel_base=64",
+        "generator.w_dim=8",
+        "discriminator.channel_base=64",
+        "batch=4",
+    ]
+    words = [*tiny, "discriminator.mbstd_group=4", "log.samples=1", f"data.mirror={mirror}"]
+    for kimg in (0.004, 0.008) if mirror else (0.004,):
+        api.train("insgen", tmp_path / "run", data=digits, kimg=kimg, overrides=words)
+    (insgen,) = RunDirectory(tmp_path / "run").config().auxiliary
+    assert insgen.queue == published
+    queue = "auxiliary=[{kind: insgen, queue: 7}]"
+    with pytest.raises(SpiderUsageError, match=rf"auxiliary\.0\.queue: {published} -> 7"):
+        api.train("insgen", tmp_path / "run", data=digits, kimg=0.012, overrides=[*words, queue])
+
+
+def test_a_queue_holds_a_key_at_least():
+    config = load_config("insgen", ["data.path=none"])
+    assert filled(config, OfImages(side=64, count=19))["auxiliary.0.queue"] == 1
 
 
 @pytest.mark.parametrize("name", ["insgen", "fakeclr"])

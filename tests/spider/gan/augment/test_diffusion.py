@@ -7,7 +7,8 @@ from cluster.world import World
 from spider.config.load import make_config
 from spider.draws import Address
 from spider.errors import SpiderUsageError
-from spider.gan.augment.config import DiffusionConfig
+from spider.gan.augment.build import build_augmentations
+from spider.gan.augment.config import AdaConfig, DiffusionConfig
 from spider.gan.augment.diffusion import POOL, Diffusion, kept_variance, steps, times
 from spider.gan.networks.projected import Mixing, ProjectedDiscriminator, noisy
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
@@ -145,6 +146,33 @@ def test_steps_and_pool_follow_p_and_come_back():
     pool = set(moved(diffusion, 4).told(Condition(), at(), "real").time.tolist())
     assert len(pool) <= POOL // 2 + 1
     assert pool != set(now.tolist())
+
+
+def test_an_ada_that_follows_has_the_diffusions_p_up_to_its_bound_and_comes_back():
+    """It stays at the bound while the diffusion's p is above it, and falls when that falls below."""
+    diffusion = DiffusionConfig(control={"rise_kimg": 0.02, "interval_steps": 1, "target": 0.5})
+    followed, ada = build_augmentations([diffusion, AdaConfig(p="diffusion")], 4, (3, 32, 32), torch.nn.Identity())
+    seen = []
+    for step in range(8):
+        for each in (followed, ada):
+            each.iterated(step, step * 4, {"signs/real": (4.0 if step < 4 else -4.0, 4.0)})
+        assert ada.p == min(followed.p, 0.25)
+        seen.append(followed.p)
+        again = build_augmentations([AdaConfig(p="diffusion"), diffusion], 4, (3, 32, 32), torch.nn.Identity())[0]
+        again.load(ada.state())
+        assert again.p == ada.p
+    assert 0 < seen[0] < 0.25 < max(seen) < 1
+    assert seen[-1] < 0.25
+
+
+def test_an_ada_that_follows_a_schedule_or_nothing():
+    at = {"p": 0.4}
+    _, ada = build_augmentations(
+        [DiffusionConfig(**at), AdaConfig(p="diffusion", diffusion_max=0.3)], 4, (3, 32, 32), torch.nn.Identity()
+    )
+    assert ada.p == 0.3
+    with pytest.raises(SpiderUsageError, match="kind=ada p=diffusion follows kind=diffusion, which augment does not"):
+        make_config({}, ["augment=[{kind: ada, p: diffusion}]"])
 
 
 def test_a_projected_discriminator_noises_channels_by_what_it_is_told():
