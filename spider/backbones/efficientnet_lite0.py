@@ -52,9 +52,11 @@ class EfficientNetLite0(nn.Module):
     """The network in evaluation mode, whatever `train` says: nothing in it differs.
 
     Attributes:
+        channels: of the maps of `stages`.
         weights_digest: sha256 of the published file; checkpoints of a network with this part hold it, not the weights.
     """
 
+    channels = CHANNELS
     weights_digest: str
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:

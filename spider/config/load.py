@@ -212,14 +212,26 @@ def _merge(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
+    """Set a dotted key, of which a number names a member of a list: `augment.0.p`."""
+    *parents, last = parts = key.split(".")
     for depth, parent in enumerate(parents):
         below = tree.setdefault(parent, {})
         if below is None:
             below = tree[parent] = {}
+        members = _members(below)
+        if parts[depth + 1] in members:
+            _assign(members, ".".join(parts[depth + 1 :]), value)
+            tree[parent] = [*members.values()]
+            return
         if not isinstance(below, dict):
             raise SpiderUsageError(f"{key}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         tree = below
     if last == "kind" and tree.get("kind") not in (None, value):
         tree.clear()  # another choice has other settings
     tree[last] = value
+
+
+def _members(value: Any) -> dict[str, Any]:
+    """Copies of the members of a list, by their numbers as text; none of anything else."""
+    members = value if isinstance(value, list) else []
+    return {str(number): {**each} if isinstance(each, dict) else each for number, each in enumerate(members)}

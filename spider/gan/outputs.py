@@ -53,6 +53,7 @@ class Condition:
     time: Tensor | None = None
     draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
     sizes: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, h, w], see `spider.gan.sizes`
+    views: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, H, W], see `spider.gan.augment.shown`
 
     def part(self, chosen: slice) -> Condition:
         """Of some of the images."""

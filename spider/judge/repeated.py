@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class RepeatedEvaluation:
         classes: Sequence[str],
         world: World,
         *,
-        looks_through: str | None = None,
+        looks_through: Collection[str] = (),
     ) -> None:
         """Open all that it needs, so that what is missing or misspelt stops a run at its start.
 
@@ -50,7 +50,7 @@ class RepeatedEvaluation:
             training: images that the generator learns.
             image_shape: (C, H, W) of the generator's images.
             classes: their names, if the generator has any.
-            looks_through: the embedding whose network the discriminator looks through, if it does.
+            looks_through: the embeddings that judge by a network which the discriminator looks through.
 
         Raises:
             SpiderUsageError: an unknown name, or a first metric by which no checkpoint is best; it names the key.
@@ -80,7 +80,7 @@ class RepeatedEvaluation:
             elif any(metric.needs_classes for metric in self.metrics):
                 require_classes({"the generator": classes, "the reference": self.reference.class_names})
         self.notes = reference_notes(image_shape, self.reference)
-        if self.embedding.name == looks_through:
+        if self.embedding.name in looks_through:
             self.notes.append(
                 f"the discriminator looks through the network of {self.embedding.name} too, which flatters numbers "
                 "under it: measure by another embedding too, such as offline, or inception if its weights are at hand"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spider.gan.augment.augmentation import Augmentation
+from spider.gan.augment.shown import shown
 from spider.gan.auxiliary.auxiliary import Seen
 from spider.gan.auxiliary.build import Joined
 from spider.gan.loss import Loss
@@ -23,7 +24,6 @@ from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.objective import Objective
 from spider.gan.objectives.penalties import Judged
 from spider.gan.outputs import Condition, DOut, GOut, as_judgement, as_made, changed, exact, with_draws
-from spider.gan.sizes import asked_sizes
 from spider.gan.sources.source import Frontend
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome, detached
@@ -122,13 +122,8 @@ class Critic:
         self, batch: PhaseBatch, use: str, images: Tensor, condition: Condition, network: nn.Module
     ) -> tuple[Tensor, Condition]:
         """What a network is given that judges: augmented images, and what it is told of them."""
-        at = batch.at
-        sizes = asked_sizes(network, images, condition.sizes)
-        for augmentation in self.augmentations:
-            condition = augmentation.told(condition, at, use)
-            images = augmentation(images, at, use)
-            sizes = {name: augmentation(each, at, use) for name, each in sizes.items()}
-        condition, stream = replace(condition, sizes=sizes), at.stream(f"discriminator.{use}")
+        at, stream = batch.at, batch.at.stream(f"discriminator.{use}")
+        images, condition = shown(images, condition, network, self.augmentations, at, use)
         return images, with_draws(condition, network, at.seed, stream, at.positions, images)
 
 

@@ -28,7 +28,11 @@ class NetworkChoice(Choice):
     # Of a discriminator of this package, so that an auxiliary that it cannot serve is refused before anything is built
     tells_map: ClassVar[bool] = False  # its last map, as InsGen's heads need: `map_features`, features["map"]
     brings_decoders: ClassVar[bool] = False  # which draw images from its maps: `decoders`
-    looks_through: ClassVar[str | None] = None  # the embedding whose network a discriminator looks through
+
+    @property
+    def looks_through(self) -> frozenset[str]:
+        """The embeddings that judge by a network which a discriminator looks through."""
+        return frozenset()
 
     @property
     def heeds_time(self) -> Literal["images", "maps"] | None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from spider.arguments import MAX_RESOLUTION
 from spider.errors import SpiderUsageError
 from spider.gan.augment.config import MAPS_CHANNELS
+from spider.gan.networks.backbone_config import BackboneChoice, BackboneConfig, EfficientnetLite0Config
 from spider.gan.networks.config import (
     NetworkChoice,
     always_batch_norm_refusals,
@@ -21,13 +22,24 @@ from spider.settings.section import MAX_DIM, MAX_FACTOR, MAX_WIDTH, Place
 if TYPE_CHECKING:
     from spider.config.schema import Config
 
+SCALES = 4  # maps of a pretrained network
+MAX_BACKBONES = 8
+
 
 class ProjectedDiscriminatorConfig(NetworkChoice):
-    """Projected GAN's discriminator: heads that judge the maps of a frozen, pretrained EfficientNet-Lite0."""
+    """Projected GAN's and StyleGAN-XL's discriminator: heads that judge the maps of frozen, pretrained networks."""
 
     kind: Literal["projected"] = "projected"
     weights: Annotated[Place | None, Names("file")] = Field(
-        None, description="weights of EfficientNet-Lite0; null = the published ones, from the installed package"
+        None,
+        description="without backbones: weights of EfficientNet-Lite0; null = the published ones, from the installed "
+        "package",
+    )
+    backbones: tuple[BackboneConfig, ...] = Field(
+        (),
+        max_length=MAX_BACKBONES,
+        description="pretrained networks, as a list of sections; each has heads and draws of the augmentations of its "
+        "own; [] = EfficientNet-Lite0 alone (Projected GAN). StyleGAN-XL: [{kind: deit}, {kind: efficientnet_lite0}]",
     )
     enlarge_to: int | None = Field(
         224,
@@ -35,7 +47,7 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
         le=MAX_RESOLUTION,
         multiple_of=32,
         description="images whose shorter side is smaller are enlarged first until it has this many pixels, as "
-        "published; null = not. Less is faster; the smallest is 128",
+        "published; null = not. Less is faster; the smallest is 128. A transformer is shown all images in its own size",
     )
     mixed_channels: int = Field(64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; they double")
     heads: int = Field(4, ge=1, le=4, description="so many maps are judged, from the largest on")
@@ -43,15 +55,31 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
     separable: bool = Field(
         False, description="each convolution of a head in two, as published for the generator of StyleGAN2"
     )
-    embedding_dim: int = Field(128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes")
+    embedding_dim: int = Field(
+        128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes (StyleGAN-XL: 320)"
+    )
+    class_layer: Literal["dense", "equalised"] = Field(
+        "dense",
+        description="makes of a class what maps are compared with. dense: Projected GAN's; equalised: StyleGAN-XL's, "
+        "with an equalised learning rate and the gain sqrt(2)",
+    )
     noised: Literal["first", "last"] | None = Field(
         None,
         description="maps that are noised as augment: kind=diffusion into=maps says: first, those of the pretrained "
-        "network; last, the mixed ones; null = none",
+        "network; last, the mixed ones; null = none. With one backbone",
     )
     noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
-    looks_through: ClassVar[str | None] = "efficientnet"
+
+    @property
+    def looks(self) -> tuple[BackboneChoice, ...]:
+        """The pretrained networks, one at least."""
+        return self.backbones or (EfficientnetLite0Config(weights=self.weights),)
+
+    @property
+    def looks_through(self) -> frozenset[str]:
+        """See NetworkChoice."""
+        return frozenset(each.embedding for each in self.looks if each.embedding is not None)
 
     def channels(self, before_end: int) -> int:
         """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""
@@ -105,5 +133,9 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
+        if self.backbones and self.weights is not None:
+            yield "discriminator.weights goes without discriminator.backbones, whose members have weights of their own"
+        if self.noised is not None and len(self.looks) > 1:
+            yield f"discriminator.noised={self.noised} goes with one backbone, found {len(self.looks)}"
         yield from always_batch_norm_refusals("discriminator", self.kind, config)
         yield from untold_refusals(f"noised={self.noised}", config)

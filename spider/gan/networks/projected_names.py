@@ -1,6 +1,7 @@
-"""From the names of weights in the public implementation of Projected GAN to ours.
+"""From the names of weights in the public implementations of Projected GAN and StyleGAN-XL to ours.
 
-Shapes and values are the same. The pretrained network, which is stored there, is not here.
+Shapes and values are the same. The pretrained network, which is stored there, is not here. StyleGAN-XL's code puts
+`discriminators.NAME.` before the names of the heads of each network; the names here are those within one network.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from spider.gan.networks.spectral import TORCH_NAMES
 
 _MIXING = re.compile(r"(?:feature_network\.scratch\.|projector\.)?layer(\d)_(ccm|csm\.out_conv)\.(.+)")
-_HEAD = re.compile(r"(?:discriminator\.)?mini_discs\.(\d)\.(.+)")
+_HEAD = re.compile(r"(?:discriminator\.|discriminators\.\w+\.)?mini_discs\.(\d)\.(.+)")
 _BLOCK = re.compile(r"main\.(\d)\.main\.(\d)\.(.+)")
 
 
@@ -42,7 +43,8 @@ def discriminator_name(name: str, blocks: int) -> str | None:
         (f"main.{blocks - number}.", "last."),
         ("cls.", "last."),
         ("embed.", "embedding."),
-        ("embed_proj.0.", "to_class."),
+        ("embed_proj.0.", "to_class."),  # Projected GAN's
+        ("embed_proj.", "to_class."),  # StyleGAN-XL's
     ):
         if rest.startswith(theirs):
             return f"{head}.{ours}{rest.removeprefix(theirs)}"

@@ -17,7 +17,7 @@ s apart and projects omega after each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +83,14 @@ def said(judged: list[Judged], features: Mapping[str, Tensor]) -> DOut:
     if len(judged) == 1 and judged[0].facing is not None:
         told[FACING] = judged[0].facing
     return DOut(torch.cat([each.logits.flatten(1) for each in judged], dim=1), told)
+
+
+def side_by_side(outs: Sequence[DOut]) -> DOut:
+    """What several networks say of the same images as one: all logits and all features, one network after the other."""
+    if len(outs) == 1:
+        return outs[0]
+    features = {name: torch.cat([out.features[name] for out in outs], dim=1) for name in outs[0].features}
+    return DOut(torch.cat([out.logits for out in outs], dim=1), features)
 
 
 class Sliceable(nn.Module):

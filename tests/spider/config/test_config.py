@@ -72,6 +72,8 @@ def test_yaml_of_a_config_reads_back_equal():
         ),
         (["g_optimizer.lr=nan"], "g_optimizer.lr"),
         (["batch.size=3"], "batch.size: batch is a value"),
+        (["augment=[{kind: ada}]", "augment.1.p=0.5"], "augment.1.p: augment is a value"),
+        (["augment=[{kind: ada}]", "augment.0.q=0.5"], "augment.0.q=0.5: no such key"),
         (["batch"], "an override is KEY=VALUE"),
     ],
 )
@@ -81,6 +83,14 @@ def test_what_cannot_be_is_refused_by_name(overrides, says):
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
     assert refused.value.exit_code == 2
+
+
+def test_a_number_in_a_key_names_a_member_of_a_list():
+    tree = {"augment": [{"kind": "mirror"}, {"kind": "ada", "p": 0.1}]}
+    config = make_config(tree, ["augment.1.p=0.5", "augment.0.kind=blur"])
+    assert [each.kind for each in config.augment] == ["blur", "ada"]
+    assert config.augment[1].p == 0.5
+    assert tree["augment"] == [{"kind": "mirror"}, {"kind": "ada", "p": 0.1}]
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused():

@@ -17,8 +17,8 @@ from spider.gan.networks.build import build_discriminator
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
-from spider.gan.networks.projected import Heads
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
+from spider.gan.networks.projected_heads import Heads
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.slicing import read, read_dense, said

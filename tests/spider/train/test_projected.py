@@ -9,11 +9,14 @@ import torch
 
 from cluster.world import World
 from spider.config.load import load_config, make_config, preset_names
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
+from spider.runs.stored import require_same_inputs
+from spider.settings.marks import named
 from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
+from tests.deit import deit_state
 from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 
 SEEN = ["discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4", "batch=2"]
@@ -34,9 +37,9 @@ def trainer_for(data, world, overrides=()):
     return Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *overrides]), world)
 
 
-def trained(world, data, batch=2, iterations=2):
+def trained(world, data, batch=2, iterations=2, overrides=()):
     """On a rank: all tensors at first and after some iterations."""
-    trainer = trainer_for(data, world, [f"batch={batch}"])
+    trainer = trainer_for(data, world, [f"batch={batch}", *overrides])
     first = tensors_of(trainer)
     for _ in range(iterations):
         trainer.iterate()
@@ -48,6 +51,14 @@ def trained(world, data, batch=2, iterations=2):
 @cache
 def alone(data):
     return trained(World.single(), data)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A tiny transformer, and EfficientNet-Lite0."""
+    file = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save({"model": deit_state(grid=8)}, file)
+    return (f"discriminator.backbones=[{{kind: deit, weights: {file}}}, {{kind: efficientnet_lite0}}]",)
 
 
 def test_two_steps_are_the_same_on_two_ranks(ranks, digits):
@@ -98,8 +109,57 @@ def test_heads_move_and_what_is_frozen_does_not(digits):
     assert "generator.start.u" in moved
 
 
+def test_two_networks_are_looked_through_alike_on_two_ranks(ranks, digits, two):
+    """What is frozen, the random layers too, begins alike on all ranks, and stays; each network's heads move."""
+    first, last = trained(World.single(), digits, 2, 1, two)
+    for first_there, last_there in ranks(2).run(trained, digits, 2, 1, two):
+        torch.testing.assert_close(first_there, first, rtol=0, atol=0)
+        for player, of_norm in (("d", 1e-4), ("g", 0.03)):
+            expected = gradient(last, player)
+            assert (gradient(last_there, player) - expected).norm() < of_norm * expected.norm(), player
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    others = {name for name in last if name.startswith("discriminator.others.0.")}
+    frozen = {name for name in last if "mixing" in name or "backbone" in name}
+    assert len(frozen) == 2 * 16 + 14  # two mixings, and the random layers after the transformer
+    assert not moved & frozen
+    assert any(name.startswith("discriminator.heads.each.0") for name in moved)
+    assert "discriminator.others.0.heads.each.0.last.weight" in moved & others
+
+
 def test_resume_equals_uninterrupted(digits):
     assert_resume_is_exact(*(trainer_for(digits, World.single()) for _ in range(2)))
+
+
+def test_resume_equals_uninterrupted_with_two_networks(digits, two):
+    assert_resume_is_exact(*(trainer_for(digits, World.single(), two) for _ in range(2)))
+
+
+def test_a_run_does_not_go_on_with_other_weights(digits, two, tmp_path):
+    torch.save(deit_state(grid=8, classes=4), tmp_path / "other.pth")
+    trainer = trainer_for(digits, World.single(), two)
+    other = trainer_for(digits, World.single(), [*two, f"discriminator.backbones.0.weights={tmp_path}/other.pth"])
+    with pytest.raises(
+        SpiderError, match=r"^discriminator\.backbone\.network: the checkpoint was trained with weights"
+    ):
+        require_same_inputs(trainer.snapshot(), other.snapshot(), other.config)
+    assert [each.key for each in named(other.config, "discriminator")] == ["discriminator.backbones.0.weights"]
+    for each in (trainer, other):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["weights=x.pth", "backbones=[{kind: deit}]"], "discriminator.weights goes without discriminator.backbones"),
+        (["backbones=[{kind: deit}, {kind: deit}]", "noised=first"], "discriminator.noised=first goes with one "),
+        (["backbones=[{kind: vgg}]"], "discriminator.backbones.0.kind: found 'vgg', allowed: efficientnet_lite0, d"),
+        (["backbones=[deit]"], "discriminator.backbones.0: must be a section"),
+        (["backbones=[{kind: deit, size: base}]"], "discriminator.backbones.0.size: no such key"),
+    ],
+)
+def test_backbones_that_cannot_be_are_refused_before_weights_are_read(digits, words, said):
+    with pytest.raises(SpiderUsageError, match=said):
+        make_config({"data": {"path": str(digits)}}, [*BASE, *(f"discriminator.{word}" for word in words)])
 
 
 def test_samples_are_ranked_by_the_mean_of_their_logits(digits):
@@ -112,9 +172,9 @@ def test_samples_are_ranked_by_the_mean_of_their_logits(digits):
     assert scores.tolist() == [1.0, 0.0, 0.75]
 
 
-def test_numbers_under_its_own_eyes_are_said_to_be_flattered(digits):
+def test_numbers_under_its_own_eyes_are_said_to_be_flattered(digits, two):
     for embedding, count in (("efficientnet", 1), ("offline", 0)):
-        words = [f"evaluate.embedding={embedding}", "evaluate.metrics=[fid, coverage]", "evaluate.count=8"]
+        words = [*two, f"evaluate.embedding={embedding}", "evaluate.metrics=[fid, coverage]", "evaluate.count=8"]
         trainer = trainer_for(digits, World.single(), words)
         opened = open_evaluation(trainer)
         trainer.close()

@@ -10,8 +10,9 @@ from spider.errors import SpiderUsageError
 from spider.gan.augment.build import build_augmentations
 from spider.gan.augment.config import AdaConfig, DiffusionConfig
 from spider.gan.augment.diffusion import POOL, Diffusion, kept_variance, steps, times
-from spider.gan.networks.projected import Mixing, ProjectedDiscriminator, noisy
+from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
+from spider.gan.networks.projected_mixing import Mixing, noisy
 from spider.gan.networks.projected_names import discriminator_name as projected_name
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.networks.stylegan2_names import discriminator_name

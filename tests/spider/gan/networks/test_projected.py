@@ -5,9 +5,12 @@ import torch
 from torch.nn.functional import interpolate
 
 from cluster.world import World
+from spider.backbones.efficientnet_lite0 import CHANNELS
 from spider.errors import SpiderUsageError
-from spider.gan.networks.projected import CHANNELS, Heads, Mixing, ProjectedDiscriminator
+from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
+from spider.gan.networks.projected_heads import Heads
+from spider.gan.networks.projected_mixing import Mixing
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.spectral import SpectralConv
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape

@@ -1,0 +1,59 @@
+"""Settings of the pretrained networks that a projected discriminator looks through: a list, with one member or more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from spider.settings.choices import Choice, Choices
+from spider.settings.marks import Names
+from spider.settings.section import Place
+
+if TYPE_CHECKING:
+    from spider.gan.networks.look import Backbone
+
+
+class BackboneChoice(Choice):
+    """The settings of a pretrained network."""
+
+    embedding: ClassVar[str | None] = None  # that judges by such a network
+
+    def build(self) -> Backbone:
+        """The network, where it is not of this package: frozen, and with a `weights_digest` (`spider.gan.saved`)."""
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class EfficientnetLite0Config(BackboneChoice):
+    """EfficientNet-Lite0, which Projected GAN and StyleGAN-XL look through; it is shown images from -1 to 1."""
+
+    kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    weights: Annotated[Place | None, Names("file")] = Field(
+        None, description="file of its weights; null = the published ones, from the installed package"
+    )
+    embedding: ClassVar[str | None] = "efficientnet"
+
+
+class NormalisedConfig(BackboneChoice):
+    """The settings of a network that was trained on images less ImageNet's mean, over its standard deviation."""
+
+    normalise: bool = Field(
+        True,
+        description="whether it is shown images as it was trained, less ImageNet's mean, over the standard deviation "
+        "(StyleGAN-XL); false = from -1 to 1 (Projected GAN)",
+    )
+
+
+class DeitConfig(NormalisedConfig):
+    """DeiT, a vision transformer that was distilled: tiny, small or base, which StyleGAN-XL looks through. It is shown
+    images in its own size, 224 px."""
+
+    kind: Literal["deit"] = "deit"
+    weights: Annotated[Place | None, Names("file")] = Field(
+        None,
+        description="file of its weights, of any size of the network; null = the published ones of DeiT base "
+        "(spider weights get deit_base)",
+    )
+
+
+BackboneConfig = Annotated[BackboneChoice, Choices(EfficientnetLite0Config, DeitConfig)]
