@@ -27,10 +27,11 @@ from spider.exchange.translation import (
     tensors,
     whole,
 )  # fmt: skip
+from spider.gan.networks.bands import Band, plan
 from spider.gan.networks.filtered import TAPS
-from spider.gan.networks.stylegan3 import Band, Stylegan3Generator, plan
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3_names import generator_name
-from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import ConditionShape
 
 _PARTS: Parts = {

@@ -27,10 +27,10 @@ from spider.gan.networks.r3gan_config import R3ganConfig
 from spider.gan.networks.slicing import Sliceable
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_config import (
     Stylegan2DiscriminatorConfig,
     Stylegan2GeneratorConfig,
-    Stylegan3GeneratorConfig,
 )
 from spider.gan.outputs import UNCONDITIONAL, ConditionShape
 from spider.gan.sources.source import Source

@@ -9,10 +9,10 @@ from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, Fastg
 from spider.gan.networks.mlp_config import MlpConfig, PolyDiscriminatorConfig
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_config import (
     Stylegan2DiscriminatorConfig,
     Stylegan2GeneratorConfig,
-    Stylegan3GeneratorConfig,
 )
 from spider.settings.choices import Choices
 

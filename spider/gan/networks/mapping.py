@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from spider.gan.method import Kept, Method
-from spider.gan.networks.classes import class_shares
+from spider.gan.networks.classes import ClassEmbedding, class_shares, vectors_of_classes
 from spider.gan.networks.equalized import EqualLinear
-from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.networks.told import instance_features
 from spider.gan.outputs import Condition, ConditionShape
 
+_UNTOLD = Condition()
 _LR = 0.01  # by which the mapping network's learning rate is multiplied
 
 
@@ -29,15 +31,29 @@ class Mapping(nn.Module):
 
     Args:
         timed: whether it is told `Condition.time` [N], by a number of its own after those of the class.
+        class_dim: of the vector that each class has, where it has one (StyleGAN-XL): a layer makes z_dim numbers of
+            it, as of an instance. None: w_dim numbers of each are learnt.
     """
 
-    def __init__(self, z_dim: int, told: ConditionShape, w_dim: int, layers: int, *, timed: bool = False) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        told: ConditionShape,
+        w_dim: int,
+        layers: int,
+        *,
+        timed: bool = False,
+        class_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.classes, self.timed = told.classes, timed
         labels = told.classes + timed
-        self.embedding = EqualLinear(labels, w_dim) if labels else None
-        self.instance = EqualLinear(told.features, w_dim) if told.features else None
-        dims = [z_dim + w_dim * (bool(labels) + bool(told.features)), *[w_dim] * layers]
+        dim = w_dim if class_dim is None else z_dim
+        self.class_vectors = None if class_dim is None or not labels else ClassEmbedding(labels, class_dim)
+        inputs = labels if class_dim is None else class_dim
+        self.embedding = EqualLinear(inputs, dim, activate=class_dim is not None) if labels else None
+        self.instance = EqualLinear(told.features, dim) if told.features else None
+        dims = [z_dim + dim * (bool(labels) + bool(told.features)), *[w_dim] * layers]
         self.layers = nn.Sequential(
             *(EqualLinear(inputs, outputs, activate=True, lr_multiplier=_LR) for inputs, outputs in pairwise(dims))
         )
@@ -56,7 +72,10 @@ class Mapping(nn.Module):
         return w
 
     def _told(self, condition: Condition, dtype: torch.dtype) -> Tensor:
-        """[N, classes], and where it is timed one more."""
+        """[N, classes], and where it is timed one more; or the vector of each class."""
+        if self.class_vectors is not None:
+            vectors: Tensor = self.class_vectors(condition)
+            return vectors.to(dtype)
         told = [class_shares(condition, self.classes).to(dtype)] if self.classes else []
         if self.timed:
             if condition.time is None:
@@ -70,6 +89,7 @@ class StyledGenerator(nn.Module, Method):
 
     Attributes:
         layers: L, how many w an image has.
+        w_avg: the mean of w, [w_dim], or of each class, [classes, w_dim].
         truncation: psi, see `for_layers`; 1 in training.
         noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
@@ -84,10 +104,12 @@ class StyledGenerator(nn.Module, Method):
         input_shape: tuple[int, ...],
         told: ConditionShape,
         frontend: nn.Module | None,
+        *,
+        class_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.frontend = frontend if frontend is not None else nn.Identity()
-        self.mapping = Mapping(input_shape[0], told, config.w_dim, config.mapping_layers)
+        self.mapping = Mapping(input_shape[0], told, config.w_dim, config.mapping_layers, class_dim=class_dim)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.w_avg_beta = config.w_avg_beta
         self.w_avg_steps = config.w_avg_steps
@@ -102,26 +124,49 @@ class StyledGenerator(nn.Module, Method):
         """What its layers add to images of a condition, their maps one after the other: [N or 1, numbers]."""
         return None
 
-    def for_layers(self, w: Tensor, psi: float = 1.0, layers: int | None = None) -> Tensor:
+    def for_layers(
+        self, w: Tensor, psi: float = 1.0, layers: int | None = None, condition: Condition = _UNTOLD
+    ) -> Tensor:
         """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
 
         Args:
             psi: 1 leaves w as it is, 0 is the mean.
+            condition: says whose mean, where each class has one.
         """
         ws = w[:, None].expand(-1, self.layers, -1)
         if psi == 1:
             return ws
-        pulled = self.w_avg.lerp(ws[:, :layers], psi)
+        mean = self.w_avg if self.w_avg.dim() == 1 else vectors_of_classes(condition, self.w_avg)[:, None]
+        pulled = mean.lerp(ws[:, :layers], psi)
         return torch.cat([pulled, ws[:, pulled.shape[1] :]], dim=1)
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """See Method: w's mean moves by each step on images that the generator made, or by the discriminator's."""
         if kept and (self.w_avg_steps == "all" or phase == "d_main"):
-            self.w_avg.lerp_(kept["w"].mean(0).to(self.w_avg.dtype), 1 - self.w_avg_beta)
+            w = kept["w"].to(self.w_avg.dtype)
+            if self.w_avg.dim() == 1:
+                self.w_avg.lerp_(w.mean(0), 1 - self.w_avg_beta)
+            else:
+                _move_means(self.w_avg, w, kept["labels"], self.w_avg_beta)
+
+    def kept_of_w(self, w: Tensor, condition: Condition) -> dict[str, Tensor]:
+        """What `stepped` needs of w [N, w_dim], as GOut.keep."""
+        return {"w": w} if self.w_avg.dim() == 1 else {"w": w, "labels": class_shares(condition, len(self.w_avg))}
 
     def touched(self) -> Sequence[Tensor]:
         """See Method."""
         return [self.w_avg]
+
+
+def _move_means(means: Tensor, w: Tensor, shares: Tensor, beta: float) -> None:
+    """The mean of each class [classes, w_dim] moves by one w of it after the other, in the order of the batch.
+
+    Args:
+        shares: [N, classes], 1 for an image's class.
+    """
+    shares = shares.to(means.dtype)
+    later = shares.flip(0).cumsum(0).flip(0) - shares  # of the same class, that come after it
+    means.mul_(beta ** shares.sum(0)[:, None]).add_(((1 - beta) * shares * beta**later).T @ w)
 
 
 def _normalised(x: Tensor) -> Tensor:

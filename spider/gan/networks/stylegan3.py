@@ -3,10 +3,15 @@
     z [N, d] (, class) --mapping--> w [N, w_dim] --its copy for each layer--> ws [N, L, w_dim]
     waves, moved by w --> layer: modulated convolution, filtered leaky ReLU --> ... --> 1x1, times 1/4 --> images
 
-Layers go from band to band (`plan`): each knows frequencies up to a cutoff and stops somewhat above it. Until the
+Layers go from band to band (`bands`): each knows frequencies up to a cutoff and stops somewhat above it. Until the
 last two layers images have a margin around what is shown. Outputs, gradients and
 initial laws are those of the public implementation (NVlabs/stylegan3, training/networks_stylegan3.py).
 `spider.gan.networks.stylegan3_names` has its names of the weights. Its discriminator is StyleGAN2's.
+
+StyleGAN-XL's generator (Sauer et al. 2022, autonomousvision/stylegan-xl, training/networks_stylegan3_resetting.py) is
+this one with other settings: vectors of classes, a mean of w for each class, and growth. A grown generator is a stem
+and heads, each of which takes what the layers before it give, without those that keep the finest detail and make the
+image. Names of weights are the same in a stem alone and in what grew from it, so `--init` of the stem's run fits.
 
 What differs: each layer divides its input by the root of a mean square, which moves here by the global batch, after
 the discriminator's main steps that were taken, and is the same on all ranks. The public code moves it within the
@@ -17,75 +22,24 @@ precision is bfloat16, and none on a CPU, as there; filters have none. Images ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, pairwise
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from spider.errors import SpiderUsageError
 from spider.gan.method import Kept
+from spider.gan.networks.bands import Band, stages
 from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
 from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
-from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition, ConditionShape, GOut
 from spider.precision import half_dtype
 
-_FIRST_CUTOFF = 2.0
-_FIRST_STOP = 2**2.1
-_LAST_STOP = 2**0.3  # by the last cutoff
 _OUTPUT_SCALE = 0.25
-
-
-@dataclass(frozen=True)
-class Band:
-    """What a layer gives. Frequencies and rates are per side of the shown image."""
-
-    rate: int  # pixels
-    cutoff: float
-    half_width: float  # from the cutoff to where it stops
-    size: int  # pixels, with the margins
-    channels: int
-    bf16: bool  # whether the convolution that makes it computes in bfloat16
-
-
-def plan(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) -> list[Band]:
-    """Of the input and of every layer, the last of which gives the image. The first layer gives the first band again.
-
-    Raises:
-        SpiderUsageError: images are no squares, or their side is not 5 to 17 px times a power of 2.
-    """
-    image_channels, height, side = image_shape
-    last = config.layers
-    bands = []
-    for level in range(last + 1):
-        exponent = min(level / (last - config.critical_layers), 1)
-        cutoff = _FIRST_CUTOFF * (side / 2 / _FIRST_CUTOFF) ** exponent
-        stop = _FIRST_STOP * (side / 2 * _LAST_STOP / _FIRST_STOP) ** exponent
-        # Half of the side, and so on, as long as it is enough; 256 px has a stop that is a power of 2 but for rounding
-        halvings = math.floor(math.log2(side / min(2 * stop, side)) + 1e-6)
-        if height != side or side < 5 or side % (1 << halvings):
-            raise SpiderUsageError(
-                f"generator.kind={config.kind} makes squares of 5 to 17 px times a power of 2, found {side}x{height}: "
-                "pack the data at another --resolution"
-            )
-        rate = side >> halvings
-        channels = round(min(config.channel_base / 2 / cutoff, config.channel_max))
-        bands.append(
-            Band(
-                rate,
-                cutoff,
-                half_width=max(stop, rate / 2) - cutoff,
-                size=side if level >= last - 1 else rate + 2 * config.margin,
-                channels=image_channels if level == last else max(1, channels),
-                bf16=rate << config.bf16_resolutions > side,
-            )
-        )
-    return bands
 
 
 class Stylegan3Generator(StyledGenerator):
@@ -99,19 +53,26 @@ class Stylegan3Generator(StyledGenerator):
         told: ConditionShape,
         frontend: nn.Module | None = None,
     ) -> None:
-        super().__init__(config, input_shape, told, frontend)
+        super().__init__(config, input_shape, told, frontend, class_dim=config.class_dim)
+        if config.w_avg_of == "class" and told.classes:
+            self.w_avg = torch.zeros(told.classes, config.w_dim)
         self.synthesis = Synthesis(config, image_shape)
-        self.layers = 1 + len(self.synthesis.layers)
+        self.layers = 1 + sum(1 for _ in self.synthesis.all_layers())
+        self.frozen_layers = 0  # whose mean squares stay as well
+        if config.sides[1:] and config.stem != "trains":
+            self._freeze_stem(with_input=config.stem == "frozen")
         half_life = config.magnitude_half_life_kimg
         self.magnitude_half_life = None if half_life is None else half_life * 1000  # images
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
         w = self.to_w(source, condition)
-        ws = self.for_layers(w, self.truncation)
+        ws = self.for_layers(w, self.truncation, condition=condition)
         magnitudes: list[Tensor] | None = [] if self.training and self.magnitude_half_life is not None else None
         images = self.synthesis(ws, magnitudes)
-        keep = {"w": w} if magnitudes is None else {"w": w, "magnitudes": torch.stack(magnitudes, dim=1)}
+        keep = self.kept_of_w(w, condition)
+        if magnitudes is not None:
+            keep["magnitudes"] = torch.stack(magnitudes, dim=1)
         return GOut(images, latents=ws, keep=keep)
 
     def from_ws(self, ws: Tensor, noise: Tensor | None) -> Tensor:
@@ -124,7 +85,8 @@ class Stylegan3Generator(StyledGenerator):
         super().stepped(phase, kept)
         if phase == "d_main" and "magnitudes" in kept and self.magnitude_half_life is not None:
             moved = 1 - 0.5 ** (len(kept["magnitudes"]) / self.magnitude_half_life)
-            for magnitude, now in zip(self._magnitudes(), kept["magnitudes"].mean(0), strict=True):
+            pairs = zip(self._magnitudes(), kept["magnitudes"].mean(0), strict=True)
+            for magnitude, now in islice(pairs, self.frozen_layers, None):
                 magnitude.lerp_(now.to(magnitude.dtype), moved)
 
     def touched(self) -> Sequence[Tensor]:
@@ -132,33 +94,45 @@ class Stylegan3Generator(StyledGenerator):
         return [*super().touched(), *self._magnitudes()]
 
     def _magnitudes(self) -> list[Tensor]:
-        return [layer.magnitude for layer in cast(Iterable[_Layer], self.synthesis.layers)]
+        return [layer.magnitude for layer in self.synthesis.all_layers()]
+
+    def _freeze_stem(self, *, with_input: bool) -> None:
+        """All that was there before the last head never trains. The mean of w still moves, to where it is."""
+        synthesis = self.synthesis
+        stem = [self.frontend, self.mapping, synthesis.layers, *synthesis.heads[:-1]]
+        for part in [*stem, synthesis.input] if with_input else stem:
+            part.requires_grad_(False)
+        self.frozen_layers = self.layers - 1 - len(cast(nn.ModuleList, synthesis.heads[-1]))
 
 
 class Synthesis(nn.Module):
-    """ws [N, L, w_dim] -> images [N, C, H, H]."""
+    """ws [N, L, w_dim] -> images [N, C, H, H]. `layers` are those of the stem, `heads` those of each further stage."""
 
     def __init__(self, config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        bands = plan(config, image_shape)
-        self.input = Waves(bands[0], config.w_dim)
-        steps = [*pairwise([bands[0], *bands])]
-        critical = config.layers - config.critical_layers
-        self.layers = nn.ModuleList(
-            _Layer(config, before, after, critical=level >= critical, last=level == config.layers)
-            for level, (before, after) in enumerate(steps)
-        )
+        stem, *heads = stages(config, image_shape)
+        self.input = Waves(stem[0], config.w_dim)
+        self.layers = _layers(config, [stem[0], *stem])
+        self.heads = nn.ModuleList(_layers(config, [before[-1], *head]) for before, head in pairwise([stem, *heads]))
+
+    def all_layers(self) -> Iterator[_Layer]:
+        """From the input to the image."""
+        return cast(Iterator[_Layer], chain(self.layers, *cast(Iterator[nn.ModuleList], self.heads)))
 
     def forward(self, ws: Tensor, magnitudes: list[Tensor] | None = None) -> Tensor:
         """To `magnitudes` is added, for each layer, the mean square [N] of what it is given."""
         x = self.input(ws[:, 0])
-        for layer, w in zip(self.layers, ws[:, 1:].unbind(1), strict=True):
+        for layer, w in zip(self.all_layers(), ws[:, 1:].unbind(1), strict=True):
             if magnitudes is not None:
                 seen = x.detach()
                 magnitudes.append(seen.to(torch.promote_types(seen.dtype, torch.float32)).square().mean((1, 2, 3)))
             x = layer(x, w)
         images: Tensor = x.to(ws.dtype) * _OUTPUT_SCALE
         return images
+
+
+def _layers(config: Stylegan3GeneratorConfig, bands: Sequence[Band]) -> nn.ModuleList:
+    return nn.ModuleList(_Layer(config, before, after) for before, after in pairwise(bands))
 
 
 class Waves(nn.Module):
@@ -215,14 +189,13 @@ class Waves(nn.Module):
 
 
 class _Layer(nn.Module):
-    """[N, c, h, h], w [N, w_dim] -> [N, C, H, H]. The last one has no nonlinearity."""
+    """[N, c, h, h], w [N, w_dim] -> [N, C, H, H]. That which makes the image has no nonlinearity."""
 
     magnitude: Tensor
 
-    def __init__(
-        self, config: Stylegan3GeneratorConfig, before: Band, after: Band, *, critical: bool, last: bool
-    ) -> None:
+    def __init__(self, config: Stylegan3GeneratorConfig, before: Band, after: Band) -> None:
         super().__init__()
+        last = after.shown
         rotation = config.equivariance == "rotation"
         kernel = 1 if last or rotation else 3
         self.conv = ModulatedConv(
@@ -236,7 +209,7 @@ class _Layer(nn.Module):
         if not last:
             fine = 2 * max(before.rate, after.rate)
             up, down = fine // before.rate, fine // after.rate
-            radial = rotation and not critical
+            radial = rotation and not after.critical
             self.filtered = FilteredLeakyReLU(
                 lowpass(TAPS * up, before.cutoff, before.half_width, fine),
                 lowpass(TAPS * down, after.cutoff, after.half_width, fine, radial=radial),

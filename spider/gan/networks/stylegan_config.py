@@ -1,4 +1,4 @@
-"""Settings of the networks of StyleGAN2 and StyleGAN3."""
+"""Settings of the networks of StyleGAN2, and what StyleGAN3 shares with them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from spider.gan.networks.config import (
     halving_sizes,
     untold_refusals,
 )
-from spider.settings.schedule import AutoWhole, Bounds
-from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR, MAX_KIMG
+from spider.settings.schedule import AutoWhole
+from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
@@ -23,7 +23,7 @@ NORMALISED_OR_ADAPTED = ("gaussian", "gamma", "images", "generator")
 
 WAvgSteps = Literal["all", "discriminator"]
 
-_W_AVG_STEPS = (
+W_AVG_STEPS = (
     "which steps move the mean of w: all on generated images, or the discriminator's main ones, as in StyleGAN3's code"
 )
 
@@ -92,7 +92,7 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
         lt=1,
         description="decay of the mean of w, by each step that moves it; truncation pulls to it",
     )
-    w_avg_steps: WAvgSteps = Field("all", description=_W_AVG_STEPS)
+    w_avg_steps: WAvgSteps = Field("all", description=W_AVG_STEPS)
     noise: Literal["random", "const", "none"] = Field(
         "random", description="random: each image has noise of its own in each layer; const: all have the same"
     )
@@ -112,63 +112,6 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
                 f"generator.mixing_source=gaussian goes with source.kind={', '.join(NORMALISED_OR_ADAPTED)}: "
                 f"source.kind={config.source.kind} needs generator.mixing_source=source"
             )
-
-
-class Stylegan3GeneratorConfig(NetworkChoice):
-    """StyleGAN3's generator: layers that are filtered against aliasing. Sides: 5 to 17 px times a power of 2."""
-
-    kind: Literal["stylegan3"] = "stylegan3"
-    equivariance: Literal["translation", "rotation"] = Field(
-        "translation",
-        description="images follow translations of the input (StyleGAN3-T: kernels of 3 px), or also rotations "
-        "(StyleGAN3-R: kernels of 1 px and radial filters, which want twice as many channels)",
-    )
-    layers: int = Field(14, ge=2, le=1000, description="layers after the input and before the last step to an image")
-    critical_layers: int = Field(2, ge=1, le=1000, description="of these the last ones, which keep the finest detail")
-    margin: int = Field(10, ge=0, le=1000, description="pixels around what is shown, in all layers but the last two")
-    channel_base: int = Field(
-        32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
-    )
-    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
-    mapping_layers: int = Field(2, ge=1, le=1000, description="layers of the mapping network")
-    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
-    w_avg_beta: float = Field(
-        0.998,
-        ge=0,
-        lt=1,
-        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
-    )
-    w_avg_steps: WAvgSteps = Field("discriminator", description=_W_AVG_STEPS)
-    magnitude_half_life_kimg: float | None = Field(
-        20.0,
-        gt=0,
-        le=MAX_KIMG,
-        description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
-        "in StyleGAN-XL",
-    )
-    conv_clamp: float | None = Field(
-        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
-    )
-    bf16_resolutions: int = Field(
-        0,
-        ge=0,
-        le=64,
-        description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
-    )
-    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
-    takes_images: ClassVar[bool] = False
-    has_latents: ClassVar[bool] = True
-    of_training: ClassVar[frozenset[str]] = frozenset(
-        {"w_avg_beta", "w_avg_steps", "magnitude_half_life_kimg", "bf16_resolutions"}
-    )
-
-    @model_validator(mode="after")
-    def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:
-        if self.critical_layers >= self.layers:
-            raise ValueError(
-                f"generator.critical_layers={self.critical_layers} must be less than generator.layers={self.layers}"
-            )
-        return self
 
 
 class Stylegan2DiscriminatorConfig(Stylegan2Config):

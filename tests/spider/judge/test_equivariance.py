@@ -9,8 +9,8 @@ import torch
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3_names import generator_name
-from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition
 from spider.judge import equivariance as eq
 from tests.vectors import recorded, weights_of

@@ -7,7 +7,7 @@ from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.stylegan3 import Stylegan3Generator
-from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, GOut
 from spider.gan.sources.config import GaussianConfig, GmmConfig
 from spider.gan.sources.frozen import FrozenGenerator

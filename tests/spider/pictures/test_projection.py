@@ -11,7 +11,8 @@ from cluster.world import World
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
 from spider.gan.networks.dcgan_config import DcganGeneratorConfig
-from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig, Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.sources.config import GaussianConfig, GmmConfig, ImagesConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from spider import precision
 from spider.errors import SpiderUsageError
-from spider.gan.networks.stylegan3 import Stylegan3Generator, plan
+from spider.gan.networks.bands import plan
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan3_names import generator_name
-from spider.gan.networks.stylegan_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
 from tests.vectors import assert_near, recorded, weights_of
 

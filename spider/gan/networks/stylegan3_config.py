@@ -1,0 +1,134 @@
+"""Settings of StyleGAN3's generator, which StyleGAN-XL's is as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from spider.gan.networks.config import NetworkChoice
+from spider.gan.networks.stylegan_config import W_AVG_STEPS, WAvgSteps
+from spider.settings.schedule import Bounds
+from spider.settings.section import MAX_DIM, MAX_FACTOR, MAX_KIMG
+
+if TYPE_CHECKING:
+    from spider.config.schema import Config
+
+
+class Stylegan3GeneratorConfig(NetworkChoice):
+    """StyleGAN3's generator: layers that are filtered against aliasing. Sides: 5 to 17 px times a power of 2."""
+
+    kind: Literal["stylegan3"] = "stylegan3"
+    equivariance: Literal["translation", "rotation"] = Field(
+        "translation",
+        description="images follow translations of the input (StyleGAN3-T: kernels of 3 px), or also rotations "
+        "(StyleGAN3-R: kernels of 1 px and radial filters, which want twice as many channels)",
+    )
+    layers: int = Field(14, ge=2, le=1000, description="layers after the input and before the last step to an image")
+    critical_layers: int = Field(2, ge=1, le=1000, description="of these the last ones, which keep the finest detail")
+    margin: int = Field(10, ge=0, le=1000, description="pixels around what is shown, in all layers but the last two")
+    channel_base: int = Field(
+        32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
+    )
+    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    sides: tuple[Annotated[int, Bounds(ge=5, le=MAX_DIM)], ...] = Field(
+        (),
+        max_length=100,
+        description="it grew by stages (StyleGAN-XL), whose images have these sides in px, from the stem's to the "
+        "last one's; [] = by none",
+    )
+    head_layers: tuple[Annotated[int, Bounds(ge=2, le=1000)], ...] = Field(
+        (7,),
+        min_length=1,
+        max_length=100,
+        description="layers that each stage after the stem adds, without the last step to an image; one number goes "
+        "for all. It leaves out generator.critical_layers of the stage before, and its last step",
+    )
+    stem: Literal["frozen", "frozen_but_input", "trains"] = Field(
+        "frozen",
+        description="what was there before the last stage; frozen_but_input: the waves of its input go on learning, as "
+        "in StyleGAN-XL's code",
+    )
+    mapping_layers: int = Field(2, ge=1, le=1000, description="layers of the mapping network")
+    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
+    w_avg_beta: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
+    )
+    class_dim: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_DIM,
+        description="numbers in a vector that each class learns, from which its part of the mapping network's input "
+        "comes (StyleGAN-XL: 320, see `spider classes`); null = a layer of the class alone, as in StyleGAN3",
+    )
+    w_avg_of: Literal["all", "class"] = Field(
+        "all", description="class: each class has a mean of w, to which truncation pulls its images (StyleGAN-XL)"
+    )
+    w_avg_steps: WAvgSteps = Field("discriminator", description=W_AVG_STEPS)
+    magnitude_half_life_kimg: float | None = Field(
+        20.0,
+        gt=0,
+        le=MAX_KIMG,
+        description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
+        "in StyleGAN-XL",
+    )
+    conv_clamp: float | None = Field(
+        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
+    )
+    bf16_resolutions: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
+    )
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
+    takes_images: ClassVar[bool] = False
+    has_latents: ClassVar[bool] = True
+    of_training: ClassVar[frozenset[str]] = frozenset(
+        {"w_avg_beta", "w_avg_steps", "magnitude_half_life_kimg", "bf16_resolutions", "stem"}
+    )
+
+    @model_validator(mode="after")
+    def _some_layers_are_not_critical(self) -> Stylegan3GeneratorConfig:
+        if self.critical_layers >= self.layers:
+            raise ValueError(
+                f"generator.critical_layers={self.critical_layers} must be less than generator.layers={self.layers}"
+            )
+        return self
+
+    @property
+    def layers_of_heads(self) -> tuple[int, ...]:
+        """Of each stage after the stem."""
+        given = self.head_layers
+        return given * len(self.sides[1:]) if len(given) == 1 else given
+
+    @model_validator(mode="after")
+    def _stages_grow(self) -> Stylegan3GeneratorConfig:
+        for before, side in pairwise(self.sides):
+            if side <= before:
+                raise ValueError(f"generator.sides={[*self.sides]} must rise")
+        heads = self.layers_of_heads
+        if len(heads) != len(self.sides[1:]) and len(self.head_layers) > 1:
+            raise ValueError(
+                f"generator.head_layers={[*self.head_layers]} must be one number, or one for each stage after the stem "
+                f"of generator.sides={[*self.sides]}"
+            )
+        for layers in self.head_layers:
+            if layers <= self.critical_layers:
+                raise ValueError(
+                    f"generator.head_layers={layers} must be more than generator.critical_layers={self.critical_layers}"
+                )
+        return self
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.sides[1:] and self.stem != "trains" and config.init.kind == "none":
+            yield (
+                f"generator.sides={[*self.sides]} grows from given weights: --init RUN, whose images have a side of "
+                f"{self.sides[-2]} px; or generator.stem=trains to begin at random"
+            )
