@@ -2,15 +2,15 @@
 
 A pickle is a program. This module is a machine for it that knows no way out: a name becomes a `Name`, a call becomes a
 `Record` of the call, and a state that would be set becomes the state of that record. Whoever asked knows what a record
-of a known name stands for. A name that is not on the list of whoever asks is refused, as is every opcode that no
-pickle of plain data, records and arrays has.
+of a known name stands for. Names of what nobody reads become `Opaque`, and so does whatever comes of them. Any other
+name is refused, as is every opcode that no pickle of plain data, records and arrays has.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -53,6 +53,13 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Opaque:
+    """What nobody reads: a name, or what came of calling it. What it holds is forgotten."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Persistent:
     """What the pickle says lies outside of it, under this identity."""
 
@@ -67,6 +74,7 @@ def read_pickle(
     plain: Collection[str] = (),
     persistent: bool = False,
     long: Collection[int] = (),
+    opaque: Container[str] = (),
 ) -> Any:
     """One pickle of protocol 2 to 5, from where the file stands; it then stands behind the pickle.
 
@@ -78,12 +86,13 @@ def read_pickle(
         plain: those among them that stand for a dict if they are called without arguments.
         persistent: whether it may refer to what lies outside of it.
         long: whole numbers that it may hold although they have more than 64 bits.
+        opaque: what may be named besides, of which nothing is read.
 
     Raises:
         UnreadableError: it is no pickle, names what is not on the list, is too long or too deep, or holds itself or a
             whole number of more than 64 bits.
     """
-    machine = _Machine(where, frozenset(names), frozenset(plain), persistent, frozenset(long))
+    machine = _Machine(where, frozenset(names), frozenset(plain), persistent, frozenset(long), opaque)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count >= MAX_OPCODES:
@@ -100,8 +109,15 @@ class _Machine:
     """The stack machine of the pickle protocol, without the instructions that reach outside."""
 
     def __init__(
-        self, where: str, names: frozenset[str], plain: frozenset[str], persistent: bool, long: frozenset[int]
+        self,
+        where: str,
+        names: frozenset[str],
+        plain: frozenset[str],
+        persistent: bool,
+        long: frozenset[int],
+        opaque: Container[str],
     ) -> None:
+        self._opaque = opaque
         self._where, self._names, self._plain, self._persistent, self._long = where, names, plain, persistent, long
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # the stacks before each mark
@@ -181,6 +197,8 @@ class _Machine:
 
     def _top(self, kind: type[Any]) -> Any:
         found = self._stack[-1]
+        if isinstance(found, Opaque):
+            return kind()  # what is put into it is forgotten
         if type(found) is not kind:
             what = found.name if isinstance(found, Record) else type(found).__name__
             raise UnreadableError(f"{self._where}: items of a {_shown(what)}, which is no {kind.__name__}")
@@ -196,11 +214,14 @@ class _Machine:
         self._stack.append(self._memo[place])
 
     def _name(self, text: str) -> None:
-        if text not in self._names:
+        if text in self._names:
+            self._stack.append(Name(text))
+        elif text in self._opaque:
+            self._stack.append(Opaque(text))
+        else:
             raise UnreadableError(
                 f"{self._where}: names {_shown(text)}, which is not known here, and nothing of it runs"
             )
-        self._stack.append(Name(text))
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -214,6 +235,9 @@ class _Machine:
 
     def _call(self, argument: Any) -> None:
         args, called = self._stack.pop(), self._stack.pop()
+        if isinstance(called, Opaque):
+            self._stack.append(called)
+            return
         if not isinstance(called, Name) or type(args) is not tuple:
             raise UnreadableError(f"{self._where}: a call of what is no name")
         is_dict = called.text in self._plain and not args
@@ -221,6 +245,8 @@ class _Machine:
 
     def _build(self, argument: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, Opaque):
+            return
         if not isinstance(target, Record) or target.state is not None:
             raise UnreadableError(f"{self._where}: sets a state on a {type(target).__name__}")
         target.state = state

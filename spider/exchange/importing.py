@@ -22,7 +22,7 @@ from cluster.world import World
 from spider.config.load import make_config, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError
-from spider.exchange import stylegan2, stylegan3
+from spider.exchange import stylegan2, stylegan3, stylegan_xl
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
 from spider.exchange.request import ImportRequest
@@ -86,7 +86,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     groups = {_GROUPS[name]: network.tensors for name, network in networks.items()}
     groups.setdefault("generator_ema", first.tensors)
     config = _config(first, discriminator)
-    remarks = tuple(_remarks(networks, first))
+    remarks = tuple(_remarks(networks, first, pickle.unread))
     with whole_folder(out) as folder:
         directory = RunDirectory(folder)
         store = CheckpointStore(directory.checkpoints, World.single(torch.device("cpu")))
@@ -101,7 +101,8 @@ def _imported(name: str, network: PickledModule, max_bytes: int) -> Imported:
     """A network of the pickle. Another kind of network would be told apart here, by its classes."""
     if name == "D":
         return import_discriminator(network, max_bytes)
-    kind = stylegan3 if stylegan3.is_stylegan3(network) else stylegan2
+    kinds = {stylegan_xl: stylegan_xl.is_stylegan_xl, stylegan3: stylegan3.is_stylegan3}
+    kind = next((kind for kind, is_it in kinds.items() if is_it(network)), stylegan2)
     imported: Imported = kind.import_generator(network, max_bytes)
     return imported
 
@@ -133,7 +134,7 @@ def _state(config: Config, generator: Imported, pickle: NetworkPickle) -> dict[s
     }
 
 
-def _remarks(networks: Mapping[str, Imported], generator: Imported) -> Iterator[str]:
+def _remarks(networks: Mapping[str, Imported], generator: Imported, unread: Mapping[str, str]) -> Iterator[str]:
     if generator.settings.get("noise") == "const":
         yield (
             "noise: generator.noise=const, with the noise maps of the pickle: images are those that the public code "
@@ -142,7 +143,9 @@ def _remarks(networks: Mapping[str, Imported], generator: Imported) -> Iterator[
     yield "precision: half precision is no property of weights; generator.bf16_resolutions=0 until a training sets it"
     if generator.classes:
         yield f"classes: {counted(generator.classes, 'number')} without names or shares: all are as frequent"
-    if "D" not in networks:
+    if "D" in unread:
+        yield f"discriminator: a {unread['D']} is not read; a training that begins with it has one at random"
+    elif "D" not in networks:
         yield "discriminator: none is in the pickle; a training that begins with it has one at random"
     if "G_ema" not in networks:
         yield "generator: G_ema is not in the pickle; G stands for it"

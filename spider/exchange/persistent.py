@@ -24,7 +24,7 @@ from spider.exchange import pickled_tensors
 from spider.exchange.pickled_tensors import array_of, is_tensor
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
-from untrusted.pickles import Record, read_pickle
+from untrusted.pickles import Opaque, Record, read_pickle
 from untrusted.terminal import one_line
 
 MAX_BYTES = 4 << 30  # of a pickle; those of StyleGAN-XL at 1024 px have one or two
@@ -38,7 +38,13 @@ _NUMPY = (
 )
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _NUMBERS = ("f4", "f8", "i4", "i8")
-_NAMES = frozenset({_OBJECT, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
+_EMBEDDING = "torch.nn.modules.sparse.Embedding"  # of StyleGAN-XL's classes
+_NAMES = frozenset({_OBJECT, _EMBEDDING, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
+# Of projected discriminators, which are pickled whole, with their backbones: nothing of them is read
+_UNREAD = (
+    *("torch.nn.", "torch.ao.nn.", "torch.Size", "timm.", "torchvision.", "pg_modules.", "feature_networks."),
+    *("dill.", "functools.partial", "builtins.getattr", "builtins.setattr"),
+)
 _VERSION = 6
 _MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
 _LONGEST = 200  # characters of a text, and items of a list or a dict, in what `plain` gives
@@ -88,12 +94,14 @@ class NetworkPickle:
     Attributes:
         sha256: of the file, in hex.
         networks: those that are asked for and there, by name.
+        unread: those that are there in a form that is not read, by name, and what they are.
         rest: all else at its top, as plain data.
     """
 
     sha256: str
     bytes: int
     networks: Mapping[str, PickledModule]
+    unread: Mapping[str, str]
     rest: Mapping[str, Any]
 
 
@@ -109,12 +117,14 @@ def read_network_pickle(path: Path, names: tuple[str, ...]) -> NetworkPickle:
     """
     content = read_regular(path, MAX_BYTES)
     where = str(path)
-    tree = read_pickle(io.BytesIO(content), where, names=_NAMES, plain=_DICTS)
+    tree = read_pickle(io.BytesIO(content), where, names=_NAMES, plain=_DICTS, opaque=_Unread())
     if not isinstance(tree, dict) or not any(_is_object(tree.get(name)) for name in names):
         raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the pickles of StyleGAN have them")
-    networks = {name: _Walk(where).module(tree[name], name) for name in names if tree.get(name) is not None}
+    found = {name: tree[name] for name in names if tree.get(name) is not None}
+    unread = {name: one_line(value.name) for name, value in found.items() if isinstance(value, Opaque)}
+    networks = {name: _Walk(where).module(value, name) for name, value in found.items() if name not in unread}
     rest: dict[str, Any] = plain({key: value for key, value in tree.items() if key not in names})
-    return NetworkPickle(hashlib.sha256(content).hexdigest(), len(content), networks, rest)
+    return NetworkPickle(hashlib.sha256(content).hexdigest(), len(content), networks, unread, rest)
 
 
 def plain(value: Any) -> Any:
@@ -147,8 +157,8 @@ class _Noted:
                 return value
             case Record(name=name, args=({"class_name": str() as class_name},)) if name == _OBJECT:
                 return f"<{one_line(class_name[:_LONGEST])}>"
-            case Record(name=name):
-                return f"<{name}>"
+            case Record(name=name) | Opaque(name=name):
+                return f"<{one_line(name)}>"
             case _:
                 return f"<{type(value).__name__}>"
 
@@ -172,6 +182,13 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, Record) and value.name == _OBJECT
 
 
+class _Unread:
+    """The names of what nobody reads."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.startswith(_UNREAD)
+
+
 class _Walk:
     """From records to modules, within a limit: a pickle of a few bytes may hold one module in many places."""
 
@@ -191,6 +208,8 @@ class _Walk:
                        "class_name": str() as class_name, "state": dict() as state},),
             ) if name == _OBJECT:  # fmt: skip
                 pass
+            case Record(name=name, args=(), state=dict() as state) if name == _EMBEDDING:
+                version, source, class_name = _VERSION, "", "Embedding"
             case _:
                 raise UnreadableError(f"{where}: no network as the public code of StyleGAN pickles one")
         if version != _VERSION:

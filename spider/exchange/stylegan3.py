@@ -5,7 +5,7 @@ The filters follow from rates, cutoffs and widths, which every layer tells and w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -79,26 +79,31 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
     z_dim, classes, shape = whole(network, "z_dim"), whole(network, "c_dim"), image_shape(network)
     settings = made(network, lambda: Stylegan3GeneratorConfig(**config))
     bands = made(network, lambda: plan(settings, shape))
-    _require_same_filters(synthesis, layers, settings, bands)
+    require_same_filters(synthesis, layers, settings, bands)
     here = made(network, lambda: Stylegan3Generator(settings, (z_dim,), shape, ConditionShape(classes)))
     weights = tensors(network, generator_name, here, _CONSTANTS, max_bytes)
     return Imported(settings.model_dump(mode="json"), shape, classes, z_dim, weights)
 
 
-def _require_same_filters(
-    synthesis: PickledModule, layers: list[PickledModule], settings: Stylegan3GeneratorConfig, bands: Iterable[Band]
+def require_same_filters(
+    synthesis: PickledModule, layers: list[PickledModule], settings: Stylegan3GeneratorConfig, bands: Sequence[Band]
 ) -> None:
-    """Refuse layers that filter otherwise than ours."""
-    first, *others = bands
-    if len(layers) != settings.layers + 1:
-        raise SpiderError(f"{synthesis.path}: has {len(layers)} layers, and tells of {settings.layers + 1}")
+    """Refuse layers that filter otherwise than ours.
+
+    Args:
+        layers: of the pickle, from the input to the image.
+        bands: of ours, see `plan`.
+    """
+    if len(layers) != len(bands):
+        raise SpiderError(f"{synthesis.path}: has {len(layers)} layers, and tells of {len(bands)}")
+    first = bands[0]
     require(synthesis.children["input"], "bandwidth", first.cutoff)
     require(synthesis.children["input"], "sampling_rate", float(first.rate))
     rotation = settings.equivariance == "rotation"
-    for level, (layer, (before, after)) in enumerate(zip(layers, pairwise([first, first, *others]), strict=True)):
-        last, critical = level == settings.layers, level >= settings.layers - settings.critical_layers
+    for layer, (before, after) in zip(layers, pairwise([first, *bands]), strict=True):
+        last = after.shown
         require(layer, "is_torgb", last)
-        require(layer, "is_critically_sampled", critical)
+        require(layer, "is_critically_sampled", after.critical)
         require(layer, "conv_kernel", 1.0 if last or rotation else 3.0)
         for side, band in (("in", before), ("out", after)):
             require(layer, f"{side}_sampling_rate", float(band.rate))
@@ -107,7 +112,7 @@ def _require_same_filters(
         if not last:
             fine = 2 * max(before.rate, after.rate)
             require(layer, "tmp_sampling_rate", float(fine))
-            require(layer, "down_radial", rotation and not critical)
+            require(layer, "down_radial", rotation and not after.critical)
             for way, band in (("up", before), ("down", after)):
                 factor = fine // band.rate
                 require(layer, f"{way}_taps", float(TAPS * factor if factor > 1 else 1))

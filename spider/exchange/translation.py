@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from spider.errors import SpiderError, shown
 from spider.exchange.persistent import PickledModule, number_in
 from spider.gan.saved import saved_tensors
 
-KNOWN = "those of StyleGAN2-ADA (PyTorch), and of StyleGAN2 and StyleGAN3 in StyleGAN3's repository"
+KNOWN = "those of StyleGAN2-ADA (PyTorch), of StyleGAN2 and StyleGAN3 in StyleGAN3's repository, and of StyleGAN-XL"
 
 FC, CONV = "FullyConnectedLayer", "Conv2dLayer"
 # Patterns of names of parts to their class, by the class that they are in
@@ -162,6 +163,7 @@ def tensors(
     here: nn.Module,
     constants: Mapping[str, NDArray[Any]],
     max_bytes: int,
+    rows: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The weights by our names, if they are all there and of the shapes that the settings give.
 
@@ -170,6 +172,7 @@ def tensors(
         here: the network that the settings make.
         constants: what must have these values, by how its name ends.
         max_bytes: of all weights.
+        rows: how many of a weight are used, by our name; it may have more.
 
     Raises:
         SpiderError: names the weight.
@@ -184,7 +187,7 @@ def tensors(
         except (KeyError, ValueError):
             raise SpiderError(f"{network.path}.{name}: no weight of such a network") from None
         if ours is not None:
-            arrays[ours] = array
+            arrays[ours] = array[: rows[ours]] if ours in rows and array.ndim else array
     expected = {name: tuple(tensor.shape) for name, tensor in saved_tensors(here).items()}
     for problem in _misfits({name: array.shape for name, array in arrays.items()}, expected):
         raise SpiderError(f"{network.path}: {problem}; it is not the network that its settings tell of")

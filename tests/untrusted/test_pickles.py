@@ -10,7 +10,7 @@ import pytest
 
 from untrusted import pickles
 from untrusted.errors import UnreadableError
-from untrusted.pickles import MAX_DEPTH, Name, Record, read_pickle
+from untrusted.pickles import MAX_DEPTH, Name, Opaque, Record, read_pickle
 
 PLAIN = {
     "a": [1, -2, 2**64 - 1, -(2**63)],
@@ -49,6 +49,21 @@ def test_a_call_becomes_a_record(protocol):
     assert (record.name, record.args, record.state) == (name, (1, "a"), {"x": [2]})
     with pytest.raises(UnreadableError, match=f"theirs: names {name}"):
         read(content)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_of_what_nobody_reads_nothing_is_kept(protocol):
+    name = f"{Calls.__module__}.Calls"
+    held = Calls()
+    value = read(pickle.dumps({"a": [Calls, held, held], "b": 1}, protocol), opaque={name})
+    assert value == {"a": [Opaque(name)] * 3, "b": 1}
+    table = OrderedDict(a=Calls())
+    table.mine = table  # it holds itself, which nobody sees
+    assert read(pickle.dumps(table, protocol), opaque={name, "collections.OrderedDict"}) == Opaque(
+        "collections.OrderedDict"
+    )
+    with pytest.raises(UnreadableError, match="names collections.OrderedDict"):
+        read(pickle.dumps(table, protocol), opaque={name})
 
 
 def test_what_stands_for_a_dict_is_one():

@@ -1,7 +1,7 @@
 """From the names of weights in the public implementation of StyleGAN-XL (autonomousvision/stylegan-xl) to ours.
 
 Shapes and values are the same, but for the table of classes, which has a row for each of ImageNet's 1,000 there. Layers
-are numbered from the input to the image, and each stage leaves a number out.
+have numbers that rise from the input to the image, with one or none left out.
 """
 
 from __future__ import annotations

@@ -10,11 +10,14 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 import torch
 
+from spider.gan.networks.bands import plan
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from tests.vectors import recorded, weights_of
 
 SMALL = {"channel_base": 512, "channel_max": 24}
@@ -84,7 +87,8 @@ CLASSES = {
     r"synthesis\.input": "SynthesisInput", r"synthesis\.L\d+_\d+_\d+": "SynthesisLayer",
     r"mapping": "MappingNetwork", r"synthesis": "SynthesisNetwork", r"synthesis\.b\d+": "SynthesisBlock",
     r"synthesis\.b\d+\.conv\d": "SynthesisLayer", r".*torgb": "ToRGBLayer", r"b4": "DiscriminatorEpilogue",
-    r"b\d+": "DiscriminatorBlock", r".*\.(affine|fc\d*|embed|out)": "FullyConnectedLayer", r".*": "Conv2dLayer",
+    r"b\d+": "DiscriminatorBlock",
+    r".*\.(affine|fc\d*|embed|embed_proj|out)": "FullyConnectedLayer", r".*": "Conv2dLayer",
 }  # fmt: skip
 BUFFERS = ("noise_const", "resample_filter", "w_avg", "magnitude_ema", "freqs", "phases", "transform")
 TENSORS = ("weight", "bias", "const", "noise_strength", *BUFFERS)
@@ -189,6 +193,46 @@ def stylegan3(name, rotation):
             "up_taps": 6 * up if up > 1 and not last else 1, "down_taps": 6 * down if down > 1 and not last else 1,
         }  # fmt: skip
     return official(weights, "Generator", attributes, {**SMALL, **told})
+
+
+def stylegan_xl(name):
+    """A recorded generator of StyleGAN-XL, whose table of classes is torch's own module."""
+    vectors = recorded(name)
+    weights, shape = weights_of(vectors), vectors["img"].shape[1:]
+    grown, classes = "stem.mapping.w_avg" in vectors, 4 if "label" in vectors else 0
+    table = torch.nn.Embedding.from_pretrained(weights.pop("mapping.embed.weight"))
+    settings = {
+        "channel_base": 256, "channel_max": 16, "w_dim": 12, "margin": 4, "layers": 7 if classes else 6,
+        "equivariance": "translation" if classes else "rotation",
+        **({"sides": (16, 32), "head_layers": (4,)} if grown else {}),
+    }  # fmt: skip
+    bands = plan(Stylegan3GeneratorConfig(**settings), shape)
+    told = {"z_dim": 8, "c_dim": classes, "w_dim": 12, "img_resolution": shape[1], "img_channels": 3}
+    attributes = {
+        "": told,
+        "mapping": {"num_layers": 2, "w_avg_beta": 0.998},
+        "mapping.embed_proj": {"activation": "lrelu", "bias_gain": 1},
+        "synthesis": {
+            "num_critical": 2, "margin_size": 4, "output_scale": 0.25, "channel_base": 256, "channel_max": 16,
+        },
+        "synthesis.input": {"bandwidth": bands[0].cutoff, "sampling_rate": bands[0].rate},
+    }  # fmt: skip
+    paths = {".".join(each.split(".")[:2]) for each in weights if ".L" in each}
+    paths = sorted(paths, key=lambda each: int(each.split("L")[1].split("_")[0]))
+    for path, (before, after) in zip(paths, pairwise([bands[0], *bands]), strict=True):
+        fine = 2 * max(before.rate, after.rate)
+        up, down = fine // before.rate, fine // after.rate
+        attributes[path] = {
+            "is_torgb": after.shown, "is_critically_sampled": after.critical, "conv_clamp": 256,
+            "conv_kernel": 3 if classes and not after.shown else 1, "tmp_sampling_rate": fine,
+            "down_radial": not classes and not after.critical, "up_taps": 6 * up, "down_taps": 6 * down,
+            "in_sampling_rate": before.rate, "out_sampling_rate": after.rate, "in_cutoff": before.cutoff,
+            "out_cutoff": after.cutoff, "in_half_width": before.half_width, "out_half_width": after.half_width,
+        }  # fmt: skip
+    weights["synthesis.input.transform"] = torch.eye(3)
+    network = official(weights, "SuperresGenerator" if grown else "Generator", attributes, told)
+    network.inner("mapping").meta["state"]["_modules"]["embed"] = table
+    return network
 
 
 def discriminator(suffix="", source=""):

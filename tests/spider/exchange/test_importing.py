@@ -23,7 +23,7 @@ from spider.gan.sources.config import GeneratorConfig
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
 from spider.runs.stored import stored_tensors
-from tests.spider.exchange.official import Persistent, dumped, generator, networks, stylegan3
+from tests.spider.exchange.official import Persistent, dumped, generator, networks, stylegan3, stylegan_xl
 from tests.vectors import assert_near, recorded
 from untrusted.pickles import read_pickle
 
@@ -101,6 +101,20 @@ def test_stylegan3_makes_the_recorded_images(name, tmp_path):
     api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
     frozen = open_generator(str(tmp_path / "out"), CPU)
     assert_near(frozen(vectors["z"], Condition()), vectors["img"], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["stylegan_xl_t_class4", "stylegan_xl_r", "stylegan_xl_grown"])
+def test_stylegan_xl_makes_the_recorded_images(name, tmp_path):
+    vectors = recorded(name)
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan_xl(name), "D": torch.nn.Sequential(torch.nn.GELU())}))
+    made = api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
+    assert "discriminator: a torch.nn.modules.container.Sequential is not read" in made.remarks[-1]
+    frozen = open_generator(str(tmp_path / "out"), CPU)
+    told = Condition(vectors.get("label"))
+    assert_near(frozen(vectors["z"], told), vectors["img"], 1e-5)
+    if "w_psi07" in vectors:
+        frozen.truncate(0.7)  # the means of classes came over
+        assert_near(frozen.module(vectors["z"], told).latents, vectors["w_psi07"], 1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["", "_class3"])
