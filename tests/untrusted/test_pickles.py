@@ -62,7 +62,7 @@ def test_of_what_nobody_reads_nothing_is_kept(protocol):
     assert read(pickle.dumps(table, protocol), opaque={name, "collections.OrderedDict"}) == Opaque(
         "collections.OrderedDict"
     )
-    with pytest.raises(UnreadableError, match="names collections.OrderedDict"):
+    with pytest.raises(UnreadableError, match="names collections"):
         read(pickle.dumps(table, protocol), opaque={name})
 
 
