@@ -12,7 +12,7 @@ from spider.gan.networks.config import (
     halving_sizes,
     untold_refusals,
 )
-from spider.settings.schedule import AutoWhole
+from spider.settings.schedule import AutoWhole, Bounds
 from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR
 
 if TYPE_CHECKING:
