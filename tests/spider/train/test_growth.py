@@ -1,0 +1,146 @@
+"""A generator grows: a run begins as the stem that another run has learnt, which stays as it is, on any ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cluster.world import World
+from spider import api
+from spider.config.load import load_config, make_config
+from spider.errors import SpiderUsageError
+from spider.runs.directory import RunDirectory
+from spider.runs.generator import open_generator
+from spider.runs.start import prepare
+from spider.runs.stored import stored_tensors
+from spider.train.trainer import Trainer
+from tests.deit import deit_state
+from tests.spider.train.laws import assert_resume_is_exact, tensors_of
+
+NETWORKS = [
+    "source.dim=8", "generator.kind=stylegan3", "generator.layers=4", "generator.margin=2", "generator.channel_base=32",
+    "generator.w_dim=8", "generator.class_dim=6", "generator.w_avg_of=class", "generator.head_layers=[3]",
+    "generator.w_avg_beta=0.5", "generator.magnitude_half_life_kimg=null",
+]  # fmt: skip
+BASE = [
+    *NETWORKS, "batch=8", "compute.precision=fp64", "condition.kind=class", "objective.kind=hinge",
+    "discriminator.width=0.02",
+    "augment=[{kind: blur, sigma: {linear: [1, 0], until_kimg: 0.02}}]",
+    "g_penalties.path_length_weight={steps: [[0, 0], [0.008, 0.5]]}", "g_penalties.interval_steps=2",
+    "log.samples=2", "evaluate.every_kimg=null",
+]  # fmt: skip
+GROWN = ["generator.sides=[8,16]", "init.players=[g_ema]"]
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """Digits of 16 px."""
+    out = tmp_path_factory.mktemp("larger") / "digits"
+    api.pack("builtin:digits", out, resolution=16)
+    return out
+
+
+@pytest.fixture(scope="module")
+def stem(digits, tmp_path_factory):
+    """A run of 8 px."""
+    run = tmp_path_factory.mktemp("stem") / "run"
+    api.train("dcgan", run, data=digits, kimg=0.032, overrides=[*BASE, "penalties.r1_gamma=0"])
+    return run
+
+
+def trainer_for(data, world, stem, *more):
+    begins = ["init.kind=run", f"init.run={stem}"]
+    words = [*BASE, *GROWN, *begins, *more]
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, words), world)
+    trainer.begin()
+    return trainer
+
+
+def trained(world, data, stem, accumulation=1, iterations=4):
+    """On a rank: all tensors at first, and after some steps."""
+    trainer = trainer_for(data, world, stem, f"accumulation={accumulation}")
+    first = tensors_of(trainer)
+    for _ in range(iterations):
+        trainer.iterate()
+    assert trainer.plan.guard.skipped == 0
+    trainer.close()
+    return first, tensors_of(trainer)
+
+
+def of_stem(name):
+    """Whether a tensor of a checkpoint is of what the stem brings, but for the mean of w, which moves."""
+    player, _, tensor = name.partition(".")
+    return player in ("generator", "generator_ema") and not tensor.startswith(("synthesis.heads.", "w_avg"))
+
+
+def test_it_begins_as_the_stem_which_stays_as_it_is(larger, stem):
+    first, last = trained(World.single(), larger, stem)
+    held = {name for name in first if of_stem(name)}
+    assert any("synthesis.layers.1." in name for name in held)
+    theirs = stored_tensors(str(stem))["generator_ema"]
+    for name in held:
+        expected = theirs[name.partition(".")[2]].double()
+        torch.testing.assert_close(first[name], expected, rtol=0, atol=0)
+        assert torch.equal(first[name], last[name])
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert "generator.w_avg" in moved  # of the frozen mapping network
+    trains = {name for name in first if name.startswith("generator.synthesis.heads.0.") and "magnitude" not in name}
+    assert trains == {name for name in moved if name.startswith("generator.synthesis.")}
+    trainer = trainer_for(larger, World.single(), stem)
+    assert {f"generator.{name}" for name, _ in trainer.generator.trainable} == trains
+    trainer.close()
+
+
+def test_a_stage_is_the_same_anywhere(ranks, larger, stem):
+    _, whole = trained(World.single(), larger, stem)
+    for count in (2, 4):
+        for _, tensors in ranks(count).run(trained, larger, stem):
+            torch.testing.assert_close(tensors, whole, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(trained(World.single(), larger, stem, 2)[1], whole, rtol=1e-8, atol=1e-9)
+
+
+def test_resume_equals_uninterrupted(larger, stem):
+    assert_resume_is_exact(*(trainer_for(larger, World.single(), stem) for _ in range(2)), before=2)
+
+
+def test_a_stage_is_trained_from_a_run_and_goes_on_without_it(larger, stem, tmp_path):
+    """As a chain of runs; the networks are those of the stem's run, but for what is named."""
+    run, words = tmp_path / "grown", [word for word in BASE if not word.startswith("generator.")]
+    gone = tmp_path / "stem"
+    gone.symlink_to(stem)
+    asked = {"data": larger, "overrides": [*words, *GROWN, "generator.head_layers=[3]", "penalties.r1_gamma=0"]}
+    api.train("dcgan", run, init=f"{gone}@last", kimg=0.016, **asked)
+    gone.unlink()
+    api.train("dcgan", run, init=f"{gone}@last", kimg=0.024, **asked)
+    config = RunDirectory(run).config()
+    assert config.generator.sides == (8, 16)
+    assert config.generator.class_dim == 6
+    assert open_generator(str(run), torch.device("cpu")).image_shape == (1, 16, 16)
+
+
+def test_a_stage_without_a_stem_is_refused(larger):
+    with pytest.raises(SpiderUsageError, match=r"generator\.sides=\[8, 16\] grows from given weights: --init RUN"):
+        make_config({"data": {"path": str(larger)}}, [*BASE, "generator.sides=[8,16]"])
+
+
+@pytest.mark.parametrize("family", ["stylegan-xl", "stylesan-xl"])
+@pytest.mark.parametrize("stage", ["stem", "head"])
+def test_every_preset_trains(digits, larger, stem, tmp_path, family, stage):
+    file = tmp_path / "tiny.pth"
+    torch.save({"model": deit_state(grid=8)}, file)
+    head = stage == "head"
+    tiny = [
+        f"data.path={larger if head else digits}", "condition.kind=class", *NETWORKS, "batch=2",
+        f"discriminator.backbones=[{{kind: deit, weights: {file}}}, {{kind: efficientnet_lite0}}]",
+        "discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4",
+        *([*GROWN, "init.kind=run", f"init.run={stem}"] if head else []),
+    ]  # fmt: skip
+    trainer = Trainer(prepare(load_config(f"{family}/{stage}", tiny), RunDirectory(tmp_path / "none")), World.single())
+    assert [phase.name for phase in trainer.plan.phases] == (
+        ["g_main", "d_main"] if head else ["g_main", "g_reg", "d_main"]
+    )
+    trainer.begin()
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    assert trainer.config.objective.slicing == (family == "stylesan-xl")
