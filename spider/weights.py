@@ -179,6 +179,17 @@ def read(reader: str, path: Path | None = None, *, otherwise: str = _OTHER_WAYS)
     return Pretrained(place, state, sha256, is_published=found is not None)
 
 
+def read_file(path: Path) -> Pretrained:
+    """The tensors of a file of a network whose published weights the registry does not name.
+
+    Raises:
+        SpiderError: see `load_state_dict`; or the file's name has the start of another digest in it.
+    """
+    state, sha256 = load_state_dict(path)
+    _require_name(path, sha256)
+    return Pretrained(path, state, sha256, is_published=False)
+
+
 def sha256_of_file(path: Path) -> str:
     """sha256 of a file, in hex."""
     with path.open("rb") as file:

@@ -17,6 +17,7 @@ convolutions that go to oneDNN whatever the number of threads (`_Conv`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,13 @@ _STEM = 32
 _STAGE_ENDS = (3, 5, 11, 16)  # blocks that are over when a stage is
 _BATCH_NORM_EPS = 1e-3
 
+# From timm's names to the package's: of layers outside of blocks, and in blocks that expand or do not
+_OUTSIDE = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+_EXPANDING = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+_EXPANDING |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+_PLAIN = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+_BLOCK = re.compile(r"blocks\.(\d)\.(\d)\.(\w+)\.(\w+)")
+
 
 class EfficientNetLite0(nn.Module):
     """The network in evaluation mode, whatever `train` says: nothing in it differs.
@@ -60,13 +68,13 @@ class EfficientNetLite0(nn.Module):
     weights_digest: str
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """From the tensors of a weights file, under the names of the package efficientnet-lite-pytorch.
+        """From the tensors of a weights file, under the names of the package efficientnet-lite-pytorch, or timm's.
 
         Raises:
             ValueError: they are not this network's. The message says which tensor.
         """
         super().__init__()
-        layers = _Layers(state)
+        layers = _Layers(_from_timm(state) if "conv_stem.weight" in state else state)
         self.stem = layers.conv("_conv_stem", "_bn0", 3, _STEM, kernel=3, stride=2)
         blocks: list[nn.Module] = []
         channels = _STEM
@@ -123,6 +131,22 @@ def read_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0
         raise SpiderError(f"{weights.path}: not the weights of EfficientNet-Lite0: {error}") from error
     network.weights_digest = weights.sha256
     return network, weights
+
+
+def _from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of timm's `tf_efficientnet_lite0` under the package's names. Of those of others the names stay."""
+    return {_package_name(name): tensor for name, tensor in state.items()}
+
+
+def _package_name(name: str) -> str:
+    block = _BLOCK.fullmatch(name)
+    if block is None:
+        layer, _, part = name.rpartition(".")
+        return f"{_OUTSIDE.get(layer, layer)}.{part}"
+    group, number = int(block[1]), int(block[2])
+    before = sum(count for *_, count in _GROUPS[:group])
+    layers = _PLAIN if group == 0 else _EXPANDING
+    return f"_blocks.{before + number}.{layers.get(block[3], block[3])}.{block[4]}"
 
 
 class _Block(nn.Module):

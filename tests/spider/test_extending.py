@@ -27,6 +27,11 @@ NO_BOARD = "log.tensorboard=false"  # whose files are made in different seconds,
 SMALL = [*RUN, "generator.width=0.05", "discriminator.width=0.05"]
 WORDS = {
     "mynets": [*RUN, "generator.kind=mynets:Tiny", "generator.channels=8", "discriminator.kind=mynets:Tiny"],
+    "myeyes": [
+        *(*RUN, "generator.width=0.05", "discriminator.kind=projected", "discriminator.enlarge_to=128"),
+        *("discriminator.width=0.02", "discriminator.mixed_channels=2", "discriminator.heads=2"),
+        "discriminator.backbones=[{kind: 'myeyes:Colours'}]",
+    ],
     "mylabels": [
         *(*RUN, "generator.width=0.05", "discriminator.kind=mylabels:Projection", "discriminator.channels=4"),
         *("condition.kind=class", "objective.kind=hinge", "penalties.r1_gamma=0.1"),

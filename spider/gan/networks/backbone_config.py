@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 class BackboneChoice(Choice):
     """The settings of a pretrained network."""
 
-    embedding: ClassVar[str | None] = None  # that judges by such a network
+    @property
+    def embedding(self) -> str | None:
+        """That judges by such a network, if one does."""
+        return None
 
     def build(self) -> Backbone:
         """The network, where it is not of this package: frozen, and with a `weights_digest` (`spider.gan.saved`)."""
@@ -31,7 +34,11 @@ class EfficientnetLite0Config(BackboneChoice):
     weights: Annotated[Place | None, Names("file")] = Field(
         None, description="file of its weights; null = the published ones, from the installed package"
     )
-    embedding: ClassVar[str | None] = "efficientnet"
+
+    @property
+    def embedding(self) -> str:
+        """See BackboneChoice."""
+        return "efficientnet"
 
 
 class NormalisedConfig(BackboneChoice):
@@ -56,4 +63,23 @@ class DeitConfig(NormalisedConfig):
     )
 
 
-BackboneConfig = Annotated[BackboneChoice, Choices(EfficientnetLite0Config, DeitConfig)]
+class TorchvisionConfig(NormalisedConfig):
+    """A classifier of torchvision, trained on ImageNet, by a file of its weights."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    network: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101",
+        "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf",
+        "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+        "convnext_tiny", "convnext_small", "convnext_base",
+        "mobilenet_v3_small", "mobilenet_v3_large",
+    ] = Field(description="as torchvision calls it")  # fmt: skip
+    weights: Annotated[Place, Names("file")] = Field(description="file of its weights, a state dict of torchvision's")
+
+    @property
+    def embedding(self) -> str | None:
+        """See BackboneChoice."""
+        return "resnet50" if self.network == "resnet50" else None
+
+
+BackboneConfig = Annotated[BackboneChoice, Choices(EfficientnetLite0Config, DeitConfig, TorchvisionConfig)]

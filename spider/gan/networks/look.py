@@ -20,8 +20,15 @@ from torch.nn.functional import interpolate
 from cluster.world import World
 from spider.backbones.deit import MEAN, STD, read_deit
 from spider.backbones.efficientnet_lite0 import read_efficientnet_lite0
+from spider.backbones.torchvision_stages import read_torchvision
 from spider.errors import SpiderUsageError
-from spider.gan.networks.backbone_config import BackboneChoice, DeitConfig, EfficientnetLite0Config, NormalisedConfig
+from spider.gan.networks.backbone_config import (
+    BackboneChoice,
+    DeitConfig,
+    EfficientnetLite0Config,
+    NormalisedConfig,
+    TorchvisionConfig,
+)
 from spider.gan.networks.projected_config import SCALES, ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_heads import Heads
 from spider.gan.networks.projected_mixing import Mixing
@@ -109,6 +116,8 @@ def _backbone(choice: BackboneChoice) -> Backbone:
             return read_efficientnet_lite0(_path(choice.weights))[0]
         case DeitConfig():
             return Reassembled(read_deit(_path(choice.weights))[0])
+        case TorchvisionConfig():
+            return read_torchvision(choice.network, Path(choice.weights))
     made = choice.build()
     if not isinstance(made, nn.Module) or len(getattr(made, "channels", ())) != SCALES:
         raise SpiderUsageError(

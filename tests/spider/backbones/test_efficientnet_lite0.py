@@ -96,6 +96,20 @@ def test_stages_and_gradients_are_timms(network, name, height, width):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_timms_names_give_the_same_network(network, state):
+    theirs = {"classifier.weight": state["_fc.weight"], "classifier.bias": state["_fc.bias"]}
+    for ours, timm, our_norm, timm_norm, _ in layers():
+        theirs[f"{timm}.weight"] = state[f"{ours}.weight"]
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            theirs[f"{timm_norm}.{part}"] = state[f"{our_norm}.{part}"]
+        theirs[f"{timm_norm}.num_batches_tracked"] = torch.tensor(1)
+    found = EfficientNetLite0(theirs).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
+    for name, tensor in (("blocks.7.0.conv_pw.weight", torch.ones(1)), ("blocks.1.0.se.weight", torch.ones(1))):
+        with pytest.raises(ValueError, match="it also has"):
+            EfficientNetLite0(theirs | {name: tensor})
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_padding_is_tensorflows_on_even_and_odd_sides(kernel: int, stride: int):

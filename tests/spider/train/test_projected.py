@@ -152,7 +152,9 @@ def test_a_run_does_not_go_on_with_other_weights(digits, two, tmp_path):
     [
         (["weights=x.pth", "backbones=[{kind: deit}]"], "discriminator.weights goes without discriminator.backbones"),
         (["backbones=[{kind: deit}, {kind: deit}]", "noised=first"], "discriminator.noised=first goes with one "),
-        (["backbones=[{kind: vgg}]"], "discriminator.backbones.0.kind: found 'vgg', allowed: efficientnet_lite0, d"),
+        (["backbones=[{kind: vgg}]"], "0.kind: found 'vgg', allowed: efficientnet_lite0, deit, torchvision$"),
+        (["backbones=[{kind: torchvision, network: resnet50}]"], "discriminator.backbones.0.weights: missing"),
+        (["backbones=[{kind: torchvision, network: vgg16, weights: x.pth}]"], "allowed: resnet18, resnet34, resnet50"),
         (["backbones=[deit]"], "discriminator.backbones.0: must be a section"),
         (["backbones=[{kind: deit, size: base}]"], "discriminator.backbones.0.size: no such key"),
     ],

@@ -10,10 +10,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
+from torchvision.models import resnet18
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.backbone_config import BackboneChoice, DeitConfig, EfficientnetLite0Config
+from spider.gan.networks.backbone_config import (
+    BackboneChoice,
+    DeitConfig,
+    EfficientnetLite0Config,
+    TorchvisionConfig,
+)
 from spider.gan.networks.build import build_discriminator
 from spider.gan.networks.look import Shown
 from spider.gan.networks.projected import ProjectedDiscriminator
@@ -188,6 +194,20 @@ def test_sliced_it_says_the_same_and_a_direction_of_every_logit(deit: DeitConfig
     torch.testing.assert_close(after.logits, before.logits, rtol=1e-4, atol=1e-6)
     assert after.features["direction"].shape == after.logits.shape
     torch.testing.assert_close(after.features["direction"], after.logits, rtol=1e-4, atol=1e-6)
+
+
+def test_a_classifier_of_torchvision_is_looked_through(tmp_path: Path):
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "mine.pth")
+    look = TorchvisionConfig(network="resnet18", weights=str(tmp_path / "mine.pth"))
+    made, plain = fresh(look).train(), fresh(look.model_copy(update={"normalise": False}))
+    assert (made.looks[0].shown.normalised, plain.looks[0].shown.normalised) == (True, False)
+    images = torch.rand(2, 3, 32, 32).requires_grad_()
+    (slope,) = torch.autograd.grad(made(images, Condition()).logits.sum(), images)
+    assert slope.abs().sum() > 0
+    assert not any(module.training for module in made.backbone.modules())
+    assert not torch.equal(made.eval()(images, Condition()).logits, plain(images, Condition()).logits)
+    assert [*named_weights({"d": made})] == ["d.backbone"]
+    assert not any("backbone" in name for name in saved_tensors(made))
 
 
 def test_a_copy_shares_the_pretrained_networks_and_nothing_else(deit: DeitConfig):
