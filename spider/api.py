@@ -31,6 +31,7 @@ from shards.missing import no_such
 from spider.arguments import plain_arguments, words_or_file
 from spider.errors import SpiderUsageError, shown
 from spider.exchange.request import ExportRequest, ImportRequest
+from spider.judge.classes.request import ClassesRequest
 from spider.judge.instances.request import InstancesRequest
 from spider.judge.request import EvaluateRequest
 from spider.memory import TRAINING, needs_memory
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from spider.jobs.pipeline import Submitted
     from spider.jobs.stages import Stage
     from spider.jobs.status import Status
+    from spider.judge.classes.build import ClassesReport
     from spider.judge.compare import Comparison
     from spider.judge.evaluation import Evaluation
     from spider.judge.instances.build import BankReport
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cancel",
     "checkpoint_bytes",
+    "classes",
     "compare",
     "demo",
     "dry_run",
@@ -164,6 +167,16 @@ def instances(request: InstancesRequest) -> BankReport:
     return build_bank(request)
 
 
+@asks(ClassesRequest)
+@needs_memory("fewer workers need less")
+def classes(request: ClassesRequest) -> ClassesReport:
+    """Make vectors of the classes of a dataset, and a classifier: see `spider.judge.classes.request`."""
+    request.require_inputs()
+    from spider.judge.classes.build import build_classes
+
+    return build_classes(request)
+
+
 @asks(TrainRequest)
 @needs_memory(TRAINING)
 def train(request: TrainRequest) -> str:
@@ -243,6 +256,7 @@ _VERBS: dict[str, type[Request]] = {
     "neighbors": NeighborsRequest,
     "neighbor_matrix": NeighborMatrixRequest,
     "instances": InstancesRequest,
+    "classes": ClassesRequest,
     "train": TrainRequest,
     "sweep": SweepRequest,
     "evaluate": EvaluateRequest,

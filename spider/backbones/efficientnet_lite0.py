@@ -109,8 +109,12 @@ class EfficientNetLite0(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """float [N, 3, H, W], as `stages` -> [N, 1280], 0 to 6: the last feature map, averaged over the image."""
-        features: Tensor = self.head(self.stages(images)[-1]).mean((2, 3))
-        return features
+        return self.features_and_stage(images)[0]
+
+    def features_and_stage(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `features`, and the last of the four stages, [N, 320], averaged over the image as well."""
+        stage = self.stages(images)[-1]
+        return self.head(stage).mean((2, 3)), stage.mean((2, 3))
 
     def logits(self, features: Tensor) -> Tensor:
         """[N, 1280], from `features` -> [N, 1000]: ImageNet's classes in their usual order."""

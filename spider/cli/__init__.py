@@ -4,6 +4,7 @@ main       the application, and what becomes of errors
 images     pack, verify
 neighbors  neighbors
 instances  instances
+classes    classes
 training   train, presets, config explain
 judging    evaluate, generate, interpolate
 projecting project

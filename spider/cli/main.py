@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from cluster.errors import ClusterError
 from shards.errors import ShardsError
 from spider.cli import (
+    classes,
     exchange,
     images,
     instances,
@@ -128,6 +129,7 @@ for group in (
     images,
     neighbors,
     instances,
+    classes,
     training,
     launch,
     judging,

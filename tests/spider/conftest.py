@@ -34,6 +34,7 @@ WORK = (
     "spider.toy.lab._learn",
     "spider.train.loop.train",
     "neighbors.find._load",
+    "spider.judge.classes.build.EfficientNetEmbedding",
     "sweeps.sweep.sweep",
     "sweeps.cost.sweep_cost",
 )  # of every verb, as checks end and it begins

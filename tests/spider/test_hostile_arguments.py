@@ -32,6 +32,7 @@ def verbs():
 
 CALLS = {
     "cancel": {"run": "{run}"},
+    "classes": {"data": "{digits}", "out": "{new}.safetensors"},
     "compare": {"runs": ["{run}", "{run}"]},
     "demo": {"out": "{new}"},
     "dry_run": {"config": "dcgan", "run": "{new}", "data": "{digits}"},

@@ -9,6 +9,7 @@ from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderUsageError
 from spider.exchange.request import ExportRequest, ImportRequest
+from spider.judge.classes.request import ClassesRequest
 from spider.judge.instances.request import InstancesRequest
 from spider.judge.request import EvaluateRequest
 from spider.packing import PackRequest, VerifyRequest
@@ -35,6 +36,7 @@ ASKED = {
         "data": "d", "out": "o.safetensors", "embedding": "offline", "protocol": "clean", "weights": "w.pt",
         "neighbors": 5, "flips": True, "centres": "c.npy", "pixels": "p", "seed": 4, "ray": "auto", "workers": 2,
     }),
+    "classes": (ClassesRequest, {"data": "d", "out": "o.safetensors", "ray": "auto", "workers": 2}),
     "train": (TrainRequest, {
         "config": "dcgan", "run": "r", "data": "d", "source": "s", "kimg": "+5", "seed": 1, "mirror": True,
         "overrides": ["batch=4", "x.y=[1, 2]"], "from_run": "q@3", "init": "i",

@@ -48,15 +48,12 @@ class EfficientNetEmbedding:
         self._network = network.to(self.device)
         self.label = self.name if read.is_published else f"{self.name}@{read.sha256[:8]}"
         self.digest = _digest(read.sha256)
+        self.weights_digest = read.sha256
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W], C 1 or 3 -> float32 [N, 1280], 0 to 6."""
-        require_pixels(images)
-        # Where an image stands in a batch of the network is decided by where it stands among `images` alone.
-        at_once = CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
-        with exact_float32():
-            return torch.cat([self._network.features(self._input(few)) for few in torch.split(images, at_once)])
+        return self.features_and_stage(images)[0]
 
     @torch.no_grad()
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,6 +61,17 @@ class EfficientNetEmbedding:
         features = self.features(images)
         with exact_float32():
             return features, self._network.logits(features)
+
+    @torch.no_grad()
+    def features_and_stage(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N, C, H, W] -> features [N, 1280], and the last of the network's four stages, averaged, [N, 320]."""
+        require_pixels(images)
+        # Where an image stands in a batch of the network is decided by where it stands among `images` alone.
+        at_once = CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
+        with exact_float32():
+            found = [self._network.features_and_stage(self._input(few)) for few in torch.split(images, at_once)]
+        features, stages = zip(*found, strict=True)
+        return torch.cat(features), torch.cat(stages)
 
     def _input(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> [N, 3, 224, 224], -0.99 to 1."""

@@ -22,6 +22,7 @@ from shards.progress import Bar
 from spider.errors import SpiderUsageError
 from spider.heartbeat import Heartbeat, silent
 from spider.judge.embed.cache import FeatureCache, FeatureKey, Features
+from spider.judge.embed.efficientnet import EfficientNetEmbedding
 from spider.judge.embed.embedding import WITH_LOGITS, Embedding
 from spider.judge.embed.images import NumberedImages
 from spider.judge.embed.memory import kept_memory
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 BLOCK = 64
 PIECE = 16 * BLOCK
+FEATURES_AND_STAGE = ("features", "stage")  # names of the cache
 
 Span = tuple[int, int]  # images first .. last + 1
 
@@ -99,6 +101,33 @@ def extract_features_and_logits(
         heartbeat,
     )
     return features, logits
+
+
+def extract_features_and_stage(
+    images: NumberedImages,
+    embedding: EfficientNetEmbedding,
+    world: World,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    cache: FeatureCache | None = None,
+    readers: int = 0,
+) -> tuple[Features, Features]:
+    """As `extract_features`, and the last stage of EfficientNet-Lite0, averaged, float32 [stop - start, 320]."""
+    features, stages = _extract(
+        images,
+        embedding,
+        world,
+        FEATURES_AND_STAGE,
+        embedding.features_and_stage,
+        start,
+        stop,
+        cache,
+        False,
+        silent,
+        readers,
+    )
+    return features, stages
 
 
 def _extract(

@@ -7,7 +7,7 @@ same command goes on from there. The result is the same for any number of worker
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,15 @@ from spider.data import open_images
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.conditions.bank import BankAbout, BankShape, InstanceBank, new_bank
-from spider.judge.embed.cache import Arrays, FeatureCache, FeatureKey, Features
-from spider.judge.embed.features import Span, pieces_of
+from spider.judge.embed.cache import Features
+from spider.judge.embed.features import Span
 from spider.judge.embed.images import FlippedImages, NumberedImages
 from spider.judge.embed.load import load_embedding
+from spider.judge.extraction import ExtractionPlan, KeptPieces
 from spider.judge.instances.nearest import QUERIES
 from spider.judge.instances.published import read_centres
 from spider.judge.instances.request import InstancesRequest
-from spider.judge.instances.worker import BankPlan, BankWorker, MappedVectors
-from spider.judge.pieces import do_pieces, require_seen
+from spider.judge.instances.worker import BankWorker, MappedVectors, nearest_key
 from spider.threads import own_threads
 
 _POINTS_PER_CENTRE = 256  # of k-means; more images are drawn from, as faiss does
@@ -110,7 +110,7 @@ def build_bank(request: InstancesRequest) -> BankReport:
         sets["features_flipped"] = FlippedImages(pixels)
     cache = Path(request.cache or cache_directory("features")).absolute()
     spec = (request.embedding, request.protocol, weights_file)
-    plan = BankPlan({images.fingerprint: images for images in sets.values()}, spec, network.digest, cache)
+    plan = ExtractionPlan({images.fingerprint: images for images in sets.values()}, spec, network.digest, cache)
     out = Path(request.out)
     with (
         hired(partial(BankWorker, plan), request.ray, request.workers) as workers,
@@ -146,19 +146,14 @@ def build_bank(request: InstancesRequest) -> BankReport:
 class _Maker:
     """The two stages, by workers."""
 
-    def __init__(self, plan: BankPlan, workers: Workers, *, progress: bool) -> None:
-        self._plan, self._workers, self._progress = plan, workers, progress
-        self._cache = FeatureCache(plan.cache)
+    def __init__(self, plan: ExtractionPlan, workers: Workers, *, progress: bool) -> None:
+        self._plan = plan
+        self._pieces = KeptPieces(plan, workers, progress=progress)
 
     def features(self, images: NumberedImages) -> Iterator[tuple[Span, Features]]:
         """Of all images."""
         words = f"features of {images.name}{' flipped' if isinstance(images, FlippedImages) else ''}"
-        pieces = {
-            Piece(f"{words}, images {span[0]} to {span[1] - 1}", "extract", (images.fingerprint, *span)):
-            self._plan.key(images.fingerprint, span)
-            for span in pieces_of(0, len(images))
-        }  # fmt: skip
-        for span, kept in self._done(words, pieces, "rows"):
+        for span, (kept,) in self._pieces.of_images(images, words):
             yield span, kept["rows"]
 
     def nearest(
@@ -169,32 +164,11 @@ class _Maker:
         spans = [(start, min(start + QUERIES, len(images))) for start in range(0, len(images), QUERIES)]
         pieces = {
             Piece(f"{words}, images {span[0]} to {span[1] - 1}", "nearest", (fingerprint, vectors, k, *span)):
-            self._plan.nearest_key(fingerprint, span, k)
+            (nearest_key(self._plan, fingerprint, span, k),)
             for span in spans
         }  # fmt: skip
-        for span, kept in self._done(words, pieces, "numbers"):
+        for span, (kept,) in self._pieces.done(words, pieces):
             yield span, kept["numbers"], kept["radii"]
-
-    def _done(self, title: str, pieces: Mapping[Piece, FeatureKey], rows: str) -> Iterator[tuple[Span, Arrays]]:
-        """What the pieces of work keep, in their order, when all that was not kept is done."""
-        missing = {piece: key for piece, key in pieces.items() if not self._cache.has(key)}
-        sizes = {piece: key.stop - key.start for piece, key in missing.items()}
-        for done in do_pieces(self._workers, [*missing], title, "image", sizes, shown=self._progress):
-            require_seen(self._cache, missing[done.piece])
-        for piece, key in pieces.items():
-            yield (key.start, key.stop), self._kept(key, piece, rows)
-
-    def _kept(self, key: FeatureKey, piece: Piece, rows: str) -> Arrays:
-        """What a piece of work has kept; what is damaged is made again. Raises SpiderError: it is damaged again."""
-        for attempt in range(2):
-            kept = self._cache.load(key)
-            if kept is not None and len(kept[rows]) == key.stop - key.start:
-                return kept
-            if attempt == 0:
-                self._cache.discard(key)
-                for _ in do_pieces(self._workers, [piece], piece.name, "piece"):
-                    pass
-        raise SpiderError(f"{key.path(self._cache.root)}: damaged as soon as it is written")
 
 
 def centre_images(vectors: NDArray[np.float16], count: int, seed: int) -> NDArray[np.int32]:

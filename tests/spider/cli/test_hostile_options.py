@@ -28,6 +28,7 @@ CHOICES = ["", "x", "0"]
 # What a command needs besides the option that is tried
 WORDS = {
     "cancel": ["{run}"],
+    "classes": ["{digits}", "--out={new}.safetensors"],
     "compare": ["{run}", "{run}"],
     "config explain": [],
     "demo": [],

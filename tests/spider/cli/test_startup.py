@@ -52,6 +52,7 @@ def loaded(statement):
         ("verify nowhere", 2),
         ("neighbors nowhere neither --out out", 2),
         ("instances nowhere --out out.safetensors", 2),
+        ("classes nowhere --out out.safetensors", 2),
         ("weights list", 0),
         ("launch dcgan --data . --run run --slurm time=5 --dry-run", 0),
         ("launch dcgan --data . --run run --slurm nodes=3,time=5", 2),
