@@ -45,8 +45,9 @@ FromRun = Annotated[
 Init = Annotated[
     str | None,
     typer.Option(
-        metavar="RUN",
-        help="Begin with the weights of a run or an import, in such networks as there; clock and optimizers are new.",
+        metavar="RUN|FILE",
+        help="Begin with the weights of a run or an import, in such networks as there, or with those of a .safetensors "
+        "file; clock and optimizers are new.",
     ),
 ]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
 
 from cluster.manifest import TENSORS_SUFFIX, read_manifest
 from shards.index import INDEX_NAME
@@ -19,7 +22,7 @@ from spider.config.refusal import Override
 from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
-from spider.gan.init.config import GROUPS
+from spider.gan.init.config import GROUPS, networks_of
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
 from spider.runs.inputs import (
@@ -220,13 +223,32 @@ def _names_run(source: str) -> bool:
 
 def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
     data, source, seed = request.data, request.source, request.seed
-    flags = [] if request.init is None else _init_flags(str(request.init), stored, with_source=source is None)
+    flags = []
+    if request.init is not None and _is_file(str(request.init)):
+        flags = _init_file_flags(str(request.init), stored)
+    elif request.init is not None:
+        flags = _init_flags(str(request.init), stored, with_source=source is None)
     flags += [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
     if source is not None:
         chosen = _source_keys(str(source), stored)
         flags += [Override(f"source.{key}", value, f"--source {source}") for key, value in chosen.items()]
     flags += [] if seed is None else [Override("seed", seed, f"seed={seed}")]
     return [*flags, *([Override("data.mirror", True, "--mirror")] if request.mirror else [])]
+
+
+def _is_file(init: str) -> bool:
+    return init.endswith(TENSORS_SUFFIX) and not _names_run(init)
+
+
+def _init_file_flags(init: str, stored: Config | None) -> list[Override]:
+    """Keys of `init` for a file of weights: of all networks that it names. Arguments as of `_init_flags`."""
+    keys: dict[str, object] = {"init.kind": "weights", "init.file": absolute(init)}
+    players = () if stored is None else stored.init.players
+    if stored is None and Path(init).is_file():  # else the check of what is named says that it is not there
+        with suppress(SafetensorError, OSError), safe_open(init, "numpy") as file:
+            players = networks_of(file.keys())
+    keys |= {"init.players": [*players]} if players else {}
+    return [Override(key, value, f"--init {init}") for key, value in keys.items()]
 
 
 def _init_flags(init: str, stored: Config | None, *, with_source: bool) -> list[Override]:

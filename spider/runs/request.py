@@ -31,7 +31,8 @@ class TrainRequest(Request):
         overrides: `key=value`, after all of these, so that they win.
         from_run: RUN@KIMG to begin with, clock and all, while `run` has no checkpoint of its own.
         init: a run or an import to begin with the weights of. The networks are built as there, and fed as there where
-            that is a prior; how they train stays as the configuration says.
+            that is a prior; how they train stays as the configuration says. Or a .safetensors file, for networks as the
+            configuration has them.
         progress: show a bar.
         world: the ranks, which all ask; None: those that torchrun describes, or this process alone.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Network = Literal["g", "g_ema", "d"]
 GROUPS: Mapping[Network, str] = {"g": "generator", "g_ema": "generator_ema", "d": "discriminator"}  # of a checkpoint
+ANY = "*."  # begins the name of a given tensor that stands for several, see `fit`
+
+
+def networks_of(names: Iterable[str]) -> tuple[Network, ...]:
+    """Those of which a file has weights, by how the names of its tensors begin. None: they are of one network."""
+    begun = {name.partition(".")[0] for name in names}
+    return tuple(player for player, group in GROUPS.items() if group in begun)
 
 
 class InitChoice(Choice):
@@ -72,7 +79,8 @@ class WeightsInitConfig(InitChoice):
 
     kind: Literal["weights"] = "weights"
     file: Annotated[Place, Names("file", once=True)] = Field(
-        description="a .safetensors file; only the start of a run reads it"
+        description="a .safetensors file; only the start of a run reads it. A name that begins with `*.`, after the "
+        "network's, stands for all that end so"
     )
     players: tuple[Network, ...] = Field(
         ("g", "g_ema"),

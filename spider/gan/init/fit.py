@@ -4,7 +4,9 @@
                                    "fitted": {NAME: SHAPE}, "misfits": {NAME: {"given": SHAPE, "here": SHAPE}},
                                    "missing": {NAME: SHAPE}, "unused": {NAME: SHAPE}}, ...}
 
-What is among the misfits and the missing is left at random.
+What is among the misfits and the missing is left at random. A given name that begins with `*.` stands for every tensor
+of its network whose name ends with the rest, and for the one that is named exactly so: `*.class_vectors.weight` is
+`mapping.class_vectors.weight` here, and elsewhere `heads.0.class_vectors.weight`. A name in full wins.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from spider.errors import SpiderUsageError
-from spider.gan.init.config import InitChoice
+from spider.gan.init.config import ANY, InitChoice
 from spider.gan.init.read import Weights
 
 Shape = list[int]
@@ -113,8 +115,19 @@ def fit_weights(
     return placed, fits
 
 
+def _in_full(given: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is given, by names in full; by its own name what stands for no tensor here."""
+    found = {name: tensor for name, tensor in given.items() if not name.startswith(ANY)}
+    for name, tensor in given.items():
+        if name.startswith(ANY):
+            meant = [each for each in here if f".{each}".endswith(name.removeprefix("*"))]
+            for each in meant or [name]:
+                found.setdefault(each, tensor)
+    return found
+
+
 def _fit(here: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor], Fit]:
-    placed, fit = dict(here), Fit(origin)
+    placed, fit, given = dict(here), Fit(origin), _in_full(given, here)
     for name, tensor in here.items():
         other = given.get(name)
         if other is None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.class_file import CLASSIFIER
 from spider.gan.init.config import GROUPS, InitChoice, RandomInitConfig, RunInitConfig, WeightsInitConfig
 
 Weights = Mapping[str, Mapping[str, Tensor]]
@@ -54,7 +55,8 @@ def _read_file(config: WeightsInitConfig) -> Weights:
         group, _, rest = name.partition(".")
         if group in GROUPS.values():
             parts.setdefault(group, {})[rest] = tensor
-    if sum(map(len, parts.values())) == len(tensors):
+    others = tensors.keys() - {f"{group}.{rest}" for group, names in parts.items() for rest in names}
+    if not others or (parts and others <= {*CLASSIFIER}):
         return parts
     if parts:
         raise SpiderError(

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,9 @@ from cluster.world import World
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.class_file import ClassesAbout, ClassFile
+from spider.gan.init.config import WeightsInitConfig
+from spider.gan.init.fit import fit_weights
 from spider.runs.directory import RunDirectory, resolve
 from spider.runs.generator import open_generator
 from spider.train.trainer import Trainer
@@ -178,6 +182,62 @@ def test_weights_of_a_file_fit_as_those_of_a_run(finished, digits, tmp_path):
     file.write_bytes(b"no tensors")
     with pytest.raises(SpiderError, match=r"^init.file: .*: no safetensors file"):
         begin(run, digits, "init.kind=weights", f"init.file={file}")
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """A file of ten classes."""
+    rng = np.random.default_rng(0)
+    about = ClassesAbout("x", "digits", [*"0123456789"], 10, (8, 8), "center", "efficientnet", "efficientnet", "y", "z")
+    vectors, weight, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((10, 320), (10, 1280), 10))
+    ClassFile(about, vectors, weight, bias).write(tmp_path / "classes.safetensors")
+    return tmp_path / "classes.safetensors"
+
+
+TABLED = ["generator.kind=tests.spider.train.toys:Tabled", "discriminator.kind=tests.spider.train.toys:Tabled",
+          "condition.kind=class", "batch=8", "log.samples=4", "log.tensorboard=false", "source.dim=5",
+          "objective.kind=hinge"]  # fmt: skip
+
+
+def test_a_file_of_classes_fills_every_table_and_trains_on(classes, digits, tmp_path):
+    run, vectors = tmp_path / "run", torch.from_numpy(ClassFile.read(classes).vectors)
+    words = [*TABLED, "g_optimizer.lr=1e-3", "d_optimizer.lr=1e-3"]
+    api.train("dcgan", run, data=digits, init=classes, kimg=0.008, overrides=words)
+    tables = [("generator", "mapping"), ("generator_ema", "mapping"), *(("discriminator", f"heads.{i}") for i in "01")]
+    for network, table in tables:
+        moved = (tensors(run, network)[f"{table}.class_vectors.weight"] - vectors).abs().max()
+        assert 0 < moved < 0.01
+    report = json.loads((run / "init.json").read_text())
+    assert {name: [*fit["fitted"]] for name, fit in report.items()} == {
+        "generator": ["mapping.class_vectors.weight"],
+        "generator_ema": ["mapping.class_vectors.weight"],
+        "discriminator": ["heads.0.class_vectors.weight", "heads.1.class_vectors.weight"],
+    }
+    assert not any(fit["unused"] or fit["misfits"] for fit in report.values())
+    classes.unlink()
+    api.train("dcgan", run, data=digits, init=classes, kimg=0.016, overrides=words)  # the beginning alone reads it
+    assert RunDirectory(run).config().init.players == ("g", "d")
+
+
+def test_a_name_for_many_tensors_is_reported_where_it_stands_for_none_and_a_name_in_full_wins():
+    here = {"table": torch.zeros(2), "a.table": torch.zeros(2), "b.c.table": torch.zeros(2), "untable": torch.zeros(2)}
+    given = {"*.table": torch.ones(2), "a.table": torch.full((2,), 2.0), "*.nowhere": torch.ones(3)}
+    networks = {"generator": here, "generator_ema": here, "discriminator": {}}
+    placed, fits = fit_weights(networks, {"generator": given}, WeightsInitConfig(file="x"), ())
+    assert {name: int(tensor[0]) for name, tensor in placed["generator"].items()} == {
+        "table": 1, "a.table": 2, "b.c.table": 1, "untable": 0,
+    }  # fmt: skip
+    assert [*fits["generator"].unused] == ["*.nowhere"]
+
+
+def test_a_file_of_classes_is_refused_where_no_table_is_and_other_names_beside_networks_too(classes, digits, tmp_path):
+    with pytest.raises(SpiderUsageError, match=r"^init.require=some: generator: no tensor fits: "):
+        api.train("dcgan", tmp_path / "run", data=digits, init=classes, overrides=[*DCGAN, "condition.kind=class"])
+    save_file({**load_file(classes), "classifier.scale": torch.ones(1)}, tmp_path / "more.safetensors")
+    with pytest.raises(SpiderError, match=r"some names begin with a network's \(.*\), others do not"):
+        api.train("dcgan", tmp_path / "run", data=digits, init=tmp_path / "more.safetensors", overrides=TABLED)
+    with pytest.raises(SpiderUsageError, match=r"^init.file: .*gone.safetensors: no such file"):
+        api.train("dcgan", tmp_path / "run", data=digits, init=tmp_path / "gone.safetensors", overrides=TABLED)
 
 
 @pytest.mark.parametrize(

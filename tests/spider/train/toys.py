@@ -94,6 +94,47 @@ def joined(values, condition, classes):
     return torch.cat(parts, 1)
 
 
+class Tabled(NetworkChoice):
+    """Linear networks with tables of class vectors: one of the generator, one in each of the discriminator's heads."""
+
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def build_generator(self, input_shape, image_shape, told, world, frontend):
+        return TabledGenerator(input_shape, image_shape, told)
+
+    def build_discriminator(self, image_shape, told, world):
+        return TabledDiscriminator(image_shape, told)
+
+
+class Table(nn.Module):
+    def __init__(self, told, features):
+        super().__init__()
+        self.class_vectors = nn.Embedding(told.classes, 320)
+        self.layer = nn.Linear(320 + features, 4)
+
+    def forward(self, values, condition):
+        return self.layer(torch.cat([values.flatten(1), self.class_vectors(condition.labels)], 1))
+
+
+class TabledGenerator(nn.Module):
+    def __init__(self, input_shape, image_shape, told):
+        super().__init__()
+        self.mapping, self.image_shape = Table(told, prod(input_shape)), image_shape
+        self.layer = nn.Linear(4, prod(image_shape))
+
+    def forward(self, source, condition):
+        return GOut(self.layer(self.mapping(source, condition)).tanh().unflatten(1, self.image_shape))
+
+
+class TabledDiscriminator(nn.Module):
+    def __init__(self, image_shape, told):
+        super().__init__()
+        self.heads = nn.ModuleList(Table(told, prod(image_shape)) for _ in range(2))
+
+    def forward(self, images, condition):
+        return DOut(torch.cat([head(images, condition) for head in self.heads], 1))
+
+
 class Eyes(nn.Module):
     """A backbone that names its weights; whose statistics would move if it were not frozen."""
 
