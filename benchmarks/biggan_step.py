@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,7 @@ import torch
 from torch.nn.functional import relu
 
 from benchmarks.report import Row, write_report
+from benchmarks.steps import alternating
 from cluster.world import World
 from spider import api
 from spider.config.load import load_config
@@ -55,7 +55,7 @@ def main() -> None:
         ways: dict[str, Callable[[], object]] = {"here": trainer.iterate}
         if asked.peer is not None:
             ways["BigGAN-PyTorch"] = _peer(asked.peer, asked.side, asked.ch, asked.batch)
-        best = {name: _best(way) for name, way in _alternating(ways)}
+        best = {name: min(seconds) for name, seconds in alternating(ways, _TURNS).items()}
         trainer.close()
     parameters = sum(p.numel() for p in trainer.generator.parameters) + sum(
         p.numel() for p in trainer.discriminator.parameters
@@ -66,21 +66,6 @@ def main() -> None:
         for name, seconds in best.items()
     ]
     write_report("BigGAN step", rows, asked.out)
-
-
-def _alternating(ways: dict[str, Callable[[], object]]) -> list[tuple[str, list[float]]]:
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(_TURNS + 1):
-        for name, way in ways.items():
-            started = time.process_time()
-            way()
-            if turn:  # the first one allocates
-                seconds[name].append(time.process_time() - started)
-    return [*seconds.items()]
-
-
-def _best(seconds: list[float]) -> float:
-    return min(seconds)
 
 
 def _share(seconds: float, public: float | None) -> float | str:

@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from benchmarks.report import Row, write_report
+from benchmarks.steps import Operations, cpu_seconds, product_rate
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import load_config
@@ -56,7 +52,7 @@ def main() -> None:
 
 def _rows(trainer: Trainer) -> list[Row]:
     trainer.iterate()  # first allocations
-    rate = _rate()
+    rate = product_rate()
     rows: list[Row] = []
     mean = floor = 0.0
     for name, (step, share) in _KINDS.items():
@@ -65,43 +61,16 @@ def _rows(trainer: Trainer) -> list[Row]:
             trainer.images = step * trainer.config.batch
             trainer.iterate()
 
-        with _Operations() as counted:
-            seconds = _cpu_seconds(iterate)
+        with Operations() as counted:
+            seconds = cpu_seconds(iterate)
         operations = counted.total
         mean, floor = mean + share * seconds / 16, floor + share * operations / rate / 16
         rows.append(_row(name, seconds, operations / rate))
     return [*rows, _row("mean of 16 iterations", mean, floor)]
 
 
-class _Operations(TorchDispatchMode):
-    """Adds up what runs within, also where gradients are differentiated, which torch's own counter does not bear."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=out) if count is not None else 0
-        return out
-
-
 def _row(name: str, seconds: float, floor: float) -> Row:
     return {"iteration": name, "CPU s": seconds, "floor s": floor, "of the floor": seconds / floor}
-
-
-def _rate() -> float:
-    """Floating-point operations a second, of a product of matrices."""
-    one, other = torch.randn(2, 2048, 2048)
-    one @ other
-    return 2 * 2048**3 / _cpu_seconds(lambda: one @ other)
-
-
-def _cpu_seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 if __name__ == "__main__":

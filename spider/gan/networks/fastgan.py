@@ -27,9 +27,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu, interpolate
+from torch.nn.functional import glu
 
 from cluster.world import World
+from spider.gan.networks.doubling import convolve_doubled
 from spider.gan.networks.excitation import Gate
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
 from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
@@ -117,14 +118,13 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, layers: int, noise_side: int, told: int, world: World) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            _Layer(inputs if i == 0 else outputs, outputs, noise_side > 0, told, world) for i in range(layers)
+            _Layer(inputs if i == 0 else outputs, outputs, i == 0, noise_side > 0, told, world) for i in range(layers)
         )
         self.side = noise_side
         self.noises = layers * noise_side**2
 
     def forward(self, x: Tensor, noise: Tensor | None, told: Tensor | None) -> Tensor:
         """Noise [N, `noises`]; of a class its vector."""
-        x = interpolate(x, scale_factor=2, mode="nearest")
         maps: Sequence[Tensor | None] = [None] * len(self.layers)
         if noise is not None:
             maps = noise.view(len(noise), len(self.layers), 1, self.side, self.side).unbind(1)
@@ -134,17 +134,21 @@ class _Block(nn.Module):
 
 
 class _Layer(nn.Module):
-    """[N, c, H, W] -> [N, C, H, W]: a convolution, noise, batch norm, and a gated linear unit."""
+    """A convolution, of the first layer of a block after a doubling, noise, batch norm, and a gated linear unit.
 
-    def __init__(self, inputs: int, outputs: int, noise: bool, told: int, world: World) -> None:
+    [N, c, h, w] -> [N, C, H, W]
+    """
+
+    def __init__(self, inputs: int, outputs: int, doubles: bool, noise: bool, told: int, world: World) -> None:
         super().__init__()
+        self.doubles = doubles
         self.conv = SpectralConv(inputs, 2 * outputs, 3, 1, 1)
         self.noise_strength = nn.Parameter(torch.zeros(1)) if noise else None
         self.norm = ToldBatchNorm(2 * outputs, told, world) if told else batch_norm_as_torch(2 * outputs, world)
 
     def forward(self, x: Tensor, noise: Tensor | None, told: Tensor | None) -> Tensor:
         """See the class."""
-        x = self.conv(x)
+        x = convolve_doubled(x, self.conv.divided(), None) if self.doubles else self.conv(x)
         if self.noise_strength is not None and noise is not None:
             x = x + (noise * self.noise_strength).to(x.dtype)
         x = self.norm(x) if told is None else self.norm(x, told)
