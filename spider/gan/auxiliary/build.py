@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from spider import draws
 from spider.gan.auxiliary.auxiliary import Auxiliary
+from spider.gan.auxiliary.chain import ChainTerms
 from spider.gan.auxiliary.config import (
     AuxiliaryChoice,
+    ChainConfig,
     ConsistencyConfig,
     InsgenConfig,
     LecamConfig,
@@ -75,6 +77,8 @@ def build_auxiliaries(
                     built: Auxiliary = Lecam(config.decay, device)
                 case ConsistencyConfig():
                     built = Consistency(config)
+                case ChainConfig():
+                    built = ChainTerms(config, discriminator)
                 case InsgenConfig():
                     built = Insgen(config, discriminator, device)
                 case ReconstructionConfig():

@@ -90,6 +90,35 @@ def _usual_queue(config: Config, images: OfImages) -> int:
     return max(1, int(0.05 * images.count) * (2 if config.data.mirror else 1))
 
 
+class ChainConfig(AuxiliaryChoice):
+    """What goes with CHAIN's normalisation (Ni and Koniusz 2024; discriminator.norm=chain). For few images."""
+
+    kind: Literal["chain"] = "chain"
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        20.0, description="what its terms, which hold means of channels near 0, are multiplied by, beside p"
+    )
+    least: float = Field(
+        0.0,
+        ge=0,
+        le=MAX_FACTOR,
+        description="added to p as a factor of its terms; its authors: 0.1 for about 100 images",
+    )
+    target: float = Field(
+        0.5, gt=-1, lt=1, description="mean sign of D(real), averaged over iterations, above which p rises"
+    )
+    step: float = Field(0.001, gt=0, le=1, description="by which p rises or falls in an iteration")
+    decay: float = Field(0.9, ge=0, lt=1, description="of that average, per iteration")
+    trains: ClassVar[bool] = False
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if not config.discriminator.chained and not is_outside(config.discriminator.kind):
+            yield (
+                "auxiliary: kind=chain goes with discriminator.norm=chain (kind=dcgan), found discriminator.kind="
+                f"{config.discriminator.kind} without it"
+            )
+
+
 class InsgenConfig(AuxiliaryChoice):
     """InsGen (Yang et al. 2021): D tells every image from all others. FakeCLR with real_weight=0. For few images."""
 
@@ -149,5 +178,5 @@ class ReconstructionConfig(AuxiliaryChoice):
 
 
 AuxiliaryConfig = Annotated[
-    AuxiliaryChoice, Choices(LecamConfig, ConsistencyConfig, InsgenConfig, ReconstructionConfig)
+    AuxiliaryChoice, Choices(LecamConfig, ConsistencyConfig, ChainConfig, InsgenConfig, ReconstructionConfig)
 ]

@@ -35,6 +35,11 @@ class NetworkChoice(Choice):
         return frozenset()
 
     @property
+    def chained(self) -> bool:
+        """Whether a discriminator of this package has layers of CHAIN, whose p auxiliary: kind=chain steers."""
+        return False
+
+    @property
     def heeds_time(self) -> Literal["images", "maps"] | None:
         """Of what a discriminator heeds `Condition.time`: that images were diffused [N], or how to noise its maps."""
         return None
@@ -68,9 +73,9 @@ class NetworkChoice(Choice):
 
 def batch_norm_refusals(role: str, norm: str, config: Config) -> Iterator[str]:
     """Why a network with a key `norm` cannot go with the rest: micro-batches split what it normalises over."""
-    if norm == "batch" and config.accumulation > 1:
+    if norm != "none" and config.accumulation > 1:
         yield (
-            f"{role}.norm=batch normalises over the global batch, which accumulation={config.accumulation} "
+            f"{role}.norm={norm} normalises over the global batch, which accumulation={config.accumulation} "
             f"splits: set accumulation=1 or {role}.norm=none"
         )
 

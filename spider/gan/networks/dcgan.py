@@ -30,14 +30,16 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.gan.networks.chain import OFF_ZERO, Chain
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.told import told_embedding
-from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
+from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
 _KERNEL = 5
+_CHAIN = "chain"  # the name of the draws
 _MNIST_UP_TO = 28  # px; the layer plan that `auto` takes
 
 
@@ -119,17 +121,41 @@ class DcganDiscriminator(Sliceable):
             layers += [nn.Linear(flat, 50), nn.LeakyReLU(_SLOPE)]
             flat = 50
         self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
+        self.draws = {_CHAIN: Draw("uniform", (sum(self._widths),))} if self.chains else {}
         self.features = flat
         self.embedding = told_embedding(told, flat, std=flat**-0.5)
         _initialise(self.layers)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
-        h = self.layers[:-1](images)  # [N, features]
+        h, off_zero = self._inner(images, condition)
         last = cast(nn.Linear, self.layers[-1])
         told = self.embedding is not None
         weight = last.weight if self.embedding is None else last.weight + self.embedding(condition)
-        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h})
+        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h, **off_zero})
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The layers of CHAIN, in order, which an auxiliary steers."""
+        return [layer for layer in self.layers if isinstance(layer, Chain)]
+
+    @property
+    def _widths(self) -> list[int]:
+        return [layer.channels for layer in self.chains]
+
+    def _inner(self, images: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
+        """[N, features], and what layers of CHAIN tell."""
+        if not self.chains:
+            return self.layers[:-1](images), {}
+        x, told = images, torch.zeros(len(images), device=images.device)
+        uniforms = iter(torch.split(condition.draws[_CHAIN], self._widths, dim=1))
+        for layer in self.layers[:-1]:
+            if isinstance(layer, Chain):
+                x, off_zero = layer(x, next(uniforms))
+                told = told + off_zero
+            else:
+                x = layer(x)
+        return x, {OFF_ZERO: told}
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""
@@ -169,7 +195,7 @@ class _Blocks:
     """The layers that both networks are made of, with or without normalisation, which may be that of a class."""
 
     def __init__(self, norm: str, world: World, classes: int = 0) -> None:
-        self.norm = norm == "batch"
+        self.norm, self.chain = norm == "batch", norm == "chain"
         self.world = world
         self.classes = classes
 
@@ -185,6 +211,8 @@ class _Blocks:
 
     def activation(self, channels: int) -> list[nn.Module]:
         """What follows every hidden layer."""
+        if self.chain:
+            return [Chain(channels, self.world), nn.LeakyReLU(_SLOPE)]
         if not self.norm:
             return [nn.LeakyReLU(_SLOPE)]
         if self.classes:

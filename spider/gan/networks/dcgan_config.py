@@ -61,12 +61,20 @@ class DcganDiscriminatorConfig(NetworkChoice):
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
-    norm: Literal["batch", "none"] = Field(
+    norm: Literal["batch", "chain", "none"] = Field(
         "none",
-        description="batch normalisation over the global batch, or none; a gradient penalty per image assumes none",
+        description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, or "
+        "none; a gradient penalty per image assumes none",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
+    @property
+    def chained(self) -> bool:
+        """See NetworkChoice."""
+        return self.norm == "chain"
+
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        return batch_norm_refusals("discriminator", self.norm, config)
+        yield from batch_norm_refusals("discriminator", self.norm, config)
+        if self.chained and all(each.kind != "chain" for each in config.auxiliary):
+            yield "discriminator.norm=chain is steered by auxiliary: kind=chain: add that"
