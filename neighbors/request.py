@@ -105,6 +105,7 @@ class NeighborsRequest(NeighborOptions):
 
     command: ClassVar[tuple[str, ...]] = ("neighbors",)
     alone: ClassVar[tuple[str, ...]] = ("target", "sources")
+    places: ClassVar = {"target": "images", "sources": "images"}
 
     target: str | Path
     sources: Places
@@ -133,6 +134,7 @@ class NeighborMatrixRequest(NeighborOptions):
 
     command: ClassVar[tuple[str, ...]] = ("neighbors", "--all")
     alone: ClassVar[tuple[str, ...]] = ("datasets",)
+    places: ClassVar = {"datasets": "images"}
 
     datasets: Places
     out: str | Path

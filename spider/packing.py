@@ -21,6 +21,7 @@ class PackRequest(Request):
     command: ClassVar[tuple[str, ...]] = ("pack",)
     alone: ClassVar[tuple[str, ...]] = ("source", "out")
     options: ClassVar[Mapping[str, str]] = {"listed": "--list"}
+    places: ClassVar = {"source": "images", "listed": "file"}
 
     source: str | Path
     out: str | Path
@@ -55,6 +56,7 @@ class VerifyRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("verify",)
     alone: ClassVar[tuple[str, ...]] = ("shards",)
+    places: ClassVar = {"shards": "images"}
 
     shards: str | Path
     _: KW_ONLY

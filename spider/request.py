@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar
 
 from spider.arguments import Kind, plain
 from spider.errors import SpiderUsageError
@@ -36,6 +36,7 @@ class Request:
         options: options of fields that are not called as the field is.
         may_be_none: fields without a default that may be None.
         kinds: kinds of fields that mean something else in this verb than in the others, see `spider.arguments`.
+        places: fields that name what is read, `images` or a `file`; of a training its configuration knows them.
     """
 
     command: ClassVar[tuple[str, ...]]
@@ -44,6 +45,7 @@ class Request:
     options: ClassVar[Mapping[str, str]] = {}
     may_be_none: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[Mapping[str, Kind]] = {}
+    places: ClassVar[Mapping[str, Literal["images", "file"]]] = {}
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid."""

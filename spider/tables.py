@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from untrusted.terminal import one_line
 
@@ -24,6 +25,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def setting(value: Any) -> str:
+    """The value of a key: `true`, `0.5`, `-` where there is no such key."""
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def duration(seconds: float, *, fine: bool = False) -> str:

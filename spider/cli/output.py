@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cluster.launcher import processes
@@ -24,6 +26,15 @@ def require_one_process(verb: str) -> None:
         raise SpiderUsageError(
             f"spider {verb} is one process, and here are several ({about}): start it without torchrun"
         )
+
+
+@contextmanager
+def if_interrupted(text: str) -> Iterator[None]:
+    """What an interruption within comes to: what is kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(text) from None
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, require_one_process, say, say_json, warn
+from spider.cli.output import if_interrupted, is_main_process, require_one_process, say, say_json, warn
 from spider.cli.slurm import submit_stages
 from spider.errors import SpiderUsageError
 
@@ -74,6 +74,10 @@ def study(
         raise SpiderUsageError(
             f"--slurm {slurm}: would start all at once; without it, --at-once 2 does two at a time here"
         )
+    if dry_run and slurm is None:
+        unused = {"--ray": ray is not None, "--report": report, "--json": as_json}
+        if given_in_vain := [option for option, is_given in unused.items() if is_given]:
+            raise SpiderUsageError(f"--dry-run: not together with {given_in_vain[0]}: it does nothing but print stages")
     if slurm is not None or dry_run:
         stages, left_out = api.study_stages(file, given or (), out=out, slurm=slurm or "local", keep=not dry_run)
         for line in left_out:
@@ -85,17 +89,18 @@ def study(
         else:
             say("\n".join(f"# {stage.name}\n{stage.script()}" for stage in stages))
         return
-    found = api.study(
-        file,
-        given or (),
-        out=out,
-        at_once=at_once,
-        ray=ray,
-        cpus=cpus,
-        gpus=gpus,
-        report=report,
-        progress=is_main_process(),
-    )
+    with if_interrupted(f"what is done, and what trainings have saved, is in {out}; the same command goes on"):
+        found = api.study(
+            file,
+            given or (),
+            out=out,
+            at_once=at_once,
+            ray=ray,
+            cpus=cpus,
+            gpus=gpus,
+            report=report,
+            progress=is_main_process(),
+        )
     if as_json:
         say_json(found.as_json())
     else:

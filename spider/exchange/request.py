@@ -20,6 +20,7 @@ class ImportRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("import",)
     alone: ClassVar[tuple[str, ...]] = ("file", "out")
+    places: ClassVar = {"file": "file"}
 
     file: str | Path
     out: str | Path

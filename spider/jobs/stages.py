@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -155,13 +155,23 @@ def read_pipeline(file: str | Path, run: str | Path, place: Place, verbs: Mappin
 
 
 def make_stages(
-    config: PipelineConfig, file: str, folder: Path, place: Place, verbs: Mapping[str, type[Request]]
+    config: PipelineConfig,
+    file: str,
+    folder: Path,
+    place: Place,
+    verbs: Mapping[str, type[Request]],
+    called: Callable[[str], str] = "stages.{}".format,
 ) -> list[Stage]:
-    """The stages of what a file holds, see `read_pipeline`. `folder` is the pipeline's, absolute."""
+    """The stages of what a file holds, see `read_pipeline`.
+
+    Args:
+        folder: the pipeline's, absolute.
+        called: by a stage's name, where in the file it stands.
+    """
     for name, stage in config.stages.items():
         for before in stage.after:
             if before not in config.stages:
-                raise SpiderUsageError(f"{file}: stages.{name}.after: stage {not_known(before, config.stages)}")
+                raise SpiderUsageError(f"{file}: {called(name)}.after: stage {not_known(before, config.stages)}")
     try:
         names = list(TopologicalSorter({name: stage.after for name, stage in config.stages.items()}).static_order())
     except CycleError as error:
@@ -171,8 +181,8 @@ def make_stages(
     # Those that wait for nothing in particular as in the file
     places, depths = {name: number for number, name in enumerate(config.stages)}, _depths(config.stages, names)
     names.sort(key=lambda name: (depths[name], places[name]))
-    stages = [_stage(name, config.stages[name], folder, place, verbs, f"{file}: stages.{name}") for name in names]
-    return _checked(stages, file)
+    stages = [_stage(name, config.stages[name], folder, place, verbs, f"{file}: {called(name)}") for name in names]
+    return _checked(stages, file, called)
 
 
 def _config(file: str | Path) -> PipelineConfig:
@@ -216,7 +226,7 @@ def _stage(
     return Stage(name=name, request=request, after=config.after, place=own, folder=folder / STAGES / name)
 
 
-def _checked(stages: list[Stage], file: str) -> list[Stage]:
+def _checked(stages: list[Stage], file: str, called: Callable[[str], str]) -> list[Stage]:
     """With the code that they need. What a stage names may be a run that another one makes."""
     made = [run for run in (stage.request.made_run for stage in stages) if run is not None]
     code: list[str] = []
@@ -225,7 +235,7 @@ def _checked(stages: list[Stage], file: str) -> list[Stage]:
             stage.request.require_valid(stage.place.ranks, made)
             code += stage.request.packages(made)
         except (SpiderUsageError, ShardsUsageError) as error:
-            raise SpiderUsageError(f"{file}: stages.{stage.name}: {error}") from None
+            raise SpiderUsageError(f"{file}: {called(stage.name)}: {error}") from None
     return [replace(stage, more_code=tuple(dict.fromkeys(code))) for stage in stages]
 
 

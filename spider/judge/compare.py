@@ -23,7 +23,7 @@ from spider.judge.metrics.results import MetricResult, read_results
 from spider.runs.directory import RunDirectory, images_of, no_run
 from spider.runs.listing import describe_best, find_runs
 from spider.runs.records import BestRecord, StartRecord
-from spider.tables import aligned
+from spider.tables import aligned, setting
 from untrusted.rows import Rows
 from untrusted.terminal import one_line
 
@@ -90,7 +90,7 @@ class Comparison:
     def table(self) -> str:
         """For a terminal: a column per experiment."""
         rows = [["", *(experiment.name for experiment in self.experiments)]]
-        rows += self._rows({key: [_shown(value) for value in values] for key, values in self.differing.items()})
+        rows += self._rows({key: [setting(value) for value in values] for key, values in self.differing.items()})
         rows += self._rows({f"parameters of {name}": list(map(_count, n)) for name, n in self.parameters.items()})
         for label in self.metrics or self.losses:
             found = self.at_common_kimg(label)
@@ -318,10 +318,6 @@ def _spread(found: dict[float, list[float | None]]) -> list[float]:
     if len(every) <= _ROWS_PER_METRIC:
         return every
     return [every[round(i * (len(every) - 1) / (_ROWS_PER_METRIC - 1))] for i in range(_ROWS_PER_METRIC)]
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _count(value: int | None) -> str:

@@ -57,6 +57,7 @@ class EvaluateRequest(Request):
     command: ClassVar[tuple[str, ...]] = ("evaluate",)
     alone: ClassVar[tuple[str, ...]] = ("subject",)
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": how_many_or_which}
+    places: ClassVar = {"reference": "images", "source": "images", "data": "images", "weights": "file", "bank": "file"}
 
     subject: str | Path
     _: KW_ONLY

@@ -34,7 +34,7 @@ from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 from spider.gan.sources.config import PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
-from spider.settings.marks import Named, named
+from spider.settings.marks import Named, Names, named
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
 from untrusted.terminal import warn
@@ -256,6 +256,23 @@ def _find_run(each: Named, known: Input | None, how: str) -> Input:
     found = Input(path=path, fingerprint=hashlib.sha256(listed.encode()).hexdigest(), packed=path)
     _require_same_content(each, known, found, how)
     return found
+
+
+def run_read_now(key: str, place: str, known: Input) -> Input | None:
+    """What a run that was read under a key would be read as now, if that is another checkpoint or has other weights.
+
+    Args:
+        place: where it lies.
+        known: what was read.
+
+    Returns:
+        None: it is the same, or nothing that can be read lies there.
+    """
+    try:
+        found = _find_run(Named(key, place, Names("run")), None, "")
+    except (SpiderError, ClusterError):
+        return None
+    return None if found.fingerprint == known.fingerprint else found
 
 
 def _find_file(each: Named, known: Input | None, how: str) -> Input:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from scipy.stats import t as student
 
+from cluster.lock import is_taken
 from spider.config.load import flatten
 from spider.errors import SpiderError
 from spider.judge.compare import Curve
@@ -23,10 +24,13 @@ from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, read_results
 from spider.packing import PackRequest
 from spider.runs.directory import RunDirectory
+from spider.runs.listing import summarise
 from spider.runs.records import StartRecord
 from spider.runs.request import TrainRequest
 from spider.study.ended import failure, has_diverged, is_done, provenance, seconds
+from spider.study.inputs import fed_by_others
 from spider.study.plan import StudyPlan, StudyRun
+from spider.tables import setting
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ class RunFindings:
 
     Attributes:
         run: which.
-        state: `finished`, `not begun`, `at N kimg`, `diverged` or `failed`.
+        state: `finished`, `not begun`, `under way, at N kimg`, `stopped at N kimg`, `diverged` or `failed`.
         is_over: whether it trained to its end.
+        is_under_way: whether a process trains it now, as far as that shows.
         failure: what ended it, in a line; None: nothing did.
         curve: of the metric that decides, from the run's own evaluations.
         curve_label: what they call it; the embedding may be another one than the study's.
@@ -70,6 +75,7 @@ class RunFindings:
     run: StudyRun
     state: str
     is_over: bool
+    is_under_way: bool
     failure: str | None
     curve: Curve
     curve_label: str
@@ -170,15 +176,18 @@ class Findings:
     def to_baselines_best(self, variant: str) -> dict[int, tuple[float, float | None] | None]:
         """By seed, the kimg and hours at which a variant is as good as its baseline ever is; None: it never is.
 
-        Only seeds under which the baseline has finished, and both were evaluated while they trained.
+        Only seeds under which the baseline has finished, both were evaluated while they trained, and the variant has
+        got there or will train no further.
         """
         baseline = {each.run.seed: each for each in self.of(self.plan.baseline_of(variant))}
         best = min if self.lower_is_better else max
-        return {
+        found = {
             each.run.seed: each.reaches(best(value for _, value in against.curve), self.lower_is_better)
             for each in self.of(variant)
             if each.curve and (against := baseline[each.run.seed]).curve and against.is_over
         }
+        ended = {each.run.seed for each in self.of(variant) if each.is_over or each.failure is not None}
+        return {seed: reached for seed, reached in found.items() if reached is not None or seed in ended}
 
 
 def better(metric: str) -> Literal["lower", "higher"] | None:
@@ -189,7 +198,7 @@ def better(metric: str) -> Literal["lower", "higher"] | None:
 
 def find(plan: StudyPlan) -> Findings:
     """Read what is there. Raises SpiderError: a file is damaged."""
-    over = {run.name: is_done(run.train) for run in plan.runs}
+    over = {run.name: is_done(run.train) and not is_taken(_directory(run).path) for run in plan.runs}
     stale: list[str] = []
     results = {
         run.name: {which: _results(run, which, stale) if over[run.name] else {} for which in run.measures}
@@ -200,7 +209,7 @@ def find(plan: StudyPlan) -> Findings:
     labels = {names[each]: each[1] for each in asked if each in names}
     runs = [_find(run, results[run.name], plan.metrics[0][0], is_over=over[run.name]) for run in plan.runs]
     drawn = {each.curve_label for each in runs if each.curve}
-    warnings = [*_warnings(runs, results), *stale]
+    warnings = [*_warnings(runs, results), *stale, *fed_by_others(plan)]
     if len(drawn) > 1:
         warnings.append(f"the runs evaluated themselves by different measures: {', '.join(sorted(drawn))}")
     return Findings(plan, runs, labels, names.get(asked[0]), min(drawn, default=""), warnings)
@@ -217,7 +226,9 @@ def _results(run: StudyRun, which: str, stale: list[str]) -> _Results:
         if file.exists() and is_done(stage):
             found[file] = read_results(file)
         elif file.exists():
-            stale.append(f"{file.name} is of another checkpoint, or another question, and left out")
+            stale.append(
+                f"{file.name} is of another checkpoint, or another question, and left out until it is made again"
+            )
     return found
 
 
@@ -229,13 +240,19 @@ def _numbered(results: dict[str, _Results]) -> Iterator[tuple[int, MetricResult]
 
 
 def _find(run: StudyRun, results: dict[str, _Results], metric: str, *, is_over: bool) -> RunFindings:
-    request = run.train.request
-    assert isinstance(request, TrainRequest)
-    directory = request.directory
+    directory = _directory(run)
     rows, starts = (directory.rows().rows, directory.starts()) if directory.exists else ([], [])
-    ended = None if is_over else failure(run.train)
-    far = f"at {rows[-1]['kimg']:g} kimg" if rows else "not begun"
-    state = "finished" if is_over else far if ended is None else "diverged" if has_diverged(run.train) else "failed"
+    is_under_way = not is_over and summarise(directory, directory.path).state.startswith("running")
+    ended = None if is_over or is_under_way else failure(run.train)
+    kimg = rows[-1]["kimg"] if rows else 0
+    if is_over:
+        state = "finished"
+    elif is_under_way:
+        state = f"under way, at {kimg:g} kimg"
+    elif ended is not None:
+        state = "diverged" if has_diverged(run.train) else "failed"
+    else:
+        state = f"stopped at {kimg:g} kimg" if rows else "not begun"
     label, curve, ways = _curve(directory, metric)
     start: Mapping[str, Any] = starts[-1] if starts else {}
     ranks, device = start.get("world_size", 1), start.get("device")
@@ -243,6 +260,7 @@ def _find(run: StudyRun, results: dict[str, _Results], metric: str, *, is_over: 
         run,
         state,
         is_over,
+        is_under_way,
         ended,
         curve=curve,
         curve_label=label,
@@ -254,6 +272,12 @@ def _find(run: StudyRun, results: dict[str, _Results], metric: str, *, is_over: 
         config=flatten(directory.config()) if directory.exists else None,
         digest=str(start.get("data", {}).get("fingerprint", "")),
     )
+
+
+def _directory(run: StudyRun) -> RunDirectory:
+    request = run.train.request
+    assert isinstance(request, TrainRequest)
+    return request.directory
 
 
 def _curve(directory: RunDirectory, metric: str) -> tuple[str, Curve, frozenset[str]]:
@@ -341,12 +365,8 @@ def differing(findings: Findings) -> dict[str, list[str]]:
     first = [next((each for each in findings.of(name) if each.config), None) for name in findings.plan.config.variants]
     configs = [{} if each is None or each.config is None else each.config for each in first]
     keys = dict.fromkeys(key for config in configs for key in config)
-    table = {key: [_shown(config.get(key)) if config else "" for config in configs] for key in keys}
+    table = {key: [setting(config.get(key)) if config else "" for config in configs] for key in keys}
     return {key: values for key, values in table.items() if len({each for each in values if each}) > 1}
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def require_any(findings: Findings) -> None:

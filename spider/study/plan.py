@@ -157,6 +157,7 @@ class StudyPlan:
         baseline: the variant that the others are held against.
         stages: all of them, each behind those that it waits for.
         runs: variant by variant.
+        places: by a stage's name, where it stands in the file: `variants.ada`.
     """
 
     config: StudyConfig
@@ -167,6 +168,7 @@ class StudyPlan:
     baseline: str
     stages: list[Stage]
     runs: list[StudyRun]
+    places: Mapping[str, str]
 
     @property
     def wanted(self) -> list[Stage]:
@@ -217,7 +219,8 @@ def read_study(
             raise SpiderUsageError(f"{file}: {key}: variant {not_known(name, config.variants)}")
     values = {**config.values, **kept, **said}
     expanded = _Expanded(config, str(file), {**values, "out": str(out)}, seeds, out)
-    stages = make_stages(PipelineConfig(stages=expanded.stages), str(file), out, place, verbs)
+    called = expanded.places.__getitem__
+    stages = make_stages(PipelineConfig(stages=expanded.stages), str(file), out, place, verbs, called)
     by_name = {stage.name: stage for stage in stages}
     runs = [
         StudyRun(
@@ -233,9 +236,8 @@ def read_study(
     made = [run for run in (stage.request.made_run for stage in stages) if run is not None]
     for run in runs:
         _require_comparable(run, made, str(file))
-    return StudyPlan(
-        config, decode(read_regular(file, MAX_BYTES), str(file)), values, out, seeds, baseline, stages, runs
-    )
+    text = decode(read_regular(file, MAX_BYTES), str(file))
+    return StudyPlan(config, text, values, out, seeds, baseline, stages, runs, expanded.places)
 
 
 def _require_comparable(run: StudyRun, made: list[Path], file: str) -> None:
@@ -278,7 +280,7 @@ def kept_values(out: Path, config: StudyConfig) -> dict[str, str | int | float]:
 
 
 class _Expanded:
-    """The stages that the file means, all places filled in."""
+    """The stages that the file means, all places filled in, and by their names where they stand in the file."""
 
     def __init__(
         self, config: StudyConfig, file: str, words: Mapping[str, object], seeds: list[int], out: Path
@@ -286,6 +288,7 @@ class _Expanded:
         self.config, self.file, self.words, self.seeds, self.out = config, file, words, seeds, out
         self.stages: dict[str, StageConfig] = {}
         self._endings = self._measure_endings()
+        self.places: dict[str, str] = {}
         self._by_seed = {name for name, stage in config.stages.items() if "{seed}" in repr(stage.model_extra)}
         waits: list[str] = []  # a stage behind one that is there for each seed is there for each seed
         while waits != (waits := sorted(self._by_seed)):
@@ -363,6 +366,7 @@ class _Expanded:
         except SpiderUsageError as error:
             raise SpiderUsageError(f"{self.file}: {where}: {error}") from None
         waits = after if after is not None else tuple(each for name in stage.after for each in self._meant(name, seed))
+        self.places[name] = where
         self.stages[name] = StageConfig(verb=stage.verb, after=waits, slurm=stage.slurm, **found)
 
     def _meant(self, name: str, seed: int | None) -> list[str]:

@@ -179,7 +179,7 @@ def _main_rows(findings: Findings) -> list[list[str]]:
             _with_failures(findings, name, _mean(last, len(plan.seeds))),
             _mean(best, len(plan.seeds)),
             "" if name == baseline else f"{apart}\nto {baseline}" if _has_own_baselines(findings) else apart,
-            *_reached(list(reached.values())),
+            *_reached(list(reached.values()), _is_open(findings, name)),
         ]
         rows.append([*row, variant.published or "-"] if has_published else row)
     return rows
@@ -209,19 +209,28 @@ def _with_failures(findings: Findings, name: str, text: str) -> str:
     for state in ("diverged", "failed"):
         if count := sum(each.state == state for each in runs):
             notes.append(f"{count} of {len(runs)} {state}")
-    if count := sum(not each.is_over and each.failure is None for each in runs):
+    for each in runs:
+        if each.is_under_way:
+            notes.append(f"{each.run.name} {each.state}")
+    if count := sum(not (each.is_over or each.is_under_way) and each.failure is None for each in runs):
         notes.append(f"{count} of {len(runs)} not finished")
     return "\n".join([text, *notes])
 
 
-def _reached(found: Sequence[tuple[float, float | None] | None]) -> list[str]:
+def _is_open(findings: Findings, name: str) -> bool:
+    """Whether a run of the variant, or of its baseline, has neither finished nor failed."""
+    runs = [*findings.of(name), *findings.of(findings.plan.baseline_of(name))]
+    return any(not each.is_over and each.failure is None for each in runs)
+
+
+def _reached(found: Sequence[tuple[float, float | None] | None], is_open: bool) -> list[str]:
+    """At how many kimg, and in which time, under the seeds of which it is known; `is_open`: there will be more."""
     reached = [each for each in found if each is not None]
-    if not found:
-        return ["-", "-"]
     if not reached:
-        return ["never", "-"]
+        return ["not yet" if is_open else "never" if found else "-", "-"]
     hours = [each[1] for each in reached if each[1] is not None]
-    note = "" if len(reached) == len(found) else f"\nunder {len(reached)} of {counted(len(found), 'seed')}"
+    note = f"\nunder {len(reached)} of {counted(len(found), 'seed')}" if is_open or len(reached) < len(found) else ""
+    note += " so far" if is_open else ""
     time = _hours(fmean(hours)) if len(hours) == len(reached) else "?"
     return [f"{fmean(each[0] for each in reached):.3g}{note}", time]
 

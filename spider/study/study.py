@@ -14,10 +14,12 @@ from spider.files import write_text
 from spider.jobs.stages import Stage
 from spider.study.ended import failure, has_diverged, left
 from spider.study.findings import Findings, find, require_any
+from spider.study.inputs import require_there
 from spider.study.plan import FILE, VALUES, StudyPlan
 from spider.study.report import as_json, lines, write_report
 from spider.study.request import StudyRequest
 from spider.study.work import Here, OnRay, work
+from untrusted.counts import counted, some_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Studied:
         """What to raise, the page written all the same; None: nothing failed."""
         if not self.failed:
             return None
-        more = f"; {len(self.failed) - 1} more" if len(self.failed) > 1 else ""
+        others = [line.partition(": ")[0] for line in self.failed[1:]]
+        more = f"; {counted(len(others), 'more stage')} failed or had to wait: {some_of(others, 6)}" if others else ""
         return SpiderError(f"{self.failed[0]}{more}; the same command goes on with what is left")
 
 
@@ -56,13 +59,14 @@ def study(request: StudyRequest, plan: StudyPlan) -> Studied:
     """Do what is left of a study, or with `report` nothing, and write the page.
 
     Raises:
-        SpiderUsageError: a run has other settings than the study; a stage's job waits or runs.
+        SpiderUsageError: a run has other settings than the study; data that a stage reads is not there; a stage's job
+            waits or runs.
         SpiderError, ClusterError: a file is damaged; the Ray cluster is not there, or has no room.
     """
     if request.report:
         return _reported(request, plan, [])
     with alone_in(plan.out, World.single()):
-        left(plan.stages, plan.wanted)  # which refuses runs of other keys, before the file of the study is replaced
+        _require_doable(plan)  # before the file of the study is replaced
         keep(plan)
         if request.ray is None:
             failed = work(plan, Here(request.at_once), progress=request.progress)
@@ -83,10 +87,13 @@ def keep(plan: StudyPlan) -> None:
 
 
 def to_submit(plan: StudyPlan) -> tuple[list[Stage], list[str]]:
-    """What is left, for a queue; and a line for what is left out, because its training diverged."""
+    """What is left, for a queue; and a line for what is left out, because its training diverged.
+
+    Raises SpiderUsageError: a run has other settings than the study; data that a stage reads is not there.
+    """
     lost: dict[str, str] = {}
     todo = []
-    for stage in left(plan.stages, plan.wanted):
+    for stage in _require_doable(plan):
         if has_diverged(stage):
             lost[stage.name] = failure(stage) or ""
         elif before := [name for name in stage.after if name in lost]:
@@ -94,6 +101,13 @@ def to_submit(plan: StudyPlan) -> tuple[list[Stage], list[str]]:
         else:
             todo.append(stage)
     return todo, [f"{name}: {why}" for name, why in lost.items()]
+
+
+def _require_doable(plan: StudyPlan) -> list[Stage]:
+    """What is left. Refuses runs of other keys, and what is read and not there."""
+    todo = left(plan.stages, plan.wanted)
+    require_there(plan, todo)
+    return todo
 
 
 def _reported(request: StudyRequest, plan: StudyPlan, failed: list[str]) -> Studied:

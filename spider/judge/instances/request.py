@@ -62,6 +62,7 @@ class InstancesRequest(Request):
         "flips": flag,
         "pixels": place,
     }
+    places: ClassVar = {"data": "images", "pixels": "images", "weights": "file"}
 
     data: str | Path
     out: str | Path

@@ -15,7 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.errors import ClusterUsageError
+from cluster.lock import alone_in
 from cluster.ray import connected
+from cluster.world import World
 from spider import api
 from spider.cli.main import app
 from spider.errors import SpiderError, SpiderUsageError
@@ -147,7 +149,10 @@ def test_every_variant_has_a_run_for_every_seed_and_waits_for_its_own_stages(fil
         ("values: {kimg: 0.16}", "values: {seed: 1}", "values.seed: {seed} has a meaning already"),
         ('kimg: "{kimg}"', 'kimg: "{kimgs}"', "{kimgs}: only {kimg}, {out}, {seed} stands for"),
         ("after: one}", "after: ones}", "after: stage 'ones'.*one"),
-        ("  plain:", "  plain: {kimg: x}\n  plain2:", "kimg=x"),
+        ("  plain:", "  plain: {kimg: x}\n  plain2:", "variants.plain: kimg=x"),
+        ("  plain: {", "  plain: {kimgs: 3, ", "variants.plain: kimgs: no such key"),
+        ('seed: "{seed}"\n', 'seed: "{seed}"\n    kimgs: 3\n', "stages.one: kimgs: no such key"),
+        ("measure: {", "measure: {metric: fid, ", "measure: metric: no such key"),
         ("  plain: {", "  plain: {seed: 3, ", "variants.plain.seed: the study says it"),
         ("measure: {", "measure: {subject: a, ", "measure.subject: the study says it"),
         ("measure: {metrics: [fid,", "measure: {metrics: [fidd,", "metric 'fidd'"),
@@ -241,7 +246,8 @@ def test_another_question_is_measured_again(copy, old, new):
     assert {name.rpartition("-")[2] for name in names_left(file, out)} == {"last", "best"}
     found = api.study(file, out=out, report=True).findings
     assert found.labels == {}
-    assert "plain-0-last.json is of another checkpoint, or another question, and left out" in found.warnings
+    left_out = "plain-0-last.json is of another checkpoint, or another question, and left out until it is made again"
+    assert left_out in found.warnings
 
 
 def test_a_second_embedding_measures_apart_and_a_variant_has_its_own_baseline(copy, do):
@@ -313,6 +319,82 @@ def test_what_nobody_needs_is_not_made(copy):
     assert names_left(file, out) == ["one-1", "cascade-1", "cascade-1-last", "cascade-1-best"]
 
 
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [("variants.plain: data.path", "data: {digits}"), ("stages.one: data.path", "data: {patches}")],
+)
+def test_data_that_is_not_there_is_named_before_anything_begins(file, tmp_path, digits, patches, key, place):
+    file.write_text(file.read_text().replace(place.format(digits=digits, patches=patches), f"data: {tmp_path}/gone"))
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), pytest.raises(SystemExit) as end:
+        app(["study", str(file), "--out", str(tmp_path / "out"), "--dry-run"], prog_name="spider")
+    assert end.value.code == 2
+    assert f"{key}: {tmp_path}/gone: no such file or folder" in error.getvalue()
+    with pytest.raises(SpiderUsageError, match=key):
+        api.study(file, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "study.yaml").exists()
+
+
+@pytest.mark.parametrize("made", ["{out}/cut", "{elsewhere}/cut"])
+def test_data_that_stages_make_need_not_be_there(file, tmp_path, digits, made):
+    made = made.replace("{elsewhere}", str(tmp_path))
+    text, pack = file.read_text(), 'stages:\n  cut: {{verb: pack, source: {}, out: "{}", subset: 64}}\n'
+    asked = text.replace(f"data: {digits}", f'data: "{made}"\n  after: cut')
+    file.write_text(asked.replace("stages:\n", pack.format(digits, made)))
+    assert "cut" in [stage.name for stage in api.study_stages(file, out=tmp_path / "out")[0]]
+    file.write_text(text.replace("stages:\n", pack.format(f"{tmp_path}/gone", made)))  # which nobody waits for
+    assert "cut" not in [stage.name for stage in api.study_stages(file, out=tmp_path / "out")[0]]
+
+
+def test_a_run_under_way_is_told_as_such(copy):
+    file, out = copy
+    run = out / "runs" / "cascade-1"
+    curve = sorted((run / "evaluations").glob("*.json"))
+    for evaluation in curve:  # as bad as could be
+        found = json.loads(evaluation.read_text())
+        for each in found["results"]:
+            each["value"] = 1e6
+        evaluation.write_text(json.dumps(found))
+    with alone_in(run, World.single()):
+        found = api.study(file, out=out, report=True)
+        assert found.findings.of("cascade")[1].state == "under way, at 0.16 kimg"
+        assert 1 not in found.findings.to_baselines_best("cascade")
+        assert not any("another checkpoint" in line for line in found.findings.warnings)
+        page = (out / "report.html").read_text()
+        assert "cascade-1 under way, at 0.16 kimg" in page
+        assert "never" not in page.split("The runs")[0]
+    found = api.study(file, out=out, report=True).findings
+    assert found.of("cascade")[1].state == "finished"
+    assert found.to_baselines_best("cascade")[1] is None
+
+
+def test_a_run_of_an_older_first_stage_is_told(copy):
+    file, out = copy
+    assert api.study(file, out=out, report=True).findings.warnings == []
+    inputs = out / "runs" / "cascade-1" / "inputs.json"
+    known = json.loads(inputs.read_text())
+    before = {**known["source.run"], "fingerprint": "0" * 64}
+    inputs.write_text(json.dumps({**known, "source.run": before}))
+    (warning,) = api.study(file, out=out, report=True).findings.warnings
+    again = f"without {out}/runs/cascade-1 it is trained again"
+    assert warning == f"cascade-1 learned from one-1 at 0.08 kimg, which was made anew since; {again}"
+    before["path"] = before["path"].replace("@0.08", "@0.04")
+    inputs.write_text(json.dumps({**known, "source.run": before}))
+    (warning,) = api.study(file, out=out, report=True).findings.warnings
+    assert warning == f"cascade-1 learned from one-1 at 0.04 kimg, which is at 0.08 kimg now; {again}"
+    shutil.rmtree(out / "first")  # as where only runs and measures were copied to
+    assert api.study(file, out=out, report=True).findings.warnings == []
+
+
+@pytest.mark.parametrize("option", ["--ray=local", "--report", "--json"])
+def test_a_dry_run_refuses_what_it_would_ignore(file, tmp_path, option):
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), pytest.raises(SystemExit) as end:
+        app(["study", str(file), "--out", str(tmp_path / "out"), "--dry-run", option], prog_name="spider")
+    assert end.value.code == 2
+    assert f"--dry-run: not together with {option.partition('=')[0]}" in error.getvalue()
+
+
 def traceable(out):
     """study.json without what another machine does otherwise: times, and places."""
     found = json.loads((out / "study.json").read_text())
@@ -332,7 +414,10 @@ def test_half_here_and_half_there_is_the_same_page(done, do, tmp_path):
     folder, _ = done
     whole, parts = folder / "out", tmp_path / "parts"
     began, found = do(folder / "study.yaml", parts, fails={"plain-0": "no room", "one-0": "no room"})
-    assert re.fullmatch(r"\S+-0: no room; \d more; the same command goes on with what is left", str(found.failure()))
+    assert re.fullmatch(
+        r"one-0: no room; 6 more stages failed or had to wait: cascade-0, .*; the same command goes on with .*",
+        str(found.failure()),
+    )
     assert not {"cascade-0", "plain-0-last"} & set(began)
     assert found.findings.of("plain")[0].state == "failed"
     shutil.rmtree(parts / "runs" / "cascade-1")
