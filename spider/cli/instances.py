@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import require_one_process, say, say_json
+from spider.cli.output import if_interrupted, require_one_process, say, say_json
 from spider.cli.ray import RayAddress, RayWorkers
 
 commands = typer.Typer()
@@ -64,21 +64,22 @@ def instances(
     spider train icgan/32 ... condition.bank=FILE. Whatever stops it, the same command goes on from there.
     """
     require_one_process("instances")
-    made = api.instances(
-        data=data,
-        out=out,
-        embedding=embedding,
-        protocol=protocol,
-        weights=weights,
-        neighbors=neighbors,
-        flips=flips,
-        centres=centres,
-        pixels=pixels,
-        seed=seed,
-        ray=ray,
-        workers=workers,
-        progress=True,
-    )
+    with if_interrupted("the features made so far are kept; the same command goes on"):
+        made = api.instances(
+            data=data,
+            out=out,
+            embedding=embedding,
+            protocol=protocol,
+            weights=weights,
+            neighbors=neighbors,
+            flips=flips,
+            centres=centres,
+            pixels=pixels,
+            seed=seed,
+            ray=ray,
+            workers=workers,
+            progress=True,
+        )
     if as_json:
         say_json(made.as_json())
         return

@@ -85,8 +85,8 @@ class _Commands(TyperGroup):
                 raise
             complain(told[0])
             raise typer.Exit(told[1]) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            print(": ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
 

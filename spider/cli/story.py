@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, require_one_process, say
+from spider.cli.output import if_interrupted, is_main_process, require_one_process, say
 from spider.toy.request import PLAIN_AND_SLICED
 
 commands = typer.Typer()
@@ -62,14 +62,15 @@ def toy(
     with a movie of the points and of the discriminator's field, and toy.json. Takes two minutes on a laptop.
     """
     require_one_process("toy")
-    found = api.toy(
-        plane,
-        overrides or (),
-        out=out,
-        variants=variants or PLAIN_AND_SLICED,
-        seeds=seeds,
-        kimg=kimg,
-        frames=frames,
-        progress=is_main_process(),
-    )
+    with if_interrupted("a toy keeps nothing before its end; begin again, with fewer --kimg if that is too long"):
+        found = api.toy(
+            plane,
+            overrides or (),
+            out=out,
+            variants=variants or PLAIN_AND_SLICED,
+            seeds=seeds,
+            kimg=kimg,
+            frames=frames,
+            progress=is_main_process(),
+        )
     say(found.text())

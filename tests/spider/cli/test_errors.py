@@ -200,6 +200,28 @@ def test_an_interruption_is_one_line(spider, monkeypatch):
     assert (outcome.code, outcome.err) == (130, "interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "said"),
+    [
+        ("study", ["a.yaml", "--out", "here"], "interrupted: what is done, .* is in here; the same command goes on\n"),
+        (
+            "instances",
+            ["builtin:digits", "--out", "a.safetensors"],
+            "interrupted: .* are kept; the same command goes on\n",
+        ),
+        ("toy", [], "interrupted: a toy keeps nothing before its end.*\n"),
+    ],
+)
+def test_an_interruption_says_what_is_kept(spider, monkeypatch, verb, words, said):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, verb, interrupt)
+    outcome = spider(verb, *words)
+    assert outcome.code == 130
+    assert re.fullmatch(said, outcome.err)
+
+
 def test_a_full_disk_is_named(spider, monkeypatch):
     def fill(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/000001.tar")
