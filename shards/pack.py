@@ -13,6 +13,7 @@ contact sheet may show letters that the machine has a font for.)
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,7 @@ from shards.series import ShardSeries, check_free, forget_journal, open_series
 from shards.sources import open_source
 from shards.survey import Decision, decide
 from shards.vectors import write_vectors
+from untrusted.counts import counted
 
 BAD_NAME = "bad.jsonl"
 
@@ -210,10 +212,21 @@ def _report(job: PackJob, bad: list[BadFile]) -> None:
     if len(bad) > _BAD_SHOWN:
         job.say(f"bad: {len(bad) - _BAD_SHOWN} more, all in {job.out / BAD_NAME}")
     listing = job.source.listing
+    if job.options.long_tail is not None:
+        job.say(_sizes(job, bad))
     for remark in listing.remarks:
         job.say(remark)
     if listing.passed_over:
         job.say(passed_over(listing))
+
+
+def _sizes(job: PackJob, bad: list[BadFile]) -> str:
+    """`long tail: 10 classes, from 500 images of cat to 5 of owl`."""
+    listing, refused = job.source.listing, {file.name for file in bad}
+    items = [listing.items[number] for number in job.chosen]
+    sizes = Counter(item.label for item in items if item.name not in refused).most_common()
+    ends = [f"{counted(size, 'image')} of {listing.classes[label]}" for label, size in (sizes[0], sizes[-1])]
+    return f"long tail: {counted(len(sizes), 'class', 'classes')}, from {' to '.join(ends)}"
 
 
 def _vectors(job: PackJob, bad: list[BadFile]) -> VectorRecord | None:

@@ -50,9 +50,10 @@ def keys(path):
     return [dataset.key(number) for number in range(len(dataset))]
 
 
-def test_a_packed_one_keeps_labels_and_lies_within_a_shorter_tail(files, tmp_path):
+def test_a_packed_one_keeps_labels_and_lies_within_a_shorter_tail(files, tmp_path, capsys):
     for ratio in (4, 10):
-        pack(files, tmp_path / f"{ratio}", long_tail=ratio, seed=3, progress=False)
+        pack(files, tmp_path / f"{ratio}", long_tail=ratio, seed=3, progress=ratio == 10)
+    assert "long tail: 3 classes, from 20 images of a to 2 images of c" in capsys.readouterr().err
     dataset = ShardDataset(tmp_path / "10")
     assert np.bincount(dataset.labels()).tolist() == [20, 6, 2]
     assert dataset.class_names == ["a", "b", "c"]
