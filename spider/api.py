@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from spider.judge.compare import Comparison
     from spider.judge.evaluation import Evaluation
     from spider.judge.instances.build import BankReport
-    from spider.pictures.generate import Generated
+    from spider.pictures.generate import Generated, Photos
     from spider.pictures.interpolate import Interpolation
     from spider.pictures.project import Projections
     from spider.runs.listing import RunSummary
@@ -343,13 +343,8 @@ def generate(request: GenerateRequest) -> Generated:
     resolve(str(request.run))
     from spider.pictures.generate import generate
 
-    generator, photos = _opened(request), None
-    if request.instances:
-        from spider.judge.instances.photos import read_photos
-
-        weights_file = None if request.weights is None else Path(request.weights)
-        photos = read_photos(request.instances, generator, weights_file)
-    return generate(generator, request, photos)
+    generator = _opened(request)
+    return generate(generator, request, _photos(request, generator, request.weights))
 
 
 @asks(ExportRequest)
@@ -384,7 +379,9 @@ def interpolate(request: InterpolateRequest) -> Interpolation:
     resolve(str(request.run))
     from spider.pictures.interpolate import interpolate
 
-    return interpolate(_opened(request), request)
+    generator = _opened(request)
+    weights_file = None if request.distance is not None else request.weights
+    return interpolate(generator, request, _photos(request, generator, weights_file))
 
 
 @asks(ProjectRequest)
@@ -497,6 +494,17 @@ def _opened(request: GenerateRequest | InterpolateRequest | ProjectRequest) -> F
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = None if request.source is None else str(request.source)
     return open_generator(str(request.run), device, source_place=place)
+
+
+def _photos(
+    request: GenerateRequest | InterpolateRequest, generator: FrozenGenerator, weights_file: str | Path | None
+) -> Photos | None:
+    """What the generator is to be told of, if the request names such images."""
+    if not request.instances:
+        return None
+    from spider.judge.instances.photos import read_photos
+
+    return read_photos(request.instances, generator, None if weights_file is None else Path(weights_file))
 
 
 @contextmanager

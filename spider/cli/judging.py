@@ -161,9 +161,9 @@ def generate(
     seeds: Annotated[
         str | None,
         typer.Option(
-            metavar="0-99",
-            help="Which images: N is image number N of evaluation seed 0, always the same one. "
-            "With --source-image, which noise (default 0).",
+            metavar="N,N-N",
+            help="Which images: N is image number N of evaluation seed 0, always the same one. Default: 0-99; 0-7 of "
+            "each --instance, 0-5 with --styles, and with --source-image, whose noise they are, 0.",
         ),
     ] = None,
     source_image: Annotated[
@@ -258,7 +258,8 @@ def generate(
 @commands.command(
     epilog="\b\nExamples:\n"
     "  spider interpolate runs/letters --out between.png --seeds 3,14,15,92\n"
-    "  spider interpolate runs/cascade --out loop.gif --space image --stage 2 --steps 12"
+    "  spider interpolate runs/cascade --out loop.gif --space image --stage 2 --steps 12\n"
+    "  spider interpolate runs/ic --out photos.gif --instance a.jpg --instance b.jpg"
 )
 def interpolate(
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
@@ -282,8 +283,12 @@ def interpolate(
         typer.Option(metavar="K", help="Whose input or w is blended, counted from a cascade's innermost generator, 1."),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(metavar="0,1,2,3", help="Which images to go between, numbered as in spider generate.")
-    ] = "0,1,2,3",
+        str | None,
+        typer.Option(
+            metavar="N,N-N",
+            help="Which images to go between, numbered as in spider generate. Default: 0-3, or one of each --instance.",
+        ),
+    ] = None,
     class_: Annotated[
         list[str] | None,
         typer.Option(
@@ -315,9 +320,26 @@ def interpolate(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the distance's network; default: the cache.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights for the distance's network, or without --distance for the embedding of --instance; default: "
+            "the cache.",
+        ),
     ] = None,
     source: SourcePlace = None,
+    instance: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Go between images like these: one for all, or repeated for each; for runs with "
+            "condition.kind=instance.",
+        ),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Go from image to image of a run.
@@ -338,6 +360,8 @@ def interpolate(
         distance=distance,
         weights=weights,
         source=source,
+        instances=instance or (),
+        bank=bank,
     )
     if as_json:
         say_json(written.as_json())

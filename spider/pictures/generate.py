@@ -135,13 +135,16 @@ def generate(generator: FrozenGenerator, request: GenerateRequest, photos: Photo
         sources = [part.sources for part in kept if part.sources is not None]
         shown = torch.cat([part.images for part in kept])
         captions = [caption for part in kept for caption in part.captions]
-        names_of = generator.conditions.names
+        classes = [generator.conditions.names[label] for label in labels]
+        photographed = [] if photos is None else photos.stems
+        rows = [f"{name} {stem}".strip() for name in classes or [""] for stem in photographed or [""]]
+        has_rows = bool(classes or photographed)
         pixels = sample_grid(
             shown,
             torch.cat(sources) if sources else None,
-            columns=len(shown) // len(labels) if labels else COLUMNS,
+            columns=len(shown) // len(rows) if has_rows else COLUMNS,
             captions=captions,
-            rows=[names_of[label] for label in labels] or None,
+            rows=rows if has_rows else None,
         )
         write_png(Path(grid), pixels)
     return Generated(
@@ -251,6 +254,12 @@ def instances_of(generator: FrozenGenerator, option: str) -> Instances:
     return generator.conditions
 
 
+def require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
+    """Refuse what has no class, of a generator that is told one too. Raises SpiderUsageError."""
+    if generator.conditions.shape.classes and not classes:
+        raise SpiderUsageError(f"{option}: this generator is told a class too, and these have none: --class says one")
+
+
 def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[object] = ()) -> FrozenGenerator:
     """The same generator, told of the instances of a bank.
 
@@ -262,15 +271,8 @@ def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[objec
         SpiderError: the bank cannot be read.
     """
     known = instances_of(generator, "--bank")
-    _require_class(generator, classes, "--bank")
+    require_class(generator, classes, "--bank")
     return generator.with_conditions(known.of_bank(InstanceBank.open(bank)))
-
-
-def _require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
-    if generator.conditions.shape.classes and not classes:
-        raise SpiderUsageError(
-            f"{option}: this generator is told a class too, and these have none: spider generate --class says one"
-        )
 
 
 def _of_photos(
@@ -278,7 +280,7 @@ def _of_photos(
 ) -> Iterator[_Part]:
     """Of each photo, and of each class."""
     instances_of(generator, "--instance")
-    _require_class(generator, labels, "--instance")
+    require_class(generator, labels, "--instance")
     features, pixels = photos.features.to(generator.device), photos.pixels.to(generator.device)
     for label in labels or (None,):
         for stem, feature, shown in zip(photos.stems, features, pixels, strict=True):
@@ -287,7 +289,7 @@ def _of_photos(
                 told = replace(generator.told(SEED, chosen, label), features=feature.expand(len(chosen), -1))
                 yield _Part(
                     [f"{_prefix(label)}{stem}-seed{number:06d}" for number in chosen],
-                    [caption(number, stem) for number in chosen],
+                    [caption(number) for number in chosen],
                     generator.images(SEED, chosen, told),
                     shown.expand(len(chosen), -1, -1, -1),
                 )

@@ -27,7 +27,7 @@ How inputs are blended, w being weights that sum to 1:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.generator import Generator
 from spider.gan.sources.gmm import Gmm
 from spider.gan.sources.image_source import ImageSource
-from spider.pictures.generate import SEED, caption, class_numbers
+from spider.pictures.generate import SEED, Photos, caption, class_numbers, require_class, told_by_bank
 from spider.pictures.grids import sample_grid, write_png
 from spider.pictures.movies import MOVIES, require_writer, write_movie
 from spider.pictures.png import png_bytes, write_picture
@@ -69,6 +69,7 @@ class Interpolation:
     images: int  # in the grid, or frames of the loop
     classes: list[str]  # of the inputs, if the generator is told of any
     steps: Steps | None = None  # how far it is from image to image, if that was asked for
+    instances: list[str] = field(default_factory=list)  # names of the photos that it is told of, if any were given
 
     def blended(self) -> str:
         """What changes from image to image, in words."""
@@ -90,8 +91,11 @@ class Interpolation:
         return dict(vars(self)) | {"steps": None if self.steps is None else asdict(self.steps)}
 
 
-def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Interpolation:
+def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos: Photos | None = None) -> Interpolation:
     """Write a grid or a loop.
+
+    Args:
+        photos: what `request.instances` are.
 
     Raises:
         SpiderUsageError: a suffix, a space, a stage, a class or a number of inputs that cannot be.
@@ -101,12 +105,18 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     _check(path, numbers)
     if request.truncation is not None:
         generator.truncate(request.truncation)
+    if request.bank is not None:
+        generator = told_by_bank(generator, Path(request.bank), request.classes)
     chain = stages(generator)
-    space, stage = _place(chain, request.space, request.stage)
+    several = photos is not None and len(photos.stems) > 1
+    space, stage = _place(chain, request.space or ("instance" if several else None), request.stage)
     blend = _blend(chain[stage - 1], space, request.blend)
     _check_blend(path, numbers, blend)
     weights = loop_weights(len(numbers), steps, blend) if path.suffix in MOVIES else grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
+    if photos is not None:
+        require_class(generator, request.classes, "--instance")
+        told = _told_of(photos, told, numbers)
     distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
     parts = _run(chain[stage - 1 :], numbers, weights, blend, told, space)
     walked = None
@@ -117,8 +127,19 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest) -> Inte
     if path.suffix in MOVIES:
         write_movie(path, _frames(parts))
     else:
-        _write_still(path, parts, steps, numbers, classes)
-    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked)
+        _write_still(path, parts, steps, _names_of_inputs(numbers, classes, photos, space))
+    stems = [] if photos is None else photos.stems
+    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems)
+
+
+def _names_of_inputs(numbers: Sequence[int], classes: Sequence[str], photos: Photos | None, space: Space) -> list[str]:
+    """What the corners of a grid are called: by what asks for them again."""
+    names = list(classes) or [""] * len(numbers)
+    if photos is not None and len(photos.stems) > 1:
+        return [f"{name} {stem}".strip() for name, stem in zip(names, photos.stems, strict=True)]
+    if space == "instance":  # all are fed what the first one is
+        return [f"{name} instance {number}".strip() for name, number in zip(names, numbers, strict=True)]
+    return [caption(number, name) for number, name in zip(numbers, names, strict=True)]
 
 
 def _walked(
@@ -153,10 +174,9 @@ def _write_still(
     path: Path,
     parts: Iterator[tuple[Tensor, Tensor | None]],
     side: int,
-    numbers: Sequence[int],
-    classes: Sequence[str],
+    names: Sequence[str],
 ) -> None:
-    """The grid as one picture, its corners under their seeds and classes, or its images by themselves in a folder."""
+    """The grid as one picture, its corners under their names, or its images by themselves in a folder."""
     blocks = list(parts)
     sources = [fed for _, fed in blocks if fed is not None]
     images = torch.cat([made for made, _ in blocks])
@@ -167,8 +187,8 @@ def _write_still(
             write_picture(path / f"{place}.png", png_bytes(pixels))
         return
     captions = list(places)
-    for corner, number, name in zip(_corners(side), numbers, classes or [""] * len(numbers), strict=True):
-        captions[corner] = caption(number, name)
+    for corner, name in zip(_corners(side), names, strict=True):
+        captions[corner] = name
     write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
 
 
@@ -281,6 +301,16 @@ def _classes(generator: FrozenGenerator, numbers: list[int], names: Sequence[str
     labels = class_numbers(generator, names)
     told = generator.told(SEED, numbers, labels * (len(numbers) // len(labels)))
     return generator.with_draws(told, SEED, numbers)
+
+
+def _told_of(photos: Photos, told: Condition, numbers: Sequence[int]) -> Condition:
+    """The same, but of photos in the place of the instances that the numbers have."""
+    if len(photos.stems) not in (1, len(numbers)):
+        raise SpiderUsageError(
+            f"--instance: {len(photos.stems)} photos for {len(numbers)} images; give one, or one for each"
+        )
+    features = photos.features.to(told.features.device if told.features is not None else photos.features.device)
+    return replace(told, features=features.expand(len(numbers), -1))
 
 
 def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: FrozenGenerator) -> Condition:

@@ -112,15 +112,19 @@ class InterpolateRequest(Request):
         space: `z`, the vectors of a prior, `image`, `w` of a stage with a mapping network, or `instance`, of which a
             stage is told, while it is fed what the first of `seeds` is; None: what stage `stage` is fed.
         stage: counted from the innermost, 1; None: the innermost that has what `space` says.
-        seeds: numbers of the images; four for a grid or a folder, two or more for a loop.
+        seeds: numbers of the images; four for a grid or a folder, two or more for a loop. None: 0-3, or so many as
+            there are `instances`.
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
         blend: how; None: by the prior, see `spider.pictures.interpolate`.
         truncation: as of `GenerateRequest`; of the last stage.
         distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: also measure how far it is from an image to the next, see
             `spider.pictures.steps`.
-        weights: a file for the distance's network; None: the published one.
-        source: as of `GenerateRequest`.
+        weights: a file for the distance's network; without `distance` for the embedding of `instances`; None: the
+            published one.
+        source, bank: as of `GenerateRequest`.
+        instances: image files, of which the last stage is told: one for all inputs, or one for each. Between several
+            `space` is `instance`, unless it says otherwise.
     """
 
     command: ClassVar[tuple[str, ...]] = ("interpolate",)
@@ -134,7 +138,7 @@ class InterpolateRequest(Request):
     _: KW_ONLY
     space: Space | None = None
     stage: int | None = None
-    seeds: str | Sequence[int] = (0, 1, 2, 3)
+    seeds: str | Sequence[int] | None = None
     classes: Sequence[str | int] = ()
     steps: int = 8
     blend: Blend | None = None
@@ -142,12 +146,16 @@ class InterpolateRequest(Request):
     distance: str | None = None
     weights: str | Path | None = None
     source: str | Path | None = None
+    instances: Sequence[str | Path] = ()
+    bank: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid; or weights for nothing."""
         super().__post_init__()
-        if self.weights is not None and self.distance is None:
-            raise SpiderUsageError(f"--weights {self.weights}: of a --distance only")
+        if self.instances and self.bank is not None:
+            raise SpiderUsageError("--instance: not with --bank")
+        if self.weights is not None and self.distance is None and not self.instances:
+            raise SpiderUsageError(f"--weights {self.weights}: of a --distance or of --instance only")
 
     @property
     def weights_file(self) -> Path | None:
@@ -157,7 +165,8 @@ class InterpolateRequest(Request):
     @property
     def numbers(self) -> list[int]:
         """Of the images."""
-        return image_numbers("seeds", self.seeds)
+        several = len(self.instances) if len(self.instances) > 1 else 4
+        return image_numbers("seeds", range(several) if self.seeds is None else self.seeds)
 
 
 @dataclass(frozen=True)

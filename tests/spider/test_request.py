@@ -58,6 +58,7 @@ ASKED = {
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
         "blend": "linear", "truncation": 0.7, "distance": "efficientnet", "weights": "w", "source": "s",
+        "instances": [], "bank": "b.safetensors",
     }),
     "project": (ProjectRequest, {
         "run": "r", "images": ["a.png", "b c"], "out": "o", "space": "w+", "steps": 3, "tune": 2, "samples": 4,

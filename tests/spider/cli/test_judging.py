@@ -298,7 +298,7 @@ def test_steps_of_grids_and_loops_are_measured_where_asked_for(spider, runs, tmp
     assert "PD[efficientnet] from an image to the next: " in loop.out
     assert spider(*words, "--out", tmp_path / "grid.png", "--json").json["steps"] is None
     refused = spider(*words, "--out", tmp_path / "grid.png", "--weights", "w.pth")
-    assert (refused.code, refused.error) == (2, "error: --weights w.pth: of a --distance only")
+    assert (refused.code, refused.error) == (2, "error: --weights w.pth: of a --distance or of --instance only")
 
 
 def test_a_gif_has_all_frames(spider, runs, tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from cluster.world import World
 from shards.pack import pack
+from spider.cli.main import app
 from spider.config.load import load_config, make_config, preset_names
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
@@ -101,3 +105,16 @@ def test_presets_train(tmp_path, name):
     trainer.close()
     assert trainer.plan.guard.skipped == 0
     assert {"grad_norm/g_main", "grad_norm/d_main"} <= set(trainer.plan.stats.means())
+
+
+def test_the_command_of_the_readme_trains_on_a_packed_folder(data, tmp_path):
+    text = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    (line,) = re.findall(r"^\.venv/bin/spider (train biggan/32 .*)$", text, re.MULTILINE)
+    words = line.replace("data/cifar10", str(data)).replace("runs/biggan", str(tmp_path / "run")).split()
+    small = ["generator.ch=2", "discriminator.ch=2", "batch=4", "kimg=0.004", "log.samples=4", "log.tensorboard=false"]
+    with pytest.raises(SystemExit) as end:
+        app([*words, *small], prog_name="spider")
+    assert not end.value.code
+    run = RunDirectory(tmp_path / "run")
+    assert run.success_file.exists()
+    assert (run.config().condition.kind, run.config().generator.kind) == ("class", "biggan")

@@ -17,6 +17,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
 from spider.gan.pixels import to_uint8
 from spider.judge.instances.photos import read_photos
+from spider.pictures.grids import sample_grid
 from spider.pictures.interpolate import interpolate
 from spider.pictures.request import InterpolateRequest
 from spider.runs.generator import open_generator
@@ -320,6 +321,65 @@ def test_the_way_between_two_instances_has_one_input(run, tmp_path):
     for name, image in zip(("r1c1", "r1c3", "r3c1", "r3c3"), to_uint8(corners), strict=True):
         written = np.asarray(Image.open(tmp_path / "way" / f"{name}.png")).astype(int)
         assert np.abs(written - image[0].numpy()).max() <= 1
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """What grids are asked for."""
+    asked = []
+
+    def remember(*images, **options):
+        asked.append(options)
+        return sample_grid(*images, **options)
+
+    for module in ("generate", "interpolate"):
+        monkeypatch.setattr(f"spider.pictures.{module}.sample_grid", remember)
+    return asked
+
+
+def test_each_photo_has_a_row_of_its_own(run, digits, tmp_path, grids):
+    files = [photo(digits, number, tmp_path / f"{number}.png") for number in (3, 4)]
+    api.generate(run, instances=files, seeds="0-2", grid=tmp_path / "grid.png")
+    assert (grids[0]["columns"], grids[0]["rows"]) == (3, ["3", "4"])
+    assert grids[0]["captions"] == ["seed 0", "seed 1", "seed 2"] * 2
+    api.generate(run, seeds="0-2", grid=tmp_path / "grid.png")
+    assert (grids[1]["columns"], grids[1]["rows"]) == (8, None)
+
+
+def test_the_corners_between_instances_are_called_by_them(run, tmp_path, grids):
+    for space, name in (("instance", "instance"), ("z", "seed")):
+        api.interpolate(run, tmp_path / "way.png", space=space, steps=2, seeds=[3, 4, 5, 6])
+        assert grids[-1]["captions"] == [f"{name} {number}" for number in (3, 4, 5, 6)]
+
+
+def test_the_way_between_two_photos_has_their_images_at_its_ends(run, digits, tmp_path, grids):
+    files = [photo(digits, number, tmp_path / f"{number}.png") for number in (3, 4, 5, 6)]
+    generator = open_generator(str(run), CPU)
+    found = api.interpolate(run, tmp_path / "way", instances=files, steps=2)
+    assert (found.space, found.numbers, found.instances) == ("instance", [0, 1, 2, 3], ["3", "4", "5", "6"])
+    told = replace(generator.condition_at(0, [0] * 4), features=read_photos(files, generator).features)
+    corners = to_uint8(generator(generator.source.at(0, [0]).expand(4, -1), told))
+    for name, image in zip(("r1c1", "r1c2", "r2c1", "r2c2"), corners, strict=True):
+        written = np.asarray(Image.open(tmp_path / "way" / f"{name}.png")).astype(int)
+        assert np.abs(written - image[0].numpy()).max() <= 1
+    api.interpolate(run, tmp_path / "way.png", instances=files, steps=2)
+    assert grids[-1]["captions"] == ["3", "4", "5", "6"]
+    api.interpolate(run, tmp_path / "one.png", instances=files[:1], steps=2)  # vectors are blended, told of one
+    assert grids[-1]["captions"] == ["seed 0", "seed 1", "seed 2", "seed 3"]
+    assert api.interpolate(run, tmp_path / "loop.gif", instances=files[:2], steps=2).numbers == [0, 1]
+    with pytest.raises(SpiderUsageError, match="--instance: 3 photos for 4 images; give one, or one for each"):
+        api.interpolate(run, tmp_path / "x.png", instances=files[:3], seeds="0-3")
+
+
+def test_the_way_between_instances_of_other_images(run, patches, tmp_path):
+    bank = tmp_path / "patches.safetensors"
+    api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
+    for name, more in (("theirs", {"bank": bank}), ("own", {})):
+        api.interpolate(run, tmp_path / name, space="instance", steps=2, **more)
+    own, theirs = ((tmp_path / name / "r1c2.png").read_bytes() for name in ("own", "theirs"))
+    assert own != theirs
+    with pytest.raises(SpiderUsageError, match="--instance: not with --bank"):
+        api.interpolate(run, tmp_path / "x.png", bank=bank, instances=["a.png"])
 
 
 def test_a_generator_without_instances_says_so(digits, tmp_path):
