@@ -64,8 +64,11 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     save_figure(figure, Path(path))
 
 
-def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]]) -> None:
-    """A metric against the images shown: a line for each name, the mean of its curves, with their range as a band."""
+def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]], *, logarithmic: bool = True) -> None:
+    """A metric against the images shown: a line for each name, the mean of its curves, with their range as a band.
+
+    The scale is logarithmic where values span much, unless it may not be.
+    """
     for number, (name, curves) in enumerate(lines.items()):
         points = _points(curves)
         if not points:
@@ -86,7 +89,7 @@ def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]]) ->
             low, high = [min(values) for _, values in points], [max(values) for _, values in points]
             axes.fill_between(kimg, low, high, color=colour, alpha=0.15, linewidth=0)
     drawn = [value for curves in lines.values() for curve in curves for _, value in curve]
-    if min(drawn) > 0 and max(drawn) / min(drawn) > _LOG_ABOVE:
+    if logarithmic and min(drawn) > 0 and max(drawn) / min(drawn) > _LOG_ABOVE:
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):

@@ -7,14 +7,11 @@ is the sample standard deviation over training seeds. The spread over evaluation
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Literal
-
-from scipy.stats import t as student
 
 from cluster.lock import is_taken
 from spider.config.load import flatten
@@ -22,6 +19,7 @@ from spider.errors import SpiderError
 from spider.judge.compare import Curve
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, read_results
+from spider.judge.seeds import Spread
 from spider.packing import PackRequest
 from spider.runs.directory import RunDirectory
 from spider.runs.listing import summarise
@@ -98,40 +96,6 @@ class RunFindings:
             if value <= target if lower_is_better else value >= target:
                 return kimg, None if self.before_hours is None else self.before_hours + _at(self.hours, kimg)
         return None
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Values over training seeds.
-
-    Attributes:
-        values: by seed, those that there are.
-    """
-
-    values: dict[int, float]
-
-    @property
-    def mean(self) -> float | None:
-        """None: there are none."""
-        return fmean(self.values.values()) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation; None: fewer than two."""
-        return stdev(self.values.values()) if len(self.values) > 1 else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Where the mean over all seeds there could be lies with 95 % confidence (Student's t); None as `std`."""
-        if self.mean is None or self.std is None:
-            return None
-        count = len(self.values)
-        half = float(student.ppf(0.975, count - 1)) * self.std / math.sqrt(count)
-        return self.mean - half, self.mean + half
-
-    def minus(self, other: Spread) -> Spread:
-        """The paired differences, of the seeds that both have."""
-        return Spread({seed: value - other.values[seed] for seed, value in self.values.items() if seed in other.values})
 
 
 @dataclass(frozen=True)

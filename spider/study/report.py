@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from spider import page
 from spider.files import finite, save_figure, write_text
 from spider.judge.compare_figure import draw_curves
-from spider.study.findings import Findings, Measured, RunFindings, Spread, better, differing
+from spider.judge.seeds import Spread
+from spider.study.findings import Findings, Measured, RunFindings, better, differing
 from spider.study.request import StudyRequest
 from spider.tables import aligned, duration
 from untrusted.counts import counted
@@ -316,11 +317,7 @@ def _verdict(findings: Findings, name: str, label: str) -> str:
         return f"{name}: not measured beside {baseline} yet."
     size = f"{label} is {_by_how_much(apart.mean)} than that of {baseline}{_otherwise(findings, name, apart.mean)}"
     count = f"better under {_better_seeds(findings, apart)} of {counted(len(apart.values), 'seed')}"
-    if apart.interval is None:
-        return f"{name}: {size}, {count}. One seed says nothing of chance."
-    low, high = apart.interval
-    verdict = "which includes 0" if low <= 0 <= high else "which excludes 0"
-    return f"{name}: {size}, {count}; 95 % interval of the difference {low:+.3g} to {high:+.3g}, {verdict}."
+    return f"{name}: {size}, {count}{'.' if apart.interval is None else ';'} {apart.told_interval()}"
 
 
 def _by_how_much(difference: float) -> str:

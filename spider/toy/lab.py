@@ -23,15 +23,20 @@ from spider.config.schema import Config
 from spider.data import locate_images
 from spider.errors import SpiderUsageError
 from spider.files import write_text
+from spider.gan.networks.slicing import Sliceable
+from spider.gan.objectives.build import build_objective
+from spider.gan.objectives.slicing import Slicing
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
 from spider.gan.saved import copy_of
+from spider.gan.sources.frozen import FrozenGenerator
 from spider.precision import set_numerics
-from spider.toy.page import LAST, MOVIE, NUMBERS, REPORT, write_report
-from spider.toy.picture import Field, Look, draw
+from spider.toy.page import LAST, MOVIE, NUMBERS, REPORT, SEEDS, paired, write_report
+from spider.toy.picture import Field, Look, draw, draw_seeds
 from spider.toy.request import ToyRequest
 from spider.toy.score import Points, score
 from spider.train.trainer import Trainer
+from untrusted.terminal import tell
 from untrusted.words import not_known
 
 SHOWN = 1000  # points of a frame, and of a score
@@ -44,7 +49,7 @@ class Variant:
     """One way to learn, under one seed.
 
     Attributes:
-        rows: what was measured, in order: kimg, distance, modes, good, optimality.
+        rows: what was measured, in order: kimg, distance, modes, good, optimality, and what methods say of themselves.
         looks: what the frames show, of the first seed.
     """
 
@@ -73,11 +78,12 @@ class Laboratory:
     files: list[Path]
 
     def text(self) -> str:
-        """A line for each variant and seed, and where the report is."""
+        """A line for each variant and seed, over several seeds what differs, and where the report is."""
+        several = len({each.seed for each in self.variants}) > 1
         lines = [
             f"{each.name}, seed {each.seed}: {', '.join(_parts(each.rows[-1], self.law))}" for each in self.variants
         ]
-        return "\n".join([*lines, f"look at {self.files[0]}"])
+        return "\n".join([*lines, *(paired(self.variants, self.law) if several else []), f"look at {self.files[0]}"])
 
 
 def toy(request: ToyRequest) -> Laboratory:
@@ -98,7 +104,15 @@ def toy(request: ToyRequest) -> Laboratory:
     out = Path(request.out)
     out.mkdir(parents=True, exist_ok=True)
     first = [each for each in variants if each.seed == seeds[0]]
-    draw(first, law, out / MOVIE, out / LAST)
+    count = min(len(each.looks) for each in first)
+    if request.progress:
+        tell(f"toy: drawing {count} frames")
+    with Bar(shown=request.progress, total=count, unit="frame", desc="draw") as bar:
+        draw(first, law, out / MOVIE, out / LAST, drawn=bar.update)
+    files = [out / name for name in (REPORT, MOVIE, LAST, NUMBERS)]
+    if len(seeds) > 1:
+        draw_seeds(variants, law, out / SEEDS)
+        files.append(out / SEEDS)
     document = {
         "plane": request.plane,
         "command": shlex.join(["spider", *request.words()]),
@@ -110,7 +124,7 @@ def toy(request: ToyRequest) -> Laboratory:
     }
     write_text(out / NUMBERS, json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_report(request, variants, law, out)
-    return Laboratory(law, variants, [out / name for name in (REPORT, MOVIE, LAST, NUMBERS)])
+    return Laboratory(law, variants, files)
 
 
 def _config(request: ToyRequest, path: str, words: list[str], seed: int) -> Config:
@@ -130,7 +144,7 @@ def _learn(variant: Variant, law: Modes | None, frames: int, bar: Bar, *, shown:
         for number in range(variant.iterations + 1):
             if number in stops:
                 generated = _generated(trainer)
-                found = {**asdict(score(generated, real, law)), **_told(trainer)}
+                found = {**asdict(score(generated, real, law)), "optimality": _optimality(trainer), **_told(trainer)}
                 variant.rows.append({"kimg": trainer.images / 1000, **found})
                 if shown:
                     variant.looks.append(Look(trainer.images / 1000, generated, real, _field(trainer)))
@@ -153,6 +167,31 @@ def _told(trainer: Trainer) -> dict[str, float | None]:
         for method in trainer.plan.methods.values()
         for name, value in method.columns(trainer.images).items()
     }
+
+
+def _optimality(trainer: Trainer) -> float | None:
+    """How well the direction of D's last layer tells real from generated points, with SAN or without: see `Slicing`.
+
+    None: D, the objective or what they are told leaves no direction that all points share.
+    """
+    network, device = copy_of(trainer.discriminator.module).eval(), trainer.world.device
+    if not isinstance(network, Sliceable):
+        return None
+    network.slice()
+    try:
+        asked = trainer.config.objective.model_copy(update={"slicing": True})
+        slicing = build_objective(asked, network, device)
+    except SpiderUsageError:
+        return None
+    assert isinstance(slicing, Slicing)
+    module = copy_of(trainer.generator.module)  # which D has met, and not its average
+    data, shape = trainer.dataset.fingerprint, trainer.image_shape
+    generator = FrozenGenerator(module, trainer.source, trainer.conditions, shape, device, training=data)
+    told = generator.told(0, range(SHOWN))
+    fakes = generator.images(0, range(SHOWN), told)
+    reals = to_float(trainer.dataset.batch(0, SHOWN)).to(fakes)
+    with torch.no_grad():
+        return slicing.optimality_of(network(reals, told), network(fakes, told))
 
 
 def _field(trainer: Trainer) -> Field:
@@ -179,5 +218,5 @@ def _parts(row: dict[str, Any], law: Modes | None) -> Iterator[str]:
         yield f"{row['modes']} of {len(law.centres)} modes"
         yield f"{row['good']:.0%} of the points near one"
     yield f"energy distance {row['distance']:.3f}"
-    if (optimality := row.get("slicing/optimality")) is not None:
+    if (optimality := row["optimality"]) is not None:
         yield f"optimality of the direction {optimality:.2f}"

@@ -56,12 +56,7 @@ class Slicing(Method):
         """See Objective."""
         loss = self.objective.discriminator(real, fake, draws)
         slopes = self._slopes(real.logits.detach(), fake.logits.detach())
-        keep = {**loss.keep}
-        if FACING in real.features:
-            for use, out, slope in zip(("real", "fake"), (real, fake), slopes, strict=True):
-                keep[f"{use}.direction"] = out.features[DIRECTION].detach() * slope
-                keep[f"{use}.facing"] = out.features[FACING] * slope
-                keep[f"{use}.slope"] = slope
+        keep = {**loss.keep, **_seen(real, fake, slopes)}
         return Loss({**loss.terms, **self._terms(real, fake, slopes)}, keep)
 
     def generator(self, fake: DOut, real: DOut | None, draws: Address) -> Loss:
@@ -78,14 +73,16 @@ class Slicing(Method):
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """See Method."""
-        if "real.slope" not in kept:
-            return
-        apart = {
-            name: kept[f"real.{name}"].sum(0, dtype=torch.float64) / kept["real.slope"].sum(dtype=torch.float64)
-            - kept[f"fake.{name}"].sum(0, dtype=torch.float64) / kept["fake.slope"].sum(dtype=torch.float64)
-            for name in ("direction", "facing")
-        }
-        self.optimality.copy_(apart["direction"].squeeze() / apart["facing"].norm())
+        if "real.slope" in kept:
+            self.optimality.copy_(_optimality(kept))
+
+    def optimality_of(self, real: DOut, fake: DOut) -> float | None:
+        """The optimality, from -1 to 1, of the direction of a network that tells SAN's two readings, trained so or not.
+
+        None: no direction is shared by all images.
+        """
+        seen = _seen(real, fake, self._slopes(real.logits.detach(), fake.logits.detach()))
+        return float(_optimality(seen)) if seen else None
 
     def tensors(self) -> dict[str, Tensor]:
         """See Method."""
@@ -119,3 +116,26 @@ class Slicing(Method):
         logits = torch.stack([real, fake]).requires_grad_()
         (slopes,) = torch.autograd.grad(-self.objective.g_fake(logits).sum(), logits)
         return slopes[0], slopes[1]
+
+
+def _seen(real: DOut, fake: DOut, slopes: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """What the optimality follows from, of each image; empty if the images share no direction."""
+    if FACING not in real.features:
+        return {}
+    seen = {}
+    for use, out, slope in zip(("real", "fake"), (real, fake), slopes, strict=True):
+        seen[f"{use}.direction"] = out.features[DIRECTION].detach() * slope
+        seen[f"{use}.facing"] = out.features[FACING] * slope
+        seen[f"{use}.slope"] = slope
+    return seen
+
+
+def _optimality(seen: Kept) -> Tensor:
+    """The cosine between the direction and the weighted difference of the features' means, float64 []."""
+    apart = {
+        name: seen[f"real.{name}"].sum(0, dtype=torch.float64) / seen["real.slope"].sum(dtype=torch.float64)
+        - seen[f"fake.{name}"].sum(0, dtype=torch.float64) / seen["fake.slope"].sum(dtype=torch.float64)
+        for name in ("direction", "facing")
+    }
+    cosine: Tensor = apart["direction"].squeeze() / apart["facing"].norm()
+    return cosine

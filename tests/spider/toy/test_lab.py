@@ -2,6 +2,7 @@
 
 import json
 import re
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def test_it_shows_all_variants_of_all_seeds(tmp_path):
     for each in document["variants"]:
         assert [row["kimg"] for row in each["rows"]] == [0, 0.32, 0.64]
         assert ("slicing/optimality" in each["rows"][-1]) == (each["name"] == "SAN")
+        assert all(-1 <= row["optimality"] <= 1 for row in each["rows"])
         assert each["config"]["objective"]["slicing"] == (each["name"] == "SAN")
     with Image.open(tmp_path / "toy.gif") as movie:
         assert movie.n_frames >= 3
@@ -81,8 +83,35 @@ def test_it_shows_all_variants_of_all_seeds(tmp_path):
     assert "top-k &lt;b&gt;" in page
     assert "<b>" not in page
     assert re.search(r"mean, lowest and highest over 2 seeds", page)
-    assert found.text().splitlines()[-1] == f"look at {tmp_path / 'report.html'}"
-    assert len(found.text().splitlines()) == 7
+    *lines, last = found.text().splitlines()
+    assert last == f"look at {tmp_path / 'report.html'}"
+    assert len(lines) == 6 + 2 * 4  # each variant and seed; and two variants minus the first, by four measures
+    ends = {(each["name"], each["seed"]): each["rows"][-1]["distance"] for each in document["variants"]}
+    apart = fmean(ends["SAN", seed] - ends["plain", seed] for seed in (0, 3))
+    assert any(line.startswith(f"SAN minus plain, energy distance: {apart:+.3g}. 95 % interval of") for line in lines)
+    assert "SAN minus plain, energy distance" in page
+    with Image.open(tmp_path / "seeds.png") as figure:
+        assert figure.width > figure.height
+
+
+def test_optimality_is_that_of_the_training_and_measured_without_san_too(tmp_path):
+    """With SAN the trainer logs it of one batch, the toy of 1,000 points."""
+    found = api.toy("gaussians8", [*SMALL, "batch=256"], out=tmp_path, kimg=10.24, frames=5)
+    plain, san = (each.rows[-1] for each in found.variants)
+    assert san["optimality"] == pytest.approx(san["slicing/optimality"], abs=0.2)
+    assert -1 < plain["optimality"] < 1
+    assert "slicing/optimality" not in plain
+
+
+def test_a_discriminator_without_a_last_layer_has_no_direction(tmp_path):
+    variants = ["exact: discriminator.kind=poly objective.kind=wasserstein"]
+    found = api.toy("swissroll", ["batch=32"], out=tmp_path, variants=variants, kimg=0.32, frames=2)
+    assert found.variants[0].rows[-1]["optimality"] is None
+
+
+def test_drawing_is_told(tmp_path, capsys):
+    api.toy("swissroll", SMALL, out=tmp_path, variants=["plain"], kimg=0.064, frames=2, progress=True)
+    assert "toy: drawing 2 frames\n" in capsys.readouterr().err
 
 
 def test_the_same_seed_learns_the_same(tmp_path):
