@@ -52,8 +52,7 @@ class NormalisedConfig(BackboneChoice):
 
 
 class DeitConfig(NormalisedConfig):
-    """DeiT, a vision transformer that was distilled: tiny, small or base, which StyleGAN-XL looks through. It is shown
-    images in its own size, 224 px."""
+    """DeiT, a distilled vision transformer, which StyleGAN-XL looks through; it is shown images in its size, 224 px."""
 
     kind: Literal["deit"] = "deit"
     weights: Annotated[Place | None, Names("file")] = Field(
