@@ -7,7 +7,7 @@ deep; gradients add up to those of the sum. A pass has no side effect that a sec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,6 +71,7 @@ class Phase:
     reals: Draws = "none"
     source: Draws = "own"
     prepare: Callable[[PhaseBatch], PhaseBatch] | None = None  # adds the images that the passes take as given
+    weights: Sequence[Callable[[int], float]] = ()  # of its terms, by the images seen
 
     def due(self, step: int) -> bool:
         """Whether iteration `step` has the phase."""
@@ -80,6 +81,8 @@ class Phase:
         """How many steps of the phase come before iteration `step`."""
         return -(-step // self.every_steps) * self.repeat
 
-    def passes_at(self, step: int) -> list[Pass]:
-        """The passes of iteration `step`."""
+    def passes_at(self, step: int, images: int) -> list[Pass]:
+        """The passes of iteration `step`; none while all weights are 0: a step then would move Adam's moments."""
+        if self.weights and not any(weight(images) for weight in self.weights):
+            return []
         return [each for each in self.passes if step % each.every_steps == 0]

@@ -134,14 +134,13 @@ def _phases(
     penalties, own, every = config.penalties, config.penalties.has_own_step, config.penalties.interval_steps
     d_penalties, gain = [*objectives.build_penalties(penalties)], config.d_steps if own else 1
     penalty = Pass(passes.DiscriminatorPenalty(critic, d_penalties, gain * every), every)
-    d_passes = [Pass(passes.DiscriminatorLoss(maker, critic, objective, joined))]
-    if penalties.active and not own:
-        d_passes.append(penalty)
+    d_pass = Pass(passes.DiscriminatorLoss(maker, critic, objective, joined))
+    d_passes = (d_pass, penalty) if penalties.active and not own else (d_pass,)
 
     def prepare(batch: PhaseBatch) -> PhaseBatch:
         return critic.taking(maker.given(batch))
 
-    yield Phase("d_main", critic.discriminator, tuple(d_passes), repeat=config.d_steps, reals="own", prepare=prepare)
+    yield Phase("d_main", critic.discriminator, d_passes, repeat=config.d_steps, reals="own", prepare=prepare)
     if own:
         needs_fakes = penalties.needs_fakes or any(each.swaps for each in critic.augmentations)
         yield Phase(
@@ -152,6 +151,7 @@ def _phases(
             reals="shared",
             source="shared",
             prepare=prepare if needs_fakes else None,
+            weights=[each.weight for each in d_penalties],
         )
     g_pass = Pass(passes.GeneratorLoss(maker, critic, objective, joined))
     yield Phase("g_main", maker.generator, (g_pass,), reals=config.objective.g_reals if objective.paired else "none")
@@ -164,6 +164,7 @@ def _phases(
             every_steps=interval,
             shrink=config.g_penalties.batch_shrink,
             reals="shared" if objective.paired else "none",  # for their conditions
+            weights=[each.weight for each in g_penalties],
         )
 
 

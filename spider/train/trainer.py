@@ -85,7 +85,8 @@ class Trainer:
             if phase.due(step):
                 for turn in range(phase.repeat):
                     parts = self.feeds.draw(phase, step, turn)
-                    self.stepper.take(phase, phase.passes_at(step), parts)
+                    if passes := phase.passes_at(step, self.images):
+                        self.stepper.take(phase, passes, parts)
         self.ema.update(self.generator.module, self.config.batch, self.images)
         self.images += self.config.batch
         sums = self.stepper.settle()

@@ -99,6 +99,18 @@ def test_a_stage_is_the_same_anywhere(ranks, larger, stem):
     torch.testing.assert_close(trained(World.single(), larger, stem, 2)[1], whole, rtol=1e-8, atol=1e-9)
 
 
+def test_penalties_without_weight_make_no_step(larger, stem):
+    """Until their schedule gives them one: no step of Adam on gradients of 0, which would shrink its moments."""
+    seen = []
+    trainer = trainer_for(larger, World.single(), stem, "g_penalties.path_length_weight={steps: [[0, 0], [0.02, 1]]}")
+    (penalty,) = [method for name, method in trainer.plan.methods.items() if name.startswith("g_penalties")]
+    for _ in range(6):
+        trainer.iterate()
+        seen.append(float(penalty.mean))
+    trainer.close()
+    assert [mean > 0 for mean in seen] == [False] * 4 + [True] * 2  # of 8 images each; due every second time
+
+
 def test_resume_equals_uninterrupted(larger, stem):
     assert_resume_is_exact(*(trainer_for(larger, World.single(), stem) for _ in range(2)), before=2)
 

@@ -187,7 +187,7 @@ def test_a_penalty_of_the_generator_is_a_step_on_a_part_of_the_batch(digits):
         expected = torch.autograd.grad(3 * 0.5 * values.mean(), network.synthesis.weight)[0]
     length = torch.cat([outcome.keep["g_penalties.0"]["length"] for outcome in outcomes]).mean()
     before = mean.clone()
-    trainer.stepper.take(phase, phase.passes_at(3), parts)
+    trainer.stepper.take(phase, phase.passes_at(3, trainer.images), parts)
     torch.testing.assert_close(network.synthesis.weight.grad, expected)
     torch.testing.assert_close(mean, before.lerp(length.detach(), 0.1))
     trainer.close()
