@@ -125,11 +125,15 @@ def foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
     Args:
         trained: absolute folders of the runs that other stages make.
     """
-    source, runs = request.source, list[str]()
+    source, init, runs = request.source, request.init, list[str]()
     if source is not None and _is_or_will_be_run(str(source), trained):
         kind, key = FROM_RUN
         source, runs = None, [f"source.kind={kind}", f"source.{key}={json.dumps(str(source))}"]
-    init = None if request.init is None or not _names_run(str(request.init)) else request.init
+    if init is not None and not is_run(str(init)):
+        if Path(split_name(str(init))[0]).absolute() in trained:  # its networks are not known yet
+            init, runs = None, [*runs, "init.kind=run", f"init.run={json.dumps(str(init))}"]
+        elif not _names_run(str(init)):
+            init = None
     return compose(replace(request, source=source, init=init, from_run=None, overrides=[*runs, *request.overrides]))
 
 

@@ -132,6 +132,35 @@ def test_a_pickle_of_others_is_imported_trained_on_and_exported(tmp_path: Path) 
     assert stages[0].command.saves is None
 
 
+def test_a_training_begins_with_weights_of_a_stage_before(tmp_path: Path) -> None:
+    """As stages of growth do, which are refused without weights."""
+    stem, grown = read(
+        tmp_path,
+        """
+        stages:
+          stem: {verb: train, config: stylegan-xl/stem, data: d, run: "{run}/16", overrides: SEEN}
+          grown:
+            verb: train
+            config: stylegan-xl/head
+            data: d
+            init: "{run}/16@last"
+            run: "{run}/32"
+            overrides: ["generator.sides=[16,32]", "init.players=[g_ema]", SEEN]
+            after: stem
+        """.replace("SEEN", '"discriminator.backbones=[{kind: efficientnet_lite0}]"'),
+    )
+    assert f"--init={tmp_path}/all/16@last" in grown.words
+    assert not any(word.startswith("--init") for word in stem.words)
+    with pytest.raises(SpiderError, match="there: no such folder"):
+        read(
+            tmp_path,
+            """
+            stages:
+              grown: {verb: train, config: dcgan, data: d, init: "there@last", run: "{run}/32"}
+            """,
+        )
+
+
 def test_a_folder_with_spaces_stays_one_word(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("stages: {a: {verb: pack, source: b, out: '{run}/c'}}")
     [stage] = api.read_pipeline(tmp_path / "x.yaml", tmp_path / "a b", SLURM)
