@@ -51,11 +51,11 @@ def sample_grid(
         strips = torch.stack([_strip(text, shown.shape[3], shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
     grid = _in_rows((shown + 1) / 2, columns, 2 * scale)
+    if rows is not None:
+        grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
     if sources is not None and captions is not None:
         line = _strip("left: source, right: output", grid.shape[2], shown.shape[3])
         grid = torch.cat([grid, (line + 1) / 2], dim=1)
-    if rows is not None:
-        grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
     pixels: npt.NDArray[np.uint8] = (
         (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     )
