@@ -1,7 +1,7 @@
 """What a pretrained network knows of the classes of a dataset: one safetensors file, which `spider classes` writes.
 
     generator.*.class_vectors.weight        float32 [classes, 320], a vector of each class
-    discriminator.*.class_vectors.weight    the same: each for all tables of a network, see `spider.gan.init.fit`
+    discriminator.*.embedding.weight        the same: each for all tables of a network, see `spider.gan.init.fit`
     classifier.weight, classifier.bias      float32 [classes, 1280], [classes]
 
 A vector is the mean, over the images of a class, of the last of EfficientNet-Lite0's four stages, each averaged over
@@ -30,7 +30,7 @@ from untrusted.json_data import parse_json
 from untrusted.typed import checked
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-VECTORS = ("generator.*.class_vectors.weight", "discriminator.*.class_vectors.weight")
+VECTORS = ("generator.*.class_vectors.weight", "discriminator.*.embedding.weight")
 
 _MARK = "spider.classes.1"  # with the number of the format
 _MAX_BYTES = 1 << 32

@@ -5,8 +5,8 @@
                                    "missing": {NAME: SHAPE}, "unused": {NAME: SHAPE}}, ...}
 
 What is among the misfits and the missing is left at random. A given name that begins with `*.` stands for every tensor
-of its network whose name ends with the rest, and for the one that is named exactly so: `*.class_vectors.weight` is
-`mapping.class_vectors.weight` here, and elsewhere `heads.0.class_vectors.weight`. A name in full wins.
+of its network whose name ends with the rest, and for the one that is named exactly so: `*.embedding.weight` is
+`heads.each.0.embedding.weight` here, and elsewhere `embedding.weight`. A name in full wins.
 """
 
 from __future__ import annotations
@@ -105,9 +105,12 @@ def fit_weights(
         origin = next((each for each in origins if each in given), None)
         if origin is not None:
             placed[network], fits[network] = _fit(tensors[network], given[origin], origin)
+    useless = not any(fit.fitted for fit in fits.values())
     for network, fit in fits.items():
-        if not fit.fitted or (config.require == "all" and not fit.complete):
-            what = "no tensor fits" if not fit.fitted else "not every tensor fits"
+        # A name that stands for many tensors may stand for none in one of the networks
+        bare = not fit.fitted and (useless or not all(name.startswith(ANY) for name in given[fit.origin]))
+        if bare or (config.require == "all" and not fit.complete):
+            what = "no tensor fits" if bare else "not every tensor fits"
             raise SpiderUsageError(f"init.require={config.require}: {network}: {what}: {fit.example()}")
     for name in frozen:
         if name not in fits["discriminator"].fitted:

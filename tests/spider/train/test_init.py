@@ -203,15 +203,19 @@ def test_a_file_of_classes_fills_every_table_and_trains_on(classes, digits, tmp_
     run, vectors = tmp_path / "run", torch.from_numpy(ClassFile.read(classes).vectors)
     words = [*TABLED, "g_optimizer.lr=1e-3", "d_optimizer.lr=1e-3"]
     api.train("dcgan", run, data=digits, init=classes, kimg=0.008, overrides=words)
-    tables = [("generator", "mapping"), ("generator_ema", "mapping"), *(("discriminator", f"heads.{i}") for i in "01")]
+    tables = [
+        ("generator", "mapping.class_vectors"),
+        ("generator_ema", "mapping.class_vectors"),
+        *(("discriminator", f"heads.{i}.embedding") for i in "01"),
+    ]
     for network, table in tables:
-        moved = (tensors(run, network)[f"{table}.class_vectors.weight"] - vectors).abs().max()
+        moved = (tensors(run, network)[f"{table}.weight"] - vectors).abs().max()
         assert 0 < moved < 0.01
     report = json.loads((run / "init.json").read_text())
     assert {name: [*fit["fitted"]] for name, fit in report.items()} == {
         "generator": ["mapping.class_vectors.weight"],
         "generator_ema": ["mapping.class_vectors.weight"],
-        "discriminator": ["heads.0.class_vectors.weight", "heads.1.class_vectors.weight"],
+        "discriminator": ["heads.0.embedding.weight", "heads.1.embedding.weight"],
     }
     assert not any(fit["unused"] or fit["misfits"] for fit in report.values())
     classes.unlink()
@@ -228,6 +232,11 @@ def test_a_name_for_many_tensors_is_reported_where_it_stands_for_none_and_a_name
         "table": 1, "a.table": 2, "b.c.table": 1, "untable": 0,
     }  # fmt: skip
     assert [*fits["generator"].unused] == ["*.nowhere"]
+    elsewhere = {**networks, "discriminator": {"b": torch.zeros(2)}}
+    both = {"generator": given, "discriminator": {"*.table": torch.ones(2)}}
+    assert not fit_weights(elsewhere, both, WeightsInitConfig(file="x"), ())[1]["discriminator"].fitted
+    with pytest.raises(SpiderUsageError, match="discriminator: no tensor fits"):
+        fit_weights(elsewhere, {"discriminator": both["discriminator"]}, WeightsInitConfig(file="x"), ())
 
 
 def test_a_file_of_classes_is_refused_where_no_table_is_and_other_names_beside_networks_too(classes, digits, tmp_path):

@@ -107,19 +107,19 @@ class Tabled(NetworkChoice):
 
 
 class Table(nn.Module):
-    def __init__(self, told, features):
+    def __init__(self, told, features, name):
         super().__init__()
-        self.class_vectors = nn.Embedding(told.classes, 320)
-        self.layer = nn.Linear(320 + features, 4)
+        setattr(self, name, nn.Embedding(told.classes, 320))
+        self.layer, self.name = nn.Linear(320 + features, 4), name
 
     def forward(self, values, condition):
-        return self.layer(torch.cat([values.flatten(1), self.class_vectors(condition.labels)], 1))
+        return self.layer(torch.cat([values.flatten(1), self.get_submodule(self.name)(condition.labels)], 1))
 
 
 class TabledGenerator(nn.Module):
     def __init__(self, input_shape, image_shape, told):
         super().__init__()
-        self.mapping, self.image_shape = Table(told, prod(input_shape)), image_shape
+        self.mapping, self.image_shape = Table(told, prod(input_shape), "class_vectors"), image_shape
         self.layer = nn.Linear(4, prod(image_shape))
 
     def forward(self, source, condition):
@@ -129,7 +129,7 @@ class TabledGenerator(nn.Module):
 class TabledDiscriminator(nn.Module):
     def __init__(self, image_shape, told):
         super().__init__()
-        self.heads = nn.ModuleList(Table(told, prod(image_shape)) for _ in range(2))
+        self.heads = nn.ModuleList(Table(told, prod(image_shape), "embedding") for _ in range(2))
 
     def forward(self, images, condition):
         return DOut(torch.cat([head(images, condition) for head in self.heads], 1))
