@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from spider.gan.networks.config import NetworkChoice
+from spider.gan.saved import saved_tensors
 
 _TIMES = 10  # as many parameters, and more, are worth a word
 
@@ -14,12 +15,13 @@ def remarks_on_sizes(
 ) -> list[str]:
     """A line if one player has more than ten times as many parameters as the other, with the keys that say so.
 
-    None for two networks of one kind and one width: they are as their authors proportioned them.
+    Pretrained networks that a player looks through do not count. None for two networks of one kind and one width: they
+    are as their authors proportioned them.
     """
     if (g_choice.kind, getattr(g_choice, "width", None)) == (d_choice.kind, getattr(d_choice, "width", 0)):
         return []
     sizes = {
-        role: (sum(parameter.numel() for parameter in module.parameters()), f"{role}.{_size_key(choice)}")
+        role: (_size(module), f"{role}.{_size_key(choice)}")
         for role, module, choice in (
             ("generator", generator, g_choice),
             ("discriminator", discriminator, d_choice),
@@ -31,6 +33,11 @@ def remarks_on_sizes(
         return []
     times = f"{many / max(few, 1):,.0f} times as many parameters"
     return [f"the {large} has {times} ({many:,}) as the {small} ({few:,}): compare {large_key} and {small_key}"]
+
+
+def _size(network: nn.Module) -> int:
+    held = saved_tensors(network)
+    return sum(parameter.numel() for name, parameter in network.named_parameters() if name in held)
 
 
 def _size_key(choice: NetworkChoice) -> str:
