@@ -9,6 +9,9 @@ Where maps are small the kernel costs more than it saves, so there the two are d
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad
 
@@ -21,7 +24,7 @@ def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[N, c, h, w], [C, c, 3, 3] -> [N, C, 2 h, 2 w]."""
     if x.shape[2] * x.shape[3] < _LEAST:
         return conv2d(interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
-    return conv_transpose2d(x, _at_four_places(weight).transpose(0, 1).flip(2, 3), bias, stride=2, padding=1)
+    return conv_transpose2d(x, _at_four_places(weight.transpose(0, 1), flipped=True), bias, stride=2, padding=1)
 
 
 def convolve_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -31,7 +34,14 @@ def convolve_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return conv2d(x, _at_four_places(weight) / 4, bias, stride=2, padding=1)
 
 
-def _at_four_places(weight: Tensor) -> Tensor:
-    """[C, c, 3, 3] -> [C, c, 4, 4]."""
-    wide = pad(weight, (1, 0)) + pad(weight, (0, 1))
-    return pad(wide, (0, 0, 1, 0)) + pad(wide, (0, 0, 0, 1))
+def _at_four_places(weight: Tensor, *, flipped: bool = False) -> Tensor:
+    """[C, c, 3, 3] -> [C, c, 4, 4], as a product, which passes over a large kernel once."""
+    return (weight.flatten(2) @ _places(weight.dtype, weight.device, flipped)).view(*weight.shape[:2], 4, 4)
+
+
+@cache
+def _places(dtype: torch.dtype, device: torch.device, flipped: bool) -> Tensor:
+    """[9, 16]: 1 where a number of the smaller kernel is added to one of the larger."""
+    one = torch.eye(9, dtype=dtype).view(9, 3, 3)
+    four = pad(one, (1, 0, 1, 0)) + pad(one, (0, 1, 1, 0)) + pad(one, (1, 0, 0, 1)) + pad(one, (0, 1, 0, 1))
+    return (four.flip(1, 2) if flipped else four).flatten(1).to(device)
