@@ -34,6 +34,7 @@ VECTORS = ("generator.*.class_vectors.weight", "discriminator.*.embedding.weight
 
 _MARK = "spider.classes.1"  # with the number of the format
 _MAX_BYTES = 1 << 32
+_VECTOR, _FEATURES = 320, 1280  # of EfficientNet-Lite0
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,10 @@ class ClassFile:
 
 def _require_shapes(path: Path | str, about: ClassesAbout, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raises SpiderError: the arrays are not those of so many classes."""
-    shapes = [arrays[name].shape if name in arrays else () for name in (*VECTORS, *CLASSIFIER)]
     count = len(about.classes)
-    if [shape[:1] for shape in shapes] != [(count,)] * 4 or [len(shape) for shape in shapes] != [2, 2, 2, 1]:
+    expected = [(count, _VECTOR), (count, _VECTOR), (count, _FEATURES), (count,)]
+    shapes = [arrays[name].shape if name in arrays else None for name in (*VECTORS, *CLASSIFIER)]
+    if shapes != expected:
         raise SpiderError(f"{path}: damaged: arrays of shapes {shapes} of {count} classes")
     for name in (*VECTORS, *CLASSIFIER):
         if arrays[name].dtype != np.float32 or not np.isfinite(arrays[name]).all():

@@ -50,10 +50,12 @@ class Loss:
     Attributes:
         terms: values to minimise, [n] or [n, P], by name. Their means (or spreads) over the global batch are added.
         keep: values of each image, [n, ...], by name: what `Method.stepped` gets of the global batch.
+        reports: values of any shape, by name, whose means stand beside those of the terms in metrics.jsonl.
     """
 
     terms: Mapping[str, Tensor | Weighed | Spread] = field(default_factory=dict)
     keep: Mapping[str, Tensor] = field(default_factory=dict)
+    reports: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class ConditionShape:
 
     classes: int = 0  # labels are 0 .. classes - 1; 0: it is told no class
     features: int = 0  # of the instance that an image belongs to; 0: it is told none
+    names: tuple[str, ...] = field(default=(), compare=False)  # of the classes, where they are known
 
 
 UNCONDITIONAL = ConditionShape()

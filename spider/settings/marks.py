@@ -30,11 +30,13 @@ class Names:
         what: is named. A `file` is a single one, such as of weights.
         once: whether only the start of a run reads it, so that a resumed run does without.
         file_endings: names that end so are of a `file` instead.
+        words: stand for something that lies nowhere outside.
     """
 
     what: What
     once: bool = False
     file_endings: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def named(config: Section, prefix: str = "", *, unread: bool = False) -> list[Na
         passed_over = () if unread else section.unread()
         for name, info in type(section).model_fields.items():
             mark, place = mark_of(info), getattr(section, name)
-            if mark is not None and place and name not in passed_over and f"{above}{name}".startswith(prefix):
+            if mark is None or not place or place in mark.words or name in passed_over:
+                continue
+            if f"{above}{name}".startswith(prefix):
                 found.append(Named(f"{above}{name}", place, mark))
     return found
 

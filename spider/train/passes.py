@@ -225,6 +225,5 @@ class GeneratorLoss:
         if penalty is not None:
             outcome.add("penalty", Loss({"frontend": penalty.expand(len(batch.source))}))
         for each in self.joined:
-            extra = each.auxiliary.generator(seen, batch.at)
-            outcome.add(each.name, extra, each.weight(batch.images), by=each.name)
+            outcome.add(each.name, each.auxiliary.generator(seen, batch.at), each.weight(batch.images), by=each.name)
         return outcome

@@ -31,13 +31,14 @@ class Outcome:
     keep: dict[str, Kept] = field(default_factory=dict)  # by method: values of this micro-batch's images, [n, ...]
 
     def add(self, label: str, loss: Loss, coefficient: float = 1.0, *, by: str = "", selectable: bool = False) -> None:
-        """Add terms, `label`/NAME in rows of metrics.jsonl, and what is kept.
+        """Add terms and reports, `label`/NAME in rows of metrics.jsonl, and what is kept.
 
         Args:
             by: the method that gives them, if it is one.
             selectable: whether the selection may leave out images.
         """
         self.terms += [as_term(f"{label}/{name}", each, coefficient, selectable) for name, each in loss.terms.items()]
+        self.reports |= {f"{label}/{name}": values for name, values in loss.reports.items()}
         if by:
             self.keep[by] = detached(loss.keep)
 

@@ -15,11 +15,13 @@ from spider.gan.auxiliary.config import (
     AuxiliaryChoice,
     ChainConfig,
     ConsistencyConfig,
+    GuidanceConfig,
     InsgenConfig,
     LecamConfig,
     ReconstructionConfig,
 )
 from spider.gan.auxiliary.consistency import Consistency
+from spider.gan.auxiliary.guidance import Guidance
 from spider.gan.auxiliary.insgen import Insgen
 from spider.gan.auxiliary.lecam import Lecam
 from spider.gan.auxiliary.reconstruction import Reconstruction
@@ -83,6 +85,8 @@ def build_auxiliaries(
                     built = Insgen(config, discriminator, device)
                 case ReconstructionConfig():
                     built = Reconstruction(config, discriminator, image_shape, device)
+                case GuidanceConfig():
+                    built = Guidance(config, told, device)
                 case _:
                     built = config.build(discriminator, image_shape, told, device)
         joined.append(Joined(f"auxiliary.{number}", config, built))

@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 
 from spider.settings.auto import Follows, OfImages
 from spider.settings.choices import Choice, Choices, is_outside
+from spider.settings.marks import Names
 from spider.settings.schedule import AutoWhole, Bounds, Schedule
-from spider.settings.section import MAX_DIM, MAX_FACTOR
+from spider.settings.section import MAX_DIM, MAX_FACTOR, Place
 
 MAX_QUEUE = 1_000_000
+IMAGENET = "imagenet"
 
 if TYPE_CHECKING:
     import torch
@@ -177,6 +179,31 @@ class ReconstructionConfig(AuxiliaryChoice):
             )
 
 
+class GuidanceConfig(AuxiliaryChoice):
+    """Classifier guidance (StyleGAN-XL, Sauer et al. 2022): a frozen classifier should name what G was told to make."""
+
+    kind: Literal["guidance"] = "guidance"
+    weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
+        0.5,
+        description="what its term is multiplied by (0.5: the authors' 8 is beside a sum over 2 backbones and the 8 "
+        "images of a GPU, and here all terms are means)",
+    )
+    classifier: Annotated[Place, Names("file", words=(IMAGENET,))] = Field(
+        description="the file that `spider classes` makes of the images to learn; or imagenet: EfficientNet-Lite0's "
+        "own classifier of the 1,000 classes of ImageNet, in their usual order"
+    )
+    trains: ClassVar[bool] = False
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if "class" not in config.condition.told:
+            yield (
+                f"auxiliary: kind=guidance needs classes that the players are told, found condition.kind="
+                f"{config.condition.kind}; condition.kind=class tells them"
+            )
+
+
 AuxiliaryConfig = Annotated[
-    AuxiliaryChoice, Choices(LecamConfig, ConsistencyConfig, ChainConfig, InsgenConfig, ReconstructionConfig)
+    AuxiliaryChoice,
+    Choices(LecamConfig, ConsistencyConfig, ChainConfig, InsgenConfig, ReconstructionConfig, GuidanceConfig),
 ]

@@ -53,7 +53,7 @@ class Classes(Conditions):
         self.names = names
         self.counts = counts
         self.paired = paired
-        self.shape = ConditionShape(classes=len(names))
+        self.shape = ConditionShape(classes=len(names), names=tuple(names))
         as_read = counts if config.sampler == "data" else quotas(counts, config.temperature).tolist()
         alike = [min(count, 1) for count in counts]
         self._drawn = Law(alike if config.fakes == "uniform" else as_read)

@@ -72,7 +72,7 @@ class Instances(Conditions):
         self.names, self.counts = state["names"], state["counts"]
         self.present = [label for label, count in enumerate(state["counts"]) if count]
         self.features, self.labels = features, labels
-        self.shape = ConditionShape(classes=len(self.names), features=features.shape[1])
+        self.shape = ConditionShape(len(self.names), features.shape[1], tuple(self.names))
 
     @classmethod
     def of_state(cls, state: Any, tensors: Mapping[str, Tensor], *, alike: bool) -> Self:
