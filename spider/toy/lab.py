@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ class Variant:
         """Of its whole length."""
         return -(-int(self.config.kimg * 1000) // self.config.batch)
 
+    def outcome(self, measure: str) -> float | None:
+        """What a measure came to: its last value; of the optimality, which moves much, the mean of the second half."""
+        second_half = [row for row in self.rows if row["kimg"] > self.rows[-1]["kimg"] / 2]
+        rows = second_half if measure == "optimality" else self.rows[-1:]
+        values = [row[measure] for row in rows if row.get(measure) is not None]
+        return fmean(values) if values else None
+
 
 @dataclass(frozen=True)
 class Laboratory:
@@ -80,9 +88,7 @@ class Laboratory:
     def text(self) -> str:
         """A line for each variant and seed, over several seeds what differs, and where the report is."""
         several = len({each.seed for each in self.variants}) > 1
-        lines = [
-            f"{each.name}, seed {each.seed}: {', '.join(_parts(each.rows[-1], self.law))}" for each in self.variants
-        ]
+        lines = [f"{each.name}, seed {each.seed}: {', '.join(_parts(each, self.law))}" for each in self.variants]
         return "\n".join([*lines, *(paired(self.variants, self.law) if several else []), f"look at {self.files[0]}"])
 
 
@@ -118,7 +124,7 @@ def toy(request: ToyRequest) -> Laboratory:
         "command": shlex.join(["spider", *request.words()]),
         "points_measured": SHOWN,
         "variants": [
-            {"name": each.name, "seed": each.seed, "rows": each.rows, "config": each.config.model_dump(mode="json")}
+            {"name": each.name, "seed": each.seed, "rows": each.rows, "config": _as_json(each.config, request.plane)}
             for each in variants
         ],
     }
@@ -130,6 +136,12 @@ def toy(request: ToyRequest) -> Laboratory:
 def _config(request: ToyRequest, path: str, words: list[str], seed: int) -> Config:
     length = [] if request.kimg is None else [f"kimg={request.kimg}"]
     return load_config("toy", [f"data.path={path}", f"seed={seed}", *length, *request.overrides, *words])
+
+
+def _as_json(config: Config, plane: str) -> dict[str, Any]:
+    """The configuration, in which the points have the name that holds on any machine."""
+    found = config.model_dump(mode="json")
+    return found | {"data": found["data"] | {"path": f"builtin:{plane}"}}
 
 
 def _learn(variant: Variant, law: Modes | None, frames: int, bar: Bar, *, shown: bool) -> None:
@@ -213,10 +225,11 @@ def _grid(values: torch.Tensor) -> NDArray[np.float64]:
     return found
 
 
-def _parts(row: dict[str, Any], law: Modes | None) -> Iterator[str]:
+def _parts(variant: Variant, law: Modes | None) -> Iterator[str]:
+    row = variant.rows[-1]
     if law is not None:
         yield f"{row['modes']} of {len(law.centres)} modes"
         yield f"{row['good']:.0%} of the points near one"
     yield f"energy distance {row['distance']:.3f}"
-    if (optimality := row["optimality"]) is not None:
+    if (optimality := variant.outcome("optimality")) is not None:
         yield f"optimality of the direction {optimality:.2f}"

@@ -53,6 +53,7 @@ def _numbers(variants: Sequence[Variant], law: Modes | None) -> tuple[list[str],
     seeds = [each.seed for each in next(iter(by_name.values()))]
     listed = f"training seed {seeds[0]}" if len(seeds) == 1 else f"mean, lowest and highest over {len(seeds)} seeds"
     caption = f"After {variants[0].rows[-1]['kimg']:g} kimg, of 1,000 points of the averaged generator; {listed}."
+    caption += " Optimality: the mean of the second half." if "optimality" in measures else ""
     if law is not None:
         caption += " A mode is covered if a fifth of its share of points lies within three standard deviations of it."
     return ["", *measures.values()], rows, caption
@@ -64,7 +65,7 @@ def _over_seeds_drawn(variants: Sequence[Variant], law: Modes | None, out: Path)
     yield page.picture(
         out / SEEDS,
         "measures against the points shown, and at the end, for each variant",
-        "Above: mean over the seeds, and from the lowest to the highest. Below: each seed at the end, and their mean.",
+        "Above: mean over the seeds, and from the lowest to the highest. Below: each seed, and the mean of the seeds.",
         detailed=True,
     )
 
@@ -76,7 +77,7 @@ def paired(variants: Sequence[Variant], law: Modes | None) -> list[str]:
     lines = []
     for name, (measure, label) in product(others, measures_of(variants, law).items()):
         found, against = (
-            Spread({each.seed: each.rows[-1][measure] for each in by_name[of] if each.rows[-1][measure] is not None})
+            Spread({each.seed: value for each in by_name[of] if (value := each.outcome(measure)) is not None})
             for of in (name, baseline)
         )
         apart = found.minus(against)
@@ -92,7 +93,7 @@ def _named(same: Sequence[Variant]) -> str:
 
 
 def _over_seeds(same: Sequence[Variant], measure: str) -> str:
-    values = [value for each in same if (value := each.rows[-1].get(measure)) is not None]
+    values = [value for each in same if (value := each.outcome(measure)) is not None]
     if not values:
         return "-"
     if len(values) == 1:

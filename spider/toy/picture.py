@@ -68,15 +68,16 @@ def draw_seeds(variants: Sequence[Variant], law: Modes | None, file: Path) -> No
         curves = {name: [_points(each, measure) for each in same] for name, same in by_name.items()}
         draw_curves(above, label, curves, logarithmic=False)
         above.set_xlabel("points shown (kimg)")
-        for place, (curve, colour) in enumerate(zip(curves.values(), _COLOURS, strict=False)):
-            last = [each[-1][1] for each in curve if each]
+        for place, (same, colour) in enumerate(zip(by_name.values(), _COLOURS, strict=False)):
+            last = [value for each in same if (value := each.outcome(measure)) is not None]
             beside = place + np.linspace(-0.18, 0.18, len(last)) if len(last) > 1 else [place]
             below.plot(beside, last, "o", color=colour, alpha=0.7, markersize=5)
             if last:
                 below.hlines(fmean(last), place - 0.3, place + 0.3, color=colour, linewidth=2)
         below.set_xticks(range(len(curves)), [str(number) for number in curves], fontsize=8)
         below.set_xlim(-0.5, len(curves) - 0.5)
-        below.set_ylabel(f"{label} at the end", fontsize=8)
+        when = "mean of the second half" if measure == "optimality" else "at the end"
+        below.set_ylabel(f"{label}\n{when}", fontsize=8)
         below.grid(axis="y", alpha=0.25)
         below.spines[["top", "right"]].set_visible(False)
     handles, labels = grid[0, 0].get_legend_handles_labels()

@@ -76,6 +76,7 @@ def test_it_shows_all_variants_of_all_seeds(tmp_path):
         assert ("slicing/optimality" in each["rows"][-1]) == (each["name"] == "SAN")
         assert all(-1 <= row["optimality"] <= 1 for row in each["rows"])
         assert each["config"]["objective"]["slicing"] == (each["name"] == "SAN")
+        assert each["config"]["data"]["path"] == "builtin:gaussians8"
     with Image.open(tmp_path / "toy.gif") as movie:
         assert movie.n_frames >= 3
     page = (tmp_path / "report.html").read_text()
@@ -97,6 +98,9 @@ def test_it_shows_all_variants_of_all_seeds(tmp_path):
 def test_optimality_is_that_of_the_training_and_measured_without_san_too(tmp_path):
     """With SAN the trainer logs it of one batch, the toy of 1,000 points."""
     found = api.toy("gaussians8", [*SMALL, "batch=256"], out=tmp_path, kimg=10.24, frames=5)
+    for each in found.variants:
+        assert each.outcome("optimality") == pytest.approx(fmean(row["optimality"] for row in each.rows[3:]))
+        assert each.outcome("distance") == each.rows[-1]["distance"]
     plain, san = (each.rows[-1] for each in found.variants)
     assert san["optimality"] == pytest.approx(san["slicing/optimality"], abs=0.2)
     assert -1 < plain["optimality"] < 1
