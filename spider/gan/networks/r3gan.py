@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.r3gan_config import EXPANSION, R3ganConfig
 from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.told import told_embedding
@@ -25,7 +25,6 @@ from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut, G
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 _SLOPE = 0.2
-_EXPANSION = 2
 _BASE = 4  # pixels, where the networks begin and end
 _GENERATOR_EMBEDDING = 64  # dimensions of a class, the authors' choice
 
@@ -112,7 +111,7 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int, groups: int, gain: float) -> None:
         super().__init__()
-        inner = channels * _EXPANSION
+        inner = channels * EXPANSION
         self.enter = _initialised(nn.Conv2d(channels, inner, 1, bias=False), gain)
         self.enter_bias = nn.Parameter(torch.zeros(inner))
         self.mix = _initialised(nn.Conv2d(inner, inner, 3, padding=1, groups=groups, bias=False), gain)

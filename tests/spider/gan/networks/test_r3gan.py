@@ -2,71 +2,36 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from spider.errors import SpiderUsageError
 from spider.gan.networks.r3gan import R3ganDiscriminator, R3ganGenerator
 from spider.gan.networks.r3gan_config import R3ganConfig
+from spider.gan.networks.r3gan_names import CLASS_VECTORS, discriminator_name, generator_name
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
-from tests.vectors import recorded
+from tests.vectors import recorded, weights_of
 
 VECTORS = recorded("r3gan_32_class5")
 LABELS = Condition(VECTORS["c"].argmax(1))
-IN_BLOCK = {
-    "LinearLayer1.Layer.weight": "enter.weight",
-    "LinearLayer2.Layer.weight": "mix.weight",
-    "LinearLayer3.Layer.weight": "leave.weight",
-    "NonLinearity1.Bias": "enter_bias",
-    "NonLinearity2.Bias": "mix_bias",
-    "LinearLayer.Layer.weight": "change.weight",
-}
-ELSEWHERE = {
-    "EmbeddingLayer.weight": "embedding.weight",
-    "ExtractionLayer.Layer.weight": "from_image.weight",
-    "AggregationLayer.Layer.weight": "to_image.weight",
-}
-AT_4_PX = {"Basis": "basis", "Basis.weight": "basis.weight", "LinearLayer.weight": "dense.weight"}
+SHAPE = R3ganConfig(channels=(32, 24, 16, 16), groups=(4, 4, 4, 4), blocks=2, embedding_dim=8)
 
 
-class Recorded(R3ganConfig):
-    """The shape of the recorded networks."""
-
-    blocks: int = 2
-    embedding_dim: int = 8
-
-    def plan(self, image_shape, role):
-        return [32, 24, 16, 16], [4, 4, 4, 4]
-
-
-def weights(role):
-    """The recorded weights under our names. The authors count the generator's basis as a layer of its first stage."""
-    found = {}
-    for name, tensor in VECTORS.items():
-        player, _, there = name.partition(".")
-        if player != role:
-            continue
-        if there in ELSEWHERE:
-            # The authors multiply a matrix [dim, classes] by a class as a unit vector
-            found[ELSEWHERE[there]] = tensor.T if "Embedding" in there else tensor
-            continue
-        _, stage, _, layer, rest = there.split(".", 4)
-        if rest in AT_4_PX:
-            found[AT_4_PX[rest]] = tensor
-        else:
-            first = role == "G" and stage == "0"
-            found[f"stages.{stage}.{int(layer) - first}.{IN_BLOCK[rest]}"] = tensor
-    return found
+def weights(role, name_of):
+    """The recorded weights under our names."""
+    found = weights_of(VECTORS, name_of, f"{role}.")
+    return found | {CLASS_VECTORS: found[CLASS_VECTORS].T}
 
 
 def test_generator_makes_the_recorded_images():
-    generator = R3ganGenerator(Recorded(), (24,), (3, 32, 32), ConditionShape(5))
-    generator.load_state_dict(weights("G"))
+    generator = R3ganGenerator(SHAPE, (24,), (3, 32, 32), ConditionShape(5))
+    generator.load_state_dict(weights("G", generator_name))
     images = generator(VECTORS["z"], LABELS).images
     torch.testing.assert_close(images, VECTORS["img"], rtol=1e-5, atol=1e-4)
 
 
 def test_discriminator_gives_the_recorded_logits_and_r1():
-    discriminator = R3ganDiscriminator(Recorded(), (3, 32, 32), ConditionShape(5))
-    discriminator.load_state_dict(weights("D"))
+    discriminator = R3ganDiscriminator(SHAPE, (3, 32, 32), ConditionShape(5))
+    discriminator.load_state_dict(weights("D", discriminator_name))
     real = VECTORS["real"].clone().requires_grad_()
     logits = discriminator(real, LABELS).logits
     torch.testing.assert_close(logits[:, 0], VECTORS["logits_real"], rtol=1e-4, atol=1e-5)
@@ -90,6 +55,33 @@ def test_any_power_of_two_and_any_channels(side, channels):
 def test_channels_are_the_authors():
     assert R3ganConfig().plan((3, 256, 256), "generator") == ([768] * 4 + [384, 192, 96], [96] * 4 + [48, 24, 12])
     assert R3ganConfig().plan((3, 32, 32), "discriminator") == ([768] * 4, [96] * 4)
+
+
+def test_channels_and_groups_are_listed():
+    of_imagenet = R3ganConfig(channels=(1536,) * 5, groups=(96,) * 5)
+    assert of_imagenet.plan((3, 64, 64), "generator") == ([1536] * 5, [96] * 5)
+    assert R3ganConfig(channels=(40, 4)).plan((3, 8, 8), "generator") == ([40, 4], [5, 1])
+    assert R3ganConfig(width=0.1, groups=(4, 2)).plan((3, 8, 8), "generator") == ([80, 80], [4, 2])
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"channels": (32, 16)}, r"discriminator\.channels=\[32, 16\] must list 3 numbers.* from 4 to 16 px"),
+        ({"channels": (32, 16, 8), "width": 0.5}, r"discriminator\.width=0\.5 multiplies no discriminator\.channels"),
+        ({"groups": (4,)}, r"discriminator\.groups=\[4\] must list 3 numbers"),
+        ({"channels": (32, 25, 16), "groups": (4, 4, 4)}, "25 channels at 8 px are 50 .* which 4 groups do not divide"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(lists, said):
+    with pytest.raises(SpiderUsageError, match=said):
+        R3ganConfig(**lists).plan((3, 16, 16), "discriminator")
+
+
+@pytest.mark.parametrize("lists", [{"channels": (0,)}, {"groups": (-1,)}])
+def test_lists_of_no_network_are_refused(lists):
+    with pytest.raises(ValidationError):
+        R3ganConfig(**lists)
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64), (3, 2, 2)])
