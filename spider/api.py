@@ -362,7 +362,7 @@ def export(request: ExportRequest) -> list[Path]:
 @asks(ImportRequest)
 @needs_memory("a pickle needs about three times as much as its file has")
 def import_pickle(request: ImportRequest) -> ImportedRun:
-    """A StyleGAN pickle to a run's folder: see `spider.exchange.importing`. Nothing of the pickle runs."""
+    """A pickle of networks to a run's folder: see `spider.exchange.importing`. Nothing of the pickle runs."""
     if not Path(request.file).is_file():
         raise SpiderUsageError(no_such(str(request.file), "file"))
     from spider.exchange.importing import import_pickle

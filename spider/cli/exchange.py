@@ -20,13 +20,13 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE.pkl",
-            help="A pickle of StyleGAN2-ADA (PyTorch) or of StyleGAN3's repository. No code in it runs.",
+            help="A pickle of StyleGAN2-ADA (PyTorch), StyleGAN3's code, StyleGAN-XL or R3GAN. No code in it runs.",
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make: a run without a training.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what was imported as JSON.")] = False,
 ) -> None:
-    """Make a run's folder from a StyleGAN pickle.
+    """Make a run's folder from a pickle of networks.
 
     generate, interpolate and evaluate take OUT as they take a run; so does train --init OUT, which begins a training
     with its networks, and train --source OUT, which feeds one with its images.

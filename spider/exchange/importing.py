@@ -22,11 +22,10 @@ from cluster.world import World
 from spider.config.load import make_config, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError
-from spider.exchange import stylegan2, stylegan3, stylegan_xl
+from spider.exchange import r3gan, stylegan2, stylegan3, stylegan_xl
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
 from spider.exchange.request import ImportRequest
-from spider.exchange.stylegan2 import import_discriminator
 from spider.exchange.translation import KNOWN, Imported
 from spider.files import finite, write_text
 from spider.runs.directory import STATE_FORMAT, RunDirectory, checkpoint_name
@@ -36,6 +35,7 @@ from untrusted.counts import counted
 from untrusted.errors import UnreadableError
 
 _GROUPS = {"G_ema": "generator_ema", "G": "generator", "D": "discriminator"}  # of a checkpoint, by name in the pickle
+_CLASSES = r3gan.CLASSES | stylegan_xl.CLASSES
 _BATCH = 64
 
 
@@ -70,7 +70,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     file, out = Path(request.file), Path(request.out)
     require_free(out)
     try:
-        pickle = read_network_pickle(file, tuple(_GROUPS))
+        pickle = read_network_pickle(file, tuple(_GROUPS), _CLASSES)
         networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}
     except UnreadableError as error:
         raise SpiderError(f"{error}; networks that are read: {KNOWN}") from None
@@ -100,8 +100,9 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
 def _imported(name: str, network: PickledModule, max_bytes: int) -> Imported:
     """A network of the pickle. Another kind of network would be told apart here, by its classes."""
     if name == "D":
-        return import_discriminator(network, max_bytes)
-    kinds = {stylegan_xl: stylegan_xl.is_stylegan_xl, stylegan3: stylegan3.is_stylegan3}
+        judge: Imported = (r3gan if r3gan.is_r3gan(network) else stylegan2).import_discriminator(network, max_bytes)
+        return judge
+    kinds = {r3gan: r3gan.is_r3gan, stylegan_xl: stylegan_xl.is_stylegan_xl, stylegan3: stylegan3.is_stylegan3}
     kind = next((kind for kind, is_it in kinds.items() if is_it(network)), stylegan2)
     imported: Imported = kind.import_generator(network, max_bytes)
     return imported
@@ -109,7 +110,7 @@ def _imported(name: str, network: PickledModule, max_bytes: int) -> Imported:
 
 def _config(generator: Imported, discriminator: Imported | None) -> Config:
     """The configuration that the networks fit."""
-    group = None if discriminator is None else discriminator.settings["mbstd_group"]
+    group = None if discriminator is None else discriminator.settings.get("mbstd_group")
     tree = {
         "source": {"kind": "gaussian", "dim": generator.z_dim},
         "condition": {"kind": "class"} if generator.classes else {"kind": "none"},
@@ -140,7 +141,10 @@ def _remarks(networks: Mapping[str, Imported], generator: Imported, unread: Mapp
             "noise: generator.noise=const, with the noise maps of the pickle: images are those that the public code "
             "makes with constant noise. A training with generator.noise=random draws its own"
         )
-    yield "precision: half precision is no property of weights; generator.bf16_resolutions=0 until a training sets it"
+    set_here = "generator.bf16_resolutions=0 until a training sets it"
+    if "bf16_resolutions" not in generator.settings:
+        set_here = "images are computed in float32, also where the public code computes in bfloat16"
+    yield f"precision: half precision is no property of weights; {set_here}"
     if generator.classes:
         yield f"classes: {counted(generator.classes, 'number')} without names or shares: all are as frequent"
     if "D" in unread:

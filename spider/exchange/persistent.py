@@ -1,17 +1,18 @@
-"""Networks as the public code of StyleGAN2-ADA and its heirs pickles them: the module's source, its class, its state.
+"""Networks as the public codes pickle them. StyleGAN2-ADA's and its heirs': the module's source, its class, its state.
 
     _reconstruct_persistent_obj({"type": "class", "version": 6, "module_src": TEXT, "class_name": "Generator",
                                  "state": {"_parameters": ..., "_buffers": ..., "_modules": ..., "z_dim": 512, ...}})
 
 That code runs the text when it reads such a pickle (NVlabs/stylegan2-ada-pytorch, torch_utils/persistence.py). Here the
-text is only hashed. What a class computes must be known by its name and by what its state says of it.
+text is only hashed. Other codes pickle torch's modules as any object, by the name of the class alone. What a class
+computes must be known by its name and by what its state says of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,8 +39,9 @@ _NUMPY = (
 )
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _NUMBERS = ("f4", "f8", "i4", "i8")
-_EMBEDDING = "torch.nn.modules.sparse.Embedding"  # of StyleGAN-XL's classes
-_NAMES = frozenset({_OBJECT, _EMBEDDING, "builtins.set", *_DICTS, *_NUMPY, *pickled_tensors.NAMES})
+_DTYPES = ("torch.float32", "torch.bfloat16")  # that R3GAN's stages compute in
+_NAMES = frozenset({_OBJECT, "builtins.set", *_DICTS, *_NUMPY, *_DTYPES, *pickled_tensors.NAMES})
+_OPTIMIZER = "_opt_state"  # how the names of optimizers' states end at the top; nothing of them is noted
 # Of projected discriminators, which are pickled whole, with their backbones: nothing of them is read
 _UNREAD = (
     *("torch.nn.", "torch.ao.nn.", "torch.Size", "timm.", "torchvision.", "pg_modules.", "feature_networks."),
@@ -57,8 +59,8 @@ class PickledModule:
 
     Attributes:
         path: from the pickle: `G_ema.synthesis.b8`.
-        class_name: as the pickle says.
-        source: sha256 of the source text that comes with it, in hex.
+        class_name: as the pickle says; of one that is pickled by its name alone, as `module.name`.
+        source: sha256 of the source text that comes with it, in hex; None: none comes.
         attributes: all that it is besides its tensors and modules, as the pickle has it.
         kwargs: the named arguments that it was made with, as far as the pickle says.
         tensors: its own parameters and buffers, as records.
@@ -67,7 +69,7 @@ class PickledModule:
 
     path: str
     class_name: str
-    source: str
+    source: str | None
     attributes: Mapping[str, Any]
     kwargs: Mapping[str, Any]
     tensors: Mapping[str, Record]
@@ -95,7 +97,7 @@ class NetworkPickle:
         sha256: of the file, in hex.
         networks: those that are asked for and there, by name.
         unread: those that are there in a form that is not read, by name, and what they are.
-        rest: all else at its top, as plain data.
+        rest: all else at its top but the states of optimizers, as plain data.
     """
 
     sha256: str
@@ -105,11 +107,12 @@ class NetworkPickle:
     rest: Mapping[str, Any]
 
 
-def read_network_pickle(path: Path, names: tuple[str, ...]) -> NetworkPickle:
+def read_network_pickle(path: Path, names: tuple[str, ...], classes: Collection[str]) -> NetworkPickle:
     """Read a pickle of networks without running anything of it.
 
     Args:
         names: of the networks wanted, at the top of the pickle.
+        classes: of modules that are pickled by their names alone, as `module.name`.
 
     Raises:
         UnreadableError: it is no such pickle; it names what is not known; it is damaged or beyond a limit.
@@ -117,13 +120,16 @@ def read_network_pickle(path: Path, names: tuple[str, ...]) -> NetworkPickle:
     """
     content = read_regular(path, MAX_BYTES)
     where = str(path)
-    tree = read_pickle(io.BytesIO(content), where, names=_NAMES, plain=_DICTS, opaque=_Unread())
-    if not isinstance(tree, dict) or not any(_is_object(tree.get(name)) for name in names):
-        raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the pickles of StyleGAN have them")
+    tree = read_pickle(io.BytesIO(content), where, names={*_NAMES, *classes}, plain=_DICTS, opaque=_Unread())
+    walk = _Walk(where, classes)
+    if not isinstance(tree, dict) or not any(walk.is_module(tree.get(name)) for name in names):
+        raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the public codes pickle networks")
     found = {name: tree[name] for name in names if tree.get(name) is not None}
     unread = {name: one_line(value.name) for name, value in found.items() if isinstance(value, Opaque)}
-    networks = {name: _Walk(where).module(value, name) for name, value in found.items() if name not in unread}
-    rest: dict[str, Any] = plain({key: value for key, value in tree.items() if key not in names})
+    networks = {name: walk.network(value, name) for name, value in found.items() if name not in unread}
+    rest: dict[str, Any] = plain(
+        {key: value for key, value in tree.items() if key not in names and not str(key).endswith(_OPTIMIZER)}
+    )
     return NetworkPickle(hashlib.sha256(content).hexdigest(), len(content), networks, unread, rest)
 
 
@@ -178,10 +184,6 @@ def number_in(value: Any) -> float | None:
             return None
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, Record) and value.name == _OBJECT
-
-
 class _Unread:
     """The names of what nobody reads."""
 
@@ -192,28 +194,38 @@ class _Unread:
 class _Walk:
     """From records to modules, within a limit: a pickle of a few bytes may hold one module in many places."""
 
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._left = _MAX_MODULES
+    def __init__(self, where: str, classes: Collection[str]) -> None:
+        self._where, self._classes = where, classes
+        self._left = 0
 
-    def module(self, value: Any, path: str) -> PickledModule:
+    def is_module(self, value: Any) -> bool:
+        """Whether a value of the pickle stands for a module of some class."""
+        return isinstance(value, Record) and (value.name == _OBJECT or value.name in self._classes)
+
+    def network(self, value: Any, name: str) -> PickledModule:
+        """A value at the top of the pickle, under this name. Raises UnreadableError."""
+        self._left = _MAX_MODULES
+        return self._module(value, name)
+
+    def _module(self, value: Any, path: str) -> PickledModule:
         where = f"{self._where}: {path}"
         self._left -= 1
         if self._left < 0:
             raise UnreadableError(f"{where}: more than {_MAX_MODULES:,} modules")
+        source: str | None
         match value:
             case Record(
                 name=name,
-                args=({"type": "class", "version": int() as version, "module_src": str() as source,
+                args=({"type": "class", "version": int() as version, "module_src": str() as text,
                        "class_name": str() as class_name, "state": dict() as state},),
             ) if name == _OBJECT:  # fmt: skip
-                pass
-            case Record(name=name, args=(), state=dict() as state) if name == _EMBEDDING:
-                version, source, class_name = _VERSION, "", "Embedding"
+                source = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+                if version != _VERSION:
+                    raise UnreadableError(f"{where}: version {version} of the pickled form; known: {_VERSION}")
+            case Record(name=class_name, args=(), state=dict() as state) if class_name in self._classes:
+                source = None
             case _:
-                raise UnreadableError(f"{where}: no network as the public code of StyleGAN pickles one")
-        if version != _VERSION:
-            raise UnreadableError(f"{where}: version {version} of the pickled form; known: {_VERSION}")
+                raise UnreadableError(f"{where}: no network as the public codes pickle one")
         parts = {part: self._part(state, part, where) for part in ("_parameters", "_buffers", "_modules")}
         tensors = {**parts["_parameters"], **parts["_buffers"]}
         for tensor, record in tensors.items():
@@ -223,11 +235,11 @@ class _Walk:
         return PickledModule(
             path=where,
             class_name=one_line(class_name[:_LONGEST]),
-            source=hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+            source=source,
             attributes={key: item for key, item in state.items() if key not in parts},
             kwargs=kwargs if isinstance(kwargs, dict) else {},
             tensors=tensors,
-            children={name: self.module(child, f"{path}.{name}") for name, child in parts["_modules"].items()},
+            children={name: self._module(child, f"{path}.{name}") for name, child in parts["_modules"].items()},
         )
 
     def _part(self, state: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:

@@ -33,12 +33,15 @@ from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_xl_names import generator_names
 from spider.gan.outputs import ConditionShape
 
+_EMBEDDING = "torch.nn.modules.sparse.Embedding"
+CLASSES = frozenset({_EMBEDDING})  # that are pickled by their names alone
+
 _GROWN = "SuperresGenerator"
 _INSIDE = {"mapping": "MappingNetwork", "synthesis": "SynthesisNetwork"}
 _PARTS: Parts = {
     "Generator": _INSIDE,
     _GROWN: _INSIDE,
-    "MappingNetwork": {"embed": "Embedding", "embed_proj": FC, r"fc\d+": FC},
+    "MappingNetwork": {"embed": _EMBEDDING, "embed_proj": FC, r"fc\d+": FC},
     "SynthesisNetwork": {"input": "SynthesisInput", r"L\d+_\d+_\d+": "SynthesisLayer"},
     "SynthesisInput": {"affine": FC},
     "SynthesisLayer": {"affine": FC},
@@ -51,7 +54,7 @@ _LAYER = re.compile(r"L(\d+)_\d+_\d+")
 def is_stylegan_xl(network: PickledModule) -> bool:
     """Whether a generator has StyleGAN-XL's table of classes, which it has without classes as well."""
     embedding = network.children.get("mapping", network).children.get("embed")
-    return embedding is not None and embedding.class_name == "Embedding"
+    return embedding is not None and embedding.class_name == _EMBEDDING
 
 
 def import_generator(network: PickledModule, max_bytes: int) -> Imported:
@@ -94,7 +97,7 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
         here,
         _CONSTANTS,
         max_bytes,
-        {"mapping.class_vectors.weight": classes},
+        {"mapping.class_vectors.weight": lambda table: np.atleast_1d(table)[:classes]},
     )
     return Imported(settings.model_dump(mode="json"), shape, classes, z_dim, weights)
 

@@ -23,7 +23,10 @@ from spider.errors import SpiderError, shown
 from spider.exchange.persistent import PickledModule, number_in
 from spider.gan.saved import saved_tensors
 
-KNOWN = "those of StyleGAN2-ADA (PyTorch), of StyleGAN2 and StyleGAN3 in StyleGAN3's repository, and of StyleGAN-XL"
+KNOWN = (
+    "those of StyleGAN2-ADA (PyTorch), of StyleGAN2 and StyleGAN3 in StyleGAN3's repository, of StyleGAN-XL, "
+    "and of R3GAN"
+)
 
 FC, CONV = "FullyConnectedLayer", "Conv2dLayer"
 # Patterns of names of parts to their class, by the class that they are in
@@ -64,20 +67,21 @@ def require_known(network: PickledModule, class_name: str, parts: Parts, require
         SpiderError: names the part and its class.
     """
     if network.class_name != class_name:
-        raise _unknown(network, class_name)
+        raise unknown_class(network, class_name)
     for module in network.modules():
         known = parts.get(module.class_name, {})
         for name, child in module.children.items():
             expected = next((each for pattern, each in known.items() if re.fullmatch(pattern, name)), "")
             if child.class_name != expected:
-                raise _unknown(child, expected)
+                raise unknown_class(child, expected)
             _require_plain_layer(name, child, module)
         for name in required.get(module.class_name, ()):
             if name not in module.children:
-                raise SpiderError(f"{module.path}: {module.class_name} has no {name}, which StyleGAN's has")
+                raise SpiderError(f"{module.path}: {module.class_name} has no {name}, which the public code's has")
 
 
-def _unknown(module: PickledModule, expected: str) -> SpiderError:
+def unknown_class(module: PickledModule, expected: str) -> SpiderError:
+    """That a part is of another class than the `expected` one; "": nothing is expected there."""
     what = f"{expected} stands there" if expected else "nothing stands there"
     return SpiderError(
         f"{module.path}: its class {module.class_name!r} is not known; {what} in the networks that are read, {KNOWN}"
@@ -102,7 +106,7 @@ def require(layer: PickledModule, attribute: str, expected: str | float | bool) 
     else:
         is_so = type(found) is type(expected) and found == expected
     if not is_so:
-        raise SpiderError(f"{layer.path}: {attribute} is {shown(found)}; StyleGAN's is {expected!r}")
+        raise SpiderError(f"{layer.path}: {attribute} is {shown(found)}; the public code's is {expected!r}")
 
 
 def channels_and_mapping(network: PickledModule, inner: Any, mapping: PickledModule | None) -> dict[str, Any]:
@@ -135,14 +139,14 @@ def same(modules: Iterable[PickledModule], attribute: str, kind: Any, *, none: b
         value = module.attributes.get(attribute)
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not is_kind and not (none and value is None):
-            raise SpiderError(f"{module.path}: {attribute} is {shown(value)}, which StyleGAN has not")
+            raise SpiderError(f"{module.path}: {attribute} is {shown(value)}, which the public codes have not")
         if found and value != found[0]:
             raise SpiderError(
                 f"{module.path}: {attribute} is {value!r}, and {found[0]!r} elsewhere; they must be equal"
             )
         found.append(value)
     if not found:
-        raise SpiderError(f"no layer tells its {attribute}: no network of StyleGAN")
+        raise SpiderError(f"no layer tells its {attribute}: no network of the public codes")
     return found[0]
 
 
@@ -163,7 +167,7 @@ def tensors(
     here: nn.Module,
     constants: Mapping[str, NDArray[Any]],
     max_bytes: int,
-    rows: Mapping[str, int] = MappingProxyType({}),
+    changes: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The weights by our names, if they are all there and of the shapes that the settings give.
 
@@ -172,7 +176,7 @@ def tensors(
         here: the network that the settings make.
         constants: what must have these values, by how its name ends.
         max_bytes: of all weights.
-        rows: how many of a weight are used, by our name; it may have more.
+        changes: what makes ours of a weight there, by our name, where they differ.
 
     Raises:
         SpiderError: names the weight.
@@ -181,13 +185,13 @@ def tensors(
     for name, array in network.arrays().items():
         for ending, constant in constants.items():
             if name.endswith(ending) and (array.shape != constant.shape or not np.allclose(array, constant)):
-                raise SpiderError(f"{network.path}.{name}: has other values than StyleGAN's")
+                raise SpiderError(f"{network.path}.{name}: has other values than the public code's")
         try:
             ours = name_of(name)
         except (KeyError, ValueError):
             raise SpiderError(f"{network.path}.{name}: no weight of such a network") from None
         if ours is not None:
-            arrays[ours] = array[: rows[ours]] if ours in rows and array.ndim else array
+            arrays[ours] = changes[ours](array) if ours in changes else array
     expected = {name: tuple(tensor.shape) for name, tensor in saved_tensors(here).items()}
     for problem in _misfits({name: array.shape for name, array in arrays.items()}, expected):
         raise SpiderError(f"{network.path}: {problem}; it is not the network that its settings tell of")

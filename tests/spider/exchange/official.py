@@ -68,9 +68,9 @@ class Persistent:
         return found
 
 
-def dumped(tree, protocol=4):
-    """A pickle of it, while the names of the public code stand for something."""
-    named = {"torch_utils.persistence": PERSISTENCE, "dnnlib.util": NAMES}
+def dumped(tree, protocol=4, more=()):
+    """A pickle of it, while the names of the public code, and those of more modules, stand for something."""
+    named = {module.__name__: module for module in (PERSISTENCE, NAMES, *more)}
     named |= {name.partition(".")[0]: ModuleType(name.partition(".")[0]) for name in named}
     before = {name: sys.modules.get(name) for name in named}
     sys.modules.update(named)

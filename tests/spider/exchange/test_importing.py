@@ -6,13 +6,11 @@ import io
 import os
 import pickle
 import struct
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from cluster.errors import ClusterError
 from cluster.world import World
 from spider import api
 from spider.errors import SpiderError, SpiderUsageError
@@ -24,20 +22,11 @@ from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator, open_source
 from spider.runs.stored import stored_tensors
 from tests.spider.exchange.official import Persistent, dumped, generator, networks, stylegan3, stylegan_xl
+from tests.spider.exchange.watching import Calls, watched
 from tests.vectors import assert_near, recorded
 from untrusted.pickles import read_pickle
 
 CPU = torch.device("cpu")
-WATCHED = ("exec", "compile", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
-seen: list[str] | None = None
-
-
-def watch(event, arguments):
-    if seen is not None and event in WATCHED:
-        seen.append(event)
-
-
-sys.addaudithook(watch)  # for good: there is no way to take one away
 
 
 @pytest.fixture(scope="session")
@@ -56,31 +45,6 @@ def imported(pickles):
     for suffix in ("", "_class3"):
         api.import_pickle(pickles / f"networks{suffix}.pkl", pickles / f"run{suffix}")
     return pickles
-
-
-@pytest.fixture
-def attempt(imported, tmp_path):
-    """Import a pickle of these bytes, which must be refused; what was said, and what ran."""
-
-    def attempt(content):
-        global seen
-        file, out = tmp_path / "theirs.pkl", tmp_path / "out"
-        file.write_bytes(content)
-        seen = []
-        try:
-            with pytest.raises((SpiderError, ClusterError)) as refused:
-                api.import_pickle(file, out)
-        finally:
-            ran, seen = seen, None
-        said = str(refused.value)
-        assert "\n" not in said
-        assert str(file) in said
-        assert not ran
-        assert not out.exists()
-        assert [each.name for each in tmp_path.iterdir()] == [file.name]
-        return said
-
-    return attempt
 
 
 @pytest.mark.parametrize("suffix", ["", "_class3"])
@@ -181,16 +145,6 @@ def test_no_training_goes_on_from_an_import(imported, patches):
     for place in ({"run": imported / "run"}, {"run": imported / "new", "from_run": str(imported / "run")}):
         with pytest.raises(SpiderUsageError, match="an import"):
             api.train("dcgan", data=patches, **place)
-
-
-class Calls:
-    """Pickled as a call of something."""
-
-    def __init__(self, function, *arguments):
-        self.called = (function, arguments)
-
-    def __reduce__(self):
-        return self.called
 
 
 def changed(change):
@@ -398,16 +352,12 @@ def test_any_damage_is_told_in_one_line(attempt, imported):
 
 def test_changed_bytes_do_or_are_refused(imported, tmp_path):
     """Every byte of the instructions between two tensors, one after another."""
-    global seen
     content = dumped({"G_ema": Persistent("Generator", ({"x": torch.ones(2)}, {}), {}, {"z_dim": 3})})
     file = tmp_path / "changed.pkl"
-    seen = []
-    try:
+    with watched() as ran:
         for place in range(2, len(content), 3):
             for change in (0x01, 0x80, 0xFF):
                 file.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
                 with pytest.raises(SpiderError):
                     api.import_pickle(file, tmp_path / "out")
-    finally:
-        ran, seen = seen, None
     assert not ran
