@@ -2,7 +2,7 @@
 
     maps of 1/4, 1/8, 1/16, 1/32 of the side
     --1x1 convolutions--> 64, 128, 256, 512 channels                                             (mixing of channels)
-    --from the smallest on: twice the size, 1x1, added to the next larger one--> 4 maps            (mixing of scales)
+    --from the smallest on: 1x1, twice the size, added to the next larger one--> 4 maps            (mixing of scales)
 
 The layers are those of Projected GAN (Sauer et al. 2021, autonomousvision/projected_gan, pg_modules/projector.py), the
 noise is that of Diffusion-Projected GAN (Wang et al. 2023).
@@ -40,7 +40,8 @@ class Mixing(nn.Module):
         mixed: list[Tensor] = []
         for mix, each in zip(reversed(self.of_scales), reversed(maps), strict=True):
             whole = each if not mixed else each + mixed[0]
-            mixed.insert(0, mix(interpolate(whole, scale_factor=2, mode="bilinear", align_corners=True)))
+            # The public code mixes what it has enlarged: the same, as weights of pixels add up to 1, of 4 times as many
+            mixed.insert(0, interpolate(mix(whole), scale_factor=2, mode="bilinear", align_corners=True))
         return mixed
 
 
