@@ -4,6 +4,10 @@ OUT/
   config.yaml                    the networks, the source and the condition; all else by default
   imported.json                  where they come from: sha256 of the pickle, classes, arguments, what was left out
   checkpoints/000000-kimg/       generator_ema, and generator and discriminator if they were there
+
+Projected GAN's generators are not read. They are plain modules as R3GAN's are, but hooks of torch's make the weights
+that a layer uses, layers are found by their place in a list alone, and networks hold parts that their images do not
+pass: little of what reads R3GAN would serve them.
 """
 
 from __future__ import annotations

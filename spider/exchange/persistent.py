@@ -122,10 +122,12 @@ def read_network_pickle(path: Path, names: tuple[str, ...], classes: Collection[
     where = str(path)
     tree = read_pickle(io.BytesIO(content), where, names={*_NAMES, *classes}, plain=_DICTS, opaque=_Unread())
     walk = _Walk(where, classes)
-    if not isinstance(tree, dict) or not any(walk.is_module(tree.get(name)) for name in names):
-        raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the public codes pickle networks")
-    found = {name: tree[name] for name in names if tree.get(name) is not None}
+    found = {name: tree[name] for name in names if tree.get(name) is not None} if isinstance(tree, dict) else {}
     unread = {name: one_line(value.name) for name, value in found.items() if isinstance(value, Opaque)}
+    if not any(map(walk.is_module, found.values())):
+        for name, what in unread.items():
+            raise UnreadableError(f"{where}: {name} is a {what}, which is not read")
+        raise UnreadableError(f"{where}: none of {', '.join(names)} is in it, as the public codes pickle networks")
     networks = {name: walk.network(value, name) for name, value in found.items() if name not in unread}
     rest: dict[str, Any] = plain(
         {key: value for key, value in tree.items() if key not in names and not str(key).endswith(_OPTIMIZER)}

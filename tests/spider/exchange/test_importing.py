@@ -70,7 +70,8 @@ def test_stylegan3_makes_the_recorded_images(name, tmp_path):
 @pytest.mark.parametrize("name", ["stylegan_xl_t_class4", "stylegan_xl_r", "stylegan_xl_grown"])
 def test_stylegan_xl_makes_the_recorded_images(name, tmp_path):
     vectors = recorded(name)
-    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan_xl(name), "D": torch.nn.Sequential(torch.nn.GELU())}))
+    unread = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.GELU())
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan_xl(name), "D": unread}))
     made = api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
     assert "discriminator: a torch.nn.modules.container.Sequential is not read" in made.remarks[-1]
     frozen = open_generator(str(tmp_path / "out"), CPU)

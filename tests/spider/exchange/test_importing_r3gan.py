@@ -234,6 +234,12 @@ def test_discriminators_that_are_not_r3gans_are_refused(attempt, name):
     assert said in attempt(dumped({"G_ema": network("G"), "D": discriminator}))
 
 
+def test_what_nobody_reads_is_named(attempt):
+    assert "G_ema is a torch.nn.modules.container.Sequential, which is not read" in attempt(
+        dumped({"G_ema": nn.Sequential(nn.GELU())})
+    )
+
+
 def test_any_damage_is_told_in_one_line(attempt):
     content = dumped({"G_ema": network("G")})
     for cut in range(0, len(content), len(content) // 7):
