@@ -75,6 +75,7 @@ def read_pickle(
     persistent: bool = False,
     long: Collection[int] = (),
     opaque: Container[str] = (),
+    opcodes: int = MAX_OPCODES,
 ) -> Any:
     """One pickle of protocol 2 to 5, from where the file stands; it then stands behind the pickle.
 
@@ -87,6 +88,7 @@ def read_pickle(
         persistent: whether it may refer to what lies outside of it.
         long: whole numbers that it may hold although they have more than 64 bits.
         opaque: what may be named besides, of which nothing is read.
+        opcodes: instructions that it may have.
 
     Raises:
         UnreadableError: it is no pickle, names what is not on the list, is too long or too deep, or holds itself or a
@@ -95,8 +97,8 @@ def read_pickle(
     machine = _Machine(where, frozenset(names), frozenset(plain), persistent, frozenset(long), opaque)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count >= MAX_OPCODES:
-                raise UnreadableError(f"{where}: a pickle of more than {MAX_OPCODES:,} instructions")
+            if count >= opcodes:
+                raise UnreadableError(f"{where}: a pickle of more than {opcodes:,} instructions")
             machine.do(opcode.name, argument)
     except (IndexError, KeyError, ValueError, OverflowError, MemoryError) as error:
         raise UnreadableError(f"{where}: no pickle, or a damaged one ({' '.join(str(error).split())[:200]})") from None

@@ -20,6 +20,7 @@ def require_free(out: Path) -> None:
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write into, which takes its place when all is written, or goes."""
+    out = out.absolute()
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     try:

@@ -37,6 +37,7 @@ from spider.runs.generator import open_source
 from spider.runs.provenance import git_state, versions
 from untrusted.counts import counted
 from untrusted.errors import UnreadableError
+from untrusted.terminal import one_line
 
 _GROUPS = {"G_ema": "generator_ema", "G": "generator", "D": "discriminator"}  # of a checkpoint, by name in the pickle
 _CLASSES = r3gan.CLASSES | stylegan_xl.CLASSES
@@ -76,6 +77,8 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     try:
         pickle = read_network_pickle(file, tuple(_GROUPS), _CLASSES)
         networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise SpiderError(f"{file}: damaged: {one_line(' '.join(str(error).split())[:200])}") from None
     except UnreadableError as error:
         raise SpiderError(f"{error}; networks that are read: {KNOWN}") from None
     generators = [networks[name] for name in ("G_ema", "G") if name in networks]

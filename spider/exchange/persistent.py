@@ -48,6 +48,8 @@ _UNREAD = (
     *("dill.", "functools.partial", "builtins.getattr", "builtins.setattr"),
 )
 _VERSION = 6
+_MAX_VALUES = 200_000  # of the modules of a network: a network of StyleGAN-XL has about 5,000
+_MAX_SOURCE = 1 << 20  # letters of the text of a module
 _MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
 _LONGEST = 200  # characters of a text, and items of a list or a dict, in what `plain` gives
 _MOST = 10_000  # values in it; a pickle of a few bytes may hold one list in many places
@@ -198,7 +200,7 @@ class _Walk:
 
     def __init__(self, where: str, classes: Collection[str]) -> None:
         self._where, self._classes = where, classes
-        self._left = 0
+        self._left = self._values_left = 0
 
     def is_module(self, value: Any) -> bool:
         """Whether a value of the pickle stands for a module of some class."""
@@ -206,7 +208,7 @@ class _Walk:
 
     def network(self, value: Any, name: str) -> PickledModule:
         """A value at the top of the pickle, under this name. Raises UnreadableError."""
-        self._left = _MAX_MODULES
+        self._left, self._values_left = _MAX_MODULES, _MAX_VALUES
         return self._module(value, name)
 
     def _module(self, value: Any, path: str) -> PickledModule:
@@ -221,6 +223,8 @@ class _Walk:
                 args=({"type": "class", "version": int() as version, "module_src": str() as text,
                        "class_name": str() as class_name, "state": dict() as state},),
             ) if name == _OBJECT:  # fmt: skip
+                if len(text) > _MAX_SOURCE:
+                    raise UnreadableError(f"{where}: the text of a module has more than {_MAX_SOURCE:,} letters")
                 source = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
                 if version != _VERSION:
                     raise UnreadableError(f"{where}: version {version} of the pickled form; known: {_VERSION}")
@@ -228,6 +232,9 @@ class _Walk:
                 source = None
             case _:
                 raise UnreadableError(f"{where}: no network as the public codes pickle one")
+        self._values_left -= len(state) + sum(len(each) for each in state.values() if isinstance(each, dict))
+        if self._values_left < 0:
+            raise UnreadableError(f"{where}: the modules hold more than {_MAX_VALUES:,} values")
         parts = {part: self._part(state, part, where) for part in ("_parameters", "_buffers", "_modules")}
         tensors = {**parts["_parameters"], **parts["_buffers"]}
         for tensor, record in tensors.items():
@@ -247,6 +254,6 @@ class _Walk:
     def _part(self, state: Mapping[str, Any], part: str, where: str) -> dict[str, Any]:
         """`_parameters`, `_buffers` or `_modules`, without what is None."""
         found = state.get(part)
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        if not isinstance(found, dict) or not all(isinstance(name, str) and len(name) <= _LONGEST for name in found):
             raise UnreadableError(f"{where}: has no {part}")
         return {name: item for name, item in found.items() if item is not None}

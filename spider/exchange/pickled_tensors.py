@@ -36,6 +36,7 @@ _DTYPES = {
     "torch.BoolStorage": "|b1",
 }
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before its files were archives
+_OPCODES = 200  # of each of the short pickles, which have about 30
 _COUNT_BYTES = 8  # before the values: how many there are
 _MAX_DIMS = 8
 _MAX_EMPTY = 1 << 31  # the product of the other sides of a tensor that has a side of 0
@@ -66,12 +67,12 @@ def array_of(value: Record, where: str) -> NDArray[Any]:
 def _values(stored: bytes, where: str) -> NDArray[Any]:
     """All values of a storage, [n]."""
     file = io.BytesIO(stored)
-    head = [read_pickle(file, where, names=(), long={_MAGIC}) for _ in range(2)]
+    head = [read_pickle(file, where, names=(), long={_MAGIC}, opcodes=_OPCODES) for _ in range(2)]
     if head != [_MAGIC, _PROTOCOL]:
         raise UnreadableError(f"{where}: a storage that torch.save has not written in a pickle")
-    read_pickle(file, where, names=())  # about the machine that wrote it
-    storage = read_pickle(file, where, names=_DTYPES, persistent=True)
-    match storage, read_pickle(file, where, names=()):
+    read_pickle(file, where, names=(), opcodes=_OPCODES)  # about the machine that wrote it
+    storage = read_pickle(file, where, names=_DTYPES, persistent=True, opcodes=_OPCODES)
+    match storage, read_pickle(file, where, names=(), opcodes=_OPCODES):
         case Persistent(("storage", Name(kind), str() as key, _, int() as count, None)), [listed] if listed == key:
             dtype = np.dtype(_DTYPES[kind])
         case _:

@@ -142,7 +142,7 @@ def same(modules: Iterable[PickledModule], attribute: str, kind: Any, *, none: b
             raise SpiderError(f"{module.path}: {attribute} is {shown(value)}, which the public codes have not")
         if found and value != found[0]:
             raise SpiderError(
-                f"{module.path}: {attribute} is {value!r}, and {found[0]!r} elsewhere; they must be equal"
+                f"{module.path}: {attribute} is {shown(value)}, and {shown(found[0])} elsewhere; they must be equal"
             )
         found.append(value)
     if not found:

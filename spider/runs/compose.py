@@ -23,6 +23,7 @@ from spider.config.schema import Config
 from spider.data import absolute
 from spider.errors import SpiderUsageError
 from spider.gan.init.config import GROUPS, networks_of
+from spider.gan.networks.config import NetworkChoice
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
 from spider.runs.inputs import (
@@ -132,6 +133,8 @@ def foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
     if init is not None and not is_run(str(init)):
         if Path(split_name(str(init))[0]).absolute() in trained:  # its networks are not known yet
             init, runs = None, [*runs, "init.kind=run", f"init.run={json.dumps(str(init))}"]
+        elif _is_file(str(init)):
+            init, runs = None, [*runs, "init.kind=weights", f"init.file={json.dumps(str(init))}"]
         elif not _names_run(str(init)):
             init = None
     return compose(replace(request, source=source, init=init, from_run=None, overrides=[*runs, *request.overrides]))
@@ -231,7 +234,8 @@ def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
     if request.init is not None and _is_file(str(request.init)):
         flags = _init_file_flags(str(request.init), stored)
     elif request.init is not None:
-        flags = _init_flags(str(request.init), stored, with_source=source is None)
+        said = [override.value for override in map(parse_override, request.overrides) if override.key == "init.players"]
+        flags = _init_flags(str(request.init), stored, said[-1] if said else None, with_source=source is None)
     flags += [] if data is None else [Override("data.path", absolute(data), f"--data {data}")]
     if source is not None:
         chosen = _source_keys(str(source), stored)
@@ -255,11 +259,12 @@ def _init_file_flags(init: str, stored: Config | None) -> list[Override]:
     return [Override(key, value, f"--init {init}") for key, value in keys.items()]
 
 
-def _init_flags(init: str, stored: Config | None, *, with_source: bool) -> list[Override]:
+def _init_flags(init: str, stored: Config | None, said: object, *, with_source: bool) -> list[Override]:
     """Keys of `init`, and of what its weights need: both networks as they were there, and a prior of that length.
 
     Args:
         stored: of the run that goes on, if one does: it has these networks, and the weights may be gone.
+        said: the players that the user names; None: none, so all that are there.
         with_source: False: something else feeds the generator.
     """
     if stored is not None:
@@ -270,12 +275,13 @@ def _init_flags(init: str, stored: Config | None, *, with_source: bool) -> list[
         held = read_manifest(ref.path).files
         players = tuple(player for player, group in GROUPS.items() if f"{group}{TENSORS_SUFFIX}" in held)
     keys: dict[str, object] = {"init.kind": "run", "init.run": place, "init.players": [*players]}
-    sections: dict[str, Choice] = {"generator": theirs.generator} if players else {}
-    sections |= {"discriminator": theirs.discriminator} if "d" in players else {}
+    taken = players if said is None else [*said] if isinstance(said, list | tuple) else [said]
+    sections: dict[str, Choice] = {"generator": theirs.generator} if {"g", "g_ema"} & {*taken} else {}
+    sections |= {"discriminator": theirs.discriminator} if "d" in taken else {}
     sections |= {"source": theirs.source} if with_source and theirs.source.kind in PRIORS else {}
     for name, section in sections.items():
         keys[f"{name}.kind"] = section.kind  # before the others: another choice begins with its defaults
-        kept = getattr(section, "of_training", ())
+        kept = section.left_by_init() if isinstance(section, NetworkChoice) else ()
         keys |= {f"{name}.{key}": value for key, value in section.model_dump(mode="json").items() if key not in kept}
     return [Override(key, value, f"--init {init}") for key, value in keys.items()]
 

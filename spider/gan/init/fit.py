@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -84,14 +85,18 @@ class Fit:
 
 
 def fit_weights(
-    tensors: Mapping[str, Mapping[str, Tensor]], given: Weights, config: InitChoice, frozen: Collection[str]
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    given: Weights,
+    config: InitChoice,
+    frozen: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Fit]]:
     """The tensors of a run that begins, with given weights in place of random ones.
 
     Args:
         tensors: by network and name.
         given: see `read_weights`.
-        frozen: names of the discriminator's tensors that will not train.
+        frozen: names of tensors that will not train and must be given, by network. A generator that has such ones
+            begins as the average, which is what they will always be in the average.
 
     Returns:
         The tensors of the networks that were given weights, in their dtypes and on their devices; and the fits.
@@ -102,7 +107,8 @@ def fit_weights(
     placed: dict[str, dict[str, Tensor]] = {}
     fits: dict[str, Fit] = {}
     for network, origins in _ORIGINS.items():
-        origin = next((each for each in origins if each in given), None)
+        wanted = _ORIGINS["generator_ema"] if network == "generator" and frozen.get(network) else origins
+        origin = next((each for each in wanted if each in given), None)
         if origin is not None:
             placed[network], fits[network] = _fit(tensors[network], given[origin], origin)
     useless = not any(fit.fitted for fit in fits.values())
@@ -112,9 +118,11 @@ def fit_weights(
         if bare or (config.require == "all" and not fit.complete):
             what = "no tensor fits" if bare else "not every tensor fits"
             raise SpiderUsageError(f"init.require={config.require}: {network}: {what}: {fit.example()}")
-    for name in frozen:
-        if name not in fits["discriminator"].fitted:
-            raise SpiderUsageError(f"init.freeze_d={config.freeze_d}: discriminator.{name} does not fit what is given")
+    for network, names in frozen.items():
+        for name in names:
+            if network not in fits or name not in fits[network].fitted:
+                why = f"init.freeze_d={config.freeze_d}" if network == "discriminator" else "init"
+                raise SpiderUsageError(f"{why}: {network}.{name} does not fit what is given, and would never train")
     return placed, fits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -18,6 +18,12 @@ def freeze_first_layers(discriminator: nn.Module, config: InitChoice) -> None:
     """
     for module in _first_layers(discriminator, config):
         module.requires_grad_(False)
+
+
+def names_that_must_be_given(networks: Mapping[str, nn.Module], config: InitChoice) -> dict[str, list[str]]:
+    """Tensors that never train and mean something only if they are given, by network: generator, discriminator."""
+    stem: list[str] = getattr(networks["generator"], "must_be_given", [])
+    return {"generator": stem, "discriminator": names_of_first_layers(networks["discriminator"], config)}
 
 
 def names_of_first_layers(discriminator: nn.Module, config: InitChoice) -> list[str]:

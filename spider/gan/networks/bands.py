@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from spider.errors import SpiderUsageError
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
@@ -63,11 +64,13 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
     def of(stage_side: int, level: int, last: int, cutoff: float, stop: float) -> Band:
         """The band of a layer, `last` being the one that gives the image; from this cutoff and stop on."""
         exponent = min(level / (last - config.critical_layers), 1)
+        if stage_side < 5:
+            raise _unfit(config, stage_side, stage_side)
         cutoff = cutoff * (stage_side / 2 / cutoff) ** exponent
         stop = stop * (stage_side / 2 * _LAST_STOP / stop) ** exponent
         # Half of the side, and so on, as long as it is enough; 256 px has a stop that is a power of 2 but for rounding
         halvings = math.floor(math.log2(stage_side / min(2 * stop, stage_side)) + 1e-6)
-        if stage_side < 5 or stage_side % (1 << halvings):
+        if stage_side % (1 << halvings):
             raise _unfit(config, stage_side, stage_side)
         rate = stage_side >> halvings
         channels = round(min(config.channel_base / 2 / cutoff, config.channel_max))
@@ -89,6 +92,13 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
         before = made[-1][-1]
         stop = before.cutoff + before.half_width
         made.append([before, *(of(stage_side, level, layers, before.cutoff, stop) for level in range(1, layers + 1))])
+    for before, after in pairwise(band for stage in made for band in stage):
+        finer = max(before.rate, after.rate)
+        if finer % before.rate or finer % after.rate:
+            raise SpiderUsageError(
+                f"generator.sides={[*grown]}: a layer would go from {before.rate} to {after.rate} px, of which neither "
+                "is a multiple of the other: take sides that are 2, 4 or 8 times the one before"
+            )
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spider.errors import SpiderUsageError
@@ -38,6 +38,20 @@ class NetworkChoice(Choice):
     def chained(self) -> bool:
         """Whether a discriminator of this package has layers of CHAIN, whose p auxiliary: kind=chain steers."""
         return False
+
+    def left_by_init(self) -> frozenset[str]:
+        """The keys that `--init RUN` leaves as the training says, of the network that RUN has."""
+        return self.of_training
+
+    def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
+        """Refuse weights that cannot be the beginning of such a network; by default any can.
+
+        Args:
+            init: names them.
+            side_of: the side in px of the images of the run that they are of; None: they are of no run.
+
+        Raises SpiderUsageError.
+        """
 
     @property
     def heeds_time(self) -> Literal["images", "maps"] | None:

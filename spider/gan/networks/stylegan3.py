@@ -59,6 +59,7 @@ class Stylegan3Generator(StyledGenerator):
         self.synthesis = Synthesis(config, image_shape)
         self.layers = 1 + sum(1 for _ in self.synthesis.all_layers())
         self.frozen_layers = 0  # whose mean squares stay as well
+        self.must_be_given: list[str] = []  # tensors that are random for good unless a run begins with given ones
         if config.sides[1:] and config.stem != "trains":
             self._freeze_stem(with_input=config.stem == "frozen")
         half_life = config.magnitude_half_life_kimg
@@ -102,6 +103,8 @@ class Stylegan3Generator(StyledGenerator):
         stem = [self.frontend, self.mapping, synthesis.layers, *synthesis.heads[:-1]]
         for part in [*stem, synthesis.input] if with_input else stem:
             part.requires_grad_(False)
+        head = f"synthesis.heads.{len(synthesis.heads) - 1}."
+        self.must_be_given = [name for name in self.state_dict() if not name.startswith((head, "frontend."))]
         self.frozen_layers = self.layers - 1 - len(cast(nn.ModuleList, synthesis.heads[-1]))
 
 

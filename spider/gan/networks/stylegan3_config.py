@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from spider.errors import SpiderUsageError
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.networks.stylegan_config import W_AVG_STEPS, WAvgSteps
 from spider.settings.schedule import Bounds
@@ -46,8 +47,8 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         description="layers that each stage after the stem adds, without the last step to an image; one number goes "
         "for all. It leaves out generator.critical_layers of the stage before, and its last step",
     )
-    stem: Literal["frozen", "frozen_but_input", "trains"] = Field(
-        "frozen",
+    stem: Literal["trains", "frozen", "frozen_but_input"] = Field(
+        "trains",
         description="what was there before the last stage; frozen_but_input: the waves of its input go on learning, as "
         "in StyleGAN-XL's code",
     )
@@ -131,4 +132,24 @@ class Stylegan3GeneratorConfig(NetworkChoice):
             yield (
                 f"generator.sides={[*self.sides]} grows from given weights: --init RUN, whose images have a side of "
                 f"{self.sides[-2]} px; or generator.stem=trains to begin at random"
+            )
+
+    def left_by_init(self) -> frozenset[str]:
+        """See NetworkChoice. What did not grow says nothing of how it will."""
+        return self.of_training if self.sides else self.of_training | {"sides", "head_layers"}
+
+    def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
+        """See NetworkChoice."""
+        if self.stem == "trains":
+            return
+        if len(self.sides) < 2:
+            raise SpiderUsageError(
+                f"generator.stem={self.stem}: nothing has grown: generator.sides names the sides of all stages, such "
+                "as [16,32]; generator.stem=trains goes without"
+            )
+        side = side_of()
+        if side not in (None, *self.sides[-2:]):
+            raise SpiderUsageError(
+                f"{init}: its images have a side of {side} px, and generator.sides={[*self.sides]} grows from "
+                f"{self.sides[-2]} px"
             )

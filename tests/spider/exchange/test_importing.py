@@ -82,6 +82,27 @@ def test_stylegan_xl_makes_the_recorded_images(name, tmp_path):
         assert_near(frozen.module(vectors["z"], told).latents, vectors["w_psi07"], 1e-5)
 
 
+def test_a_pickle_that_costs_much_to_read_is_refused(attempt):
+    many = dict.fromkeys((f"a{number}" for number in range(3_000)), None)
+    network = stylegan_xl("stylegan_xl_grown")
+    for path in (f"synthesis.{name}" for name in network.inner("synthesis").meta["state"]["_modules"]):
+        network.inner(path).meta["state"].update(dict.fromkeys((f"held{number}" for number in range(8)), many))
+    assert "hold more than 200,000 values" in attempt(dumped({"G_ema": network}))
+    network = stylegan_xl("stylegan_xl_grown")
+    network.inner("mapping").meta["module_src"] = "x" * (1 << 20) + "x"
+    assert "the text of a module has more than" in attempt(dumped({"G_ema": network}))
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute", "value"),
+    [("", "img_resolution", 0), ("synthesis.L7_40_13", "out_cutoff", float("inf")), ("synthesis", "num_critical", 9)],
+)
+def test_numbers_that_cannot_be_are_told_in_one_line(attempt, path, attribute, value):
+    network = stylegan_xl("stylegan_xl_grown")
+    (network.inner(path) if path else network).meta["state"][attribute] = value
+    assert attempt(dumped({"G_ema": network}))
+
+
 @pytest.mark.parametrize("suffix", ["", "_class3"])
 def test_an_import_gives_the_recorded_logits(imported, suffix):
     vectors = recorded(f"stylegan2_d32{suffix}")

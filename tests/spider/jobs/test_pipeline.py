@@ -151,6 +151,20 @@ def test_a_training_begins_with_weights_of_a_stage_before(tmp_path: Path) -> Non
     )
     assert f"--init={tmp_path}/all/16@last" in grown.words
     assert not any(word.startswith("--init") for word in stem.words)
+    [filed] = read(
+        tmp_path,
+        """
+        stages:
+          filed:
+            verb: train
+            config: stylegan-xl/head
+            data: d
+            init: "{run}/stem.safetensors"
+            run: "{run}/32"
+            overrides: ["generator.sides=[16,32]", "discriminator.backbones=[{kind: efficientnet_lite0}]"]
+        """,
+    )
+    assert f"--init={tmp_path}/all/stem.safetensors" in filed.words
     with pytest.raises(SpiderError, match="there: no such folder"):
         read(
             tmp_path,

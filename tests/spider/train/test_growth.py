@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,8 +11,10 @@ from cluster.world import World
 from spider import api
 from spider.config.load import load_config, make_config
 from spider.errors import SpiderUsageError
+from spider.runs.compose import compose
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
+from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
 from spider.runs.stored import stored_tensors
 from spider.train.trainer import Trainer
@@ -29,7 +33,7 @@ BASE = [
     "g_penalties.path_length_weight={steps: [[0, 0], [0.008, 0.5]]}", "g_penalties.interval_steps=2",
     "log.samples=2", "evaluate.every_kimg=null",
 ]  # fmt: skip
-GROWN = ["generator.sides=[8,16]", "init.players=[g_ema]"]
+GROWN = ["generator.sides=[8,16]", "generator.stem=frozen", "init.players=[g_ema]"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +136,49 @@ def test_a_stage_is_trained_from_a_run_and_goes_on_without_it(larger, stem, tmp_
 
 def test_a_stage_without_a_stem_is_refused(larger):
     with pytest.raises(SpiderUsageError, match=r"generator\.sides=\[8, 16\] grows from given weights: --init RUN"):
-        make_config({"data": {"path": str(larger)}}, [*BASE, "generator.sides=[8,16]"])
+        make_config({"data": {"path": str(larger)}}, [*BASE, *GROWN])
+
+
+def test_both_generators_begin_as_the_average(larger, stem):
+    """Also where nobody names the players: else the average of a frozen stem would move to where it never was."""
+    trainer = trainer_for(larger, World.single(), stem, "init.players=[g,g_ema]")
+    found = tensors_of(trainer)
+    trainer.close()
+    for name in (name for name in found if of_stem(name) and name.startswith("generator.")):
+        assert torch.equal(found[name], found[name.replace("generator.", "generator_ema.", 1)])
+
+
+def test_a_stem_that_is_not_whole_is_refused(larger, stem):
+    """It would never train."""
+    with pytest.raises(
+        SpiderUsageError, match=r"init: generator\.synthesis\.layers\.2\.\S+ does not fit what is given"
+    ):
+        trainer_for(larger, World.single(), stem, "generator.layers=5", "init.players=[g,g_ema]")
+
+
+def test_a_stem_of_another_side_is_refused(larger, stem, tmp_path):
+    words = [*BASE, *GROWN, "init.kind=run", f"init.run={stem}", f"data.path={larger}"]
+    for sides, said in (
+        ("[5,16]", r"its images have a side of 8 px, and generator\.sides=\[5, 16\] grows from 5 px"),
+        ("[]", r"generator\.stem=frozen: nothing has grown"),
+    ):
+        config = load_config("dcgan", [*words, f"generator.sides={sides}"])
+        with pytest.raises(SpiderUsageError, match=said):
+            prepare(config, RunDirectory(tmp_path / "none"))
+
+
+def test_a_stage_keeps_what_its_file_says_of_growth_and_of_its_discriminator(larger, stem, tmp_path):
+    file = tmp_path / "stage.yaml"
+    file.write_text(
+        "generator: {kind: stylegan3, sides: [8, 16], head_layers: [4], stem: frozen}\n"
+        "discriminator: {kind: dcgan, width: 0.03}\ninit: {kind: none}\n"
+    )
+    request = TrainRequest(file, tmp_path / "run", data=larger, init=f"{stem}@last", overrides=["init.players=[g_ema]"])
+    config = compose(request)
+    assert (config.generator.sides, config.generator.head_layers) == ((8, 16), (4,))
+    assert config.generator.channel_base == 32
+    assert config.discriminator.width == 0.03
+    assert compose(replace(request, overrides=[])).discriminator.width == 0.02
 
 
 @pytest.mark.parametrize("family", ["stylegan-xl", "stylesan-xl"])

@@ -227,16 +227,16 @@ def test_a_name_for_many_tensors_is_reported_where_it_stands_for_none_and_a_name
     here = {"table": torch.zeros(2), "a.table": torch.zeros(2), "b.c.table": torch.zeros(2), "untable": torch.zeros(2)}
     given = {"*.table": torch.ones(2), "a.table": torch.full((2,), 2.0), "*.nowhere": torch.ones(3)}
     networks = {"generator": here, "generator_ema": here, "discriminator": {}}
-    placed, fits = fit_weights(networks, {"generator": given}, WeightsInitConfig(file="x"), ())
+    placed, fits = fit_weights(networks, {"generator": given}, WeightsInitConfig(file="x"))
     assert {name: int(tensor[0]) for name, tensor in placed["generator"].items()} == {
         "table": 1, "a.table": 2, "b.c.table": 1, "untable": 0,
     }  # fmt: skip
     assert [*fits["generator"].unused] == ["*.nowhere"]
     elsewhere = {**networks, "discriminator": {"b": torch.zeros(2)}}
     both = {"generator": given, "discriminator": {"*.table": torch.ones(2)}}
-    assert not fit_weights(elsewhere, both, WeightsInitConfig(file="x"), ())[1]["discriminator"].fitted
+    assert not fit_weights(elsewhere, both, WeightsInitConfig(file="x"))[1]["discriminator"].fitted
     with pytest.raises(SpiderUsageError, match="discriminator: no tensor fits"):
-        fit_weights(elsewhere, {"discriminator": both["discriminator"]}, WeightsInitConfig(file="x"), ())
+        fit_weights(elsewhere, {"discriminator": both["discriminator"]}, WeightsInitConfig(file="x"))
 
 
 def test_a_file_of_classes_is_refused_where_no_table_is_and_other_names_beside_networks_too(classes, digits, tmp_path):

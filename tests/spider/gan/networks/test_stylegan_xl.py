@@ -172,6 +172,12 @@ def test_an_image_is_not_the_last_stages():
         build(grown(), side=16)
 
 
+@pytest.mark.parametrize("sides", [(16, 112), (16, 24)])
+def test_sides_between_which_no_layer_can_go_are_refused(sides):
+    with pytest.raises(SpiderUsageError, match="a layer would go from 16 to"):
+        plan(grown(sides=sides, layers=7, margin=10, head_layers=(7,)), (3, sides[-1], sides[-1]))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
