@@ -327,6 +327,8 @@ def _training_images(
     """The images that the run learnt, at `place` if they have moved there. Raises SpiderError if they are others."""
     directory, key = run.directory, "data.path"
     config = directory.config()
+    if directory.imported_file.exists():
+        raise SpiderUsageError(f"{directory.path}: an import, which has learnt no images here: --reference names some")
     named = config.data.path if place is None else str(place)
     with at_key(f"{directory.path}: {key}"):
         found = find_images(key, named, recorded(directory).get(key), world, progress)

@@ -146,6 +146,11 @@ def test_verbs_take_an_import_as_a_run(imported, patches, tmp_path, monkeypatch)
     assert api.interpolate(run, out=tmp_path / "grid.png", steps=2)
     measured = api.evaluate(run, reference=patches, metrics="fid", embedding="offline", count=8, seeds=1)
     assert measured.results
+    for data in (None, patches):
+        with pytest.raises(
+            SpiderUsageError, match="an import, which has learnt no images here: --reference names some"
+        ):
+            api.evaluate(run, data=data, metrics="fid", embedding="offline", count=8, seeds=1)
     cascade = open_source(GeneratorConfig(run=str(run)), (1, 16, 16), CPU)
     assert cascade.images_at(0, [0, 1]).shape == (2, 1, 16, 16)
 
