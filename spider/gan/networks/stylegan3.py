@@ -104,7 +104,7 @@ class Stylegan3Generator(StyledGenerator):
         for part in [*stem, synthesis.input] if with_input else stem:
             part.requires_grad_(False)
         head = f"synthesis.heads.{len(synthesis.heads) - 1}."
-        self.must_be_given = [name for name in self.state_dict() if not name.startswith((head, "frontend."))]
+        self.must_be_given = [name for name in self.state_dict() if not name.startswith(head)]
         self.frozen_layers = self.layers - 1 - len(cast(nn.ModuleList, synthesis.heads[-1]))
 
 

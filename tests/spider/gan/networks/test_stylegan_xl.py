@@ -167,6 +167,19 @@ def test_what_was_there_stays_as_it_is(stem):
     assert moved == [stem == "trains"] * 3 + [True] * 5
 
 
+@pytest.mark.parametrize("stem", ["frozen", "frozen_but_input", "trains"])
+def test_what_never_trains_must_be_given(stem):
+    """Also what a source brings: an adapter that is frozen and random would stay so."""
+    generator = Stylegan3Generator(
+        grown(stem=stem), (6,), (3, 32, 32), ConditionShape(), torch.nn.Linear(5, 6, bias=False)
+    )
+    frozen = {name for name, parameter in generator.named_parameters() if not parameter.requires_grad}
+    given = set(generator.must_be_given)
+    assert frozen <= given
+    assert ("frontend.weight" in given) == (stem != "trains")
+    assert not any(name.startswith("synthesis.heads.1.") for name in given)
+
+
 def test_an_image_is_not_the_last_stages():
     with pytest.raises(SpiderUsageError, match=r"generator\.sides=\[8, 16, 32\] ends with squares of 32 px.*16x16"):
         build(grown(), side=16)
