@@ -8,32 +8,18 @@ patches after each quarter of the blocks (Sauer et al. 2022, feature_networks/vi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-
-import torch.nn.functional as F
 
 from spider import weights as pretrained
 from spider.backbones.layers import Layers
-from spider.backbones.vit import VisionTransformer, ViTNames
+from spider.backbones.vit import TIMM, VisionTransformer
 from spider.errors import SpiderError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 QUARTERS = 4
 
-_NAMES = ViTNames(
-    patches="patch_embed.proj",
-    class_token="cls_token",
-    distillation="dist_token",
-    positions="pos_embed",
-    last_norm="norm",
-    block="blocks.{}.",
-    norms=("norm1", "norm2"),
-    qkv=("attn.qkv.weight", "attn.qkv.bias"),
-    attended="attn.proj",
-    perceptron=("mlp.fc1", "mlp.fc2"),
-    eps=1e-6,
-    activation=F.gelu,
-)
+_NAMES = replace(TIMM, distillation="dist_token")
 
 
 def read_deit(path: Path | None = None) -> tuple[VisionTransformer, pretrained.Pretrained]:

@@ -6,31 +6,17 @@ ViT-L/14, of 384, 768 and 1024 numbers. Images are in [0, 1] less `MEAN`, over `
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-
-import torch.nn.functional as F
 
 from spider import weights as pretrained
 from spider.backbones.layers import Layers
-from spider.backbones.vit import VisionTransformer, ViTNames
+from spider.backbones.vit import TIMM, VisionTransformer
 from spider.errors import SpiderError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
-_NAMES = ViTNames(
-    patches="patch_embed.proj",
-    class_token="cls_token",
-    positions="pos_embed",
-    last_norm="norm",
-    block="blocks.{}.",
-    norms=("norm1", "norm2"),
-    qkv=("attn.qkv.weight", "attn.qkv.bias"),
-    attended="attn.proj",
-    perceptron=("mlp.fc1", "mlp.fc2"),
-    scales=("ls1.gamma", "ls2.gamma"),
-    eps=1e-6,
-    activation=F.gelu,
-)
+_NAMES = replace(TIMM, scales=("ls1.gamma", "ls2.gamma"))
 _SIZES = {(12, 384): "s", (12, 768): "b", (24, 1024): "l"}  # depth and width
 
 

@@ -64,6 +64,22 @@ class ViTNames:
     has_patch_bias: bool = True
 
 
+# As timm names them, and with it most families
+TIMM = ViTNames(
+    patches="patch_embed.proj",
+    class_token="cls_token",
+    positions="pos_embed",
+    last_norm="norm",
+    block="blocks.{}.",
+    norms=("norm1", "norm2"),
+    qkv=("attn.qkv.weight", "attn.qkv.bias"),
+    attended="attn.proj",
+    perceptron=("mlp.fc1", "mlp.fc2"),
+    eps=1e-6,
+    activation=F.gelu,
+)
+
+
 class VisionTransformer(nn.Module):
     """The network in evaluation mode, whatever `train` says: nothing in it differs.
 
