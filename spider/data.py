@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Channels = Literal[1, 3]
 
+SIDE_TO_SAY = "--resolution N"  # in the refusal of images that differ in size
 _AGAIN_S = 30.0  # between two words of rank 0; far less than the others have patience for one collective
 
 
@@ -195,7 +196,7 @@ def _pack_once(path: str | Path, resolution: int | None, channels: Channels | No
                         raise
                     what = str(error).removesuffix(": say --resolution")
                     raise ShardsUsageError(
-                        f"{path}: {what}: pack them to one size first: spider pack {path} OUT --resolution N"
+                        f"{path}: {what}: pack them to one size first: spider pack {path} OUT {SIDE_TO_SAY}"
                     ) from None
     return str(out)
 

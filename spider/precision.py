@@ -40,6 +40,7 @@ def set_numerics(*, deterministic: bool, tf32: bool, compiled: bool) -> None:
         )  # also tells the compiler, which takes as long to load as torch
     else:
         torch.set_deterministic_debug_mode("error" if deterministic else "default")  # the same without it
-    torch.backends.cudnn.benchmark = not deterministic  # shapes never change within a run
+    # The shapes of networks never change within a run; those of ADA do, and each new one is tried out (not timed yet)
+    torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = tf32  # torch's own default is True here
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -72,7 +72,7 @@ def compose(request: TrainRequest) -> Config:
                 f"({', '.join(preset_names())})"
             )
         composed = make_config(origin.model_dump(mode="json"), overrides, str(directory.path))
-    more = []
+    more = [] if request.init is None else _of_given_weights(composed, request)
     if request.kimg is not None:
         value = length(str(request.kimg), composed, directory, branch)
         more.append(Override("kimg", value, f"kimg={request.kimg}"))
@@ -284,6 +284,21 @@ def _init_flags(init: str, stored: Config | None, said: object, *, with_source: 
         kept = section.left_by_init() if isinstance(section, NetworkChoice) else ()
         keys |= {f"{name}.{key}": value for key, value in section.model_dump(mode="json").items() if key not in kept}
     return [Override(key, value, f"--init {init}") for key, value in keys.items()]
+
+
+def _of_given_weights(config: Config, request: TrainRequest) -> list[Override]:
+    """What `--init RUN` changes in how G's average begins and in the augmentations, where no word says otherwise."""
+    if config.init.kind != "run" or config.generator.grows:
+        return []
+    said = [override.key for override in map(parse_override, request.overrides)]
+    as_what, changed = f"--init {request.init}", list[Override]()
+    averaged = config.ema.rampup is not None and {"g", "g_ema"} & {*config.init.players}
+    if averaged and not {"ema", "ema.rampup"} & {*said}:
+        changed.append(Override("ema.rampup", None, as_what))
+    augment = [each.for_given_weights() for each in config.augment]
+    if augment != [*config.augment] and not any(key.split(".")[0] == "augment" for key in said):
+        changed.append(Override("augment", [each.model_dump(mode="json") for each in augment], as_what))
+    return changed
 
 
 def _source_keys(source: str, stored: Config | None) -> dict[str, str]:

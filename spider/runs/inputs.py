@@ -18,20 +18,30 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ClusterError
-from cluster.manifest import TENSORS_SUFFIX, read_manifest
+from cluster.manifest import STATE, TENSORS_SUFFIX, read_manifest
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
 from spider.config.load import flatten, with_values
 from spider.config.options import SOURCE_KEYS, how_to_give
 from spider.config.schema import Config
-from spider.data import absolute, fingerprint_of, holds, is_copy_of_now, is_there, locate_images, on_main_rank
+from spider.data import (
+    SIDE_TO_SAY,
+    absolute,
+    fingerprint_of,
+    holds,
+    is_copy_of_now,
+    is_there,
+    locate_images,
+    on_main_rank,
+)
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
+from spider.gan.init.config import RunInitConfig
 from spider.gan.sources.config import PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
 from spider.settings.marks import Named, Names, named
@@ -98,11 +108,23 @@ def find_inputs(
     """
     found = {}
     for each in named(config):
-        with at_key(each.key):
+        with at_key(each.key), _naming_side(config, each.key):
             found[each.key] = _find(each, known.get(each.key), world, progress, "")
             if each.what == "images" and (world is None or world.is_main):
                 _say_if_changed(each.key, each.place, found[each.key])
     return with_values(config, {key: each.packed for key, each in found.items()}), found
+
+
+@contextmanager
+def _naming_side(config: Config, key: str) -> Iterator[None]:
+    """Images to learn that differ in size are refused with the side that the given weights are for."""
+    try:
+        yield
+    except ShardsUsageError as error:
+        if not isinstance(config.init, RunInitConfig) or key != "data.path" or SIDE_TO_SAY not in str(error):
+            raise
+        said = str(error).replace(SIDE_TO_SAY, f"--resolution {side_of_given(config)}")
+        raise ShardsUsageError(f"{said} (images of {config.init.run} have that side)") from None
 
 
 def find_images(
@@ -211,6 +233,19 @@ def _note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> Non
     before = recorded(directory)
     if {**before, **inputs} != before:
         write_inputs(directory, {**before, **inputs})
+
+
+def side_of_given(config: Config) -> int | None:
+    """In px, of the images of the run whose weights a training begins with; None if they are of no run."""
+    if not isinstance(config.init, RunInitConfig):
+        return None
+    state = resolve(config.init.run).path / STATE
+    try:
+        shape = checked(read_json(state), dict[str, Any], str(state)).get("image_shape")
+        side: int = checked(shape, tuple[int, int, int], f"{state}: image_shape")[-1]
+    except (UnreadableError, OSError) as error:
+        raise SpiderError(f"init.run: {error}") from None
+    return side
 
 
 def write_inputs(directory: RunDirectory, inputs: Inputs) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.manifest import STATE
 from spider.config.load import differences, with_values
 from spider.config.schema import Config
 from spider.data import open_images
-from spider.errors import SpiderError, SpiderUsageError
-from spider.gan.init.config import RunInitConfig
-from spider.runs.directory import RunDirectory, resolve
+from spider.errors import SpiderUsageError
+from spider.runs.directory import RunDirectory
+from spider.runs.inputs import side_of_given
 from spider.settings.auto import OfImages, filled, left_open
-from untrusted.errors import UnreadableError
-from untrusted.json_data import read_json
-from untrusted.typed import checked
 
 
 def prepare(config: Config, directory: RunDirectory) -> Config:
@@ -27,7 +23,7 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
     stored = directory.config() if directory.checkpoint_names() else None
     config = _filled(config, stored)
     if stored is None:
-        config.generator.require_beginning(f"init.kind={config.init.kind}", lambda: _side_of_given(config))
+        config.generator.require_beginning(f"init.kind={config.init.kind}", lambda: side_of_given(config))
     changed = [] if stored is None else differences(stored, config)
     if changed:
         listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)
@@ -36,19 +32,6 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
             f"with --from {directory.path}@last to branch"
         )
     return config
-
-
-def _side_of_given(config: Config) -> int | None:
-    """In px, of the images of the run whose weights a training begins with; None if they are of no run."""
-    if not isinstance(config.init, RunInitConfig):
-        return None
-    state = resolve(config.init.run).path / STATE
-    try:
-        shape = checked(read_json(state), dict[str, Any], str(state)).get("image_shape")
-        side: int = checked(shape, tuple[int, int, int], f"{state}: image_shape")[-1]
-    except (UnreadableError, OSError) as error:
-        raise SpiderError(f"init.run: {error}") from None
-    return side
 
 
 def _filled(config: Config, stored: Config | None) -> Config:

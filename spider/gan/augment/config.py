@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BLUR = 1000  # pixels
 MAX_DIFFUSION_STEPS = 100_000
+_RISE_KIMG_WITH_GIVEN_WEIGHTS = 100.0
 MAPS_CHANNELS = 512  # of inner maps that a discriminator may noise, in all of them together
 
 Group = Literal["blit", "geom", "color", "filter", "noise", "cutout"]
@@ -40,6 +41,10 @@ class AugmentationChoice(Choice):
             image_shape: (C, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__}.build")
+
+    def for_given_weights(self) -> AugmentationChoice:
+        """The same for a training that `--init RUN` gives its networks, unless the command line says otherwise."""
+        return self
 
 
 class DiffAugmentConfig(AugmentationChoice):
@@ -82,6 +87,11 @@ class AdaConfig(AugmentationChoice):
         if self.p == "diffusion" and not any(isinstance(each, DiffusionConfig) for each in config.augment):
             yield "augment: kind=ada p=diffusion follows kind=diffusion, which augment does not have"
 
+    def for_given_weights(self) -> AdaConfig:
+        """p rises within 100 kimg, as in NVlabs/stylegan2-ada-pytorch, train.py --resume: D overfits at once."""
+        rise_kimg = min(self.control.rise_kimg, _RISE_KIMG_WITH_GIVEN_WEIGHTS)
+        return self.model_copy(update={"control": self.control.model_copy(update={"rise_kimg": rise_kimg})})
+
 
 class ApaConfig(AugmentationChoice):
     """APA (Jiang et al. 2021): a real image is replaced by a generated one with probability p. For few images."""
@@ -114,6 +124,10 @@ class BlurConfig(AugmentationChoice):
     sigma: Annotated[Schedule, Bounds(ge=0, le=MAX_BLUR)] = Field(
         Moving(linear=(10, 0), until_kimg=200), description="of the blur, in pixels; less than 1/3 blurs nothing"
     )
+
+    def for_given_weights(self) -> BlurConfig:
+        """None, as in NVlabs/stylegan3, train.py --resume: coarse shapes are learnt."""
+        return self.model_copy(update={"sigma": 0.0})
 
 
 class DiffusionConfig(AugmentationChoice):

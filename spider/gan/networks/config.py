@@ -43,6 +43,11 @@ class NetworkChoice(Choice):
         """The keys that `--init RUN` leaves as the training says, of the network that RUN has."""
         return self.of_training
 
+    @property
+    def grows(self) -> bool:
+        """Whether it begins with the weights of a smaller generator, so that a part of it is random at first."""
+        return False
+
     def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
         """Refuse weights that cannot be the beginning of such a network; by default any can.
 

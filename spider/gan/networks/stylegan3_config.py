@@ -138,6 +138,11 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         """See NetworkChoice. What did not grow says nothing of how it will."""
         return self.of_training if self.sides else self.of_training | {"sides", "head_layers"}
 
+    @property
+    def grows(self) -> bool:
+        """See NetworkChoice."""
+        return len(self.sides) > 1 and self.stem != "trains"
+
     def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
         """See NetworkChoice."""
         if self.stem == "trains":

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from cluster.world import World
+from shards.errors import ShardsUsageError
 from spider import api
 from spider.errors import SpiderUsageError
 from spider.runs.generator import open_generator
@@ -64,6 +65,44 @@ def test_a_training_begins_with_the_images_of_the_import(place):
     trainer.iterate()
     trainer.close()
     assert not torch.equal(trainer.frozen().images(0, range(4)), theirs.images(0, range(4)))
+
+
+def test_a_given_average_stays_and_augmentations_begin_as_with_the_public_resume(place):
+    def composed(preset, *words):
+        return TrainRequest(
+            preset, place / "new", data=place / "packed", init=place / "theirs", overrides=words
+        ).compose()
+
+    config = composed("stylegan2-ada/auto")
+    assert config.ema.rampup is None
+    assert config.augment[0].control.rise_kimg == 100
+    told = composed("stylegan2-ada/auto", "ema.rampup=0.1", "augment=[{kind: ada, control: {rise_kimg: 300}}]")
+    assert (told.ema.rampup, told.augment[0].control.rise_kimg) == (0.1, 300)
+    assert composed("stylegan2-ada/auto", "ema.half_life_kimg=3").ema.rampup is None
+    assert composed("stylegan3/r").augment[0].sigma == 0
+    assert composed("stylegan2-ada/auto", "init.players=[d]").ema.rampup == 0.05
+
+    config = asked(place, "new", "ema.rampup=0.05", "ema.half_life_kimg=1").checked()
+    distances = {}
+    for rampup in (0.05, None):
+        ema = config.ema.model_copy(update={"rampup": rampup})
+        trainer = Trainer(config.model_copy(update={"ema": ema}), World.single(CPU))
+        trainer.begin()
+        before = [each.clone() for each in trainer.ema.module.parameters()]
+        trainer.iterate()
+        after = trainer.ema.module.parameters()
+        distances[rampup] = sum((a - b).square().sum().item() for a, b in zip(before, after, strict=True))
+        trainer.close()
+    assert distances[None] < 1e-4 * distances[0.05]  # 4 of 1,000 images; with the ramp, all of the step
+
+
+def test_pictures_that_differ_in_size_are_refused_with_the_side_of_the_import(place):
+    mixed = place / "mixed"
+    mixed.mkdir()
+    for side in (40, 48):
+        Image.new("RGB", (side, side)).save(mixed / f"{side}.png")
+    with pytest.raises(ShardsUsageError, match=r"data\.path: .* OUT --resolution 32 \(images of .*theirs.* have that"):
+        api.train(**asked(place, "new", data=mixed).values())
 
 
 def test_without_noise_maps_all_else_fits(place):
