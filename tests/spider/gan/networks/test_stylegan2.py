@@ -13,30 +13,20 @@ from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Gener
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, with_draws
+from tests.stylegan2 import CLASSES, SMALL, recorded_generator
 from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
-SMALL = {"channel_base": 512, "channel_max": 24}
-CLASSES = {"": 0, "_class3": 3}
 
 
 def condition_of(vectors):
     return Condition(vectors["c"].argmax(1) if "c" in vectors and vectors["c"].shape[1] else None)
 
 
-def recorded_generator(suffix):
-    config = Stylegan2GeneratorConfig(
-        **SMALL, w_dim=48, mapping_layers=2 if suffix else 8, noise="const", conv_clamp=None
-    )
-    generator = Stylegan2Generator(config, (32,), (3, 32, 32), ConditionShape(CLASSES[suffix])).eval()
-    generator.load_state_dict(weights_of(recorded(f"stylegan2_g32{suffix}"), generator_name))
-    return generator
-
-
 @pytest.mark.parametrize("suffix", CLASSES)
 def test_generator_makes_the_recorded_images(suffix):
     vectors = recorded(f"stylegan2_g32{suffix}")
-    generator = recorded_generator(suffix)
+    generator = recorded_generator(suffix).eval()
     z = vectors["z"].clone().requires_grad_()
     made = generator(z, condition_of(vectors))
     assert_near(made.latents, vectors["w"], 1e-5)

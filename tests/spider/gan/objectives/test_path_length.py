@@ -7,12 +7,11 @@ from spider.config.load import make_config
 from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.loss import Spread, as_term
-from spider.gan.networks.stylegan2 import Stylegan2Generator
 from spider.gan.networks.stylegan2_names import generator_name
-from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.path_length import PathLength, path_lengths
-from spider.gan.outputs import Condition, ConditionShape, GOut
+from spider.gan.outputs import Condition, GOut
+from tests.stylegan2 import recorded_generator
 from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
@@ -27,14 +26,9 @@ def reduced(given):
 
 
 def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
-    """Of the generator with three classes, its noise given. The mean of w is left out: its record differs by 2 %."""
-    vectors, weights = recorded("path_length"), weights_of(recorded("stylegan2_g32_class3"), generator_name)
-    config = Stylegan2GeneratorConfig(
-        channel_base=512, channel_max=24, w_dim=48, mapping_layers=2, conv_clamp=None, style_mixing=0
-    )
-    generator = Stylegan2Generator(config, (32,), (3, 32, 32), ConditionShape(3))
-    generator.load_state_dict({name: each for name, each in weights.items() if not name.endswith("noise_const")})
-    penalty = PathLength(0.01, CPU)
+    """Of the generator with three classes, its noise given. What w_avg was before the first step is not recorded."""
+    vectors = recorded("path_length")
+    generator, penalty = recorded_generator("_class3", noise="random"), PathLength(0.01, CPU)
     for step in range(2):
         noise = torch.cat([vectors[f"noise{step}.{layer}"].flatten(1) for layer in range(7)], dim=1)
         monkeypatch.setattr(Address, "normal", lambda at, name, shape, step=step: vectors[f"y{step}"])
@@ -43,8 +37,12 @@ def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
         values, kept = penalty(Made(z, out), Address(0, "g_reg", range(2), CPU))
         with torch.no_grad():
             penalty.stepped("g_reg", kept)
+            generator.stepped("g_reg", out.keep)
         torch.testing.assert_close(penalty.mean.float(), vectors[f"mean{step}"], rtol=1e-5, atol=0)
         torch.testing.assert_close((kept["lengths"] - penalty.mean).square().float(), vectors[f"penalty{step}"])
+        if step:
+            assert_near(generator.w_avg, vectors["w_avg1"], 1e-6)
+        generator.w_avg.copy_(vectors["w_avg0"])
         loss = reduced(values)
         torch.testing.assert_close(loss, vectors[f"penalty{step}"].mean())
         expected = weights_of(vectors, generator_name, f"grad{step}.")
