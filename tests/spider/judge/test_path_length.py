@@ -2,21 +2,25 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
-from spider.gan.outputs import UNCONDITIONAL, GOut
+from spider.gan.outputs import UNCONDITIONAL, Condition, GOut
 from spider.gan.sources.config import GaussianConfig, GmmConfig
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gaussian import Gaussian
 from spider.gan.sources.gmm import Gmm
+from spider.judge import path_length
 from spider.judge.path_length import between, perceptual_path_length, slerp, trimmed_mean
-from tests.vectors import recorded
+from tests.stylegan2 import recorded_generator
+from tests.vectors import assert_near, recorded
 
 GOLDEN = recorded("path_length_metric")
+CPU = torch.device("cpu")
 
 
 def test_inputs_between_are_the_recorded_ones():
@@ -51,7 +55,7 @@ def test_a_network_sees_inputs_as_its_source_makes_them(std):
         lengths.extend(a.flatten().tolist())
         return squares(a, b)
 
-    generator = FrozenGenerator(Seen().double(), source, Conditions(), (1, 1, 1), torch.device("cpu"), training="none")
+    generator = FrozenGenerator(Seen().double(), source, Conditions(), (1, 1, 1), CPU, training="none")
     perceptual_path_length(generator, noting, 5, 3, World.single(), space="z", sampling="end")
     expected = source.at(5, range(0, 64, 2)).double().norm(dim=1)
     assert lengths == pytest.approx(expected.tolist())
@@ -59,9 +63,7 @@ def test_a_network_sees_inputs_as_its_source_makes_them(std):
 
 def test_nothing_lies_between_the_draws_of_a_mixture():
     source = Gmm(GmmConfig(dim=6))
-    generator = FrozenGenerator(
-        torch.nn.Linear(7, 6), source, Conditions(), (1, 8, 8), torch.device("cpu"), training="none"
-    )
+    generator = FrozenGenerator(torch.nn.Linear(7, 6), source, Conditions(), (1, 8, 8), CPU, training="none")
     with pytest.raises(SpiderUsageError, match=r"space=z: source\.kind=gmm"):
         perceptual_path_length(generator, squares, 0, 2, World.single(), space="z")
 
@@ -76,7 +78,43 @@ def squares(a, b):
 
 def finished(module, dim=6):
     source = Gaussian(GaussianConfig(dim=dim))
-    return FrozenGenerator(module.double(), source, Conditions(), (1, 8, 8), torch.device("cpu"), training="none")
+    return FrozenGenerator(module.double(), source, Conditions(), (1, 8, 8), CPU, training="none")
+
+
+def features(images):
+    """Of the recorded network, which stands for LPIPS: two layers, scaled as there."""
+    found = []
+    for layer in ("c1", "c2"):
+        images = F.conv2d(images, GOLDEN[f"trunk.{layer}.weight"], GOLDEN[f"trunk.{layer}.bias"], 2, 1).relu()
+        scaled = images / (images.norm(dim=1, keepdim=True) + 1e-10)
+        found.append(scaled.flatten(1) / (images.shape[2] * images.shape[3]) ** 0.5)
+    return torch.cat(found, dim=1)
+
+
+@pytest.mark.parametrize(("epsilon", "of_max"), [(1e-2, 5e-4), (1e-4, 2e-2)])
+@pytest.mark.parametrize("sampling", ["end", "full"])
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_each_pair_is_as_far_apart_as_the_recorded_one(space, sampling, epsilon, of_max, monkeypatch):
+    """Of the recorded StyleGAN2; noise, z and places are given. At 1e-4 float32 is wrong by a few thousandths."""
+    given = {part: GOLDEN[f"{space}_{sampling}_eps{epsilon:g}__{part}"] for part in ("t", "z", "noise", "dist")}
+    module, source, found = recorded_generator("_class3", noise="random"), Gaussian(GaussianConfig(dim=32)), []
+    told = Condition(GOLDEN["c"].argmax(1), draws={"noise": given["noise"].expand(4, -1)})
+    z = given["z"].unflatten(0, (2, 4)).transpose(0, 1).flatten(0, 1)  # ours alternate: 0 and 1 are a pair
+    monkeypatch.setattr(path_length, "AT_ONCE", 4)
+    monkeypatch.setattr(path_length.draws, "uniform", lambda *asked: given["t"])
+    monkeypatch.setattr(source, "at", lambda seed, numbers: z[list(numbers)])
+    generator = FrozenGenerator(module, source, Conditions(), (3, 32, 32), CPU, training="none")
+    monkeypatch.setattr(generator, "condition_at", lambda seed, numbers: told)
+
+    def noted(a, b):
+        found.append((features(a) - features(b)).square().sum(1))
+        return found[-1]
+
+    mean = perceptual_path_length(
+        generator, noted, 0, 4, World.single(), space=space, sampling=sampling, epsilon=epsilon
+    )
+    assert_near(torch.cat(found) / epsilon**2, given["dist"], of_max)
+    assert mean == pytest.approx(given["dist"].mean().item(), rel=of_max)
 
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
