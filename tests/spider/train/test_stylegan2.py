@@ -69,6 +69,31 @@ def test_ten_steps_are_the_same_anywhere(ranks, digits, size, accumulation, grou
         torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
 
 
+def summed(phase, parts):
+    """The gradients of the sum of what micro-batches come to, each by its own mean, as the public code takes them."""
+    total = torch.zeros((), dtype=torch.float64)
+    with phase.player.playing():
+        for part in map(phase.prepare or (lambda part: part), parts):
+            for term in [term for each in phase.passes for term in each.run(part).terms]:
+                total = total + term.coefficient * term.values.mean()
+        return torch.autograd.grad(total, phase.player.parameters, allow_unused=True, materialize_grads=True)
+
+
+def test_gradients_are_those_of_the_public_code_by_the_number_of_micro_batches(digits):
+    """Ours are of the mean over the global batch. Path length is left out: there each micro-batch has its own mean."""
+    trainer = trainer_for(digits, World.single(), ["accumulation=4", "g_penalties.path_length_weight=0"])
+    assert [phase.name for phase in trainer.plan.phases] == ["g_main", "d_main", "d_reg"]
+    for phase in trainer.plan.phases:
+        parts = trainer.feeds.draw(phase, 0, 0)
+        theirs = summed(phase, parts)
+        trainer.stepper.take(phase, phase.passes, parts)
+        for parameter, gradient in zip(phase.player.parameters, theirs, strict=True):
+            torch.testing.assert_close(len(parts) * parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+        assert any(gradient.norm() > 1e-3 for gradient in theirs)
+        assert len(parts) == 4
+    trainer.close()
+
+
 def test_resume_equals_uninterrupted(digits):
     assert_resume_is_exact(*(trainer_for(digits, World.single(), []) for _ in range(2)), before=3, after=3)
 
