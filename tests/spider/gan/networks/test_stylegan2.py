@@ -225,29 +225,43 @@ def outcome(generator, discriminator):
 
 def same(networks, **settings):
     """Networks of other settings with the same weights."""
-    others = small(side=32, **settings), judge(side=32, **settings)
+    others = small(**settings), judge(**settings)
     for network, other in zip(networks, others, strict=True):
         other.load_state_dict(network.state_dict())
     return others
 
 
-@pytest.mark.parametrize(("how", "of_norm"), [("channels_last", 1e-3), ("float64", 1e-3), ("bf16", 0.3)])
-def test_formats_change_numbers_only_by_their_rounding(how, of_norm, monkeypatch):
+ROUNDING = {  # of the norm: of images and logits, and of the slope
+    "channels_last": (1e-4, 1e-4),
+    "float64": (1e-4, 1e-4),
+    "compiled": (1e-5, 1e-5),
+    "bf16": (0.05, 0.3),
+    "fp16": (0.01, 0.15),
+}
+
+
+@pytest.mark.parametrize("how", ROUNDING)
+def test_formats_change_numbers_only_by_their_rounding(how, monkeypatch):
     monkeypatch.setattr(precision, "FULL_ON", ())
     torch.manual_seed(0)
-    networks = scaled(small(side=32)), scaled(judge(side=32))
+    networks = scaled(small()), scaled(judge())
     others = same(networks, bf16_resolutions=2 if how == "bf16" else 0)
     for network in others:
         network.to(torch.float64 if how == "float64" else torch.float32)
         network.to(memory_format=torch.channels_last if how == "channels_last" else torch.contiguous_format)
-    for found, expected in zip(outcome(*others), outcome(*networks), strict=True):
-        assert found.dtype == (torch.float64 if how == "float64" else torch.float32)
+        if how == "compiled":
+            network.compile(backend="aot_eager")
+    with torch.autocast("cpu", torch.float16, enabled=how == "fp16"):
+        given = outcome(*others)
+    value, slope = ROUNDING[how]
+    for found, expected, of_norm in zip(given, outcome(*networks), (value, value, slope), strict=True):
+        assert how == "fp16" or found.dtype == (torch.float64 if how == "float64" else torch.float32)
         assert (found - expected).norm() < of_norm * expected.norm()
-        assert how != "bf16" or (found - expected).norm() > 1e-4 * expected.norm()  # it did round
+        assert how not in ("bf16", "fp16") or (found - expected).norm() > 1e-4 * expected.norm()  # it did round
 
 
 def test_a_clamp_bounds_activations():
-    networks = scaled(small(side=32)), scaled(judge(side=32))
+    networks = scaled(small()), scaled(judge())
     for found, expected in zip(outcome(*same(networks, conv_clamp=1e6)), outcome(*networks), strict=True):
         torch.testing.assert_close(found, expected)
     images, *_ = outcome(*same(networks, conv_clamp=0.01))
