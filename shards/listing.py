@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -92,7 +92,8 @@ def list_files(
     ]
     shared = _shared_folder(images)
     labelling = find_labels(images, shared, all_names, read, labels)
-    keys = _keys([name.removeprefix(shared) for name in images])
+    paths = [name.removeprefix(shared) for name in images]
+    keys = distinct_keys([_stem(path) for path in paths], paths)
     items = [
         Item(name, key, labelling.label_of.get(name, -1), labelling.vector_of.get(name, ()))
         for name, key in zip(images, keys, strict=True)
@@ -152,13 +153,18 @@ def _twins(images: list[str]) -> list[str]:
     return [said] if twins else []
 
 
-def _keys(names: list[str]) -> list[str]:
-    """A key for every path. No two are the same; one that collides with no other reads like its path."""
+def distinct_keys(stems: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A key for every image. No two are the same; one that collides with no other reads like its stem.
+
+    Args:
+        stems: the paths of the images without their suffixes.
+        names: texts that are all different, whose digests tell colliding ones apart.
+    """
     taken: set[str] = set()
     keys = [""] * len(names)
     # A path without dots is its own key, so it comes before one that would have to be renamed to it
-    for i in sorted(range(len(names)), key=lambda i: ("." in _stem(names[i]), i)):
-        plain = _stem(names[i]).replace(".", "_")
+    for i in sorted(range(len(names)), key=lambda i: ("." in stems[i], i)):
+        plain = stems[i].replace(".", "_")
         key, attempt = _shortened(plain), 0
         while key in taken:  # more than once only where somebody named a file by the digest of another
             key, attempt = _digested(plain, names[i] + "\0" * attempt), attempt + 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ from shards.index import (
     pack_options,
     write_index,
 )
+from shards.joined import JoinedSource, require_join
 from shards.labels import Labels
 from shards.listing import BadFile
 from shards.lists import read_list
@@ -69,6 +71,7 @@ def pack(
     labels: Labels = "class",
     max_megapixels: float = MAX_MEGAPIXELS,
     listed: str | Path | None = None,
+    join: Sequence[str | Path] = (),
 ) -> DatasetIndex:
     """Pack the images of `source` (see shards.sources) into the folder `out`.
 
@@ -90,6 +93,8 @@ def pack(
         listed: a list of the images to pack, perhaps with their labels: a file, or `coco-stuff:ANNOTATIONS:SPLIT`
             (`shards.lists`). None: all of them.
         labels: "class": of class folders, or of dataset.json; "vector": lists of numbers in dataset.json; "none".
+        join: more sources, whose images follow. Each source is a class then, called as the source is
+            (`shards.joined`), in the place of the labels within it.
 
     Returns:
         The index. If `out` already holds just what would be packed, it is left as it is.
@@ -111,7 +116,10 @@ def pack(
         max_megapixels=max_megapixels,
     )
     allowed = Allowance.parse(max_bad)
-    opened = open_source(source, torchvision_root=torchvision_root, labels=labels)
+    require_join(join, labels, listed)
+    own = "none" if join else labels
+    sources = [open_source(each, torchvision_root=torchvision_root, labels=own) for each in (source, *join)]
+    opened = JoinedSource(sources) if join else sources[0]
     chosen = None if listed is None else read_list(listed)
     if chosen is not None:
         opened.listing = chosen.of(opened.listing)

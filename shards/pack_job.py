@@ -21,7 +21,6 @@ from shards.order import subset_rank
 from shards.parallel import map_ordered
 from shards.progress import Bar
 from shards.source import Source
-from shards.sources import FolderSource
 
 _FILES_PER_TASK = 64
 
@@ -62,8 +61,7 @@ class PackJob:
             raise ShardsUsageError(f"subset is {subset}, but {self.source.name} has {available} images")
         if self.options.long_tail is not None and len(self.source.listing.classes) < 2:
             raise ShardsUsageError(f"long_tail needs two classes or more, and {self.source.name} has no such labels")
-        inside = isinstance(self.source, FolderSource) and self.out.resolve().is_relative_to(self.source.root.resolve())
-        if inside:
+        if any(self.out.resolve().is_relative_to(root.resolve()) for root in self.source.roots):
             raise ShardsUsageError(f"{self.out} lies in the folder that is packed: choose one outside of it")
 
     def map(self, function: Any, shared: Any, numbers: list[int], what: str, done: int = 0) -> Iterator[Any]:

@@ -14,11 +14,16 @@ Pixels = NDArray[np.uint8]
 
 
 class Source(ABC):
-    """Numbered images. May be used by several processes, forked or spawned."""
+    """Numbered images. May be used by several processes, forked or spawned.
+
+    Attributes:
+        roots: folders of which all files are read, so that nothing may be written there.
+    """
 
     kind: str
     name: str
     listing: Listing
+    roots: tuple[Path, ...] = ()
 
     @abstractmethod
     def read(self, number: int) -> bytes | Pixels:

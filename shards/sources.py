@@ -101,6 +101,7 @@ class FolderSource(Source):
 
     def __init__(self, root: Path, labels: Labels) -> None:
         self.root = root
+        self.roots = (root,)
         self.name = name_as_text(root.resolve().name)
         stamps: dict[str, tuple[int, int]] = {}
         bad = []

@@ -351,6 +351,7 @@ _KINDS: dict[str, Kind] = {
     "keep_gray": flag,
     "keep_negative": flag,
     "instances": _path_list,
+    "join": _path_list,
     "key": text,
     "labels": text,
     "listed": place,

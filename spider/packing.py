@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,8 +20,9 @@ class PackRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("pack",)
     alone: ClassVar[tuple[str, ...]] = ("source", "out")
+    repeated: ClassVar[tuple[str, ...]] = ("join",)
     options: ClassVar[Mapping[str, str]] = {"listed": "--list"}
-    places: ClassVar = {"source": "images", "listed": "file"}
+    places: ClassVar = {"source": "images", "join": "images", "listed": "file"}
 
     source: str | Path
     out: str | Path
@@ -31,6 +32,7 @@ class PackRequest(Request):
     crop: Crop = "center"
     subset: int | None = None
     long_tail: float | None = None
+    join: Sequence[str | Path] = ()
     listed: str | Path | None = None
     seed: int = 0
     shard_mb: float = 64
@@ -44,9 +46,11 @@ class PackRequest(Request):
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""
         from shards.index import PackOptions, pack_options
+        from shards.joined import require_join
         from shards.pack_job import Allowance
 
         pack_options(**{name: getattr(self, name) for name in PackOptions.model_fields})
+        require_join(self.join, self.labels, self.listed)
         Allowance.parse(self.max_bad)
 
 

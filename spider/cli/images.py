@@ -56,6 +56,12 @@ def pack(
             "coco-stuff:ANNOTATIONS:train|val|eval|seen|unseen.",
         ),
     ] = None,
+    join: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE", help="Add the images of another SRC; each is one class, called as its folder or file is."
+        ),
+    ] = None,
     long_tail: Annotated[
         float | None,
         typer.Option(
@@ -104,6 +110,7 @@ def pack(
         subset=subset,
         long_tail=long_tail,
         listed=listed,
+        join=join or (),
         seed=seed,
         shard_mb=shard_mb,
         workers=workers,

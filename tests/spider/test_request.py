@@ -26,7 +26,7 @@ SEARCH = {
 ASKED = {
     "pack": (PackRequest, {
         "source": "a b", "out": "o", "resolution": 32, "channels": 1, "crop": "pad", "subset": 3, "seed": 5,
-        "long_tail": 2.5, "listed": "l.txt",
+        "long_tail": 2.5, "listed": "l.txt", "join": ["b", "c d"],
         "shard_mb": 0.5, "workers": 2, "max_bad": "3%", "encoding": "png", "labels": "none", "max_megapixels": 9.0,
     }),
     "verify": (VerifyRequest, {"shards": "-s", "workers": 3}),
