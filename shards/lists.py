@@ -20,6 +20,7 @@ from shards.coco import SPLITS, coco_stuff
 from shards.errors import ShardsError, ShardsUsageError
 from shards.listing import Item, Listing
 from shards.missing import no_such
+from shards.source import Pixels, Source
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
 from untrusted.text import decode
@@ -94,6 +95,25 @@ class ImageList:
             f"{self.name}: {len(missing):,} of {len(rows):,} images are not found, or not as one file; the first is "
             f"{self.paths[missing[0]]}"
         )
+
+
+class ListedSource(Source):
+    """The images of a source that are on a list. Raises as `ImageList.of`."""
+
+    def __init__(self, source: Source, chosen: ImageList) -> None:
+        self._source, self._digest = source, chosen.digest
+        self.kind, self.name, self.roots = source.kind, source.name, source.roots
+        self.listing = chosen.of(source.listing)
+        number_of = {item.name: number for number, item in enumerate(source.listing.items)}
+        self._numbers = [number_of[item.name] for item in self.listing.items]
+
+    def read(self, number: int) -> bytes | Pixels:
+        """See Source."""
+        return self._source.read(self._numbers[number])
+
+    def stamp(self) -> str:
+        """See Source."""
+        return f"{self._source.stamp()}, of which {self._digest}"
 
 
 def read_list(place: str | Path) -> ImageList:

@@ -35,12 +35,13 @@ from shards.index import (
 from shards.joined import JoinedSource, require_join
 from shards.labels import Labels
 from shards.listing import BadFile
-from shards.lists import read_list
+from shards.lists import ListedSource, read_list
 from shards.pack_job import Allowance, PackJob, nothing_left, passed_over
 from shards.packed import SHEET_NAME, keep_what_is_there, write_sheet
 from shards.parallel import usable_cores
 from shards.samples import fingerprint
 from shards.series import ShardSeries, check_free, forget_journal, open_series
+from shards.source import Source
 from shards.sources import open_source
 from shards.survey import Decision, decide
 from shards.vectors import write_vectors
@@ -119,16 +120,14 @@ def pack(
     require_join(join, labels, listed)
     own = "none" if join else labels
     sources = [open_source(each, torchvision_root=torchvision_root, labels=own) for each in (source, *join)]
-    opened = JoinedSource(sources) if join else sources[0]
-    chosen = None if listed is None else read_list(listed)
-    if chosen is not None:
-        opened.listing = chosen.of(opened.listing)
+    opened: Source = JoinedSource(sources) if join else sources[0]
+    if listed is not None:
+        opened = ListedSource(opened, read_list(listed))
     job = PackJob(opened, Path(out), options, workers or usable_cores(), progress)
     job.check()
     if (job.out / INDEX_NAME).exists():
         return keep_what_is_there(job)
-    stamp = opened.stamp() + ("" if chosen is None else f", of which {chosen.digest}")
-    plan = json.dumps({"input": stamp, "options": options.model_dump()}, sort_keys=True)
+    plan = json.dumps({"input": opened.stamp(), "options": options.model_dump()}, sort_keys=True)
     check_free(job.out, plan)
     decision = _survey(job)
     with open_series(job.out, plan, int(shard_mb * 1e6)) as series:

@@ -70,6 +70,18 @@ def test_images_are_packed_in_the_order_of_the_list(files, tmp_path):
     assert pixels[:, 0, 0, 0].tolist() == [24, 12, 20]
 
 
+def test_images_of_a_packed_set_are_those_that_the_list_names(files, tmp_path):
+    pack(files, tmp_path / "all", progress=False)
+    before = ShardDataset(tmp_path / "all")
+    keys = [before.key(number) for number in (5, 2, 9)]
+    (tmp_path / "l.txt").write_text("\n".join(keys))
+    pack(tmp_path / "all", tmp_path / "out", listed=tmp_path / "l.txt", progress=False)
+    after = ShardDataset(tmp_path / "out")
+    assert [after.key(number) for number in range(len(after))] == keys
+    for number, was in enumerate((5, 2, 9)):
+        assert (after.read(number)[0] == before.read(was)[0]).all()
+
+
 def test_bad_files_that_are_not_on_the_list_do_not_matter(files, tmp_path):
     (files / "n01" / "n01_99.png").symlink_to(files / "nowhere.png")
     try:
