@@ -54,6 +54,14 @@ class JoinedSource(Source):
         return hashlib.sha256(repr([(source.name, source.stamp()) for source in self._sources]).encode()).hexdigest()
 
 
+def key_alone(key: str, class_name: str) -> str:
+    """The key of an image of a class where its source, or its class folder, is packed by itself.
+
+    One that was shortened because it is too long stays as it is.
+    """
+    return key.removeprefix(f"{class_name.replace('.', '_')}/")
+
+
 def require_join(join: Sequence[object], labels: Labels, listed: object) -> None:
     """Refuse what joined sources, if there are any, do not go with. Raises ShardsUsageError."""
     if join and labels != "class":

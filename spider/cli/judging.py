@@ -103,6 +103,14 @@ def evaluate(
             metavar="N", help="Evaluation seeds 0 .. N-1, for mean and spread; default: 5 for a run, 1 for a set."
         ),
     ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME|N",
+            help="Judge a run by its images of this class only; may be repeated. Default: what the run says.",
+        ),
+    ] = None,
     bank: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
@@ -134,6 +142,7 @@ def evaluate(
         distance=distance,
         count=count,
         seeds=seeds,
+        classes=class_ or (),
         bank=bank,
         figures=figures,
         out=out,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from spider.arguments import MAX_IMAGES, MAX_PROCESSES, MAX_SEED, MIN_KIMG
 from spider.errors import SpiderUsageError
@@ -177,6 +177,12 @@ class LogConfig(Section):
     tensorboard: bool = runtime(True, description="write TensorBoard event files")
 
 
+def _as_names(value: object) -> object:
+    """Texts for numbers of classes, in a list; one alone stands for a list of one."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [str(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in items]
+
+
 class EvaluateConfig(Section):
     """Measuring while training. Off unless `every_kimg` is set; the best checkpoint is chosen by the first metric."""
 
@@ -201,6 +207,11 @@ class EvaluateConfig(Section):
         description="reference images, or an .npz or .npy file of their features (docs/embeddings.md); "
         "null = the training images; may move, their content is compared",
     )
+    classes: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(
+        (),
+        description="names or numbers of classes: the run is judged by its samples of these only, against their "
+        "training images (docs/classes.md); [] = all",
+    )
 
     @field_validator("metrics")
     @classmethod
@@ -223,6 +234,11 @@ class EvaluateConfig(Section):
         if protocol is not None and protocol not in PROTOCOLS:
             raise ValueError(f"evaluate.protocol: protocol {not_known(protocol, PROTOCOLS)}")
         return protocol
+
+    def refusals(self, config: Config) -> Iterator[str]:
+        """See Section."""
+        if self.classes and config.condition.tells != "class":
+            yield f"evaluate.classes={[*self.classes]}: there are no classes to be judged by; set condition.kind=class"
 
     def unread(self) -> Collection[str]:
         """See Section."""

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from shards.dataset import ShardDataset
 from spider.clock import times_due
 from spider.judge.embed.cache import Features
 from spider.judge.embed.features import BLOCK, extract_features, extract_features_and_logits
 from spider.judge.embed.given import GivenFeatures
-from spider.judge.embed.images import DrawnImages
+from spider.judge.embed.images import DrawnImages, NumberedImages
 from spider.judge.metrics.by_class import ClassPairs
 from spider.judge.metrics.comparison import Comparison
 from spider.judge.metrics.evaluate import given_law
@@ -106,7 +105,7 @@ def evaluation_cost(trainer: Trainer) -> EvaluationCost | None:
     )
 
 
-def _classes(trainer: Trainer, reference: ShardDataset) -> ClassPairs:
+def _classes(trainer: Trainer, reference: NumberedImages) -> ClassPairs:
     count = trainer.config.evaluate.count
     return ClassPairs.of(trainer.frozen().numbered("samples", trainer.config.evaluate.seed, count), count, reference)
 

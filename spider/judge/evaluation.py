@@ -40,6 +40,7 @@ from spider.judge.metrics.nearest import FEW_IMAGES, page_name
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import METRICS
 from spider.judge.metrics.results import MetricResult, document, table, write_result
+from spider.judge.of_classes import ImagesOfClasses, only_of, training_of
 from spider.judge.request import DEFAULT_COUNT, DEFAULT_SEEDS, EvaluateRequest, holds_features
 from spider.pictures.generate import told_by_bank
 from spider.runs.directory import RunRef, checkpoint_name, images_of, is_run, kimg_text, resolve, weights_digest
@@ -86,9 +87,11 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and request.reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
-    for option, place in (("--source", request.source), ("--data", request.data), ("--bank", request.bank)):
-        if run is None and place is not None:
-            raise SpiderUsageError(f"{option} {place}: of a run only, and {subject} is a set of images")
+    of_runs = {"source": request.source, "data": request.data, "bank": request.bank, "class": [*request.classes][:1]}
+    for option, value in of_runs.items():
+        if run is None and value:
+            what = value[0] if isinstance(value, list) else value
+            raise SpiderUsageError(f"--{option} {what}: of a run only, and {subject} is a set of images")
     if run is None and request.of_generator:
         name = request.of_generator[0]
         raise SpiderUsageError(f"metric {name!r} is of a generator, and {subject} is a set of images")
@@ -102,6 +105,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
         if request.bank is not None:
             generator = told_by_bank(generator, Path(request.bank))
+        generator = _judged(generator, run, request)
     found = Evaluation([], {"reference": None, "notes": [], "memorisation_page": None})
     if network is not None:
         found = _compared(request, run, generator, network, chosen, world)
@@ -114,6 +118,15 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     if request.out is not None and world.is_main:
         found.write(request.out)
     return found
+
+
+def _judged(generator: FrozenGenerator, run: RunRef, request: EvaluateRequest) -> FrozenGenerator:
+    """The generator, of the classes that are asked for or else those that the run says."""
+    if request.classes:
+        with at_key("--class"):
+            return only_of(generator, [str(name) for name in request.classes])
+    with at_key(f"{run.directory.path}: evaluate.classes"):
+        return only_of(generator, run.directory.config().evaluate.classes)
 
 
 def _moved(
@@ -146,7 +159,7 @@ def _compared(
     """The metrics of images, and their memorisation page."""
     count, progress, metrics = request.count, request.progress, request.of_images
     given = None if request.reference is None else open_reference(request.reference, network, world, progress)
-    training: ShardDataset | None = None
+    training: ShardDataset | ImagesOfClasses | None = None
     notes: list[str] = []
     provenance: dict[str, Any] = {}
     samples: list[NumberedImages]
@@ -204,12 +217,12 @@ def _compared(
 def _draw_instances(
     run: RunRef | None,
     generator: FrozenGenerator | None,
-    training: ShardDataset | None,
+    training: ShardDataset | ImagesOfClasses | None,
     request: EvaluateRequest,
     world: World,
 ) -> dict[str, Any]:
     """Draw what becomes of instances, if figures are asked for: what a result says of that."""
-    if generator is None or run is None or training is None or request.figures is None:
+    if generator is None or run is None or not isinstance(training, ShardDataset) or request.figures is None:
         return {}
     if not isinstance(generator.conditions, Instances):
         return {}
@@ -274,12 +287,14 @@ def _named(run: RunRef, generator: FrozenGenerator, bank: str | Path | None) -> 
 
 def _learnt(
     run: RunRef, generator: FrozenGenerator, request: EvaluateRequest, world: World
-) -> tuple[ShardDataset | None, list[str]]:
+) -> tuple[ShardDataset | ImagesOfClasses | None, list[str]]:
     """The run's training images; or None and a note, where they are not at hand and only the page needs them."""
     looked_at = any(METRICS[name].needs_training for name in request.of_images)
-    training, missing = None, None
+    training: ShardDataset | ImagesOfClasses | None = None
+    missing = None
     try:
-        training = _training_images(run, generator, request.data, world, request.progress)
+        images = _training_images(run, generator, request.data, world, request.progress)
+        training = training_of(generator.conditions, images)
     except (SpiderError, ShardsError) as error:
         if looked_at or request.reference is None or request.data is not None or request.figures is not None:
             raise
@@ -290,8 +305,8 @@ def _learnt(
 
 def _page_of(
     run: RunRef | None,
-    training: ShardDataset | None,
-    against: ShardDataset | GivenFeatures,
+    training: ShardDataset | ImagesOfClasses | None,
+    against: ShardDataset | ImagesOfClasses | GivenFeatures,
     embedding: Embedding,
     request: EvaluateRequest,
     world: World,
@@ -316,7 +331,7 @@ def _page_of(
     return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{name}"
 
 
-def _is_small(training: ShardDataset | None) -> bool:
+def _is_small(training: ShardDataset | ImagesOfClasses | None) -> bool:
     """Whether a generator may well learn these images by heart."""
     return training is not None and len(training) < FEW_IMAGES
 
@@ -351,7 +366,7 @@ def open_reference(
     return open_images(place, world=world, progress=progress)
 
 
-def reference_notes(shape: tuple[int, ...], reference: ShardDataset | GivenFeatures) -> list[str]:
+def reference_notes(shape: tuple[int, ...], reference: ShardDataset | ImagesOfClasses | GivenFeatures) -> list[str]:
     """What a reader must know of the reference."""
     if not isinstance(reference, GivenFeatures):
         return _size_notes(shape, reference.index.shape)

@@ -88,4 +88,6 @@ def _result(
     generator: FrozenGenerator, name: str, metric: str, label: str, value: float, protocol: dict[str, Any]
 ) -> MetricResult:
     samples = {"name": name, "fingerprint": generator.digest, "count": protocol["count"]}
+    if generator.conditions.only:
+        protocol = {**protocol, "classes": [*generator.conditions.only]}
     return MetricResult(metric, label, value, protocol, {"samples": samples})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from shards.dataset import ShardDataset
 from spider.config.schema import EvaluateConfig
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import cache_directory
+from spider.gan.conditions.conditions import Conditions
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.heartbeat import Heartbeat
 from spider.judge.collapse import CollapseWatch
@@ -23,6 +24,7 @@ from spider.judge.metrics.evaluate import evaluate_images, require_given
 from spider.judge.metrics.protocols import protocol_named
 from spider.judge.metrics.registry import metrics_named
 from spider.judge.metrics.results import MetricResult, read_results, write_result
+from spider.judge.of_classes import ImagesOfClasses, only_of, training_of
 from spider.runs.provenance import versions
 
 
@@ -39,7 +41,7 @@ class RepeatedEvaluation:
         settings: EvaluateConfig,
         training: ShardDataset,
         image_shape: tuple[int, int, int],
-        classes: Sequence[str],
+        conditions: Conditions,
         world: World,
         *,
         looks_through: Collection[str] = (),
@@ -49,7 +51,7 @@ class RepeatedEvaluation:
         Args:
             training: images that the generator learns.
             image_shape: (C, H, W) of the generator's images.
-            classes: their names, if the generator has any.
+            conditions: of the generator.
             looks_through: the embeddings that judge by a network which the discriminator looks through.
 
         Raises:
@@ -57,8 +59,10 @@ class RepeatedEvaluation:
             SpiderError, ShardsError: something cannot be opened.
         """
         self.settings = settings
-        self.training = training
         self.world = world
+        with _at("evaluate.classes"):
+            judged = conditions.among(settings.classes) if settings.classes else conditions
+        self.training = training_of(judged, training)
         if settings.protocol is not None:
             with _at("evaluate.protocol"):
                 protocol_named(settings.protocol)
@@ -70,7 +74,7 @@ class RepeatedEvaluation:
             raise SpiderUsageError(
                 f"evaluate.metrics: {self.metrics[0].name} comes first, and no checkpoint is best by it"
             )
-        self.reference: ShardDataset | GivenFeatures = training
+        self.reference: ShardDataset | ImagesOfClasses | GivenFeatures = self.training
         if settings.reference is not None:
             with _at("evaluate.reference"):
                 self.reference = open_reference(settings.reference, self.embedding)
@@ -78,7 +82,7 @@ class RepeatedEvaluation:
             if isinstance(self.reference, GivenFeatures):
                 require_given(self.reference, self.metrics)
             elif any(metric.needs_classes for metric in self.metrics):
-                require_classes({"the generator": classes, "the reference": self.reference.class_names})
+                require_classes({"the generator": conditions.names, "the reference": self.reference.class_names})
         self.notes = reference_notes(image_shape, self.reference)
         if self.embedding.name in looks_through:
             self.notes.append(
@@ -93,7 +97,7 @@ class RepeatedEvaluation:
     ) -> list[MetricResult]:
         """The metrics of a generator, which results call `name`, in the order of the settings. All ranks."""
         return evaluate_images(
-            generator.numbered(name, self.settings.seed, self.settings.count),
+            only_of(generator, self.settings.classes).numbered(name, self.settings.seed, self.settings.count),
             self.reference,
             metrics=self.settings.metrics,
             embedding=self.embedding,

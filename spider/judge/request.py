@@ -45,6 +45,8 @@ class EvaluateRequest(Request):
         distance: how different two images look, for path lengths: `efficientnet`, `lpips_alex` or `lpips_vgg`.
         count: images to measure; None: 5,000 of a generator, all of a set. Of a set, so many are drawn by the seed.
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
+        classes: names or numbers of classes: of a run's samples only those of these, and of its training images;
+            none: what the run says (`evaluate.classes`), which may be all. A reference that is named counts whole.
         bank: a bank of instances of any images, by the same embedding, in place of those that the run keeps.
         figures: a folder for the memorisation page of the first seed, `memorisation-EMBEDDING.png`; it brings the
             metric `nearest` with it. A run of fewer than 5,000 training images gets the page anyhow, beside `out`, or
@@ -56,6 +58,8 @@ class EvaluateRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("evaluate",)
     alone: ClassVar[tuple[str, ...]] = ("subject",)
+    repeated: ClassVar[tuple[str, ...]] = ("classes",)
+    options: ClassVar[Mapping[str, str]] = {"classes": "--class"}
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": how_many_or_which}
     places: ClassVar = {"reference": "images", "source": "images", "data": "images", "weights": "file", "bank": "file"}
 
@@ -72,6 +76,7 @@ class EvaluateRequest(Request):
     distance: str = "efficientnet"
     count: int | None = None
     seeds: int | Sequence[int] | None = None
+    classes: Sequence[str | int] = ()
     bank: str | Path | None = None
     figures: str | Path | None = None
     out: str | Path | None = None

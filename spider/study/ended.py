@@ -226,9 +226,17 @@ def answers(request: EvaluateRequest, results: list[MetricResult]) -> bool:
             continue
         samples = each.provenance.get("samples")
         count = samples.get("count") if isinstance(samples, dict) else None
+        judged = each.protocol.get("classes") or []
+        if request.classes and not _are_of(judged, [str(name) for name in request.classes]):
+            return False
         network = each.protocol.get("embedding")
         if each.protocol.get("seed") not in seeds or count not in (None, request.count or DEFAULT_COUNT):
             return False
         if request.protocol is None and network is not None and network != (request.embedding or "inception"):
             return False
     return {each.protocol.get("seed") for each in results} >= {*seeds}
+
+
+def _are_of(judged: list[str], asked: list[str]) -> bool:
+    """Whether numbers are of as many classes as are asked for, and of all that are asked for by name."""
+    return len(judged) == len({*asked}) and all(name in judged or name.isdigit() for name in asked)

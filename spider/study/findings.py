@@ -40,12 +40,14 @@ class Measured:
         kimg: of the checkpoint.
         values: by label, one for each evaluation seed.
         page: the memorisation page; None: there is none.
+        classes: that its samples were of; empty: of all, or there are none.
     """
 
     files: list[Path]
     kimg: float
     values: dict[str, list[float]]
     page: Path | None
+    classes: list[str]
 
 
 @dataclass(frozen=True)
@@ -304,7 +306,9 @@ def _measured(results: _Results) -> Measured:
         page for file in files for page in sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
     ]
     images = provenance(files[0]).get("images")
-    return Measured(files, images / 1000 if isinstance(images, int) else 0.0, values, pages[0] if pages else None)
+    classes = [name for each in results.values() for one in each for name in one.protocol.get("classes", [])]
+    kimg = images / 1000 if isinstance(images, int) else 0.0
+    return Measured(files, kimg, values, pages[0] if pages else None, list(dict.fromkeys(classes)))
 
 
 def _warnings(runs: list[RunFindings], results: dict[str, dict[str, _Results]]) -> list[str]:

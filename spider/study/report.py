@@ -102,7 +102,12 @@ def _run_json(out: Path, found: RunFindings) -> dict[str, Any]:
         "hours_before": found.before_hours,
         "curve": found.curve,
         "measured": {
-            which: {"files": [_below(out, file) for file in each.files], "kimg": each.kimg, "values": each.values}
+            which: {
+                "files": [_below(out, file) for file in each.files],
+                "kimg": each.kimg,
+                "values": each.values,
+                "classes": each.classes,
+            }
             for which, each in found.measured.items()
         },
     }
@@ -176,7 +181,7 @@ def _main_rows(findings: Findings) -> list[list[str]]:
         )
         reached = findings.to_baselines_best(name)
         row = [
-            f"{name}\n{variant.about}" if variant.about else name,
+            "\n".join([name, *filter(None, [variant.about, _judged(findings, name)])]),
             _with_failures(findings, name, _mean(last, len(plan.seeds))),
             _mean(best, len(plan.seeds)),
             "" if name == baseline else f"{apart}\nto {baseline}" if _has_own_baselines(findings) else apart,
@@ -184,6 +189,12 @@ def _main_rows(findings: Findings) -> list[list[str]]:
         ]
         rows.append([*row, variant.published or "-"] if has_published else row)
     return rows
+
+
+def _judged(findings: Findings, name: str) -> str:
+    """By which images of a variant it was judged, if not by all."""
+    classes = [each for run in findings.of(name) for found in run.measured.values() for each in found.classes]
+    return f"judged by its images of {', '.join(dict.fromkeys(classes))}" if classes else ""
 
 
 def _main_caption(findings: Findings) -> str:

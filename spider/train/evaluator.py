@@ -97,6 +97,6 @@ class Evaluator:
 
 def open_evaluation(trainer: Trainer) -> RepeatedEvaluation:
     """What a training's configuration measures by. Raises as `RepeatedEvaluation`."""
-    settings, names, judge = trainer.config.evaluate, trainer.conditions.names, trainer.config.discriminator
+    settings, told, judge = trainer.config.evaluate, trainer.conditions, trainer.config.discriminator
     shape, eyes = trainer.image_shape, judge.looks_through
-    return RepeatedEvaluation(settings, trainer.dataset, shape, names, trainer.world, looks_through=eyes)
+    return RepeatedEvaluation(settings, trainer.dataset, shape, told, trainer.world, looks_through=eyes)

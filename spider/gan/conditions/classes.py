@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -122,6 +123,17 @@ class Classes(Conditions):
     def class_number(self, name: str) -> int:
         """See Conditions."""
         return class_of_name(name, self.names)
+
+    def among(self, classes: Sequence[str]) -> Classes:
+        """See Conditions. In the shares that these classes have among themselves."""
+        chosen = sorted({self.class_number(name) for name in classes})
+        for label in chosen:
+            if label not in self.present:
+                raise SpiderUsageError(f"class {self.names[label]}: no training image has it")
+        among = copy.copy(self)
+        among.only = [self.names[label] for label in chosen]
+        among._numbered = Law([share if n in chosen else 0 for n, share in enumerate(self._numbered.shares)])
+        return among
 
     @property
     def identity(self) -> str:

@@ -27,6 +27,7 @@ class Conditions(Method):
         names: of the classes by number; empty if there are none.
         counts: training images of each class.
         present: the classes that training images have.
+        only: names of the classes that numbered samples are of; empty: of all.
         remarks: what the person who trains should know, a line each.
         identity: equal identities give equal conditions. One line of text; empty where there is no condition.
     """
@@ -36,6 +37,7 @@ class Conditions(Method):
     names: Sequence[str] = ()
     counts: Sequence[int] = ()
     present: Sequence[int] = ()
+    only: Sequence[str] = ()
     remarks: Sequence[str] = ()
 
     @property
@@ -69,6 +71,15 @@ class Conditions(Method):
     def class_number(self, name: str) -> int:
         """The class of that name, or else of that number. Raises SpiderUsageError."""
         raise SpiderUsageError(f"class {name}: the generator was trained without classes (condition.kind=none)")
+
+    def among(self, classes: Sequence[str]) -> Conditions:
+        """The same, whose numbered samples are of these classes only, given by name or number.
+
+        Raises SpiderUsageError: there are no classes, no such class, or no image that has it.
+        """
+        for name in classes:
+            self.class_number(name)
+        raise SpiderUsageError("samples of some classes only: of condition.kind=class")
 
     def state(self) -> dict[str, Any]:
         """What a finished generator must know when the data is gone, as JSON."""

@@ -213,6 +213,11 @@ class GeneratedImages:
         return [*self.generator.conditions.names]
 
     @property
+    def only_classes(self) -> list[str]:
+        """The classes that these images are of; empty: of all."""
+        return [*self.generator.conditions.only]
+
+    @property
     def class_counts(self) -> list[int]:
         """How many images of each class the generator has learnt."""
         return [*self.generator.conditions.counts]

@@ -7,6 +7,7 @@ same image. Metrics, neighbour search and the feature cache know nothing else ab
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -64,44 +65,61 @@ def classes_of(images: NumberedImages) -> ClassLabels:
     return ClassLabels(images.class_names, images.labels())
 
 
-class DrawnImages:
+class ChosenImages(ABC):
+    """Some of other images, in their order. Each kind has a fingerprint of its own."""
+
+    def __init__(self, images: NumberedImages) -> None:
+        self._images = images
+        self.name = images.name
+
+    @property
+    @abstractmethod
+    def numbers(self) -> NDArray[np.int64]:
+        """Which, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the images that these are chosen from."""
+        return classes_of(self._images).names
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every chosen image."""
+        chosen: NDArray[np.int64] = classes_of(self._images).labels[self.numbers]
+        return chosen
+
+    def close(self) -> None:
+        """Close the files of the images that these are chosen from, if they have any."""
+        close_files(self._images)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Chosen images start .. stop - 1 as uint8 [stop - start, C, H, W]."""
+        return torch.cat([self._images.batch(i, i + 1) for i in map(int, self.numbers[start:stop])])
+
+
+class DrawnImages(ChosenImages):
     """`count` of the images, drawn by `seed` without replacement, in their order. The same draw is the same images."""
 
     def __init__(self, images: NumberedImages, count: int, seed: int) -> None:
         if not 0 < count <= len(images):
             raise SpiderUsageError(f"{images.name}: cannot draw {count} of {len(images)} images")
-        self._images, self._count, self._seed = images, count, seed
-        self.name = images.name
+        super().__init__(images)
+        self._count, self._seed = count, seed
         self.fingerprint = hashlib.sha256(f"{images.fingerprint} drawn {count} seed {seed}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._count
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_numbers"}  # which are drawn again
+        return {name: value for name, value in self.__dict__.items() if name != "numbers"}  # which are drawn again
 
     @cached_property
-    def _numbers(self) -> NDArray[np.int64]:
+    def numbers(self) -> NDArray[np.int64]:
+        """See ChosenImages."""
         rng = draws.generator(self._seed, "embed.drawn")
         return np.sort(rng.permutation(len(self._images))[: self._count])
-
-    @property
-    def class_names(self) -> list[str]:
-        """Of the images that these are drawn from."""
-        return classes_of(self._images).names
-
-    def labels(self) -> NDArray[np.int64]:
-        """The class of every drawn image."""
-        drawn: NDArray[np.int64] = classes_of(self._images).labels[self._numbers]
-        return drawn
-
-    def close(self) -> None:
-        """Close the files of the images that these are drawn from, if they have any."""
-        close_files(self._images)
-
-    def batch(self, start: int, stop: int) -> Tensor:
-        """Drawn images start .. stop - 1 as uint8 [stop - start, C, H, W]."""
-        return torch.cat([self._images.batch(i, i + 1) for i in map(int, self._numbers[start:stop])])
 
 
 class FlippedImages:

@@ -77,7 +77,9 @@ def evaluate_images(
     count = len(samples) if count is None else count
     if not 0 < count <= len(samples):
         raise SpiderUsageError(f"{samples.name}: cannot measure {count} images; it has {len(samples)}")
-    if training is not None and training.fingerprint == reference.fingerprint:
+    only: list[str] = getattr(samples, "only_classes", [])
+    is_own = training is not None and training.fingerprint == reference.fingerprint
+    if is_own:
         training = None
     if page is None and not any(metric.needs_training for metric in chosen):
         training = None
@@ -108,6 +110,10 @@ def evaluate_images(
         reference_law=given_law(reference),
     )
     sets = {"samples": _described(samples, count), "reference": _described(reference)}
+    if only:
+        sets["samples"]["classes"] = only
+        if is_own:
+            sets["reference"]["classes"] = only
     if training is not None:
         sets["training"] = _described(training)
         sets["reference"]["held_out"] = comparison.held_out is not None
@@ -236,6 +242,7 @@ def _result(
             "resize": embedding.protocol,
             "dim": embedding.dim,
             "seed": comparison.seed,
+            **({"classes": only} if (only := sets["samples"].get("classes")) else {}),
             **score.protocol,
         },
         provenance=sets,

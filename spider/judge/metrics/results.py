@@ -29,6 +29,8 @@ from untrusted.typed import checked
 
 FORMAT = 1
 
+_CLASSES_SHOWN = 8  # names in a table
+
 
 @dataclass(frozen=True)
 class MetricResult:
@@ -41,8 +43,8 @@ class MetricResult:
         std: standard deviation of the value over its parts, None where there are none.
         std_over: those parts, e.g. `100 subsets`.
         stderr: standard error of the value, None where it is not known.
-        protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed. A metric of a
-            generator itself has no embedding.
+        protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed; `classes`, if
+            the samples are of some only. A metric of a generator itself has no embedding.
         provenance: names and fingerprints of the image sets: `samples`, `reference` if there is one, `training`.
         warnings: what a reader must know before using the value.
         details: further numbers.
@@ -60,11 +62,18 @@ class MetricResult:
     details: dict[str, Any] = field(default_factory=dict)
 
     def way(self) -> dict[str, Any]:
-        """How it was measured, key by key, but for the seed: what must be equal for two values to be compared."""
+        """How it was measured, key by key, but for the seed: what must be equal for two values to be compared.
+
+        `classes` are those that the samples are of, where not of all. Where the reference is the training images of
+        the same classes, its fingerprint says as much: the value compares with that of any generator against them.
+        """
         told = {key: value for key, value in self.protocol.items() if key != "seed"}
         for side, key in (("reference", "fingerprint"), ("samples", "count")):
             about = self.provenance.get(side)
             told[side] = about.get(key) if isinstance(about, dict) else None
+        reference, classes = self.provenance.get("reference"), told.get("classes")
+        is_of_them = isinstance(reference, dict) and reference.get("classes") == classes
+        told["classes"] = None if is_of_them else classes
         return told
 
     def to_json(self) -> dict[str, Any]:
@@ -205,7 +214,11 @@ def table(results: Sequence[MetricResult]) -> str:
 
 
 def _how_many(images: Mapping[str, Any]) -> str:
-    return str(images["holds"]) if images["count"] is None else counted(images["count"], "image")
+    if images["count"] is None:
+        return str(images["holds"])
+    classes = images.get("classes", [])
+    shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", ..." if len(classes) > _CLASSES_SHOWN else "")
+    return counted(images["count"], "image") + (f" of {shown}" if shown else "")
 
 
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -14,6 +15,7 @@ from shards.errors import ShardsError
 from shards.pack import pack
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.conditions.conditions import Conditions
 from spider.judge import evaluation
 from spider.judge.embed.offline import OfflineEmbedding
 from spider.judge.evaluation import evaluate
@@ -145,7 +147,8 @@ def learnt_on(world):
         return "images"
 
     with mock.patch.object(evaluation, "_training_images", opened):
-        return evaluation._learnt(None, None, EvaluateRequest("run", reference="r", metrics=("fid",)), world)
+        request = EvaluateRequest("run", reference="r", metrics=("fid",))
+        return evaluation._learnt(None, SimpleNamespace(conditions=Conditions()), request, world)
 
 
 def test_training_images_that_one_rank_lacks_no_rank_has(ranks):

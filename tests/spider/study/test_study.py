@@ -319,6 +319,16 @@ def test_what_nobody_needs_is_not_made(copy):
     assert names_left(file, out) == ["one-1", "cascade-1", "cascade-1-last", "cascade-1-best"]
 
 
+def test_a_set_to_be_joined_that_is_not_there_is_named_before_anything_begins(file, tmp_path, digits, patches):
+    both = (
+        f'stages:\n  both: {{verb: pack, source: {digits}, join: [{patches}, {tmp_path}/gone], out: "{{out}}/both"}}\n'
+    )
+    text = file.read_text().replace("stages:\n", both)
+    file.write_text(text.replace("plain: {", 'plain: {data: "{out}/both", after: both, '))
+    with pytest.raises(SpiderUsageError, match=rf"stages.both: join: {tmp_path}/gone: no such file or folder"):
+        api.study(file, out=tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("key", "place"),
     [("variants.plain: data.path", "data: {digits}"), ("stages.one: data.path", "data: {patches}")],
