@@ -250,6 +250,21 @@ def test_another_question_is_measured_again(copy, old, new):
     assert left_out in found.warnings
 
 
+def test_numbers_of_some_classes_say_so_and_are_not_compared_in_silence(copy):
+    file, out = copy
+    for measure in (out / "measures").glob("cascade-*.json"):
+        content = json.loads(measure.read_text())
+        for result in content["results"]:
+            result["protocol"]["classes"] = ["<cats>"]
+        measure.write_text(json.dumps(content))
+    found = api.study(file, out=out, report=True).findings
+    assert any(warning.endswith("measured with different classes") for warning in found.warnings)
+    page, numbers = (out / "report.html").read_text(), json.loads((out / "study.json").read_text())
+    assert page.count("judged by its images of &lt;cats&gt;") == 1
+    assert numbers["runs"]["cascade-0"]["measured"]["last"]["classes"] == ["<cats>"]
+    assert numbers["runs"]["plain-0"]["measured"]["last"]["classes"] == []
+
+
 def test_a_second_embedding_measures_apart_and_a_variant_has_its_own_baseline(copy, do):
     file, out = copy
     text = file.read_text()
