@@ -170,12 +170,19 @@ def _key(name: str, info: FieldInfo, kind: str | None, description: str) -> Key:
 
 
 def _limits(info: FieldInfo) -> Iterator[tuple[str, Any]]:
-    parts = get_args(info.annotation)  # of a union, one may have limits of its own
-    for constraint in [*info.metadata, *(mark for part in parts for mark in getattr(part, "__metadata__", ()))]:
+    for constraint in [*info.metadata, *_marks_within(info.annotation)]:
         for attribute, sign in _LIMITS:
             bound = getattr(constraint, attribute, None)
             if bound is not None:
                 yield sign, bound
+
+
+def _marks_within(annotation: Any) -> Iterator[Any]:
+    """Of an arm of a union, or of a member of a list, which may have limits of its own."""
+    for part in get_args(annotation) if get_origin(annotation) is not Literal else ():
+        for mark in getattr(part, "__metadata__", ()):
+            yield from mark.metadata if isinstance(mark, FieldInfo) else (mark,)
+        yield from _marks_within(part)
 
 
 def _sections(arms: Iterable[Any]) -> list[type[BaseModel]]:
@@ -198,6 +205,8 @@ def _arms(annotation: Any) -> tuple[Any, ...]:
 
 
 def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:

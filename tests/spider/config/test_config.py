@@ -192,6 +192,9 @@ def test_limits_are_explained_wherever_they_stand():
     types = {key.kind: key.type for key in explain("augment.0.p")}
     assert types["apa"] == "number, schedule or adaptive >= 0 <= 1"
     assert explain("batch")[0].type == "int >= 1 <= 1000000"
+    assert explain("generator.sides")[0].type == "list of int >= 5 <= 1000000"
+    assert explain("generator.attention")[0].type == "list of int | null >= 4 <= 512"
+    assert not [key.name for key in explain("") if "Annotated" in key.type]
 
 
 def test_members_of_a_list_have_keys():
