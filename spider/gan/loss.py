@@ -57,6 +57,19 @@ class Loss:
     keep: Mapping[str, Tensor] = field(default_factory=dict)
     reports: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def weighed(self, weights: Tensor | None) -> Loss:
+        """Of an objective: the same, where judgements weigh as `DOut.weights` says."""
+        if weights is None:
+            return self
+        terms: dict[str, Tensor | Weighed | Spread] = {}
+        for name, term in self.terms.items():
+            if isinstance(term, Weighed):
+                own = _rows(term.weights).expand_as(_rows(term.values))
+                terms[name] = Weighed(term.values, by_judgement(own, weights))
+            else:
+                terms[name] = by_judgement(term, weights) if isinstance(term, Tensor) else term
+        return replace(self, terms=terms)
+
 
 @dataclass(frozen=True)
 class Term:
@@ -135,6 +148,13 @@ def as_term(name: str, given: Tensor | Weighed | Spread, coefficient: float = 1.
     if isinstance(given, Weighed):
         return Term(name, given.values, coefficient, given.weights.detach(), selectable)
     return Term(name, given, coefficient, None, selectable)
+
+
+def by_judgement(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Values of judgements [n, P] times `DOut.weights`, of which the mean is the weighted one; others as is."""
+    if weights is None or values.shape[1:] != weights.shape:
+        return values
+    return values * weights.to(values.dtype)
 
 
 def _rows(values: Tensor) -> Tensor:

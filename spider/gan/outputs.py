@@ -116,6 +116,8 @@ class DOut:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     # As of the generator. `stepped` gets it as "real.NAME" and "fake.NAME", of the images that the main losses judge
     keep: Mapping[str, Tensor] = field(default_factory=dict)
+    # [P], of mean 1: how the P judgements weigh wherever a mean over them is taken, such as in losses; None: alike
+    weights: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> DOut:
         """The same, of which every tensor is changed."""

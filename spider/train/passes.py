@@ -17,7 +17,7 @@ from spider.gan.augment.augmentation import Augmentation
 from spider.gan.augment.shown import shown
 from spider.gan.auxiliary.auxiliary import Seen
 from spider.gan.auxiliary.build import Joined
-from spider.gan.loss import Loss
+from spider.gan.loss import Loss, by_judgement
 from spider.gan.method import Kept
 from spider.gan.objectives.build import GeneratorPenaltyTerm, PenaltyTerm
 from spider.gan.objectives.generator_penalties import Made
@@ -145,14 +145,14 @@ class DiscriminatorLoss:
         real_realness, fake_realness = self.objective.realness(real, fake)
         outcome = Outcome(
             reports={
-                "logits/real": real.logits,
-                "signs/real": real_realness.sign(),
-                "logits/fake": fake.logits,
-                "signs/fake": fake_realness.sign(),
+                "logits/real": by_judgement(real.logits, real.weights),
+                "signs/real": by_judgement(real_realness.sign(), real.weights),
+                "logits/fake": by_judgement(fake.logits, fake.weights),
+                "signs/fake": by_judgement(fake_realness.sign(), fake.weights),
             },
             keep=self.critic.kept(real=real, fake=fake),
         )
-        outcome.add("loss", self.objective.discriminator(real, fake, batch.at), by="objective")
+        outcome.add("loss", self.objective.discriminator(real, fake, batch.at).weighed(real.weights), by="objective")
         for each in self.joined:
             extra = each.auxiliary.discriminator(real_seen, fake_seen, batch.at)
             outcome.add(each.name, extra, each.weight(batch.images), by=each.name)
@@ -217,9 +217,9 @@ class GeneratorLoss:
         seen, judged = replace(seen, remade=self.maker.remade(batch)), {"fake": seen.out}
         if self.objective.paired:
             judged["real"] = self.critic(batch, "real", given(batch.real), batch.real_condition).out
-        scores = self.objective.score(seen.out).detach().flatten(1).mean(1)
+        scores = by_judgement(self.objective.score(seen.out).detach(), seen.out.weights).flatten(1).mean(1)
         outcome = Outcome(keep=self.maker.kept(made) | self.critic.kept(**judged), scores=scores)
-        loss = self.objective.generator(seen.out, judged.get("real"), batch.at)
+        loss = self.objective.generator(seen.out, judged.get("real"), batch.at).weighed(seen.out.weights)
         outcome.add("loss", loss, by="objective", selectable=True)
         penalty = self.maker.penalty()
         if penalty is not None:

@@ -11,8 +11,9 @@ other.
 Outputs, gradients and channels are those of the public implementations (autonomousvision/projected_gan and stylegan-xl,
 pg_modules/projector.py and discriminator.py), whose names of the weights are in `spider.gan.networks.projected_names`.
 What differs: batch norm is over the global batch, and spectral norms move with steps (`spider.gan.networks.spectral`).
-StyleGAN-XL's code adds up its losses over images and networks, where ours are means over all logits: networks whose
-maps are larger, as of images of 256 px beside a transformer's of 224 px, so have more say.
+StyleGAN-XL's code adds up its losses over images and networks, where ours are means. In both a loss is of the mean of
+each network's logits, so networks weigh alike, also where one has more: 100 of images of 256 px, beside a transformer's
+64 of 224 px.
 
 The random weights are drawn like all first weights, by the run's seed, and saved with the run. The pretrained ones are
 not: the checkpoint holds their digest.

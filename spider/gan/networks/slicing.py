@@ -86,11 +86,18 @@ def said(judged: list[Judged], features: Mapping[str, Tensor]) -> DOut:
 
 
 def side_by_side(outs: Sequence[DOut]) -> DOut:
-    """What several networks say of the same images as one: all logits and all features, one network after the other."""
+    """What several networks say of the same images as one: all logits and all features, one network after the other.
+
+    Networks weigh alike: the weighted mean over all logits is the mean of each network's own mean.
+    """
     if len(outs) == 1:
         return outs[0]
+    logits, counts = torch.cat([out.logits for out in outs], dim=1), [out.logits.shape[1] for out in outs]
+    weights = None
+    if len({*counts}) > 1:
+        weights = torch.cat([logits.new_full((count,), sum(counts) / len(counts) / count) for count in counts])
     features = {name: torch.cat([out.features[name] for out in outs], dim=1) for name in outs[0].features}
-    return DOut(torch.cat([out.logits for out in outs], dim=1), features)
+    return DOut(logits, features, weights=weights)
 
 
 class Sliceable(nn.Module):

@@ -16,6 +16,7 @@ from shards.order import Slots
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.outputs import DOut
 from spider.gan.pixels import resize
 from spider.gan.sources.config import GeneratorConfig
 from spider.gan.sources.generator import Generator
@@ -60,6 +61,30 @@ def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation, selection
     for tensors, means_there in ranks(size).run(trained, digits, [*selection, f"accumulation={accumulation}"]):
         torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
         assert means_there == pytest.approx(means, rel=1e-9, abs=1e-12)
+
+
+def test_judgements_weigh_as_the_discriminator_says(digits):
+    """In both losses, in what is reported and in what ranks images: one that weighs nothing is not there."""
+    words = ["batch=8", "compute.precision=fp64", "generator.width=0.05", "discriminator.width=0.05", *SELECTED]
+    found = []
+    for more in (False, True):
+        trainer = Trainer(make_config({"data": {"path": str(digits)}}, words), World.single())
+        judge = trainer.discriminator.module
+        if more:
+            judged, weights = judge.forward, torch.tensor([2.0, 0.0])
+
+            def with_another(images, condition, judged=judged, weights=weights):
+                logits = judged(images, condition).logits
+                return DOut(torch.cat([logits, images.flatten(1).mean(1, keepdim=True)], dim=1), weights=weights)
+
+            judge.forward = with_another
+        for _ in range(2):
+            trainer.iterate()
+        trainer.close()
+        found.append((tensors_of(trainer), trainer.plan.stats.means()))
+    (whole, means), (tensors, same) = found
+    torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
+    assert same == pytest.approx(means, rel=1e-9, abs=1e-12)
 
 
 def resumed(world, data, overrides):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, softplus
 from torchvision.models import resnet18
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.gan.loss import as_term
 from spider.gan.networks.backbone_config import (
     BackboneChoice,
     DeitConfig,
@@ -26,6 +27,8 @@ from spider.gan.networks.projected import ProjectedDiscriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.networks.projected_names import discriminator_name
 from spider.gan.networks.spectral import SpectralConv
+from spider.gan.objectives.non_saturating import NonSaturating
+from spider.gan.objectives.slicing import Slicing
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape
 from spider.gan.saved import copy_of, named_weights, saved_tensors
 from tests.deit import deit_state
@@ -157,6 +160,31 @@ def test_it_is_its_networks_side_by_side(deit: DeitConfig):
     assert found.features["last"].shape == (2, made.features)
     assert made.views == ("backbone1",)
     assert not torch.equal(found.logits[:, 4:], made(images, Condition()).logits[:, 4:])
+
+
+def test_networks_weigh_alike_however_many_logits_they_have(deit: DeitConfig):
+    """As in StyleGAN-XL's code, whose losses are sums over images and networks of the mean of a network's logits."""
+    assert fresh(deit, LITE0)(torch.rand(2, 3, 32, 32), Condition()).weights is None
+    config = ProjectedDiscriminatorConfig(backbones=(deit, LITE0), **SMALL)
+    made = build_discriminator(config, (3, 160, 160), SINGLE, 0, sliced=True)
+    real, fake = (made(images, Condition()) for images in torch.rand(2, 2, 3, 160, 160))
+    parts = slice(4), slice(4, None)  # a place in each of the transformer's four maps, 2 x 2 in each of the others
+    assert real.logits.shape == (2, 4 + 16)
+
+    def mean(values):
+        return sum(values[:, part].mean() for part in parts) / 2
+
+    objective = Slicing(NonSaturating(), "normalised", SINGLE.device)
+    loss = objective.discriminator(real, fake, None).weighed(real.weights)
+    slope = (-real.logits).sigmoid().detach()
+    expected = {
+        "d_real": mean(softplus(-real.logits)),
+        "d_fake": mean(softplus(fake.logits)),
+        "d_direction_real": -mean(slope * real.features["direction"]) / mean(slope),
+    }
+    for name, paid in expected.items():
+        term = as_term(name, loss.terms[name])
+        torch.testing.assert_close(term.share(term.total()), paid)
 
 
 def test_the_first_network_is_called_as_if_it_were_alone(deit: DeitConfig):
