@@ -208,11 +208,14 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
 
     Raises:
         SpiderUsageError, ShardsUsageError: no such images, run or file.
-        SpiderError: evaluations need weights that the cache does not have.
+        SpiderError: the discriminator or evaluations need weights that the cache does not have.
     """
     for each in named(config):
         with at_key(each.key):
             require_found(each, known.get(each.key))
+    for key, reader in config.discriminator.reads.items():
+        with at_key(f"discriminator.{key}"):
+            weights.of_embedding(reader, otherwise="or name a file: weights: FILE")
     settings = config.evaluate
     if settings.every_kimg is not None:
         with at_key(f"evaluate.embedding={settings.embedding}"):

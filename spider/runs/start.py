@@ -24,6 +24,9 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
     config = _filled(config, stored)
     if stored is None:
         config.generator.require_beginning(f"init.kind={config.init.kind}", lambda: side_of_given(config))
+        shape = open_images(config.data.path).index.shape
+        for network in (config.generator, config.discriminator):
+            network.require_images(shape)
     changed = [] if stored is None else differences(stored, config)
     if changed:
         listed = "; ".join(f"{key}: the run has {old!r}, now {new!r}" for key, old, new in changed)

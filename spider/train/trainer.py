@@ -19,7 +19,7 @@ from spider.data import open_images
 from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.conditions.build import build_conditions
 from spider.gan.init.fit import Fit, fit_weights
-from spider.gan.init.freeze import names_that_must_be_given
+from spider.gan.init.freeze import expected
 from spider.gan.init.read import read_weights
 from spider.gan.networks.balance import remarks_on_sizes
 from spider.gan.saved import load_saved, named_weights, saved_tensors
@@ -75,8 +75,8 @@ class Trainer:
     @property
     def remarks(self) -> list[str]:
         """What the person who trains should know of what is learnt, and of what learns it."""
-        players, config = (self.generator.module, self.discriminator.module), self.config
-        return [*self.conditions.remarks, *remarks_on_sizes(*players, config.generator, config.discriminator)]
+        given = expected(self._networks, self.config.init).frozen
+        return [*self.conditions.remarks, *remarks_on_sizes(self.plan.players, given, self.config)]
 
     def iterate(self) -> None:
         """One iteration: every phase that is due takes its steps, and the clock moves by the batch."""
@@ -152,8 +152,8 @@ class Trainer:
         given = read_weights(self.config.init, stored_tensors)
         if not given:
             return {}
-        snapshot, frozen = self.snapshot(), names_that_must_be_given(self._networks, self.config.init)
-        placed, fits = fit_weights(snapshot.tensors, given, self.config.init, frozen)
+        snapshot, meant = self.snapshot(), expected(self._networks, self.config.init)
+        placed, fits = fit_weights(snapshot.tensors, given, self.config.init, meant)
         if "discriminator" in placed:  # An auxiliary may hold a copy: it begins as if it were built on the given one
             network, told = self.discriminator.module, (self.image_shape, self.conditions.shape, self.world.device)
             load_saved(network, placed["discriminator"])

@@ -40,7 +40,8 @@ class InitChoice(Choice):
     )
     require: Literal["some", "all"] = Field(
         "some",
-        description="some: what does not fit, by name and shape, is left at random and reported; all: it is refused",
+        description="some: what does not fit, by name and shape, is left at random and reported; all: it is refused, "
+        "but for the new head of a generator that grows",
     )
 
     def read(self) -> Mapping[str, Mapping[str, Tensor]]:

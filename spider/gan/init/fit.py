@@ -11,15 +11,15 @@ of its network whose name ends with the rest, and for the one that is named exac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
 from spider.errors import SpiderUsageError
 from spider.gan.init.config import ANY, InitChoice
+from spider.gan.init.freeze import NOTHING, Expected
 from spider.gan.init.read import Weights
 
 Shape = list[int]
@@ -42,6 +42,7 @@ class Fit:
         misfits: of another shape; given, and here.
         missing: not given.
         unused: given, and not of the network.
+        growth: see `Expected`.
     """
 
     origin: str
@@ -49,11 +50,21 @@ class Fit:
     misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     missing: dict[str, Shape] = field(default_factory=dict)
     unused: dict[str, Shape] = field(default_factory=dict)
+    growth: tuple[str, str] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every tensor was given, and nothing else."""
         return not (self.misfits or self.missing or self.unused)
+
+    @property
+    def grown(self) -> bool:
+        """Whether nothing is missing but the new head of a network that grew, or unused but what it left out."""
+        if self.growth is None or self.misfits or not (self.fitted and self.missing):
+            return False
+        head, before = self.growth
+        new, left = (name.startswith(head) for name in self.missing), (name.startswith(before) for name in self.unused)
+        return all(new) and all(left)
 
     def example(self) -> str:
         """One tensor that did not fit, and why."""
@@ -68,9 +79,15 @@ class Fit:
         total = len(self.fitted) + len(self.misfits) + len(self.missing)
         if self.complete:
             return f"init: {network}: all {total} tensors are given"
+        if self.grown:
+            left = f"; its other {len(self.unused)} are of layers that growth leaves out" if self.unused else ""
+            return (
+                f"init: {network}: takes {len(self.fitted)} tensors of the given {self.origin}{left}; those of the new "
+                f"head, {len(self.missing)}, begin at random"
+            )
         counts = {
-            "of another shape": len(self.misfits),
-            "not given": len(self.missing),
+            "of another shape, left at random": len(self.misfits),
+            "not given, left at random": len(self.missing),
             "given that it does not need": len(self.unused),
         }
         given = f"all {total}" if len(self.fitted) == total else f"{len(self.fitted)} of {total}"
@@ -81,6 +98,7 @@ class Fit:
         """Plain data."""
         misfits = {name: {"given": given, "here": here} for name, (given, here) in self.misfits.items()}
         tree = asdict(self)
+        del tree["growth"]
         return {"from": tree.pop("origin"), **tree, "misfits": misfits}
 
 
@@ -88,15 +106,15 @@ def fit_weights(
     tensors: Mapping[str, Mapping[str, Tensor]],
     given: Weights,
     config: InitChoice,
-    frozen: Mapping[str, Collection[str]] = MappingProxyType({}),
+    expected: Expected = NOTHING,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Fit]]:
     """The tensors of a run that begins, with given weights in place of random ones.
 
     Args:
         tensors: by network and name.
         given: see `read_weights`.
-        frozen: names of tensors that will not train and must be given, by network. A generator that has such ones
-            begins as the average, which is what they will always be in the average.
+        expected: what will not train must be given. A generator that has such tensors begins as the average, which is
+            what they will always be in the average.
 
     Returns:
         The tensors of the networks that were given weights, in their dtypes and on their devices; and the fits.
@@ -107,18 +125,19 @@ def fit_weights(
     placed: dict[str, dict[str, Tensor]] = {}
     fits: dict[str, Fit] = {}
     for network, origins in _ORIGINS.items():
-        wanted = _ORIGINS["generator_ema"] if network == "generator" and frozen.get(network) else origins
+        wanted = _ORIGINS["generator_ema"] if network == "generator" and expected.frozen.get(network) else origins
         origin = next((each for each in wanted if each in given), None)
         if origin is not None:
-            placed[network], fits[network] = _fit(tensors[network], given[origin], origin)
+            growth = expected.growth if network != "discriminator" else None
+            placed[network], fits[network] = _fit(tensors[network], given[origin], Fit(origin, growth=growth))
     useless = not any(fit.fitted for fit in fits.values())
     for network, fit in fits.items():
         # A name that stands for many tensors may stand for none in one of the networks
         bare = not fit.fitted and (useless or not all(name.startswith(ANY) for name in given[fit.origin]))
-        if bare or (config.require == "all" and not fit.complete):
+        if bare or (config.require == "all" and not (fit.complete or fit.grown)):
             what = "no tensor fits" if bare else "not every tensor fits"
             raise SpiderUsageError(f"init.require={config.require}: {network}: {what}: {fit.example()}")
-    for network, names in frozen.items():
+    for network, names in expected.frozen.items():
         for name in names:
             if network not in fits or name not in fits[network].fitted:
                 why = f"init.freeze_d={config.freeze_d}" if network == "discriminator" else "init"
@@ -137,8 +156,8 @@ def _in_full(given: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dict[st
     return found
 
 
-def _fit(here: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor], Fit]:
-    placed, fit, given = dict(here), Fit(origin), _in_full(given, here)
+def _fit(here: Mapping[str, Tensor], given: Mapping[str, Tensor], fit: Fit) -> tuple[dict[str, Tensor], Fit]:
+    placed, given = dict(here), _in_full(given, here)
     for name, tensor in here.items():
         other = given.get(name)
         if other is None:

@@ -1,8 +1,9 @@
-"""Layers of a discriminator that never train."""
+"""Layers that never train, and what a beginning of given weights should therefore have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -20,10 +21,29 @@ def freeze_first_layers(discriminator: nn.Module, config: InitChoice) -> None:
         module.requires_grad_(False)
 
 
-def names_that_must_be_given(networks: Mapping[str, nn.Module], config: InitChoice) -> dict[str, list[str]]:
-    """Tensors that never train and mean something only if they are given, by network: generator, discriminator."""
-    stem: list[str] = getattr(networks["generator"], "must_be_given", [])
-    return {"generator": stem, "discriminator": names_of_first_layers(networks["discriminator"], config)}
+@dataclass(frozen=True)
+class Expected:
+    """What the weights have that a run begins with, if they are those that are meant.
+
+    Attributes:
+        frozen: by network (generator, discriminator), tensors that never train and mean nothing unless they are given.
+        growth: of a generator that grows, how the names of its new head begin, which nobody has yet, and those of the
+            layers before it, the last of which it leaves out.
+    """
+
+    frozen: Mapping[str, list[str]]
+    growth: tuple[str, str] | None = None
+
+
+NOTHING = Expected({})
+
+
+def expected(networks: Mapping[str, nn.Module], config: InitChoice) -> Expected:
+    """See the class. Of `networks` by name: generator, discriminator."""
+    generator, discriminator = networks["generator"], networks["discriminator"]
+    stem: list[str] = getattr(generator, "must_be_given", [])
+    frozen = {"generator": stem, "discriminator": names_of_first_layers(discriminator, config)}
+    return Expected(frozen, getattr(generator, "growth", None))
 
 
 def names_of_first_layers(discriminator: nn.Module, config: InitChoice) -> list[str]:

@@ -22,6 +22,11 @@ class BackboneChoice(Choice):
         """That judges by such a network, if one does."""
         return None
 
+    @property
+    def reads(self) -> str | None:
+        """Whose published weights are read, where no file is named: those of a reader in `spider.published`."""
+        return None
+
     def build(self) -> Backbone:
         """The network, where it is not of this package: frozen, and with a `weights_digest` (`spider.gan.saved`)."""
         raise NotImplementedError(f"{type(self).__name__}.build")
@@ -39,6 +44,11 @@ class EfficientnetLite0Config(BackboneChoice):
     def embedding(self) -> str:
         """See BackboneChoice."""
         return "efficientnet"
+
+    @property
+    def reads(self) -> str | None:
+        """See BackboneChoice."""
+        return "efficientnet" if self.weights is None else None
 
 
 class NormalisedConfig(BackboneChoice):
@@ -60,6 +70,11 @@ class DeitConfig(NormalisedConfig):
         description="file of its weights, of any size of the network; null = the published ones of DeiT base "
         "(spider weights get deit_base)",
     )
+
+    @property
+    def reads(self) -> str | None:
+        """See BackboneChoice."""
+        return "deit" if self.weights is None else None
 
 
 class TorchvisionConfig(NormalisedConfig):

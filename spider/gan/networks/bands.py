@@ -56,7 +56,7 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
     if (height, side) != (grown[-1], grown[-1]) and config.sides:
         raise SpiderUsageError(
             f"generator.sides={list(grown)} ends with squares of {grown[-1]} px, and the images are {side}x{height}: "
-            f"pack the data with --resolution {grown[-1]}"
+            f"pack the data with --resolution {grown[-1]}, or let generator.sides end with {side}"
         )
     if height != side:
         raise _unfit(config, side, height)
@@ -105,5 +105,5 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
 def _unfit(config: Stylegan3GeneratorConfig, width: int, height: int) -> SpiderUsageError:
     return SpiderUsageError(
         f"generator.kind={config.kind} makes squares of 5 to 17 px times a power of 2, found {width}x{height}: "
-        "pack the data at another --resolution"
+        f"pack the data at another --resolution{', and say so in generator.sides' if config.sides else ''}"
     )

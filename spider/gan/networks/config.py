@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from spider.errors import SpiderUsageError
@@ -57,6 +57,17 @@ class NetworkChoice(Choice):
 
         Raises SpiderUsageError.
         """
+
+    def require_images(self, image_shape: tuple[int, int, int]) -> None:
+        """Refuse images [C, H, W] that such a network cannot make or judge, before any is built; by default none is.
+
+        Raises SpiderUsageError.
+        """
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """By key, whose published weights are read where no file is named: those of a reader in `spider.published`."""
+        return {}
 
     @property
     def heeds_time(self) -> Literal["images", "maps"] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -10,7 +10,12 @@ from pydantic import Field
 from spider.arguments import MAX_RESOLUTION
 from spider.errors import SpiderUsageError
 from spider.gan.augment.config import MAPS_CHANNELS
-from spider.gan.networks.backbone_config import BackboneChoice, BackboneConfig, EfficientnetLite0Config
+from spider.gan.networks.backbone_config import (
+    BackboneChoice,
+    BackboneConfig,
+    EfficientnetLite0Config,
+    TorchvisionConfig,
+)
 from spider.gan.networks.config import (
     NetworkChoice,
     always_batch_norm_refusals,
@@ -80,6 +85,16 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
     def looks_through(self) -> frozenset[str]:
         """See NetworkChoice."""
         return frozenset(each.embedding for each in self.looks if each.embedding is not None)
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """See NetworkChoice."""
+        return {f"backbones.{i}": each.reads for i, each in enumerate(self.backbones) if each.reads is not None}
+
+    def require_images(self, image_shape: tuple[int, int, int]) -> None:
+        """See NetworkChoice. A network that is shown images in a size of its own is not known before it is read."""
+        if any(isinstance(each, EfficientnetLite0Config | TorchvisionConfig) for each in self.looks):
+            self.seen_size(image_shape)
 
     def channels(self, before_end: int) -> int:
         """Of a head's map that is halved so many times before the end: 512, 256, 128, 64 (of width 1), 2 at least."""

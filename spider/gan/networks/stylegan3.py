@@ -60,6 +60,10 @@ class Stylegan3Generator(StyledGenerator):
         self.layers = 1 + sum(1 for _ in self.synthesis.all_layers())
         self.frozen_layers = 0  # whose mean squares stay as well
         self.must_be_given: list[str] = []  # tensors that are random for good unless a run begins with given ones
+        self.growth: tuple[str, str] | None = None  # see `spider.gan.init.freeze.Expected`
+        if config.sides[1:]:
+            lists = ["synthesis.layers.", *(f"synthesis.heads.{head}." for head in range(len(config.sides) - 1))]
+            self.growth = lists[-1], lists[-2]
         if config.sides[1:] and config.stem != "trains":
             self._freeze_stem(with_input=config.stem == "frozen")
         half_life = config.magnitude_half_life_kimg

@@ -143,6 +143,12 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         """See NetworkChoice."""
         return len(self.sides) > 1 and self.stem != "trains"
 
+    def require_images(self, image_shape: tuple[int, int, int]) -> None:
+        """See NetworkChoice."""
+        from spider.gan.networks.bands import plan  # which needs these settings
+
+        plan(self, image_shape)
+
     def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
         """See NetworkChoice."""
         if self.stem == "trains":
@@ -153,8 +159,10 @@ class Stylegan3GeneratorConfig(NetworkChoice):
                 "as [16,32]; generator.stem=trains goes without"
             )
         side = side_of()
-        if side not in (None, *self.sides[-2:]):
+        if side is not None and side not in self.sides[-2:]:
+            other = [*self.sides[:-2], side, self.sides[-1]]
+            says = f", or say generator.sides={other}" if other == sorted({*other}) else ""
             raise SpiderUsageError(
                 f"{init}: its images have a side of {side} px, and generator.sides={[*self.sides]} grows from "
-                f"{self.sides[-2]} px"
+                f"{self.sides[-2]} px: begin with a run of that side{says}"
             )

@@ -10,7 +10,7 @@ import torch
 from cluster.world import World
 from spider import api
 from spider.config.load import load_config, make_config
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.runs.compose import compose
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
@@ -139,6 +139,34 @@ def test_a_stage_without_a_stem_is_refused(larger):
         make_config({"data": {"path": str(larger)}}, [*BASE, *GROWN])
 
 
+def test_what_growth_leaves_out_and_adds_is_said_as_such(larger, stem):
+    """Also where all weights must fit: nobody has the new head's."""
+    words = [*BASE, *GROWN, "init.kind=run", f"init.run={stem}", "init.require=all"]
+    trainer = Trainer(make_config({"data": {"path": str(larger)}}, words), World.single())
+    fits = trainer.begin()
+    trainer.close()
+    assert [*fits] == ["generator", "generator_ema"]
+    head = [name for name in trainer.ema.module.state_dict() if name.startswith("synthesis.heads.0.")]
+    for network, fit in fits.items():
+        taken, unused = len(fit.fitted), len(fit.unused)
+        assert fit.line(network) == (
+            f"init: {network}: takes {taken} tensors of the given generator_ema; its other {unused} are of layers that "
+            f"growth leaves out; those of the new head, {len(head)}, begin at random"
+        )
+        assert {name.split(".")[2] for name in fit.unused} == {"2", "3", "4"}  # of the stem's layers
+
+
+def test_a_discriminator_that_cannot_judge_such_images_is_refused_early(larger, stem, tmp_path):
+    words = ["generator.kind=dcgan", "discriminator.kind=projected", "discriminator.enlarge_to=null"]
+    with pytest.raises(SpiderUsageError, match=r"kind=projected sees images .* found 16x16: pack .*, or set disc"):
+        prepare(load_config("dcgan", [*words, f"data.path={larger}"]), RunDirectory(tmp_path / "none"))
+
+
+def test_published_weights_that_are_not_there_are_missed_early(digits, tmp_path):
+    with pytest.raises(SpiderError, match=r"^discriminator\.backbones\.0: weights deit_base: .*file: weights: FILE$"):
+        TrainRequest("stylegan-xl/stem", tmp_path / "run", data=digits).checked()
+
+
 def test_both_generators_begin_as_the_average(larger, stem):
     """Also where nobody names the players: else the average of a frozen stem would move to where it never was."""
     trainer = trainer_for(larger, World.single(), stem, "init.players=[g,g_ema]")
@@ -159,7 +187,15 @@ def test_a_stem_that_is_not_whole_is_refused(larger, stem):
 def test_a_stem_of_another_side_is_refused(larger, stem, tmp_path):
     words = [*BASE, *GROWN, "init.kind=run", f"init.run={stem}", f"data.path={larger}"]
     for sides, said in (
-        ("[5,16]", r"its images have a side of 8 px, and generator\.sides=\[5, 16\] grows from 5 px"),
+        (
+            "[5,16]",
+            r"a side of 8 px, and generator\.sides=\[5, 16\] grows from 5 px: begin with .*generator\.sides=\[8, 16\]$",
+        ),
+        ("[5,6]", r"grows from 5 px: begin with a run of that side$"),
+        (
+            "[8,32]",
+            r"32 px, and the images are 16x16: pack .* --resolution 32, or let generator\.sides end with 16$",
+        ),
         ("[]", r"generator\.stem=frozen: nothing has grown"),
     ):
         config = load_config("dcgan", [*words, f"generator.sides={sides}"])

@@ -18,7 +18,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.class_file import ClassesAbout, ClassFile
 from spider.gan.init.config import WeightsInitConfig
-from spider.gan.init.fit import fit_weights
+from spider.gan.init.fit import Fit, fit_weights
 from spider.runs.directory import RunDirectory, resolve
 from spider.runs.generator import open_generator
 from spider.train.trainer import Trainer
@@ -221,6 +221,16 @@ def test_a_file_of_classes_fills_every_table_and_trains_on(classes, digits, tmp_
     classes.unlink()
     api.train("dcgan", run, data=digits, init=classes, kimg=0.016, overrides=words)  # the beginning alone reads it
     assert RunDirectory(run).config().init.players == ("g", "d")
+
+
+def test_only_the_new_head_may_be_missing_of_what_grows():
+    growth = ("heads.1.", "heads.0.")
+    whole = {"fitted": {"a": [1]}, "missing": {"heads.1.0.x": [1]}, "unused": {"heads.0.5.x": [1]}}
+    assert Fit("generator_ema", **whole, growth=growth).grown
+    for other in ({"missing": {"heads.1.0.x": [1], "b": [1]}}, {"unused": {"b": [1]}}, {"misfits": {"b": ([1], [2])}}):
+        fit = Fit("generator_ema", **{**whole, **other}, growth=growth)
+        assert not fit.grown
+        assert fit.line("generator").startswith("init: generator: 1 of ")
 
 
 def test_a_name_for_many_tensors_is_reported_where_it_stands_for_none_and_a_name_in_full_wins():
