@@ -14,6 +14,7 @@ from cluster.world import World
 from shards.errors import ShardsError
 from spider.config.schema import Config, EngineConfig
 from spider.cost.evaluation import EvaluationCost, evaluation_cost
+from spider.cost.room import require_room
 from spider.errors import SpiderError
 from spider.gan.saved import saved_tensors
 from spider.precision import set_numerics
@@ -84,6 +85,9 @@ def dry_run(config: Config, world: World) -> DryRun:
     """Measure `config` on `world`; all ranks.
 
     One second at least, and every lazy phase twice; a minute at most, or one iteration if that takes longer.
+
+    Raises:
+        MachineError: on a CPU, there is no memory for an iteration.
     """
     set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     with closing(Trainer(config, world)) as trainer:
@@ -103,6 +107,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
             f"measuring iterations of {batch}, {networks}, on {world.device_name}: "
             f"at most {duration(2 * _AT_MOST_S)}, or one iteration if that takes longer"
         )
+    require_room(trainer)
     interval = max(
         max(phase.every_steps, *(each.every_steps for each in phase.passes)) for phase in trainer.plan.phases
     )
