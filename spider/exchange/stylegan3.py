@@ -99,12 +99,11 @@ def require_same_filters(
     first = bands[0]
     require(synthesis.children["input"], "bandwidth", first.cutoff)
     require(synthesis.children["input"], "sampling_rate", float(first.rate))
-    rotation = settings.equivariance == "rotation"
     for layer, (before, after) in zip(layers, pairwise([first, *bands]), strict=True):
         last = after.shown
         require(layer, "is_torgb", last)
         require(layer, "is_critically_sampled", after.critical)
-        require(layer, "conv_kernel", 1.0 if last or rotation else 3.0)
+        require(layer, "conv_kernel", 1.0 if last or after.rotation else 3.0)
         for side, band in (("in", before), ("out", after)):
             require(layer, f"{side}_sampling_rate", float(band.rate))
             require(layer, f"{side}_cutoff", band.cutoff)
@@ -112,7 +111,7 @@ def require_same_filters(
         if not last:
             fine = 2 * max(before.rate, after.rate)
             require(layer, "tmp_sampling_rate", float(fine))
-            require(layer, "down_radial", rotation and not after.critical)
+            require(layer, "down_radial", after.rotation and not after.critical)
             for way, band in (("up", before), ("down", after)):
                 factor = fine // band.rate
                 require(layer, f"{way}_taps", float(TAPS * factor if factor > 1 else 1))

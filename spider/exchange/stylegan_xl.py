@@ -76,7 +76,6 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
         "channel_max": whole(synthesis, "channel_max"),
         "critical_layers": critical,
         "margin": whole(synthesis, "margin_size"),
-        "equivariance": "rotation" if same(layers[:-1], "conv_kernel", int) == 1 else "translation",
         "conv_clamp": same(layers, "conv_clamp", (int, float), none=True),
         "mapping_layers": whole(mapping, "num_layers"),
         "w_dim": whole(network, "w_dim"),
@@ -103,7 +102,7 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
 
 
 def _growth(synthesis: PickledModule, layers: list[PickledModule], critical: int, side: int) -> dict[str, Any]:
-    """Layers of the stem and of the heads, and sides of all stages."""
+    """Layers and equivariance of the stem and of the heads, and sides of all stages."""
     stages: list[list[PickledModule]] = []
     for layer in layers:
         if _begins_stage(layer):
@@ -122,7 +121,15 @@ def _growth(synthesis: PickledModule, layers: list[PickledModule], critical: int
             raise SpiderError(f"{stage[-1].path}: out_cutoff={last:g} does not tell the side of its stage")
         sides.append(round(2 * first * (last / first) ** ((counts[-1] - critical) / steps)))
     counts.append(len(stages[-1]) - 1)
-    return {"layers": counts[0], "head_layers": counts[1:] or [7], "sides": [*sides, side] if sides else []}
+    kernels = [same(each, "conv_kernel", int) for each in (*stages[:-1], stages[-1][:-1])]
+    equivariance, *heads = ["rotation" if kernel == 1 else "translation" for kernel in kernels]
+    return {
+        "layers": counts[0],
+        "head_layers": counts[1:] or [7],
+        "sides": [*sides, side] if sides else [],
+        "equivariance": equivariance,
+        "head_equivariance": heads if {*heads} - {equivariance} else [],
+    }
 
 
 def _begins_stage(layer: PickledModule) -> bool:

@@ -10,7 +10,7 @@ autonomousvision/stylegan-xl).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from spider.errors import SpiderUsageError
@@ -33,6 +33,7 @@ class Band:
     bf16: bool  # whether the convolution that makes it computes in bfloat16
     critical: bool  # whether it keeps the finest detail of its stage, which the next stage leaves out
     shown: bool  # whether it is the image
+    rotation: bool  # whether what gives it follows rotations of what that is given
 
 
 def plan(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) -> list[Band]:
@@ -61,8 +62,9 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
     if height != side:
         raise _unfit(config, side, height)
 
-    def of(stage_side: int, level: int, last: int, cutoff: float, stop: float) -> Band:
-        """The band of a layer, `last` being the one that gives the image; from this cutoff and stop on."""
+    def of(stage: int, level: int, last: int, cutoff: float, stop: float) -> Band:
+        """The band of a layer of a stage, `last` being the one that gives the image; from this cutoff and stop on."""
+        stage_side = grown[stage]
         exponent = min(level / (last - config.critical_layers), 1)
         if stage_side < 5:
             raise _unfit(config, stage_side, stage_side)
@@ -83,15 +85,17 @@ def stages(config: Stylegan3GeneratorConfig, image_shape: tuple[int, int, int]) 
             bf16=rate << config.bf16_resolutions > side,
             critical=level >= last - config.critical_layers,
             shown=level == last,
+            rotation=config.rotations[stage],
         )
 
     layers = config.layers
-    made = [[of(grown[0], level, layers, _FIRST_CUTOFF, _FIRST_STOP) for level in range(layers + 1)]]
-    for stage_side, layers in zip(grown[1:], config.layers_of_heads, strict=True):
+    made = [[of(0, level, layers, _FIRST_CUTOFF, _FIRST_STOP) for level in range(layers + 1)]]
+    for stage, layers in enumerate(config.layers_of_heads, 1):
         made[-1] = [band for band in made[-1] if not band.critical]
         before = made[-1][-1]
         stop = before.cutoff + before.half_width
-        made.append([before, *(of(stage_side, level, layers, before.cutoff, stop) for level in range(1, layers + 1))])
+        first = replace(before, rotation=config.rotations[stage])
+        made.append([first, *(of(stage, level, layers, before.cutoff, stop) for level in range(1, layers + 1))])
     for before, after in pairwise(band for stage in made for band in stage):
         finer = max(before.rate, after.rate)
         if finer % before.rate or finer % after.rate:

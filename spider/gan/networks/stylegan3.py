@@ -203,8 +203,7 @@ class _Layer(nn.Module):
     def __init__(self, config: Stylegan3GeneratorConfig, before: Band, after: Band) -> None:
         super().__init__()
         last = after.shown
-        rotation = config.equivariance == "rotation"
-        kernel = 1 if last or rotation else 3
+        kernel = 1 if last or after.rotation else 3
         self.conv = ModulatedConv(
             before.channels, after.channels, kernel, config.w_dim, demodulate=not last, padding=kernel - 1
         )
@@ -216,7 +215,7 @@ class _Layer(nn.Module):
         if not last:
             fine = 2 * max(before.rate, after.rate)
             up, down = fine // before.rate, fine // after.rate
-            radial = rotation and not after.critical
+            radial = after.rotation and not after.critical
             self.filtered = FilteredLeakyReLU(
                 lowpass(TAPS * up, before.cutoff, before.half_width, fine),
                 lowpass(TAPS * down, after.cutoff, after.half_width, fine, radial=radial),

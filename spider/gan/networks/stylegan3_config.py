@@ -47,6 +47,13 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         description="layers that each stage after the stem adds, without the last step to an image; one number goes "
         "for all. It leaves out generator.critical_layers of the stage before, and its last step",
     )
+    head_equivariance: tuple[Literal["translation", "rotation"], ...] = Field(
+        (),
+        max_length=100,
+        description="as generator.equivariance, of what each stage after the stem adds; one word goes for all, [] = "
+        "generator.equivariance. StyleGAN-XL's code makes all heads for translations; StyleSAN-XL's for FFHQ are for "
+        "rotations up to 32 px",
+    )
     stem: Literal["trains", "frozen", "frozen_but_input"] = Field(
         "trains",
         description="what was there before the last stage; frozen_but_input: the waves of its input go on learning, as "
@@ -108,17 +115,24 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         given = self.head_layers
         return given * len(self.sides[1:]) if len(given) == 1 else given
 
+    @property
+    def rotations(self) -> tuple[bool, ...]:
+        """Of each stage from the stem on, whether images follow rotations."""
+        given = self.head_equivariance or (self.equivariance,)
+        heads = given * len(self.sides[1:]) if len(given) == 1 else given
+        return tuple(each == "rotation" for each in (self.equivariance, *heads))
+
     @model_validator(mode="after")
     def _stages_grow(self) -> Stylegan3GeneratorConfig:
         for before, side in pairwise(self.sides):
             if side <= before:
                 raise ValueError(f"generator.sides={[*self.sides]} must rise")
-        heads = self.layers_of_heads
-        if len(heads) != len(self.sides[1:]) and len(self.head_layers) > 1:
-            raise ValueError(
-                f"generator.head_layers={[*self.head_layers]} must be one number, or one for each stage after the stem "
-                f"of generator.sides={[*self.sides]}"
-            )
+        for key, given in ("head_layers", [*self.head_layers]), ("head_equivariance", [*self.head_equivariance]):
+            if len(given) > 1 and len(given) != len(self.sides[1:]):
+                raise ValueError(
+                    f"generator.{key}={given} must be one, or one for each stage after the stem of "
+                    f"generator.sides={[*self.sides]}"
+                )
         for layers in self.head_layers:
             if layers <= self.critical_layers:
                 raise ValueError(
@@ -136,7 +150,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
 
     def left_by_init(self) -> frozenset[str]:
         """See NetworkChoice. What did not grow says nothing of how it will."""
-        return self.of_training if self.sides else self.of_training | {"sides", "head_layers"}
+        return self.of_training if self.sides else self.of_training | {"sides", "head_layers", "head_equivariance"}
 
     @property
     def grows(self) -> bool:

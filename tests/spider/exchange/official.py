@@ -195,8 +195,11 @@ def stylegan3(name, rotation):
     return official(weights, "Generator", attributes, {**SMALL, **told})
 
 
-def stylegan_xl(name):
-    """A recorded generator of StyleGAN-XL, whose table of classes is torch's own module."""
+def stylegan_xl(name, head_equivariance=()):
+    """A recorded generator of StyleGAN-XL, whose table of classes is torch's own module.
+
+    `head_equivariance`: other heads than the recorded ones, of the middles of their kernels.
+    """
     vectors = recorded(name)
     weights, shape = weights_of(vectors), vectors["img"].shape[1:]
     grown, classes = "stem.mapping.w_avg" in vectors, 4 if "label" in vectors else 0
@@ -204,7 +207,7 @@ def stylegan_xl(name):
     settings = {
         "channel_base": 256, "channel_max": 16, "w_dim": 12, "margin": 4, "layers": 7 if classes else 6,
         "equivariance": "translation" if classes else "rotation",
-        **({"sides": (16, 32), "head_layers": (4,)} if grown else {}),
+        **({"sides": (16, 32), "head_layers": (4,), "head_equivariance": head_equivariance} if grown else {}),
     }  # fmt: skip
     bands = plan(Stylegan3GeneratorConfig(**settings), shape)
     told = {"z_dim": 8, "c_dim": classes, "w_dim": 12, "img_resolution": shape[1], "img_channels": 3}
@@ -224,11 +227,13 @@ def stylegan_xl(name):
         up, down = fine // before.rate, fine // after.rate
         attributes[path] = {
             "is_torgb": after.shown, "is_critically_sampled": after.critical, "conv_clamp": 256,
-            "conv_kernel": 3 if classes and not after.shown else 1, "tmp_sampling_rate": fine,
-            "down_radial": not classes and not after.critical, "up_taps": 6 * up, "down_taps": 6 * down,
+            "conv_kernel": 1 if after.rotation or after.shown else 3, "tmp_sampling_rate": fine,
+            "down_radial": after.rotation and not after.critical, "up_taps": 6 * up, "down_taps": 6 * down,
             "in_sampling_rate": before.rate, "out_sampling_rate": after.rate, "in_cutoff": before.cutoff,
             "out_cutoff": after.cutoff, "in_half_width": before.half_width, "out_half_width": after.half_width,
         }  # fmt: skip
+        if after.rotation and weights[f"{path}.weight"].shape[-1] == 3:
+            weights[f"{path}.weight"] = weights[f"{path}.weight"][:, :, 1:2, 1:2].clone()
     weights["synthesis.input.transform"] = torch.eye(3)
     network = official(weights, "SuperresGenerator" if grown else "Generator", attributes, told)
     network.inner("mapping").meta["state"]["_modules"]["embed"] = table

@@ -82,6 +82,19 @@ def test_stylegan_xl_makes_the_recorded_images(name, tmp_path):
         assert_near(frozen.module(vectors["z"], told).latents, vectors["w_psi07"], 1e-5)
 
 
+def test_heads_may_follow_rotations_otherwise_than_the_stem(tmp_path):
+    """As those of StyleSAN-XL for FFHQ."""
+    network = stylegan_xl("stylegan_xl_grown", ("rotation",))
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": network}))
+    api.import_pickle(tmp_path / "a.pkl", tmp_path / "out")
+    config = RunDirectory(tmp_path / "out").config().generator
+    assert (config.equivariance, config.head_equivariance) == ("translation", ("rotation",))
+    vectors = recorded("stylegan_xl_grown")
+    made = open_generator(str(tmp_path / "out"), CPU)(vectors["z"], Condition(vectors.get("label")))
+    assert made.shape == vectors["img"].shape
+    assert not torch.allclose(made, vectors["img"], atol=1e-2)
+
+
 def test_a_pickle_that_costs_much_to_read_is_refused(attempt):
     many = dict.fromkeys((f"a{number}" for number in range(3_000)), None)
     network = stylegan_xl("stylegan_xl_grown")

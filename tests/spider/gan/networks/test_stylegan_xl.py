@@ -146,6 +146,21 @@ def test_a_stage_leaves_out_the_finest_layers_of_the_one_before():
     assert generator.layers == 1 + 2 + 1 + 5 == 1 + len([*generator.synthesis.all_layers()])
 
 
+def test_a_stage_may_follow_rotations_and_the_next_one_not():
+    """As StyleSAN-XL's for FFHQ: kernels of 1 px and radial filters in the stem, and of 3 px in a head."""
+    generator = build(grown(equivariance="rotation", head_equivariance=("rotation", "translation")))
+    lists = [generator.synthesis.layers, *generator.synthesis.heads]
+    kernels = [[layer.conv.weight.shape[-1] for layer in each] for each in lists]
+    assert kernels == [[1, 1], [1], [3, 3, 3, 3, 1]]  # the last one makes the image
+    radial = [layer.filtered.down_filter.dim() == 2 for each in lists for layer in each if layer.filtered is not None]
+    assert radial == [True] * 3 + [False] * 4
+    assert generator(torch.randn(2, 6), Condition()).images.shape == (2, 3, 32, 32)
+    same = build(grown(head_equivariance=("translation",))).state_dict()
+    assert {name: each.shape for name, each in same.items()} == {
+        name: each.shape for name, each in build(grown()).state_dict().items()
+    }
+
+
 def test_without_growth_there_is_one_stage():
     alone = grown(sides=(), head_layers=(3,))
     assert stages(alone, (3, 32, 32)) == [plan(alone, (3, 32, 32))]
@@ -195,7 +210,11 @@ def test_sides_between_which_no_layer_can_go_are_refused(sides):
     ("settings", "said"),
     [
         ({"sides": (16, 16)}, r"generator\.sides=\[16, 16\] must rise"),
-        ({"head_layers": (3, 4, 5)}, r"generator\.head_layers=\[3, 4, 5\] must be one number, or one for each stage"),
+        ({"head_layers": (3, 4, 5)}, r"generator\.head_layers=\[3, 4, 5\] must be one, or one for each stage"),
+        (
+            {"head_equivariance": ("rotation",) * 3},
+            r"generator\.head_equivariance=.* must be one, or one for each",
+        ),
         ({"head_layers": (2,)}, r"generator\.head_layers=2 must be more than generator\.critical_layers=2"),
     ],
 )
