@@ -121,7 +121,8 @@ def _naming_side(config: Config, key: str) -> Iterator[None]:
     try:
         yield
     except ShardsUsageError as error:
-        if not isinstance(config.init, RunInitConfig) or key != "data.path" or SIDE_TO_SAY not in str(error):
+        other = key != "data.path" or config.generator.grows  # to images of another side
+        if not isinstance(config.init, RunInitConfig) or other or SIDE_TO_SAY not in str(error):
             raise
         said = str(error).replace(SIDE_TO_SAY, f"--resolution {side_of_given(config)}")
         raise ShardsUsageError(f"{said} (images of {config.init.run} have that side)") from None
