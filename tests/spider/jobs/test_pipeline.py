@@ -21,6 +21,7 @@ from spider.jobs.pipeline import submit_pipeline
 from spider.jobs.stages import Stage, is_pipeline
 from spider.jobs.submit import read_place
 from spider.runs.directory import RunDirectory
+from spider.runs.request import TrainRequest
 
 if TYPE_CHECKING:
     from tests.conftest import Programs
@@ -43,6 +44,7 @@ stages:
     after: [digits, one]
 """
 VERIFY = "{verb: verify, shards: x"
+DOCS = Path(__file__).parents[3] / "docs"
 SLURM = "nodes=2,gpus_per_node=4,time=60"
 
 
@@ -130,6 +132,24 @@ def test_a_pickle_of_others_is_imported_trained_on_and_exported(tmp_path: Path) 
     assert f"--init={folder}/theirs" in words["tuned"]
     assert words["out"] == ("export", "--onnx", "--", f"{folder}/tuned@last", f"{folder}/out")
     assert stages[0].command.saves is None
+
+
+@pytest.mark.parametrize("name", ["cifar10", "ffhq", "imagenet"])
+def test_the_published_ladders_are_pipelines(tmp_path: Path, name: str) -> None:
+    """Each stage grows from the run of a stage before, at the side of the images that it learns."""
+    stages = api.read_pipeline(DOCS / "ladders" / f"{name}.yaml", tmp_path, SLURM)
+    requests = [stage.request for stage in stages if isinstance(stage.request, TrainRequest)]
+    made = [tmp_path / str(side) for side in (16, 32, 64, 128, 256, 512, 1024)]
+    for request in requests:
+        config = request.foreseen(made)
+        assert config.objective.slicing
+        if request.init and not str(request.init).endswith(".safetensors"):
+            before = Path(str(request.init).partition("@")[0])
+            assert tuple(map(str, config.generator.sides[-2:])) == (before.name, Path(request.data).name)
+            assert config.generator.sides[-1] == int(Path(request.run).name)
+        else:
+            assert config.generator.sides == ()
+    assert len(requests) == {"cifar10": 2, "ffhq": 7, "imagenet": 1}[name]
 
 
 def test_a_training_begins_with_weights_of_a_stage_before(tmp_path: Path) -> None:
