@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 
 from spider.errors import SpiderUsageError
 from spider.gan.networks.config import NetworkChoice
-from spider.gan.networks.stylegan_config import W_AVG_STEPS, WAvgSteps
+from spider.gan.networks.stylegan_config import ChannelMax, ConvClamp, MappingLayers, WAvgBeta, WAvgSteps, WDim
 from spider.settings.schedule import Bounds
-from spider.settings.section import MAX_DIM, MAX_FACTOR, MAX_KIMG
+from spider.settings.section import MAX_DIM, MAX_KIMG
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
@@ -33,7 +33,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     channel_base: int = Field(
         32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
     )
-    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
+    channel_max: ChannelMax = 512
     sides: tuple[Annotated[int, Bounds(ge=5, le=MAX_DIM)], ...] = Field(
         (),
         max_length=100,
@@ -59,14 +59,9 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         description="what was there before the last stage; frozen_but_input: the waves of its input go on learning, as "
         "in StyleGAN-XL's code",
     )
-    mapping_layers: int = Field(2, ge=1, le=1000, description="layers of the mapping network")
-    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
-    w_avg_beta: float = Field(
-        0.998,
-        ge=0,
-        lt=1,
-        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
-    )
+    mapping_layers: MappingLayers = 2
+    w_dim: WDim = 512
+    w_avg_beta: WAvgBeta = 0.998
     class_dim: int | None = Field(
         None,
         ge=1,
@@ -77,7 +72,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     w_avg_of: Literal["all", "class"] = Field(
         "all", description="class: each class has a mean of w, to which truncation pulls its images (StyleGAN-XL)"
     )
-    w_avg_steps: WAvgSteps = Field("discriminator", description=W_AVG_STEPS)
+    w_avg_steps: WAvgSteps = "discriminator"
     magnitude_half_life_kimg: float | None = Field(
         20.0,
         gt=0,
@@ -85,9 +80,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
         "in StyleGAN-XL",
     )
-    conv_clamp: float | None = Field(
-        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
-    )
+    conv_clamp: ConvClamp = 256.0
     bf16_resolutions: int = Field(
         0,
         ge=0,

@@ -21,11 +21,24 @@ if TYPE_CHECKING:
 # Of which kinds of sources normal vectors may stand for inputs: a mapping network divides each input by its length
 NORMALISED_OR_ADAPTED = ("gaussian", "gamma", "images", "generator")
 
-WAvgSteps = Literal["all", "discriminator"]
-
-W_AVG_STEPS = (
-    "which steps move the mean of w: all on generated images, or the discriminator's main ones, as in StyleGAN3's code"
-)
+# Keys of StyleGAN2 and of StyleGAN3, each of which says its own defaults
+ChannelMax = Annotated[int, Field(ge=1, le=MAX_DIM, description="... at most so many (and one at least)")]
+MappingLayers = Annotated[int, Field(ge=1, le=1000, description="layers of the mapping network")]
+WDim = Annotated[int, Field(ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")]
+WAvgBeta = Annotated[
+    float, Field(ge=0, lt=1, description="decay of the mean of w, by each step that moves it; truncation pulls to it")
+]
+WAvgSteps = Annotated[
+    Literal["all", "discriminator"],
+    Field(
+        description="which steps move the mean of w: all on generated images, or the discriminator's main ones, as in "
+        "StyleGAN3's code"
+    ),
+]
+ConvClamp = Annotated[
+    float | None,
+    Field(gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"),
+]
 
 
 class Stylegan2Config(NetworkChoice):
@@ -38,11 +51,9 @@ class Stylegan2Config(NetworkChoice):
         description="a layer of a side of n px has channel_base / n channels, ... (n: 4 for the smallest, then 8, 16); "
         "auto = StyleGAN2-ADA's rule: 16384, and for images from 512 px 32768",
     )
-    channel_max: int = Field(512, ge=1, le=MAX_DIM, description="... at most so many (and one at least)")
-    mapping_layers: int = Field(8, ge=1, le=1000, description="layers of the mapping network")
-    conv_clamp: float | None = Field(
-        256.0, gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"
-    )
+    channel_max: ChannelMax = 512
+    mapping_layers: MappingLayers = 8
+    conv_clamp: ConvClamp = 256.0
     bf16_resolutions: int = Field(
         0,
         ge=0,
@@ -85,14 +96,9 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
     architecture: Literal["skip", "resnet", "orig"] = Field(
         "skip", description="skip: images of all resolutions are added; resnet: blocks are residual; orig: neither"
     )
-    w_dim: int = Field(512, ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")
-    w_avg_beta: float = Field(
-        0.995,
-        ge=0,
-        lt=1,
-        description="decay of the mean of w, by each step that moves it; truncation pulls to it",
-    )
-    w_avg_steps: WAvgSteps = Field("all", description=W_AVG_STEPS)
+    w_dim: WDim = 512
+    w_avg_beta: WAvgBeta = 0.995
+    w_avg_steps: WAvgSteps = "all"
     noise: Literal["random", "const", "none"] = Field(
         "random", description="random: each image has noise of its own in each layer; const: all have the same"
     )
