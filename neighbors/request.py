@@ -8,19 +8,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spider.arguments import Kind, is_name, known, require_cluster
+from spider.arguments import Kind, is_name, known
 from spider.errors import SpiderUsageError
 from spider.judge.sid.choices import MODES, Order, parse_order
 from spider.judge.sid.rules import PAPER, RULES
 from spider.measures import RESIZE_RULES
-from spider.request import Request
+from spider.request import WorkersRequest
 
 Places = Sequence[str | Path] | Mapping[str, str | Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighborOptions(Request):
-    """How to search.
+class NeighborOptions(WorkersRequest):
+    """How to search. Beside these there are those of `WorkersRequest`.
 
     Attributes:
         embedding: see docs/embeddings.md; `efficientnet` and `offline` need no download.
@@ -36,10 +36,6 @@ class NeighborOptions(Request):
         keep_negative: let sources that the rule drops as less diverse than the target be friendly.
         keep_gray: let gray sources of a colour target be friendly.
         picks: how many are friendly, at most.
-        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
-        workers: how many of them; None: one for each GPU, or each core.
-        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
-        progress: show bars.
     """
 
     kinds: ClassVar[Mapping[str, Kind]] = {
@@ -59,10 +55,6 @@ class NeighborOptions(Request):
     keep_negative: bool = False
     keep_gray: bool = False
     picks: int = 3
-    ray: str | None = None
-    workers: int | None = None
-    cache: Path | str | None = None
-    progress: bool = False
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid."""
@@ -72,7 +64,6 @@ class NeighborOptions(Request):
                 object.__setattr__(self, field, [_without_name(place) for place in places])
         if self.mode not in MODES:
             raise SpiderUsageError(f"mode: one of {', '.join(MODES)}, found {self.mode!r}")
-        require_cluster(self.workers, self.ray)
         if not self.orders:
             raise SpiderUsageError("no kernel order: name at least one, such as -1")
         labels = [parse_order(order).label for order in self.orders]

@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar
 
-from spider.arguments import Kind, plain
+from spider.arguments import Kind, plain, require_cluster
 from spider.errors import SpiderUsageError
 from untrusted.words import did_you_mean
 
@@ -121,6 +121,28 @@ class Request:
         if getattr(self, name) is True:
             return [option]
         return [f"{option}={text}" for text in (texts if name in self.repeated else [",".join(texts)])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersRequest(Request):
+    """The base of those that put images through a network by workers.
+
+    Attributes:
+        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
+        workers: how many of them; None: one for each GPU, or each core.
+        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
+        progress: show bars.
+    """
+
+    ray: str | None = None
+    workers: int | None = None
+    cache: Path | str | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """See the base class."""
+        super().__post_init__()
+        require_cluster(self.workers, self.ray)
 
 
 def asks(request: Callable[P, R]) -> Callable[[Callable[[R], T]], Callable[P, T]]:

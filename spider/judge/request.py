@@ -11,7 +11,7 @@ from spider import weights
 from spider.arguments import Kind, how_many_or_which
 from spider.errors import SpiderUsageError
 from spider.measures import FEATURE_FILES, GENERATOR_METRICS, embedding_of
-from spider.request import Request
+from spider.request import Request, WorkersRequest
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -24,6 +24,28 @@ def holds_features(place: str | Path) -> bool:
 
 DEFAULT_COUNT = 5000  # samples of a generator
 DEFAULT_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class FileOfImagesRequest(WorkersRequest):
+    """A file made of the images that a training reads, for it to read beside them.
+
+    Attributes:
+        data: the images that a training reads, as `spider.data.open_images` takes them.
+        out: the file to write, FILE.safetensors.
+    """
+
+    alone: ClassVar[tuple[str, ...]] = ("data",)
+    places: ClassVar = {"data": "images"}
+
+    data: str | Path
+    out: str | Path
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid."""
+        super().__post_init__()
+        if not str(self.out).endswith(".safetensors"):
+            raise SpiderUsageError(f"out: the file ends in .safetensors, found {str(self.out)!r}")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spider.arguments import Kind, flag, known, place, require_cluster, whole
-from spider.errors import SpiderUsageError
+from spider.arguments import Kind, flag, known, place, whole
+from spider.judge.request import FileOfImagesRequest
 from spider.measures import RESIZE_RULES
-from spider.request import Request
 
 MAX_NEIGHBORS = 10_000
 MAX_CENTRES = 100_000
@@ -30,12 +29,10 @@ def _count_or_file(name: str, value: Any) -> int | str | Path:
 
 
 @dataclass(frozen=True)
-class InstancesRequest(Request):
-    """A bank of instances of a dataset.
+class InstancesRequest(FileOfImagesRequest):
+    """A bank of instances of a dataset. Beside these there are the attributes of the base classes.
 
     Attributes:
-        data: the images that a training reads, as `spider.data.open_images` takes them.
-        out: the file to write, FILE.safetensors.
         embedding: see docs/embeddings.md; `efficientnet` and `offline` need no download; published are `swav`, and with
             classes `resnet50`.
         protocol: the resize rule of an embedding that has several.
@@ -46,14 +43,9 @@ class InstancesRequest(Request):
             authors that says which (`spider.judge.instances.published`).
         pixels: the same images packed at another size, of which the features are to be; None: of `data`.
         seed: of k-means.
-        ray: None: this process alone. `local`, `auto` or an address: workers on a Ray cluster, see `cluster.ray`.
-        workers: how many of them; None: one for each GPU, or each core.
-        cache: folder in which features are kept, on storage that all workers share; None: where all commands keep them.
-        progress: show bars.
     """
 
     command: ClassVar[tuple[str, ...]] = ("instances",)
-    alone: ClassVar[tuple[str, ...]] = ("data",)
     options: ClassVar[Mapping[str, str]] = {"flips": "--flips"}
     kinds: ClassVar[Mapping[str, Kind]] = {
         "protocol": known("protocol", tuple(chain(*RESIZE_RULES.values()))),
@@ -64,8 +56,6 @@ class InstancesRequest(Request):
     }
     places: ClassVar = {"data": "images", "pixels": "images", "weights": "file"}
 
-    data: str | Path
-    out: str | Path
     embedding: str = "efficientnet"
     protocol: str | None = None
     weights: Path | str | None = None
@@ -74,17 +64,6 @@ class InstancesRequest(Request):
     centres: int | str | Path = 1000
     pixels: str | Path | None = None
     seed: int = 0
-    ray: str | None = None
-    workers: int | None = None
-    cache: Path | str | None = None
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises SpiderUsageError: a field, the value found and what would be valid."""
-        super().__post_init__()
-        require_cluster(self.workers, self.ray)
-        if not str(self.out).endswith(".safetensors"):
-            raise SpiderUsageError(f"out: a bank is a file that ends in .safetensors, found {str(self.out)!r}")
 
     def require_inputs(self) -> None:
         """Refuse images and weights that are not there. Raises SpiderUsageError, SpiderError, ShardsUsageError."""
