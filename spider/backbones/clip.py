@@ -2,7 +2,7 @@
 
 OpenAI publishes TorchScript archives, which hold code and are not read. Their state dict, saved by `torch.save`, is
 read, and so are `pytorch_model.bin` and `model.safetensors` of the same network on Hugging Face. Images are of the side
-that the positions were trained for, in [0, 1] less `MEAN`, over `STD`.
+that the positions were trained for, normalised as `NORMALISED`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from spider import weights as pretrained
 from spider.backbones.layers import Layers
+from spider.backbones.normalisation import Normalisation
 from spider.backbones.vit import VisionTransformer, ViTNames
 from spider.errors import SpiderError
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+NORMALISED = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def _quick_gelu(x: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """DeiT's distilled vision transformers (Touvron et al. 2021), as facebookresearch/deit and timm publish them.
 
 Of ImageNet, with patches of 16 pixels and positions for 224 pixels: tiny, small and base, of 192, 384 and 768 numbers.
-facebookresearch/deit's files hold their tensors under `model`; timm's have the same names. Images are in [0, 1] less
-`MEAN`, over `STD`. The two classifiers that come with a network are not read: StyleGAN-XL's discriminator looks at the
-patches after each quarter of the blocks (Sauer et al. 2022, feature_networks/vit.py).
+facebookresearch/deit's files hold their tensors under `model`; timm's have the same names. Images are normalised
+as `IMAGENET` (`spider.backbones.normalisation`). The two classifiers that come with a network are not read:
+StyleGAN-XL's discriminator looks at the patches after each quarter of the blocks (Sauer et al. 2022,
+feature_networks/vit.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from spider.backbones.layers import Layers
 from spider.backbones.vit import TIMM, VisionTransformer
 from spider.errors import SpiderError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 QUARTERS = 4
 
 _NAMES = replace(TIMM, distillation="dist_token")

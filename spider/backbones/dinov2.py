@@ -1,7 +1,7 @@
 """DINOv2's vision transformers (Oquab et al. 2024), from the files that torch.hub fetches for them.
 
 The published ones have patches of 14 pixels, positions for 518 pixels, and no registers: ViT-S/14, ViT-B/14 and
-ViT-L/14, of 384, 768 and 1024 numbers. Images are in [0, 1] less `MEAN`, over `STD`.
+ViT-L/14, of 384, 768 and 1024 numbers. Images are normalised as `IMAGENET` (`spider.backbones.normalisation`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from spider import weights as pretrained
 from spider.backbones.layers import Layers
 from spider.backbones.vit import TIMM, VisionTransformer
 from spider.errors import SpiderError
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 _NAMES = replace(TIMM, scales=("ls1.gamma", "ls2.gamma"))
 _SIZES = {(12, 384): "s", (12, 768): "b", (24, 1024): "l"}  # depth and width

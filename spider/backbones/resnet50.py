@@ -5,7 +5,7 @@
 
 A stage's stride is in the 3 x 3 convolution of its first block, as in torchvision's. The tensors are called as there;
 SwAV's file has them under `module.`, beside the head that it was trained with. Batch normalisations are folded into the
-convolutions, in float64. Images are in [0, 1] less `MEAN`, over `STD`.
+convolutions, in float64. Images are normalised as `IMAGENET` (`spider.backbones.normalisation`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from spider.errors import SpiderError
 
 FEATURES = 2048
 CPU_IMAGES = 8  # at a time
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # inner channels, blocks
 _EXPANSION = 4

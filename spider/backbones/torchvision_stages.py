@@ -1,9 +1,9 @@
 """Classifiers of torchvision with weights from a file, frozen: feature maps of 1/4, 1/8, 1/16 and 1/32 of the side.
 
 Residual networks, RegNets, EfficientNets, ConvNeXts and MobileNets are rows of blocks. The four maps are what the last
-block of each size returns, before a last 1x1 convolution that some have for their classifier. Images are in [0, 1] less
-ImageNet's mean, over its standard deviation, as torchvision's weights of these networks expect. A classifier in the
-file may be of any classes: it is not read.
+block of each size returns, before a last 1x1 convolution that some have for their classifier. Images are normalised
+as `IMAGENET` (`spider.backbones.normalisation`), as torchvision's weights of these networks expect. A classifier in
+the file may be of any classes: it is not read.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from spider.backbones.efficientnet_lite0 import CLASSES, EfficientNetLite0, read_efficientnet_lite0
+from spider.backbones.normalisation import Normalisation
 from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.auxiliary import Auxiliary, Seen
@@ -28,7 +29,7 @@ from spider.gan.loss import Loss
 from spider.gan.outputs import ConditionShape
 
 _SIDE = 224  # pixels of the classifier's input
-_MEAN, _STD = 127 / 255, 128 / 255  # as EfficientNet-Lite0 was trained
+_NORMALISED = Normalisation((127 / 255,), (128 / 255,))  # as EfficientNet-Lite0 was trained
 
 
 class Guidance(Auxiliary):
@@ -74,15 +75,10 @@ class Classifier(nn.Module):
         """See the class."""
         if next(self.linear.parameters()).dtype != images.dtype:  # float64, where a run is so precise
             self.to(images.dtype)
-        seen = normalised(images, _MEAN, _STD).expand(-1, 3, -1, -1)
+        seen = _NORMALISED.of_signed(images).expand(-1, 3, -1, -1)
         resized = interpolate(seen, (_SIDE, _SIDE), mode="bilinear", align_corners=False)
         scores: Tensor = self.linear(self.network.features(resized))
         return scores
-
-
-def normalised(images: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
-    """Images, -1 to 1, for a network that was trained on values from 0 to 1, less `mean`, over `std`."""
-    return ((images + 1) / 2 - mean) / std
 
 
 def _linear_of(file: str, told: ConditionShape, weights: str) -> nn.Linear:

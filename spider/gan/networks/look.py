@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cluster.world import World
-from spider.backbones.deit import MEAN, STD, read_deit
+from spider.backbones.deit import read_deit
 from spider.backbones.efficientnet_lite0 import read_efficientnet_lite0
+from spider.backbones.normalisation import IMAGENET
 from spider.backbones.torchvision_stages import read_torchvision
 from spider.errors import SpiderUsageError
 from spider.gan.networks.backbone_config import (
@@ -69,8 +70,7 @@ class Shown:
         """See the class."""
         x = images.expand(-1, 3, -1, -1)
         if self.normalised:
-            mean, std = (x.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-            x = ((x + 1) / 2 - mean) / std
+            x = IMAGENET.of_signed(x)
         return x if self.size is None else interpolate(x, self.size, mode="bilinear", align_corners=False)
 
 

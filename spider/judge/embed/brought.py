@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spider.backbones import clip, dinov2, resnet50, vit
+from spider.backbones.normalisation import IMAGENET
 from spider.errors import SpiderUsageError
 from spider.judge.embed.embedding import WITH_LOGITS
 from spider.judge.embed.images import require_pixels
@@ -115,7 +116,7 @@ def clip_embedding(protocol: str, weights: Path | None, device: torch.device | s
     side = network.grid * network.patch
 
     def rule(images: Tensor) -> Tensor:
-        return _normalised(pillow_bicubic(_central_square(images), side).float() / 255, clip.MEAN, clip.STD)
+        return clip.NORMALISED(pillow_bicubic(_central_square(images), side).float() / 255)
 
     return BroughtEmbedding(
         "clip",
@@ -157,27 +158,20 @@ def _resnet50(
     )
 
 
-def _normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """[N, C, H, W], C 1 or 3 -> [N, 3, H, W], less the mean, over the standard deviation of each channel."""
-    centre, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
-    return (images - centre) / scale
-
-
 def _dgm_eval(images: Tensor) -> Tensor:
-    return _normalised(pillow_bicubic(images, SIZE).float() / 255, dinov2.MEAN, dinov2.STD)
+    return IMAGENET(pillow_bicubic(images, SIZE).float() / 255)
 
 
 def _edm2(images: Tensor) -> Tensor:
-    return _normalised(filtered(images.float(), SIZE, "cubic") / 255, dinov2.MEAN, dinov2.STD)
+    return IMAGENET(filtered(images.float(), SIZE, "cubic") / 255)
 
 
 def _torch_fidelity(images: Tensor) -> Tensor:
-    return _normalised(tf1_bilinear(images.float(), SIZE) / 255, dinov2.MEAN, dinov2.STD)
+    return IMAGENET(tf1_bilinear(images.float(), SIZE) / 255)
 
 
 def _icgan(images: Tensor) -> Tensor:
-    pixels = _normalised(images.float() / 255, resnet50.MEAN, resnet50.STD)
-    return F.interpolate(pixels, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+    return F.interpolate(IMAGENET(images.float() / 255), size=(SIZE, SIZE), mode="bicubic", align_corners=False)
 
 
 def _central_square(images: Tensor) -> Tensor:

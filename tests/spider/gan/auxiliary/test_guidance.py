@@ -12,11 +12,12 @@ import torch
 from cluster.world import World
 from shards.dataset import ShardDataset
 from spider import api
+from spider.backbones.normalisation import IMAGENET
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.auxiliary import Seen
 from spider.gan.auxiliary.config import GuidanceConfig
-from spider.gan.auxiliary.guidance import Guidance, normalised
+from spider.gan.auxiliary.guidance import Guidance
 from spider.gan.class_file import ClassesAbout, ClassFile
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.outputs import Condition, ConditionShape, DOut
@@ -29,8 +30,7 @@ from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 from tests.vectors import assert_near, recorded
 
 CPU = torch.device("cpu")
-IMAGENET = GuidanceConfig(classifier="imagenet")
-DEIT = [torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+OF_IMAGENET = GuidanceConfig(classifier="imagenet")
 
 
 def seen(images, labels):
@@ -40,7 +40,7 @@ def seen(images, labels):
 def test_it_pays_as_recorded():
     """There a sum over 6 rows, of 3 images and 2 backbones, has 8 times the term beside it: means have 8/6 times."""
     vectors = recorded("guidance")
-    guidance, scores = Guidance(IMAGENET, ConditionShape(1000), CPU), vectors["cls_logits"].requires_grad_()
+    guidance, scores = Guidance(OF_IMAGENET, ConditionShape(1000), CPU), vectors["cls_logits"].requires_grad_()
     guidance.classifier = lambda images: scores
     told = guidance.generator(seen(vectors["img"], vectors["cls_label"]), None)
     assert told.terms["class"].shape == (3,)
@@ -50,12 +50,12 @@ def test_it_pays_as_recorded():
     logits = torch.stack([vectors[f"D_logits_row{row}"] for row in range(6)]).view(3, 12)
     ours = Hinge().g_fake(logits).mean() + 8 / 6 * told.terms["class"].mean()
     assert_near(6 * ours, vectors["G_loss_with_guidance"])
-    assert_near(normalised(vectors["img"], *DEIT), vectors["classifier_input_before_224"])
+    assert_near(IMAGENET.of_signed(vectors["img"]), vectors["classifier_input_before_224"])
     assert told.reports["accuracy"].tolist() == (scores.argmax(1) == vectors["cls_label"]).float().tolist()
 
 
 def test_gradients_reach_the_images_alone():
-    guidance = Guidance(IMAGENET, ConditionShape(1000), CPU)
+    guidance = Guidance(OF_IMAGENET, ConditionShape(1000), CPU)
     images = (2 * torch.rand(2, 1, 20, 24, dtype=torch.float64) - 1).requires_grad_()
     guidance.generator(seen(images, torch.tensor([3, 999])), None).terms["class"].sum().backward()
     assert images.grad.abs().amax((1, 2, 3)).min() > 0

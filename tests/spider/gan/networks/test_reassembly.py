@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate
 
-from spider.backbones.deit import MEAN, STD, read_deit
+from spider.backbones.deit import read_deit
+from spider.backbones.normalisation import IMAGENET
 from spider.gan.networks.reassembly import Reassembled
 from spider.gan.saved import named_weights, saved_tensors
 from tests.deit import by_rule, deit_state
@@ -25,8 +26,7 @@ def test_maps_and_gradients_are_the_recorded_ones(tmp_path: Path):
         theirs = f"layer{int(number) + 1}.{3 if layer == 'narrow' else 4}.{kind}"
         tensor.copy_(by_rule(theirs, *tensor.shape))
     images = vectors["img"].requires_grad_()
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    shown = interpolate(((images + 1) / 2 - mean) / std, (224, 224), mode="bilinear", align_corners=False)
+    shown = interpolate(IMAGENET.of_signed(images), (224, 224), mode="bilinear", align_corners=False)
     maps = network.stages(shown)
     assert [each.shape[1] for each in maps] == [*network.channels]
     for i, each in enumerate(maps):
