@@ -9,6 +9,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json
+from spider.cli.places import RunPlace
 from untrusted.counts import counted
 
 commands = typer.Typer()
@@ -45,7 +46,7 @@ def import_(
 
 @commands.command(epilog="\b\nExample:\n  spider export runs/letters@best exported/letters --onnx")
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="RUN, RUN@best, RUN@last or RUN@KIMG.")],
+    run: RunPlace,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write generator.onnx as well; needs the extra onnx of this package.")

@@ -8,22 +8,12 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.output import is_main_process, require_one_process, say, say_found, say_json
+from spider.cli.places import RUN, BankFile, EmbeddingWeights, RunPlace, SourcePlace
 from spider.pictures.request import Blend, Space
 from untrusted.counts import counted
 
 commands = typer.Typer()
-
-RUN = "RUN, RUN@best, RUN@last or RUN@KIMG."
-
-SourcePlace = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        metavar="SHARDS|FOLDER|RUN",
-        help="Where the images or the run that feed it lie now, if they have moved; the run notes it.",
-    ),
-]
 
 
 @commands.command(
@@ -84,9 +74,7 @@ def evaluate(
             "efficientnet and offline need no download.",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
-    ] = None,
+    weights: EmbeddingWeights = None,
     distance: Annotated[
         str,
         typer.Option(
@@ -111,10 +99,7 @@ def evaluate(
             help="Judge a run by its images of this class only; may be repeated. Default: what the run says.",
         ),
     ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
-    ] = None,
+    bank: BankFile = None,
     figures: Annotated[
         Path | None,
         typer.Option(
@@ -148,10 +133,7 @@ def evaluate(
         out=out,
         progress=is_main_process(),
     )
-    if as_json:
-        say_json(found.as_json())
-    else:
-        say(found.table())
+    say_found(found, as_json=as_json)
 
 
 @commands.command(
@@ -163,7 +145,7 @@ def evaluate(
     "  spider generate runs/letters --out again --point found/photo.npz"
 )
 def generate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
+    run: RunPlace,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR|FILE.zip", help="Where the PNGs go: a folder, or a zip.")
     ] = None,
@@ -222,10 +204,7 @@ def generate(
             help="Images like this one (may be repeated), by default seeds 0-7; for runs with condition.kind=instance.",
         ),
     ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
-    ] = None,
+    bank: BankFile = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Weights for the embedding of --instance; default: the published ones."),
@@ -271,7 +250,7 @@ def generate(
     "  spider interpolate runs/ic --out photos.gif --instance a.jpg --instance b.jpg"
 )
 def interpolate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
+    run: RunPlace,
     out: Annotated[
         Path,
         typer.Option(
@@ -345,10 +324,7 @@ def interpolate(
             "condition.kind=instance.",
         ),
     ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A bank of spider instances, of any images, in place of the run's own."),
-    ] = None,
+    bank: BankFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Go from image to image of a run.

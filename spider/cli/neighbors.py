@@ -13,6 +13,7 @@ from neighbors.request import NeighborMatrixRequest, NeighborOptions, NeighborsR
 from spider import api
 from spider.arguments import is_name
 from spider.cli.output import require_one_process, say, say_json
+from spider.cli.places import EmbeddingWeights
 from spider.cli.ray import RayAddress, RayWorkers
 from spider.cli.slurm import SlurmJob, submit_this
 from spider.errors import SpiderUsageError
@@ -49,9 +50,7 @@ def neighbors(
             "of dinov2: dgm_eval (default), edm2, torch_fidelity.",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the embedding; default: the cache.")
-    ] = None,
+    weights: EmbeddingWeights = None,
     orders: Annotated[
         str,
         typer.Option(

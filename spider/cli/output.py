@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.launcher import processes
 from spider.errors import SpiderUsageError
@@ -46,6 +46,24 @@ def say(text: str) -> None:
 def say_json(answer: Any) -> None:
     """An answer for a program, on stdout."""
     say(json.dumps(answer, indent=2, allow_nan=False))
+
+
+class Found(Protocol):
+    """What a command has found, for a program and for a reader."""
+
+    def as_json(self) -> Any:
+        """Plain data."""
+
+    def table(self) -> str:
+        """A few lines."""
+
+
+def say_found(found: Found, *, as_json: bool) -> None:
+    """An answer, on stdout, in the form that is asked for."""
+    if as_json:
+        say_json(found.as_json())
+    else:
+        say(found.table())
 
 
 def warn(text: str) -> None:

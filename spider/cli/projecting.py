@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from spider import api
-from spider.cli.judging import RUN, SourcePlace
-from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.output import is_main_process, require_one_process, say_found
+from spider.cli.places import RunPlace, SourcePlace
 
 commands = typer.Typer()
 
@@ -21,7 +21,7 @@ commands = typer.Typer()
     "  spider project runs/classes a.png b.png --class A --class B --out found --steps 300 --video gif"
 )
 def project(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
+    run: RunPlace,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -98,7 +98,4 @@ def project(
         source=source,
         progress=is_main_process(),
     )
-    if as_json:
-        say_json(found.as_json())
-    else:
-        say(found.table())
+    say_found(found, as_json=as_json)

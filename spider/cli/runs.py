@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spider import api
-from spider.cli.output import say, say_json
+from spider.cli.output import say, say_found, say_json
 from spider.tables import aligned
 from untrusted.terminal import one_line
 
@@ -67,12 +67,9 @@ def compare(
         from spider.judge.compare_figure import draw_comparison
 
         draw_comparison(found, out)
-    if as_json:
-        say_json(found.as_json())
-    else:
-        say(found.table())
-        if out is not None:
-            say(f"look at {out}")
+    say_found(found, as_json=as_json)
+    if out is not None and not as_json:
+        say(f"look at {out}")
 
 
 def _usual_folder() -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, require_one_process, say, say_json
+from spider.cli.output import is_main_process, require_one_process, say, say_found, say_json
 from spider.cli.slurm import SlurmJob, submit_this
 from sweeps.request import SweepRequest
 
@@ -75,11 +75,7 @@ def sweep(
         submit_this(SweepRequest(file, out, ray=ray), slurm, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        cost = api.sweep_cost(file, out)
-        if as_json:
-            say_json(cost.as_json())
-        else:
-            say(cost.table())
+        say_found(api.sweep_cost(file, out), as_json=as_json)
         return
     report = api.sweep(file, out, ray=ray, progress=is_main_process())
     if as_json:

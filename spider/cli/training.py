@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spider import api
-from spider.cli.output import is_main_process, say, say_json
+from spider.cli.output import is_main_process, say, say_found, say_json
 from spider.runs.request import TrainRequest
 from spider.tables import aligned
 from untrusted.words import not_known
@@ -120,11 +120,7 @@ def train(
         progress=is_main_process(),
     ).values()
     if dry_run:
-        estimate = api.dry_run(**request)
-        if as_json:
-            say_json(estimate.as_json())
-        else:
-            say(estimate.table())
+        say_found(api.dry_run(**request), as_json=as_json)
         return
     outcome = api.train(**request)
     if is_main_process():
