@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from spider import weights
 from spider.arguments import Kind, how_many_or_which
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.measures import FEATURE_FILES, GENERATOR_METRICS, embedding_of
 from spider.request import Request, WorkersRequest
 
 if TYPE_CHECKING:
     from cluster.world import World
+    from spider.gan.class_file import ClassesAbout
+    from spider.gan.conditions.bank import BankAbout
 
 
 def holds_features(place: str | Path) -> bool:
@@ -46,6 +48,26 @@ class FileOfImagesRequest(WorkersRequest):
         super().__post_init__()
         if not str(self.out).endswith(".safetensors"):
             raise SpiderUsageError(f"out: the file ends in .safetensors, found {str(self.out)!r}")
+
+    def require_own(self, fingerprint: str, read: Callable[[Path], ClassesAbout | BankAbout], kind: str) -> None:
+        """Refuse to replace a file that is not of these images.
+
+        Args:
+            fingerprint: of the images.
+            read: what a file says of itself. Raises SpiderError: it is no such file.
+            kind: what such a file is called.
+
+        Raises SpiderUsageError.
+        """
+        out = Path(self.out)
+        if not out.exists():
+            return
+        try:
+            there = read(out)
+        except SpiderError:
+            raise SpiderUsageError(f"out: {out} is there, and no {kind}; name another file") from None
+        if there.dataset != fingerprint:
+            raise SpiderUsageError(f"out: {out} is of {there.name}, which are other images; name another file")
 
 
 @dataclass(frozen=True)

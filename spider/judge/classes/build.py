@@ -20,7 +20,7 @@ from cluster.workers import hired
 from shards.dataset import ShardDataset
 from spider.backbones.efficientnet_lite0 import CHANNELS, FEATURES
 from spider.data import open_images
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.class_file import ClassesAbout, ClassFile
 from spider.judge.classes.lda import ClassSums, Wide, best_factor, cross_entropy
@@ -108,7 +108,7 @@ def build_classes(request: ClassesRequest) -> ClassesReport:
     began, out = time.monotonic(), Path(request.out)
     dataset = open_images(request.data, progress=request.progress)
     labels = _labels(dataset)
-    _require_own(out, dataset)
+    request.require_own(dataset.fingerprint, lambda file: ClassFile.read(file).about, "file of classes")
     network = EfficientNetEmbedding()
     plan = ExtractionPlan(
         images={dataset.fingerprint: dataset},
@@ -188,15 +188,3 @@ def _labels(dataset: ShardDataset) -> Labels:
         shown = ", ".join(empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
         raise SpiderUsageError(f"{dataset.path} has no image of {len(empty)} of its {len(names)} classes: {shown}")
     return labels
-
-
-def _require_own(out: Path, dataset: ShardDataset) -> None:
-    """Raises SpiderUsageError: a file is there, and not of these images, which a new one would replace."""
-    if not out.exists():
-        return
-    try:
-        there = ClassFile.read(out).about
-    except SpiderError:
-        raise SpiderUsageError(f"out: {out} is there, and no file of classes; name another file") from None
-    if there.dataset != dataset.fingerprint:
-        raise SpiderUsageError(f"out: {out} is of {there.name}, which are other images; name another file")

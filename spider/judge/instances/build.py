@@ -20,7 +20,7 @@ from cluster.workers import Piece, Workers, hired
 from shards.dataset import ShardDataset
 from spider import weights
 from spider.data import open_images
-from spider.errors import SpiderError, SpiderUsageError
+from spider.errors import SpiderUsageError
 from spider.files import cache_directory
 from spider.gan.conditions.bank import BankAbout, BankShape, InstanceBank, new_bank
 from spider.judge.embed.cache import Features
@@ -90,7 +90,7 @@ def build_bank(request: InstancesRequest) -> BankReport:
             f"neighbors: {dataset.name} has {len(dataset)} images, so each has at most {len(dataset) - 1} others; "
             f"{request.neighbors} were asked for"
         )
-    _require_own(Path(request.out), dataset)
+    request.require_own(dataset.fingerprint, lambda file: InstanceBank.open(file).about, "bank of instances")
     about = BankAbout(
         dataset=dataset.fingerprint,
         pixels=pixels.fingerprint,
@@ -221,18 +221,6 @@ def _unit(rows: Features, name: str, first: int) -> NDArray[np.float16]:
         raise SpiderUsageError(f"{name}: the features of image {first + int(bad[0])} are all 0 or not finite")
     unit: NDArray[np.float16] = (rows / lengths).astype(np.float16)
     return unit
-
-
-def _require_own(out: Path, dataset: ShardDataset) -> None:
-    """Raises SpiderUsageError: a file is there, and no bank of these images, which a new one would replace."""
-    if not out.exists():
-        return
-    try:
-        there = InstanceBank.open(out).about
-    except SpiderError:
-        raise SpiderUsageError(f"out: {out} is there, and no bank of instances; name another file") from None
-    if there.dataset != dataset.fingerprint:
-        raise SpiderUsageError(f"out: {out} is a bank of {there.name}, which are other images; name another file")
 
 
 def _require_same_images(dataset: ShardDataset, pixels: ShardDataset) -> None:

@@ -188,7 +188,7 @@ def test_the_nearest_image_of_a_centre_is_sought_among_all(monkeypatch):
 def test_a_bank_of_other_images_is_not_replaced(bank, patches, digits, tmp_path):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(Path(bank[0].out).read_bytes())
-    with pytest.raises(SpiderUsageError, match=r"is a bank of digits, which are other images"):
+    with pytest.raises(SpiderUsageError, match=r"is of digits, which are other images"):
         api.instances(patches, mine, **WORDS)
     api.instances(digits, mine, **{**WORDS, "neighbors": 3})  # of the same images it is
     mine.write_text("other")
