@@ -55,6 +55,7 @@ class Condition:
     draws: Mapping[str, Tensor] = field(default_factory=dict)  # [N, *shape], those that the network asks for
     sizes: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, h, w], see `spider.gan.sizes`
     views: Mapping[str, Tensor] = field(default_factory=dict)  # [N, C, H, W], see `spider.gan.augment.shown`
+    use: str | None = None  # in training, what a discriminator judges the images for: PHASE.USE, such as "d_main.real"
 
     def part(self, chosen: slice) -> Condition:
         """Of some of the images."""
@@ -148,7 +149,7 @@ def as_judgement(out: object, count: int) -> DOut:
 
 
 def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """A record of which every tensor is changed, those in mappings as well."""
+    """A record of which every tensor is changed, those in mappings as well. Texts stay."""
     return type(record)(**{name: _changed(value, change) for name, value in vars(record).items()})
 
 
@@ -160,4 +161,4 @@ def exact(tensor: Tensor) -> Tensor:
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {name: change(tensor) for name, tensor in value.items()}
-    return None if value is None else change(value)
+    return value if value is None or isinstance(value, str) else change(value)

@@ -49,4 +49,5 @@ def shown(
         condition,
         sizes={name: augmented(each, use) for name, each in sizes.items()},
         views={name: augmented(images, f"{use}.{name}") for name in views},
+        use=f"{draws.phase}.{use}",
     )

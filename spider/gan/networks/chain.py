@@ -7,19 +7,34 @@ normalisation does, and it does not centre. Instead the means of channels are he
 (`spider.gan.auxiliary.chain`, which also steers p). These are the numbers of the public code's `chain_batch`
 (MaxwellYaoNi/CHAIN, FastGANDBig/chain_models.py), with means over the global batch.
 
-Its other form normalises by running means, of x_c^2 and, within the backward pass, of gradients times y. That is not
-here: what a backward pass finds does not reach `Method.stepped`, and would count twice in a pass that runs twice.
+Its cumulative form (`chain` there, which its README trains with) divides by moving means instead of the batch's:
+
+    v_c = 0.9 v_c + 0.1 mean of x_c^2,   psi_c = sqrt(v_c + eps),   z_c = x_c / psi_c,   y_nc = z_nc sqrt(v_min)
+
+Of the gradient u of z the backward pass takes a moving mean as well, where the derivative has the batch's:
+
+    g_c = 0.9 g_c + 0.1 mean of z_c u_c,   gradient of x_c = (u_c - g_c z_c) / psi_c
+
+There is a v of real images, and one of generated ones; a g of each in the discriminator's step, and one of generated
+images in the generator's. At first v is 1 and g is 0. They stay while p is 0.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cluster.world import World
+from spider.errors import SpiderUsageError
 
 _EPS = 1e-5
+_DECAY = 0.9
 OFF_ZERO = "off_zero"  # the name among `DOut.features` of the sum over all layers of how far their channels are off 0
+
+_MEANS = {"d_main.real": (0, 0), "d_main.fake": (1, 1), "g_main.fake": (1, 2)}  # numbers of v and g, by `Condition.use`
 
 
 class Chain(nn.Module):
@@ -36,23 +51,87 @@ class Chain(nn.Module):
         self.channels, self.world = channels, world
         self.register_buffer("p", torch.zeros(()), persistent=False)
 
-    def forward(self, x: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, uniforms: Tensor, use: str | None = None) -> tuple[Tensor, Tensor]:
         """Also [N], whose mean over the global batch is the sum over channels of the squares of their means.
 
         Args:
             uniforms: [N, C], by which channels are chosen.
+            use: as of `Condition`.
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        psi = (self._over_ranks(wide.square().mean((0, 2, 3))) + _EPS).sqrt()
-        scales = torch.where(uniforms < self.p, psi.min().detach() / psi, 1.0)  # [N, C]
+        y = self.normalised(wide, uniforms < self.p, use)
         means = wide.mean((2, 3))
         with torch.no_grad():
-            mean = self._over_ranks(means.mean(0))
+            mean = _over_ranks(means.mean(0), self.world)
         # Of the mean m of m_n, m^2 = 2 m m_n - m^2 on average, with the same gradient where the first m is held
-        return (wide * scales[:, :, None, None]).to(x.dtype), (2 * mean * means - mean.square()).sum(1)
+        return y.to(x.dtype), (2 * mean * means - mean.square()).sum(1)
 
-    def _over_ranks(self, mean: Tensor) -> Tensor:
-        """The mean over the ranks, each of which has as many images."""
-        if self.world.size == 1:
-            return mean
-        return (self.world.sum_with_grad(mean.double()) / self.world.size).to(mean.dtype)
+    def normalised(self, x: Tensor, chosen: Tensor, use: str | None) -> Tensor:
+        """Those channels that are chosen, bool [N, C]; the others as they are."""
+        psi = (_over_ranks(x.square().mean((0, 2, 3)), self.world) + _EPS).sqrt()
+        scales = torch.where(chosen, psi.min().detach() / psi, 1.0)  # [N, C]
+        return x * scales[:, :, None, None]
+
+
+class CumulativeChain(Chain):
+    """The cumulative form. A pass may run once, as with batch normalisation, and cannot be differentiated twice.
+
+    Attributes:
+        squares: v of real and of generated images, [2, C].
+        slopes: g of real and generated images in the discriminator's step, and in the generator's, [3, C].
+    """
+
+    squares: Tensor
+    slopes: Tensor
+
+    def __init__(self, channels: int, world: World) -> None:
+        super().__init__(channels, world)
+        self.register_buffer("squares", torch.ones(2, channels))
+        self.register_buffer("slopes", torch.zeros(3, channels))
+
+    def normalised(self, x: Tensor, chosen: Tensor, use: str | None) -> Tensor:
+        """See the base class. Raises SpiderUsageError: there are no means for such a use."""
+        if use not in _MEANS:
+            raise SpiderUsageError(
+                f"discriminator.norm=chain_cumulative has no means of images that are judged for {use}: "
+                f"there are {', '.join(_MEANS)}"
+            )
+        squares, slopes = (means[i] for means, i in zip((self.squares, self.slopes), _MEANS[use], strict=True))
+        moves = self.p > 0
+        with torch.no_grad():
+            _move(squares, _over_ranks(x.square().mean((0, 2, 3)), self.world), moves)
+            psi, least = (squares + _EPS).sqrt(), squares.min().sqrt()
+        normalised = _Cumulative.apply(x, psi, least, slopes, moves, self.world)
+        return torch.where(chosen[:, :, None, None], normalised, x)
+
+
+class _Cumulative(torch.autograd.Function):
+    """x / psi, times sqrt(v_min), and the backward pass above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, psi: Tensor, least: Tensor, slopes: Tensor, moves: Tensor, world: World) -> Tensor:
+        z = x / psi[:, None, None]
+        ctx.save_for_backward(z, psi, least, moves)
+        ctx.slopes, ctx.world = slopes, world
+        return z * least
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        z, psi, least, moves = ctx.saved_tensors
+        u = gradient * least
+        _move(ctx.slopes, _over_ranks((z * u).mean((0, 2, 3)), ctx.world), moves)
+        of_x = (u - ctx.slopes[:, None, None] * z) / psi[:, None, None]
+        return torch.where(moves, of_x, 0), None, None, None, None, None
+
+
+def _move(means: Tensor, towards: Tensor, moves: Tensor) -> None:
+    """Let moving means take in those of a batch, where `moves` is true."""
+    means.copy_(torch.where(moves, _DECAY * means + (1 - _DECAY) * towards, means))
+
+
+def _over_ranks(mean: Tensor, world: World) -> Tensor:
+    """The mean over the ranks, each of which has as many images."""
+    if world.size == 1:
+        return mean
+    return (world.sum_with_grad(mean.double()) / world.size).to(mean.dtype)

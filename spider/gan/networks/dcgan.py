@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.chain import OFF_ZERO, Chain
+from spider.gan.networks.chain import OFF_ZERO, Chain, CumulativeChain
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.networks.slicing import Sliceable, read_dense, said
@@ -151,7 +151,7 @@ class DcganDiscriminator(Sliceable):
         uniforms = iter(torch.split(condition.draws[_CHAIN], self._widths, dim=1))
         for layer in self.layers[:-1]:
             if isinstance(layer, Chain):
-                x, off_zero = layer(x, next(uniforms))
+                x, off_zero = layer(x, next(uniforms), condition.use)
                 told = told + off_zero
             else:
                 x = layer(x)
@@ -195,7 +195,8 @@ class _Blocks:
     """The layers that both networks are made of, with or without normalisation, which may be that of a class."""
 
     def __init__(self, norm: str, world: World, classes: int = 0) -> None:
-        self.norm, self.chain = norm == "batch", norm == "chain"
+        self.norm = norm == "batch"
+        self.chain = {"chain": Chain, "chain_cumulative": CumulativeChain}.get(norm)
         self.world = world
         self.classes = classes
 
@@ -212,7 +213,7 @@ class _Blocks:
     def activation(self, channels: int) -> list[nn.Module]:
         """What follows every hidden layer."""
         if self.chain:
-            return [Chain(channels, self.world), nn.LeakyReLU(_SLOPE)]
+            return [self.chain(channels, self.world), nn.LeakyReLU(_SLOPE)]
         if not self.norm:
             return [nn.LeakyReLU(_SLOPE)]
         if self.classes:

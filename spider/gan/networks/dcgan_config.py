@@ -61,20 +61,37 @@ class DcganDiscriminatorConfig(NetworkChoice):
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
-    norm: Literal["batch", "chain", "none"] = Field(
+    norm: Literal["batch", "chain", "chain_cumulative", "none"] = Field(
         "none",
-        description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, or "
-        "none; a gradient penalty per image assumes none",
+        description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, "
+        "by the batch or (chain_cumulative) by moving means, or none; a gradient penalty per image assumes none",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     @property
     def chained(self) -> bool:
         """See NetworkChoice."""
-        return self.norm == "chain"
+        return self.norm in ("chain", "chain_cumulative")
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
         yield from batch_norm_refusals("discriminator", self.norm, config)
         if self.chained and all(each.kind != "chain" for each in config.auxiliary):
-            yield "discriminator.norm=chain is steered by auxiliary: kind=chain: add that"
+            yield f"discriminator.norm={self.norm} is steered by auxiliary: kind=chain: add that"
+        if self.norm == "chain_cumulative":
+            yield from _cumulative_refusals(config)
+
+
+def _cumulative_refusals(config: Config) -> Iterator[str]:
+    """Its backward pass is no derivative, and has its own means for what the published code judges: see `chain.py`."""
+    norm = "discriminator.norm=chain_cumulative"
+    if config.penalties.active:
+        yield f"{norm} cannot be differentiated twice, as penalties are: set them to 0, or discriminator.norm=chain"
+    if config.objective.paired:
+        yield f"{norm} has no means of real images in the generator's step, where objective.kind pairs them"
+    if any(each.kind == "consistency" for each in config.auxiliary):
+        yield f"{norm} has no means of images that are judged again, as auxiliary: kind=consistency does"
+    if config.engine.kind == "deepspeed":
+        yield f"{norm} keeps means of gradients, which engine.kind=deepspeed multiplies by the number of ranks"
+    if config.compute.compile:
+        yield f"{norm} moves its means within the backward pass: set compute.compile=false"

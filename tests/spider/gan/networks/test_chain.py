@@ -8,7 +8,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.chain import ChainTerms
 from spider.gan.auxiliary.config import ChainConfig
-from spider.gan.networks.chain import OFF_ZERO, Chain
+from spider.gan.networks.chain import OFF_ZERO, Chain, CumulativeChain
 from spider.gan.networks.dcgan import DcganDiscriminator
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition
@@ -75,6 +75,48 @@ def test_the_term_is_the_sum_of_squared_means_and_so_is_its_gradient():
     torch.testing.assert_close(*slopes)
 
 
+USES = ("d_main.real", "d_main.fake", "g_main.fake")
+
+
+def test_the_cumulative_form_is_that_of_the_formula_written_out():
+    """Images of every use in turn: v is of real or of generated ones, g of every use."""
+    chain = CumulativeChain(CHANNELS, World.single()).double()
+    torch.manual_seed(0)
+    v = {"real": torch.ones(CHANNELS).double(), "fake": torch.ones(CHANNELS).double()}
+    g = {use: torch.zeros(CHANNELS).double() for use in USES}
+    for p in (0.6, 0.0, 1.0, 0.4):
+        chain.p.fill_(p)
+        for use in USES:
+            x, uniforms, slope = images(), torch.rand(6, CHANNELS), torch.randn(6, CHANNELS, 4, 4).double()
+            y, _ = chain(x, uniforms, use)
+            (found,) = torch.autograd.grad((y * slope).sum(), x)
+            if p == 0:
+                assert torch.equal(y, x)
+                assert torch.equal(found, slope)
+                continue
+            kind = use.partition(".")[2]
+            v[kind] = 0.9 * v[kind] + 0.1 * x.detach().square().mean((0, 2, 3))
+            chosen = (uniforms < p).double()[:, :, None, None]
+            psi = (v[kind] + 1e-5).sqrt()[:, None, None]
+            z, least = x.detach() / psi, v[kind].min().sqrt()
+            torch.testing.assert_close(y, (1 - chosen) * x + chosen * z * least)
+            u = slope * chosen * least
+            g[use] = 0.9 * g[use] + 0.1 * (z * u).mean((0, 2, 3))
+            torch.testing.assert_close(found, (1 - chosen) * slope + (u - g[use][:, None, None] * z) / psi)
+    torch.testing.assert_close(chain.squares, torch.stack([*v.values()]))
+    torch.testing.assert_close(chain.slopes, torch.stack([*g.values()]))
+
+
+def test_the_cumulative_form_refuses_second_derivatives_and_other_uses():
+    chain, x = CumulativeChain(CHANNELS, World.single()).double(), images()
+    y, _ = chain(x, torch.rand(6, CHANNELS), "d_main.real")
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
+    with pytest.raises(SpiderUsageError, match=r"judged for d_main.real.view: there are d_main.real, d_main.fake"):
+        chain(x, torch.rand(6, CHANNELS), "d_main.real.view")
+
+
 def discriminator():
     torch.manual_seed(0)
     return DcganDiscriminator(
@@ -118,6 +160,9 @@ def test_p_follows_the_mean_sign_of_real_images_and_comes_back():
     assert other.state() == {"p": 0.5, "signs": 0.6}
 
 
+CUMULATIVE = ["discriminator.norm=chain_cumulative", "auxiliary=[{kind: chain}]"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -127,9 +172,18 @@ def test_p_follows_the_mean_sign_of_real_images_and_comes_back():
             ["discriminator.norm=chain", "auxiliary=[{kind: chain}]", "accumulation=2", "generator.norm=none"],
             "discriminator.norm=chain normalises",
         ),
+        (["discriminator.norm=chain_cumulative"], "norm=chain_cumulative is steered by auxiliary: kind=chain"),
+        ([*CUMULATIVE, "penalties.gp_weight=1"], "norm=chain_cumulative cannot be differentiated twice"),
+        ([*CUMULATIVE, "objective.kind=relativistic"], "has no means of real images in the generator's step"),
+        (
+            [*CUMULATIVE[:1], "auxiliary=[{kind: chain}, {kind: consistency}]"],
+            "no means of images that are judged again",
+        ),
+        ([*CUMULATIVE, "engine.kind=deepspeed"], "engine.kind=deepspeed multiplies"),
+        ([*CUMULATIVE, "compute.compile=true"], "set compute.compile=false"),
     ],
 )
-def test_one_without_the_other_is_refused(words, said):
+def test_what_does_not_go_with_it_is_refused(words, said):
     with pytest.raises(SpiderUsageError, match=said):
         make_config({}, words)
 
