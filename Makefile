@@ -9,7 +9,7 @@ UV             := .venv-lock/bin/uv
 COMPILE         = $(UV) pip compile setup.cfg --quiet --no-annotate --no-header --no-emit-index-url --strip-extras \
                   --python-platform linux --exclude-newer $(LOCK_DATE)
 
-.PHONY: help demo test test-oldest test-newest drills test-gpu bench-gpu lint types imports ci bench lock clean
+.PHONY: help demo test test-oldest test-newest drills test-gpu bench-gpu bench-gpu-stylegan lint types imports ci bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -75,8 +75,14 @@ GPU_PYTHON ?= python3
 test-gpu:  ## what differs on a GPU (under 4 minutes; GPU_PYTHON=python3)
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest tests/gpu -p no:cacheprovider -rA --durations=5
 
-bench-gpu:  ## what an iteration costs on a GPU (under 4 minutes; GPU_PYTHON=python3)
+# PEER: a checkout of github.com/NVlabs/stylegan3, to be measured beside
+BENCH_STYLEGAN = PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.stylegan --out runs/bench/stylegan $(if $(PEER),--peer $(PEER))
+bench-gpu:  ## what an iteration costs on a GPU (under 10 minutes; GPU_PYTHON=python3, PEER=a checkout of NVlabs/stylegan3)
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu --out runs/bench/gpu.json
+	$(BENCH_STYLEGAN) --minutes 4.5
+
+bench-gpu-stylegan:  ## what bench-gpu left of StyleGAN, ten minutes of it; give it until it says that all is done
+	$(BENCH_STYLEGAN) --minutes 9
 
 bench: $(VENV)/.installed-dev  ## every benchmark; tables on the screen, JSON under runs/bench
 	$(BIN)/python -m benchmarks.run --out runs/bench

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import Row, write_report
+from benchmarks.steps import synchronise
 from cluster.world import World
 from shards.pack import pack
 from spider import draws
@@ -64,7 +65,8 @@ def main() -> None:
 
 def _measured(preset: str, overrides: list[str], world: World, seconds: float) -> Row:
     config = load_config(preset, overrides)
-    set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32)
+    compute = config.compute
+    set_numerics(deterministic=compute.deterministic, tf32=compute.tf32, compiled=compute.compile)
     on_gpu = world.device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
@@ -72,13 +74,13 @@ def _measured(preset: str, overrides: list[str], world: World, seconds: float) -
     trainer = Trainer(config, world)
     for _ in range(_WARM_UP if seconds else 1):
         trainer.iterate()
-    _synchronise()
+    synchronise(world.device)
     trainer.feeds.waits.take()
     began, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - began < seconds:
         trainer.iterate()
         count += 1
-    _synchronise()
+    synchronise(world.device)
     spent, waited = time.perf_counter() - began, trainer.feeds.waits.take()
     row: Row = {
         "ms/iteration": 1000 * spent / count,
@@ -109,18 +111,13 @@ def _draws(device: torch.device) -> dict[str, float]:
     for name, shape in shapes.items():
         times = []
         for turn in range(12):
-            _synchronise()
+            synchronise(device)
             began = time.perf_counter()
             draws.normal(0, "bench", range(32 * turn, 32 * turn + 32), shape, device)
-            _synchronise()
+            synchronise(device)
             times.append(1000 * (time.perf_counter() - began))
         found[name] = statistics.median(times[2:])
     return found
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
