@@ -72,7 +72,7 @@ def compose(request: TrainRequest) -> Config:
                 f"({', '.join(preset_names())})"
             )
         composed = make_config(origin.model_dump(mode="json"), overrides, str(directory.path))
-    more = [] if request.init is None else _of_given_weights(composed, request)
+    more = [] if request.init is None or request.config is None else _of_given_weights(composed, request)
     if request.kimg is not None:
         value = length(str(request.kimg), composed, directory, branch)
         more.append(Override("kimg", value, f"kimg={request.kimg}"))

@@ -81,6 +81,9 @@ def test_a_given_average_stays_and_augmentations_begin_as_with_the_public_resume
     assert composed("stylegan2-ada/auto", "ema.half_life_kimg=3").ema.rampup is None
     assert composed("stylegan3/r").augment[0].sigma == 0
     assert composed("stylegan2-ada/auto", "init.players=[d]").ema.rampup == 0.05
+    api.train(**asked(place, "told", "ema.rampup=0.1").values())
+    kept = TrainRequest(None, place / "told", init=place / "theirs").checked()
+    assert kept.ema.rampup == 0.1  # what the run was told when it began
 
     config = asked(place, "new", "ema.rampup=0.05", "ema.half_life_kimg=1").checked()
     distances = {}
