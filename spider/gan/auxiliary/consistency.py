@@ -18,7 +18,7 @@ from spider.gan.augment.diffaugment import DiffAugment
 from spider.gan.augment.mirror import Mirror
 from spider.gan.auxiliary.auxiliary import Auxiliary, Seen
 from spider.gan.auxiliary.config import ConsistencyConfig
-from spider.gan.loss import Loss
+from spider.gan.loss import Loss, by_judgement
 
 
 class Consistency(Auxiliary):
@@ -40,4 +40,5 @@ class Consistency(Auxiliary):
         images = seen.images
         for change in self._changes:
             images = change(images, draws, f"bcr.{seen.use}")  # `again` augments as "real.bcr", by other draws
-        return (seen.out.logits - seen.again("bcr", images).logits).square()
+        apart = (seen.out.logits - seen.again("bcr", images).logits).square()
+        return by_judgement(apart, seen.out.weights)

@@ -8,7 +8,7 @@ from torch.nn.functional import relu
 
 from spider.draws import Address
 from spider.gan.auxiliary.auxiliary import Auxiliary, Seen
-from spider.gan.loss import Loss
+from spider.gan.loss import Loss, by_judgement
 from spider.gan.method import Kept
 
 
@@ -27,9 +27,10 @@ class Lecam(Auxiliary):
 
     def discriminator(self, real: Seen, fake: Seen, draws: Address) -> Loss:
         """See Auxiliary."""
-        reals, fakes = real.out.logits, fake.out.logits
+        reals, fakes, weights = real.out.logits, fake.out.logits, real.out.weights
         apart = relu(reals - self.fake).square() + relu(self.real - fakes).square()  # [n, P]
-        return Loss({"apart": apart * (self.steps > 0)}, {"real": reals.mean(1), "fake": fakes.mean(1)})
+        kept = {name: by_judgement(each, weights).mean(1) for name, each in (("real", reals), ("fake", fakes))}
+        return Loss({"apart": by_judgement(apart, weights) * (self.steps > 0)}, kept)
 
     def stepped(self, phase: str, kept: Kept) -> None:
         """See Method."""

@@ -64,8 +64,9 @@ def test_toys_are_the_same_anywhere(ranks, digits, size, accumulation, selection
 
 
 def test_judgements_weigh_as_the_discriminator_says(digits):
-    """In both losses, in what is reported and in what ranks images: one that weighs nothing is not there."""
+    """In losses and auxiliaries, in what is reported and in what ranks images: one that weighs nothing is not there."""
     words = ["batch=8", "compute.precision=fp64", "generator.width=0.05", "discriminator.width=0.05", *SELECTED]
+    words += ["auxiliary=[{kind: lecam}, {kind: consistency}]"]
     found = []
     for more in (False, True):
         trainer = Trainer(make_config({"data": {"path": str(digits)}}, words), World.single())
