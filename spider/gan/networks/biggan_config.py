@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from spider.errors import SpiderUsageError
-from spider.gan.networks.config import NetworkChoice
+from spider.gan.networks.config import BatchNormedChoice, NetworkChoice
 from spider.settings.section import MAX_DIM
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _SIDES_OF_ATTENTION = (
 _Attention = Annotated[tuple[Annotated[int, Field(ge=4, le=512)], ...], Field(max_length=8)] | None
 
 
-class BigganGeneratorConfig(NetworkChoice):
+class BigganGeneratorConfig(BatchNormedChoice):
     """BigGAN's generator, for many images and large batches. Fed vectors. Images of 32, 64, 128, 256 or 512 px."""
 
     kind: Literal["biggan"] = "biggan"
@@ -60,15 +60,8 @@ class BigganGeneratorConfig(NetworkChoice):
     instance_dim: int = Field(
         512, ge=1, le=MAX_DIM, description="dimensions of what the blocks are told of an instance's feature"
     )
-    statistics: Literal["batch", "micro_batch"] = Field(
-        "batch",
-        description="what batch normalisation is over: batch = the global batch, which goes with accumulation=1; "
-        "micro_batch = the micro-batch of all ranks, as the published runs at 256 px accumulate: what is computed then "
-        "follows from the accumulation, and from the number of ranks",
-    )
     takes_images: ClassVar[bool] = False
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
-    of_training: ClassVar[frozenset[str]] = frozenset({"statistics"})
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
         """Side in px and channels of each map, from 4 px on. Raises SpiderUsageError: the images have another size."""
@@ -98,11 +91,7 @@ class BigganGeneratorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        if self.statistics == "batch" and config.accumulation > 1:
-            yield (
-                f"generator.statistics=batch normalises over the global batch, which accumulation="
-                f"{config.accumulation} splits: set accumulation=1, or generator.statistics=micro_batch"
-            )
+        return self.split_refusals("generator", config)
 
 
 class BigganDiscriminatorConfig(NetworkChoice):

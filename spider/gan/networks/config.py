@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
 from spider.errors import SpiderUsageError
 from spider.settings.choices import Choice
 
@@ -101,22 +103,24 @@ class NetworkChoice(Choice):
         raise NotImplementedError(f"{type(self).__name__}.build_discriminator: it is no discriminator")
 
 
-def batch_norm_refusals(role: str, norm: str, config: Config) -> Iterator[str]:
-    """Why a network with a key `norm` cannot go with the rest: micro-batches split what it normalises over."""
-    if norm != "none" and config.accumulation > 1:
-        yield (
-            f"{role}.norm={norm} normalises over the global batch, which accumulation={config.accumulation} "
-            f"splits: set accumulation=1 or {role}.norm=none"
-        )
+class BatchNormedChoice(NetworkChoice):
+    """The settings of a network with batch normalisation, which says over which images that is."""
 
+    statistics: Literal["batch", "micro_batch"] = Field(
+        "batch",
+        description="what batch normalisation is over: batch = the global batch, which goes with accumulation=1; "
+        "micro_batch = the micro-batch of all ranks, as published runs accumulate: what is computed then follows from "
+        "the accumulation, and from the number of ranks",
+    )
+    of_training: ClassVar[frozenset[str]] = frozenset({"statistics"})
 
-def always_batch_norm_refusals(role: str, kind: str, config: Config) -> Iterator[str]:
-    """The same as `batch_norm_refusals`, of a network that always normalises."""
-    if config.accumulation > 1:
-        yield (
-            f"{role}.kind={kind} normalises over the global batch, which accumulation={config.accumulation} splits: "
-            "set accumulation=1"
-        )
+    def split_refusals(self, role: str, config: Config) -> Iterator[str]:
+        """Why such a network cannot go with the rest: micro-batches split what it normalises over."""
+        if self.statistics == "batch" and config.accumulation > 1:
+            yield (
+                f"{role}.kind={self.kind} normalises over the global batch, which accumulation={config.accumulation} "
+                f"splits: set accumulation=1, or {role}.statistics=micro_batch"
+            )
 
 
 def untold_refusals(key: str, config: Config) -> Iterator[str]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from spider.gan.networks.config import (
-    NetworkChoice,
-    batch_norm_refusals,
+    BatchNormedChoice,
 )
 from spider.settings.section import MAX_DIM, MAX_WIDTH
 
@@ -24,7 +23,7 @@ _LAYOUT = (
 )
 
 
-class DcganGeneratorConfig(NetworkChoice):
+class DcganGeneratorConfig(BatchNormedChoice):
     """DCGAN. Fed vectors, it starts from a dense layer; fed images, from a convolutional encoder (Spider DCGAN)."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -52,10 +51,11 @@ class DcganGeneratorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        return batch_norm_refusals("generator", self.norm, config)
+        if self.norm == "batch":
+            yield from self.split_refusals("generator", config)
 
 
-class DcganDiscriminatorConfig(NetworkChoice):
+class DcganDiscriminatorConfig(BatchNormedChoice):
     """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -75,7 +75,10 @@ class DcganDiscriminatorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        yield from batch_norm_refusals("discriminator", self.norm, config)
+        if self.norm == "batch":
+            yield from self.split_refusals("discriminator", config)
+        elif self.chained and config.accumulation > 1:
+            yield f"discriminator.norm={self.norm} normalises over the global batch: set accumulation=1"
         if self.chained and all(each.kind != "chain" for each in config.auxiliary):
             yield f"discriminator.norm={self.norm} is steered by auxiliary: kind=chain: add that"
         if self.norm == "chain_cumulative":

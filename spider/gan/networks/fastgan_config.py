@@ -9,8 +9,7 @@ from pydantic import Field
 
 from spider.errors import SpiderUsageError
 from spider.gan.networks.config import (
-    NetworkChoice,
-    always_batch_norm_refusals,
+    BatchNormedChoice,
     doubling_sides,
 )
 from spider.settings.section import MAX_DIM
@@ -24,7 +23,7 @@ def small_side(side: int) -> int:
     return min(128, side // 2)
 
 
-class FastganGeneratorConfig(NetworkChoice):
+class FastganGeneratorConfig(BatchNormedChoice):
     """FastGAN's generator, for few images. Fed vectors. Sides: 8, 16, 32, ... px, published from 256 (128) to 1024."""
 
     kind: Literal["fastgan"] = "fastgan"
@@ -64,10 +63,10 @@ class FastganGeneratorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        return always_batch_norm_refusals("generator", self.kind, config)
+        return self.split_refusals("generator", config)
 
 
-class FastganDiscriminatorConfig(NetworkChoice):
+class FastganDiscriminatorConfig(BatchNormedChoice):
     """FastGAN's discriminator: it judges an image and a smaller one. Sides: 32 to 1024 px, published from 256 px."""
 
     kind: Literal["fastgan"] = "fastgan"
@@ -88,4 +87,4 @@ class FastganDiscriminatorConfig(NetworkChoice):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        return always_batch_norm_refusals("discriminator", self.kind, config)
+        return self.split_refusals("discriminator", config)

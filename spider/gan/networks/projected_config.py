@@ -17,8 +17,7 @@ from spider.gan.networks.backbone_config import (
     TorchvisionConfig,
 )
 from spider.gan.networks.config import (
-    NetworkChoice,
-    always_batch_norm_refusals,
+    BatchNormedChoice,
     untold_refusals,
 )
 from spider.settings.marks import Names
@@ -31,7 +30,7 @@ SCALES = 4  # maps of a pretrained network
 MAX_BACKBONES = 8
 
 
-class ProjectedDiscriminatorConfig(NetworkChoice):
+class ProjectedDiscriminatorConfig(BatchNormedChoice):
     """Projected GAN's and StyleGAN-XL's discriminator: heads that judge the maps of frozen, pretrained networks."""
 
     kind: Literal["projected"] = "projected"
@@ -152,5 +151,5 @@ class ProjectedDiscriminatorConfig(NetworkChoice):
             yield "discriminator.weights goes without discriminator.backbones, whose members have weights of their own"
         if self.noised is not None and len(self.looks) > 1:
             yield f"discriminator.noised={self.noised} goes with one backbone, found {len(self.looks)}"
-        yield from always_batch_norm_refusals("discriminator", self.kind, config)
+        yield from self.split_refusals("discriminator", config)
         yield from untold_refusals(f"noised={self.noised}", config)

@@ -193,6 +193,16 @@ def test_a_micro_batch_has_no_batch_norm_of_its_own(digits):
             make_config({"data": {"path": str(digits)}}, [key, other, "accumulation=2"])
 
 
+def test_micro_batches_have_statistics_of_their_own_by_option(digits):
+    """So other weights are learnt than by the whole batch; and a run goes on exactly."""
+    words = ["batch=4", "generator.statistics=micro_batch", "discriminator.statistics=micro_batch"]
+    parts = [*words, "accumulation=2"]
+    (_, apart), (_, whole) = (trained(World.single(), digits, 4, 1, chosen) for chosen in (parts, words))
+    name = "discriminator.heads.each.0.blocks.0.norm.running_var"
+    assert not torch.allclose(apart[name], whole[name])
+    assert_resume_is_exact(*(trainer_for(digits, World.single(), parts) for _ in range(2)))
+
+
 @pytest.mark.parametrize("name", [name for name in preset_names() if "projected" in name and "diffusion" not in name])
 def test_every_preset_trains(digits, tmp_path, name):
     keys = {"fastgan": ["generator.ngf=2"], "stylegan2": ["generator.channel_base=64", "generator.w_dim=8"]}

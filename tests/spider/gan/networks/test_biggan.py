@@ -461,6 +461,6 @@ def test_a_discriminator_has_no_map_of_the_images_own_side():
 
 def test_the_global_batch_is_not_normalised_in_micro_batches():
     words = ["generator.kind=biggan", "accumulation=2", "batch=4"]
-    with pytest.raises(SpiderUsageError, match=r"statistics=batch .* accumulation=2 splits: .*=micro_batch"):
+    with pytest.raises(SpiderUsageError, match=r"kind=biggan .* accumulation=2 splits: .*=micro_batch"):
         make_config({}, words)
     assert make_config({}, [*words, "generator.statistics=micro_batch"]).accumulation == 2
