@@ -314,6 +314,8 @@ def no_run(path: str | Path) -> str:
         return no_such(path)
     below = [str(config.parent) for config in sorted(Path(path).glob("*/config.yaml"))]
     held = f"; it holds runs: {', '.join(below[:_RUNS_NAMED])}{', ...' if len(below) > _RUNS_NAMED else ''}"
+    if (weights := Path(path) / f"generator{TENSORS_SUFFIX}").is_file():  # of spider export
+        return f"{path}: no run here, but exported weights: spider train --init {weights} begins with them"
     return f"{path}: no run here (config.yaml is missing){held if below else ''}"
 
 

@@ -67,6 +67,8 @@ def test_the_weights_are_those_of_the_average(runs, kind, tmp_path):
 
 def test_a_training_begins_with_what_was_exported(runs, digits, tmp_path):
     api.export(runs / "r3gan", tmp_path / "out")
+    with pytest.raises(SpiderUsageError, match=r"exported weights: spider train --init .*/out/generator\.safetensors"):
+        api.train("r3gan-32", tmp_path / "refused", data=digits, init=tmp_path / "out")
     init = ["init.kind=weights", f"init.file={tmp_path / 'out' / 'generator.safetensors'}", "init.require=all"]
     api.train("dcgan", tmp_path / "run", data=digits, kimg=0.004, overrides=[*QUICK, *GENERATORS["r3gan"], *init])
     assert json.loads((tmp_path / "run" / "init.json").read_text())["generator"]["missing"] == {}
