@@ -64,6 +64,28 @@ def test_samples_are_of_the_classes_in_the_proportions_of_the_data(runs):
     assert both[0] / 2000 == pytest.approx(60 / 150, abs=0.04)
 
 
+def judged_on(world, run):
+    """On a rank: from outside of the training, by the run's own classes."""
+    request = EvaluateRequest(run, metrics=("fid", "kid", "nearest"), embedding="offline", count=40, seeds=1)
+    return [(result.name, result.value) for result in evaluate(request, world).results]
+
+
+def trained_on(world, data, folder):
+    """On a rank: what the training itself found at its end."""
+    words = [*SMALL, *EVALUATE, "condition.kind=class", "evaluate.classes=digits"]
+    train(make_config({"data": {"path": str(data)}}, words), RunDirectory(folder), world, progress=False)
+    return RunDirectory(folder).best()["value"]
+
+
+def test_the_numbers_are_the_same_on_two_ranks(ranks, runs, sets, tmp_path):
+    expected = judged_on(World.single(), runs / "joint")
+    for found in ranks(2).run(judged_on, runs / "joint"):
+        assert [name for name, _ in found] == [name for name, _ in expected]
+        assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-6)
+    best = RunDirectory(runs / "joint").best()["value"]
+    assert ranks(2).run(trained_on, sets / "both", tmp_path / "run") == [pytest.approx(best, rel=1e-3)] * 2
+
+
 def test_the_reference_is_known_to_be_the_images_of_the_class_alone(runs, sets):
     """By content: what another run learnt from, and not the folder. So the numbers compare, also of the curves."""
     joint, plain = measured(runs / "joint"), measured(runs / "plain")
