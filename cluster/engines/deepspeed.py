@@ -12,6 +12,8 @@ What DeepSpeed does by default and what is done about it (measured with 0.19.8, 
 - It divides gradients by the number of ranks, where shares of a sum are added: losses are multiplied by it before.
 - It clips gradients to norm 1 from 0.19.3 on. Clipping is set to 0, which is none.
 - At stages 1 and 2 it steps a copy of the parameters, and overwrites them with it. Whoever changes them says so.
+- It sends all parameters from rank 0 at first, as bytes, which those without a dimension (StyleGAN2's strength of the
+  noise) cannot be viewed as. They are the same on all ranks already, and nothing is sent.
 - It compiles an extension for sums on CPUs. Nothing is compiled here: gloo does them.
 """
 
@@ -198,7 +200,7 @@ def _initialize(
 
     logger.setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # see above: nothing is compiled
-    with _local_rank(world.device.index or 0):
+    with _local_rank(world.device.index or 0), _without_broadcast(deepspeed.DeepSpeedEngine):
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
         engine, *_ = deepspeed.initialize(
             model=module, model_parameters=parameters, optimizer=optimizer, config=_settings(stage)
@@ -219,6 +221,16 @@ def _settings(stage: int) -> dict[str, Any]:
             "overlap_comm": False,  # sums in another order from step to step
         },
     }
+
+
+@contextmanager
+def _without_broadcast(engine: Any) -> Iterator[None]:
+    before = engine._broadcast_model
+    engine._broadcast_model = lambda _: None
+    try:
+        yield
+    finally:
+        engine._broadcast_model = before
 
 
 @contextmanager

@@ -69,6 +69,23 @@ def test_ten_steps_are_the_same_anywhere(ranks, digits, size, accumulation, grou
         torch.testing.assert_close(tensors, whole, rtol=1e-9, atol=1e-9)
 
 
+def weights(world, data, words):
+    """On a rank: the generator's, after two steps in single precision."""
+    trainer = trainer_for(data, world, ["compute.precision=fp32", *words])
+    for _ in range(2):
+        trainer.iterate()
+    trainer.close()
+    return {name: tensor.float() for name, tensor in trainer.generator.module.state_dict().items()}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_zero_takes_the_strengths_of_the_noise_which_have_no_dimension(ranks, digits, stage):
+    expected = weights(World.single(), digits, [])
+    assert any(not tensor.ndim for name, tensor in expected.items() if name.endswith("noise_strength"))
+    for found in ranks(2).run(weights, digits, ["engine.kind=deepspeed", f"engine.zero_stage={stage}"]):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def summed(phase, parts):
     """The gradients of the sum of what micro-batches come to, each by its own mean, as the public code takes them."""
     total = torch.zeros((), dtype=torch.float64)
