@@ -53,6 +53,8 @@ class DcganGeneratorConfig(BatchNormedChoice):
         """See Section."""
         if self.norm == "batch":
             yield from self.split_refusals("generator", config)
+        elif self.statistics != "batch":
+            yield "generator.statistics goes with generator.norm=batch"
 
 
 class DcganDiscriminatorConfig(BatchNormedChoice):
@@ -77,6 +79,8 @@ class DcganDiscriminatorConfig(BatchNormedChoice):
         """See Section."""
         if self.norm == "batch":
             yield from self.split_refusals("discriminator", config)
+        elif self.statistics != "batch":
+            yield "discriminator.statistics goes with discriminator.norm=batch"
         elif self.chained and config.accumulation > 1:
             yield f"discriminator.norm={self.norm} normalises over the global batch: set accumulation=1"
         if self.chained and all(each.kind != "chain" for each in config.auxiliary):

@@ -53,6 +53,7 @@ def test_yaml_of_a_config_reads_back_equal():
         (["augment=[{kind: adda}]"], "or module:Class, a class of your own; did you mean ada?"),
         (["source.kind=images"], "source.path"),
         (["accumulation=2"], "generator.kind=dcgan normalises over the global batch, which accumulation=2 splits"),
+        (["discriminator.statistics=micro_batch"], "discriminator.statistics goes with discriminator.norm=batch"),
         (["accumulation=3", "generator.norm=none"], "batch=64 does not divide into accumulation=3"),
         (["selection.kind=fixed"], "selection.k goes with selection.kind=fixed"),
         (["selection.kind=fixed", "selection.k=100"], "selection.k=100 exceeds batch=64"),

@@ -75,7 +75,7 @@ def weights(world, data, words):
     for _ in range(2):
         trainer.iterate()
     trainer.close()
-    return {name: tensor.float() for name, tensor in trainer.generator.module.state_dict().items()}
+    return trainer.generator.module.state_dict()
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
