@@ -34,7 +34,7 @@ from spider.exchange.request import ExportRequest, ImportRequest
 from spider.judge.classes.request import ClassesRequest
 from spider.judge.instances.request import InstancesRequest
 from spider.judge.request import EvaluateRequest
-from spider.memory import TRAINING, needs_memory
+from spider.memory import needs_memory, training_needs_less
 from spider.packing import PackRequest, VerifyRequest
 from spider.pictures.request import GenerateRequest, InterpolateRequest, ProjectRequest
 from spider.request import Request, asks
@@ -178,7 +178,6 @@ def classes(request: ClassesRequest) -> ClassesReport:
 
 
 @asks(TrainRequest)
-@needs_memory(TRAINING)
 def train(request: TrainRequest) -> str:
     """Train in the folder `run`, or go on with the run that it holds: see `spider.runs.request`.
 
@@ -190,7 +189,8 @@ def train(request: TrainRequest) -> str:
         SpiderError, ShardsError, ClusterError: what failed.
     """
     composed, directory = request.checked(), request.directory
-    with _joined(request.world, composed.compute.device, composed.engine.timeout_min) as ranks:
+    less = needs_memory(training_needs_less(composed.networks_shrunk_by))
+    with less, _joined(request.world, composed.compute.device, composed.engine.timeout_min) as ranks:
         from spider.runs.inputs import find_inputs
         from spider.runs.start import prepare
         from spider.train.loop import train
@@ -203,11 +203,11 @@ def train(request: TrainRequest) -> str:
 
 
 @asks(TrainRequest)
-@needs_memory(TRAINING)
 def dry_run(request: TrainRequest) -> DryRun:
     """What `train` with the same arguments would cost, from a few measured steps. Writes nothing into `run`."""
     composed = request.checked()
-    with _joined(request.world, composed.compute.device) as ranks:
+    less = needs_memory(training_needs_less(composed.networks_shrunk_by))
+    with less, _joined(request.world, composed.compute.device) as ranks:
         from spider.cost.dry_run import dry_run
         from spider.runs.inputs import find_inputs
         from spider.runs.start import prepare

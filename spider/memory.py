@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.errors import MachineError, is_out_of_memory
 
-TRAINING = "a smaller batch, a larger accumulation or smaller networks (generator.width, discriminator.width) need less"
 _AMOUNT = re.compile(r"allocate (?P<size>[\d.,]+ ?[A-Za-z]+)")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def training_needs_less(networks: Collection[str]) -> str:
+    """What needs less memory in a training. `networks`: the keys that make its networks smaller."""
+    smaller = f" or smaller networks ({', '.join(networks)})" if networks else ""
+    return f"a smaller batch{',' if smaller else ' or'} a larger accumulation{smaller} need less"
 
 
 @contextmanager

@@ -70,6 +70,13 @@ def open_axes() -> frozenset[str]:
     )
 
 
+def choice_of(axis: str, kind: str) -> type[Choice] | None:
+    """The settings class of a choice of this package on an axis, such as `generator`; None: there is none."""
+    info = Config.model_fields.get(axis)
+    arms = () if info is None else (arm for each in info.metadata if isinstance(each, Choices) for arm in each.built_in)
+    return next((arm for arm in arms if arm.model_fields["kind"].default == kind), None)
+
+
 def kinds_with(name: str) -> list[str]:
     """The choices of a section that have a key of this name."""
     name = _MEMBER.sub(f".{ANY}.", name)

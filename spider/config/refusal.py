@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spider.config.explain import choice_names, kinds_with, may_be_auto, open_axes, similar_keys
+from spider.config.explain import choice_names, choice_of, kinds_with, may_be_auto, open_axes, similar_keys
 from spider.config.options import how_to_give
 from spider.config.schema import Config
 from spider.errors import shown
+from spider.gan.networks.config import NetworkChoice
 from spider.settings.choices import UNKNOWN_KEY
 from spider.settings.section import SECTION_ERROR
 from untrusted.counts import counted
@@ -111,7 +112,8 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
     if kind in ("extra_forbidden", UNKNOWN_KEY):
         section, kinds = key.rpartition(".")[0], kinds_with(key)
         if kinds:
-            return _Wrong(key, f"{key} goes with {section}.kind={' or '.join(kinds)}", names_keys=True)
+            smaller = _smaller_by(section, key, detail["loc"], kinds)
+            return _Wrong(key, f"{key} goes with {section}.kind={' or '.join(kinds)}{smaller}", names_keys=True)
         if kind == UNKNOWN_KEY:
             return _Wrong(key, f"no such key{_meant(key, detail['ctx'])}")
         return _Wrong(key, f"no such key{hint(similar_keys(key))}")
@@ -134,6 +136,16 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
     close = did_you_mean(found, ["auto"]) if isinstance(found, str) else ""
     auto = f" or auto{close}" if kind in _NUMBERS and may_be_auto(key) else ""
     return _Wrong(key, must_be(detail) + auto, f", found {shown(found)}")
+
+
+def _smaller_by(section: str, key: str, location: Sequence[Any], kinds: Sequence[str]) -> str:
+    """Of a key that makes another kind of network smaller: which keys do that here."""
+    found, *others = (choice_of(section, kind) for kind in (str(location[min(1, len(location) - 1)]), *kinds))
+    here = found.shrunk_by if found is not None and issubclass(found, NetworkChoice) else ()
+    name = key.rpartition(".")[2]
+    if not here or not any(name in each.shrunk_by for each in others if each and issubclass(each, NetworkChoice)):
+        return ""
+    return f"; {section}.kind={location[1]} is made smaller by {', '.join(f'{section}.{each}' for each in here)}"
 
 
 def must_be(detail: Mapping[str, Any]) -> str:

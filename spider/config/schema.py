@@ -351,6 +351,12 @@ class Config(Section):
         return []
 
     @property
+    def networks_shrunk_by(self) -> list[str]:
+        """The keys that make the networks smaller."""
+        players = (("generator", self.generator), ("discriminator", self.discriminator))
+        return [f"{role}.{key}" for role, network in players for key in network.smaller_by()]
+
+    @property
     def checkpoints_kept(self) -> int:
         """How many lie on disk at once: the last few, the one being written, the best, and those kept for good."""
         settings = self.checkpoint

@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cluster.errors import MachineError
 from spider.errors import SpiderUsageError
-from spider.memory import TRAINING, free_bytes
+from spider.memory import free_bytes, training_needs_less
 from spider.tables import size
 from spider.train.trainer import Trainer
 from untrusted.counts import counted
@@ -66,7 +66,8 @@ def require_room(trainer: Trainer) -> None:
         on = f" on each of {ranks} ranks" if ranks > 1 else ""
         raise MachineError(
             f"an iteration needs {size(need.all)} of memory or more{on}, {size(need.each)} for each of "
-            f"{counted(need.images, 'image')} at a time, and {size(free)} are free{fit}: {TRAINING}"
+            f"{counted(need.images, 'image')} at a time, and {size(free)} are free{fit}: "
+            f"{training_needs_less(trainer.config.networks_shrunk_by)}"
         )
 
 

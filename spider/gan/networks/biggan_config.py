@@ -61,6 +61,7 @@ class BigganGeneratorConfig(BatchNormedChoice):
         512, ge=1, le=MAX_DIM, description="dimensions of what the blocks are told of an instance's feature"
     )
     takes_images: ClassVar[bool] = False
+    shrunk_by: ClassVar[tuple[str, ...]] = ("ch",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
@@ -100,6 +101,7 @@ class BigganDiscriminatorConfig(NetworkChoice):
     kind: Literal["biggan"] = "biggan"
     ch: int = Field(64, ge=1, le=MAX_DIM, description=_CH)
     attention: _Attention = Field(None, description=_SIDES_OF_ATTENTION)
+    shrunk_by: ClassVar[tuple[str, ...]] = ("ch",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def plan(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:

@@ -25,6 +25,7 @@ class NetworkChoice(Choice):
     takes_images: ClassVar[bool] = True  # as a generator; or vectors only
     # What `--init RUN` leaves as the training says: keys that say how it trains, and not which weights there are
     of_training: ClassVar[frozenset[str]] = frozenset()
+    shrunk_by: ClassVar[tuple[str, ...]] = ()  # keys that make it smaller: it takes less memory and time
     has_latents: ClassVar[bool] = False  # whether the generator returns GOut(latents=[N, L, D]), a w for each layer
 
     # Of a discriminator of this package, so that an auxiliary that it cannot serve is refused before anything is built
@@ -40,6 +41,10 @@ class NetworkChoice(Choice):
     def chained(self) -> bool:
         """Whether a discriminator of this package has layers of CHAIN, whose p auxiliary: kind=chain steers."""
         return False
+
+    def smaller_by(self) -> tuple[str, ...]:
+        """The keys that make this very network smaller."""
+        return self.shrunk_by
 
     def left_by_init(self) -> frozenset[str]:
         """The keys that `--init RUN` leaves as the training says, of the network that RUN has."""

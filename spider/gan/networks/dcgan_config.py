@@ -36,6 +36,7 @@ class DcganGeneratorConfig(BatchNormedChoice):
         "or each class has its own scales and shifts of the batch normalisation; null = batch_norm where norm=batch",
     )
     embedding_dim: int = Field(64, ge=1, le=MAX_DIM, description="dimensions of the vector of a class")
+    shrunk_by: ClassVar[tuple[str, ...]] = ("width",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     @property
@@ -68,6 +69,7 @@ class DcganDiscriminatorConfig(BatchNormedChoice):
         description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, "
         "by the batch or (chain_cumulative) by moving means, or none; a gradient penalty per image assumes none",
     )
+    shrunk_by: ClassVar[tuple[str, ...]] = ("width",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     @property

@@ -36,6 +36,7 @@ class FastganGeneratorConfig(BatchNormedChoice):
         None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, and of form=original 64"
     )
     takes_images: ClassVar[bool] = False
+    shrunk_by: ClassVar[tuple[str, ...]] = ("ngf", "form")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def sides(self, image_shape: tuple[int, int, int]) -> list[int]:
@@ -71,6 +72,7 @@ class FastganDiscriminatorConfig(BatchNormedChoice):
 
     kind: Literal["fastgan"] = "fastgan"
     brings_decoders: ClassVar[bool] = True
+    shrunk_by: ClassVar[tuple[str, ...]] = ("ndf",)
     ndf: int = Field(64, ge=1, le=MAX_DIM, description="channels of its maps of 64 px")
 
     def side(self, image_shape: tuple[int, int, int]) -> int:

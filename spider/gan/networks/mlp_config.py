@@ -16,6 +16,7 @@ class MlpConfig(NetworkChoice):
     kind: Literal["mlp"] = "mlp"
     layers: int = Field(3, ge=1, le=1000, description="hidden layers")
     hidden: int = Field(128, ge=1, le=MAX_DIM, description="units of each")
+    shrunk_by: ClassVar[tuple[str, ...]] = ("hidden", "layers")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
 
@@ -23,6 +24,7 @@ class PolyDiscriminatorConfig(NetworkChoice):
     """Poly-LSGAN's discriminator in closed form: a sum of kernels at the last real and generated images."""
 
     kind: Literal["poly"] = "poly"
+    shrunk_by: ClassVar[tuple[str, ...]] = ("held",)
     order: float = Field(
         1.0, ge=-8, le=8, description="k of the kernel |x|^k, for even k >= 0 |x|^k ln |x|; 2 m - n of the paper"
     )

@@ -73,6 +73,7 @@ class ProjectedDiscriminatorConfig(BatchNormedChoice):
         "network; last, the mixed ones; null = none. With one backbone",
     )
     noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
+    shrunk_by: ClassVar[tuple[str, ...]] = ("width", "mixed_channels", "enlarge_to")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     @property

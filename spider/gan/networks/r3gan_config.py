@@ -45,6 +45,7 @@ class R3ganConfig(NetworkChoice):
         "as many as it has channels at 4 px",
     )
     takes_images: ClassVar[bool] = False
+    shrunk_by: ClassVar[tuple[str, ...]] = ("width",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 
     def plan(

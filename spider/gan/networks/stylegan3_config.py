@@ -89,6 +89,7 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     takes_images: ClassVar[bool] = False
+    shrunk_by: ClassVar[tuple[str, ...]] = ("channel_base", "channel_max", "layers", "head_layers")
     has_latents: ClassVar[bool] = True
     of_training: ClassVar[frozenset[str]] = frozenset(
         {"w_avg_beta", "w_avg_steps", "magnitude_half_life_kimg", "bf16_resolutions", "stem"}
@@ -140,6 +141,10 @@ class Stylegan3GeneratorConfig(NetworkChoice):
                 f"generator.sides={[*self.sides]} grows from given weights: --init RUN, whose images have a side of "
                 f"{self.sides[-2]} px; or generator.stem=trains to begin at random"
             )
+
+    def smaller_by(self) -> tuple[str, ...]:
+        """See NetworkChoice. What has grown has a stem, which is as it is."""
+        return ("head_layers",) if self.grows else self.shrunk_by[:3]
 
     def left_by_init(self) -> frozenset[str]:
         """See NetworkChoice. What did not grow says nothing of how it will."""

@@ -60,6 +60,7 @@ class Stylegan2Config(NetworkChoice):
         le=64,
         description="so many of the highest resolutions, from 8 px up, compute in bfloat16 on a GPU; penalties too",
     )
+    shrunk_by: ClassVar[tuple[str, ...]] = ("channel_base", "channel_max")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     has_latents: ClassVar[bool] = True
 

@@ -9,10 +9,11 @@ import sys
 import pytest
 import yaml
 
-from spider.config.explain import all_keys, explain
+from spider.config.explain import all_keys, choice_of, explain
 from spider.config.load import differences, load_config, make_config, parse_yaml, preset_names, preset_text, to_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
+from spider.memory import training_needs_less
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -26,6 +27,24 @@ def test_every_preset_is_valid_and_says_what_it_is(name):
     kinds = [preset[axis]["kind"] for axis in ("source", "condition") if axis in preset]
     load_config(name, [needed[kind] for kind in kinds if kind in needed])
     assert preset_text(name).startswith("# ")
+
+
+@pytest.mark.parametrize("axis", ["generator", "discriminator"])
+def test_every_network_says_which_of_its_keys_make_it_smaller(axis):
+    for kind in (key.kind for key in explain(f"{axis}.kind")):
+        found = choice_of(axis, kind)
+        assert found.shrunk_by
+        assert {*found.shrunk_by} <= {*found.model_fields}
+
+
+def test_what_is_short_of_memory_hears_of_the_keys_of_its_own_networks():
+    stem, head = ({"kind": "stylegan3", "sides": sides, "stem": stem} for sides, stem in
+                  (([16], "trains"), ([16, 32], "frozen")))  # fmt: skip
+    config = make_config({"generator": stem, "discriminator": {"kind": "projected"}})
+    keys = "generator.channel_base, generator.channel_max, generator.layers, discriminator.width, "
+    assert keys in training_needs_less(config.networks_shrunk_by)
+    config = make_config({"generator": head, "init": {"kind": "run", "run": "theirs"}})
+    assert config.networks_shrunk_by == ["generator.head_layers", "discriminator.width"]
 
 
 def test_yaml_of_a_config_reads_back_equal():
@@ -42,6 +61,10 @@ def test_yaml_of_a_config_reads_back_equal():
         (
             ["generator.norm=none", "generator.kind=r3gan", "generator.layout=auto"],
             "generator.layout goes with generator.kind=dcgan",
+        ),
+        (
+            ["generator.kind=stylegan2", "generator.width=0.5"],
+            "dcgan or r3gan; generator.kind=stylegan2 is made smaller by generator.channel_base, generator.channel_max",
         ),
         (["penalties.r1_gama=1"], "penalties.r1_gama=1: no such key; did you mean penalties.r1_gamma"),
         (["batch=0"], "batch=0: must be >= 1"),
