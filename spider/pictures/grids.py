@@ -20,6 +20,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 COLUMNS = 8  # images in a row
 _LEAST_SIDE = 64  # px; smaller images are shown enlarged, every pixel a square
 _LEAST_TEXT = 10  # px; the height of captions under the smallest images
+_NOTE_TEXT = 12  # px; the height of a note below a grid of the smallest images
 
 
 def sample_grid(
@@ -28,21 +29,27 @@ def sample_grid(
     columns: int = COLUMNS,
     captions: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    note: str = "",
+    least_side: int = _LEAST_SIDE,
 ) -> npt.NDArray[np.uint8]:
     """A grid of images, each with the source image that made it on its left if there are sources.
 
-    Where there are captions as well, a last line says which is which.
+    Where there are sources and captions, the note begins with which is which.
 
     Args:
         images, sources: float [N, C, H, W], -1 to 1 and clamped there. Sources are shown as large as the images.
         columns: images (or pairs) per row.
         captions: what stands below each image; None: nothing, and no room for it.
         rows: what stands on the left of each row.
+        heads: what stands above each column.
+        note: what stands below all of it, in as many lines as it takes.
+        least_side: px; narrower images are shown enlarged by a whole factor, every pixel a square.
 
     Returns:
         uint8 [height, width, 3].
     """
-    scale = max(1, -(-_LEAST_SIDE // images.shape[-1]))
+    scale = max(1, -(-least_side // images.shape[-1]))
     shown = _enlarge(images, scale)
     if sources is not None:
         gap = torch.ones(len(shown), 3, shown.shape[2], scale)
@@ -50,12 +57,18 @@ def sample_grid(
     if captions is not None:
         strips = torch.stack([_strip(text, shown.shape[3], shown.shape[3]) for text in captions])
         shown = torch.cat([shown, strips], dim=2)
-    grid = _in_rows((shown + 1) / 2, columns, 2 * scale)
-    if rows is not None:
-        grid = torch.cat([_names_of_rows(rows, grid.shape[1], 2 * scale, shown.shape[3]), grid], dim=2)
+    padding, width = 2 * scale, shown.shape[3]
+    grid = _in_rows((shown + 1) / 2, columns, padding)
+    left = None if rows is None else _names_of_rows(rows, grid.shape[1], padding, width)
+    if heads is not None:
+        head = torch.cat([_strip(text, width + padding, width) for text in heads], dim=2)
+        grid = torch.cat([pad((head + 1) / 2, (0, padding), value=1.0), grid], dim=1)
+    if left is not None:
+        grid = torch.cat([pad(left, (0, 0, grid.shape[1] - left.shape[1], 0), value=1.0), grid], dim=2)
     if sources is not None and captions is not None:
-        line = _strip("left: source, right: output", grid.shape[2], shown.shape[3])
-        grid = torch.cat([grid, (line + 1) / 2], dim=1)
+        note = "; ".join(["left: source, right: output", *([note] if note else [])])
+    if note:
+        grid = torch.cat([grid, _note(note, grid.shape[2], width)], dim=1)
     pixels: npt.NDArray[np.uint8] = (
         (grid * 255 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     )
@@ -94,7 +107,7 @@ def _strip(text: str, width: int, image_width: int) -> Tensor:
 
 def _names_of_rows(rows: Sequence[str], height: int, padding: int, image_width: int) -> Tensor:
     """A white strip with a name in the middle of each row's height: float [3, height, width], 0 to 1."""
-    size = max(_LEAST_TEXT, image_width // 6)
+    size = max(_LEAST_TEXT, image_width // 10)
     font = ImageFont.load_default(size)
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
     texts = [_cut(text, measure, font, 3 * image_width) for text in rows]
@@ -104,6 +117,26 @@ def _names_of_rows(rows: Sequence[str], height: int, padding: int, image_width: 
     for number, text in enumerate(texts):
         middle = padding + (number + 0.5) * pitch - padding / 2
         draw.text((width - padding, middle), text, fill=0, font=font, anchor="rm")
+    return (torch.from_numpy(np.array(strip)) / 255).expand(3, -1, -1)
+
+
+def _note(text: str, width: int, image_width: int) -> Tensor:
+    """Lines of text below a grid, from its left side on: float [3, height, width], 0 to 1."""
+    size = max(_NOTE_TEXT, min(image_width // 12, width // 40))
+    font = ImageFont.load_default(size)
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and measure.textlength(longer, font=font) <= width - size:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    pitch = round(1.5 * size)
+    strip = Image.new("L", (width, pitch * len(lines) + size // 2), 255)
+    for number, line in enumerate(lines):
+        shown = _cut(line, measure, font, width - size)
+        ImageDraw.Draw(strip).text((size / 2, (number + 0.5) * pitch), shown, fill=0, font=font, anchor="lm")
     return (torch.from_numpy(np.array(strip)) / 255).expand(3, -1, -1)
 
 

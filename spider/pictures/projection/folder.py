@@ -7,7 +7,7 @@
         NAME-tuned.png         the image of the same point by the tuned weights
         NAME-tuned.safetensors the tuned weights, in the names of a checkpoint's generator
         NAME.gif, NAME.mp4     the way
-        projections.png        all of them, each in a row under its distance
+        projections.png        all of them, a row for each given image, and below each image its distance
         ways.png               the distance against the step
         project.json           what was asked for, and the distances of every image that is done
 
@@ -42,6 +42,7 @@ from untrusted.typed import checked
 
 ASKED = ("generator", "space", "steps", "tune", "distance", "samples", "seed")  # what must be the same to go on
 _MOST_ROWS = 64  # of the grid
+_LEAST_SIDE = 256  # px; a few images alone on a screen
 _BESIDE = ("-target.png", "-nearest.png", "-tuned.png")
 
 
@@ -150,15 +151,25 @@ class ProjectionFolder:
         for name in names:
             each = self.done[name]
             shown = {
-                "-target.png": "given",
-                "-nearest.png": f"nearest: {each['nearest'][label]:.2f}",
-                ".png": f"found: {each['projection'][label]:.2f}",
+                "-target.png": each["label"] or "",
+                "-nearest.png": f"seed {each['number']}: {each['nearest'][label]:.3f}",
+                ".png": f"{each['projection'][label]:.3f}",
             }
             if each["tuned"] is not None:
-                shown["-tuned.png"] = f"tuned: {each['tuned'][label]:.2f}"
+                shown["-tuned.png"] = f"{each['tuned'][label]:.3f}"
             images += [_image(self.file(name, end)) for end in shown]
             captions += shown.values()
-        grid = sample_grid(torch.cat(images), columns=len(images) // len(names), captions=captions, rows=names)
+        heads = ["target", "nearest start", "projection", "projection, tuned"][: len(images) // len(names)]
+        grid = sample_grid(
+            torch.cat(images),
+            columns=len(heads),
+            captions=captions,
+            rows=names,
+            heads=heads,
+            note=f"Below: {label}, the distance to the target, 0 if equal. Nearest start: the nearest of "
+            f"{self.asked['samples']} samples. Space: {self.asked['space']}. Steps: {self.asked['steps']}.",
+            least_side=_LEAST_SIDE,
+        )
         write_png(self.path / "projections.png", grid)
         points = {name: self.file(name, ".npz") for name in self.done}
         searched = {name: read_way(file, "way") for name, file in points.items()}
