@@ -12,6 +12,8 @@ from torch import Tensor
 # Devices where half precision is slow: four images of StyleGAN2 at 256 px took a CPU 252 s in bfloat16, 4 s in float32
 FULL_ON = ("cpu",)
 
+_no_half = False
+
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
@@ -26,8 +28,32 @@ def exact_float32() -> Iterator[None]:
 
 
 def half_dtype(like: Tensor) -> torch.dtype:
-    """In which a layer computes that may round to half precision: bfloat16, or the dtype of `like` on a CPU."""
-    return like.dtype if like.device.type in FULL_ON else torch.bfloat16
+    """In which a layer computes that may round to half precision: bfloat16, or the dtype of `like`.
+
+    The latter on a CPU, and within `no_half_precision`.
+    """
+    return like.dtype if _no_half or like.device.type in FULL_ON else torch.bfloat16
+
+
+@contextmanager
+def no_half_precision() -> Iterator[None]:
+    """Within it, no layer rounds to half precision: for what is a small difference of images."""
+    global _no_half
+    before, _no_half = _no_half, True
+    try:
+        yield
+    finally:
+        _no_half = before
+
+
+def without_autocast(like: Tensor) -> torch.autocast:
+    """Within it, what is computed on the device of `like` is not cast to half precision, whatever is around it."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or as it is if that is finer."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def set_numerics(*, deterministic: bool, tf32: bool, compiled: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spider import draws
 from spider.errors import SpiderUsageError
+from spider.precision import at_least_float32
 
 Record = TypeVar("Record")
 
@@ -155,7 +156,7 @@ def changed(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
 
 def exact(tensor: Tensor) -> Tensor:
     """In float32 at least; whole numbers as they are."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
+    return at_least_float32(tensor) if tensor.is_floating_point() else tensor
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

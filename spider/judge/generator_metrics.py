@@ -78,7 +78,8 @@ def measure_generator(
             value = diversity_of(generator, judge, seed, count, world, progress=progress)
             label, protocol = f"diversity by {judge.label}", {"distance": judge.label, "pairs": count}
         else:
-            value, label, protocol = followed[each], _FOLLOWS[each], {}
+            # As it is used, also in half precision, which is heard here; a path length is never measured in it
+            value, label, protocol = followed[each], _FOLLOWS[each], {"precision": generator.precision}
         results.append(_result(generator, name, each, label, value, {"seed": seed, "count": count, **protocol}))
     # Ranks on machines of different kinds may round differently
     return [MetricResult.from_json(result) for result in world.broadcast_json([each.to_json() for each in results])]

@@ -5,7 +5,8 @@ highest percent. The direction of z is interpolated along the sphere, w along a 
 averaged to 256 px, as in the public implementation (NVlabs/stylegan2-ada-pytorch, metrics/perceptual_path_length.py).
 There the length of z does not matter, because the mapping network divides by it. Here it goes from that of one input to
 that of the other, so that networks without such a division see inputs as their source makes them. The distance there is
-LPIPS of VGG16. Here it is whatever is given: its label belongs to the number.
+LPIPS of VGG16. Here it is whatever is given: its label belongs to the number. No layer computes in half precision, as
+there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.gan.sources.gmm import Gmm
 from spider.judge.metrics.spread import spread
+from spider.precision import no_half_precision
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -81,7 +83,8 @@ def perceptual_path_length(
             images = [generator(each, told) for each in _step(between, ends, at, epsilon)]
         return ((distance(*map(_shrunk, images)).double() / epsilon**2).cpu(),)
 
-    (found,) = spread(world, -(-count // AT_ONCE), distances, label="path length", progress=progress)
+    with no_half_precision():  # which would round away what a step of epsilon changes
+        (found,) = spread(world, -(-count // AT_ONCE), distances, label="path length", progress=progress)
     return trimmed_mean(found.flatten()[:count])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.precision import at_least_float32
 
 
 class BatchStd(nn.Module):
@@ -29,7 +30,7 @@ class BatchStd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class. Raises SpiderUsageError: groups of this size do not divide the images."""
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        exact = at_least_float32(x)
         ranks = self.world.size if self.training and len(x) % self.group else 1
         group = min(self.group, len(x) * ranks)
         if len(x) * ranks % group:

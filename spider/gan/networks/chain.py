@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.precision import at_least_float32
 
 _EPS = 1e-5
 _DECAY = 0.9
@@ -58,7 +59,7 @@ class Chain(nn.Module):
             uniforms: [N, C], by which channels are chosen.
             use: as of `Condition`.
         """
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = at_least_float32(x)
         y = self.normalised(wide, uniforms < self.p, use)
         means = wide.mean((2, 3))
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from spider.gan.networks.resample import blur, double, halve, resampling_kernel
+from spider.precision import without_autocast
 
 SLOPE = 0.2
 GAIN = math.sqrt(2)  # keeps the power of what goes through a leaky ReLU
@@ -139,8 +140,9 @@ class ModulatedConv(nn.Module):
         self, x: Tensor, w: Tensor, bias: Tensor, gain: float = 1.0, input_gain: Tensor | float = 1.0
     ) -> Tensor:
         """(The result of x times `input_gain` + bias [outputs]) times `gain`."""
-        styles = self.affine(w)  # [N, inputs]
         inputs = self.weight[0].numel()
+        with without_autocast(w):
+            styles = self.affine(w)  # [N, inputs]
         weight = self.weight / math.sqrt(inputs)  # so that half precision holds the sums, also before demodulation
         x, rounded = x * _spread(styles * input_gain, x), weight.to(x.dtype)
         if self.up:
@@ -151,7 +153,8 @@ class ModulatedConv(nn.Module):
         shift = _spread((bias * gain)[None], x)
         if not self.demodulate:
             return torch.add(shift, x, alpha=gain)
-        powers = linear(styles.square(), weight.square().sum((2, 3))) + 1e-8 / inputs  # [N, outputs]
+        with without_autocast(w):
+            powers = linear(styles.square(), weight.square().sum((2, 3))) + 1e-8 / inputs  # [N, outputs]
         return torch.addcmul(shift, x, _spread(gain * powers.rsqrt(), x))
 
 

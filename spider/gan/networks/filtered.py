@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spider.gan.networks.equalized import activated
 from spider.gan.networks.resample import gather, spread
+from spider.precision import at_least_float32, without_autocast
 
 TAPS = 6  # of a filter, for each pixel of its lower rate
 
@@ -72,9 +73,8 @@ class FilteredLeakyReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        with torch.autocast(x.device.type, enabled=False):
-            fine = activated(self._upsampled(exact), self.clamp)
+        with without_autocast(x):
+            fine = activated(self._upsampled(at_least_float32(x)), self.clamp)
             return self._downsampled(fine).to(x.dtype)
 
     def _upsampled(self, x: Tensor) -> Tensor:

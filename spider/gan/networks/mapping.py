@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.networks.told import instance_features
 from spider.gan.outputs import Condition, ConditionShape
+from spider.precision import without_autocast
 
 _UNTOLD = Condition()
 _LR = 0.01  # by which the mapping network's learning rate is multiplied
@@ -59,7 +61,12 @@ class Mapping(nn.Module):
         )
 
     def forward(self, z: Tensor | None, condition: Condition) -> Tensor:
-        """See the class."""
+        """See the class. Autocast rounds none of it."""
+        weight = cast(EqualLinear, self.layers[0]).weight
+        with without_autocast(weight):
+            return self._w(None if z is None else z.to(weight.dtype), condition)
+
+    def _w(self, z: Tensor | None, condition: Condition) -> Tensor:
         parts = [] if z is None else [_normalised(z)]
         told = []
         if self.embedding is not None:

@@ -13,6 +13,7 @@ from cluster.world import World
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.spectral import SpectralLinear
 from spider.gan.outputs import Condition
+from spider.precision import at_least_float32
 
 
 class GlobalBatchNorm(nn.Module):
@@ -116,7 +117,7 @@ class ToldBatchNorm(nn.Module):
 
 def _per_channel(x: Tensor) -> Tensor:
     """[N, C, ...] -> [C, N * ...], at least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)
+    return at_least_float32(x).transpose(0, 1).flatten(1)
 
 
 def _spread(statistic: Tensor, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, normalize
 from spider.gan.method import Kept, Method
 from spider.gan.networks.classes import ClassEmbedding, vectors_of_classes
 from spider.gan.outputs import Condition
+from spider.precision import without_autocast
 
 # What torch.nn.utils.spectral_norm calls the tensors of a layer, and what they are called here
 TORCH_NAMES = {"weight_orig": "weight", "weight_u": "u", "weight_v": "v"}
@@ -50,7 +51,7 @@ class _Spectral(nn.Module):
 
     def divided(self) -> Tensor:
         """The weight by sigma, of which gradients know that it depends on the weight."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with without_autocast(self.weight):
             # Times the inverse, whose gradient takes fewer passes over the weight than that of a division
             return self.weight * torch.dot(self.u, torch.mv(self.rows(), self.v)).reciprocal()
 

@@ -32,7 +32,7 @@ from spider.gan.networks.resample import double, halve, resampling_kernel
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut, Draw, GOut
-from spider.precision import half_dtype
+from spider.precision import at_least_float32, half_dtype, without_autocast
 
 _RESIDUAL = math.sqrt(0.5)  # of both branches of a residual block, so that their sum keeps the power
 
@@ -132,7 +132,8 @@ class Synthesis(nn.Module):
                 used = end
             x = block(x, ws[:, at:], maps)
             at += count
-            images = None if images is None else double(images, self.kernel)
+            with without_autocast(ws):  # the sum of images is not rounded
+                images = None if images is None else double(images, self.kernel)
             if block.to_image is not None:
                 images = _sum(images, block.to_image(x, ws[:, at]).to(ws.dtype))
         return _sum(images)
@@ -268,11 +269,16 @@ class Stylegan2Discriminator(Sliceable):
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
+        images = at_least_float32(images)
         x: Tensor | None = None
         for block in reversed(self.blocks):
             x = block(x, images)
             images = halve(images, self.kernel) if self.skips else images
-        x = None if x is None else x.to(images.dtype)
+        with without_autocast(images):  # no part of the end is rounded
+            return self._judged(None if x is None else x.to(images.dtype), images, condition)
+
+    def _judged(self, x: Tensor | None, images: Tensor, condition: Condition) -> DOut:
+        """What is said of the last map [N, map_features, H0, W0], or of images of that size, or of both."""
         x = _sum(x, None if self.from_image is None else self.from_image(images))
         whole = x.mean((2, 3))  # [N, map_features]
         x = x if self.std is None else self.std(x)

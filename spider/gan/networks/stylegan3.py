@@ -37,7 +37,7 @@ from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.outputs import Condition, ConditionShape, GOut
-from spider.precision import half_dtype
+from spider.precision import at_least_float32, half_dtype, without_autocast
 
 _OUTPUT_SCALE = 0.25
 
@@ -131,8 +131,7 @@ class Synthesis(nn.Module):
         x = self.input(ws[:, 0])
         for layer, w in zip(self.all_layers(), ws[:, 1:].unbind(1), strict=True):
             if magnitudes is not None:
-                seen = x.detach()
-                magnitudes.append(seen.to(torch.promote_types(seen.dtype, torch.float32)).square().mean((1, 2, 3)))
+                magnitudes.append(at_least_float32(x.detach()).square().mean((1, 2, 3)))
             x = layer(x, w)
         images: Tensor = x.to(ws.dtype) * _OUTPUT_SCALE
         return images
@@ -175,7 +174,7 @@ class Waves(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """See the class."""
-        with torch.autocast(w.device.type, enabled=False):
+        with without_autocast(w):
             moved = self._moved(w.to(self.weight.dtype))  # [N, 3, 3]
             frequencies = self.frequencies @ moved[:, :2, :2]  # [N, C, 2]
             phases = self.phases + (self.frequencies @ moved[:, :2, 2:]).squeeze(2)  # [N, C]

@@ -26,6 +26,7 @@ from spider import draws
 from spider.gan.method import Method, Sums
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.config import SelectionConfig
+from spider.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Selection(Method):
             world: the ranks, which all call this.
         """
         k = self.k(images)
-        scores = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
+        scores = at_least_float32(scores.detach())
         if self.config.pick == "worst":
             scores = -scores
         if self.config.scope == "rank":

@@ -8,7 +8,7 @@ cascades rely on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,14 +22,16 @@ from spider.gan.conditions.conditions import Conditions
 from spider.gan.outputs import Condition, Draw, as_made, with_draws
 from spider.gan.pixels import to_uint8
 from spider.gan.saved import named_weights, saved_tensors
+from spider.gan.sources.growth import largest_growth
 from spider.gan.sources.image_source import ImageSource
 from spider.gan.sources.source import Source
-from spider.precision import exact_float32
+from spider.precision import exact_float32, half_dtype
 
 BLOCK = 64  # images are made in blocks of consecutive numbers, because a convolution's rounding depends on its batch
-_PIXELS = (
-    BLOCK * 128**2
-)  # of one pass on a CPU: 64 images of StyleGAN2 at 256 px in one take 4.8 GB, and threads have one each
+# Numbers in the largest tensor of a pass, whose memory is about 3.3 times theirs, on a GPU too: 64 images of StyleGAN2
+# at 128 px, 16 at 256 px, one of StyleGAN3 at 256 px
+_NUMBERS = 2**27
+_A_PIXEL = 2**11  # numbers in it for each pixel of an image, at most, by which few and small images are not measured
 
 
 @runtime_checkable
@@ -89,20 +91,35 @@ class FrozenGenerator:
         self.shares_draws = False
         self.digest = _digest(module, source, conditions)
         self._stream = f"generator{getattr(source, 'depth', 0)}"  # stages of a cascade draw apart
+        self._at_once: dict[str, int] = {}
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, condition: Condition) -> Tensor:
         """Images of given inputs: [N, *source.shape] -> float [N, C, H, W] in [-1, 1]."""
         dtype = next(self.module.parameters()).dtype
-        count = len(inputs)
-        if self.device.type == "cpu":
-            count = max(1, _PIXELS // (self.image_shape[1] * self.image_shape[2]))
-        parts = [slice(first, first + count) for first in range(0, len(inputs), count)]
+
+        def made(part: slice) -> Tensor:
+            return as_made(self.module(inputs[part].to(self.device, dtype), condition.part(part))).images
+
+        return self._in_parts("inputs", len(inputs), made)
+
+    def _in_parts(self, of: str, count: int, made: Callable[[slice], Tensor]) -> Tensor:
+        """What is made `of` so many, a few at once, because a pass of all would take too much memory."""
         with exact_float32():  # whatever a training around it has switched on
-            made = [
-                as_made(self.module(inputs[part].to(self.device, dtype), condition.part(part))).images for part in parts
-            ]
-        return torch.cat(made)
+            if count * self.image_shape[1] * self.image_shape[2] * _A_PIXEL <= _NUMBERS:
+                return made(slice(count))
+            if of not in self._at_once:
+                self._at_once[of] = max(1, _NUMBERS // largest_growth(made))
+            step = self._at_once[of]
+            return torch.cat([made(slice(first, min(first + step, count))) for first in range(0, count, step)])
+
+    @property
+    def precision(self) -> str:
+        """In what its layers compute, here."""
+        like = next(self.module.parameters())
+        half = any(getattr(module, "bf16", False) for module in self.module.modules())
+        names = [str(dtype).removeprefix("torch.") for dtype in (half_dtype(like) if half else like.dtype, like.dtype)]
+        return " and ".join(dict.fromkeys(names))
 
     def truncate(self, psi: float, asked: str = "--trunc ") -> None:
         """From now on pull w to its mean: 1 leaves it, 0 is the mean. Raises SpiderUsageError: it has no w."""
@@ -133,9 +150,11 @@ class FrozenGenerator:
     @torch.no_grad()
     def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:
         """Images [N, C, H, W] of the layers' w, with the draws of the condition. Of generators that have w."""
-        assert isinstance(self.module, WithMapping)
-        with exact_float32():
-            return self.module.from_ws(ws, condition.draws.get("noise"))
+        module, noise = self.module, condition.draws.get("noise")
+        assert isinstance(module, WithMapping)
+        return self._in_parts(
+            "ws", len(ws), lambda part: module.from_ws(ws[part], None if noise is None else noise[part])
+        )
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
         """Images number `indices` under an evaluation seed, float [N, C, H, W] in [-1, 1].

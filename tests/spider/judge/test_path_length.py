@@ -5,10 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from cluster.world import World
+from spider import precision
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
+from spider.gan.networks.stylegan2 import Stylegan2Generator
 from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.outputs import UNCONDITIONAL, Condition, GOut
 from spider.gan.sources.config import GaussianConfig, GmmConfig
 from spider.gan.sources.frozen import FrozenGenerator
@@ -142,6 +145,26 @@ def test_it_is_the_squared_slope_along_the_way(space, sampling):
         steps = torch.tensor([0, 1e-5], dtype=torch.float64)
         images = [generator(6**0.5 * slerp(a, b, step.expand(3, 1)), told) for step in steps]  # it divides by lengths
     assert found == pytest.approx(float(squares(*images).mean()) * 1e10, rel=1e-4)
+
+
+def test_half_precision_has_no_part_in_it(monkeypatch):
+    """A step of 1e-4 is less than what bfloat16 rounds, which some layers would compute in on a GPU."""
+    torch.manual_seed(0)
+    config = Stylegan2GeneratorConfig(channel_base=64, w_dim=8, mapping_layers=1, bf16_resolutions=2)
+    module = Stylegan2Generator(config, (6,), (1, 8, 8), UNCONDITIONAL)
+    source = Gaussian(GaussianConfig(dim=6))
+    generator = FrozenGenerator(module, source, Conditions(), (1, 8, 8), CPU, training="none")
+
+    def measured():
+        return perceptual_path_length(generator, squares, 5, 4, World.single())
+
+    full = measured()
+    assert generator.precision == "float32"
+    monkeypatch.setattr(precision, "FULL_ON", ())
+    assert generator.precision == "bfloat16 and float32"
+    still = generator.images(5, range(4))
+    assert measured() == full
+    assert torch.equal(generator.images(5, range(4)), still)  # as they were, outside of it
 
 
 def test_w_is_refused_where_there_is_none():

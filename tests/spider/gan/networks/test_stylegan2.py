@@ -255,9 +255,30 @@ def test_formats_change_numbers_only_by_their_rounding(how, monkeypatch):
         given = outcome(*others)
     value, slope = ROUNDING[how]
     for found, expected, of_norm in zip(given, outcome(*networks), (value, value, slope), strict=True):
-        assert how == "fp16" or found.dtype == (torch.float64 if how == "float64" else torch.float32)
+        assert found.dtype == (torch.float64 if how == "float64" else torch.float32)
         assert (found - expected).norm() < of_norm * expected.norm()
         assert how not in ("bf16", "fp16") or (found - expected).norm() > 1e-4 * expected.norm()  # it did round
+
+
+def test_autocast_rounds_convolutions_alone():
+    """w, styles, the end of the discriminator: all but convolutions of the resolutions above the first."""
+    torch.manual_seed(0)
+    generator, discriminator, smallest = scaled(small()), scaled(judge()), scaled(judge(side=4))
+    z, condition = told(generator, 4)
+    w, images = generator.to_w(z, condition), generator(z, condition).images
+    conv = generator.synthesis.blocks[0].layers[0].conv
+    flat = torch.ones(4, conv.weight.shape[1], 4, 4)
+    blank = torch.zeros(conv.weight.shape[0])
+    modulated = conv(flat, w, blank)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(generator.to_w(z, condition), w)
+        assert torch.equal(generator.to_w(z.bfloat16().float(), condition), generator.to_w(z.bfloat16(), condition))
+        rounded = conv(flat, w, blank)
+        assert not torch.equal(rounded, modulated)
+        small_images = images[:, :, :4, :4].contiguous()
+        judged = smallest(small_images, Condition()).logits
+        assert discriminator(images, Condition()).logits.dtype == torch.float32
+    assert torch.equal(judged, smallest(small_images, Condition()).logits)
 
 
 def test_a_clamp_bounds_activations():
