@@ -34,13 +34,14 @@ from spider.pictures.grids import COLUMNS, sample_grid, write_png
 from spider.pictures.png import png_bytes, write_picture
 from spider.pictures.projection.points import read_point
 from spider.pictures.request import GenerateRequest
-from spider.pictures.style_mixing import mixed_styles
+from spider.pictures.style_mixing import mixed_styles, named_layers, style_layers
 from spider.precision import exact_float32
 from spider.tensors import load_state_dict
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
 
 SEED = 0  # the evaluation seed that numbered images are drawn under
+_STYLE_SIDE = 128  # px; the least side of images in a grid of styles, whose names need the room
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say: no time of day gets into the bytes
 
 
@@ -163,14 +164,21 @@ def _style_grid(generator: FrozenGenerator, numbers: Sequence[int], request: Gen
     if request.grid is None or given:
         raise SpiderUsageError(f"--styles: goes with --seeds and --grid{''.join(given[:1])}")
     styles = image_numbers("styles", request.styles)
-    layers = None if request.style_layers is None else image_numbers("style_layers", request.style_layers)
+    asked = None if request.style_layers is None else image_numbers("style_layers", request.style_layers)
+    layers = style_layers(generator, asked)
     rows, columns, mixed = mixed_styles(generator, SEED, numbers, styles, layers)
     lines = [torch.cat([torch.ones_like(rows[:1]), columns])]
-    captions = ["", *(f"style {caption(number)}" for number in styles)]
-    for number, row, cells in zip(numbers, rows, mixed.reshape(len(rows), len(styles), *rows.shape[1:]), strict=True):
+    for row, cells in zip(rows, mixed.reshape(len(rows), len(styles), *rows.shape[1:]), strict=True):
         lines.append(torch.cat([row[None], cells]))
-        captions += [caption(number), *(f"{number} + {style}" for style in styles)]
-    write_png(Path(str(request.grid)), sample_grid(torch.cat(lines), columns=1 + len(styles), captions=captions))
+    pixels = sample_grid(
+        torch.cat(lines),
+        columns=1 + len(styles),
+        rows=["", *(caption(number) for number in numbers)],
+        heads=["", *(f"style: {caption(number)}" for number in styles)],
+        note=f"w is the column's in layers {named_layers(generator, layers)}; it is the row's in all others.",
+        least_side=_STYLE_SIDE,
+    )
+    write_png(Path(str(request.grid)), pixels)
     return Generated(out=None, files=[], grid=str(request.grid), generator=generator.digest)
 
 

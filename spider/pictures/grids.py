@@ -66,7 +66,7 @@ def sample_grid(
     if left is not None:
         grid = torch.cat([pad(left, (0, 0, grid.shape[1] - left.shape[1], 0), value=1.0), grid], dim=2)
     if sources is not None and captions is not None:
-        note = "; ".join(["left: source, right: output", *([note] if note else [])])
+        note = f"Left: source, right: output. {note}"
     if note:
         grid = torch.cat([grid, _note(note, grid.shape[2], width)], dim=1)
     pixels: npt.NDArray[np.uint8] = (

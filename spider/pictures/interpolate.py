@@ -124,12 +124,14 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos:
         blocks = list(parts)
         parts, walked = iter(blocks), _walked(blocks, steps, len(numbers), path, distance)
     classes = [] if told.labels is None else [generator.conditions.names[label] for label in told.labels.tolist()]
+    stems = [] if photos is None else photos.stems
+    written = Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems)
     if path.suffix in MOVIES:
         write_movie(path, _frames(parts))
     else:
-        _write_still(path, parts, steps, _names_of_inputs(numbers, classes, photos, space))
-    stems = [] if photos is None else photos.stems
-    return Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems)
+        note = f"Blended from corner to corner: {written.blended()}{f' of {len(chain)}' if chain[1:] else ''}."
+        _write_still(path, parts, steps, _names_of_inputs(numbers, classes, photos, space), note)
+    return written
 
 
 def _names_of_inputs(numbers: Sequence[int], classes: Sequence[str], photos: Photos | None, space: Space) -> list[str]:
@@ -175,8 +177,9 @@ def _write_still(
     parts: Iterator[tuple[Tensor, Tensor | None]],
     side: int,
     names: Sequence[str],
+    note: str,
 ) -> None:
-    """The grid as one picture, its corners under their names, or its images by themselves in a folder."""
+    """One picture, its corners under their names and a note below, or a folder of its images by themselves."""
     blocks = list(parts)
     sources = [fed for _, fed in blocks if fed is not None]
     images = torch.cat([made for made, _ in blocks])
@@ -189,7 +192,8 @@ def _write_still(
     captions = list(places)
     for corner, name in zip(_corners(side), names, strict=True):
         captions[corner] = name
-    write_png(path, sample_grid(images, torch.cat(sources) if sources else None, columns=side, captions=captions))
+    fed = torch.cat(sources) if sources else None
+    write_png(path, sample_grid(images, fed, columns=side, captions=captions, note=note))
 
 
 def _check(path: Path, numbers: Sequence[int]) -> None:

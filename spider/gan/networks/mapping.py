@@ -98,11 +98,13 @@ class StyledGenerator(nn.Module, Method):
         layers: L, how many w an image has.
         w_avg: the mean of w, [w_dim], or of each class, [classes, w_dim].
         truncation: psi, see `for_layers`; 1 in training.
+        layer_sides: the greater side of what each layer makes, in px, of all L, in their order.
         noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
 
     w_avg: Tensor
     layers: int
+    layer_sides: Sequence[int] = ()
     noise_sizes: Sequence[tuple[int, int]] = ()
 
     def __init__(

@@ -51,6 +51,8 @@ class Stylegan2Generator(StyledGenerator):
         super().__init__(config, input_shape, told, frontend)
         self.synthesis = Synthesis(config, image_shape)
         self.layers = self.synthesis.layers
+        convolutions = [max(size) for size in self.synthesis.noise_sizes]
+        self.layer_sides = [*convolutions, convolutions[-1]]  # the last makes the image
         self.style_mixing = config.style_mixing
         self.mixes_gaussian = config.mixing_source == "gaussian"
         self.noise_sizes = () if config.noise == "none" else self.synthesis.noise_sizes

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from spider.gan.method import Kept
-from spider.gan.networks.bands import Band, stages
+from spider.gan.networks.bands import Band, plan, stages
 from spider.gan.networks.equalized import GAIN, EqualLinear, ModulatedConv
 from spider.gan.networks.filtered import TAPS, FilteredLeakyReLU, lowpass
 from spider.gan.networks.mapping import StyledGenerator
@@ -57,7 +57,9 @@ class Stylegan3Generator(StyledGenerator):
         if config.w_avg_of == "class" and told.classes:
             self.w_avg = torch.zeros(told.classes, config.w_dim)
         self.synthesis = Synthesis(config, image_shape)
-        self.layers = 1 + sum(1 for _ in self.synthesis.all_layers())
+        bands = plan(config, image_shape)
+        self.layer_sides = [bands[0].rate, *(band.rate for band in bands)]
+        self.layers = len(self.layer_sides)
         self.frozen_layers = 0  # whose mean squares stay as well
         self.must_be_given: list[str] = []  # tensors that are random for good unless a run begins with given ones
         self.growth: tuple[str, str] | None = None  # see `spider.gan.init.freeze.Expected`

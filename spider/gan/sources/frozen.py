@@ -44,9 +44,11 @@ class WithMapping(Protocol):
     """A network that makes w of its input, and an image of a w for each of its layers: `StyledGenerator`.
 
     Attributes:
+        layer_sides: the greater side of what each layer makes, in px, of all L, in their order.
         noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
 
+    layer_sides: Sequence[int]
     noise_sizes: Sequence[tuple[int, int]]
 
     def to_w(self, inputs: Tensor, condition: Condition) -> Tensor:

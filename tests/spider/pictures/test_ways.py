@@ -13,6 +13,7 @@ from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.networks.build import build_generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.gan.outputs import Condition
 from spider.gan.sources.config import GaussianConfig, GeneratorConfig
@@ -22,7 +23,7 @@ from spider.gan.sources.generator import Generator
 from spider.pictures.generate import generate
 from spider.pictures.interpolate import _between, _run, interpolate, stages
 from spider.pictures.request import GenerateRequest, InterpolateRequest
-from spider.pictures.style_mixing import mixed_styles
+from spider.pictures.style_mixing import mixed_styles, named_layers, style_layers
 from spider.pictures.ways import grid_weights, loop_weights, shares
 
 CPU = torch.device("cpu")
@@ -162,7 +163,9 @@ def test_what_cannot_be_interpolated_is_refused(cascade, tmp_path, asked, why):
 
 def test_mixed_styles_take_w_of_both_images(cascade):
     rows, columns = [4, 9, 11], [7, 2]
-    of_rows, of_columns, mixed = mixed_styles(cascade, 0, rows, columns, None)
+    first_half = style_layers(cascade, None)
+    assert first_half == [0, 1]
+    of_rows, of_columns, mixed = mixed_styles(cascade, 0, rows, columns, first_half)
     torch.testing.assert_close(of_rows, cascade.images(0, rows), rtol=0, atol=1e-4)
     torch.testing.assert_close(of_columns, cascade.images(0, columns), rtol=0, atol=1e-4)
     told = cascade.condition_at(0, [4, 2])
@@ -172,12 +175,29 @@ def test_mixed_styles_take_w_of_both_images(cascade):
     *_, all_layers = mixed_styles(cascade, 0, rows, columns, range(4))
     torch.testing.assert_close(all_layers[1:2], cascade.of_latents(other, told.part(slice(1))))
     with pytest.raises(SpiderUsageError, match=r"--style-layers: layer 4 is none of this generator's, 0-3"):
-        mixed_styles(cascade, 0, rows, columns, [1, 4])
+        style_layers(cascade, [1, 4])
+
+
+def test_layers_are_named_by_what_they_decide(cascade):
+    assert named_layers(cascade, [0, 1, 3]) == "0-1,3: coarse (0-1,3, 4-8 px)"
+    coarse = frozen(Gaussian(GaussianConfig(dim=16)), (3, 64, 64), 0)
+    assert coarse.module.layer_sides == [4, 8, 8, 16, 16, 32, 32, 64, 64, 64]
+    told = "0-4,9: coarse (0-2, 4-8 px), middle (3-4, 16 px), fine (9, 64 px)"
+    assert named_layers(coarse, [0, 1, 2, 3, 4, 9]) == told
+    config = Stylegan3GeneratorConfig(channel_base=64, channel_max=8, w_dim=16)
+    module = build_generator(config, coarse.source, (3, 64, 64), World.single(), 0)
+    assert len(module.layer_sides) == module.layers == 16
+    third = FrozenGenerator(module, coarse.source, Conditions(), (3, 64, 64), CPU, training="")
+    assert named_layers(third, range(9)) == "0-8: 16-32 px"
 
 
 def test_mixed_styles_are_a_grid(cascade, tmp_path):
     written = generate(cascade, GenerateRequest("run", seeds="0-1", styles="5-7", grid=tmp_path / "grid.png"))
     assert written.files == []
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))
-    assert pixels.shape == (16 + 3 * (64 + 14 + 16), 16 + 4 * (64 + 16), 3)
-    assert (pixels[16:80, 16:80] == 255).all()
+    pitch, gap, head = 128 + 32, 32, 14  # 8 px enlarged by 16, with gaps of 2 px
+    left = pixels.shape[1] - 4 * pitch - gap
+    assert left > 30
+    assert (pixels[head : head + pitch, : left + pitch] == 255).all()  # no style above the column of images
+    for names in (pixels[:head, left + pitch :], pixels[head + pitch :, :left], pixels[head + 3 * pitch + gap :]):
+        assert (names < 100).any()  # of columns and rows, and the note
