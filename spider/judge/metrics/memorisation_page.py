@@ -4,8 +4,9 @@ memorisation-EMBEDDING.png
                     a verdict in words, and what is expected when nothing is memorised
                     distances to the nearest training image: of samples, and of real images that are no copies
                     the same, calibrated: how many real images are nearer than a sample
-                    pairs: the closest samples, the closest of the real images, and samples from all distances; the one
-                    called seed 7 is what `spider generate RUN --seeds 7` writes
+                    pairs: the closest samples, the closest of the real images, and samples from all distances, each
+                    with the share of real pairs that are closer; the one called seed 7 is what `spider generate RUN
+                    --seeds 7` writes
 
 No metric is known to find all memorisation (Stein et al. 2023), so that the pairs have to be looked at.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +39,8 @@ _UNLIKE = 0.95  # of the images that are no copies are nearer than half of the s
 _SELDOM = 0.1  # a probability, below which it is told as odds
 _MANY = 200  # unseen images, from which on the calibrated bars are finer
 _SAMPLES, _UNSEEN = "#c2410c", "#475569"
-_WIDTH, _MARGIN, _WORDS, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 2.2, 3.6, 0.32, 1.45  # inches
+_WIDTH, _MARGIN, _PLOTS, _TITLE, _ROW = 13.2, 0.15, 3.6, 0.32, 1.6  # inches
+_HEADING, _LINE_HEIGHT, _BETWEEN = 0.44, 0.195, 0.1  # inches: of the words above, of which 10 points are a line
 _PAIR = (2.0, 1.0)  # inches, width and height
 _LINE = 165  # characters of a line of words
 
@@ -90,8 +93,8 @@ def measured(found: NearestTraining) -> str:
     if found.ahead > 0:
         nearest += f"; if nothing is memorised, this happens in {_odds(found.chance_of_ahead)} evaluations"
     tail = (
-        f"{found.share_in_tail:.1%} of the samples are nearer than {1 - TAIL:.0%} of those; if nothing is memorised, "
-        f"{usual:.1%} are expected, and {low:.1%} to {high:.1%} are common"
+        f"{found.share_in_tail:.1%} of the samples are as near as the nearest {TAIL:.0%} of those; if nothing is "
+        f"memorised, {usual:.1%} are expected, and {low:.1%} to {high:.1%} are common"
     )
     return ". ".join([nearest, tail, *([found.left_out] if found.left_out is not None else [])]) + "."
 
@@ -125,10 +128,12 @@ def page(found: NearestTraining, pictures: Pictures) -> Figure:
     """What `draw_page` writes. Everything stands at a place in inches, which is quicker than to look for one."""
     sections = _sections(found, pictures)
     heights = [_TITLE + _ROW * -(-len(section.chosen) // _COLUMNS) for section in sections]
-    top = _WORDS + _PLOTS + sum(heights)
+    paragraphs = [textwrap.fill(text, _LINE) for text in _paragraphs(found, pictures)]
+    words = _HEADING + sum(_height(text) for text in paragraphs)
+    top = words + _PLOTS + sum(heights)
     figure = Figure(figsize=(_WIDTH, top), dpi=100)
-    _write_words(figure, top, found, pictures)
-    top -= _WORDS
+    _write_words(figure, top, f"Are they copies? {verdict(found)}", paragraphs)
+    top -= words
     for draw, left in ((_draw_distances, 0.6), (_draw_calibrated, 0.6 + _WIDTH / 2)):
         draw(_axes(figure, left, top - _PLOTS + 0.65, _WIDTH / 2 - 0.8, _PLOTS - 1.15), found)
     top -= _PLOTS
@@ -183,31 +188,38 @@ def _closest_unseen(found: NearestTraining) -> NDArray[np.int64]:
     return np.asarray(order[: _COLUMNS * _UNSEEN_ROWS])
 
 
-def _write_words(figure: Figure, top: float, found: NearestTraining, pictures: Pictures) -> None:
+def _paragraphs(found: NearestTraining, pictures: Pictures) -> list[str]:
+    """What was measured, and how to read the pairs."""
     compared = (
         f"Compared are {len(found.samples.distances):,} samples of {pictures.samples.name} and "
         f"{len(pictures.training):,} training images of {pictures.training.name}."
     )
+    real = "a held-out image" if found.held_out else "a training image"
+    other = "training image" if found.held_out else "other training image"
     explained = (
-        f"Right of each image stands the training image nearest to it in the features of {pictures.embedding}. Below: "
-        "their numbers, the distance, and how many of the images that are no copies are nearer than that. Look at the "
-        "pairs before you believe the numbers: a near pair that shows another object, or only the same background, is "
-        "no copy."
+        "How to read the pairs: on the left an image, on the right the training image most like it, by the features of "
+        f"{pictures.embedding}. Below stand their numbers, and their distance: 0 is the same image. A real pair is "
+        f"{real} with the {other} most like it. Near 0% of real pairs are closer: the two are more alike than two "
+        "different real images are, and may be a copy. About 50%: as alike as real images are. Near 100%: the sample "
+        "is like no training image. Look before you believe a number: a close pair that shows another object, or only "
+        "the same background, is no copy."
     )
-    for text, below, size, weight in (
-        (f"Are they copies? {verdict(found)}", 0.12, 13, "bold"),
-        (f"{compared} {measured(found)} {beside(pictures)}", 0.44, 10, "normal"),
-        (explained, 1.5, 10, "normal"),
-    ):
-        figure.text(
-            _MARGIN / _WIDTH,
-            1 - below / top,
-            textwrap.fill(text, _LINE),
-            fontsize=size,
-            fontweight=weight,
-            va="top",
-            linespacing=1.4,
-        )
+    return [f"{compared} {measured(found)} {beside(pictures)}", explained]
+
+
+def _height(paragraph: str) -> float:
+    """In inches, with the space below."""
+    return _LINE_HEIGHT * (1 + paragraph.count("\n")) + _BETWEEN
+
+
+def _write_words(figure: Figure, top: float, title: str, paragraphs: Sequence[str]) -> None:
+    """From the top of a page of this height, in inches."""
+    below = 0.12
+    figure.text(_MARGIN / _WIDTH, 1 - below / top, title, fontsize=13, fontweight="bold", va="top")
+    below = _HEADING
+    for text in paragraphs:
+        figure.text(_MARGIN / _WIDTH, 1 - below / top, text, fontsize=10, va="top", linespacing=1.4)
+        below += _height(text)
 
 
 def _draw_distances(axes: Axes, found: NearestTraining) -> None:
@@ -233,7 +245,7 @@ def _draw_distances(axes: Axes, found: NearestTraining) -> None:
     axes.set_xlabel("distance to the nearest training image (dashed: medians)")
     axes.set_ylabel("% of images")
     axes.set_title("If nothing is memorised, both lie in the same place;\ncopies lie at the left end", fontsize=10)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.legend(loc="upper left", framealpha=1, edgecolor="none", fontsize=9)
 
 
 def _draw_calibrated(axes: Axes, found: NearestTraining) -> None:
@@ -246,7 +258,7 @@ def _draw_calibrated(axes: Axes, found: NearestTraining) -> None:
     axes.axhspan(max(0.0, expected - chance), expected + chance, color=_UNSEEN, alpha=0.25, linewidth=0)
     axes.axhline(expected, color=_UNSEEN, linewidth=1)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(f"% of {found.scale_name} that are nearer than the sample")
+    axes.set_xlabel("% of real pairs that are closer than the sample and its training image")
     axes.set_ylabel("% of samples")
     axes.set_title(
         "If nothing is memorised, 19 of 20 bars end in the grey band;\n"
@@ -270,7 +282,8 @@ def _draw_pairs(axes: Axes, section: _Section, found: NearestTraining, training:
         axes.imshow(pair, interpolation="nearest", extent=(left - half, left + half, low, top))
         distance = section.nearest.distances[place]
         nearer = float((found.unseen < distance).mean())
-        told = f"{_number(section.images, number, training)} · image {twin}\n{distance:.3g} · {nearer:.1%}"
+        numbers = f"{_number(section.images, number, training)} · image {twin}"
+        told = f"{numbers}\ndistance {distance:.3g}\n{nearer:.1%} of real pairs are closer"
         axes.text(left, low - 0.04, told, fontsize=8, ha="center", va="top")
     axes.set(xlim=(0, _WIDTH), ylim=(0, height), aspect="auto")
 

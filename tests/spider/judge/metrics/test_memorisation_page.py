@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -74,6 +74,10 @@ def test_no_text_lies_on_another_or_leaves_the_page(found, nearer):
     assert len(written) > 40
     for one, other in combinations(written, 2):
         assert not written[one].overlaps(written[other]), (one.get_text(), other.get_text())
+    below = sorted((written[each] for each in figure.texts), key=lambda box: -box.y0)
+    gaps = [(upper.y0 - lower.y1) / figure.dpi for upper, lower in pairwise(below)]
+    assert len(gaps) == 2
+    assert all(0.05 < gap < 0.25 for gap in gaps)  # inches: words as long as they are, and no empty place
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert 0 <= drawn.x0 <= drawn.x1 <= width + 1e-9
     assert 0 <= drawn.y0 <= drawn.y1 <= height + 1e-9
@@ -84,7 +88,9 @@ def test_a_page_names_the_seeds_that_make_its_samples_again(found):
     twin = found.samples.indices[closest]
     for samples, name in ((Made(0), "seed"), (Made(1), "no."), (Images("set", 3000), "no.")):
         words = [text.get_text() for text in texts(page(found, pictures(samples)))]
-        assert any(text.startswith(f"{name} {closest} · image {twin}\n") for text in words)
+        told = f"{name} {closest} · image {twin}\ndistance {found.samples.distances.min():.3g}\n"
+        nearer = float((found.unseen < found.samples.distances.min()).mean())
+        assert f"{told}{nearer:.1%} of real pairs are closer" in words
 
 
 def test_a_page_says_what_is_expected_when_nothing_is_memorised(found):
