@@ -213,7 +213,8 @@ def dry_run(request: TrainRequest) -> DryRun:
         from spider.runs.start import prepare
 
         found, _ = find_inputs(composed, request.inputs, ranks, request.progress)
-        return dry_run(prepare(found, request.directory), ranks)
+        begins = request.branch is None and not request.directory.checkpoint_names()
+        return dry_run(prepare(found, request.directory), ranks, begins=begins)
 
 
 def launch(config: str | Path | None, run: str | Path, slurm: str, **arguments: Any) -> Submission:

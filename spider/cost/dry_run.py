@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,8 +17,10 @@ from spider.config.schema import Config, EngineConfig
 from spider.cost.evaluation import EvaluationCost, evaluation_cost
 from spider.cost.room import require_room
 from spider.errors import SpiderError
+from spider.gan.init.fit import Fit
 from spider.gan.saved import saved_tensors
 from spider.precision import set_numerics
+from spider.runs.given import about_given, lines_of_fits
 from spider.tables import duration, size, speed
 from spider.train.trainer import Trainer
 from untrusted.counts import counted
@@ -29,7 +32,11 @@ _AT_LEAST_S, _AT_MOST_S = 1.0, 30.0  # of warming up, and of measuring; one iter
 
 @dataclass(frozen=True)
 class DryRun:
-    """The figures. Memory is the peak of this rank, everything else is of the whole run, with its evaluations."""
+    """The figures. Memory is the peak of this rank, everything else is of the whole run, with its evaluations.
+
+    Attributes:
+        init: what became of each tensor of given weights, by network, as in init.json.
+    """
 
     device: str
     world_size: int
@@ -47,6 +54,7 @@ class DryRun:
     gpu_memory_mb: float | None
     checkpoint_mb: float
     disk_gb: float
+    init: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -81,20 +89,37 @@ class DryRun:
         )
 
 
-def dry_run(config: Config, world: World) -> DryRun:
+def dry_run(config: Config, world: World, *, begins: bool = True) -> DryRun:
     """Measure `config` on `world`; all ranks.
 
     One second at least, and every lazy phase twice; a minute at most, or one iteration if that takes longer.
 
+    Args:
+        begins: no checkpoint is gone on from, so that given weights are taken over first, and how they fit is told.
+
     Raises:
+        SpiderUsageError: given weights do not fit.
         MachineError: on a CPU, there is no memory for an iteration.
     """
     set_numerics(deterministic=config.compute.deterministic, tf32=config.compute.tf32, compiled=config.compute.compile)
     with closing(Trainer(config, world)) as trainer:
-        return _measure(config, world, trainer)
+        fits = _begin(trainer) if begins else {}
+        return _measure(config, world, trainer, {network: fit.as_json() for network, fit in fits.items()})
 
 
-def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
+def _begin(trainer: Trainer) -> Mapping[str, Fit]:
+    """Take over given weights, as a run that begins would, and tell how they fit."""
+    if trainer.world.is_main:
+        for line in about_given(trainer.config, trainer.image_shape):
+            tell(line)
+    fits = trainer.begin()
+    if trainer.world.is_main:
+        for line in lines_of_fits(fits, in_full=True):
+            tell(line)
+    return fits
+
+
+def _measure(config: Config, world: World, trainer: Trainer, init: dict[str, Any]) -> DryRun:
     generator, discriminator = (
         sum(p.numel() for p in player.parameters) for player in (trainer.generator, trainer.discriminator)
     )
@@ -135,6 +160,7 @@ def _measure(config: Config, world: World, trainer: Trainer) -> DryRun:
         gpu_memory_mb=torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
         checkpoint_mb=checkpoint / 2**20,
         disk_gb=checkpoint * config.checkpoints_kept / 2**30,
+        init=init,
     )
 
 

@@ -29,11 +29,12 @@ from spider.gan.saved import saved_tensors
 from spider.gan.sources.frozen import FrozenGenerator
 from spider.runs.directory import resolve
 from spider.runs.generator import open_generator
+from spider.runs.given import EXPORT_SETTINGS
 from spider.runs.provenance import versions
 from spider.tensors import save_state_dict
 from spider.weights import sha256_of_file
 
-WEIGHTS, SETTINGS, NETWORK = "generator.safetensors", "generator.json", "generator.onnx"
+WEIGHTS, NETWORK = "generator.safetensors", "generator.onnx"
 OPSET = 18
 _NEEDED = ("onnx", "onnxscript")  # the packages by which torch writes ONNX
 _TRIED = 2  # images that the network is traced with; one would be taken for all that there ever are
@@ -67,8 +68,8 @@ def export(request: ExportRequest) -> list[Path]:
         }
         if request.onnx:
             about["onnx"] = _write_onnx(generator, folder / NETWORK)
-        write_text(folder / SETTINGS, json.dumps(about, indent=2) + "\n")
-    return [out / name for name in (WEIGHTS, SETTINGS, *([NETWORK] if request.onnx else []))]
+        write_text(folder / EXPORT_SETTINGS, json.dumps(about, indent=2) + "\n")
+    return [out / name for name in (WEIGHTS, EXPORT_SETTINGS, *([NETWORK] if request.onnx else []))]
 
 
 def _require_packages() -> None:

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ClusterError
-from cluster.manifest import STATE, TENSORS_SUFFIX, read_manifest
+from cluster.manifest import TENSORS_SUFFIX, read_manifest
 from shards.errors import ShardsError, ShardsUsageError
 from shards.missing import no_such
 from spider.config.load import flatten, with_values
@@ -44,6 +44,7 @@ from spider.files import write_text
 from spider.gan.init.config import RunInitConfig
 from spider.gan.sources.config import PRIORS
 from spider.runs.directory import RunDirectory, RunRef, images_of, kimg_text, resolve, split_name
+from spider.runs.given import side_of_given
 from spider.settings.marks import Named, Names, named
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
@@ -234,19 +235,6 @@ def _note_places(directory: RunDirectory, config: Config, inputs: Inputs) -> Non
     before = recorded(directory)
     if {**before, **inputs} != before:
         write_inputs(directory, {**before, **inputs})
-
-
-def side_of_given(config: Config) -> int | None:
-    """In px, of the images of the run whose weights a training begins with; None if they are of no run."""
-    if not isinstance(config.init, RunInitConfig):
-        return None
-    state = resolve(config.init.run).path / STATE
-    try:
-        shape = checked(read_json(state), dict[str, Any], str(state)).get("image_shape")
-        side: int = checked(shape, tuple[int, int, int], f"{state}: image_shape")[-1]
-    except (UnreadableError, OSError) as error:
-        raise SpiderError(f"init.run: {error}") from None
-    return side
 
 
 def write_inputs(directory: RunDirectory, inputs: Inputs) -> None:

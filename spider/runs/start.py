@@ -9,7 +9,7 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
-from spider.runs.inputs import side_of_given
+from spider.runs.given import side_of_given
 from spider.settings.auto import OfImages, filled, left_open
 
 

@@ -27,6 +27,7 @@ from spider.files import write_text
 from spider.precision import set_numerics
 from spider.runs.directory import RunDirectory, RunRef
 from spider.runs.environment import note_start
+from spider.runs.given import lines_of_given
 from spider.runs.inputs import Inputs, note_places, write_inputs
 from spider.train.evaluator import Evaluator
 from spider.train.record import Recorder
@@ -65,7 +66,7 @@ def train(
         evaluator = Evaluator(trainer, directory)
         with alone_in(directory.path, world), CheckpointStore(directory.checkpoints, world) as store:
             saver = Saver(store, trainer, evaluator, directory)
-            fits = saver.load(branch)
+            begins, fits = not directory.checkpoint_names(), saver.load(branch)
             total = round(config.kimg * 1000)
             if trainer.images >= total and world.broadcast_json(directory.success_file.is_file()):
                 if world.is_main:
@@ -85,8 +86,9 @@ def train(
                     note_start(directory, trainer.images, branch, trainer.facts())
                 watchdog = Watchdog(directory.stacks / stacks_file(world.rank), config.engine.timeout_s)
                 with closing(Recorder(directory, trainer, total, progress, saver.take_timing)) as record, watchdog:
-                    for network, fit in fits.items():
-                        record.say(fit.line(network))
+                    remarks = [f"warning: {each}" for each in [*config.remarks, *trainer.remarks] if begins]
+                    for line in [*lines_of_given(config, trainer.image_shape, fits), *remarks]:
+                        record.say(line)
                     outcome = _loop(trainer, evaluator, saver, record, watchdog, total)
             if outcome == "finished" and world.is_main:
                 write_text(directory.success_file, f"{trainer.images / 1000:g} kimg\n")
@@ -112,8 +114,6 @@ def _loop(
         except Stopped:
             return False
 
-    for remark in [*trainer.config.remarks, *trainer.remarks]:
-        record.say(f"warning: {remark}")
     if trainer.images:
         record.say(f"going on from {trainer.images / 1000:g} kimg")
     else:

@@ -24,6 +24,8 @@ from spider.gan.init.read import Weights
 
 Shape = list[int]
 
+_LISTED = 12  # tensors that did not fit, of a network
+
 # By network of the run, those that its weights are taken from: the first that is given
 _ORIGINS = {
     "generator": ("generator", "generator_ema"),
@@ -68,23 +70,21 @@ class Fit:
 
     def example(self) -> str:
         """One tensor that did not fit, and why."""
-        for name, (given, here) in self.misfits.items():
-            return f"{name} has shape {given}, here {here}"
-        for name in self.missing:
-            return f"{name} is not given"
-        return f"the network has no {next(iter(self.unused))}"
+        return self._misfits()[0]
 
     def line(self, network: str) -> str:
         """For a person."""
+        return self.lines(network)[0]
+
+    def lines(self, network: str, *, in_full: bool = False) -> list[str]:
+        """For a person: how many fit and, in full, each tensor that does not; else init.json is where those stand."""
         total = len(self.fitted) + len(self.misfits) + len(self.missing)
         if self.complete:
-            return f"init: {network}: all {total} tensors are given"
+            return [f"init: {network}: all {total} tensors are given"]
         if self.grown:
             left = f"; its other {len(self.unused)} are of layers that growth leaves out" if self.unused else ""
-            return (
-                f"init: {network}: takes {len(self.fitted)} tensors of the given {self.origin}{left}; those of the new "
-                f"head, {len(self.missing)}, begin at random"
-            )
+            taken = f"takes {len(self.fitted)} tensors of the given {self.origin}{left}"
+            return [f"init: {network}: {taken}; those of the new head, {len(self.missing)}, begin at random"]
         counts = {
             "of another shape, left at random": len(self.misfits),
             "not given, left at random": len(self.missing),
@@ -92,7 +92,20 @@ class Fit:
         }
         given = f"all {total}" if len(self.fitted) == total else f"{len(self.fitted)} of {total}"
         listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        return f"init: {network}: {given} tensors are given; {listed} ({self.example()}; see init.json)"
+        line = f"init: {network}: {given} tensors are given; {listed}"
+        if not in_full:
+            return [f"{line} ({self.example()}; see init.json)"]
+        each = [f"init: {network}: {what}" for what in self._misfits()]
+        more = [f"init: {network}: ... and {len(each) - _LISTED} more"] if len(each) > _LISTED else []
+        return [line, *each[:_LISTED], *more]
+
+    def _misfits(self) -> list[str]:
+        """Each tensor that did not fit, and why; those that are given in another shape first."""
+        return [
+            *(f"{name} has shape {given}, here {here}" for name, (given, here) in self.misfits.items()),
+            *(f"{name} is not given" for name in self.missing),
+            *(f"the network has no {name}" for name in self.unused),
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -155,6 +155,28 @@ def test_other_sizes_are_left_at_random_and_reported(finished, patches, tmp_path
         begin(run, patches, *words, "init.freeze_d=1")
 
 
+def test_a_dry_run_says_what_would_be_taken_and_what_does_not_fit(finished, patches, tmp_path, capsys):
+    """Of a run and of an export of it: a network for grey images in a training of colour images."""
+    run = finished["dcgan"]
+    found = api.dry_run("dcgan", tmp_path / "run", data=patches, overrides=DCGAN, init=run)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"init: {run}@0.024: g, g_ema, d"
+    assert said[1].startswith("init: made for grey images of 8x8 px, and these are colour images of ")
+    assert any(
+        re.fullmatch(r"init: discriminator: layers\.0\.weight has shape \[.*\], here \[.*\]", line) for line in said
+    )
+    assert found.init["discriminator"]["misfits"]
+    assert not (tmp_path / "run").exists()
+    weights, *_ = api.export(run, tmp_path / "export")
+    words = [*DCGAN, "generator.width=0.07"]
+    with pytest.raises(SpiderUsageError, match="no tensor fits"):
+        api.dry_run("dcgan", tmp_path / "run", data=patches, init=weights, overrides=[*words, "generator.norm=none"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"init: {weights}: g, g_ema"
+    assert re.search("of a network with .*generator.width=0.05", said[1])
+    assert said[2].startswith("init: made for grey images of 8x8 px")
+
+
 def test_weights_of_a_file_fit_as_those_of_a_run(finished, digits, tmp_path):
     run, file = finished["dcgan"], tmp_path / "weights.safetensors"
     average, critic = tensors(run, "generator_ema"), tensors(run, "discriminator")

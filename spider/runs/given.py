@@ -1,0 +1,110 @@
+"""What a training is told before it takes over given weights: whose they are, and for which images they were made.
+
+    init: runs/dogs@120: g, g_ema, d
+    init: made for colour images of 64x64 px, and these are grey, 32x32 px: what does not fit begins at random
+
+Of a checkpoint its state says it. Of a file it is known where `spider export` wrote it, which says it beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.manifest import STATE
+from spider.config.explain import as_yaml
+from spider.config.schema import Config
+from spider.errors import SpiderError
+from spider.gan.init.config import RandomInitConfig, RunInitConfig, WeightsInitConfig
+from spider.runs.directory import resolve
+from untrusted.errors import UnreadableError
+from untrusted.json_data import read_json
+from untrusted.typed import checked
+
+if TYPE_CHECKING:
+    from spider.gan.init.fit import Fit
+
+EXPORT_SETTINGS = "generator.json"  # beside the weights that `spider export` writes
+
+Shape = tuple[int, int, int]
+
+
+def side_of_given(config: Config) -> int | None:
+    """In px, of the images of the run whose weights a training begins with; None if they are of no run."""
+    return None if not isinstance(config.init, RunInitConfig) else _shape_of_run(config.init.run)[-1]
+
+
+def about_given(config: Config, image_shape: Shape) -> list[str]:
+    """Whose weights a training begins with, and what they were made for that is not so here; a line each.
+
+    Args:
+        image_shape: [C, H, W] of the images to learn.
+
+    Raises SpiderError: the run that is named is damaged.
+    """
+    init = config.init
+    if isinstance(init, RandomInitConfig):
+        return []
+    place, shape, settings = init.kind, None, dict[str, Any]()
+    if isinstance(init, RunInitConfig):
+        place, shape = init.run, _shape_of_run(init.run)
+    elif isinstance(init, WeightsInitConfig):
+        place, (shape, settings) = init.file, _said_of_file(Path(init.file))
+    lines = [f"init: {place}: {', '.join(init.players)}", *_other_settings(config, settings)]
+    if shape is not None and shape != image_shape:
+        lines.append(
+            f"init: made for {_images(shape)}, and these are {_images(image_shape)}: what does not fit begins at random"
+        )
+    return lines
+
+
+def lines_of_given(config: Config, image_shape: Shape, fits: Mapping[str, Fit]) -> list[str]:
+    """All that a training says of the weights that it has taken over; nothing if there are none."""
+    return [*about_given(config, image_shape), *lines_of_fits(fits)] if fits else []
+
+
+def lines_of_fits(fits: Mapping[str, Fit], *, in_full: bool = False) -> list[str]:
+    """How given weights fit, a line for each network; in full also one for each tensor that does not."""
+    return [line for network, fit in fits.items() for line in fit.lines(network, in_full=in_full)]
+
+
+def _images(shape: Shape) -> str:
+    channels, height, width = shape
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    return f"{kind} images of {width}x{height} px"
+
+
+def _shape_of_run(run: str) -> Shape:
+    state = resolve(run).path / STATE
+    try:
+        shape = checked(read_json(state), dict[str, Any], str(state)).get("image_shape")
+        return checked(shape, tuple[int, int, int], f"{state}: image_shape")
+    except (UnreadableError, OSError) as error:
+        raise SpiderError(f"init.run: {error}") from None
+
+
+def _said_of_file(file: Path) -> tuple[Shape | None, dict[str, Any]]:
+    """What `spider export` said of a file's images and of its generator; nothing of any other file."""
+    about = file.with_name(EXPORT_SETTINGS)
+    try:
+        tree = checked(read_json(about), dict[str, Any], str(about))
+        images = checked(tree.get("images"), dict[str, Any], str(about)).get("shape")
+        _, *shape = checked(images, tuple[str, int, int, int], str(about))
+        settings = checked(tree.get("generator"), dict[str, Any], str(about))
+    except (UnreadableError, OSError):
+        return None, {}
+    return (shape[0], shape[1], shape[2]), settings
+
+
+def _other_settings(config: Config, settings: Mapping[str, Any]) -> list[str]:
+    """Keys of the generator that an export says otherwise."""
+    here, free = config.generator.model_dump(mode="json"), config.generator.left_by_init()
+    if settings.get("kind", here["kind"]) != here["kind"]:
+        settings = {"kind": settings["kind"]}
+    other = [
+        f"generator.{key}={as_yaml(value)}"
+        for key, value in settings.items()
+        if key not in free and key in here and here[key] != value
+    ]
+    return [f"init: the weights are of a network with {' '.join(other)}, and this one is another"] if other else []
