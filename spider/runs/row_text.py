@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spider.config.schema import Config
-from spider.tables import duration, speed
+from spider.tables import duration, size, speed
 from untrusted.counts import counted
 
 _CLEARLY_SLOWER_PERCENT = 20.0  # a rank's own work over the mean of all, to be worth a word
@@ -20,6 +20,13 @@ def pace_texts(timing: dict[str, Any]) -> list[str]:
     """How fast, and how long still; of evaluations that nobody knows the length of, how many."""
     left = left_text(timing["left_s"], 0 if timing["evaluation_s"] else timing["evaluations_left"])
     return [speed(timing["img_per_s"]), *([f"{left} left"] if left else [])]
+
+
+def so_far_texts(timing: dict[str, Any], *, timed: bool) -> list[str]:
+    """How long it has taken since this start, unless a bar tells it (`timed`), and the peak of a GPU's memory."""
+    gpu_mb = timing.get("gpu_memory_mb")
+    total = [] if timed else [f"{duration(timing['total_s'])} so far"]
+    return [*total, *([] if gpu_mb is None else [f"GPU {size(gpu_mb * 2**20)}"])]
 
 
 def left_text(left_s: float | None, evaluations: int) -> str:

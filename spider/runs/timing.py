@@ -3,7 +3,8 @@
 `img_per_s`, `sec_per_kimg` and `data_wait_percent` are those of training alone: of the time within iterations, without
 evaluations, grids of samples and saves. `left_s` is the time that the images left take at `img_per_s`, and for each
 evaluation that is still due (`evaluations_left`) the mean of those made since this start (`evaluation_s`). Until one
-was made, that is unknown and `left_s` counts none. Grids and saves are not counted.
+was made, that is unknown and `left_s` counts none. Grids and saves are not counted. `total_s` is the wall time since
+this start, with all of these; memory is the peak since then.
 
 Ranks go in step, and all show the same img/s. So of several ranks `timing` says which one the others waited for: the
 one with the most work of its own (`slowest_rank`, and by how much it exceeds the mean of all), and the one that waited
@@ -64,7 +65,7 @@ class Timing:
         self.config = config
         self._total = total_images
         self._take_save_timing = take_save_timing
-        self._row_started = time.perf_counter()
+        self._started = self._row_started = time.perf_counter()
         self._row_images = images
         self._training_s = 0.0
         self._speed = 0.0  # of the row before
@@ -121,6 +122,7 @@ class Timing:
             **self.pace(clock),
             "sec_per_kimg": training_s / images * 1000 if images else None,
             "data_wait_percent": data_wait_percent,
+            "total_s": now - self._started,
             "host_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             **self._take_save_timing(),
         }

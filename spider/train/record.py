@@ -29,7 +29,7 @@ from spider.pictures.sample_grids import grid_of_reals, grid_of_samples
 from spider.runs.curves import Curves
 from spider.runs.directory import RunDirectory, checkpoint_name
 from spider.runs.progress_bar import ProgressBar
-from spider.runs.row_text import numbers_text, pace_texts, result_text
+from spider.runs.row_text import numbers_text, pace_texts, result_text, so_far_texts
 from spider.runs.timing import Timing
 from spider.train.trainer import Trainer
 
@@ -90,7 +90,7 @@ class Recorder:
         row["timing"] = self.timing.take(trainer.images, trainer.feeds.waits.take())
         if self._curves is not None:
             self._curves.row(row, due=due)
-            self._numbers = [numbers_text(row, self.config)]
+            self._numbers = [*so_far_texts(row["timing"], timed=self._bar.moves), numbers_text(row, self.config)]
             if not self._bar.moves:
                 kimg = f"{row['kimg']:g} of {self.total_images / 1000:g} kimg"
                 self.say(", ".join([kimg, *pace_texts(row["timing"]), *self._numbers]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import time
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from spider.config.load import make_config
 from spider.runs import curves
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
-from spider.runs.row_text import numbers_text
+from spider.runs.row_text import numbers_text, so_far_texts
 from spider.runs.start import prepare
 from spider.train.evaluator import Evaluator
 from spider.train.loop import train
@@ -163,6 +164,19 @@ def test_without_a_terminal_progress_is_lines(digits, tmp_path, capsys):
     lines = [line for line in text.splitlines() if " img/s" in line]
     assert [line.split(" kimg")[0] for line in lines] == ["0.1 of 0.24", "0.2 of 0.24", "0.24 of 0.24"]
     assert "left" in lines[0]
+    assert all(re.search(r", \d+ s so far, D", line) for line in lines)
+
+
+def test_a_line_says_how_much_of_a_gpu_was_taken_and_a_bar_tells_the_time_itself():
+    timing = {"total_s": 65.0, "gpu_memory_mb": 3072.0}
+    assert so_far_texts(timing, timed=False) == ["65 s so far", "GPU 3.0 GB"]
+    assert so_far_texts(timing, timed=True) == ["GPU 3.0 GB"]
+
+
+def test_what_settings_ask_one_to_know_is_told_when_a_run_begins(digits, tmp_path, capsys):
+    for kimg, told in ((0.04, 1), (0.08, 0)):
+        run(digits, tmp_path / "run", kimg, progress=True, extra=["evaluate.every_kimg=null"])
+        assert capsys.readouterr().err.count("warning: nothing is evaluated") == told
 
 
 def test_speed_and_time_left_are_those_of_training_and_of_the_evaluations_still_due(
