@@ -127,7 +127,7 @@ class EfficientNetDistance(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """See `PerceptualDistance`."""
-        return [_of_length_one(maps) for maps in self._network.stages(self._input(images))]
+        return [_of_length_one(maps) for maps in self._network.stages(self._input(_cast(images, self)))]
 
     def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """See `PerceptualDistance`."""
@@ -177,6 +177,7 @@ class Lpips(nn.Module):
         height, width = images.shape[2:]
         if min(height, width) < LEAST_SIDE:
             raise SpiderUsageError(f"LPIPS needs images of {LEAST_SIDE} x {LEAST_SIDE} px; found {width} x {height}")
+        images = _cast(images, self)
         shift, scale = (images.new_tensor(values)[:, None, None] for values in (_SHIFT, _SCALE))
         x = (images.expand(-1, 3, -1, -1) - shift) / scale
         tapped = []
@@ -193,6 +194,11 @@ class Lpips(nn.Module):
         heads = zip(self._heads.values(), a, b, strict=True)
         each = [head((x - y).square()).mean((1, 2, 3)) for head, x, y in heads]
         return torch.stack(each).sum(0)
+
+
+def _cast(images: Tensor, network: nn.Module) -> Tensor:
+    """In the network's precision: a generator may make its images in another one."""
+    return images.to(next(network.parameters()).dtype)
 
 
 def _of_length_one(maps: Tensor) -> Tensor:

@@ -325,7 +325,7 @@ def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: F
     """
     drawn = {name: values[:1].expand(len(weights), *values.shape[1:]) for name, values in condition.draws.items()}
     for name in stage.noises:
-        drawn[name] = _mixed(unit(weights).to(drawn[name].dtype), condition.draws[name])
+        drawn[name] = _mixed(unit(weights), condition.draws[name])
     classes = features = None
     if condition.labels is not None:
         classes = of_classes @ one_hot(condition.labels, stage.conditions.shape.classes).to(of_classes.dtype)
@@ -335,8 +335,8 @@ def _between(condition: Condition, weights: Tensor, of_classes: Tensor, stage: F
 
 
 def _mixed(weights: Tensor, corners: Tensor) -> Tensor:
-    """[F, M], [M, ...] -> [F, ...]."""
-    return torch.einsum("fm,m...->f...", weights, corners)
+    """[F, M], [M, ...] -> [F, ...], in the precision of what is mixed."""
+    return torch.einsum("fm,m...->f...", weights.to(corners.dtype), corners)
 
 
 def _frames(parts: Iterator[tuple[Tensor, Tensor | None]]) -> Iterator[npt.NDArray[np.uint8]]:
