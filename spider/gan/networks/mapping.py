@@ -21,7 +21,6 @@ from spider.gan.networks.told import instance_features
 from spider.gan.outputs import Condition, ConditionShape
 from spider.precision import without_autocast
 
-_UNTOLD = Condition()
 _LR = 0.01  # by which the mapping network's learning rate is multiplied
 
 
@@ -133,14 +132,12 @@ class StyledGenerator(nn.Module, Method):
         """What its layers add to images of a condition, their maps one after the other: [N or 1, numbers]."""
         return None
 
-    def for_layers(
-        self, w: Tensor, psi: float = 1.0, layers: int | None = None, condition: Condition = _UNTOLD
-    ) -> Tensor:
+    def for_layers(self, w: Tensor, condition: Condition, psi: float = 1.0, layers: int | None = None) -> Tensor:
         """[N, w_dim] -> [N, L, w_dim], truncated: in the first `layers` (all) pulled to the mean of w.
 
         Args:
-            psi: 1 leaves w as it is, 0 is the mean.
             condition: says whose mean, where each class has one.
+            psi: 1 leaves w as it is, 0 is the mean.
         """
         ws = w[:, None].expand(-1, self.layers, -1)
         if psi == 1:

@@ -66,7 +66,7 @@ class Stylegan2Generator(StyledGenerator):
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
         w = self.to_w(source, condition)
-        ws = self.for_layers(w, self.truncation)
+        ws = self.for_layers(w, condition, self.truncation)
         if self.training and self.style_mixing:
             ws = self._mixed(ws, condition)
         return GOut(self.synthesis(ws, condition.draws.get("noise")), latents=ws, keep={"w": w})

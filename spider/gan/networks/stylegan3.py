@@ -74,7 +74,7 @@ class Stylegan3Generator(StyledGenerator):
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""
         w = self.to_w(source, condition)
-        ws = self.for_layers(w, self.truncation, condition=condition)
+        ws = self.for_layers(w, condition, self.truncation)
         magnitudes: list[Tensor] | None = [] if self.training and self.magnitude_half_life is not None else None
         images = self.synthesis(ws, magnitudes)
         keep = self.kept_of_w(w, condition)

@@ -44,18 +44,20 @@ class WithMapping(Protocol):
     """A network that makes w of its input, and an image of a w for each of its layers: `StyledGenerator`.
 
     Attributes:
+        truncation: psi of the images that it makes of inputs; 1: none.
         layer_sides: the greater side of what each layer makes, in px, of all L, in their order.
         noise_sizes: heights and widths of the maps of noise that its layers add, in px, in their order; empty: none.
     """
 
+    truncation: float
     layer_sides: Sequence[int]
     noise_sizes: Sequence[tuple[int, int]]
 
     def to_w(self, inputs: Tensor, condition: Condition) -> Tensor:
         """What it is fed -> w [N, w_dim]."""
 
-    def for_layers(self, w: Tensor, psi: float = 1.0) -> Tensor:
-        """w [N, w_dim] -> ws [N, L, w_dim], truncated by psi."""
+    def for_layers(self, w: Tensor, condition: Condition, psi: float = 1.0) -> Tensor:
+        """w [N, w_dim] -> ws [N, L, w_dim], pulled by psi to the mean of w, or to that of each image's class."""
 
     def noise(self, condition: Condition) -> Tensor | None:
         """What its layers add to images of a condition, their maps one after the other: [N or 1, numbers]."""
@@ -143,11 +145,11 @@ class FrozenGenerator:
     @torch.no_grad()
     def latents(self, inputs: Tensor, condition: Condition) -> Tensor:
         """w of each layer [N, L, w_dim], truncated as `truncate` says. Of generators that have w."""
-        dtype = next(self.module.parameters()).dtype
+        module, dtype = self.module, next(self.module.parameters()).dtype
+        assert isinstance(module, WithMapping)
         with exact_float32():
-            ws = as_made(self.module(inputs.to(self.device, dtype), condition)).latents
-        assert ws is not None
-        return ws
+            w = module.to_w(inputs.to(self.device, dtype), condition)
+            return module.for_layers(w, condition, module.truncation)
 
     @torch.no_grad()
     def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:

@@ -130,7 +130,7 @@ class SpaceOfLayers(SpaceOfImages):
     def image(self, point: Point, network: nn.Module | None = None) -> Tensor:
         """See SpaceOfImages."""
         module = _with_mapping(network or self.generator.module)
-        ws = module.for_layers(point.where) if self.key == "w" else point.where
+        ws = module.for_layers(point.where, self.condition) if self.key == "w" else point.where
         return module.from_ws(ws, point.noise)
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class SpaceOfLayers(SpaceOfImages):
 
     def spread(self, w: Tensor) -> Tensor:
         """w [1, w_dim] to as many as there are layers, [1, L, w_dim]."""
-        return _with_mapping(self.generator.module).for_layers(w).contiguous()
+        return _with_mapping(self.generator.module).for_layers(w, self.condition).contiguous()
 
 
 class SpaceZ(SpaceOfImages):
@@ -240,7 +240,7 @@ def _as_fed(generator: FrozenGenerator, tensor: Tensor) -> Tensor:
 def _of_input(network: nn.Module, fed: Tensor, noise: Tensor | None, condition: Condition) -> Tensor:
     """The image of what a network is fed, [1, C, H, W], not truncated."""
     if isinstance(network, WithMapping):
-        return network.from_ws(network.for_layers(network.to_w(fed, condition)), noise)
+        return network.from_ws(network.for_layers(network.to_w(fed, condition), condition), noise)
     return as_made(network(fed, condition)).images
 
 

@@ -31,7 +31,7 @@ def test_generator_makes_the_recorded_images(suffix):
     made = generator(z, condition_of(vectors))
     assert_near(made.latents, vectors["w"], 1e-5)
     assert_near(made.images, vectors["img"], 1e-5)
-    assert_near(generator.for_layers(made.keep["w"], 0.7), vectors["w_psi07"], 1e-5)
+    assert_near(generator.for_layers(made.keep["w"], Condition(), 0.7), vectors["w_psi07"], 1e-5)
     (slope,) = torch.autograd.grad(made.images.square().mean(), z)
     assert_near(slope, vectors["grad_z_of_mean_square"], 1e-4)
 
@@ -172,7 +172,7 @@ def test_style_mixing_takes_the_later_layers_of_some_images(mixing_source):
     z, condition = told(generator, 400)
     first = generator(z[:1], condition.part(slice(1))).keep["w"]
     w, other = generator.mapping(z, condition), generator.mapping(condition.draws["mixing.source"], condition)
-    ws = generator._mixed(generator.for_layers(w), condition)
+    ws = generator._mixed(generator.for_layers(w, condition), condition)
     own = (ws == w[:, None]).all(2)
     assert torch.equal(~own, (ws == other[:, None]).all(2))
     assert torch.equal(own, own.cummin(1).values)  # once another w is taken, no layer has its own
@@ -199,10 +199,10 @@ def test_truncation_pulls_the_first_layers_to_the_mean():
     generator = small()
     generator.w_avg.normal_()
     w = torch.randn(2, 16)
-    ws = generator.for_layers(w, 0.25, 2)
+    ws = generator.for_layers(w, Condition(), 0.25, 2)
     torch.testing.assert_close(ws[:, :2], (0.75 * generator.w_avg + 0.25 * w)[:, None].expand(-1, 2, -1))
     assert torch.equal(ws[:, 2:], w[:, None].expand(-1, 4, -1))
-    assert torch.equal(generator.for_layers(w, 0.0)[1, 5], generator.w_avg)
+    assert torch.equal(generator.for_layers(w, Condition(), 0.0)[1, 5], generator.w_avg)
 
 
 def test_the_mean_of_w_moves_by_images_that_were_made():

@@ -72,14 +72,14 @@ def test_it_makes_the_recorded_images(name):
 def test_truncation_pulls_to_the_mean_of_the_class(name):
     generator, vectors, condition = recorded_generator(name)
     w = vectors["w"][:, 0]
-    assert_near(generator.for_layers(w, 0.7, condition=condition), vectors["w_psi07"], 1e-5)
-    assert_near(generator.for_layers(w, 0.5, 3, condition), vectors["w_psi05_cut3"], 1e-5)
+    assert_near(generator.for_layers(w, condition, 0.7), vectors["w_psi07"], 1e-5)
+    assert_near(generator.for_layers(w, condition, 0.5, 3), vectors["w_psi05_cut3"], 1e-5)
 
 
 def test_truncation_between_classes_pulls_between_their_means():
     generator, vectors, _ = recorded_generator("stylegan_xl_t_class4")
     shares = torch.tensor([[0.25, 0.75, 0, 0]])
-    (ws,) = generator.for_layers(vectors["w"][:1, 0], 0.0, condition=Condition(shares))
+    (ws,) = generator.for_layers(vectors["w"][:1, 0], Condition(shares), 0.0)
     torch.testing.assert_close(ws[0], 0.25 * generator.w_avg[0] + 0.75 * generator.w_avg[1])
 
 

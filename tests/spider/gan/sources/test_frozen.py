@@ -7,9 +7,14 @@ import torch
 from torch import nn
 
 from spider.gan.conditions.conditions import Conditions
-from spider.gan.outputs import Condition, GOut
+from spider.gan.networks.stylegan2 import Stylegan2Generator
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
+from spider.gan.outputs import Condition, ConditionShape, GOut
 from spider.gan.sources.config import GaussianConfig
 from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.gaussian import Gaussian
 from spider.runs.generator import open_source
 
 CPU = torch.device("cpu")
@@ -29,12 +34,13 @@ class Counting(nn.Module):
         brightness = source[:, 0] * (2 * self.one)[0] / 2 + condition.labels
         return GOut(brightness[:, None, None, None].expand(-1, *self.map_shape)[:, :1])
 
-    noise_sizes = ()
+    truncation = 1.0
+    layer_sides = noise_sizes = ()
 
     def to_w(self, inputs, condition):
         return inputs
 
-    def for_layers(self, w, psi=1.0):
+    def for_layers(self, w, condition, psi=1.0):
         return w[:, None]
 
     def noise(self, condition):
@@ -63,3 +69,25 @@ def test_a_pass_takes_so_much_memory_at_most(channels, side, most):
     images = generator.of_latents(inputs[:, None], Condition(labels))
     torch.testing.assert_close(images[:, 0, 0, 0], inputs[:, 0])
     assert module.passes == [*measured, *passes]
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        (Stylegan2Generator, Stylegan2GeneratorConfig(channel_max=8, w_dim=8, mapping_layers=2)),
+        (Stylegan3Generator, Stylegan3GeneratorConfig(channel_max=8, w_dim=8, layers=4, margin=4, w_avg_of="class")),
+    ],
+)
+def test_w_is_had_without_an_image(network, settings, monkeypatch):
+    module = network(settings, (4,), (1, 16, 16), ConditionShape(classes=3)).double()
+    module.w_avg.normal_()
+    generator = FrozenGenerator(module, Gaussian(GaussianConfig(dim=4)), Conditions(), (1, 16, 16), CPU, training="")
+    generator.truncate(0.5)
+    inputs, told = torch.randn(3, 4), Condition(torch.tensor([2, 0, 1]))
+    told = generator.with_draws(told, 0, range(3))
+    made = module(inputs.double(), told)
+    monkeypatch.setattr(module.synthesis, "forward", None)
+    ws = generator.latents(inputs, told)
+    torch.testing.assert_close(ws, made.latents)
+    monkeypatch.undo()
+    torch.testing.assert_close(generator.of_latents(ws, told), made.images)
