@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from spider.pictures.interpolate import Interpolation
     from spider.pictures.project import Projections
     from spider.runs.listing import RunSummary
+    from spider.study.cost import StudyCost
     from spider.study.plan import StudyPlan
     from spider.study.study import Studied
     from spider.toy.lab import Laboratory
@@ -102,6 +103,7 @@ __all__ = [
     "read_pipeline",
     "status",
     "study",
+    "study_cost",
     "study_stages",
     "submit_pipeline",
     "sweep",
@@ -466,6 +468,16 @@ def study_stages(
     if keep:
         study.keep(plan)
     return found
+
+
+@asks(StudyRequest)
+def study_cost(request: StudyRequest) -> StudyCost:
+    """What the trainings that are left of a study would take here, from a few measured steps of each kind."""
+    plan = _read_study(request, "local")
+    from spider.study.cost import study_cost
+    from spider.study.study import to_submit
+
+    return study_cost(plan, to_submit(plan)[0], at_once=request.at_once)
 
 
 def _read_study(request: StudyRequest, slurm: str) -> StudyPlan:

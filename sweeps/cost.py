@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cluster.world import World
-from spider.cost.dry_run import DryRun, dry_run
-from spider.runs.directory import RunDirectory
-from spider.runs.inputs import find_inputs
-from spider.runs.start import prepare
-from spider.tables import aligned, duration, size
+from spider.cost.dry_run import DryRun
+from spider.cost.many import ManyCost, free_gb, length_of, measured
+from spider.tables import aligned
 from sweeps.config import ResourcesConfig, trials_on
 from sweeps.neighbor_sources import read_rankings
 from sweeps.plan import SweepPlan
@@ -27,7 +23,7 @@ _LISTED = 20  # trials on the screen
 
 
 @dataclass(frozen=True)
-class SweepCost:
+class SweepCost(ManyCost):
     """The figures.
 
     Attributes:
@@ -37,10 +33,7 @@ class SweepCost:
         trials: their names, those already over among them; empty where the search finds out as it goes.
         already: trials that are over.
         resources: of each trial.
-        at_once: trials at a time on this machine, or as the sweep says.
         one: a trial, measured here.
-        free_gb: free space where the sweep's folder is, or will be.
-        hours: of all trials that are not over, one after the other.
         notes: what the figures leave open.
     """
 
@@ -50,10 +43,7 @@ class SweepCost:
     trials: list[str]
     already: int
     resources: dict[str, Any]
-    at_once: int
     one: DryRun
-    free_gb: float
-    hours: float
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
@@ -65,9 +55,6 @@ class SweepCost:
         total = self.configurations * self.seeds
         over = f", {self.already:,} of them over" if self.already else ""
         seeds = f" x {self.seeds} seeds" if self.seeds > 1 else ""
-        one, whole, together = (
-            duration(hours * 3600) for hours in (self.one.hours, self.hours, self.hours / self.at_once)
-        )
         rows = [
             [
                 "trials",
@@ -75,12 +62,8 @@ class SweepCost:
             ],
             *([f"  {key}", values] for key, values in self.space.items()),
             ["each gets", self._resources()],
-            [
-                "one trial",
-                f"{self.one.kimg:g} kimg: {one}, measured here on {self.one.device}",
-            ],
-            ["all of them", f"{whole} of trials; {together} with {self.at_once} at a time"],
-            ["disk", f"{size(self.one.disk_gb * total * 2**30)}; {size(self.free_gb * 2**30)} are free"],
+            ["one trial", length_of(self.one)],
+            *self.rows("trials"),
         ]
         parts = self.trials[:_LISTED]
         if len(self.trials) > _LISTED:
@@ -113,23 +96,25 @@ def sweep_cost(file: str | Path, out: str | Path) -> SweepCost:
         trials = [run_name(n, axes, point, seed) for n, point in enumerate(points) for seed in plan.sweep.seeds]
     already = sum(trial.is_over for trial in ledger.trials)
     refused = sum(each.refused is not None for each in ledger.configurations)
-    one = _measured(plan)
-    free_gb = shutil.disk_usage(next(each for each in (plan.out, *plan.out.parents) if each.exists())).free / 2**30
-    needed_gb = one.disk_gb * search.count * len(plan.sweep.seeds)
-    if needed_gb > free_gb:
-        notes.append(f"the trials need {size(needed_gb * 2**30)} of disk, and {size(free_gb * 2**30)} are free")
+    resources = plan.sweep.resources
+    threads = int(resources.cpus / resources.processes)
+    one = measured(plan.example, plan.out / "runs" / "none", threads=threads, gpus=resources.gpus != 0)
+    many = ManyCost(
+        at_once=plan.sweep.at_once or _room(resources),
+        hours=one.hours * ((search.count - refused) * len(plan.sweep.seeds) - already),
+        disk_gb=one.disk_gb * search.count * len(plan.sweep.seeds),
+        free_gb=free_gb(plan.out),
+    )
     return SweepCost(
+        **vars(many),
         configurations=search.count,
         seeds=len(plan.sweep.seeds),
         space={axis.key: axis.words() for axis in axes},
         trials=trials,
         already=already,
-        resources=plan.sweep.resources.model_dump(),
-        at_once=plan.sweep.at_once or _room(plan.sweep.resources),
+        resources=resources.model_dump(),
         one=one,
-        free_gb=free_gb,
-        hours=one.hours * ((search.count - refused) * len(plan.sweep.seeds) - already),
-        notes=notes,
+        notes=[*notes, *many.shortage("trials")],
     )
 
 
@@ -154,20 +139,6 @@ def _notes(plan: SweepPlan, *, open_axis: bool) -> list[str]:
     if _fitting(plan.sweep.resources) == 0:
         notes.append(f"this machine has no room for a trial with cpus={cpus:g} and gpus={gpus:g}")
     return notes
-
-
-def _measured(plan: SweepPlan) -> DryRun:
-    """One trial, on as many cores as it will have."""
-    resources = plan.sweep.resources
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(resources.cpus / resources.processes)))
-    try:
-        device = "cpu" if resources.gpus == 0 or not torch.cuda.is_available() else "cuda"
-        world = World.single(device if plan.example.compute.device == "auto" else plan.example.compute.device)
-        config, _ = find_inputs(plan.example, {}, world)
-        return dry_run(prepare(config, RunDirectory(plan.out / "runs" / "none")), world)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _room(resources: ResourcesConfig) -> int:

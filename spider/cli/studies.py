@@ -43,7 +43,10 @@ def study(
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Write the page from what is there; train nothing.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every key, and print the stages; with --slurm, their scripts.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check every key, print the stages and what they would cost; with --slurm, their scripts."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print study.json.")] = False,
 ) -> None:
@@ -88,6 +91,8 @@ def study(
             submit_stages(stages, out, dry_run=dry_run, as_json=as_json, again=True)
         else:
             say("\n".join(f"# {stage.name}\n{stage.script()}" for stage in stages))
+            cost = api.study_cost(file, given or (), out=out, at_once=at_once)
+            say("\n".join(f"# {line}" for line in cost.table().splitlines()))  # all of it is a script
         return
     with if_interrupted(f"what is done, and what trainings have saved, is in {out}; the same command goes on"):
         found = api.study(

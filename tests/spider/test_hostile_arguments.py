@@ -56,6 +56,7 @@ CALLS = {
     "read_pipeline": {"file": "{stages}", "run": "{new}", "slurm": "local"},
     "status": {"path": "{run}"},
     "study": {"file": "{study}", "out": "{new}"},
+    "study_cost": {"file": "{study}", "out": "{new}"},
     "study_stages": {"file": "{study}", "out": "{new}"},
     "sweep": {"file": "{sweep}", "out": "{new}"},
     "sweep_cost": {"file": "{sweep}", "out": "{new}"},

@@ -411,6 +411,21 @@ def test_a_run_of_an_older_first_stage_is_told(copy):
     assert api.study(file, out=out, report=True).findings.warnings == []
 
 
+def test_a_dry_run_says_what_the_trainings_would_take(file, tmp_path, capsys):
+    """Those of a stage and of a variant are measured; the other variant waits for the stage."""
+    app(["study", str(file), "--out", str(tmp_path / "out"), "--dry-run", "--at-once", "2"], standalone_mode=False)
+    *_, kinds, one, plain, cascade, whole, disk, why, rest = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"# trainings left +6", kinds)
+    assert re.fullmatch(r"#   stages.one +2 x 0.08 kimg: .*, measured here on .*", one)
+    assert re.fullmatch(r"#   variants.plain +2 x 0.16 kimg: .*, measured here on .*", plain)
+    assert re.fullmatch(r"#   variants.cascade +2 x not measured", cascade)
+    assert re.fullmatch(r"# all of them +.* of trainings; .* with 2 at a time", whole)
+    assert re.fullmatch(r"# disk +.*; .* are free", disk)
+    assert why.startswith("# ! variants.cascade: not measured, the mean of the others stands for it: ")
+    assert rest.startswith("# ! runs that have begun are counted whole")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("option", ["--ray=local", "--report", "--json"])
 def test_a_dry_run_refuses_what_it_would_ignore(file, tmp_path, option):
     error = io.StringIO()
