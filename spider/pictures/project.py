@@ -43,6 +43,7 @@ from spider.pictures.request import ProjectRequest, SearchSpace
 from spider.runs.provenance import versions
 from spider.tables import aligned
 from spider.tensors import save_state_dict
+from untrusted.counts import some_of
 
 _TOGETHER = 32  # images whose nearest samples are looked for at once
 _FRAMES = 120  # of a video
@@ -78,7 +79,20 @@ class Projections:
             found = each["projection"]
             rows.append([name, f"{each['nearest'][label]:.3f}", f"{found[label]:.3f}", *after, f"{found['L2']:.4f}"])
         where = Path(self.out) / "projections.png"
-        return f"{label} from the given images, searched in {self.asked['space']}\n{aligned(rows)}\nlook at {where}"
+        head_line = f"{label} from the given images, searched in {self.asked['space']}"
+        return "\n".join([head_line, aligned(rows), *self.warnings(), f"look at {where}"])
+
+    def warnings(self) -> list[str]:
+        """A line for the images whose search ended farther than the nearest sample is, by the distance."""
+        label = str(self.asked["distance"])
+        done = {name: self.done[name] for name in self.names}
+        worse = [name for name, each in done.items() if each["projection"][label] > each["nearest"][label]]
+        if not worse:
+            return []
+        wider = "; or --space w+" if self.asked["space"] == "w" else ""
+        more = f"more steps may help (--steps, here {self.asked['steps']:,}){wider}"
+        what = "what was found is farther than the nearest sample"
+        return [f"! {some_of(worse, 6)}: {what}: {more}; else the generator does not know such images"]
 
 
 def project(generator: FrozenGenerator, request: ProjectRequest) -> Projections:

@@ -135,6 +135,19 @@ def test_a_source_image_is_found_for_a_run_that_is_fed_images(spider, runs, give
     assert np.load(tmp_path / "out" / "seed000040.npz")["source"].shape == tuple(run.source.shape)
 
 
+def test_a_find_that_is_farther_than_the_nearest_sample_is_told():
+    def done(nearest, found):
+        near, projection = ({LABEL: distance, "L2": 0.1} for distance in (nearest, found))
+        return {"nearest": near, "projection": projection, "tuned": None}
+
+    asked = {"distance": LABEL, "space": "w", "samples": 2, "steps": 5}
+    images = {"worse": done(0.2, 0.3), "better": done(0.3, 0.2), "same": done(0.2, 0.2)}
+    lines = project.Projections("out", asked, [*images], images, {}).table().splitlines()
+    [line] = [line for line in lines if line.startswith("! ")]
+    assert line.startswith("! worse: what was found is farther than the nearest sample: more steps")
+    assert "here 5); or --space w+" in line
+
+
 @pytest.fixture(scope="module")
 def told(spider, digits, tiny, tmp_path_factory):
     """A run that is told classes."""
