@@ -16,6 +16,8 @@ from spider import page
 from spider.files import finite, save_figure, write_text
 from spider.judge.compare_figure import draw_curves
 from spider.judge.seeds import Spread
+from spider.runs.directory import images_of, kimg_text
+from spider.runs.records import is_checkpoint_name
 from spider.study.findings import Findings, Measured, RunFindings, better, differing
 from spider.study.request import StudyRequest
 from spider.tables import aligned, duration
@@ -290,7 +292,8 @@ def _pictures(findings: Findings) -> Iterator[str]:
         yield page.heading("Samples")
     for name, grid in grids.items():
         yield page.heading(name, 3)
-        yield page.picture(grid, f"samples of {name}", f"{grid.stem}, uncurated.", pixels=True)
+        told = f"At {kimg_text(images_of(grid.stem))} kimg, uncurated."
+        yield page.picture(grid, f"samples of {name}", told, pixels=True)
     pages = {each.run.name: found.page for each in shown if (found := each.measured.get("last")) and found.page}
     if pages:
         yield page.heading("Are they copies?")
@@ -301,7 +304,7 @@ def _pictures(findings: Findings) -> Iterator[str]:
 
 def _last_grid(found: RunFindings) -> Path | None:
     samples = Path(found.run.train.request.values()["run"]) / "samples"
-    grids = sorted(samples.glob("*-kimg.png"))
+    grids = sorted(file for file in samples.glob("*-kimg.png") if is_checkpoint_name(file.stem))
     return grids[-1] if grids else None
 
 

@@ -261,6 +261,7 @@ def test_numbers_of_some_classes_say_so_and_are_not_compared_in_silence(copy):
     assert any(warning.endswith("measured with different classes") for warning in found.warnings)
     page, numbers = (out / "report.html").read_text(), json.loads((out / "study.json").read_text())
     assert page.count("judged by its images of &lt;cats&gt;") == 1
+    assert re.findall(r"[^>]*, uncurated", page) == ["At 0.16 kimg, uncurated"] * 2
     assert numbers["runs"]["cascade-0"]["measured"]["last"]["classes"] == ["<cats>"]
     assert numbers["runs"]["plain-0"]["measured"]["last"]["classes"] == []
 
