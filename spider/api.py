@@ -455,13 +455,19 @@ def study(request: StudyRequest) -> Studied:
 
 @plain_arguments()
 def study_stages(
-    file: str | Path, given: Sequence[str] = (), *, out: str | Path, slurm: str = "local", keep: bool = False
+    file: str | Path,
+    given: Sequence[str] = (),
+    *,
+    out: str | Path,
+    only: Sequence[str] = (),
+    slurm: str = "local",
+    keep: bool = False,
 ) -> tuple[list[Stage], list[str]]:
     """What is left of a study, checked, for `submit_pipeline(..., again=True)`; and why some of it is left out.
 
     With `keep`, its file is written into its folder.
     """
-    plan = _read_study(StudyRequest(file, given, out=out), slurm)
+    plan = _read_study(StudyRequest(file, given, out=out, only=only), slurm)
     from spider.study import study
 
     found = study.to_submit(plan)  # which refuses runs of other keys, before the file of the study is replaced
@@ -484,7 +490,7 @@ def _read_study(request: StudyRequest, slurm: str) -> StudyPlan:
     from spider.jobs.submit import read_place
     from spider.study.plan import read_study
 
-    return read_study(Path(request.file), Path(request.out), request.named, read_place(slurm), _VERBS)
+    return read_study(Path(request.file), Path(request.out), request.named, read_place(slurm), _VERBS, request.only)
 
 
 _PATIENCE_MIN, _NO_LIMIT_MIN = 60.0, 60.0 * 24 * 365

@@ -343,6 +343,7 @@ _KINDS: dict[str, Kind] = {
     "folder": place,
     "from_run": words_or_file,
     "init": place,
+    "only": list_of(text, "a name, or a list of names"),
     "given": list_of(text, "a text NAME=VALUE, or a list of such texts"),
     "gpus": number(0),
     "grid": place,

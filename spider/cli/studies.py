@@ -11,6 +11,7 @@ from spider import api
 from spider.cli.output import if_interrupted, is_main_process, require_one_process, say, say_json, warn
 from spider.cli.slurm import submit_stages
 from spider.errors import SpiderUsageError
+from untrusted.counts import some_of
 
 commands = typer.Typer()
 
@@ -28,6 +29,10 @@ def study(
     ],
     given: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="In the place of the file's `values`.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A variant, or a run as ada-0; may be repeated. The others wait."),
     ] = None,
     at_once: Annotated[int, typer.Option(metavar="N", help="Stages at a time, here or on Ray.")] = 1,
     ray: Annotated[
@@ -82,11 +87,14 @@ def study(
         if given_in_vain := [option for option, is_given in unused.items() if is_given]:
             raise SpiderUsageError(f"--dry-run: not together with {given_in_vain[0]}: it does nothing but print stages")
     if slurm is not None or dry_run:
-        stages, left_out = api.study_stages(file, given or (), out=out, slurm=slurm or "local", keep=not dry_run)
+        stages, left_out = api.study_stages(
+            file, given or (), out=out, only=only or (), slurm=slurm or "local", keep=not dry_run
+        )
         for line in left_out:
             warn(line)
         if not stages:
-            say(f"nothing is left to do; the page: spider study {file} --out {out} --report")
+            of = f" of {some_of(only, 6)}" if only else ""
+            say(f"nothing is left to do{of}; the page: spider study {file} --out {out} --report")
         elif slurm is not None:
             submit_stages(stages, out, dry_run=dry_run, as_json=as_json, again=True)
         else:
@@ -99,6 +107,7 @@ def study(
             file,
             given or (),
             out=out,
+            only=only or (),
             at_once=at_once,
             ray=ray,
             cpus=cpus,

@@ -30,7 +30,7 @@ Lists within `overrides` are joined, so that stages share them by YAML's anchors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -158,6 +158,7 @@ class StudyPlan:
         stages: all of them, each behind those that it waits for.
         runs: variant by variant.
         places: by a stage's name, where it stands in the file: `variants.ada`.
+        only: variants and names of runs that are worked on; empty: all.
     """
 
     config: StudyConfig
@@ -169,11 +170,13 @@ class StudyPlan:
     stages: list[Stage]
     runs: list[StudyRun]
     places: Mapping[str, str]
+    only: Sequence[str] = ()
 
     @property
     def wanted(self) -> list[Stage]:
-        """The trainings of the variants, and what measures them."""
-        return [stage for run in self.runs for stage in (run.train, *chain(*run.measures.values()))]
+        """The trainings of the variants that are worked on, and what measures them."""
+        runs = [run for run in self.runs if not self.only or {run.variant, run.name} & {*self.only}]
+        return [stage for run in runs for stage in (run.train, *chain(*run.measures.values()))]
 
     @property
     def metrics(self) -> list[list[str]]:
@@ -190,7 +193,12 @@ class StudyPlan:
 
 
 def read_study(
-    file: Path, out: Path, said: Mapping[str, str | int | float], place: Place, verbs: Mapping[str, type[Request]]
+    file: Path,
+    out: Path,
+    said: Mapping[str, str | int | float],
+    place: Place,
+    verbs: Mapping[str, type[Request]],
+    only: Sequence[str] = (),
 ) -> StudyPlan:
     """Read and check.
 
@@ -200,6 +208,7 @@ def read_study(
         said: values by name, in the place of the file's.
         place: where stages run that do not say otherwise.
         verbs: by name, what a stage can be asked for.
+        only: see StudyPlan.
 
     Raises:
         SpiderUsageError, ClusterUsageError: the file, the key, the value found and what would be valid.
@@ -233,11 +242,14 @@ def read_study(
         for variant in config.variants
         for seed in seeds
     ]
+    for name in only:
+        if name not in (known := [*config.variants, *(run.name for run in runs)]):
+            raise SpiderUsageError(f"{file}: only: variant or run {not_known(name, known)}")
     made = [run for run in (stage.request.made_run for stage in stages) if run is not None]
     for run in runs:
         _require_comparable(run, made, str(file))
     text = decode(read_regular(file, MAX_BYTES), str(file))
-    return StudyPlan(config, text, values, out, seeds, baseline, stages, runs, expanded.places)
+    return StudyPlan(config, text, values, out, seeds, baseline, stages, runs, expanded.places, only)
 
 
 def _require_comparable(run: StudyRun, made: list[Path], file: str) -> None:

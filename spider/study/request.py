@@ -19,6 +19,7 @@ class StudyRequest(Request):
     Attributes:
         file: STUDY.yaml, see `spider.study.plan`.
         given: `NAME=VALUE`, in the place of the file's `values`.
+        only: work on these alone: variants, or runs as `ada-0`; of all others the page tells what is there. Empty: all.
         out: the study's folder, on storage that all who work on it see.
         at_once: trainings and other stages at a time, on this machine or on the Ray cluster.
         ray: the address of a Ray cluster (see `cluster.ray.connected`) that does the work; None: this machine does.
@@ -34,6 +35,7 @@ class StudyRequest(Request):
     given: Sequence[str] = ()
     _: KW_ONLY
     out: str | Path
+    only: Sequence[str] = ()
     at_once: int = 1
     ray: str | None = None
     cpus: float = 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.lock import alone_in
 from cluster.world import World
-from spider.errors import SpiderError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
 from spider.jobs.stages import Stage
 from spider.study.ended import failure, has_diverged, left
@@ -64,6 +64,8 @@ def study(request: StudyRequest, plan: StudyPlan) -> Studied:
         SpiderError, ClusterError: a file is damaged; the Ray cluster is not there, or has no room.
     """
     if request.report:
+        if request.only:
+            raise SpiderUsageError("only: not together with report: the page tells of all that is there")
         return _reported(request, plan, [])
     with alone_in(plan.out, World.single()):
         _require_doable(plan)  # before the file of the study is replaced

@@ -96,18 +96,18 @@ class InThisProcess:
         return Ended(code)
 
 
-def plan_of(file, out, *given):
-    return api._read_study(StudyRequest(file, given, out=out), "local")
+def plan_of(file, out, *given, only=()):
+    return api._read_study(StudyRequest(file, given, out=out, only=only), "local")
 
 
 @pytest.fixture
 def do(monkeypatch):
     """Do all that is left of a study in this process: (what began, what came of it)."""
 
-    def do(file, out, fails=None, given=()):
+    def do(file, out, fails=None, given=(), only=()):
         hands = InThisProcess(fails=fails or {})
         monkeypatch.setattr(studying, "Here", lambda at_once: hands)
-        return hands.began, api.study(file, given, out=out)
+        return hands.began, api.study(file, given, out=out, only=only)
 
     return do
 
@@ -659,3 +659,19 @@ def test_slurm_gets_a_job_for_each_stage_that_is_left(done, tmp_path):
         app([*asked, "local"], prog_name="spider")
     assert end.value.code == 2
     assert "--at-once 2" in error.getvalue()
+
+
+def test_some_runs_are_worked_on_alone(file, tmp_path, do):
+    began, found = do(file, tmp_path / "out", only=["cascade-1"])
+    assert found.failure() is None
+    assert {"one-1", "cascade-1", "cascade-1-last"} <= set(began)
+    assert not {"plain-0", "plain-1", "cascade-0", "one-0"} & set(began)
+    states = {run.run.name: bool(run.measured) for run in found.findings.runs}
+    assert states == {"plain-0": False, "plain-1": False, "cascade-0": False, "cascade-1": True}
+    began, _ = do(file, tmp_path / "out", only=["plain"])
+    assert {"plain-0", "plain-1"} <= set(began)
+    assert not {"one-1", "cascade-0", "cascade-1"} & set(began)
+    with pytest.raises(SpiderUsageError, match=r"only: variant or run 'cascades' is unknown; .* did you mean cascade"):
+        plan_of(file, tmp_path / "out", only=["cascades"])
+    with pytest.raises(SpiderUsageError, match="only: not together with report"):
+        api.study(file, out=tmp_path / "out", only=["plain"], report=True)
