@@ -99,7 +99,7 @@ def study(
             submit_stages(stages, out, dry_run=dry_run, as_json=as_json, again=True)
         else:
             say("\n".join(f"# {stage.name}\n{stage.script()}" for stage in stages))
-            cost = api.study_cost(file, given or (), out=out, at_once=at_once)
+            cost = api.study_cost(file, given or (), out=out, only=only or (), at_once=at_once)
             say("\n".join(f"# {line}" for line in cost.table().splitlines()))  # all of it is a script
         return
     with if_interrupted(f"what is done, and what trainings have saved, is in {out}; the same command goes on"):
