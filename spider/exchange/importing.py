@@ -29,6 +29,7 @@ from spider.errors import SpiderError
 from spider.exchange import r3gan, stylegan2, stylegan3, stylegan_xl
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
+from spider.exchange.public_names import unknown_names
 from spider.exchange.request import ImportRequest
 from spider.exchange.translation import KNOWN, Imported
 from spider.files import finite, write_text
@@ -42,6 +43,7 @@ from untrusted.terminal import one_line
 _GROUPS = {"G_ema": "generator_ema", "G": "generator", "D": "discriminator"}  # of a checkpoint, by name in the pickle
 _CLASSES = r3gan.CLASSES | stylegan_xl.CLASSES
 _BATCH = 64
+_NAMED = 5  # of what a fork has, in a remark
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     groups = {_GROUPS[name]: network.tensors for name, network in networks.items()}
     groups.setdefault("generator_ema", first.tensors)
     config = _config(first, discriminator)
-    remarks = tuple(_remarks(networks, first, pickle.unread))
+    remarks = tuple(_remarks(networks, first, pickle))
     with whole_folder(out) as folder:
         directory = RunDirectory(folder)
         store = CheckpointStore(directory.checkpoints, World.single(torch.device("cpu")))
@@ -142,7 +144,17 @@ def _state(config: Config, generator: Imported, pickle: NetworkPickle) -> dict[s
     }
 
 
-def _remarks(networks: Mapping[str, Imported], generator: Imported, unread: Mapping[str, str]) -> Iterator[str]:
+def _remarks(networks: Mapping[str, Imported], generator: Imported, pickle: NetworkPickle) -> Iterator[str]:
+    yield (
+        "code: none of the pickle was run. Its classes are taken to compute what those of the same names do in the "
+        "public code. If a fork has changed one, its own code makes other images: compare some"
+    )
+    if other := sorted({name for network in pickle.networks.values() for name in unknown_names(network)}):
+        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+        yield (
+            f"code: the public code has no {', '.join(other[:_NAMED])}{more}. The pickle is of a fork, and what that "
+            "does is left out here: compare some images with those of its own code"
+        )
     if generator.settings.get("noise") == "const":
         yield (
             "noise: generator.noise=const, with the noise maps of the pickle: images are those that the public code "
@@ -154,8 +166,8 @@ def _remarks(networks: Mapping[str, Imported], generator: Imported, unread: Mapp
     yield f"precision: half precision is no property of weights; {set_here}"
     if generator.classes:
         yield f"classes: {counted(generator.classes, 'number')} without names or shares: all are as frequent"
-    if "D" in unread:
-        yield f"discriminator: a {unread['D']} is not read; a training that begins with it has one at random"
+    if "D" in pickle.unread:
+        yield f"discriminator: a {pickle.unread['D']} is not read; a training that begins with it has one at random"
     elif "D" not in networks:
         yield "discriminator: none is in the pickle; a training that begins with it has one at random"
     if "G_ema" not in networks:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spider.exchange import pickled_tensors
-from spider.exchange.pickled_tensors import array_of, is_tensor
+from spider.exchange.pickled_tensors import is_tensor
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
 from untrusted.pickles import Opaque, Record, read_pickle
@@ -51,6 +50,7 @@ _VERSION = 6
 _MAX_VALUES = 200_000  # of the modules of a network: a network of StyleGAN-XL has about 5,000
 _MAX_SOURCE = 1 << 20  # letters of the text of a module
 _MAX_MODULES = 2_000  # of a network; one that is shared counts as often as it is found
+_MAX_TENSORS = 2_000  # of a network: one of StyleGAN-XL has about 500
 _LONGEST = 200  # characters of a text, and items of a list or a dict, in what `plain` gives
 _MOST = 10_000  # values in it; a pickle of a few bytes may hold one list in many places
 
@@ -83,11 +83,11 @@ class PickledModule:
         for child in self.children.values():
             yield from child.modules()
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Parameters and buffers of this module and all within it, by dotted names."""
-        found = {name: array_of(value, f"{self.path}.{name}") for name, value in self.tensors.items()}
+    def all_tensors(self) -> dict[str, Record]:
+        """Those of this module and all within it, by dotted names; `array_of` reads one."""
+        found = dict(self.tensors)
         for name, child in self.children.items():
-            found |= {f"{name}.{inner}": array for inner, array in child.arrays().items()}
+            found |= {f"{name}.{inner}": record for inner, record in child.all_tensors().items()}
         return found
 
 
@@ -200,7 +200,7 @@ class _Walk:
 
     def __init__(self, where: str, classes: Collection[str]) -> None:
         self._where, self._classes = where, classes
-        self._left = self._values_left = 0
+        self._left = self._values_left = self._tensors_left = 0
 
     def is_module(self, value: Any) -> bool:
         """Whether a value of the pickle stands for a module of some class."""
@@ -208,7 +208,7 @@ class _Walk:
 
     def network(self, value: Any, name: str) -> PickledModule:
         """A value at the top of the pickle, under this name. Raises UnreadableError."""
-        self._left, self._values_left = _MAX_MODULES, _MAX_VALUES
+        self._left, self._values_left, self._tensors_left = _MAX_MODULES, _MAX_VALUES, _MAX_TENSORS
         return self._module(value, name)
 
     def _module(self, value: Any, path: str) -> PickledModule:
@@ -237,6 +237,9 @@ class _Walk:
             raise UnreadableError(f"{where}: the modules hold more than {_MAX_VALUES:,} values")
         parts = {part: self._part(state, part, where) for part in ("_parameters", "_buffers", "_modules")}
         tensors = {**parts["_parameters"], **parts["_buffers"]}
+        self._tensors_left -= len(tensors)
+        if self._tensors_left < 0:
+            raise UnreadableError(f"{where}: the modules hold more than {_MAX_TENSORS:,} tensors")
         for tensor, record in tensors.items():
             if not is_tensor(record):
                 raise UnreadableError(f"{where}.{tensor}: no tensor as torch pickles one")

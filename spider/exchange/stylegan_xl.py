@@ -89,7 +89,7 @@ def import_generator(network: PickledModule, max_bytes: int) -> Imported:
     bands = made(network, lambda: plan(settings, shape))
     require_same_filters(synthesis, layers, settings, bands)
     here = made(network, lambda: Stylegan3Generator(settings, (z_dim,), shape, ConditionShape(classes)))
-    ours = generator_names(network.arrays(), [len(here.synthesis.layers), *map(len, here.synthesis.heads)])
+    ours = generator_names(network.all_tensors(), [len(here.synthesis.layers), *map(len, here.synthesis.heads)])
     weights = tensors(
         network,
         lambda name: None if name == "mapping.embed.weight" and not classes else ours(name),

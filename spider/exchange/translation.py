@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spider.arguments import MAX_ITEMS, MAX_RESOLUTION
 from spider.errors import SpiderError, shown
 from spider.exchange.persistent import PickledModule, number_in
+from spider.exchange.pickled_tensors import array_of
 from spider.gan.saved import saved_tensors
 
 KNOWN = (
@@ -181,20 +182,27 @@ def tensors(
     Raises:
         SpiderError: names the weight.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, array in network.arrays().items():
-        for ending, constant in constants.items():
-            if name.endswith(ending) and (array.shape != constant.shape or not np.allclose(array, constant)):
-                raise SpiderError(f"{network.path}.{name}: has other values than the public code's")
-        try:
-            ours = name_of(name)
-        except (KeyError, ValueError):
-            raise SpiderError(f"{network.path}.{name}: no weight of such a network") from None
-        if ours is not None:
-            arrays[ours] = changes[ours](array) if ours in changes else array
     expected = {name: tuple(tensor.shape) for name, tensor in saved_tensors(here).items()}
-    for problem in _misfits({name: array.shape for name, array in arrays.items()}, expected):
-        raise SpiderError(f"{network.path}: {problem}; it is not the network that its settings tell of")
+
+    def require_shapes(found: Mapping[str, tuple[int, ...]]) -> None:
+        for problem in _misfits(found, expected):
+            raise SpiderError(f"{network.path}: {problem}; it is not the network that its settings tell of")
+
+    records = network.all_tensors()
+    names = {name: _our_name(network, name, name_of) for name in records}
+    # Before any is read, which takes a while of each
+    require_shapes({ours: expected.get(ours, ()) for ours in names.values() if ours is not None})
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, ours in names.items():
+        where = f"{network.path}.{name}"
+        for constant in (constants[ending] for ending in constants if name.endswith(ending)):
+            array = array_of(records[name], where)
+            if array.shape != constant.shape or not np.allclose(array, constant):
+                raise SpiderError(f"{where}: has other values than the public code's")
+        if ours is not None:
+            array = array_of(records[name], where)
+            arrays[ours] = changes[ours](array) if ours in changes else array
+    require_shapes({name: array.shape for name, array in arrays.items()})
     if sum(array.nbytes for array in arrays.values()) > max_bytes:
         raise SpiderError(f"{network.path}: its weights would take more bytes than the pickle has")
     tensors = {}
@@ -203,6 +211,13 @@ def tensors(
             raise SpiderError(f"{network.path}: {name} holds what is no finite number")
         tensors[name] = torch.from_numpy(np.array(array, np.float32, order="C"))
     return tensors
+
+
+def _our_name(network: PickledModule, name: str, name_of: Callable[[str], str | None]) -> str | None:
+    try:
+        return name_of(name)
+    except (KeyError, ValueError):
+        raise SpiderError(f"{network.path}.{name}: no weight of such a network") from None
 
 
 def _misfits(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

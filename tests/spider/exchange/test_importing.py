@@ -14,7 +14,7 @@ import torch
 from cluster.world import World
 from spider import api
 from spider.errors import SpiderError, SpiderUsageError
-from spider.exchange import pickled_tensors
+from spider.exchange import pickled_tensors, translation
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator
 from spider.gan.outputs import Condition, ConditionShape
 from spider.gan.sources.config import GeneratorConfig
@@ -104,6 +104,41 @@ def test_a_pickle_that_costs_much_to_read_is_refused(attempt):
     network = stylegan_xl("stylegan_xl_grown")
     network.inner("mapping").meta["module_src"] = "x" * (1 << 20) + "x"
     assert "the text of a module has more than" in attempt(dumped({"G_ema": network}))
+    network, shared = generator(), tensor_of(storage_of(torch.FloatStorage, 1))
+    buffers(network, "mapping").update(dict.fromkeys((f"more{number}" for number in range(2_000)), shared))
+    assert "hold more than 2,000 tensors" in attempt(dumped({"G_ema": network}))
+
+
+def test_no_values_are_read_of_what_is_none_of_a_networks_weights(attempt, monkeypatch):
+    def read(value, where):
+        raise AssertionError(where)
+
+    monkeypatch.setattr(translation, "array_of", read)
+    more = {f"more{number}": tensor_of(storage_of(torch.FloatStorage, 1)) for number in range(100)}
+    assert "no weight of such a network" in attempt(changed(lambda g: buffers(g, "mapping").update(more)))
+    assert "is none of its weights" in attempt(changed(lambda g: buffers(g, "mapping.fc0").update(more)))
+
+
+def test_a_pickle_of_a_fork_is_said_to_be_one_where_it_shows(tmp_path):
+    def remarks(change):
+        (tmp_path / "a.pkl").write_bytes(changed(change))
+        out = tmp_path / f"{len([*tmp_path.iterdir()])}"
+        return [remark for remark in api.import_pickle(tmp_path / "a.pkl", out).remarks if remark.startswith("code: ")]
+
+    def fork(network):
+        set_in("synthesis.b8.conv1", "gated", True)(network)
+        set_in("synthesis.b16.conv1", "gated", False)(network)
+        network.meta["state"]["_init_kwargs"]["synthesis_kwargs"]["cross_attention"] = 1
+
+    [plain] = remarks(lambda network: None)
+    assert "none of the pickle was run" in plain
+    same, told = remarks(fork)
+    assert same == plain
+    assert "the public code has no Generator.cross_attention, SynthesisLayer.gated. " in told
+    many = {f"more{number}": None for number in range(9)}
+    _, told = remarks(lambda network: network.inner("mapping").meta["state"].update(many))
+    assert "MappingNetwork.more0, " in told
+    assert "more4 and 4 more. " in told
 
 
 @pytest.mark.parametrize(

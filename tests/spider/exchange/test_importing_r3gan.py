@@ -55,7 +55,7 @@ def test_settings_come_from_the_layers_and_no_optimizer_is_noted(imported):
         assert (settings.blocks, settings.embedding_dim) == (2, 8)
     assert (config.source.dim, config.condition.kind, imported[1].classes) == (24, "class", 5)
     assert imported[1].networks.keys() == {"G", "G_ema", "D"}
-    assert "float32" in imported[1].remarks[0]
+    assert "float32" in imported[1].remarks[1]
     assert '"class": "training.networks.Generator"' in noted
     assert '"cur_nimg": 1000' in noted
     assert "opt_state" not in noted
