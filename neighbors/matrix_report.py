@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from neighbors.report import FILES, NeighborReport, NeighborRow
+from neighbors.report import FILES, NeighborReport, NeighborRow, legend_of
 from spider.files import write_text
 from spider.judge.sid.curve import difference_stderr
 from spider.judge.sid.figures import draw_heatmap, short
@@ -84,7 +84,10 @@ class MatrixReport:
         if disputed:
             said = f"the rules disagree about the first pick of {', '.join(disputed)}"
             warnings = {f"{said}; see TARGET/picks.png and TARGET/neighbors.csv": None, **warnings}
-        return "\n".join([title, aligned([header, *lines]), *separation, *(f"! {warning}" for warning in warnings)])
+        none = {target: report.without_picks() for target, report in self.reports.items()}
+        warnings |= {f"{target}: {why}": None for target, why in none.items() if why is not None}
+        legend, notes = legend_of(self._any.protocol), [f"! {warning}" for warning in warnings]
+        return "\n".join([title, aligned([header, *lines]), *separation, legend, *notes])
 
     def separation(self) -> dict[str, dict[str, float]]:
         """How well each order tells sources of one target apart; nothing where differences have no standard error.

@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from spider.files import finite, write_text
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.figures import draw_curves, draw_heatmap, short
 from spider.judge.sid.rules import RULES
-from spider.judge.sid.selection import Place, nothing_was_selected
+from spider.judge.sid.selection import Place, nothing_was_picked, nothing_was_selected
 from spider.tables import aligned
 
 FORMAT = 1
@@ -130,12 +131,19 @@ class NeighborReport:
         notes = [f"! {warning}" for warning in self.warnings]
         if (unchosen := nothing_was_selected([row.place for row in self.rows], self.protocol["picks"])) is not None:
             notes.append(f"! {unchosen}")
+        if (none := self.without_picks()) is not None:
+            notes.append(f"! {none}")
         agreement = self.screening()
         if agreement is not None:
             notes.insert(0, agreement["words"])
         how = f"mode {self.protocol['mode']}, rule {self.protocol['rule']}"
         title = f"neighbours of {self.target}, {self.embedding['label']}, {how}; * friendly"
-        return "\n".join([title, aligned([header, *lines]), *rank_lines(self.rows), *notes])
+        legend = legend_of(self.protocol)
+        return "\n".join([title, aligned([header, *lines]), *rank_lines(self.rows), legend, *notes])
+
+    def without_picks(self) -> str | None:
+        """Why there is no pick; None if there is one."""
+        return nothing_was_picked({row.source: row.place for row in self.rows})
 
     def _numbers(self, row: NeighborRow) -> list[str]:
         """The cells of a row that are measured; none of the target itself, of which they are rounding."""
@@ -283,6 +291,22 @@ class NeighborReport:
                 [place.rank, row.source, row.count, place.friendly, *csids, row.fd, row.kd, *ranks, place.why]
             )
         return out.getvalue()
+
+
+_MODES: dict[str, str] = {
+    "robust": "CSID is a mean over subsets of the images, ± its standard error",
+    "paper": "CSID by the published algorithm",
+    "screen": "CSID from means and variances alone",
+}
+
+
+def legend_of(protocol: Mapping[str, Any]) -> str:
+    """What the words of a table mean, in a line."""
+    picks = protocol["picks"]
+    return (
+        f"{_MODES[protocol['mode']]}. friendly: the first {f'{picks} ' if picks > 1 else ''}by rule {protocol['rule']} "
+        "(--picks) of the sources that it does not drop; farther than the picks: behind these by that rule"
+    )
 
 
 def _curve_json(curve: SidCurve) -> dict[str, Any]:

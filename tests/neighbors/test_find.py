@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from neighbors.find import neighbors
+from neighbors.matrix_report import MatrixReport
 from neighbors.report import NeighborReport
 from neighbors.request import NeighborOptions
 from shards.dataset import ShardDataset
@@ -132,6 +133,11 @@ def test_the_target_and_gray_sources_are_no_friends(packed: Path, tmp_path: Path
         "digits2": "grey, and the target has colour",
     }
     assert found.picks == []
+    legend = "CSID from means and variances alone. friendly: the first 3 by rule paper (--picks) of the sources that "
+    why = "nothing was picked (digits2, letters: grey, and the target has colour); --keep-gray and --keep-negative"
+    assert len([line for line in found.table().splitlines() if line.startswith((legend, f"! {why}"))]) == 2
+    matrix = MatrixReport([found]).table().splitlines()
+    assert len([line for line in matrix if line.startswith((legend, f"! patches: {why}"))]) == 2
     kept = search(packed, tmp_path, **options, keep_gray=True, keep_negative=True, picks=1)
     assert len(kept.picks) == 1
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spider.judge.sid.rules import PAPER, RULES, Candidate, Rule, Scores
-from untrusted.counts import counted
+from untrusted.counts import counted, some_of
 
 SURE = 1.96  # standard errors: 95 %
 
@@ -103,6 +103,18 @@ def select(
             score=(score | its_score)[candidate.name],
         )
     return places
+
+
+def nothing_was_picked(places: Mapping[str, Place]) -> str | None:
+    """A line that says why there is no pick; None if there is one. `places`: by the names of the sources."""
+    if any(place.friendly for place in places.values()):
+        return None
+    reasons: dict[str, list[str]] = {}
+    for name, place in places.items():
+        if not place.is_target:
+            reasons.setdefault(place.why.partition("; ")[0], []).append(name)
+    why = "; ".join(f"{some_of(names, 6)}: {reason}" for reason, names in reasons.items())
+    return f"nothing was picked ({why}); --keep-gray and --keep-negative let such sources take part" if why else None
 
 
 def nothing_was_selected(places: Sequence[Place], picks: int) -> str | None:
