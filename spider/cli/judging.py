@@ -239,8 +239,10 @@ def generate(
     if written.out is not None:
         say(f"{written.out}: {counted(len(written.files), 'image')}, {written.files[0]} to {written.files[-1]}")
     if written.grid is not None:
-        shown = "images by styles" if styles is not None else f"all of them under their {'names' if point else 'seeds'}"
-        say(f"{written.grid}: {shown}")
+        told = " and ".join([*(["class"] if class_ else []), *(["given image"] if instance else [])])
+        row = f", a row for each {told}" if told else ""
+        images = f"{counted(len(written.files), 'image')}{row}, each under its {'name' if point else 'seed'}"
+        say(f"{written.grid}: {'images by styles' if styles is not None else images}")
 
 
 @commands.command(

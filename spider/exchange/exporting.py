@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
+import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import spider
 from spider.errors import SpiderError, SpiderUsageError
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.request import ExportRequest
@@ -75,9 +78,15 @@ def export(request: ExportRequest) -> list[Path]:
 def _require_packages() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise SpiderUsageError(
-            f"--onnx: needs {' and '.join(missing)}, the extra onnx of this package: pip install -e .[onnx]"
-        )
+        need = f"--onnx: needs {' and '.join(missing)}, the extra onnx of this package"
+        raise SpiderUsageError(f"{need}: in its folder, pip install -e .[onnx]{_constraints()}")
+
+
+def _constraints() -> str:
+    """The versions that were tested together, if there are such of this Python and machine: ` -c FILE`."""
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    file = Path("constraints") / f"{python}-{sys.platform}-{platform.machine()}.txt"
+    return f" -c {file}" if (Path(spider.__file__).parents[1] / file).is_file() else ""
 
 
 class _Exported(nn.Module):

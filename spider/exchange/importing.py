@@ -22,10 +22,11 @@ from typing import Any
 import torch
 
 from cluster.checkpoint import CheckpointStore, Snapshot
+from cluster.manifest import TENSORS_SUFFIX
 from cluster.world import World
 from spider.config.load import make_config, to_yaml
 from spider.config.schema import Config
-from spider.errors import SpiderError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.exchange import r3gan, stylegan2, stylegan3, stylegan_xl
 from spider.exchange.folder import require_free, whole_folder
 from spider.exchange.persistent import NetworkPickle, PickledModule, plain, read_network_pickle
@@ -76,6 +77,10 @@ def import_pickle(request: ImportRequest) -> ImportedRun:
     """
     file, out = Path(request.file), Path(request.out)
     require_free(out)
+    if file.suffix == TENSORS_SUFFIX:
+        raise SpiderUsageError(
+            f"{file}: weights alone, and no pickle: a training begins with them by spider train ... --init {file}"
+        )
     try:
         pickle = read_network_pickle(file, tuple(_GROUPS), _CLASSES)
         networks = {name: _imported(name, network, pickle.bytes) for name, network in pickle.networks.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import onnxruntime
 import pytest
@@ -48,6 +49,26 @@ def runs(digits, tmp_path_factory):
     for kind, overrides in GENERATORS.items():
         api.train("dcgan", folder / kind, data=digits, kimg=0.004, overrides=[*QUICK, *overrides])
     return folder
+
+
+def test_without_onnx_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(exporting.platform, "machine", lambda: "x86_64")
+    file = f"py3{sys.version_info.minor}-linux-x86_64.txt"
+    with pytest.raises(
+        SpiderUsageError, match=rf"onnx and onnxscript, .* pip install -e .\[onnx\] -c constraints/{file}$"
+    ):
+        exporting._require_packages()
+    monkeypatch.setattr(exporting.platform, "machine", lambda: "other")
+    with pytest.raises(SpiderUsageError, match=r"\[onnx\]$"):
+        exporting._require_packages()
+
+
+def test_weights_are_no_pickle_and_begin_a_training(tmp_path):
+    file = tmp_path / "b.safetensors"
+    file.touch()
+    with pytest.raises(SpiderUsageError, match=rf"no pickle: a training begins with them by .* --init {file}$"):
+        api.import_pickle(file, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
