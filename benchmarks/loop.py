@@ -28,9 +28,9 @@ from benchmarks.report import Row, write_report
 from cluster.world import World
 from shards.pack import pack
 from spider.config.load import load_config
+from spider.gan.ema import Ema
 from spider.gan.outputs import Condition
 from spider.gan.pixels import to_float
-from spider.train.player import Ema
 from spider.train.trainer import Trainer
 
 _ADAM = {"lr": 1e-4, "betas": (0.5, 0.9)}

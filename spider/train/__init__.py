@@ -8,7 +8,6 @@ passes       what the discriminator's and the generator's steps minimise
 stepper      one step of one player; weighing, how its values weigh; guard, those that are not finite
 player       a module, what of it trains, its optimizer and its engine
 feeds        the streams of images and of the generator's source
-stats        numbers on their way to metrics.jsonl, exact under resume
 record       rows, curves and grids of samples, when they are due; a progress bar
 evaluator    metrics while training, and which checkpoint is best
 saver        checkpoints: when, what is kept

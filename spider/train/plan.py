@@ -24,13 +24,13 @@ from spider.gan.objectives.objective import Objective
 from spider.gan.overfit.controller import OverfitController
 from spider.gan.selection.select import Selection
 from spider.gan.sources.source import Source
+from spider.runs.stats import Stats
 from spider.train import passes
 from spider.train.batch import PhaseBatch
 from spider.train.compute import Compute
 from spider.train.guard import Guard
 from spider.train.phases import Pass, Phase
 from spider.train.player import Player
-from spider.train.stats import Stats
 
 # The order in which the methods hear of an iteration. It matters where one heeds what another has just become
 ORDER = (

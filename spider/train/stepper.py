@@ -17,10 +17,10 @@ from torch import Tensor
 from cluster.world import World
 from spider.config.schema import Config
 from spider.gan.method import Kept, Method, Sums
+from spider.runs.stats import Report
 from spider.train.batch import PhaseBatch
 from spider.train.phases import Pass, Phase
 from spider.train.plan import Plan
-from spider.train.stats import Report
 from spider.train.weighing import Weighing, weigh
 
 

@@ -18,6 +18,7 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.conditions.build import build_conditions
+from spider.gan.ema import Ema
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.freeze import expected
 from spider.gan.init.read import read_weights
@@ -30,7 +31,6 @@ from spider.runs.stored import stored_tensors
 from spider.train.compute import Compute
 from spider.train.feeds import Feeds
 from spider.train.plan import build_plan
-from spider.train.player import Ema
 from spider.train.stepper import Stepper
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from cluster.world import World
 from spider.gan.loss import Term
 from spider.gan.selection.select import Selected, Selection
+from spider.runs.stats import Report
 from spider.train.batch import PhaseBatch, given
 from spider.train.phases import Outcome, Pass
-from spider.train.stats import Report
 
 
 @dataclass(frozen=True)

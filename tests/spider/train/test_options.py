@@ -18,10 +18,10 @@ from spider.config.schema import EmaConfig, OptimizerConfig
 from spider.cost.dry_run import dry_run
 from spider.draws import torch_seed
 from spider.gan.augment.ada import Ada
+from spider.gan.ema import Ema
 from spider.gan.loss import Term
 from spider.gan.pixels import to_float
 from spider.train.passes import DiscriminatorPenalty
-from spider.train.player import Ema
 from spider.train.trainer import Trainer
 
 BASE = ["batch=16", "generator.width=0.1", "discriminator.width=0.1", "penalties.r1_gamma=1", "penalties.r2_gamma=1"]

@@ -18,6 +18,7 @@ from spider.config.schema import EmaConfig
 from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.augment.diffaugment import translate
+from spider.gan.ema import Ema
 from spider.gan.networks import spectral
 from spider.gan.networks.attention import SelfAttention
 from spider.gan.networks.biggan import BigganGenerator
@@ -30,7 +31,6 @@ from spider.gan.objectives.hinge import Hinge
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut
 from spider.gan.sources.config import GaussianConfig
 from spider.gan.sources.gaussian import Gaussian
-from spider.train.player import Ema
 from tests.vectors import assert_near, recorded, weights_of
 
 SINGLE = World.single()
