@@ -33,7 +33,7 @@ class ClassPairs:
     """The classes of two sets, matched by their names.
 
     Attributes:
-        names: of all classes of either set.
+        names: of all classes of either set; of samples of some classes only, these.
         samples, reference: places in `names`, int64 [N] and [M]; -1: none.
         learnt: training images of each class, int64 [len(names)]; None: nobody knows.
     """
@@ -48,10 +48,12 @@ class ClassPairs:
         """Of the first `count` samples and all of the reference. Raises SpiderUsageError: one has no classes."""
         told = [classes_of(images) for images in (samples, reference)]
         require_classes({images.name: found.names for images, found in zip((samples, reference), told, strict=True)})
-        names = list(dict.fromkeys(name for found in told for name in found.names))
+        only = getattr(samples, "only_classes", [])
+        every = dict.fromkeys(name for found in told for name in found.names)
+        names = [name for name in every if not only or name in only]
         number = {name: place for place, name in enumerate(names)}
         mine, theirs = (
-            np.array([*(number[name] for name in found.names), -1])[found.labels]  # the last one is that of -1
+            np.array([*(number.get(name, -1) for name in found.names), -1])[found.labels]  # the last one is that of -1
             for found in told
         )
         counts = getattr(samples, "class_counts", None)  # of a generator's

@@ -102,8 +102,7 @@ def few_images(count: int, dim: int) -> str | None:
     """The same without the count, for a line that several sets share."""
     if count >= 2 * dim:
         return None
-    kind = "no more than it has, so that the covariance is singular" if count <= dim else "fewer than 2 for each"
-    return f"few for {dim} dimensions ({kind}): biased upwards, compare only at equal counts; kid is not biased"
+    return f"few for {dim:,} dimensions, which biases upwards: compare at equal counts only, or kid"
 
 
 def _factor(mean: Tensor, covariance_: Tensor, *, may_be_regular: bool) -> Tensor:

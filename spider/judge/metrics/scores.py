@@ -11,7 +11,7 @@ import numpy as np
 from spider.judge.embed.cache import Features
 from spider.judge.metrics.by_class import LEAST, ClassPairs, distances_by_class
 from spider.judge.metrics.comparison import Comparison, Score
-from spider.judge.metrics.frechet import NormalLaw, law_distance, too_few_images
+from spider.judge.metrics.frechet import NormalLaw, few_images, law_distance, too_few_images
 from spider.judge.metrics.inception_score import inception_score
 from spider.judge.metrics.kid import kid, kid_full
 from spider.judge.metrics.moments import moments_of
@@ -28,12 +28,12 @@ def score_fid(c: Comparison) -> Score:
     reference = c.reference_law or _law(c, c.reference)
     c.heartbeat()
     distance = law_distance(samples, reference)
-    sets = {"samples": c.samples} | ({"reference": c.reference} if c.reference_law is None else {})
+    sets = {"samples": c.samples} | ({"images of the reference": c.reference} if c.reference_law is None else {})
     dim = c.samples.shape[1]
-    found = [(name, too_few_images(len(features), dim)) for name, features in sets.items()]
-    return Score(
-        distance, protocol={"ddof": ddof}, warnings=[f"{name}: {warning}" for name, warning in found if warning]
-    )
+    found = {name: few_images(len(features), dim) for name, features in sets.items()}
+    few = [f"{len(sets[name]):,} {name}" for name, why in found.items() if why]
+    why = next((why for why in found.values() if why), None)
+    return Score(distance, protocol={"ddof": ddof}, warnings=[f"{' and '.join(few)} are {why}"] if why else [])
 
 
 def _law(c: Comparison, features: Features) -> NormalLaw:

@@ -364,7 +364,7 @@ def test_features_that_are_not_finite_name_the_image():
 
 def test_few_images_warn_in_the_result():
     (fid,) = evaluate(["fid"], count=2 * DIM - 1)
-    assert fid.warnings == [warning for warning in fid.warnings if warning.startswith("samples: 23 images")] != []
+    assert fid.warnings == [warning for warning in fid.warnings if warning.startswith("23 samples are few")] != []
     assert evaluate(["fid"], count=2 * DIM)[0].warnings == []
     (kid,) = evaluate(["kid"], count=40)
     assert kid.warnings == ["subsets of 40 images instead of 1000: a set has no more"]
