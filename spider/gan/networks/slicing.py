@@ -2,10 +2,10 @@
 
     f(x) = <w, h(x)> + beta = s <omega, h(x)> + beta,    s = |w|,  omega = w / s
 
-    fun = s <sg(omega), h> + beta      moves h, s and beta, and not the direction
-    dir = sg(s) <omega, sg(h)>         moves the direction alone; sg holds gradients back
+    fun = s <sg(omega), h> + beta            moves h, s and beta, and not the direction
+    dir = sg(s) <omega, sg(h)> + sg(beta)    moves the direction alone; sg holds gradients back
 
-Both are equal as numbers, but for beta. See "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear
+All three are equal as numbers, so that a loss weighs images by what f says of them. See "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear
 Layer" (Takida et al. 2024), and sony/san, simple-san/models/discriminator.py.
 
 The direction stays on the sphere because it is computed from w in every pass. w is the weight that the layer has
@@ -64,9 +64,12 @@ def read_dense(h: Tensor, weight: Tensor, beta: Tensor | None = None, *, sliced:
     """
     shared = len(weight) == 1
     judged = read(linear if shared else _each, h, weight, sliced=sliced)
-    logits = judged.logits if beta is None else judged.logits + beta
+    logits, direction = judged.logits, judged.direction
+    if beta is not None:
+        logits = logits + beta
+        direction = None if direction is None else direction + beta.detach()
     facing = (h * torch.linalg.vector_norm(weight)).detach() if sliced and shared and not of_each else None
-    return Judged(logits, judged.direction, facing)
+    return Judged(logits, direction, facing)
 
 
 def read_conv(h: Tensor, layer: nn.Conv2d, *, sliced: bool) -> Judged:

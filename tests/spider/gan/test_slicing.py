@@ -278,6 +278,11 @@ def test_a_sliced_discriminator_says_what_the_plain_one_says(kind, classes):
     assert ("direction" in before.features, "direction" in after.features) == (False, True)
     assert after.features["direction"].shape == after.logits.shape
     parameters = {name: each for name, each in sliced.named_parameters() if each.requires_grad}
+    with torch.no_grad():  # biases begin at zero; a loss of the direction weighs images by all that is said of them
+        for name, each in parameters.items():
+            each.add_(0.5 if name.endswith("bias") else 0.0)
+    after = sliced(images, condition)
+    torch.testing.assert_close(after.features["direction"], after.logits, rtol=1e-5, atol=1e-6)
     slopes = torch.autograd.grad(after.features["direction"].sum(), [images, *parameters.values()], allow_unused=True)
     assert slopes[0] is None
     moved = [
