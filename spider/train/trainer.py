@@ -19,6 +19,7 @@ from spider.data import open_images
 from spider.gan.auxiliary.build import build_auxiliaries
 from spider.gan.conditions.build import build_conditions
 from spider.gan.ema import Ema
+from spider.gan.init.derived import derive_missing
 from spider.gan.init.fit import Fit, fit_weights
 from spider.gan.init.freeze import expected
 from spider.gan.init.read import read_weights
@@ -160,6 +161,7 @@ class Trainer:
             for each in build_auxiliaries(self.config.auxiliary, network, *told, self.config.seed):
                 placed |= each.saved()
         self.load(Snapshot({**snapshot.tensors, **placed}, snapshot.state))
+        derive_missing(self._networks, fits)
         return fits
 
     def load(self, snapshot: Snapshot) -> None:

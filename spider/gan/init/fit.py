@@ -2,7 +2,7 @@
 
     RUN/init.json   {"generator": {"from": "generator_ema",
                                    "fitted": {NAME: SHAPE}, "misfits": {NAME: {"given": SHAPE, "here": SHAPE}},
-                                   "missing": {NAME: SHAPE}, "unused": {NAME: SHAPE}}, ...}
+                                   "missing": {NAME: SHAPE}, "unused": {NAME: SHAPE}, "derived": {NAME: SHAPE}}, ...}
 
 What is among the misfits and the missing is left at random. A given name that begins with `*.` stands for every tensor
 of its network whose name ends with the rest, and for the one that is named exactly so: `*.embedding.weight` is
@@ -44,6 +44,7 @@ class Fit:
         misfits: of another shape; given, and here.
         missing: not given.
         unused: given, and not of the network.
+        derived: not given, and found from given weights.
         growth: see `Expected`.
     """
 
@@ -52,6 +53,7 @@ class Fit:
     misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     missing: dict[str, Shape] = field(default_factory=dict)
     unused: dict[str, Shape] = field(default_factory=dict)
+    derived: dict[str, Shape] = field(default_factory=dict)
     growth: tuple[str, str] | None = None
 
     @property
@@ -78,8 +80,8 @@ class Fit:
 
     def lines(self, network: str, *, in_full: bool = False) -> list[str]:
         """For a person: how many fit and, in full, each tensor that does not; else init.json is where those stand."""
-        total = len(self.fitted) + len(self.misfits) + len(self.missing)
-        if self.complete:
+        total = len(self.fitted) + len(self.misfits) + len(self.missing) + len(self.derived)
+        if self.complete and not self.derived:
             return [f"init: {network}: all {total} tensors are given"]
         if self.grown:
             left = f"; its other {len(self.unused)} are of layers that growth leaves out" if self.unused else ""
@@ -88,11 +90,14 @@ class Fit:
         counts = {
             "of another shape, left at random": len(self.misfits),
             "not given, left at random": len(self.missing),
+            "not given, found from the weights": len(self.derived),
             "given that it does not need": len(self.unused),
         }
         given = f"all {total}" if len(self.fitted) == total else f"{len(self.fitted)} of {total}"
         listed = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         line = f"init: {network}: {given} tensors are given; {listed}"
+        if not in_full and self.complete:
+            return [line]
         if not in_full:
             return [f"{line} ({self.example()}; see init.json)"]
         each = [f"init: {network}: {what}" for what in self._misfits()]

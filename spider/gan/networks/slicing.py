@@ -5,14 +5,17 @@
     fun = s <sg(omega), h> + beta            moves h, s and beta, and not the direction
     dir = sg(s) <omega, sg(h)> + sg(beta)    moves the direction alone; sg holds gradients back
 
-All three are equal as numbers, so that a loss weighs images by what f says of them. See "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear
-Layer" (Takida et al. 2024), and sony/san, simple-san/models/discriminator.py.
+All three are equal as numbers, so that a loss weighs images by what f says of them. See "SAN: Inducing Metrizability of
+GAN with Discriminative Normalized Linear Layer" (Takida et al. 2024), and sony/san, simple-san/models/discriminator.py.
 
 The direction stays on the sphere because it is computed from w in every pass. w is the weight that the layer has
 anyway: dir gives it a gradient that is tangential to the sphere, and fun one that is radial. So a step of the optimizer
 turns the direction as fast as it turns the plain layer's, a step that was not taken leaves nothing to take back, any
-engine may split w, and a sliced network is saved, initialised and exported as a plain one. StyleSAN-XL stores omega and
-s apart and projects omega after each step.
+engine may split w, and a sliced network is saved and exported as a plain one, and begins with its weights. StyleSAN-XL
+stores omega and s apart and projects omega after each step.
+
+A plain layer that is divided by its spectral norm (projected heads, FastGAN, BigGAN) loses that when it is sliced: what
+is said is then larger by that norm. A plain network that begins with a sliced one finds the norm anew.
 """
 
 from __future__ import annotations

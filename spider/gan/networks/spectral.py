@@ -33,6 +33,7 @@ Plain = TypeVar("Plain", bound=nn.Module)
 class _Spectral(nn.Module):
     """A layer with a `weight`, of which `divided` is what it multiplies by."""
 
+    derived = ("u", "v")  # see `spider.gan.init.derived`
     u: Tensor
     v: Tensor
     weight: Tensor
@@ -42,6 +43,10 @@ class _Spectral(nn.Module):
         rows = self.rows().detach()
         self.register_buffer("u", normalize(torch.randn_like(rows[:, 0]), dim=0))
         self.register_buffer("v", normalize(torch.randn_like(rows[0]), dim=0))
+        self.derive()
+
+    def derive(self) -> None:
+        """Find u and v of the weights that there are, from those that there were."""
         for _ in range(_FIRST_ROUNDS):
             self.round()
 

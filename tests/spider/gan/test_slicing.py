@@ -10,6 +10,9 @@ from torch.nn.functional import conv2d, leaky_relu, linear
 from cluster.world import World
 from spider.draws import Address
 from spider.errors import SpiderUsageError
+from spider.gan.init.config import RunInitConfig
+from spider.gan.init.derived import derive_missing
+from spider.gan.init.fit import fit_weights
 from spider.gan.loss import as_term
 from spider.gan.method import Method
 from spider.gan.networks.biggan_config import BigganDiscriminatorConfig
@@ -28,6 +31,7 @@ from spider.gan.objectives.build import build_objective
 from spider.gan.objectives.config import HingeConfig, ObjectiveChoice, ObjectiveConfig
 from spider.gan.objectives.wasserstein import Wasserstein
 from spider.gan.outputs import Condition, ConditionShape, DOut
+from spider.gan.saved import load_saved, saved_tensors
 from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
@@ -349,3 +353,29 @@ def test_what_cannot_be_sliced_is_refused():
         SpiderUsageError, match=r"^objective\.slicing=true goes with .* objective\.kind=mine is neither"
     ):
         build_objective(Remembers(), nn.Identity(), CPU)
+
+
+@pytest.mark.parametrize("kind", ["projected", "fastgan", "biggan"])
+def test_a_plain_network_finds_the_norms_of_a_sliced_one_that_it_begins_with(kind):
+    """Those have no u and v in their last layers; random ones would make a norm of 0.01 and logits of hundreds."""
+    shape, told = (3, 32, 32), ConditionShape()
+    sliced, plain = (
+        build_discriminator(NETWORKS[kind], shape, SINGLE, seed, told, sliced=seed == 0).eval() for seed in (0, 1)
+    )
+    networks, given = {"discriminator": plain}, {"discriminator": saved_tensors(sliced)}
+    placed, fits = fit_weights({"discriminator": saved_tensors(plain)}, given, RunInitConfig(run="it"))
+    fit = fits["discriminator"]
+    load_saved(plain, placed["discriminator"])
+    missing = {*fit.missing}
+    derive_missing(networks, fits)
+    assert missing
+    assert {*fit.derived} == missing
+    assert not fit.missing
+    assert "found from the weights" in fit.line("discriminator")
+    found = 0
+    for name, layer in plain.named_modules():
+        if f"{name}.u" in missing:
+            largest = torch.linalg.matrix_norm(layer.divided().flatten(1), ord=2)
+            torch.testing.assert_close(largest, torch.ones(()), rtol=0.02, atol=0)
+            found += 1
+    assert found == len(missing) / 2
