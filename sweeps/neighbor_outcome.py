@@ -63,11 +63,16 @@ class Agreement:
     sources: int
 
     @property
+    def number(self) -> str:
+        """The correlation alone."""
+        return "-" if self.correlation is None else f"{self.correlation:+.2f}"
+
+    @property
     def words(self) -> str:
         """For tables and figures."""
         if self.correlation is None:
             return f"{self.sources} sources: no rank correlation"
-        told = f"rank correlation {self.correlation:+.2f}, {self.sources} sources"
+        told = f"rank correlation {self.number}, {self.sources} sources"
         if self.interval is None:
             return f"{told}: too few for an interval"
         return f"{told}, 95 % interval {self.interval[0]:+.2f} to {self.interval[1]:+.2f}"
@@ -111,7 +116,9 @@ class NeighborOutcome:
             f"does a near place by {ranking.label} make a better GAN? {each.words}"
             for ranking, each in zip(self.rankings, self.agreements, strict=True)
         ]
-        words += [f"under rule {each.rule}: {each.words}" for each in self.by_rule]
+        if self.by_rule:
+            each = ", ".join(f"{found.rule} {found.number}" for found in self.by_rule)
+            words.append(f"rank correlation under each rule: {each} (intervals in sweep.json)")
         if self.diverged:
             words.append(f"! not finite under some seed, and counted as the worst: {', '.join(self.diverged)}")
         if self.left_out:

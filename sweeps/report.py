@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import MachineError
+from spider.config.explain import as_yaml
+from spider.config.load import flatten
 from spider.errors import SpiderError
 from spider.files import write_text
 from spider.tables import aligned
@@ -110,6 +112,7 @@ class SweepReport:
         rows: the configurations, best first.
         outcome: neighbours beside trainings; None if the sources are not neighbours.
         winner: the command that trains the best at full length; None if there is none.
+        small: keys of that command, with their values, that make a training smaller or its evaluations coarser.
         is_complete: whether every trial has ended.
         counts: of trials, by how they ended.
         warnings: why to doubt some of it.
@@ -122,6 +125,7 @@ class SweepReport:
     rows: list[Row]
     outcome: NeighborOutcome | None
     winner: str | None
+    small: list[str]
     is_complete: bool
     counts: dict[str, int]
     warnings: list[str]
@@ -152,6 +156,8 @@ class SweepReport:
         if self.winner is not None:
             best = "the winner" if self.is_complete else "the best so far"
             parts += ["", f"{best} at full length:", f"  {self.winner}"]
+            if self.small:
+                parts.append(f"for a real run, think of raising what the sweep kept small: {', '.join(self.small)}")
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -165,6 +171,7 @@ class SweepReport:
             "configurations": [self._row_json(row) for row in self.rows],
             "neighbors": None if self.outcome is None else self.outcome.to_json(),
             "winner": self.winner,
+            "small": self.small,
             "warnings": self.warnings,
         }
 
@@ -247,6 +254,7 @@ def make_report(plan: SweepPlan, axes: list[Axis], ledger: Ledger, rankings: Seq
         rows=rows,
         outcome=neighbor_outcome(rankings, rows, plan.measure, label) if rankings else None,
         winner=None if best is None else _winner(plan, best.configuration),
+        small=[] if best is None else _small(plan),
         is_complete=ledger.is_complete,
         counts={outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)},
         warnings=[*_warnings(rows, plan), *_gone(ledger), *_unequal(rows, ledger)],
@@ -280,6 +288,13 @@ def _winner(plan: SweepPlan, best: Configuration) -> str:
         kimg=plan.full_kimg,
     )
     return shlex.join(["spider", "train", words[0], "--run", str(plan.out / "winner"), *words[1:]])
+
+
+def _small(plan: SweepPlan) -> list[str]:
+    """The overrides of all trials that are there for speed: networks have them, or evaluations."""
+    keys = (*plan.example.networks_shrunk_by, "evaluate.count")
+    said = flatten(plan.sweep.overrides)
+    return [f"{key}={as_yaml(said[key])}" for key in keys if key in said]
 
 
 def _warnings(rows: Sequence[Row], plan: SweepPlan) -> list[str]:
