@@ -7,6 +7,11 @@ D(real) is what the objective says of how real an image is (`Objective.realness`
 
 StyleGAN2-ADA's rule (training_loop.py); ATop-k, section 3.3, takes it over with target 0.6, every 4 iterations,
 500 kimg. The upper clamp is ours: the paper states none, and without one p winds up far past 1 and is slow to return.
+
+One difference: eta is of the discriminator's main steps. The public code also counts the logits of the step on R1,
+every 16 iterations: one adjustment in four there is of five batches, the fifth being one of the four again, under other
+draws of the augmentation and after the step on it. Without them eta is the same whether or not
+R1 has a step of its own.
 """
 
 from __future__ import annotations
