@@ -35,10 +35,10 @@ _DISCRIMINATOR = {
 _KEPT = {32: 2}  # the last so many blocks that keep the size; else 1
 _ATTENTION = {32: (), 64: (32,)}  # px; else 64
 
-_CH = "channels of the maps of 1/1 of the plan, which multiplies them by 1 to 16: 96, or 64 at half the capacity"
+_CH = "width: maps have 1 to 16 times as many channels as this; published: 96, and 64 for half the capacity"
 _SIDES_OF_ATTENTION = (
-    "sides in px of the maps between whose places there is self-attention, as a list; [] = none; null = 64, and for "
-    "images of 64 px 32, and for images of 32 px none"
+    "sides in px of the maps that have self-attention, as a list; [] = none; null = [64], but [32] for images of "
+    "64 px and [] for images of 32 px"
 )
 _Attention = Annotated[tuple[Annotated[int, Field(ge=4, le=512)], ...], Field(max_length=8)] | None
 
@@ -51,14 +51,17 @@ class BigganGeneratorConfig(BatchNormedChoice):
     attention: _Attention = Field(None, description=_SIDES_OF_ATTENTION)
     hierarchical: bool = Field(
         True,
-        description="an input is split evenly: its first part begins the image, and each block is told another part "
-        "beside the condition; 64 px has 5 parts, and every doubling one more",
+        description="true: an input is split into equal parts: the image begins from the first, and each block gets "
+        "one more beside the condition. At 64 px these are 5 parts, and each doubling of the side adds one",
     )
     embedding_dim: int = Field(
-        128, ge=1, le=MAX_DIM, description="dimensions of the vector of a class, or of the one vector without classes"
+        128,
+        ge=1,
+        le=MAX_DIM,
+        description="length of the vector of each class; without classes there is one vector for all",
     )
     instance_dim: int = Field(
-        512, ge=1, le=MAX_DIM, description="dimensions of what the blocks are told of an instance's feature"
+        512, ge=1, le=MAX_DIM, description="numbers that a layer makes of an instance's feature, for the blocks"
     )
     takes_images: ClassVar[bool] = False
     shrunk_by: ClassVar[tuple[str, ...]] = ("ch",)

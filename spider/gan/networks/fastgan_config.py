@@ -29,11 +29,11 @@ class FastganGeneratorConfig(BatchNormedChoice):
     kind: Literal["fastgan"] = "fastgan"
     form: Literal["projected", "lite", "original"] = Field(
         "projected",
-        description="projected: that of Projected GAN; lite: its smaller one, for fewer than 10,000 images; original: "
-        "FastGAN's own, with a second image for its discriminator",
+        description="projected: as in Projected GAN; lite: its smaller form, for fewer than 10,000 images; original: "
+        "FastGAN's own, which also makes a smaller image for its discriminator",
     )
     ngf: int | None = Field(
-        None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, and of form=original 64"
+        None, ge=1, le=MAX_DIM, description="channels at 128 px; null = 128, or 64 for form=original"
     )
     takes_images: ClassVar[bool] = False
     shrunk_by: ClassVar[tuple[str, ...]] = ("ngf", "form")
@@ -73,7 +73,9 @@ class FastganDiscriminatorConfig(BatchNormedChoice):
     kind: Literal["fastgan"] = "fastgan"
     brings_decoders: ClassVar[bool] = True
     shrunk_by: ClassVar[tuple[str, ...]] = ("ndf",)
-    ndf: int = Field(64, ge=1, le=MAX_DIM, description="channels of its maps of 64 px")
+    ndf: int = Field(
+        64, ge=1, le=MAX_DIM, description="channels of the maps of 64 px; others have a multiple or a part of them"
+    )
 
     def side(self, image_shape: tuple[int, int, int]) -> int:
         """Of the images, in px. Raises SpiderUsageError: it is not 32 px times a power of 2, up to 1024."""

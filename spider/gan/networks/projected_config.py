@@ -36,43 +36,46 @@ class ProjectedDiscriminatorConfig(BatchNormedChoice):
     kind: Literal["projected"] = "projected"
     weights: Annotated[Place | None, Names("file")] = Field(
         None,
-        description="without backbones: weights of EfficientNet-Lite0; null = the published ones, from the installed "
-        "package",
+        description="weights file of EfficientNet-Lite0, if `backbones` names no networks; null = the published "
+        "weights, from the installed package",
     )
     backbones: tuple[BackboneConfig, ...] = Field(
         (),
         max_length=MAX_BACKBONES,
-        description="pretrained networks, as a list of sections; each has heads and draws of the augmentations of its "
-        "own; [] = EfficientNet-Lite0 alone (Projected GAN). StyleGAN-XL: [{kind: deit}, {kind: efficientnet_lite0}]",
+        description="pretrained networks, as a list of sections; [] = EfficientNet-Lite0 alone (Projected GAN). Each "
+        "has its own heads, and its own draws of the augmentations. StyleGAN-XL: [{kind: deit}, {kind: "
+        "efficientnet_lite0}]",
     )
     enlarge_to: int | None = Field(
         224,
         ge=128,
         le=MAX_RESOLUTION,
         multiple_of=32,
-        description="images whose shorter side is smaller are enlarged first until it has this many pixels, as "
-        "published; null = not. Less is faster; the smallest is 128. A transformer is shown all images in its own size",
+        description="smaller images are enlarged until their shorter side has this many pixels, as published; null = "
+        "never. A smaller number, 128 at least, is faster. A transformer gets all images in its own size",
     )
-    mixed_channels: int = Field(64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; they double")
-    heads: int = Field(4, ge=1, le=4, description="so many maps are judged, from the largest on")
-    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies the channels of the heads")
+    mixed_channels: int = Field(
+        64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; the smallest has 4 times as many"
+    )
+    heads: int = Field(4, ge=1, le=4, description="how many maps are judged, from the largest on")
+    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="factor of the channels of the heads")
     separable: bool = Field(
-        False, description="each convolution of a head in two, as published for the generator of StyleGAN2"
+        False, description="split each convolution of a head in two, as published with StyleGAN2's generator"
     )
     embedding_dim: int = Field(
-        128, ge=1, le=MAX_DIM, description="dimensions of a class, where there are classes (StyleGAN-XL: 320)"
+        128, ge=1, le=MAX_DIM, description="length of the vector of each class, if there are classes (StyleGAN-XL: 320)"
     )
     class_layer: Literal["dense", "equalised"] = Field(
         "dense",
-        description="makes of a class what maps are compared with. dense: Projected GAN's; equalised: StyleGAN-XL's, "
-        "with an equalised learning rate and the gain sqrt(2)",
+        description="the layer whose answer to a class is compared with the maps. dense: Projected GAN's; equalised: "
+        "StyleGAN-XL's, with an equalised learning rate and the gain sqrt(2)",
     )
     noised: Literal["first", "last"] | None = Field(
         None,
-        description="maps that are noised as augment: kind=diffusion into=maps says: first, those of the pretrained "
-        "network; last, the mixed ones; null = none. With one backbone",
+        description="maps that get the noise of augment: kind=diffusion into=maps. first: those of the pretrained "
+        "network; last: the mixed ones; null = none. It goes with one backbone",
     )
-    noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="of that noise")
+    noise_std: float = Field(0.5, gt=0, le=MAX_FACTOR, description="standard deviation of that noise")
     shrunk_by: ClassVar[tuple[str, ...]] = ("width", "mixed_channels", "enlarge_to")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
 

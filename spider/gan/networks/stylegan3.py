@@ -3,10 +3,10 @@
     z [N, d] (, class) --mapping--> w [N, w_dim] --its copy for each layer--> ws [N, L, w_dim]
     waves, moved by w --> layer: modulated convolution, filtered leaky ReLU --> ... --> 1x1, times 1/4 --> images
 
-Layers go from band to band (`bands`): each knows frequencies up to a cutoff and stops somewhat above it. Until the
-last two layers images have a margin around what is shown. Outputs, gradients and
-initial laws are those of the public implementation (NVlabs/stylegan3, training/networks_stylegan3.py).
-`spider.gan.networks.stylegan3_names` has its names of the weights. Its discriminator is StyleGAN2's.
+Layers go from band to band (`bands`): each knows frequencies up to a cutoff and stops somewhat above it. All but the
+last two layers make a margin around what is shown. Outputs, gradients and initial laws are those of the public
+implementation (NVlabs/stylegan3, training/networks_stylegan3.py). `spider.gan.networks.stylegan3_names` has
+its names of the weights. Its discriminator is StyleGAN2's.
 
 StyleGAN-XL's generator (Sauer et al. 2022, autonomousvision/stylegan-xl, training/networks_stylegan3_resetting.py) is
 this one with other settings: vectors of classes, a mean of w for each class, and growth. A grown generator is a stem

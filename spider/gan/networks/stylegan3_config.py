@@ -24,40 +24,42 @@ class Stylegan3GeneratorConfig(NetworkChoice):
     kind: Literal["stylegan3"] = "stylegan3"
     equivariance: Literal["translation", "rotation"] = Field(
         "translation",
-        description="images follow translations of the input (StyleGAN3-T: kernels of 3 px), or also rotations "
-        "(StyleGAN3-R: kernels of 1 px and radial filters, which want twice as many channels)",
+        description="movements of the input that images follow: translation (StyleGAN3-T: kernels of 3 px), or "
+        "rotation too (StyleGAN3-R: kernels of 1 px and radial filters; it needs twice as many channels)",
     )
-    layers: int = Field(14, ge=2, le=1000, description="layers after the input and before the last step to an image")
-    critical_layers: int = Field(2, ge=1, le=1000, description="of these the last ones, which keep the finest detail")
-    margin: int = Field(10, ge=0, le=1000, description="pixels around what is shown, in all layers but the last two")
+    layers: int = Field(
+        14, ge=2, le=1000, description="layers between the input and the last layer, which makes the image"
+    )
+    critical_layers: int = Field(2, ge=1, le=1000, description="how many of the last layers keep the finest detail")
+    margin: int = Field(10, ge=0, le=1000, description="pixels around the image, in all layers but the last two")
     channel_base: int = Field(
-        32768, ge=1, le=MAX_DIM, description="a layer whose cutoff is f has channel_base / (2 f) channels, ..."
+        32768, ge=1, le=MAX_DIM, description="a layer of cutoff f has channel_base / (2 f) channels, up to channel_max"
     )
     channel_max: ChannelMax = 512
     sides: tuple[Annotated[int, Bounds(ge=5, le=MAX_DIM)], ...] = Field(
         (),
         max_length=100,
-        description="it grew by stages (StyleGAN-XL), whose images have these sides in px, from the stem's to the "
-        "last one's; [] = by none",
+        description="of a network that grows by stages (StyleGAN-XL): the side of each stage's images in px, the "
+        "stem's first; [] = it does not grow",
     )
     head_layers: tuple[Annotated[int, Bounds(ge=2, le=1000)], ...] = Field(
         (7,),
         min_length=1,
         max_length=100,
-        description="layers that each stage after the stem adds, without the last step to an image; one number goes "
-        "for all. It leaves out generator.critical_layers of the stage before, and its last step",
+        description="layers that each stage after the stem adds, besides the one that makes the image; one number "
+        "goes for all stages. A stage drops the last generator.critical_layers of the one before, and its last layer",
     )
     head_equivariance: tuple[Literal["translation", "rotation"], ...] = Field(
         (),
         max_length=100,
-        description="as generator.equivariance, of what each stage after the stem adds; one word goes for all, [] = "
-        "generator.equivariance. StyleGAN-XL's code makes all heads for translations; StyleSAN-XL's for FFHQ are for "
-        "rotations up to 32 px",
+        description="as generator.equivariance, for each stage after the stem; one word goes for all stages, [] = "
+        "generator.equivariance. StyleGAN-XL's code has translation in all; StyleSAN-XL's networks of FFHQ have "
+        "rotation up to 32 px",
     )
     stem: Literal["trains", "frozen", "frozen_but_input"] = Field(
         "trains",
-        description="what was there before the last stage; frozen_but_input: the waves of its input go on learning, as "
-        "in StyleGAN-XL's code",
+        description="which stages train. trains: all; frozen: the last one; frozen_but_input: the last one and the "
+        "waves of the input, as in StyleGAN-XL's code",
     )
     mapping_layers: MappingLayers = 2
     w_dim: WDim = 512
@@ -66,26 +68,26 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         None,
         ge=1,
         le=MAX_DIM,
-        description="numbers in a vector that each class learns, from which its part of the mapping network's input "
-        "comes (StyleGAN-XL: 320, see `spider classes`); null = a layer of the class alone, as in StyleGAN3",
+        description="length of a vector that is learnt for each class, and that a layer brings to the mapping network "
+        "(StyleGAN-XL: 320, see `spider classes`); null = the layer is told the number of the class, as in StyleGAN3",
     )
     w_avg_of: Literal["all", "class"] = Field(
-        "all", description="class: each class has a mean of w, to which truncation pulls its images (StyleGAN-XL)"
+        "all", description="all: one mean of w, to which truncation pulls; class: each class has its own (StyleGAN-XL)"
     )
     w_avg_steps: WAvgSteps = "discriminator"
     magnitude_half_life_kimg: float | None = Field(
         20.0,
         gt=0,
         le=MAX_KIMG,
-        description="half-life of each layer's mean square, by whose root its input is divided; null = 1 for good, as "
-        "in StyleGAN-XL",
+        description="each layer divides its input by the root of its mean square, a moving mean of this half-life; "
+        "null = the mean stays 1, as in StyleGAN-XL",
     )
     conv_clamp: ConvClamp = 256.0
     bf16_resolutions: int = Field(
         0,
         ge=0,
         le=64,
-        description="convolutions of so many of the highest resolutions compute in bfloat16 on a GPU; filters never do",
+        description="how many of the highest resolutions have convolutions in bfloat16 on a GPU; filters never are",
     )
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
     takes_images: ClassVar[bool] = False

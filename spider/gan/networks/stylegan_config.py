@@ -18,38 +18,41 @@ from spider.settings.section import MAX_BATCH, MAX_DIM, MAX_FACTOR
 if TYPE_CHECKING:
     from spider.config.schema import Config
 
-# Of which kinds of sources normal vectors may stand for inputs: a mapping network divides each input by its length
+# Kinds of sources with which generator.mixing_source=gaussian goes. The vectors of the first two have the directions of
+# normal vectors, and the mapping network divides by their lengths. The other two give images: a normal vector takes the
+# place of the vector that an adapter makes of one.
 NORMALISED_OR_ADAPTED = ("gaussian", "gamma", "images", "generator")
 
 # Keys of StyleGAN2 and of StyleGAN3, each of which says its own defaults
-ChannelMax = Annotated[int, Field(ge=1, le=MAX_DIM, description="... at most so many (and one at least)")]
+ChannelMax = Annotated[int, Field(ge=1, le=MAX_DIM, description="largest number of channels of a layer")]
 MappingLayers = Annotated[int, Field(ge=1, le=1000, description="layers of the mapping network")]
 WDim = Annotated[int, Field(ge=1, le=MAX_DIM, description="dimensions of w, and of the mapping network's layers")]
 WAvgBeta = Annotated[
-    float, Field(ge=0, lt=1, description="decay of the mean of w, by each step that moves it; truncation pulls to it")
+    float,
+    Field(ge=0, lt=1, description="share of the mean of w that each update keeps; truncation pulls w to this mean"),
 ]
 WAvgSteps = Annotated[
     Literal["all", "discriminator"],
     Field(
-        description="which steps move the mean of w: all on generated images, or the discriminator's main ones, as in "
-        "StyleGAN3's code"
+        description="steps that update the mean of w: all = those that generate images; discriminator = the main "
+        "steps of the discriminator, as in StyleGAN3's code"
     ),
 ]
 ConvClamp = Annotated[
     float | None,
-    Field(gt=0, le=MAX_FACTOR, description="activations are clamped to this magnitude; null = not"),
+    Field(gt=0, le=MAX_FACTOR, description="limit of the magnitude of activations; null = none"),
 ]
 
 
 class Stylegan2Config(NetworkChoice):
-    """What both networks of StyleGAN2 have. Sides: 4 to 7 px of the shorter one, both times a power of 2."""
+    """What both networks of StyleGAN2 have. Both sides of an image halve evenly until the shorter one is 4 to 7 px."""
 
     role: ClassVar[Literal["generator", "discriminator"]]
     kind: Literal["stylegan2"] = "stylegan2"
     channel_base: Annotated[AutoWhole, Bounds(ge=1, le=MAX_DIM)] = Field(
         32768,
-        description="a layer of a side of n px has channel_base / n channels, ... (n: 4 for the smallest, then 8, 16); "
-        "auto = StyleGAN2-ADA's rule: 16384, and for images from 512 px 32768",
+        description="a layer has channel_base / n channels, up to channel_max; n is 4 for the smallest maps, then 8, "
+        "16, ...; auto = StyleGAN2-ADA's rule: 16384, and 32768 for images from 512 px",
     )
     channel_max: ChannelMax = 512
     mapping_layers: MappingLayers = 8
@@ -58,7 +61,8 @@ class Stylegan2Config(NetworkChoice):
         0,
         ge=0,
         le=64,
-        description="so many of the highest resolutions, from 8 px up, compute in bfloat16 on a GPU; penalties too",
+        description="how many of the highest resolutions compute in bfloat16 on a GPU, in penalties too; the smallest "
+        "never does",
     )
     shrunk_by: ClassVar[tuple[str, ...]] = ("channel_base", "channel_max")
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
@@ -101,15 +105,18 @@ class Stylegan2GeneratorConfig(Stylegan2Config):
     w_avg_beta: WAvgBeta = 0.995
     w_avg_steps: WAvgSteps = "all"
     noise: Literal["random", "const", "none"] = Field(
-        "random", description="random: each image has noise of its own in each layer; const: all have the same"
+        "random", description="random: each image gets its own noise; const: all images get the same noise"
     )
     style_mixing: float = Field(
-        0.9, ge=0, le=1, description="share of images in training whose layers from a random one on take another w"
+        0.9,
+        ge=0,
+        le=1,
+        description="share of training images whose later layers, from a random one on, use the w of another input",
     )
     mixing_source: Literal["source", "gaussian"] = Field(
         "source",
-        description="of what input the other w is made: source: another one of the source, through its adapter; "
-        "gaussian: a normal vector in the place of an adapter's, as in the published cascades",
+        description="the other input of style_mixing: source: another one of the source, through its adapter; "
+        "gaussian: a normal vector in place of what the adapter gives, as in the published cascades",
     )
 
     def refusals(self, config: Config) -> Iterator[str]:
@@ -131,11 +138,13 @@ class Stylegan2DiscriminatorConfig(Stylegan2Config):
         "resnet", description="resnet: blocks are residual; skip: each block sees the image in its size; orig: neither"
     )
     mbstd_group: int | None = Field(
-        4, ge=2, le=MAX_BATCH, description="images of the batch that are told how they vary together; null = none"
+        4, ge=2, le=MAX_BATCH, description="images in a group, whose standard deviation is a feature; null = none"
     )
-    mbstd_features: int = Field(1, ge=1, le=MAX_DIM, description="numbers that tell it, each of as many channels")
+    mbstd_features: int = Field(
+        1, ge=1, le=MAX_DIM, description="features of that kind, each of an equal part of the channels"
+    )
     told_time: bool = Field(
-        False, description="told how many steps an image was diffused (augment: kind=diffusion), beside its class"
+        False, description="it is told how many diffusion steps an image went through (augment: kind=diffusion)"
     )
 
     @property
