@@ -159,15 +159,15 @@ class ProjectionFolder:
                 shown["-tuned.png"] = f"{each['tuned'][label]:.3f}"
             images += [_image(self.file(name, end)) for end in shown]
             captions += shown.values()
-        heads = ["target", "nearest start", "projection", "projection, tuned"][: len(images) // len(names)]
+        heads = ["target", "nearest sample", "projection", "projection, tuned"][: len(images) // len(names)]
         grid = sample_grid(
             torch.cat(images),
             columns=len(heads),
             captions=captions,
             rows=names,
             heads=heads,
-            note=f"Below: {label}, the distance to the target, 0 if equal. Nearest start: the nearest of "
-            f"{self.asked['samples']} samples. Space: {self.asked['space']}. Steps: {self.asked['steps']}.",
+            note=f"Below: {label}, the distance to the target, 0 if equal. Nearest sample: of "
+            f"{self.asked['samples']}. Space: {self.asked['space']}. Steps: {self.asked['steps']}.",
             least_side=_LEAST_SIDE,
         )
         write_png(self.path / "projections.png", grid)
