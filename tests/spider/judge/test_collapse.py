@@ -46,3 +46,10 @@ def test_each_metric_is_watched_by_itself():
     watch = CollapseWatch()
     watch.remarks(evaluated(recall=0.5, coverage=0.5))
     assert [line.split()[0] for line in watch.remarks(evaluated(recall=0.0, coverage=0.4))] == ["recall[offline]"]
+
+
+def test_copies_are_said_once_until_samples_are_farther_again():
+    watch = CollapseWatch()
+    said = [watch.remarks(evaluated(nearest=value)) for value in (1.3, 0.7, 0.4, 0.3, 0.8, 0.45)]
+    assert [len(lines) for lines in said] == [0, 0, 1, 0, 0, 1]
+    assert said[2][0].startswith("nearest[offline] is 0.40: samples lie so much nearer to a training image")
