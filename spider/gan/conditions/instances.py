@@ -34,7 +34,7 @@ from shards.order import Indices, Order, raw_words
 from shards.stream import Batch, Reading, reading
 from spider import draws
 from spider.errors import SpiderUsageError
-from spider.gan.conditions.bank import InstanceBank
+from spider.gan.conditions.bank import BankAbout, InstanceBank
 from spider.gan.conditions.classes import Law, class_of_name
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import InstanceConditionConfig
@@ -77,7 +77,8 @@ class Instances(Conditions):
     @classmethod
     def of_state(cls, state: Any, tensors: Mapping[str, Tensor], *, alike: bool) -> Self:
         """The instances that a checkpoint has. Raises UnreadableError or ValueError if it is no such state."""
-        known = checked(state, InstanceState, "condition")
+        before = {"size": BankAbout.size, "crop": BankAbout.crop}  # of runs whose checkpoints do not say
+        known = checked({**before, **checked(state, dict[str, Any], "condition")}, InstanceState, "condition")
         features, labels = tensors["features"], tensors["labels"]
         classes = len(known["names"])
         if features.dim() != 2 or labels.dim() != 2 or not 0 < len(features) == len(labels):

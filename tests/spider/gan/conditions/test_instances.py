@@ -15,6 +15,7 @@ from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
+from spider.gan.conditions.instances import Instances
 from spider.gan.pixels import to_uint8
 from spider.judge.instances.photos import read_photos
 from spider.pictures.grids import sample_grid
@@ -24,6 +25,7 @@ from spider.runs.generator import open_generator
 from spider.train.trainer import Trainer
 from tests.spider.train import toys
 from tests.spider.train.laws import assert_resume_is_exact
+from untrusted.errors import UnreadableError
 
 CPU = torch.device("cpu")
 TOYS = [f"generator.kind={toys.__name__}:Told", f"discriminator.kind={toys.__name__}:Told", "batch=12"]
@@ -210,6 +212,17 @@ def test_a_finished_generator_needs_no_bank(digits, bank, tmp_path):
     assert of_class.labels.tolist() == [3] * 5
     api.generate(tmp_path / "run", out=tmp_path / "out", seeds="0-3", classes=["2"])
     assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_checkpoint_that_does_not_say_how_images_were_made_is_read(digits, bank):
+    """Those of runs from before: as a bank from before, of the images that are learnt, cropped."""
+    conditions = trainer_for(digits, bank).conditions
+    state = {key: value for key, value in conditions.state().items() if key not in ("size", "crop")}
+    again = Instances.of_state(state, conditions.tensors(), alike=False)
+    assert (again.known["size"], again.known["crop"]) == ((0, 0), "center")
+    assert again.identity == conditions.identity
+    with pytest.raises(UnreadableError, match="condition: embedding: field required"):
+        Instances.of_state({}, conditions.tensors(), alike=False)
 
 
 def test_a_bank_that_changed_is_refused(digits, bank, tmp_path):
