@@ -298,6 +298,7 @@ def interpolate(
             "a smooth one, and circular, all the way round through two seeds of a gaussian prior.",
         ),
     ] = None,
+    fps: Annotated[int, typer.Option(metavar="N", help="Frames of a loop in a second; at most 50 of a .gif.")] = 12,
     trunc: Annotated[
         float | None,
         typer.Option(metavar="PSI", help="Truncation of the last stage; for generators that have a mapping network."),
@@ -343,6 +344,7 @@ def interpolate(
         classes=class_ or (),
         steps=steps,
         blend=blend,
+        fps=fps,
         truncation=trunc,
         distance=distance,
         weights=weights,

@@ -102,7 +102,7 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos:
         SpiderError: .mp4 without ffmpeg, or ffmpeg failed.
     """
     numbers, steps, path = request.numbers, request.steps, Path(request.out)
-    _check(path, numbers)
+    _check(path, numbers, request.fps)
     if request.truncation is not None:
         generator.truncate(request.truncation)
     if request.bank is not None:
@@ -127,7 +127,7 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos:
     stems = [] if photos is None else photos.stems
     written = Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems)
     if path.suffix in MOVIES:
-        write_movie(path, _frames(parts))
+        write_movie(path, _frames(parts), request.fps)
     else:
         note = f"Blended from corner to corner: {written.blended()}{f' of {len(chain)}' if chain[1:] else ''}."
         _write_still(path, parts, steps, _names_of_inputs(numbers, classes, photos, space), note)
@@ -196,7 +196,7 @@ def _write_still(
     write_png(path, sample_grid(images, fed, columns=side, captions=captions, note=note))
 
 
-def _check(path: Path, numbers: Sequence[int]) -> None:
+def _check(path: Path, numbers: Sequence[int], fps: int) -> None:
     if path.suffix not in ("", ".png", *MOVIES):
         raise SpiderUsageError(
             f"--out {path}: known endings are .png (grid), .gif and .mp4 (loops); none is a folder for a grid's images"
@@ -205,7 +205,7 @@ def _check(path: Path, numbers: Sequence[int]) -> None:
         raise SpiderUsageError(f"--seeds: a grid has four corners, {len(numbers)} given; .gif and .mp4 take any number")
     if len(numbers) < 2:
         raise SpiderUsageError("--seeds: a loop needs two inputs or more")
-    require_writer(path)
+    require_writer(path, fps)
 
 
 def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | None) -> tuple[Space, int]:

@@ -17,6 +17,7 @@ SearchSpace = Literal["w", "w+", "z", "source"]
 Video = Literal["gif", "mp4"]
 
 MAX_SEARCH_STEPS = 1_000_000
+MAX_FPS = 240
 
 _OPTIONS = {"classes": "--class", "source_images": "--source-image", "instances": "--instance"}
 _INSTEAD_OF_POINTS = {
@@ -117,6 +118,7 @@ class InterpolateRequest(Request):
         classes: names or numbers: one for all inputs, or one for each; none: those that the numbers have.
         steps: images on a side of the grid; frames from one input to the next.
         blend: how; None: by the prior, see `spider.pictures.interpolate`.
+        fps: frames of a loop in a second; at most 50 of a .gif.
         truncation: as of `GenerateRequest`; of the last stage.
         distance: `efficientnet`, `lpips_alex` or `lpips_vgg`: also measure how far it is from an image to the next, see
             `spider.pictures.steps`.
@@ -131,7 +133,7 @@ class InterpolateRequest(Request):
     alone: ClassVar[tuple[str, ...]] = ("run",)
     repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
     options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
-    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given}
+    kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given, "fps": whole(1, MAX_FPS)}
 
     run: str | Path
     out: str | Path
@@ -142,6 +144,7 @@ class InterpolateRequest(Request):
     classes: Sequence[str | int] = ()
     steps: int = 8
     blend: Blend | None = None
+    fps: int = 12
     truncation: float | None = None
     distance: str | None = None
     weights: str | Path | None = None

@@ -57,7 +57,7 @@ ASKED = {
     "import_pickle": (ImportRequest, {"file": "a.pkl", "out": "o"}),
     "interpolate": (InterpolateRequest, {
         "run": "r", "out": "o.png", "space": "z", "stage": 2, "seeds": [4, 3], "classes": ["A"], "steps": 3,
-        "blend": "linear", "truncation": 0.7, "distance": "efficientnet", "weights": "w", "source": "s",
+        "blend": "linear", "fps": 24, "truncation": 0.7, "distance": "efficientnet", "weights": "w", "source": "s",
         "instances": [], "bank": "b.safetensors",
     }),
     "project": (ProjectRequest, {

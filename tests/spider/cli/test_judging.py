@@ -308,7 +308,12 @@ def test_a_gif_has_all_frames(spider, runs, tmp_path):
     words = ["interpolate", runs / "patches", "--out", tmp_path / "loop.gif", "--seeds", "0-2", "--steps", "4"]
     assert spider(*words).code == 0
     with Image.open(tmp_path / "loop.gif") as movie:
-        assert (movie.n_frames, movie.info["loop"]) == (12, 0)
+        assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (12, 0, 80)
+    assert spider(*words, "--fps", "50").code == 0
+    with Image.open(tmp_path / "loop.gif") as movie:
+        assert (movie.n_frames, movie.info["duration"]) == (12, 20)
+    refused = spider(*words, "--fps", "60")
+    assert refused.error == "error: --fps 60: a .gif has at most 50 frames a second; .mp4 takes more"
 
 
 def test_mp4_is_ffmpegs_and_says_so(spider, runs, tmp_path, monkeypatch):
