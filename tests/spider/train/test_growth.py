@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 import torch
@@ -11,12 +13,14 @@ from cluster.world import World
 from spider import api
 from spider.config.load import load_config, make_config
 from spider.errors import SpiderError, SpiderUsageError
+from spider.gan.auxiliary.config import GuidanceConfig
 from spider.runs.compose import compose
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
 from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
 from spider.runs.stored import stored_tensors
+from spider.settings.schedule import value_at
 from spider.train.trainer import Trainer
 from tests.deit import deit_state
 from tests.spider.train.laws import assert_resume_is_exact, tensors_of
@@ -238,3 +242,29 @@ def test_every_preset_trains(digits, larger, stem, tmp_path, family, stage):
     trainer.close()
     assert trainer.plan.guard.skipped == 0
     assert trainer.config.objective.slicing == (family == "stylesan-xl")
+    if not head:
+        (penalties,) = (phase for phase in trainer.plan.phases if phase.name == "g_reg")
+        assert not any(weight(999_999) for weight in penalties.weights)
+        times = [penalties.passes[0].run.gain * weight(1_000_000) for weight in penalties.weights]
+        assert times == [2 / rows_there(f"{family}/stem", "g_penalties: # L: 2, of a sum over")]
+
+
+def rows_there(preset, before):
+    """Over how many logits the public code's loss is a sum, as the preset's comment says."""
+    text = files("spider.presets").joinpath(f"{preset}.yaml").read_text()
+    said = re.search(rf"{re.escape(before)} (\d+) networks and the (\d+) images of a micro-batch", text)
+    return int(said[1]) * int(said[2])
+
+
+@pytest.mark.parametrize("family", ["stylegan-xl", "stylesan-xl"])
+def test_weights_are_of_means_where_the_public_code_has_sums(family):
+    """Over the networks of the preset and 8 images. The path length's is multiplied by its interval here."""
+    stem, head = (load_config(f"{family}/{stage}", ["data.path=any"]) for stage in ("stem", "head"))
+    rows = rows_there(f"{family}/stem", "g_penalties: # L: 2, of a sum over")
+    assert rows == 8 * len(stem.discriminator.backbones) == 8 * len(head.discriminator.backbones)
+    penalties = stem.g_penalties
+    assert value_at(penalties.path_length_weight, 1_000_000) * penalties.interval_steps == 2 / rows
+    assert value_at(penalties.path_length_weight, 999_999) == 0
+    assert not head.g_penalties.active
+    rows = rows_there(f"{family}/head", "guidance; 8 in its paper is of a sum over")
+    assert GuidanceConfig(classifier="any").weight == 8 / rows

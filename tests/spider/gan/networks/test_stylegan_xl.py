@@ -12,38 +12,8 @@ from spider.gan.networks.stylegan3 import Stylegan3Generator
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_xl_names import generator_names
 from spider.gan.outputs import Condition, ConditionShape
-from tests.vectors import assert_near, recorded, weights_of
-
-XL = {
-    "channel_base": 256, "channel_max": 16, "w_dim": 12, "layers": 7, "margin": 4,
-    "class_dim": 20, "w_avg_of": "class", "magnitude_half_life_kimg": None,
-}  # fmt: skip
-RECORDED = {
-    "stylegan_xl_t_class4": XL,
-    "stylegan_xl_r": {**XL, "layers": 6, "equivariance": "rotation"},
-    "stylegan_xl_grown": {**XL, "sides": (16, 32), "head_layers": (4,), "stem": "frozen_but_input"},
-}
-
-
-def load(generator, weights):
-    """The recorded tables have a row more than there are classes."""
-    synthesis, classes = generator.synthesis, generator.w_avg.shape[0]
-    name_of = generator_names(weights, [len(synthesis.layers), *map(len, synthesis.heads)])
-    tensors = {name_of(name): each for name, each in weights.items() if name_of(name) is not None}
-    table = tensors.pop("mapping.class_vectors.weight")
-    if generator.mapping.class_vectors is not None:
-        tensors["mapping.class_vectors.weight"] = table[:classes]
-    generator.load_state_dict(tensors)
-    return generator
-
-
-def recorded_generator(name, settings=None):
-    vectors = recorded(name)
-    side = vectors["img"].shape[-1]
-    told = ConditionShape(classes=4 if "label" in vectors else 0)
-    config = Stylegan3GeneratorConfig(**(settings or RECORDED[name]))
-    generator = Stylegan3Generator(config, vectors["z"].shape[1:], (3, side, side), told)
-    return load(generator, weights_of(vectors)), vectors, Condition(vectors.get("label"))
+from tests.stylegan_xl import RECORDED, XL, load, recorded_generator
+from tests.vectors import assert_near, weights_of
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -118,11 +88,12 @@ def test_a_stage_begins_with_the_stem_that_its_run_gives():
     fitting = {name for name, each in tensors.items() if name in given and given[name].shape == each.shape}
     assert fitting == {name for name in tensors if not name.startswith("synthesis.heads.")}
     assert all(torch.equal(given[name], tensors[name]) for name in fitting)
-    seen = []
+    seen, made = [], []
     for each in (stem, generator):
         each.synthesis.layers[4].register_forward_hook(lambda layer, inputs, output: seen.append(output))
-        each.eval()(vectors["z"], Condition(vectors["label"]))
+        made.append(each.eval()(vectors["z"], Condition(vectors["label"])).images)
     assert torch.equal(*seen)  # where the head begins, it sees what the stem had there
+    assert_near(made[0], vectors["img_stem"], 1e-5)  # and the stem went on to this, which the head has yet to learn
 
 
 def grown(**settings):

@@ -8,10 +8,15 @@ from spider.draws import Address
 from spider.errors import SpiderUsageError
 from spider.gan.loss import Spread, as_term
 from spider.gan.networks.stylegan2_names import generator_name
+from spider.gan.networks.stylegan3 import Stylegan3Generator
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_xl_names import generator_names
 from spider.gan.objectives.generator_penalties import Made
 from spider.gan.objectives.path_length import PathLength, path_lengths
-from spider.gan.outputs import Condition, GOut
+from spider.gan.outputs import Condition, ConditionShape, GOut
 from tests.stylegan2 import recorded_generator
+from tests.stylegan_xl import CLASSES, XL
+from tests.stylegan_xl import load as load_xl
 from tests.vectors import assert_near, recorded, weights_of
 
 CPU = torch.device("cpu")
@@ -50,6 +55,31 @@ def test_two_steps_have_the_recorded_penalties_means_and_gradients(monkeypatch):
         parameters = [generator.get_parameter(name) for name in expected]
         for name, slope in zip(expected, torch.autograd.grad(4 * 2 * loss, parameters), strict=True):
             assert_near(slope, expected[name])
+
+
+def test_two_steps_of_stylegan_xls_stem_are_as_recorded(monkeypatch):
+    """Of half of 4 images, with classes, and without the factor of the interval, as there."""
+    vectors = recorded("stylegan_xl_path_length")
+    config = Stylegan3GeneratorConfig(**{**XL, "layers": 6})
+    generator = Stylegan3Generator(config, (8,), (3, 16, 16), ConditionShape(CLASSES))
+    weights, penalty = weights_of(vectors), PathLength(0.01, CPU)
+    name_of = generator_names(weights, [len(generator.synthesis.layers)])
+    load_xl(generator, weights)
+    for step in range(2):
+        monkeypatch.setattr(Address, "normal", lambda at, name, shape, step=step: vectors[f"y{step}"])
+        out = generator(vectors[f"z{step}"][:2], Condition(vectors[f"label{step}"][:2]))
+        values, kept = penalty(Made(vectors[f"z{step}"], out), Address(0, "g_reg", range(2), CPU))
+        with torch.no_grad():
+            penalty.stepped("g_reg", kept)
+        torch.testing.assert_close(penalty.mean.float(), vectors[f"mean{step}"], rtol=1e-5, atol=0)
+        found = (kept["lengths"] - penalty.mean).square().float()
+        torch.testing.assert_close(found, vectors[f"penalty{step}"], rtol=1e-4, atol=0)
+        loss = 2 * reduced(values)
+        torch.testing.assert_close(loss, vectors[f"reg{step}"].mean(), rtol=1e-4, atol=0)
+        expected = weights_of(vectors, name_of, f"grad{step}__")
+        parameters = [generator.get_parameter(name) for name in expected]
+        for (name, slope), found in zip(expected.items(), torch.autograd.grad(loss, parameters), strict=True):
+            assert_near(found[:CLASSES] if "class_vectors" in name else found, slope[: len(found)])
 
 
 def test_a_spread_of_share_one_is_the_variance():
