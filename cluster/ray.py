@@ -14,7 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -26,6 +28,7 @@ from typing import Any, Self
 
 from cluster import ray_place
 from cluster.errors import ClusterError, ClusterUsageError, MachineError, one_line
+from cluster.stop import heard
 from cluster.workers import Done, Piece
 from untrusted.words import did_you_mean
 
@@ -78,41 +81,109 @@ def connected(address: str) -> Iterator[RayCluster]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will, and warns that it does not yet
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # which prints C stacks at SIGTERM, and aborts
     logging.getLogger("ray").setLevel(logging.ERROR)  # what it says before `init`, which sets the level again
     import ray
 
     if ray.is_initialized():
         raise ClusterUsageError("this process is connected to a Ray cluster already")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _Stoppable() as stop:
+        yield from _while_connected(address, quiet, stop)
+
+
+def _while_connected(address: str, quiet: dict[str, Any], stop: _Stoppable) -> Iterator[RayCluster]:
+    import ray
+
     context: Any
     try:
         if address == LOCAL:
             # Ray's own choice, /tmp/ray, may be somebody else's
             root = ray_place.require() / f"spider-ray-{os.getuid()}"
             _remove_old_sessions(root)
-            context = ray.init(
-                "local",
-                num_cpus=len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=str(root),
-                **quiet,
-            )
+            with _without_rays_handler():
+                context = ray.init(
+                    "local",
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=str(root),
+                    **quiet,
+                )
         else:
             _require_listener(os.environ.get("RAY_ADDRESS", address) if address == AUTO else address)
             _show_token()
-            context = ray.init(address, **quiet)
+            with _without_rays_handler():
+                context = ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if stop.is_asked:
+            raise KeyboardInterrupt from None
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ClusterError(f"no Ray cluster at {address}: {reason}") from error
     session = context.address_info["session_dir"]
     try:
+        stop.begin()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         yield _describe(address, nodes)
     finally:
+        stop.wait()
         ray.shutdown()
         if address == LOCAL:
             shutil.rmtree(Path(session).resolve(), ignore_errors=True)
+
+
+@contextmanager
+def _without_rays_handler() -> Iterator[None]:
+    """Ray starts without its own answer to SIGTERM: to exit half started, and to crash on the way."""
+    from ray._private import utils
+
+    own: Any = getattr(utils, "set_sigterm_handler", None)
+    if own is None:  # another version
+        yield
+        return
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = own
+
+
+class _Stoppable:
+    """Every signal that asks for a stop is KeyboardInterrupt; while Ray starts and ends it waits.
+
+    Ray takes SIGTERM for itself, with an exit code of its own, and falls over where it is interrupted as it connects.
+    """
+
+    def __init__(self) -> None:
+        self._waits, self.is_asked = True, False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._on_signal) for number in heard()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def begin(self) -> None:
+        """Ray has started. Raises KeyboardInterrupt if a stop was asked for meanwhile."""
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
+        self._waits = False
+        if self.is_asked:
+            raise KeyboardInterrupt
+
+    def wait(self) -> None:
+        """Ray will end."""
+        self._waits = True
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """Schedulers and shells repeat SIGTERM and SIGHUP, which then change nothing."""
+        is_repeated, self.is_asked = self.is_asked, True
+        if not self._waits and (number == signal.SIGINT or not is_repeated):
+            raise KeyboardInterrupt
 
 
 @dataclass(eq=False)

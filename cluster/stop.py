@@ -15,9 +15,10 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from cluster.world import World
+if TYPE_CHECKING:
+    from cluster.world import World
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -67,9 +67,10 @@ def _run(plan: SweepPlan, axes: list[Axis], ledger: Ledger, address: str, progre
     """The part that takes long, and Ray."""
     from cluster.ray import connected
     from sweeps.progress import Progress
-    from sweeps.ray_tune import run_trials
 
-    with connected(address) as cluster:
+    with connected(address) as cluster:  # before Ray is imported, as what it reads then is set there
+        from sweeps.ray_tune import run_trials
+
         gpus = plan.sweep.resources.gpus_where(has_any=cluster.gpus > 0)
         shown = Progress(ledger, len(plan.sweep.seeds), progress)
         try:
