@@ -231,5 +231,8 @@ def _parts(variant: Variant, law: Modes | None) -> Iterator[str]:
         yield f"{row['modes']} of {len(law.centres)} modes"
         yield f"{row['good']:.0%} of the points near one"
     yield f"energy distance {row['distance']:.3f}"
+    if variant.config.selection.kind == "adaptive":
+        batch, least = variant.config.batch, min(each["selection/k_now"] for each in variant.rows)
+        yield f"k fell to {least:g} of {batch}" if least < batch else f"k stayed {batch}: D did not overfit"
     if (optimality := variant.outcome("optimality")) is not None:
         yield f"optimality of the direction {optimality:.2f}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 
 from shards.points import modes, points, stored
 from spider import api
+from spider.config.load import load_config
 from spider.errors import SpiderUsageError
+from spider.toy.lab import Laboratory, Variant
 from spider.toy.score import score
 
 SMALL = ["batch=32", "generator.hidden=16", "discriminator.hidden=16", "generator.layers=1", "discriminator.layers=1"]
@@ -142,3 +145,13 @@ def test_the_same_seed_learns_the_same(tmp_path):
 def test_what_cannot_be_is_refused(tmp_path, plane, given, said):
     with pytest.raises(SpiderUsageError, match=said):
         api.toy(plane, out=tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ("k", "said"), [([128, 128], "k stayed 128: D did not overfit"), ([128, 37], "k fell to 37 of 128")]
+)
+def test_what_adaptive_top_k_came_to_is_said(k, said):
+    config = load_config("toy", ["data.path=points", "selection.kind=adaptive"])
+    row = {"kimg": 1.0, "optimality": None, "distance": 0.5}
+    variant = Variant("ATop-k", 0, config, [{**row, "selection/k_now": each} for each in k])
+    assert Laboratory(None, [variant], [Path("page")]).text().splitlines()[0].endswith(said)
