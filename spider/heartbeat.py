@@ -12,10 +12,33 @@ round that all ranks do together, and before each part that is long.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from untrusted.terminal import tell
 
 Heartbeat = Callable[[], None]
 
 
 def silent() -> None:
     """For work that nobody watches."""
+
+
+@contextmanager
+def told_to_go_on(what: str, *, every_s: float = 30.0) -> Iterator[None]:
+    """Within, a line on stderr now and then: `still measuring iterations, 30 s`. For work that calls no heartbeat."""
+    began, over = time.monotonic(), threading.Event()
+
+    def say() -> None:
+        while not over.wait(every_s):
+            tell(f"still {what}, {time.monotonic() - began:.0f} s")
+
+    thread = threading.Thread(target=say, name="told_to_go_on", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from spider.cost.room import require_room
 from spider.errors import SpiderError
 from spider.gan.init.fit import Fit
 from spider.gan.saved import saved_tensors
+from spider.heartbeat import told_to_go_on
 from spider.precision import set_numerics
 from spider.runs.given import about_given, lines_of_fits
 from spider.tables import duration, size, speed
@@ -136,7 +137,8 @@ def _measure(config: Config, world: World, trainer: Trainer, init: dict[str, Any
     interval = max(
         max(phase.every_steps, *(each.every_steps for each in phase.passes)) for phase in trainer.plan.phases
     )
-    done, seconds = _time_iterations(trainer, 2 * interval)
+    with told_to_go_on("measuring iterations") if world.is_main else nullcontext():
+        done, seconds = _time_iterations(trainer, 2 * interval)
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())
     data_wait_percent = 100 * trainer.feeds.waits.take() / seconds
