@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 from tqdm import tqdm
 
 from shards.progress import Bar
+from spider.heartbeat import told_to_go_on
 from sweeps.ledger import Ledger
 from untrusted.terminal import tell
 
@@ -31,10 +33,14 @@ class Progress:
             smoothing=0.02,
             shown=shown,
         )
+        self._silence = ExitStack()
+        if shown and not sys.stderr.isatty():  # a log has no clock of a bar
+            self._silence.enter_context(told_to_go_on("waiting for the first numbers of a trial"))
         self._refresh()
 
     def close(self) -> None:
         """Take the bar away."""
+        self._silence.close()
         self._bar.close()
 
     def say(self, line: str) -> None:
@@ -51,6 +57,7 @@ class Progress:
 
     def reported(self, name: str, trained_kimg: float, value: float | None) -> None:
         """A trial says how far it is, and what it was measured at if it was."""
+        self._silence.close()
         # A trial ends with the batch that passes its length, which the total does not count
         trained_kimg = max(min(trained_kimg, self._length), self._trained.get(name, 0.0))
         more = trained_kimg - self._trained.get(name, 0.0)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,22 @@ def test_chance_is_told_by_how_few_seeds_there_are(make: Callable[..., SweepPlan
         assert bool(told) == is_chance
         assert all(f"with {seeds} seeds" in line for line in told)
         plan.out.rename(plan.out.with_name(f"{seeds} seeds"))
+
+
+def test_a_log_hears_of_a_sweep_until_a_trial_has_numbers(make: Callable[..., SweepPlan]) -> None:
+    plan = make(space=DRAWN, search={"kind": "random", "trials": 1}, seeds=1)
+    ledger = plan.ledger(plan.axes([]))
+    trial = ledger.next_trial()
+    assert trial is not None
+    telling = lambda: [thread.name for thread in threading.enumerate() if thread.name == "told_to_go_on"]  # noqa: E731
+    for numbers in (True, False):
+        progress = Progress(ledger, 1, shown=True)
+        assert telling()
+        if numbers:
+            progress.reported(trial[1].name, 1.0, None)
+            assert not telling()
+        progress.close()
+        assert not telling()
 
 
 def test_progress_never_passes_its_total(make: Callable[..., SweepPlan], capsys: pytest.CaptureFixture[str]) -> None:
