@@ -237,8 +237,11 @@ class EvaluateConfig(Section):
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""
-        if self.classes and config.condition.tells != "class":
-            yield f"evaluate.classes={[*self.classes]}: there are no classes to be judged by; set condition.kind=class"
+        if self.classes and "class" not in config.condition.told:
+            yield (
+                f"evaluate.classes={[*self.classes]}: there are no classes to be judged by; set condition.kind=class, "
+                "or condition.classes=true beside instances"
+            )
 
     def unread(self) -> Collection[str]:
         """See Section."""

@@ -104,7 +104,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         place = None if request.source is None else str(request.source)
         generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
         if request.bank is not None:
-            generator = told_by_bank(generator, Path(request.bank))
+            generator = told_by_bank(generator, Path(request.bank), request.classes)
         generator = _judged(generator, run, request)
     found = Evaluation([], {"reference": None, "notes": [], "memorisation_page": None})
     if network is not None:
@@ -282,7 +282,11 @@ def _named(run: RunRef, generator: FrozenGenerator, bank: str | Path | None) -> 
         return name, facts
     opened = InstanceBank.open(bank)
     told = {"path": str(bank), "dataset": opened.about.name, "fingerprint": opened.about.dataset}
-    return f"{name} told of {Path(bank).stem}", {**facts, "bank": {**told, "instances": len(opened.centres)}}
+    assert isinstance(generator.conditions, Instances)
+    return f"{name} told of {Path(bank).stem}", {
+        **facts,
+        "bank": {**told, "instances": len(generator.conditions.features)},
+    }
 
 
 def _learnt(

@@ -265,7 +265,9 @@ def instances_of(generator: FrozenGenerator, option: str) -> Instances:
 def require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
     """Refuse what has no class, of a generator that is told one too. Raises SpiderUsageError."""
     if generator.conditions.shape.classes and not classes:
-        raise SpiderUsageError(f"{option}: this generator is told a class too, and these have none: --class says one")
+        raise SpiderUsageError(
+            f"{option}: this generator is told a class too, and these have none of its classes: --class says one"
+        )
 
 
 def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[object] = ()) -> FrozenGenerator:
@@ -275,12 +277,14 @@ def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[objec
         classes: that are asked for, of a generator that is told a class too.
 
     Raises:
-        SpiderUsageError: it is told of none, or of another embedding's; or it needs a class.
+        SpiderUsageError: it is told of none, or of another embedding's; or it needs a class, and the bank has no labels
+            of its classes.
         SpiderError: the bank cannot be read.
     """
-    known = instances_of(generator, "--bank")
-    require_class(generator, classes, "--bank")
-    return generator.with_conditions(known.of_bank(InstanceBank.open(bank)))
+    told = instances_of(generator, "--bank").of_bank(InstanceBank.open(bank))
+    if not told.labels.shape[1]:
+        require_class(generator, classes, "--bank")
+    return generator.with_conditions(told)
 
 
 def _of_photos(

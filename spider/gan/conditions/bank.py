@@ -7,6 +7,7 @@ One safetensors file, so that it can be moved, and is known by its digest:
     neighbors           int32 [N, k]     the k nearest images of each, nearest first; the image itself is none
     radii               float32 [N]      Euclidean distance to the last of them
     centres             int32 [C]        images that stand for all: the nearest to each centre of k-means, rising
+    labels              int32 [N]        the class of each, of `BankAbout.classes`, or -1; not in every bank
 
 `spider instances` writes it (`spider.judge.instances`). Arrays are mapped, not read: a bank may be larger than memory,
 and the ranks of a machine share it. Sources: IC-GAN (Casanova et al. 2021), section 2; the reference keeps the same
@@ -36,7 +37,7 @@ from untrusted.typed import checked
 FORMAT = "1"
 _MARK = "spider.instances"
 _MAX_BYTES = 1 << 40
-_MAX_HEADER = 1 << 16
+_MAX_HEADER = 1 << 22
 _TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
@@ -57,6 +58,7 @@ class BankAbout:
         digest: of the embedding.
         size: height and width of the images that were embedded, in px.
         crop: how they became so, as `pack` calls it.
+        classes: names of the classes of the images, by number; of a bank without labels none.
     """
 
     dataset: str
@@ -68,6 +70,7 @@ class BankAbout:
     digest: str
     size: tuple[int, int] = (0, 0)
     crop: str = "center"
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class BankShape:
     neighbors: int
     centres: int
     flipped: bool
+    labelled: bool = False
 
     def arrays(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """Type and shape of each array, in the order of the file."""
@@ -89,6 +93,7 @@ class BankShape:
             "neighbors": (np.dtype("<i4"), (self.images, self.neighbors)),
             "radii": (np.dtype("<f4"), (self.images,)),
             "centres": (np.dtype("<i4"), (self.centres,)),
+            **({"labels": (np.dtype("<i4"), (self.images,))} if self.labelled else {}),
         }
 
 
@@ -103,6 +108,7 @@ class InstanceBank:
     neighbors: Array
     radii: Array
     centres: Array
+    labels: Array | None
 
     @classmethod
     def open(cls, path: Path | str) -> InstanceBank:
@@ -134,7 +140,12 @@ class InstanceBank:
             numbers, images = mapped[name], len(mapped["features"])
             if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < images:
                 raise SpiderError(f"{path}: damaged: {name} has images that are none of 0 to {images - 1}")
-        return cls(path, about, mapped["features"], mapped.get("features_flipped"), *(mapped[n] for n in _REST))
+        labels = mapped.get("labels")
+        if labels is not None and labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < len(about.classes):
+            raise SpiderError(f"{path}: damaged: labels that are none of {len(about.classes)} classes")
+        neighbors, radii, centres = (mapped[name] for name in _REST)
+        flipped = mapped.get("features_flipped")
+        return cls(path, about, mapped["features"], flipped, neighbors, radii, centres, labels)
 
     def __len__(self) -> int:
         """How many instances it has."""
@@ -199,7 +210,7 @@ def _described(path: Path, header: Mapping[str, Any], size: int) -> tuple[BankAb
     if [len(shape) for shape in shapes] != [2, 2, 1]:
         raise SpiderError(f"{path}: damaged: arrays of shapes {shapes}")
     (images, dim), (_, neighbors), (centres,) = shapes
-    expected = BankShape(images, dim, neighbors, centres, "features_flipped" in found).arrays()
+    expected = BankShape(images, dim, neighbors, centres, "features_flipped" in found, "labels" in found).arrays()
     for name, (dtype, shape) in expected.items():
         if (found[name].dtype, found[name].shape) != (dtype, shape):
             raise SpiderError(

@@ -79,7 +79,7 @@ class Conditions(Method):
         """
         for name in classes:
             self.class_number(name)
-        raise SpiderUsageError("samples of some classes only: of condition.kind=class")
+        raise SpiderUsageError("samples of some classes only: for runs with classes")
 
     def state(self) -> dict[str, Any]:
         """What a finished generator must know when the data is gone, as JSON."""

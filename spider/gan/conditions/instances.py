@@ -17,6 +17,7 @@ A finished generator keeps some instances, so that it needs no bank: those that 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -63,7 +64,7 @@ class Instances(Conditions):
 
     Args:
         features: [S, D], of length 1.
-        labels: int32 [S, k], classes of the neighbours of each; [S, 0] without classes.
+        labels: int32 [S, k], classes of the neighbours of each; [S, 0] without classes, or where none are known.
         alike: whether numbered images are of all classes alike.
     """
 
@@ -90,7 +91,9 @@ class Instances(Conditions):
         return cls(known, features, labels, alike=alike)
 
     def of_bank(self, bank: InstanceBank) -> Instances:
-        """Those of a bank of any images that stand for all, in the place of these: they are of no class.
+        """Those of a bank of any images that stand for all, in the place of these.
+
+        Their neighbours' classes are known if the bank has labels, and all are of classes of this generator, by name.
 
         Raises SpiderUsageError: another embedding has made the bank.
         """
@@ -100,30 +103,64 @@ class Instances(Conditions):
                 f"generator is told of {self.known['label']}'s ({self.known['digest'][:12]})"
             )
         features = torch.from_numpy(np.array(bank.features[bank.centres]))
-        return Instances(self.known, features, torch.zeros(len(features), 0, dtype=torch.int32))
+        labels = np.zeros((len(features), 0), np.int32)
+        if self.names and bank.labels is not None:
+            numbers = {name: number for number, name in enumerate(self.names)}
+            own = np.array([numbers.get(name, -1) for name in bank.about.classes], np.int32)
+            near = bank.labels[bank.neighbors[bank.centres, : self.labels.shape[1]]]
+            found = np.where(near < 0, -1, own[near])
+            labels = found if found.min() >= 0 else labels
+        return Instances(self.known, features, torch.from_numpy(labels), alike=self.alike)
+
+    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
+        """See Conditions."""
+        return dataset.labels() if self.names else super().classes_of(dataset)
+
+    def among(self, classes: Sequence[str]) -> Self:
+        """See Conditions. In the shares that these classes have among the neighbours, or alike; each of an instance
+        that has a neighbour of it. Where these are not known: of any instance, in the shares of the training images.
+        """
+        chosen = sorted({self.class_number(name) for name in classes})
+        for label in chosen:
+            if label not in self.present:
+                raise SpiderUsageError(f"class {self.names[label]}: no training image has it")
+            if self.labels.shape[1] and not len(self._near_class[label]):
+                raise SpiderUsageError(f"class {self.names[label]}: none of its images is near a stored instance")
+        among = copy.copy(self)
+        among.only = [self.names[label] for label in chosen]
+        return among
 
     def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """Each of an instance that is drawn, and of the class of a random neighbour of it; or the other way round."""
-        if self.alike:
-            return self._of_classes_alike(seed, indices, device)
+        if self.only or (self.alike and self.labels.shape[1]):
+            return self._of_classes(seed, indices, device)
         chosen = draws.integers(seed, "eval.instance", indices, (), len(self.features))
         return self.of_stored(chosen, seed, indices, device)
 
-    def _of_classes_alike(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
+    def _of_classes(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """Each of a class that is drawn, and of an instance that has a neighbour of it."""
         words = draws.integers(seed, "eval.instance.class", indices, (2,), 1 << _BITS).numpy()
-        classes = np.array(self._near_class[0])[_below(words[:, 0], len(self._near_class[0]))]
-        members = [self._near_class[1][label] for label in classes]
+        near = self._near_class
+        labels = [self.class_number(name) for name in self.only] or [n for n, rows in enumerate(near) if len(rows)]
+        shares = [len(near[label]) if self.labels.shape[1] else self.counts[label] for label in labels]
+        ends = np.cumsum(np.ones_like(shares) if self.alike else shares)
+        classes = np.array(labels)[np.searchsorted(ends, _below(words[:, 0], int(ends[-1])), side="right")]
+        members = [near[label] for label in classes]
         places = _below(words[:, 1], np.array([len(each) for each in members]))
         chosen = torch.tensor([int(each[place]) for each, place in zip(members, places, strict=True)])
         return Condition(torch.from_numpy(classes).to(device), self.features.cpu()[chosen].float().to(device))
 
     @cached_property
-    def _near_class(self) -> tuple[list[int], dict[int, NDArray[np.int64]]]:
-        """The classes that neighbours have, and the instances that have a neighbour of each."""
-        labels = self.labels.cpu().numpy()
-        near = {label: np.flatnonzero((labels == label).any(axis=1)) for label in np.unique(labels).tolist()}
-        return [*near], near
+    def _near_class(self) -> list[NDArray[np.int64]]:
+        """Of each class the instances that have a neighbour of it, as often as they have; if classes are alike, once.
+
+        Where the neighbours' classes are not known, all instances.
+        """
+        k = self.labels.shape[1]
+        if not k:
+            return [np.arange(len(self.features))] * len(self.names)
+        rows = [places // k for places in _members(self.labels.cpu().numpy().reshape(-1), len(self.names))]
+        return [np.unique(each) for each in rows] if self.alike else rows
 
     def of_stored(self, chosen: Tensor, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """The conditions of stored instances, by number; classes as images number `indices` draw them."""
@@ -142,7 +179,14 @@ class Instances(Conditions):
     @property
     def identity(self) -> str:
         """See Conditions. The digest of a generator covers the features."""
-        told = "\n".join([self.known["digest"], *self.names, *(["alike"] if self.alike else [])])
+        told = "\n".join(
+            [
+                self.known["digest"],
+                *self.names,
+                *(["alike"] if self.alike else []),
+                *(f"of {name}" for name in self.only),
+            ]
+        )
         return f"instance {hashlib.sha256(told.encode()).hexdigest()}"
 
     def state(self) -> dict[str, Any]:
@@ -256,10 +300,6 @@ class TrainedInstances(Instances):
         labels = batch.labels.to(device, non_blocking=True) if self.config.classes else None
         return Condition(labels, self._features(instances, flipped, device))
 
-    def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
-        """See Conditions."""
-        return self.of_images if self.config.classes else super().classes_of(dataset)
-
     def _which(self, start: int, stop: int) -> NDArray[np.int64]:
         """Which neighbour stands at positions of the stream of real images."""
         words = raw_words("instance.neighbor", self._seed, 0, start, stop) >> np.uint64(64 - _BITS)
@@ -311,6 +351,6 @@ def _below(words: NDArray[np.int64], stop: int | NDArray[np.int64]) -> NDArray[n
     return below
 
 
-def _members(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
-    """The images of each class."""
+def _members(labels: NDArray[Any], classes: int) -> list[NDArray[np.int64]]:
+    """Where each class stands, rising."""
     return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=classes))[:-1])

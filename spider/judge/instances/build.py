@@ -91,6 +91,7 @@ def build_bank(request: InstancesRequest) -> BankReport:
             f"{request.neighbors} were asked for"
         )
     request.require_own(dataset.fingerprint, lambda file: InstanceBank.open(file).about, "bank of instances")
+    classes = tuple(dataset.class_names) if dataset.class_names and dataset.labels().max() >= 0 else ()
     about = BankAbout(
         dataset=dataset.fingerprint,
         pixels=pixels.fingerprint,
@@ -101,10 +102,13 @@ def build_bank(request: InstancesRequest) -> BankReport:
         digest=network.digest,
         size=(pixels.index.height, pixels.index.width),
         crop=pixels.index.options.crop,
+        classes=classes,
     )
     given = None if isinstance(request.centres, int) else read_centres(Path(request.centres), len(dataset))
     centres = min(int(request.centres), len(dataset)) if given is None else len(given)  # type: ignore[arg-type]
-    shape = BankShape(len(dataset), network.dim, request.neighbors, centres, flipped=request.flips)
+    shape = BankShape(
+        len(dataset), network.dim, request.neighbors, centres, flipped=request.flips, labelled=bool(classes)
+    )
     sets: dict[str, NumberedImages] = {"features": pixels}
     if request.flips:
         sets["features_flipped"] = FlippedImages(pixels)
@@ -128,6 +132,8 @@ def build_bank(request: InstancesRequest) -> BankReport:
             arrays["neighbors"][start:stop] = numbers
             arrays["radii"][start:stop] = radii
         arrays["centres"][:] = centre_images(vectors, centres, request.seed) if given is None else given
+        if classes:
+            arrays["labels"][:] = dataset.labels()
     bank = InstanceBank.open(out)
     return BankReport(
         str(out),

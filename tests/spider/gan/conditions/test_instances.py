@@ -18,6 +18,8 @@ from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.instances import Instances
 from spider.gan.pixels import to_uint8
 from spider.judge.instances.photos import read_photos
+from spider.judge.of_classes import only_of
+from spider.pictures.generate import told_by_bank
 from spider.pictures.grids import sample_grid
 from spider.pictures.interpolate import interpolate
 from spider.pictures.request import InterpolateRequest
@@ -428,3 +430,86 @@ def test_a_run_is_measured_by_instances_of_other_images(run, patches, digits, tm
     assert values[1] != values[0]
     with pytest.raises(SpiderUsageError, match=r"--bank .* is a set of images"):
         api.evaluate(patches, reference=digits, bank=bank, embedding="offline")
+
+
+@pytest.fixture(scope="module")
+def both(digits, bank, tmp_path_factory):
+    """A run that is told an instance and a class."""
+    run = tmp_path_factory.mktemp("runs") / "both"
+    api.train("dcgan", run=run, data=digits, kimg=0.024, overrides=words(bank, "condition.classes=true"))
+    return run
+
+
+SMALL = {"metrics": "fid", "embedding": "offline", "count": 60, "seeds": 1}
+
+
+def test_a_bank_with_labels_says_the_classes_too(both, digits, tmp_path):
+    bank = tmp_path / "few.safetensors"
+    api.instances(digits, bank, embedding="offline", neighbors=4, centres=20)
+    found = api.evaluate(both, bank=bank, **SMALL)
+    assert found.provenance["bank"]["instances"] == 20
+    opened, labels = InstanceBank.open(bank), ShardDataset(digits).labels()
+    told = told_by_bank(open_generator(str(both), CPU), bank).conditions.at(0, range(40), CPU)
+    for instances, label in zip(instances_of(told.features, opened.features), told.labels, strict=True):
+        assert int(label) in {int(each) for i in instances for each in labels[opened.neighbors[i]]}
+    assert len(api.generate(both, bank=bank, seeds="0-3", out=tmp_path / "out").files) == 4
+
+
+def test_a_bank_of_other_classes_needs_a_class(both, digits, patches, tmp_path):
+    bank = tmp_path / "patches.safetensors"
+    api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
+    with pytest.raises(SpiderUsageError, match=r"--bank: .* none of its classes: --class says one"):
+        api.evaluate(both, bank=bank, **SMALL)
+    values = [api.evaluate(both, bank=bank, classes=[name], **SMALL).results[0].value for name in ("3", "4")]
+    assert values[0] != values[1]
+    generator = only_of(told_by_bank(open_generator(str(both), CPU), bank, ["3", "4"]), ["3", "4"])
+    told = generator.conditions.at(0, range(200), CPU)
+    assert 60 < int((told.labels == 3).sum()) < 140
+    assert sorted(set(told.labels.tolist())) == [3, 4]
+    opened = InstanceBank.open(bank)
+    assert all(instances_of(told.features, opened.features[opened.centres]))
+    for other in ("5", "6"):
+        assert only_of(generator, [other]).digest != generator.digest
+
+
+def test_a_run_is_judged_by_some_classes(both, run, digits):
+    """Samples of these, each of an instance near an image of it, against the training images of these."""
+    found = api.evaluate(both, classes=["2", "7"], **SMALL)
+    labels = ShardDataset(digits).labels()
+    assert found.results[0].provenance["reference"]["count"] == int(np.isin(labels, [2, 7]).sum())
+    conditions = open_generator(str(both), CPU).conditions
+    told, all_told = conditions.among(["2", "7"]).at(0, range(2000), CPU), conditions.labels
+    of_two = int((all_told == 2).sum()) / int(((all_told == 2) | (all_told == 7)).sum())
+    assert float((told.labels == 2).float().mean()) == pytest.approx(of_two, abs=0.05)
+    rows = torch.cdist(told.features[:50], conditions.features.float()).argmin(1)
+    assert (all_told[rows] == told.labels[:50, None]).any(1).all()
+    with pytest.raises(SpiderUsageError, match="--class: class 2: the generator was trained without classes"):
+        api.evaluate(run, classes=["2"], **SMALL)
+
+
+def test_a_run_of_instances_and_classes_may_be_judged_by_some_as_it_learns(digits, bank, tmp_path):
+    asked = [
+        "condition.classes=true",
+        "evaluate.classes=[2]",
+        "evaluate.embedding=offline",
+        "evaluate.every_kimg=0.024",
+    ]
+    more = words(bank, *asked, "evaluate.count=60")
+    api.train("dcgan", run=tmp_path / "run", data=digits, kimg=0.024, overrides=more)
+    assert list((tmp_path / "run" / "evaluations").glob("*.json"))
+    with pytest.raises(SpiderUsageError, match="there are no classes to be judged by"):
+        make_config({"data": {"path": str(digits)}}, words(bank, "evaluate.classes=[2]"))
+
+
+def test_a_photo_is_made_of_each_class(both, digits, tmp_path):
+    file = photo(digits, 11, tmp_path / "eleven.png")
+    written = api.generate(both, instances=[file], classes=["2", "7"], seeds="0,5", out=tmp_path / "out")
+    assert written.files == [f"class000{label}-eleven-seed00000{seed}.png" for label in (2, 7) for seed in (0, 5)]
+    generator = open_generator(str(both), CPU)
+    features = read_photos([file], generator).features.expand(2, -1)
+    for label, files in ((2, written.files[:2]), (7, written.files[2:])):
+        told = replace(generator.told(0, [0, 5], label), features=features)
+        for name, image in zip(files, to_uint8(generator.images(0, [0, 5], told)), strict=True):
+            assert (np.asarray(Image.open(tmp_path / "out" / name)) == image[0].numpy()).all()
+    with pytest.raises(SpiderUsageError, match=r"--instance: .* none of its classes: --class says one"):
+        api.generate(both, instances=[file], out=tmp_path / "x")

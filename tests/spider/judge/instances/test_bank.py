@@ -52,6 +52,8 @@ def test_it_has_every_image_and_its_nearest(bank, digits):
     agreement = dataset.labels()[found.neighbors] == dataset.labels()[:, None]
     assert report.label_agreement == agreement.mean() > 0.9
     assert found.about.dataset == dataset.fingerprint == found.about.pixels
+    assert found.about.classes == tuple(dataset.class_names)
+    assert found.labels.tolist() == dataset.labels().tolist()
 
 
 def test_flipped_features_are_those_of_flipped_images(bank, digits):
@@ -115,6 +117,16 @@ def damaged(bank, tmp_path, change):
     return path
 
 
+def test_one_from_before_labels_is_read(bank, tmp_path):
+    def older(header, content):
+        header.pop("labels")
+        about = json.loads(header["__metadata__"]["about"])
+        header["__metadata__"]["about"] = json.dumps({k: v for k, v in about.items() if k != "classes"})
+
+    found = InstanceBank.open(damaged(bank, tmp_path, older))
+    assert (found.labels, found.about.classes) == (None, ())
+
+
 def swap(name, **values):
     return lambda header, content: header[name].update(values)
 
@@ -122,6 +134,11 @@ def swap(name, **values):
 def far(header, content):
     start = 8 + int.from_bytes(content[:8], "little") + header["neighbors"]["data_offsets"][0]
     content[start : start + 4] = (10**6).to_bytes(4, "little")
+
+
+def no_class(header, content):
+    start = 8 + int.from_bytes(content[:8], "little") + header["labels"]["data_offsets"][0]
+    content[start : start + 4] = (10).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +151,7 @@ def far(header, content):
         (swap("radii", data_offsets=[-4, 8]), "radii is F32"),
         (swap("centres", data_offsets=[0, 10**15]), "centres is I32"),
         (far, "neighbors has images that are none of 0 to"),
+        (no_class, "labels that are none of 10 classes"),
     ],
 )
 def test_a_damaged_one_is_refused_in_one_line(bank, tmp_path, change, words):
