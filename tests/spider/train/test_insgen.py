@@ -97,7 +97,8 @@ def test_an_open_queue_follows_the_images_and_stays(digits, tmp_path, mirror, pu
         "discriminator.channel_base=64",
         "batch=4",
     ]
-    words = [*tiny, "discriminator.mbstd_group=4", "log.samples=1", f"data.mirror={mirror}"]
+    quiet = ["discriminator.mbstd_group=4", "log.samples=1", "evaluate.every_kimg=null"]
+    words = [*tiny, *quiet, f"data.mirror={mirror}"]
     for kimg in (0.004, 0.008) if mirror else (0.004,):
         api.train("insgen", tmp_path / "run", data=digits, kimg=kimg, overrides=words)
     (insgen,) = RunDirectory(tmp_path / "run").config().auxiliary
