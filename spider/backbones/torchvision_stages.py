@@ -1,9 +1,9 @@
-"""Classifiers of torchvision with weights from a file, frozen: feature maps of 1/4, 1/8, 1/16 and 1/32 of the side.
+"""Classifiers of torchvision with weights from a file, frozen: what they say, or four of their feature maps.
 
-Residual networks, RegNets, EfficientNets, ConvNeXts and MobileNets are rows of blocks. The four maps are what the last
-block of each size returns, before a last 1x1 convolution that some have for their classifier. Images are normalised
-as `IMAGENET` (`spider.backbones.normalisation`), as torchvision's weights of these networks expect. A classifier in
-the file may be of any classes: it is not read.
+Residual networks, RegNets, EfficientNets, ConvNeXts and MobileNets are rows of blocks. The four maps, of 1/4, 1/8,
+1/16 and 1/32 of the side, are what the last block of each size returns, before a last 1x1 convolution that some have
+for their classifier. Images are normalised as `IMAGENET` (`spider.backbones.normalisation`), as torchvision's weights
+of these networks expect. A classifier in the file may be of any classes: maps do without it.
 """
 
 from __future__ import annotations
@@ -46,17 +46,9 @@ class TorchvisionStages(nn.Module):
             ValueError: they are not this network's. The message says which tensor.
         """
         super().__init__()
-        from torchvision.models import get_model  # takes a second, and few networks look through one of these
-
-        with torch.random.fork_rng(devices=[]):  # torchvision draws weights, which those of the file replace
-            model = get_model(name, weights=None).eval()
+        model = _loaded(name, layers)
         blocks = _blocks(model)
         ends, self.channels = _ends(blocks)
-        expected = {key: each for key, each in model.state_dict().items() if not key.startswith(_CLASSIFIERS)}
-        counts = {key for key in expected if key.endswith(".num_batches_tracked")}
-        state = {key: layers.take(key, tuple(expected[key].shape)) for key in expected.keys() - counts}
-        layers.require_none_left()
-        model.load_state_dict(state, strict=False)
         begins = (0, *ends[:-1])
         self.parts = nn.ModuleList(nn.Sequential(*blocks[i:j]) for i, j in zip(begins, ends, strict=True))
         self.requires_grad_(False)
@@ -89,6 +81,51 @@ def read_torchvision(name: str, path: Path) -> TorchvisionStages:
         raise SpiderError(f"{path}: not the weights of torchvision's {name}: {error}") from error
     network.weights_digest = weights.sha256
     return network
+
+
+def read_torchvision_classifier(name: str, path: Path) -> tuple[nn.Module, int, int]:
+    """A whole network in evaluation mode, its classes, and the side of the images, in px, that it was trained for.
+
+    Of which classes it is, the file says. [N, 3, side, side], normalised -> scores [N, classes].
+
+    Raises:
+        SpiderError: as `read_torchvision`; or the file has no classifier.
+    """
+    from torchvision.models import get_model_weights
+
+    weights = pretrained.read_file(path)
+    try:
+        last = [key for key in weights.state if key.startswith(_CLASSIFIERS) and key.endswith(".weight")]
+        if not last:
+            raise ValueError("it has no classifier")
+        layers = Layers(weights.state)
+        (classes, *_) = layers.shape(max(last)) or (0,)
+        model = _loaded(name, layers, classes)
+    except ValueError as error:
+        raise SpiderError(f"{path}: not the weights of torchvision's {name}: {error}") from error
+    (side,) = get_model_weights(name).DEFAULT.transforms().crop_size
+    return model.requires_grad_(False), classes, side
+
+
+def _loaded(name: str, layers: Layers, classes: int | None = None) -> nn.Module:
+    """torchvision's network with these tensors, in evaluation mode. Raises ValueError: they are another's.
+
+    Args:
+        classes: how many its classifier knows; None = the tensors are without it, and it stays random.
+    """
+    from torchvision.models import get_model  # takes a second, and few networks look through one of these
+
+    with torch.random.fork_rng(devices=[]):  # torchvision draws weights, which those of the file replace
+        model: nn.Module = get_model(name, weights=None, **({} if classes is None else {"num_classes": classes}))
+    expected = {
+        key: each
+        for key, each in model.state_dict().items()
+        if not key.endswith(".num_batches_tracked") and (classes is not None or not key.startswith(_CLASSIFIERS))
+    }
+    state = {key: layers.take(key, tuple(each.shape)) for key, each in expected.items()}
+    layers.require_none_left()
+    model.load_state_dict(state, strict=False)
+    return model.eval()
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

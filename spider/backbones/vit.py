@@ -135,11 +135,16 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float [N, 3, H, W], normalised as in training, H and W multiples of the patch -> [N, features]."""
+        seen = self.first(images)[:, 0]
+        return seen if self.projection is None else seen @ self.projection
+
+    def first(self, images: Tensor) -> Tensor:
+        """Images as above -> the tokens before the patches after the last block, normalised [N, 1 or 2, width]."""
         tokens = self._tokens(images)
         for block in self.blocks:
             tokens = block(tokens)
-        seen: Tensor = self.last_norm(tokens[:, 0])
-        return seen if self.projection is None else seen @ self.projection
+        seen: Tensor = self.last_norm(tokens[:, : len(self.first_tokens)])
+        return seen
 
     def maps(self, images: Tensor, after: Collection[int]) -> list[Tensor]:
         """Images as above -> the patches after so many blocks each, not normalised, [N, width, H / patch, W / patch].

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from spider.backbones.torchvision_names import TorchvisionName
 from spider.settings.auto import Follows, OfImages
 from spider.settings.choices import Choice, Choices, is_outside
 from spider.settings.marks import Names
@@ -188,11 +189,25 @@ class GuidanceConfig(AuxiliaryChoice):
         description="what its term is multiplied by (0.5: the authors' 8 is beside a sum over 2 backbones and the 8 "
         "images of a GPU, and here all terms are means)",
     )
+    network: Literal["efficientnet_lite0", "deit", TorchvisionName] = Field(
+        "efficientnet_lite0", description="that classifies: deit as published; or as torchvision calls it"
+    )
     classifier: Annotated[Place, Names("file", words=(IMAGENET,))] = Field(
-        description="the file that `spider classes` makes of the images to learn; or imagenet: EfficientNet-Lite0's "
-        "own classifier of the 1,000 classes of ImageNet, in their usual order"
+        description="of efficientnet_lite0: the file that `spider classes` makes of the images to learn; of others: "
+        "their weights, with a classifier of as many classes as the images, in their order. imagenet: EfficientNet-"
+        "Lite0's own of the 1,000 classes of ImageNet, in their usual order; of deit, that of DeiT small (spider "
+        "weights get deit_small)"
     )
     trains: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _torchvision_has_a_file(self) -> Self:
+        if self.classifier == IMAGENET and self.network not in ("efficientnet_lite0", "deit"):
+            raise ValueError(
+                f"auxiliary: kind=guidance, network={self.network} needs a file of its weights as classifier, found "
+                f"{IMAGENET}, which goes with network=efficientnet_lite0 and deit"
+            )
+        return self
 
     def refusals(self, config: Config) -> Iterator[str]:
         """See Section."""

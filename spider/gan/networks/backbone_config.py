@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from spider.backbones.torchvision_names import TorchvisionName
 from spider.settings.choices import Choice, Choices
 from spider.settings.marks import Names
 from spider.settings.section import Place
@@ -81,13 +82,7 @@ class TorchvisionConfig(NormalisedConfig):
     """A classifier of torchvision, trained on ImageNet, by a file of its weights."""
 
     kind: Literal["torchvision"] = "torchvision"
-    network: Literal[
-        "resnet18", "resnet34", "resnet50", "resnet101",
-        "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf",
-        "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
-        "convnext_tiny", "convnext_small", "convnext_base",
-        "mobilenet_v3_small", "mobilenet_v3_large",
-    ] = Field(description="as torchvision calls it")  # fmt: skip
+    network: TorchvisionName = Field(description="as torchvision calls it")
     weights: Annotated[Place, Names("file")] = Field(description="file of its weights, a state dict of torchvision's")
 
     @property

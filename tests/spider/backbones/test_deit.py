@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from spider import weights
-from spider.backbones.deit import quarters, read_deit
+from spider.backbones.deit import quarters, read_deit, read_deit_classifier
 from spider.errors import SpiderError
 from tests.deit import deit_state
 
@@ -64,6 +64,30 @@ def test_other_networks_are_refused_by_the_name_of_a_tensor(tmp_path: Path):
         torch.save(given, file)
         with pytest.raises(SpiderError, match="refused, because it is not a file of tensors by name"):
             read_deit(file)
+
+
+def test_as_a_classifier_it_is_the_mean_of_both(tmp_path: Path):
+    """Of the normalised tokens of the class and of distillation, for images of the side of its positions."""
+    state, file = deit_state(classes=5), tmp_path / "mine.pth"
+    torch.save({"model": state}, file)
+    classifier, network = read_deit_classifier(file), read_deit(file)[0]
+    assert (classifier.side, classifier.classes) == (32, 5)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    seen = network.first(images)
+    assert torch.equal(seen[:, 0], network(images))
+    pairs = zip(("head", "head_dist"), seen.unbind(1), strict=True)
+    scores = [token @ state[f"{name}.weight"].T + state[f"{name}.bias"] for name, token in pairs]
+    assert not torch.allclose(*scores)
+    torch.testing.assert_close(classifier(images), (scores[0] + scores[1]) / 2)
+    for spoilt, said in (
+        ({name: each for name, each in state.items() if name != "head_dist.bias"}, "it has no head_dist.bias"),
+        ({name: each for name, each in state.items() if name != "head.weight"}, "it has no head.weight"),
+    ):
+        torch.save(spoilt, file)
+        with pytest.raises(SpiderError, match=f"mine.pth: not the weights of a distilled DeiT: {said}"):
+            read_deit_classifier(file)
+    with pytest.raises(SpiderError, match="run `spider weights get deit_small` where there is a network"):
+        read_deit_classifier()
 
 
 def test_without_a_file_the_published_one_is_asked_for():

@@ -11,7 +11,13 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from spider.backbones.torchvision_stages import STRIDES, _blocks, _ends, read_torchvision
+from spider.backbones.torchvision_stages import (
+    STRIDES,
+    _blocks,
+    _ends,
+    read_torchvision,
+    read_torchvision_classifier,
+)
 from spider.errors import SpiderError
 from spider.gan.networks.backbone_config import TorchvisionConfig
 
@@ -31,10 +37,10 @@ CHANNELS = {
 }
 
 
-def theirs(name: str) -> nn.Module:
+def theirs(name: str, classes: int = 1000) -> nn.Module:
     """With statistics that are not those of a new network."""
     torch.manual_seed(0)
-    network = get_model(name, weights=None)
+    network = get_model(name, weights=None, num_classes=classes)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -57,6 +63,21 @@ def test_maps_and_gradients_are_torchvisions_own(name: str, tmp_path: Path):
     torch.testing.assert_close(*slopes)
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_scores_are_torchvisions_own(name: str, tmp_path: Path):
+    expected, file = theirs(name, 7), tmp_path / "mine.pth"
+    torch.save(expected.state_dict(), file)
+    network, classes, side = read_torchvision_classifier(name, file)
+    assert (classes, side) == (7, 224)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(network(images), expected(images))
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    without = {key: each for key, each in expected.state_dict().items() if not key.startswith(("fc.", "classifier."))}
+    torch.save(without, file)
+    with pytest.raises(SpiderError, match=f"mine.pth: not the weights of torchvision's {name}: it has no classifier"):
+        read_torchvision_classifier(name, file)
 
 
 @pytest.mark.parametrize("name", NAMES)

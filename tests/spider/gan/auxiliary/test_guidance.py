@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.models import get_model
 
 from cluster.world import World
 from shards.dataset import ShardDataset
 from spider import api
+from spider.backbones.deit import read_deit_classifier
 from spider.backbones.normalisation import IMAGENET
+from spider.backbones.torchvision_stages import read_torchvision_classifier
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.auxiliary.auxiliary import Seen
@@ -26,6 +29,7 @@ from spider.runs.directory import resolve
 from spider.runs.inputs import with_absolute_names
 from spider.settings.marks import named
 from spider.train.trainer import Trainer
+from tests.deit import deit_state
 from tests.spider.train.laws import assert_resume_is_exact, tensors_of
 from tests.vectors import assert_near, recorded
 
@@ -33,7 +37,7 @@ CPU = torch.device("cpu")
 OF_IMAGENET = GuidanceConfig(classifier="imagenet")
 
 
-def seen(images, labels):
+def shown(images, labels):
     return Seen("fake", images, images, Condition(labels), DOut(torch.zeros(len(images), 1)), lambda *given: None)
 
 
@@ -42,7 +46,7 @@ def test_it_pays_as_recorded():
     vectors = recorded("guidance")
     guidance, scores = Guidance(OF_IMAGENET, ConditionShape(1000), CPU), vectors["cls_logits"].requires_grad_()
     guidance.classifier = lambda images: scores
-    told = guidance.generator(seen(vectors["img"], vectors["cls_label"]), None)
+    told = guidance.generator(shown(vectors["img"], vectors["cls_label"]), None)
     assert told.terms["class"].shape == (3,)
     assert_near(told.terms["class"].mean(), vectors["guidance_loss"])
     (slope,) = torch.autograd.grad(8 * told.terms["class"].mean(), scores)
@@ -57,7 +61,7 @@ def test_it_pays_as_recorded():
 def test_gradients_reach_the_images_alone():
     guidance = Guidance(OF_IMAGENET, ConditionShape(1000), CPU)
     images = (2 * torch.rand(2, 1, 20, 24, dtype=torch.float64) - 1).requires_grad_()
-    guidance.generator(seen(images, torch.tensor([3, 999])), None).terms["class"].sum().backward()
+    guidance.generator(shown(images, torch.tensor([3, 999])), None).terms["class"].sum().backward()
     assert images.grad.abs().amax((1, 2, 3)).min() > 0
     assert all(p.grad is None and p.dtype == torch.float64 for p in guidance.classifier.parameters())
     assert guidance.parts() == guidance.tensors() == {}
@@ -79,10 +83,52 @@ def test_it_knows_the_images_that_its_classifier_was_made_of(few):
     images = to_float(torch.from_numpy(dataset.read_batch(range(40))[0]))
     guidance = Guidance(GuidanceConfig(classifier=file), told, CPU)
     with torch.no_grad():
-        found = guidance.generator(seen(images, torch.from_numpy(dataset.labels())), None)
-        others = guidance.generator(seen(images, torch.from_numpy(dataset.labels()).roll(1)), None)
+        found = guidance.generator(shown(images, torch.from_numpy(dataset.labels())), None)
+        others = guidance.generator(shown(images, torch.from_numpy(dataset.labels()).roll(1)), None)
     assert found.reports["accuracy"].mean() > 0.6
     assert found.terms["class"].mean() < others.terms["class"].mean()
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Files of a tiny DeiT, for 32 px, and of a network of torchvision, both of 10 classes."""
+    folder = tmp_path_factory.mktemp("others")
+    torch.save({"model": deit_state(classes=10)}, folder / "deit.pth")
+    torch.save(get_model("mobilenet_v3_small", num_classes=10).state_dict(), folder / "mobilenet.pth")
+    return {"deit": str(folder / "deit.pth"), "mobilenet_v3_small": str(folder / "mobilenet.pth")}
+
+
+@pytest.mark.parametrize(("network", "side"), [("deit", 32), ("mobilenet_v3_small", 224)])
+def test_other_networks_guide_by_their_own_rule_of_input(others, network, side):
+    file = Path(others[network])
+    config, images = GuidanceConfig(network=network, classifier=str(file)), 2 * torch.rand(2, 1, 8, 8) - 1
+    read = read_deit_classifier(file) if network == "deit" else read_torchvision_classifier(network, file)[0]
+    seen = IMAGENET(((images + 1) / 2).expand(-1, 3, -1, -1))
+    with torch.no_grad():
+        expected = read(torch.nn.functional.interpolate(seen, (side, side), mode="bilinear"))
+    labels, guidance = torch.tensor([3, 9]), Guidance(config, ConditionShape(10), CPU)
+    told = guidance.generator(shown(images.requires_grad_(), labels), None)
+    torch.testing.assert_close(
+        told.terms["class"], torch.nn.functional.cross_entropy(expected, labels, reduction="none")
+    )
+    told.terms["class"].sum().backward()
+    assert images.grad.abs().amax((1, 2, 3)).min() > 0
+    with pytest.raises(SpiderUsageError, match=rf"classifier=.*{file.name} knows 10 classes, and the images have 11"):
+        Guidance(config, ConditionShape(11), CPU)
+
+
+def test_a_deit_guides_a_training(few, others):
+    data, _ = few
+    words = [*BASE, f"auxiliary=[{{kind: guidance, network: deit, classifier: {others['deit']}}}]"]
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, words), World.single())
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.stats.means()["auxiliary.0/class"] > 0
+    with pytest.raises(SpiderUsageError, match=r"network=resnet18 needs a file of its weights as classifier"):
+        make_config(
+            {"data": {"path": str(data)}},
+            [*BASE, "auxiliary=[{kind: guidance, network: resnet18, classifier: imagenet}]"],
+        )
 
 
 def test_what_is_of_other_classes_or_weights_is_refused_by_name(few, digits, tmp_path):
@@ -121,7 +167,7 @@ def trained(world, data, file, accumulation):
     words += ["selection.kind=fixed", "selection.k=1", f"accumulation={accumulation}"]
     trainer = trainer_for(data, file, world, *words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spider.gan.auxiliary.guidance._SIDE", 48)  # in float64 a CPU is slow
+        patch.setattr("spider.gan.auxiliary.classifier._SIDE", 48)  # in float64 a CPU is slow
         for _ in range(2):
             trainer.iterate()
     trainer.close()
