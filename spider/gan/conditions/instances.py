@@ -13,6 +13,7 @@ Sampling: facebookresearch/ic_gan, data_utils/datasets_common.py.
               classes              images whose classes come by n^(1/temperature); told of a random neighbour of them
 
 A finished generator keeps some instances, so that it needs no bank: those that stand for all (`stored`), or every one.
+Where its samples are of all classes alike, it keeps more for the classes that none of these is near to.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from spider.gan.outputs import Condition, ConditionShape
 from untrusted.typed import checked
 
 _CPU = torch.device("cpu")
+_AT_ONCE = 4096  # instances whose neighbours are looked at
 _BITS = 31  # of a word that says which: probabilities differ by at most 2^-31
 
 
@@ -64,7 +66,8 @@ class Instances(Conditions):
 
     Args:
         features: [S, D], of length 1.
-        labels: int32 [S, k], classes of the neighbours of each; [S, 0] without classes, or where none are known.
+        labels: int32 [S, k], classes of the neighbours of each, or the class that it is kept for; [S, 0] without
+            classes, or where none are known.
         alike: whether numbered images are of all classes alike.
     """
 
@@ -102,14 +105,16 @@ class Instances(Conditions):
                 f"{bank.path}: its features are {bank.about.label}'s (digest {bank.about.digest[:12]}), and the "
                 f"generator is told of {self.known['label']}'s ({self.known['digest'][:12]})"
             )
-        features = torch.from_numpy(np.array(bank.features[bank.centres]))
-        labels = np.zeros((len(features), 0), np.int32)
+        stored = bank.centres.astype(np.int64)
+        labels = np.zeros((len(stored), 0), np.int32)
         if self.names and bank.labels is not None:
             numbers = {name: number for number, name in enumerate(self.names)}
             own = np.array([numbers.get(name, -1) for name in bank.about.classes], np.int32)
-            near = bank.labels[bank.neighbors[bank.centres, : self.labels.shape[1]]]
-            found = np.where(near < 0, -1, own[near])
-            labels = found if found.min() >= 0 else labels
+            of_images = np.where(bank.labels < 0, -1, own[bank.labels])
+            found = of_images[bank.neighbors[stored, : self.labels.shape[1]]]
+            if found.min() >= 0:
+                stored, labels = _with_every_class(bank, of_images, stored, found) if self.alike else (stored, found)
+        features = torch.from_numpy(bank.features[stored])
         return Instances(self.known, features, torch.from_numpy(labels), alike=self.alike)
 
     def classes_of(self, dataset: ShardDataset) -> NDArray[np.int64]:
@@ -238,6 +243,8 @@ class TrainedInstances(Instances):
         stored = self._stored()
         labels = self.of_images[bank.neighbors[stored, : self.k if config.classes else 0]].astype(np.int32)
         alike = config.samples == "uniform"
+        if alike:
+            stored, labels = _with_every_class(bank, self.of_images, stored, labels)
         super().__init__(state, torch.from_numpy(bank.features[stored]), torch.from_numpy(labels), alike=alike)
         # A fake's instance, by the shares of the classes where they are balanced
         by_class = quotas(counts, config.temperature) if config.sampler != "instances" else None
@@ -349,6 +356,38 @@ def _below(words: NDArray[np.int64], stop: int | NDArray[np.int64]) -> NDArray[n
     """Numbers of 0 .. stop - 1 of words of `_BITS` bits."""
     below: NDArray[np.int64] = words * stop >> _BITS
     return below
+
+
+def _with_every_class(
+    bank: InstanceBank, of_images: NDArray[Any], stored: NDArray[np.int64], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Stored instances and their neighbours' classes, and besides some of each class that none of these is near to.
+
+    Those are instances that have a neighbour of the class; where no instance has, the nearest neighbour of each of its
+    images. They are told that class alone, and are as many as a class has on average, or fewer.
+
+    Args:
+        of_images: the class of each image of the bank, -1 where it has none.
+        stored: [S].
+        labels: [S, k].
+    """
+    k = labels.shape[1]
+    classes = np.unique(of_images[of_images >= 0])
+    missing = np.setdiff1d(classes, labels)
+    if not len(missing):
+        return stored, labels
+    most = -(-len(stored) // len(classes))
+    near: dict[int, list[NDArray[np.int64]]] = {int(label): [] for label in missing}
+    for first in range(0, len(bank), _AT_ONCE):
+        found = of_images[bank.neighbors[first : first + _AT_ONCE, :k]]
+        for label in np.intersect1d(found, missing).tolist():
+            near[label].append(first + np.flatnonzero((found == label).any(axis=1)))
+    for label, parts in near.items():
+        rows = np.concatenate(parts) if parts else np.unique(bank.neighbors[of_images == label, 0]).astype(np.int64)
+        rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+        stored = np.concatenate([stored, rows])
+        labels = np.concatenate([labels, np.full((len(rows), k), label, np.int32)])
+    return stored, labels
 
 
 def _members(labels: NDArray[Any], classes: int) -> list[NDArray[np.int64]]:

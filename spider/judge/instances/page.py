@@ -32,7 +32,8 @@ def draw_instances(file: Path, generator: FrozenGenerator, bank: InstanceBank, d
     """
     known = generator.conditions
     assert isinstance(known, Instances)
-    stored = np.arange(len(bank)) if len(known.features) == len(bank) else bank.centres
+    first = known.features[: len(bank.centres)].cpu().numpy()  # more may follow, of rare classes
+    stored = bank.centres if np.array_equal(first, bank.features[bank.centres]) else np.arange(len(bank))
     rows = np.unique(np.linspace(0, len(stored) - 1, _ROWS).astype(int))
     nearest = min(_NEAREST, bank.neighbors.shape[1])
     seeds = range(_SAMPLES)

@@ -170,6 +170,50 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
     assert torch.equal(again.features, told.features[[7, 3]])
 
 
+@pytest.fixture(scope="module")
+def lone(digits, tmp_path_factory):
+    """A set in which one digit has one image, which is a neighbour of none; and its bank, with few centres."""
+    folder = tmp_path_factory.mktemp("lone")
+    api.pack(digits, folder / "lone", long_tail=182)
+    api.instances(folder / "lone", folder / "lone.safetensors", embedding="offline", neighbors=4, centres=12)
+    return folder / "lone", folder / "lone.safetensors"
+
+
+@pytest.mark.parametrize("stored", ["all", "centres"])
+def test_numbered_samples_are_of_rare_classes_too(lone, stored):
+    """Also of one whose only image no instance is near to, and of those that no centre is near to."""
+    data, bank = lone
+    opened, labels = InstanceBank.open(bank), ShardDataset(data).labels()
+    near = labels[opened.neighbors if stored == "all" else opened.neighbors[opened.centres]]
+    missing = set(range(10)) - set(near.flatten().tolist())
+    rarest = int(np.bincount(labels).argmin())
+    assert int((labels == rarest).sum()) == 1
+    assert rarest in missing
+    assert len(missing) > (0 if stored == "all" else 1)
+    asked = ["condition.classes=true", "condition.samples=uniform", f"condition.stored={stored}"]
+    told = trainer_for(data, bank, *asked).conditions.at(0, range(3000), CPU)
+    shares = torch.bincount(told.labels, minlength=10) / 3000
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.02)
+    beside = {int(label): set() for label in set(range(10)) - set(labels[opened.neighbors].flatten().tolist())}
+    for label, others in beside.items():  # classes that are near to no instance
+        others |= {int(each) for each in opened.neighbors[labels == label, 0]}
+    for instances, label in zip(instances_of(told.features[:200], opened.features), told.labels, strict=False):
+        of_near = {int(each) for i in instances for each in labels[opened.neighbors[i]]}
+        assert int(label) in of_near or beside[int(label)] & instances
+
+
+def test_a_bank_of_the_run_keeps_rare_classes_too(lone, tmp_path):
+    data, bank = lone
+    asked = words(bank, "condition.classes=true", "condition.samples=uniform")
+    api.train("dcgan", run=tmp_path / "run", data=data, kimg=0.012, overrides=asked)
+    generator = open_generator(str(tmp_path / "run"), CPU)
+    told = told_by_bank(generator, bank).conditions.at(0, range(300), CPU)
+    own = generator.conditions.at(0, range(300), CPU)
+    assert torch.equal(told.labels, own.labels)
+    assert torch.equal(told.features, own.features)
+    assert len(set(told.labels.tolist())) == 10
+
+
 SAMPLERS = ["instances", "balanced_instances", "classes"]
 
 
