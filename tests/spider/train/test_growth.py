@@ -21,6 +21,7 @@ from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
 from spider.runs.stored import stored_tensors
 from spider.settings.schedule import value_at
+from spider.train.loop import train
 from spider.train.trainer import Trainer
 from tests.deit import deit_state
 from tests.spider.train.laws import assert_resume_is_exact, tensors_of
@@ -247,6 +248,41 @@ def test_every_preset_trains(digits, larger, stem, tmp_path, family, stage):
         assert not any(weight(999_999) for weight in penalties.weights)
         times = [penalties.passes[0].run.gain * weight(1_000_000) for weight in penalties.weights]
         assert times == [2 / rows_there(f"{family}/stem", "g_penalties: # L: 2, of a sum over")]
+
+
+def chained(world, digits, larger, weights, folder):
+    """On a rank: the tensors of a stem and of what grew from it, StyleSAN-XL's, after a step of each player.
+
+    Discriminators have slicing heads and look through two networks. In double precision, because gradients come
+    through the kinks of these.
+    """
+    common = [
+        "condition.kind=class", "batch=2", "g_penalties.batch_shrink=1", "compute.precision=fp64",
+        f"discriminator.backbones=[{{kind: deit, weights: {weights}}}, {{kind: efficientnet_lite0}}]",
+        "discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4",
+        "log.samples=2", "log.tensorboard=false", "evaluate.every_kimg=null", *NETWORKS,
+    ]  # fmt: skip
+    stem, grown = folder / "stem", folder / "grown"
+    begins = ["generator.sides=[8,16]", "init.players=[g_ema]", "init.kind=run", f"init.run={stem}"]
+    found = []
+    for preset, data, run, words in (("stem", digits, stem, []), ("head", larger, grown, begins)):
+        directory = RunDirectory(run)
+        asked = load_config(f"stylesan-xl/{preset}", [*common, *words, f"data.path={data}", "kimg=0.002"])
+        assert train(prepare(asked, directory), directory, world, progress=False) == "finished"
+        held = stored_tensors(str(run))
+        found.append({f"{group}.{name}": each for group, tensors in held.items() for name, each in tensors.items()})
+    return found
+
+
+def test_a_chain_with_slicing_and_two_networks_is_the_same_on_two_ranks(ranks, digits, larger, tmp_path):
+    weights = tmp_path / "tiny.pth"
+    torch.save({"model": deit_state(grid=8)}, weights)
+    alone = chained(World.single(), digits, larger, weights, tmp_path / "alone")
+    for found in ranks(2).run(chained, digits, larger, weights, tmp_path / "ranks"):
+        torch.testing.assert_close(found, alone, rtol=1e-8, atol=1e-9)
+    for heads in ("heads", "others.0.heads"):  # which begin alike in both stages
+        name = f"discriminator.{heads}.each.0.embedding.weight"
+        assert not torch.equal(*(stage[name] for stage in alone))
 
 
 def rows_there(preset, before):
