@@ -10,6 +10,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cluster.world import World
 from spider import api
@@ -80,6 +81,31 @@ def test_stylegan_xl_makes_the_recorded_images(name, tmp_path):
     if "w_psi07" in vectors:
         frozen.truncate(0.7)  # the means of classes came over
         assert_near(frozen.module(vectors["z"], told).latents, vectors["w_psi07"], 1e-5)
+
+
+def test_pictures_are_made_of_an_import_of_stylegan_xl(tmp_path):
+    """Of a class that is asked for, nearer to the mean of its w; between images; and by a search in w."""
+    run = tmp_path / "run"
+    (tmp_path / "a.pkl").write_bytes(dumped({"G_ema": stylegan_xl("stylegan_xl_grown")}))
+    api.import_pickle(tmp_path / "a.pkl", run)
+    made = {}
+    for name, truncation, label in (("whole", None, 2), ("pulled", 0.0, 2), ("other", 0.0, 1)):
+        api.generate(run, seeds="0-1", classes=[label], truncation=truncation, out=tmp_path / name)
+        made[name] = [np.asarray(Image.open(file)) for file in sorted((tmp_path / name).rglob("*.png"))]
+    assert [each.shape for each in made["whole"]] == [(32, 32, 3)] * 2
+    assert not np.array_equal(*made["whole"])
+    assert np.array_equal(*made["pulled"])  # at 0 every image of a class is that of its mean
+    assert not np.array_equal(made["pulled"][0], made["other"][0])
+    api.interpolate(run, tmp_path / "grid.png", space="w", classes=[2], steps=3)
+    assert np.asarray(Image.open(tmp_path / "grid.png")).ndim == 3
+    picture = next((tmp_path / "whole").rglob("*.png"))
+    found = api.project(run, [picture], tmp_path / "found", steps=2, samples=4, classes=[2])
+    (done,) = found.done.values()
+    assert done["label"] == "2"
+    assert 0 < done["projection"]["L2"] < 0.1
+    (point,) = (tmp_path / "found").rglob("*.npz")
+    api.generate(run, points=[point], out=tmp_path / "again")
+    assert len([*(tmp_path / "again").rglob("*.png")]) == 1
 
 
 def test_heads_may_follow_rotations_otherwise_than_the_stem(tmp_path):
