@@ -74,11 +74,12 @@ def _candidates(
         block = _float(vectors, first, min(first + keys, len(vectors)), device)
         squares = block.square().sum(1)
         longest = max(longest, float(squares.max()))
-        found = torch.addmm(squares[None] + lengths[:, None], queries, block.T, alpha=-2)
+        found = torch.addmm(squares[None], queries, block.T, alpha=-2).add_(lengths[:, None])  # one array of n x keys
         others = torch.arange(first, first + len(block), device=device)[None]
         if first < start + n and start < first + len(block):
             found.masked_fill_(own == others, math.inf)
         closer, which = _closer(found, distances[:, -1:], count)
+        del block, found  # before the next ones are made
         merged = torch.cat([distances, closer], 1)
         distances, order = merged.topk(min(count, merged.shape[1]), 1, largest=False)
         numbers = torch.cat([numbers, which + first], 1).gather(1, order)
