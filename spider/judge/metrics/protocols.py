@@ -65,7 +65,7 @@ PROTOCOLS: dict[str, Protocol] = {
         replace(
             _TF,
             name="prdc",
-            about="the prdc package, IC-GAN: as tf, but k = 5 for precision too",
+            about="the prdc package: as tf, but k = 5 for precision too; IC-GAN's k, not its network",
             precision_recall=PRDC,
         ),
         Protocol(
