@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from cluster.errors import ClusterError
 from cluster.jobs.history import History
@@ -134,22 +136,50 @@ def test_a_pickle_of_others_is_imported_trained_on_and_exported(tmp_path: Path) 
     assert stages[0].command.saves is None
 
 
-@pytest.mark.parametrize("name", ["cifar10", "ffhq", "imagenet"])
-def test_the_published_ladders_are_pipelines(tmp_path: Path, name: str) -> None:
+LADDERS = {
+    "ladders/cifar10": 2, "ladders/stylegan-xl-cifar10": 2, "ladders/ffhq": 7, "ladders/imagenet": 1,
+    "results/xl/catface": 6, "results/xl/cifar10": 4,
+}  # fmt: skip
+
+
+def side_in(folder: str | Path | None) -> int:
+    """Of images, which the name of a folder ends with."""
+    digits = re.search(r"\d+$", str(folder))
+    assert digits is not None
+    return int(digits[0])
+
+
+def test_every_ladder_of_the_guide_is_tried() -> None:
+    found = [file for folder in ("ladders", "results/xl") for file in (DOCS / folder).glob("*.yaml")]
+    assert {str(file.relative_to(DOCS).with_suffix("")) for file in found} == LADDERS.keys()
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_ladders_are_pipelines(tmp_path: Path, name: str) -> None:
     """Each stage grows from the run of a stage before, at the side of the images that it learns."""
-    stages = api.read_pipeline(DOCS / "ladders" / f"{name}.yaml", tmp_path, SLURM)
+    stages = api.read_pipeline(DOCS / f"{name}.yaml", tmp_path, SLURM)
     requests = [stage.request for stage in stages if isinstance(stage.request, TrainRequest)]
-    made = [tmp_path / str(side) for side in (16, 32, 64, 128, 256, 512, 1024)]
+    made = [tmp_path / "128", *(Path(str(request.run)) for request in requests)]  # 128 is imported
     for request in requests:
         config = request.foreseen(made)
-        assert config.objective.slicing
+        assert config.objective.slicing == str(request.config).startswith("stylesan-xl/")
         if request.init and not str(request.init).endswith(".safetensors"):
-            before = Path(str(request.init).partition("@")[0])
-            assert tuple(map(str, config.generator.sides[-2:])) == (before.name, Path(request.data).name)
-            assert config.generator.sides[-1] == int(Path(request.run).name)
+            before = str(request.init).partition("@")[0]
+            assert config.generator.sides[-2:] == (side_in(before), side_in(request.data))
+            assert config.generator.sides[-1] == side_in(request.run)
         else:
             assert config.generator.sides == ()
-    assert len(requests) == {"cifar10": 2, "ffhq": 7, "imagenet": 1}[name]
+    assert len(requests) == LADDERS[name]
+
+
+def test_the_ladder_without_slicing_is_the_other_but_for_its_presets() -> None:
+    sliced, plain = (
+        yaml.safe_load((DOCS / "ladders" / f"{name}.yaml").read_text())["stages"]
+        for name in ("cifar10", "stylegan-xl-cifar10")
+    )
+    for name in ("stem", "grown"):
+        assert plain[name].pop("config").replace("stylegan", "stylesan") == sliced[name].pop("config")
+    assert plain == sliced
 
 
 def test_a_training_begins_with_weights_of_a_stage_before(tmp_path: Path) -> None:
