@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cluster.world import World
+from spider.errors import SpiderError
 from spider.exchange.persistent import PickledModule
 from spider.exchange.translation import (
     CONV,
@@ -87,6 +88,11 @@ def import_discriminator(network: PickledModule, max_bytes: int) -> Imported:
     blocks = [child for name, child in network.children.items() if name not in ("b4", "mapping")]
     clamped = [child for block in blocks for name, child in block.children.items() if name != "skip"]
     std = end.children.get("mbstd")
+    if std is not None and std.attributes.get("group_size", 0) is None:
+        raise SpiderError(
+            f"{std.path}: group_size is None, the whole batch of a GPU as one group, which has no equal here: a "
+            "discriminator's groups are of the batch of all"
+        )
     config: dict[str, Any] = {
         **channels_and_mapping(network, None, mapping),
         "architecture": same([*blocks, end], "architecture", str),

@@ -66,6 +66,9 @@ def study_cost(plan: StudyPlan, todo: Sequence[Stage], *, at_once: int) -> Study
             found[name] = measured(first.checked(), first.directory.path, threads=threads)
         except (SpiderError, ShardsError, ClusterError) as error:
             notes.append(f"{name}: not measured, the mean of the others stands for it: {error}")
+    if notes and not found:
+        why = notes[0].rpartition("stands for it: ")[2]
+        notes = [f"nothing was measured: {why}. The stages that pack come first, as above; then ask again"]
     left = {name: len(requests) for name, requests in kinds.items()}
     many = ManyCost(
         at_once=at_once,

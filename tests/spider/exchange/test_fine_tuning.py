@@ -16,7 +16,7 @@ from spider.errors import SpiderUsageError
 from spider.runs.generator import open_generator
 from spider.runs.request import TrainRequest
 from spider.train.trainer import Trainer
-from tests.spider.exchange.official import dumped, networks
+from tests.spider.exchange.official import dumped, networks, stylegan3
 
 CPU = torch.device("cpu")
 QUICK = ("batch=4", "log.samples=4", "log.tensorboard=false", "objective.kind=non_saturating", "log.every_kimg=0.004")
@@ -65,6 +65,38 @@ def test_a_training_begins_with_the_images_of_the_import(place):
     trainer.iterate()
     trainer.close()
     assert not torch.equal(trainer.frozen().images(0, range(4)), theirs.images(0, range(4)))
+
+
+@pytest.mark.parametrize("preset", ["stylegan2-ada/low-shot", "stylegan2-ada/paper256"])
+def test_with_noise_for_each_image_it_begins_with_the_networks_of_the_import(place, preset):
+    """The presets have random noise: given the import's own, which is one for all images, they are its images."""
+    request = TrainRequest(
+        preset, place / "noisy", overrides=("batch=4",), data=place / "packed", init=place / "theirs"
+    )
+    config = request.checked()
+    assert config.generator.noise == "random"
+    trainer = Trainer(config, World.single(CPU))
+    trainer.begin()
+    ours, theirs = trainer.frozen(), open_generator(str(place / "theirs"), CPU)
+    z, told = theirs.source.at(0, range(4)), theirs.told(0, range(4))
+    noise = theirs.module.noise(told)
+    assert not torch.equal(ours.images(0, range(4)), theirs.images(0, range(4)))
+    ws = ours.latents(z, told)
+    assert torch.equal(ws, theirs.latents(z, told))
+    assert torch.equal(ours.module.from_ws(ws, noise.expand(4, -1)), theirs.module.from_ws(ws, noise))
+
+
+def test_stylegan3_begins_with_the_images_of_the_import(place, tmp_path):
+    (tmp_path / "three.pkl").write_bytes(dumped({"G_ema": stylegan3("stylegan3t_g32", rotation=False)}))
+    api.import_pickle(tmp_path / "three.pkl", tmp_path / "three")
+    overrides = ("batch=4", "discriminator.channel_base=64", "discriminator.mbstd_group=4")
+    more = {"data": place / "packed", "init": tmp_path / "three"}
+    trainer = Trainer(
+        TrainRequest("stylegan3/t", place / "t", overrides=overrides, **more).checked(), World.single(CPU)
+    )
+    trainer.begin()
+    theirs = open_generator(str(tmp_path / "three"), CPU)
+    assert torch.equal(trainer.frozen().images(0, range(4)), theirs.images(0, range(4)))
 
 
 def test_a_given_average_stays_and_augmentations_begin_as_with_the_public_resume(place):

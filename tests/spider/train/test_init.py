@@ -35,7 +35,9 @@ DCGAN = [
 ]
 R3GAN = ["batch=8", "log.samples=4", "generator.width=0.02", "discriminator.width=0.02", "generator.blocks=1",
          "discriminator.blocks=1", "log.tensorboard=false", "source.dim=16"]  # fmt: skip
-WORDS = {"dcgan": DCGAN, "r3gan-32": R3GAN}
+STYLEGAN2 = ["batch=8", "log.samples=4", "log.tensorboard=false", "source.dim=8", "generator.channel_base=64",
+             "discriminator.channel_base=64", "generator.w_dim=8", "discriminator.mbstd_group=4"]  # fmt: skip
+WORDS = {"dcgan": DCGAN, "r3gan-32": R3GAN, "stylegan2-ada/auto": STYLEGAN2}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_an_auxiliarys_average_of_d_begins_as_d_does(digits, tmp_path):
         assert all(torch.equal(tensor, plain[group][key]) for key, tensor in here[group].items())
 
 
-@pytest.mark.parametrize(("preset", "layers"), [("dcgan", 1), ("dcgan", 2), ("r3gan-32", 2)])
+@pytest.mark.parametrize(("preset", "layers"), [("dcgan", 1), ("dcgan", 2), ("r3gan-32", 2), ("stylegan2-ada/auto", 2)])
 def test_frozen_layers_and_only_they_never_move(finished, digits, preset, layers):
     run = finished[preset]
     norm = ["discriminator.norm=batch"] if (preset, layers) == ("dcgan", 1) else []

@@ -131,8 +131,9 @@ def test_it_is_exact_under_double_backward(pipe, side):
     assert torch.autograd.gradgradcheck(lambda x: augment(x, at, "r1").pow(3), images, fast_mode=True)
 
 
-def test_p_follows_the_reference_on_recorded_logits():
-    """160 iterations of batch 8, nominally of 1,024; the penalty's pass reports the signs once more every 16."""
+def test_p_follows_the_reference_where_the_penaltys_signs_are_counted_too():
+    """160 iterations of batch 8, nominally of 1,024. There R1's pass reports the signs once more every 16; a trainer
+    here does not (`OverfitController`), so they are added by hand: it is the rule that is compared."""
     vectors = recorded("ada_controller")
     controller = OverfitController(OverfitConfig(rise_kimg=500, p_max=None), batch=1024)
     found = []
