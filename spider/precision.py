@@ -51,6 +51,13 @@ def without_autocast(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def in_float16(x: Tensor) -> bool:
+    """Whether a convolution of x computes in float16: x is such, or autocast makes it such."""
+    device = x.device.type
+    cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return cast or x.dtype == torch.float16
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or as it is if that is finer."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from spider.gan.networks.resample import blur, double, halve, resampling_kernel
-from spider.precision import without_autocast
+from spider.precision import in_float16, without_autocast
 
 SLOPE = 0.2
 GAIN = math.sqrt(2)  # keeps the power of what goes through a leaky ReLU
@@ -143,6 +143,8 @@ class ModulatedConv(nn.Module):
         inputs = self.weight[0].numel()
         with without_autocast(w):
             styles = self.affine(w)  # [N, inputs]
+            if self.demodulate and in_float16(x):  # which holds 65,504 at most; demodulation takes the factor back
+                styles = styles / styles.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
         weight = self.weight / math.sqrt(inputs)  # so that half precision holds the sums, also before demodulation
         x, rounded = x * _spread(styles * input_gain, x), weight.to(x.dtype)
         if self.up:

@@ -71,7 +71,7 @@ def test_a_training_begins_with_the_images_of_the_import(place):
 def test_with_noise_for_each_image_it_begins_with_the_networks_of_the_import(place, preset):
     """The presets have random noise: given the import's own, which is one for all images, they are its images."""
     request = TrainRequest(
-        preset, place / "noisy", overrides=("batch=4",), data=place / "packed", init=place / "theirs"
+        preset, place / "noisy", overrides=("batch=8",), data=place / "packed", init=place / "theirs"
     )
     config = request.checked()
     assert config.generator.noise == "random"

@@ -9,6 +9,7 @@ from cluster.world import World
 from spider import precision
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
+from spider.gan.networks.equalized import ModulatedConv
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
 from spider.gan.networks.stylegan2_names import discriminator_name, generator_name
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig, Stylegan2GeneratorConfig
@@ -258,6 +259,19 @@ def test_formats_change_numbers_only_by_their_rounding(how, monkeypatch):
         assert found.dtype == (torch.float64 if how == "float64" else torch.float32)
         assert (found - expected).norm() < of_norm * expected.norm()
         assert how not in ("bf16", "fp16") or (found - expected).norm() > 1e-4 * expected.norm()  # it did round
+
+
+def test_float16_holds_large_maps_and_styles():
+    """A map of 100 and styles of 600: their product would be no number of float16. Other dtypes are left alone."""
+    torch.manual_seed(0)
+    conv = ModulatedConv(8, 4, 3, 6)
+    x, w, bias = 100 * torch.randn(2, 8, 4, 4), 600 * torch.randn(2, 6), torch.zeros(4)
+    exact = conv(x, w, bias)
+    with torch.autocast("cpu", torch.float16):
+        assert conv.affine(w).abs().max() * x.abs().max() > 65504
+        rounded = conv(x, w, bias)
+    assert rounded.isfinite().all()
+    assert (rounded - exact).norm() < 0.01 * exact.norm()
 
 
 def test_autocast_rounds_convolutions_alone():
