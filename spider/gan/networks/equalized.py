@@ -141,9 +141,10 @@ class ModulatedConv(nn.Module):
     ) -> Tensor:
         """(The result of x times `input_gain` + bias [outputs]) times `gain`."""
         inputs = self.weight[0].numel()
+        shrinks = self.demodulate and in_float16(x)  # which holds 65,504 at most; demodulation takes the factor back
         with without_autocast(w):
             styles = self.affine(w)  # [N, inputs]
-            if self.demodulate and in_float16(x):  # which holds 65,504 at most; demodulation takes the factor back
+            if shrinks:
                 styles = styles / styles.abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
         weight = self.weight / math.sqrt(inputs)  # so that half precision holds the sums, also before demodulation
         x, rounded = x * _spread(styles * input_gain, x), weight.to(x.dtype)
