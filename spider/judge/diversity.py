@@ -1,7 +1,7 @@
 """How different the images of one condition are that a generator makes: the mean perceptual distance between two.
 
-IC-GAN (Casanova et al. 2021, Table 2) measures by LPIPS of AlexNet, of images with one instance and other noise. Of a
-generator that is told nothing it is the distance between any two of its images.
+IC-GAN (Casanova et al. 2021, Table 2) measures by LPIPS of AlexNet, of images with one instance and other noise, and
+gives the standard deviation over pairs beside it. Of a generator that is told nothing it is the distance between any two of its images.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def diversity_of(
     world: World,
     *,
     progress: bool = False,
-) -> float:
-    """The mean over `count` pairs under an evaluation seed. All ranks; each gets it.
+) -> tuple[float, float]:
+    """Mean and standard deviation over `count` pairs under an evaluation seed. All ranks; each gets both.
 
     The images of pair i have the condition of sample i, and the inputs and draws of samples 2 i and 2 i + 1.
     """
@@ -43,4 +43,5 @@ def diversity_of(
         return (distance(*images).double().cpu(),)
 
     (found,) = spread(world, -(-count // AT_ONCE), distances, label="diversity", progress=progress)
-    return float(found.flatten()[:count].mean())
+    std, mean = torch.std_mean(found.flatten()[:count], correction=0)
+    return float(mean), float(std)

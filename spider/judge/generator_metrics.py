@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spider.backbones.perceptual import perceptual_distance
@@ -16,6 +17,7 @@ from spider.judge.equivariance import equivariance
 from spider.judge.metrics.results import MetricResult
 from spider.judge.path_length import perceptual_path_length
 from spider.measures import GeneratorMetricName
+from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -66,6 +68,7 @@ def measure_generator(
 
     results = []
     for each in asked:
+        std = None
         if each in _PATHS:
             assert judge is not None
             space, sampling = _PATHS[each]
@@ -75,12 +78,13 @@ def measure_generator(
             label, protocol = f"PPL {space} {sampling} by {judge.label}", {"distance": judge.label, "pairs": count}
         elif each == "diversity":
             assert judge is not None
-            value = diversity_of(generator, judge, seed, count, world, progress=progress)
+            value, std = diversity_of(generator, judge, seed, count, world, progress=progress)
             label, protocol = f"diversity by {judge.label}", {"distance": judge.label, "pairs": count}
         else:
             # As it is used, also in half precision, which is heard here; a path length is never measured in it
             value, label, protocol = followed[each], _FOLLOWS[each], {"precision": generator.precision}
-        results.append(_result(generator, name, each, label, value, {"seed": seed, "count": count, **protocol}))
+        result = _result(generator, name, each, label, value, {"seed": seed, "count": count, **protocol})
+        results.append(result if std is None else replace(result, std=std, std_over=counted(count, "pair")))
     # Ranks on machines of different kinds may round differently
     return [MetricResult.from_json(result) for result in world.broadcast_json([each.to_json() for each in results])]
 

@@ -24,11 +24,13 @@ def run(digits, tmp_path_factory):
 
 def test_it_is_the_mean_over_pairs_of_one_class(run):
     generator, distance = open_generator(run, CPU), perceptual_distance("efficientnet", None, CPU)
-    found = diversity_of(generator, distance, 3, 5, World.single())
+    found, std = diversity_of(generator, distance, 3, 5, World.single())
     told = generator.told(3, range(64))
     first, second = (generator.images(3, [2 * i + other for i in range(64)], told)[:5] for other in (0, 1))
-    assert found == pytest.approx(distance(first, second).double().mean().item(), rel=1e-4)
-    assert found > 0
+    distances = distance(first, second).double().numpy()
+    assert found == pytest.approx(distances.mean(), rel=1e-4)
+    assert std == pytest.approx(distances.std(), rel=1e-3)
+    assert std > 0
 
 
 def test_it_is_the_same_on_two_ranks(ranks, run):
@@ -44,10 +46,13 @@ def measured(world, run):
 def test_a_generator_that_heeds_no_noise_has_none(run):
     generator, distance = open_generator(run, CPU), perceptual_distance("efficientnet", None, CPU)
     generator.source.at = lambda seed, indices: torch.zeros(len(indices), *generator.source.shape)
-    assert diversity_of(generator, distance, 0, 4, World.single()) == pytest.approx(0, abs=1e-5)
+    assert diversity_of(generator, distance, 0, 4, World.single()) == pytest.approx((0, 0), abs=1e-5)
 
 
 def test_evaluate_gives_it_without_a_reference(run):
-    [result] = api.evaluate(run, metrics="diversity", count=8, seeds=1).results
+    found = api.evaluate(run, metrics="diversity", count=8, seeds=1)
+    [result] = found.results
     assert result.name == "diversity"
     assert result.label == "diversity by PD[efficientnet]"
+    assert result.std > 0
+    assert "standard deviation over 8 pairs" in found.table()
