@@ -49,6 +49,10 @@ def instances(
             help="Images that stand for all, by k-means: what a finished generator keeps; or IC-GAN's file of them.",
         ),
     ] = "1000",
+    centre_list: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.txt", help="Write which images these are, for pack DATA OUT --list FILE.txt."),
+    ] = None,
     pixels: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="The same images packed at another size, whose features are taken."),
@@ -74,6 +78,7 @@ def instances(
             neighbors=neighbors,
             flips=flips,
             centres=centres,
+            centre_list=centre_list,
             pixels=pixels,
             seed=seed,
             ray=ray,

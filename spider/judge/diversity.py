@@ -1,7 +1,8 @@
 """How different the images of one condition are that a generator makes: the mean perceptual distance between two.
 
 IC-GAN (Casanova et al. 2021, Table 2) measures by LPIPS of AlexNet, of images with one instance and other noise, and
-gives the standard deviation over pairs beside it. Of a generator that is told nothing it is the distance between any two of its images.
+gives the standard deviation over pairs beside it. Of a generator that is told nothing it is the distance between any
+two of its images.
 """
 
 from __future__ import annotations

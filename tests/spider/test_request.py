@@ -34,7 +34,8 @@ ASKED = {
     "neighbor_matrix": (NeighborMatrixRequest, {"datasets": ["a", "b"], "out": "o", **SEARCH}),
     "instances": (InstancesRequest, {
         "data": "d", "out": "o.safetensors", "embedding": "offline", "protocol": "clean", "weights": "w.pt",
-        "neighbors": 5, "flips": True, "centres": "c.npy", "pixels": "p", "seed": 4, "ray": "auto", "workers": 2,
+        "neighbors": 5, "flips": True, "centres": "c.npy", "centre_list": "c.txt", "pixels": "p", "seed": 4,
+        "ray": "auto", "workers": 2,
     }),
     "classes": (ClassesRequest, {"data": "d", "out": "o.safetensors", "ray": "auto", "workers": 2}),
     "train": (TrainRequest, {

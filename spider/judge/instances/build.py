@@ -21,7 +21,7 @@ from shards.dataset import ShardDataset
 from spider import weights
 from spider.data import open_images
 from spider.errors import SpiderUsageError
-from spider.files import cache_directory
+from spider.files import cache_directory, write_text
 from spider.gan.conditions.bank import BankAbout, BankShape, InstanceBank, new_bank
 from spider.judge.embed.cache import Features
 from spider.judge.embed.features import Span
@@ -135,6 +135,8 @@ def build_bank(request: InstancesRequest) -> BankReport:
         if classes:
             arrays["labels"][:] = dataset.labels()
     bank = InstanceBank.open(out)
+    if request.centre_list is not None:
+        write_text(Path(request.centre_list), "".join(f"{dataset.key(int(number))}\n" for number in bank.centres))
     return BankReport(
         str(out),
         about,

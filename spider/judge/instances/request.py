@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from spider.arguments import Kind, flag, known, place, whole
+from spider.errors import SpiderUsageError
 from spider.judge.request import FileOfImagesRequest
 from spider.measures import RESIZE_RULES
 
@@ -41,6 +42,7 @@ class InstancesRequest(FileOfImagesRequest):
         flips: features of the images flipped left to right as well.
         centres: how many images stand for all, by k-means; all of them where there are fewer. Or a file of IC-GAN's
             authors that says which (`spider.judge.instances.published`).
+        centre_list: a .txt file for the keys of those images, a line each, as `pack` takes a list.
         pixels: the same images packed at another size, of which the features are to be; None: of `data`.
         seed: of k-means.
     """
@@ -51,6 +53,7 @@ class InstancesRequest(FileOfImagesRequest):
         "protocol": known("protocol", tuple(chain(*RESIZE_RULES.values()))),
         "neighbors": whole(1, MAX_NEIGHBORS),
         "centres": _count_or_file,
+        "centre_list": place,
         "flips": flag,
         "pixels": place,
     }
@@ -62,8 +65,15 @@ class InstancesRequest(FileOfImagesRequest):
     neighbors: int = 50
     flips: bool = False
     centres: int | str | Path = 1000
+    centre_list: str | Path | None = None
     pixels: str | Path | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises SpiderUsageError: a field, the value found and what would be valid."""
+        super().__post_init__()
+        if self.centre_list is not None and not str(self.centre_list).endswith(".txt"):
+            raise SpiderUsageError(f"centre_list: the file ends in .txt, found {str(self.centre_list)!r}")
 
     def require_inputs(self) -> None:
         """Refuse images and weights that are not there. Raises SpiderUsageError, SpiderError, ShardsUsageError."""

@@ -16,6 +16,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.instances import Instances
+from spider.gan.outputs import Condition
 from spider.gan.pixels import to_uint8
 from spider.judge.instances.photos import read_photos
 from spider.judge.of_classes import only_of
@@ -451,12 +452,35 @@ def test_a_generator_without_instances_says_so(digits, tmp_path):
         api.interpolate(tmp_path / "plain", tmp_path / "x.gif", space="instance")
 
 
-def test_figures_show_instances_what_is_near_them_and_samples(run, digits, tmp_path):
+def batches(values, size):
+    return [tuple(values[first : first + size]) for first in range(0, len(values), size)]
+
+
+def test_figures_show_instances_what_is_near_them_and_samples(run, digits, bank, tmp_path, monkeypatch):
+    shown = []
+
+    def remember(images, **options):
+        shown.append((images, options))
+        return sample_grid(images, **options)
+
+    monkeypatch.setattr("spider.judge.instances.page.sample_grid", remember)
     found = api.evaluate(run, metrics="fid", embedding="offline", count=60, seeds=1, figures=tmp_path / "figures")
     assert found.provenance["instances"] == str(tmp_path / "figures" / "instances.png")
     assert str(tmp_path / "figures" / "instances.png") in found.table()
     with Image.open(tmp_path / "figures" / "instances.png") as picture:
         assert picture.width > 11 * 64
+    [(images, options)] = shown
+    opened, dataset, generator = InstanceBank.open(bank), ShardDataset(digits), open_generator(str(run), CPU)
+    rows = [*zip(to_uint8(images).split(11), batches(options["captions"], 11), strict=True)]
+    assert (options["columns"], len(rows)) == (11, 8)
+    numbers = [int(captions[0].removeprefix("image ")) for _, captions in rows]
+    assert len({*numbers} & {*opened.centres.tolist()}) == 8
+    for number, (cells, captions) in zip(numbers, rows, strict=True):
+        pixels, _ = dataset.read_batch([number, *opened.neighbors[number]])
+        assert torch.equal(cells[:5], torch.from_numpy(pixels))
+        told = Condition(features=torch.from_numpy(opened.features[[number] * 6]).float())
+        assert torch.equal(cells[5:], to_uint8(generator.images(0, range(6), told)))
+        assert captions[1:] == (*(f"near {n}" for n in range(1, 5)), *(f"seed {n}" for n in range(6)))
 
 
 def test_a_run_is_measured_by_instances_of_other_images(run, patches, digits, tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 
 from cluster.world import World
-from spider.config.load import make_config
+from spider.config.load import make_config, preset_text
 from spider.errors import SpiderUsageError
 from spider.gan.networks.build import build_discriminator, build_generator
 from spider.gan.networks.stylegan2 import Stylegan2Discriminator, Stylegan2Generator
@@ -46,6 +47,30 @@ def test_icgans_stylegan2_makes_the_recorded_images_and_logits():
     discriminator.load_state_dict(weights_of(vectors, discriminator_name, "D."))
     for which, images in (("real", vectors["real"]), ("fake", vectors["img"])):
         assert_near(discriminator(images, condition).logits, vectors[f"logits_{which}"], 1e-5)
+
+
+# Presets with the published side, features, and millions of parameters of G and D
+PUBLISHED = {
+    "icgan/stylegan2-coco128": (128, 2048, 24.26, 27.29),
+    "icgan/stylegan2-coco256": (256, 2048, 24.50, 27.41),
+    "icgan/stylegan2-coco128-untold": (128, 0, 22.95, 23.88),
+    "icgan/stylegan2-coco256-untold": (256, 0, 23.19, 24.00),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_stylegan2_has_as_many_parameters_as_published(name):
+    side, features, of_g, of_d = PUBLISHED[name]
+    settings = yaml.safe_load(preset_text(name))
+    config = make_config({**settings, "condition": {"kind": "none"}})
+    told, shape = ConditionShape(features=features), (3, side, side)
+    with torch.device("meta"):
+        made = (
+            Stylegan2Generator(config.generator, (512,), shape, told),
+            Stylegan2Discriminator(config.discriminator, shape, told, SINGLE),
+        )
+    counts = [sum(each.numel() for each in network.parameters()) for network in made]
+    assert [round(count / 1e6, 2) for count in counts] == [of_g, of_d]
 
 
 def networks(kind, told, side):

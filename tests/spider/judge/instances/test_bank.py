@@ -212,3 +212,17 @@ def test_a_bank_of_other_images_is_not_replaced(bank, patches, digits, tmp_path)
     mine.write_text("other")
     with pytest.raises(SpiderUsageError, match="no bank of instances"):
         api.instances(digits, mine, **WORDS)
+
+
+def test_the_images_that_stand_for_all_are_packed_by_a_list(digits, tmp_path):
+    """For figure 4 of the paper: FID of the real images beside that of samples."""
+    bank, listed = tmp_path / "b.safetensors", tmp_path / "centres.txt"
+    api.instances(digits, bank, centre_list=listed, **WORDS)
+    api.pack(digits, tmp_path / "centres", listed=listed)
+    packed, dataset = ShardDataset(tmp_path / "centres"), ShardDataset(digits)
+    centres = InstanceBank.open(bank).centres
+    assert sorted(packed.key(n) for n in range(len(packed))) == sorted(dataset.key(int(n)) for n in centres)
+    found = api.evaluate(tmp_path / "centres", reference=digits, metrics="fid", embedding="offline")
+    assert found.results[0].value > 0
+    with pytest.raises(SpiderUsageError, match=r"centre_list: the file ends in \.txt"):
+        api.instances(digits, bank, centre_list=tmp_path / "centres", **WORDS)
