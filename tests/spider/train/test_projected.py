@@ -165,13 +165,18 @@ def test_backbones_that_cannot_be_are_refused_before_weights_are_read(digits, wo
 
 
 def test_samples_are_ranked_by_the_mean_of_their_logits(digits):
+    """Of the pass that teaches the generator itself, from the images of a batch to the scores that selection sees."""
     trainer = trainer_for(digits, World.single())
-    judged = torch.tensor([[3.0, -1.0], [0.0, 0.0], [1.0, 0.5]])
-    fake = type("Out", (), {"logits": judged})
     phase = next(phase for phase in trainer.plan.phases if phase.name == "g_main")
-    scores = phase.passes[0].run.objective.score(fake).flatten(1).mean(1)
+    whole, *_ = trainer.feeds.draw(phase, trainer.step, 0)
+    run = phase.passes[0].run
+    with phase.player.playing(), torch.no_grad():
+        seen = run(whole)
+        made = run.maker(whole)
+        judged = run.critic(whole, "fake", made.images, whole.fake_condition).out.logits
     trainer.close()
-    assert scores.tolist() == [1.0, 0.0, 0.75]
+    assert judged.shape[1] > 1
+    torch.testing.assert_close(seen.scores.flatten(), judged.mean(1), rtol=1e-5, atol=1e-6)
 
 
 def test_numbers_under_its_own_eyes_are_said_to_be_flattered(digits, two):

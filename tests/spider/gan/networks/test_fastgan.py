@@ -56,6 +56,11 @@ def test_the_smaller_one_with_classes_makes_the_recorded_images(mode):
         assert_moved(generator, vectors, layers)
 
 
+def test_the_default_makes_the_recorded_images():
+    generator, vectors, _ = recorded_generator("g128", "projected", 8, 24, 128, 0, train=False)
+    assert_near(generator(vectors["z"], Condition()).images[:, :, ::4, ::4], vectors["img_every4"], 1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("side", "channels", "classes"), [(8, 1, 0), (32, 3, 2), (64, 3, 0)])
 def test_every_form_at_sizes_that_nobody_published(form, side, channels, classes):
