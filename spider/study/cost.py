@@ -58,16 +58,17 @@ def study_cost(plan: StudyPlan, todo: Sequence[Stage], *, at_once: int) -> Study
     for stage in todo:
         if isinstance(stage.request, TrainRequest):
             kinds.setdefault(plan.places[stage.name], []).append(stage.request)
-    found, notes = dict[str, DryRun](), list[str]()
+    found, errors = dict[str, DryRun](), dict[str, Exception]()
     threads = len(os.sched_getaffinity(0)) // at_once
     for name, (first, *_) in kinds.items():
         tell(f"{name}: measuring one of {counted(len(kinds[name]), 'training')}")
         try:
             found[name] = measured(first.checked(), first.directory.path, threads=threads)
         except (SpiderError, ShardsError, ClusterError) as error:
-            notes.append(f"{name}: not measured, the mean of the others stands for it: {error}")
-    if notes and not found:
-        why = notes[0].rpartition("stands for it: ")[2]
+            errors[name] = error
+    notes = [f"{name}: not measured, the mean of the others stands for it: {why}" for name, why in errors.items()]
+    if errors and not found:
+        why = next(iter(errors.values()))
         notes = [f"nothing was measured: {why}. The stages that pack come first, as above; then ask again"]
     left = {name: len(requests) for name, requests in kinds.items()}
     many = ManyCost(

@@ -427,6 +427,21 @@ def test_a_dry_run_says_what_the_trainings_would_take(file, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_of_data_that_are_not_packed_yet_says_so_once(tmp_path, digits, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "title: t\nclaim: c\nseeds: 0-1\n"
+        f"stages: {{cut: {{verb: pack, source: {digits}, out: '{{out}}/cut', subset: 64}}}}\n"
+        "train: {config: dcgan, data: '{out}/cut', kimg: 1, overrides: [evaluate.every_kimg=1], after: cut}\n"
+        "variants: {a: {}, b: {overrides: [batch=8]}}\nmeasure: {metrics: [kid], embedding: offline}\n"
+    )
+    app(["study", str(file), "--out", str(tmp_path / "out"), "--dry-run"], standalone_mode=False)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# !")]
+    assert len(notes) == 2
+    assert notes[0].startswith("# ! nothing was measured: data.path: ")
+    assert notes[0].endswith("The stages that pack come first, as above; then ask again")
+
+
 @pytest.mark.parametrize("option", ["--ray=local", "--report", "--json"])
 def test_a_dry_run_refuses_what_it_would_ignore(file, tmp_path, option):
     error = io.StringIO()
