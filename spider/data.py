@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from shards.errors import ShardsError, ShardsMachineError, ShardsUsageError
 from shards.index import INDEX_NAME
 from shards.missing import no_such
 from spider.files import cache_directory
+from spider.heartbeat import now_and_then
 
 if TYPE_CHECKING:
     from cluster.world import World
@@ -106,20 +106,13 @@ def on_main_rank(world: World | None, look: Callable[[], T]) -> T:
 @contextmanager
 def _saying_that_it_lasts(world: World) -> Iterator[None]:
     """Broadcast now and then, in a thread, so that the patience of the ranks that wait for this one begins anew."""
-    over = threading.Event()
 
     def say() -> None:
         with suppress(MachineError):  # a rank is lost, which the answer will meet too
-            while not over.wait(_AGAIN_S):
-                world.broadcast_json({"lasts": True})
+            world.broadcast_json({"lasts": True})
 
-    thread = threading.Thread(target=say, daemon=True)  # an interrupted process does not wait for other ranks
-    thread.start()
-    try:
+    with now_and_then(say, _AGAIN_S):  # an interrupted process does not wait for other ranks
         yield
-    finally:
-        over.set()
-    thread.join()
 
 
 def _exit_code(error: Exception) -> int:

@@ -29,16 +29,27 @@ def silent() -> None:
 @contextmanager
 def told_to_go_on(what: str, *, every_s: float = 30.0) -> Iterator[None]:
     """Within, a line on stderr now and then: `still measuring iterations, 30 s`. For work that calls no heartbeat."""
-    began, over = time.monotonic(), threading.Event()
+    began = time.monotonic()
+    with now_and_then(lambda: tell(f"still {what}, {time.monotonic() - began:.0f} s"), every_s):
+        yield
 
-    def say() -> None:
+
+@contextmanager
+def now_and_then(do: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Within, `do` is done in a thread of its own, each time that so many seconds have passed.
+
+    It is not done any more afterwards, but where an exception ends the block: that does not wait for it.
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
         while not over.wait(every_s):
-            tell(f"still {what}, {time.monotonic() - began:.0f} s")
+            do()
 
-    thread = threading.Thread(target=say, name="told_to_go_on", daemon=True)
+    thread = threading.Thread(target=repeat, name="now_and_then", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
+    thread.join()
