@@ -10,6 +10,7 @@ std and side, all by the bilinear rule of the public implementation (autonomousv
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ def read_classifier(config: GuidanceConfig, told: ConditionShape) -> Classifier:
         linear = lite0.classifier if file is None else _linear_of(file, told, read.sha256)
         return Classifier(_OfFeatures(lite0, linear), _OF_LITE0, _SIDE)
     if config.network == "deit":
-        network: nn.Module = (deit := read_deit_classifier(None if file is None else Path(file)))
-        classes, side = deit.classes, deit.side
+        deit = read_deit_classifier(None if file is None else Path(file))
+        network, classes, side = cast(nn.Module, deit), deit.classes, deit.side
     else:
         network, classes, side = read_torchvision_classifier(config.network, Path(config.classifier))
     _require_as_many(classes, config, told)

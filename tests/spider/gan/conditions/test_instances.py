@@ -108,13 +108,17 @@ def test_half_of_the_features_are_of_flipped_images(digits, bank):
         assert 0.3 < np.mean(flipped) < 0.7
 
 
+def with_bank(digits, folder, *, long_tail, centres):
+    """A long-tailed set of digits, and its bank."""
+    api.pack(digits, folder / "set", long_tail=long_tail)
+    api.instances(folder / "set", folder / "bank.safetensors", embedding="offline", neighbors=4, centres=centres)
+    return folder / "set", folder / "bank.safetensors"
+
+
 @pytest.fixture(scope="module")
 def tail(digits, tmp_path_factory):
     """A long-tailed set: 182 images of one digit to 9 of another; and its bank."""
-    folder = tmp_path_factory.mktemp("tail")
-    api.pack(digits, folder / "tail", long_tail=20)
-    api.instances(folder / "tail", folder / "tail.safetensors", embedding="offline", neighbors=4, centres=30)
-    return folder / "tail", folder / "tail.safetensors"
+    return with_bank(digits, tmp_path_factory.mktemp("tail"), long_tail=20, centres=30)
 
 
 @pytest.mark.parametrize("sampler", ["instances", "balanced_instances", "classes"])
@@ -174,10 +178,7 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
 @pytest.fixture(scope="module")
 def lone(digits, tmp_path_factory):
     """A set in which one digit has one image, which is a neighbour of none; and its bank, with few centres."""
-    folder = tmp_path_factory.mktemp("lone")
-    api.pack(digits, folder / "lone", long_tail=182)
-    api.instances(folder / "lone", folder / "lone.safetensors", embedding="offline", neighbors=4, centres=12)
-    return folder / "lone", folder / "lone.safetensors"
+    return with_bank(digits, tmp_path_factory.mktemp("lone"), long_tail=182, centres=12)
 
 
 @pytest.mark.parametrize("stored", ["all", "centres"])
