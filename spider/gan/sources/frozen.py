@@ -110,7 +110,7 @@ class FrozenGenerator:
     def _in_parts(self, of: str, count: int, made: Callable[[slice], Tensor]) -> Tensor:
         """What is made `of` so many, a few at once, because a pass of all would take too much memory."""
         with exact_float32():  # whatever a training around it has switched on
-            if count * self.image_shape[1] * self.image_shape[2] * _A_PIXEL <= _NUMBERS:
+            if count == 1 or count * self.image_shape[1] * self.image_shape[2] * _A_PIXEL <= _NUMBERS:
                 return made(slice(count))
             if of not in self._at_once:
                 self._at_once[of] = max(1, _NUMBERS // largest_growth(made))
@@ -154,10 +154,10 @@ class FrozenGenerator:
     @torch.no_grad()
     def of_latents(self, ws: Tensor, condition: Condition) -> Tensor:
         """Images [N, C, H, W] of the layers' w, with the draws of the condition. Of generators that have w."""
-        module, noise = self.module, condition.draws.get("noise")
+        module = self.module
         assert isinstance(module, WithMapping)
         return self._in_parts(
-            "ws", len(ws), lambda part: module.from_ws(ws[part], None if noise is None else noise[part])
+            "ws", len(ws), lambda part: module.from_ws(ws[part], condition.part(part).draws.get("noise"))
         )
 
     def images(self, seed: int, indices: Sequence[int], condition: Condition | None = None) -> Tensor:
