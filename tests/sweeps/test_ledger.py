@@ -367,7 +367,7 @@ def test_a_log_hears_of_a_sweep_until_a_trial_has_numbers(make: Callable[..., Sw
     ledger = plan.ledger(plan.axes([]))
     trial = ledger.next_trial()
     assert trial is not None
-    telling = lambda: [thread.name for thread in threading.enumerate() if thread.name == "told_to_go_on"]  # noqa: E731
+    telling = lambda: [thread.name for thread in threading.enumerate() if thread.name == "now_and_then"]  # noqa: E731
     for numbers in (True, False):
         progress = Progress(ledger, 1, shown=True)
         assert telling()
