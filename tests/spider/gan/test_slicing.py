@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, leaky_relu, linear
+from torch.nn.functional import conv2d, leaky_relu, linear, normalize
 
 from cluster.world import World
 from spider.draws import Address
@@ -29,6 +29,7 @@ from spider.gan.networks.spectral import SpectralConv
 from spider.gan.networks.stylegan_config import Stylegan2DiscriminatorConfig
 from spider.gan.objectives.build import build_objective
 from spider.gan.objectives.config import HingeConfig, ObjectiveChoice, ObjectiveConfig
+from spider.gan.objectives.penalties import Judged, r1
 from spider.gan.objectives.wasserstein import Wasserstein
 from spider.gan.outputs import Condition, ConditionShape, DOut
 from spider.gan.saved import load_saved, saved_tensors
@@ -379,3 +380,71 @@ def test_a_plain_network_finds_the_norms_of_a_sliced_one_that_it_begins_with(kin
             torch.testing.assert_close(largest, torch.ones(()), rtol=0.02, atol=0)
             found += 1
     assert found == len(missing) / 2
+
+
+def turns(kind, steps, *, sliced=True, unit=False):
+    """By how much each step of Adam turns the direction of a last layer of 512 features, the same in any case.
+
+    `unit`: the direction is stored apart, on the unit sphere, as StyleSAN-XL stores it, and projected after each step.
+    """
+    settings = {"slicing": True} if sliced else {}
+    config = HingeConfig(**settings) if kind == "hinge" else ObjectiveConfig(kind=kind, **settings)
+    objective = build_objective(config, nn.Identity(), CPU)
+    draws = torch.Generator().manual_seed(0)
+    weight = torch.randn(1, 512, generator=draws)  # as StyleGAN2's, whose gain of 512^-0.5 the features have here
+    weight = (weight / weight.norm() if unit else weight).requires_grad_()
+    optimizer = torch.optim.Adam([weight], lr=2e-3, betas=(0.0, 0.99))
+    angles = []
+    for _ in range(steps):
+        before = weight.detach().clone()
+        outs = [
+            said([read_dense(torch.randn(16, 512, generator=draws) / 512**0.5 + mean, weight, sliced=sliced)], {})
+            for mean in (0.01, 0.0)
+        ]
+        optimizer.zero_grad()
+        d_loss(objective, *outs).backward()
+        optimizer.step()
+        angles.append((normalize(weight.detach()) - normalize(before)).norm().item())
+        if unit:
+            weight.data.div_(weight.data.norm())
+    return angles
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_direction_turns_no_faster_than_the_plain_layer(kind):
+    """At any step of Adam, but for a fifth. One that is stored on the unit sphere turns more than 20 times as fast."""
+    plain, sliced, unit = turns(kind, 8, sliced=False), turns(kind, 8), turns(kind, 8, unit=True)
+    assert max(there / here for there, here in zip(sliced, plain, strict=True)) < 1.2
+    assert min(there / here for there, here in zip(unit, sliced, strict=True)) > 20
+    if kind == "wasserstein":  # both readings together have the gradient of the plain layer
+        assert sliced == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dcgan", "r3gan", "stylegan2"])
+def test_r1_moves_all_but_the_direction(kind):
+    """Its values, and what it asks of all other weights, are those of the plain network."""
+    shape = (3, 16, 16)
+    real = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    slopes, values = {}, {}
+    for sliced in (False, True):
+        network = build_discriminator(NETWORKS[kind], shape, SINGLE, 0, ConditionShape(), sliced=sliced)
+        judged = Judged(real, lambda x, network=network: network(x, Condition()).logits)
+        values[sliced] = r1(judged, None, NOWHERE)
+        values[sliced].sum().backward()
+        slopes[sliced] = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert_near(values[True], values[False])
+    said_here = network(real, Condition()).features["direction"].sum()
+    weights = dict(network.named_parameters())
+    moved = torch.autograd.grad(said_here, [*weights.values()], allow_unused=True)
+    [last] = [name for name, slope in zip(weights, moved, strict=True) if slope is not None]
+    omega = normalize(weights.pop(last).detach(), dim=1)
+    radial, tangential = {}, {}
+    for sliced, found in slopes.items():
+        along = found.pop(last)
+        radial[sliced] = (along * omega).sum(1, keepdim=True)
+        tangential[sliced] = (along - radial[sliced] * omega).norm() / along.norm()
+    assert tangential[True] < 1e-5
+    assert tangential[False] > 0.1
+    assert_near(radial[True], radial[False], 1e-4)
+    for name, slope in slopes[False].items():
+        torch.testing.assert_close(slopes[True][name], slope, rtol=1e-4, atol=1e-6)

@@ -6,11 +6,13 @@ import re
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from cluster.world import World
 from spider.config.load import make_config
 from spider.errors import SpiderError
 from spider.gan.objectives.non_saturating import NonSaturating
+from spider.gan.objectives.slicing import Slicing
 from spider.train.trainer import Trainer
 from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, tensors_of
 from tests.spider.train.toys import TOYS
@@ -167,3 +169,30 @@ def test_steps_that_are_not_finite_leave_no_trace(digits, patches, fed):
 def test_steps_that_are_not_finite_on_one_rank_leave_no_trace_on_any(ranks, digits):
     for found in ranks(2).run(fed_badly, digits, [LECAM], 1, 1):
         assert_skipped(found, 2 + 2)
+
+
+def directions(world, data, words):
+    """On a rank: SAN's direction before, at the end of each of three iterations, and D's skipped steps.
+
+    In the second one what D says of generated images is not finite, what it says of the direction is.
+    """
+    words = ["compute.precision=fp32", "objective.slicing=true", *words]
+    trainer = Trainer(make_config({"data": {"path": str(data)}}, [*BASE, *words]), world)
+    sliced, found, skipped = trainer.plan.phases[0].passes[0].run.objective, [], []
+    for objective in (None, sliced, Slicing(Poisoned("value"), "normalised", world.device), sliced):
+        if objective is not None:
+            use(trainer, objective)
+            trainer.iterate()
+            skipped.append(sum("phase d_main" in warning for warning in trainer.warnings))
+        found.append(normalize(trainer.discriminator.module.layers[-1].weight.detach()))
+    trainer.close()
+    return found, skipped
+
+
+@pytest.mark.parametrize("engine", [[], *(["engine.kind=deepspeed", f"engine.zero_stage={stage}"] for stage in (1, 2))])
+def test_the_direction_of_san_moves_by_steps_that_are_taken(ranks, digits, engine):
+    for (first, second, third, last), skipped in ranks(2).run(directions, digits, engine):
+        assert skipped == [0, 1, 0]
+        assert torch.equal(third, second)
+        assert (second - first).norm() > 1e-4
+        assert (last - third).norm() > 1e-4
