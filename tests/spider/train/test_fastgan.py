@@ -11,7 +11,7 @@ from spider.config.load import load_config
 from spider.runs.directory import RunDirectory
 from spider.runs.start import prepare
 from spider.train.trainer import Trainer
-from tests.spider.train.laws import assert_resume_is_exact, tensors_of
+from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, assert_resume_is_exact, tensors_of
 
 TINY = ["source.dim=8", "generator.ngf=2", "discriminator.ndf=2", "batch=4"]
 EXACT = [
@@ -55,6 +55,20 @@ def test_two_steps_are_the_same_on_two_ranks(ranks, data):
 
 def test_resume_equals_uninterrupted(data):
     assert_resume_is_exact(*(trainer_for(data, World.single(), EXACT) for _ in range(2)))
+
+
+def test_a_skipped_step_leaves_no_trace(data):
+    """Neither in batch norms and power iterations of both networks and of the decoders, nor in the average."""
+    trainer = trainer_for(data, World.single(), [*EXACT, "ema.half_life_kimg=0"])
+    trainer.iterate()
+    moved = assert_a_skipped_step_leaves_no_trace(trainer)
+    names = set(tensors_of(trainer))
+    trainer.close()
+    for part in ("generator.", "discriminator.blocks.", "discriminator.auxiliary0.", "generator_ema."):
+        for last in (".v", ".running_var"):
+            found = {name for name in names if name.startswith(part) and name.endswith(last)}
+            assert found, (part, last)
+            assert found <= moved, (part, last)
 
 
 def test_the_preset_trains_and_saves_no_distance(data):

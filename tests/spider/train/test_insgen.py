@@ -52,21 +52,23 @@ STD = "discriminator.mbstd_group=4"
 
 
 @pytest.mark.parametrize(
-    ("fed", "parts"),
+    ("size", "fed", "parts"),
     [
-        ([], ["accumulation=2"]),
-        ([STD, "batch=12"], []),  # a group in two ranks
-        (["source.kind=images", "source.adapter=projection", "source.noise_std=0.1"], ["accumulation=2"]),
+        (2, [], ["accumulation=2"]),
+        (4, [], ["accumulation=2"]),
+        (2, [STD, "batch=12"], []),  # a group in two ranks
+        (2, ["source.kind=images", "source.adapter=projection", "source.noise_std=0.1"], ["accumulation=2"]),
     ],
-    ids=["vectors", "std", "images"],
+    ids=["vectors", "vectors-4", "std", "images"],
 )
-def test_it_is_the_same_on_two_ranks_in_micro_batches(ranks, digits, fed, parts):
+def test_it_is_the_same_on_more_ranks_in_micro_batches(ranks, digits, size, fed, parts):
     """Fed vectors, or images of another set. Terms are of all images, also where the selection leaves some out."""
     fed = [*fed, f"source.path={digits}"] if "source.kind=images" in fed else fed
     whole = trained(World.single(), digits, fed)
     assert whole["auxiliary.0.real.pushes"] == 3
     assert whole["auxiliary.0.fake.place"] == 0  # 24 or 36 keys, in a queue of 12
-    for tensors in ranks(2).run(trained, digits, [*fed, *parts]):
+    assert any(name.startswith("discriminator.auxiliary0.discriminator_average.") for name in whole)
+    for tensors in ranks(size).run(trained, digits, [*fed, *parts]):
         torch.testing.assert_close(tensors, whole, rtol=1e-5, atol=1e-6)
 
 

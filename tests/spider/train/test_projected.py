@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -17,7 +18,7 @@ from spider.settings.marks import named
 from spider.train.evaluator import open_evaluation
 from spider.train.trainer import Trainer
 from tests.deit import deit_state
-from tests.spider.train.laws import assert_resume_is_exact, tensors_of
+from tests.spider.train.laws import assert_a_skipped_step_leaves_no_trace, assert_resume_is_exact, tensors_of
 
 SEEN = ["discriminator.enlarge_to=128", "discriminator.width=0.015625", "discriminator.mixed_channels=4", "batch=2"]
 BASE = [
@@ -31,6 +32,7 @@ BASE = [
     "selection.kind=fixed",
     "selection.k=1",
 ]
+DIFFUSION = "{kind: diffusion, into: maps, control: {p_start: 0.5, interval_steps: 1, rise_kimg: 0.02, target: -0.9}}"
 
 
 def trainer_for(data, world, overrides=()):
@@ -78,18 +80,22 @@ def gradient(tensors, player):
     return torch.cat([tensors[name].flatten() for name in moments])
 
 
-def test_an_iteration_is_the_same_on_four_ranks(ranks, digits):
-    """Of one image each. The generator's gradient comes through the kinks of the pretrained network.
+def assert_gradients_agree(found, expected):
+    """The generator's comes through the kinks of the pretrained network, by which a rounding moves it."""
+    for player, of_norm in (("d", 1e-4), ("g", 0.03)):
+        here = gradient(expected, player)
+        assert (gradient(found, player) - here).norm() < of_norm * here.norm(), player
 
-    There a rounding moves it by up to 0.5 %, which another step of Adam would enlarge; in double precision four ranks
-    and one differ by 1e-10 after two iterations.
+
+def test_an_iteration_is_the_same_on_four_ranks(ranks, digits):
+    """Of one image each. A rounding moves the generator's gradient by up to 0.5 %, which another step would enlarge.
+
+    In double precision four ranks and one differ by 1e-10 after two iterations.
     """
     first, last = trained(World.single(), digits, 4, 1)
     for first_there, last_there in ranks(4).run(trained, digits, 4, 1):
         torch.testing.assert_close(first_there, first, rtol=0, atol=0)
-        for player, of_norm in (("d", 1e-4), ("g", 0.03)):
-            expected = gradient(last, player)
-            assert (gradient(last_there, player) - expected).norm() < of_norm * expected.norm(), player
+        assert_gradients_agree(last_there, last)
         held, held_there = (
             {name: tensor for name, tensor in tensors.items() if "optimizer" not in name}
             for tensors in (last, last_there)
@@ -114,9 +120,7 @@ def test_two_networks_are_looked_through_alike_on_two_ranks(ranks, digits, two):
     first, last = trained(World.single(), digits, 2, 1, two)
     for first_there, last_there in ranks(2).run(trained, digits, 2, 1, two):
         torch.testing.assert_close(first_there, first, rtol=0, atol=0)
-        for player, of_norm in (("d", 1e-4), ("g", 0.03)):
-            expected = gradient(last, player)
-            assert (gradient(last_there, player) - expected).norm() < of_norm * expected.norm(), player
+        assert_gradients_agree(last_there, last)
     moved = {name for name in first if not torch.equal(first[name], last[name])}
     others = {name for name in last if name.startswith("discriminator.others.0.")}
     frozen = {name for name in last if "mixing" in name or "backbone" in name}
@@ -132,6 +136,79 @@ def test_resume_equals_uninterrupted(digits):
 
 def test_resume_equals_uninterrupted_with_two_networks(digits, two):
     assert_resume_is_exact(*(trainer_for(digits, World.single(), two) for _ in range(2)))
+
+
+def noised_maps(noised):
+    return [f"augment=[{{kind: diffaugment, cutout: 0.2}}, {DIFFUSION}]", f"discriminator.noised={noised}"]
+
+
+def diffused(world, data, noised):
+    """On a rank: all tensors, and where the diffusion stands, after an iteration whose maps are noised."""
+    trainer = trainer_for(data, world, noised_maps(noised))
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    return tensors_of(trainer), trainer.snapshot().state["augment.1"]
+
+
+@pytest.mark.parametrize("noised", ["first", "last"])
+def test_maps_are_noised_alike_on_two_ranks(ranks, digits, noised):
+    """And noise is seen in D's gradient."""
+    whole, state = diffused(World.single(), digits, noised)
+    assert state["p"] == pytest.approx(0.6)
+    for there, state_there in ranks(2).run(diffused, digits, noised):
+        assert state_there == state
+        assert_gradients_agree(there, whole)
+    _, clean = trained(World.single(), digits, iterations=1)
+    assert (gradient(clean, "d") - gradient(whole, "d")).norm() > 0.1 * gradient(whole, "d").norm()
+
+
+def test_resume_equals_uninterrupted_while_noise_of_maps_grows(digits):
+    assert_resume_is_exact(*(trainer_for(digits, World.single(), noised_maps("first")) for _ in range(2)))
+
+
+def begun(world, data):
+    """On a rank: what a checkpoint holds after an iteration."""
+    trainer = trainer_for(data, world)
+    trainer.iterate()
+    trainer.close()
+    return trainer.snapshot()
+
+
+def gone_on(world, data, snapshot):
+    """On a rank: all tensors after one more iteration, by a discriminator that has drawn no such random layers."""
+    trainer = trainer_for(data, world)
+    with torch.no_grad():
+        for frozen in trainer.discriminator.module.mixing.parameters():
+            frozen.zero_()
+    trainer.load(snapshot)
+    trainer.iterate()
+    trainer.close()
+    assert trainer.plan.guard.skipped == 0
+    return tensors_of(trainer)
+
+
+def test_a_run_goes_on_the_same_at_another_world_size(ranks, digits):
+    """From one rank on two, and from two on one: what is random and frozen exactly, the rest up to rounding."""
+    first, last = alone(digits)
+    on_two = ranks(2).run(gone_on, digits, begun(World.single(), digits))
+    on_one = gone_on(World.single(), digits, deepcopy(ranks(2).run(begun, digits)[0]))
+    for found in (*on_two, on_one):
+        torch.testing.assert_close(found, last, rtol=1e-3, atol=1e-3)
+        for name in first:
+            assert ".mixing." not in name or torch.equal(found[name], first[name]), name
+
+
+def test_a_skipped_step_leaves_no_trace(digits):
+    """Neither in batch norms and power iterations of both networks, nor in p, which the noise of maps follows."""
+    seldom = [word.replace("interval_steps: 1", "interval_steps: 5") for word in noised_maps("first")]
+    trainer = trainer_for(digits, World.single(), [*seldom, "ema.half_life_kimg=0"])
+    trainer.iterate()
+    moved = assert_a_skipped_step_leaves_no_trace(trainer)
+    trainer.close()
+    assert {f"discriminator.heads.each.0.blocks.0.{name}" for name in ("conv.u", "norm.running_var")} <= moved
+    assert {"generator.start.u", "generator.start_norm.running_var", "generator_ema.start.weight"} <= moved
+    assert not any(".mixing." in name for name in moved)
 
 
 def test_a_run_does_not_go_on_with_other_weights(digits, two, tmp_path):
