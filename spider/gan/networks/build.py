@@ -12,7 +12,7 @@ from spider.gan.networks.biggan import BigganGenerator
 from spider.gan.networks.biggan_config import BigganDiscriminatorConfig, BigganGeneratorConfig
 from spider.gan.networks.biggan_discriminator import BigganDiscriminator
 from spider.gan.networks.config import NetworkChoice
-from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator
+from spider.gan.networks.dcgan import DcganDiscriminator, DcganGenerator, SpectralDcganDiscriminator
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.fastgan import FastganGenerator
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
@@ -120,7 +120,8 @@ def _discriminator(
         if isinstance(config, PolyDiscriminatorConfig):
             return PolyDiscriminator(config, image_shape)
         if isinstance(config, DcganDiscriminatorConfig):
-            return DcganDiscriminator(config, image_shape, told, world)
+            made = SpectralDcganDiscriminator if config.norm == "spectral" else DcganDiscriminator
+            return made(config, image_shape, told, world)
         return _module(config.build_discriminator(image_shape, told, world), "discriminator", config)
 
 

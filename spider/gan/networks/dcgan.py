@@ -10,13 +10,15 @@ that a comparison of sources compares nothing else. (The authors never published
 With classes, the generator is told by a vector that is joined to z, or to an image as constant channels; or by batch
 normalisation with scales and shifts of each class. An instance is told by such a vector. The discriminator's logit is
 w h + e(y) h, where h is what its last layer takes, w that layer and e(y) the vector of the class or the instance
-(Miyato & Koyama 2018, equation 6, without spectral norm).
+(Miyato & Koyama 2018, equation 6). With spectral norm, that is of all layers but the vectors of classes and instances.
 
 Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
   mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
           discriminator  64 down, 64 down, 128 down, dense 50, dense 1; normalised after the activation
   celeba  decoder        1024 -> 512 up -> 256 up -> ... -> C up, tanh; no normalisation after the dense layer
           discriminator  64 down, 128 down, ..., dense 1
+SN-GAN's (Miyato et al. 2018, Table 3) is of the discriminator alone. Kernels are 3 x 3, and 4 x 4 down; LeakyReLU 0.1:
+  sngan   64, 64 down, 128, 128 down, 256, 256 down, 512, dense 1, of 32 to 63 px
 """
 
 from __future__ import annotations
@@ -31,13 +33,15 @@ from torch import Tensor, nn
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.chain import OFF_ZERO, Chain, CumulativeChain
-from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig, Layout
+from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.networks.slicing import Sliceable, read_dense, said
+from spider.gan.networks.spectral import SpectralConv, SpectralLinear, SpectralNetwork, without_spectral_norm
 from spider.gan.networks.told import told_embedding
 from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
+_SNGAN_SLOPE = 0.1
 _KERNEL = 5
 _CHAIN = "chain"  # the name of the draws
 _MNIST_UP_TO = 28  # px; the layer plan that `auto` takes
@@ -106,21 +110,20 @@ class DcganDiscriminator(Sliceable):
         super().__init__()
         current, height, width = image_shape
         layout = _resolve(config.layout, height)
-        downs = 3 if layout == "mnist" else _halvings(height)
-        plan = [64, 64, 128] if layout == "mnist" else [64 << i for i in range(downs)]
-        blocks = _Blocks(config.norm, world)
+        blocks = _Blocks(config.norm, world, slope=_SNGAN_SLOPE if layout == "sngan" else _SLOPE)
         layers: list[nn.Module] = []
-        for full in plan:
-            out = max(1, round(full * config.width))
+        for full, kernel, stride in _downwards(layout, height):
+            out, padding = max(1, round(full * config.width)), (kernel - 1) // 2
             after = blocks.activation(out)
-            layers += [blocks.down(current, out), *(reversed(after) if layout == "mnist" else after)]
-            current, height, width = out, -(-height // 2), -(-width // 2)
+            layers += [blocks.down(current, out, kernel, stride), *(reversed(after) if layout == "mnist" else after)]
+            height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+            current = out
         layers += [nn.Flatten()]
         flat = current * height * width
         if layout == "mnist":
-            layers += [nn.Linear(flat, 50), nn.LeakyReLU(_SLOPE)]
+            layers += [blocks.dense(flat, 50), nn.LeakyReLU(_SLOPE)]
             flat = 50
-        self.layers = nn.Sequential(*layers, nn.Linear(flat, 1))
+        self.layers = nn.Sequential(*layers, blocks.dense(flat, 1))
         self.draws = {_CHAIN: Draw("uniform", (sum(self._widths),))} if self.chains else {}
         self.features = flat
         self.embedding = told_embedding(told, flat, std=flat**-0.5)
@@ -131,8 +134,14 @@ class DcganDiscriminator(Sliceable):
         h, off_zero = self._inner(images, condition)
         last = cast(nn.Linear, self.layers[-1])
         told = self.embedding is not None
-        weight = last.weight if self.embedding is None else last.weight + self.embedding(condition)
+        weight = last.divided() if isinstance(last, SpectralLinear) else last.weight
+        weight = weight if self.embedding is None else weight + self.embedding(condition)
         return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h, **off_zero})
+
+    def slice(self) -> None:
+        """See Sliceable. The layer that is sliced has no spectral norm."""
+        super().slice()
+        self.layers[-1] = without_spectral_norm(self.layers[-1])
 
     @property
     def chains(self) -> list[Chain]:
@@ -167,6 +176,10 @@ class DcganDiscriminator(Sliceable):
         return found
 
 
+class SpectralDcganDiscriminator(DcganDiscriminator, SpectralNetwork):
+    """One with spectral norm."""
+
+
 class _DenseStem(nn.Module):
     """[N, d] -> [N, c, b, b], and what comes `after`."""
 
@@ -194,8 +207,10 @@ class _Layers(nn.ModuleList):
 class _Blocks:
     """The layers that both networks are made of, with or without normalisation, which may be that of a class."""
 
-    def __init__(self, norm: str, world: World, classes: int = 0) -> None:
+    def __init__(self, norm: str, world: World, classes: int = 0, slope: float = _SLOPE) -> None:
         self.norm = norm == "batch"
+        self.spectral = norm == "spectral"
+        self.slope = slope
         self.chain = {"chain": Chain, "chain_cumulative": CumulativeChain}.get(norm)
         self.world = world
         self.classes = classes
@@ -206,19 +221,27 @@ class _Blocks:
             channels_in, channels_out, _KERNEL, stride, padding=2, output_padding=stride - 1, bias=not self.norm
         )
 
-    def down(self, channels_in: int, channels_out: int) -> nn.Module:
-        """Strided convolution, [N, c, h, w] -> [N, C, ceil(h / 2), ceil(w / 2)]."""
-        return nn.Conv2d(channels_in, channels_out, _KERNEL, stride=2, padding=2, bias=not self.norm)
+    def down(self, channels_in: int, channels_out: int, kernel: int = _KERNEL, stride: int = 2) -> nn.Module:
+        """Convolution that keeps the side, but for its stride: [N, c, h, w] -> [N, C, h / stride, w / stride]."""
+        padding = (kernel - 1) // 2
+        if self.spectral:
+            return SpectralConv(channels_in, channels_out, kernel, stride, padding, bias=True)
+        return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=not self.norm)
+
+    def dense(self, inputs: int, outputs: int) -> nn.Module:
+        """[N, inputs] -> [N, outputs]."""
+        return (SpectralLinear if self.spectral else nn.Linear)(inputs, outputs)
 
     def activation(self, channels: int) -> list[nn.Module]:
         """What follows every hidden layer."""
+        act = nn.LeakyReLU(self.slope)
         if self.chain:
-            return [self.chain(channels, self.world), nn.LeakyReLU(_SLOPE)]
+            return [self.chain(channels, self.world), act]
         if not self.norm:
-            return [nn.LeakyReLU(_SLOPE)]
+            return [act]
         if self.classes:
-            return [ClassBatchNorm(channels, self.classes, self.world), nn.LeakyReLU(_SLOPE)]
-        return [GlobalBatchNorm(channels, self.world), nn.LeakyReLU(_SLOPE)]
+            return [ClassBatchNorm(channels, self.classes, self.world), act]
+        return [GlobalBatchNorm(channels, self.world), act]
 
 
 def _encoder(channels_in: int, channels_out: int, halvings: int, blocks: _Blocks) -> nn.Module:
@@ -231,7 +254,17 @@ def _encoder(channels_in: int, channels_out: int, halvings: int, blocks: _Blocks
     return _Layers(layers)
 
 
-def _resolve(layout: Layout, height: int) -> str:
+def _downwards(layout: str, height: int) -> list[tuple[int, int, int]]:
+    """The discriminator's convolutions: channels, kernel and stride."""
+    if layout == "mnist":
+        return [(channels, _KERNEL, 2) for channels in (64, 64, 128)]
+    channels = [64 << i for i in range(_halvings(height))]
+    if layout == "celeba":
+        return [(full, _KERNEL, 2) for full in channels]
+    return [*(layer for full in channels for layer in ((full, 3, 1), (full, 4, 2))), (2 * channels[-1], 3, 1)]
+
+
+def _resolve(layout: str, height: int) -> str:
     return layout if layout != "auto" else ("mnist" if height <= _MNIST_UP_TO else "celeba")
 
 
@@ -250,10 +283,12 @@ def _divide(side: int, ups: int) -> int:
 
 
 def _initialise(*modules: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases, Keras's defaults."""
+    """Glorot-uniform weights and zero biases, Keras's defaults; spectral norms are found of these."""
     for module in modules:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+            if isinstance(layer, SpectralConv | SpectralLinear):
+                layer.begin()

@@ -62,12 +62,15 @@ class DcganDiscriminatorConfig(BatchNormedChoice):
     """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
 
     kind: Literal["dcgan"] = "dcgan"
-    layout: Layout = Field("auto", description=_LAYOUT)
+    layout: Layout | Literal["sngan"] = Field(
+        "auto", description=f"{_LAYOUT}; sngan = that of SN-GAN (Miyato et al. 2018), twice as many layers"
+    )
     width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
-    norm: Literal["batch", "chain", "chain_cumulative", "none"] = Field(
+    norm: Literal["batch", "chain", "chain_cumulative", "spectral", "none"] = Field(
         "none",
         description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, "
-        "by the batch or (chain_cumulative) by moving means, or none; a gradient penalty per image assumes none",
+        "by the batch or (chain_cumulative) by moving means, spectral = weights by their largest singular value, or "
+        "none; a gradient penalty per image assumes spectral or none",
     )
     shrunk_by: ClassVar[tuple[str, ...]] = ("width",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})

@@ -169,7 +169,7 @@ class SpectralNetwork(nn.Module, Method):
         player: whose steps these are.
     """
 
-    def __init__(self, player: Literal["generator", "discriminator"]) -> None:
+    def __init__(self, player: Literal["generator", "discriminator"] = "discriminator") -> None:
         super().__init__()
         self._steps = f"{player[0]}_"  # of the names of phases
 

@@ -171,6 +171,21 @@ def test_steps_that_are_not_finite_on_one_rank_leave_no_trace_on_any(ranks, digi
         assert_skipped(found, 2 + 2)
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_spectral_norms_move_by_steps_that_are_taken(digits, sliced):
+    """With SAN the last layer has none."""
+    network = ["discriminator.layout=sngan", "discriminator.norm=spectral", "objective.kind=hinge"]
+    still = ["ema.half_life_kimg=0", "overfit.interval_steps=9", "guard.max_skipped=9"]
+    words = [*BASE, *still, *network, f"objective.slicing={sliced}"]
+    trainer = Trainer(make_config({"data": {"path": str(digits)}}, words), World.single())
+    trainer.iterate()
+    moved = assert_a_skipped_step_leaves_no_trace(trainer)
+    trainer.close()
+    weights = {name for name in moved if name.startswith("discriminator.layers.") and name.endswith(".weight")}
+    normed = {name.replace(".weight", ".v") for name in weights} & moved
+    assert (len(weights), len(normed)) == (4, 3 if sliced else 4)
+
+
 def directions(world, data, words):
     """On a rank: SAN's direction before, at the end of each of three iterations, and D's skipped steps.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.networks.build import build_discriminator, build_generator
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.norm import GlobalBatchNorm
+from spider.gan.networks.spectral import SpectralConv, SpectralLinear
 from spider.gan.outputs import Condition, ConditionShape
 from spider.gan.sources.config import GaussianConfig
 from spider.gan.sources.gaussian import Gaussian
@@ -64,6 +67,25 @@ def test_celeba_layout_is_the_authors():
     assert kinds == ["Conv2d", "GlobalBatchNorm", "LeakyReLU"] * 4 + ["Flatten", "Linear"]
     mnist = build_discriminator(DcganDiscriminatorConfig(norm="batch"), (1, 28, 28), SINGLE, 0)
     assert [type(layer).__name__ for layer in mnist.layers][:3] == ["Conv2d", "LeakyReLU", "GlobalBatchNorm"]
+
+
+def test_the_discriminator_of_sn_gan_has_the_published_layers():
+    """Of CIFAR-10 and of STL-10, and each layer with a norm of 1."""
+    for side, before_end in ((32, 4), (48, 6)):
+        network = build_discriminator(
+            DcganDiscriminatorConfig(layout="sngan", norm="spectral"), (3, side, side), SINGLE, seed=0
+        )
+        layers = [layer for layer in network.modules() if isinstance(layer, SpectralConv | SpectralLinear)]
+        *convs, last = layers
+        widths = [3, 64, 64, 128, 128, 256, 256, 512]
+        assert [(conv.in_channels, conv.out_channels) for conv in convs] == [*pairwise(widths)]
+        assert [(conv.kernel_size[0], conv.stride[0]) for conv in convs] == [*[(3, 1), (4, 2)] * 3, (3, 1)]
+        assert last.weight.shape == (1, 512 * before_end**2)
+        assert network(torch.zeros(2, 3, side, side), Condition()).logits.shape == (2, 1)
+        for layer in layers:
+            largest = torch.linalg.matrix_norm(layer.divided().flatten(1), ord=2)
+            torch.testing.assert_close(largest, torch.ones(()), rtol=0.05, atol=0)
+        assert {each.negative_slope for each in network.modules() if isinstance(each, nn.LeakyReLU)} == {0.1}
 
 
 def test_a_side_that_does_not_halve_is_refused_by_name():
