@@ -28,8 +28,9 @@ from spider.gan.networks.attention import SelfAttention
 from spider.gan.networks.biggan_config import BigganGeneratorConfig
 from spider.gan.networks.classes import ClassEmbedding
 from spider.gan.networks.doubling import convolve_doubled
+from spider.gan.networks.first_weights import begin_orthogonal
 from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
-from spider.gan.networks.spectral import SpectralConv, SpectralLinear, SpectralNetwork, begin_orthogonal
+from spider.gan.networks.spectral import SpectralConv, SpectralLinear, SpectralNetwork
 from spider.gan.networks.told import Told
 from spider.gan.outputs import Condition, ConditionShape, GOut
 

@@ -23,13 +23,13 @@ from torch.nn.functional import avg_pool2d, relu
 from spider.gan.networks.attention import SelfAttention
 from spider.gan.networks.biggan_config import BigganDiscriminatorConfig
 from spider.gan.networks.doubling import convolve_halved
+from spider.gan.networks.first_weights import begin_orthogonal
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.spectral import (
     SpectralConv,
     SpectralEmbedding,
     SpectralLinear,
     SpectralNetwork,
-    begin_orthogonal,
     without_spectral_norm,
 )
 from spider.gan.networks.told import Told

@@ -16,7 +16,8 @@ Outputs, gradients and channels are theirs; images from 8 px are the same networ
 copy, at 32 and 64 px). Of `original` below 256 px the second image has half the side. Their names of the weights are in
 `spider.gan.networks.fastgan_names`. What differs: batch norm is over the global batch; spectral norms move with steps
 (`spider.gan.networks.spectral`); classes also work at 512 and 1024 px, where the public code fails; each layer's noise
-has a strength of its own, also with classes. Weights begin as PyTorch's layers do.
+has a strength of its own, also with classes. Weights begin as PyTorch's layers do, those of `original` as its code has
+it (`spider.gan.networks.first_weights.begin_normal`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from cluster.world import World
 from spider.gan.networks.doubling import convolve_doubled
 from spider.gan.networks.excitation import Gate
 from spider.gan.networks.fastgan_config import FastganGeneratorConfig, small_side
+from spider.gan.networks.first_weights import begin_normal
 from spider.gan.networks.norm import ToldBatchNorm, batch_norm_as_torch
 from spider.gan.networks.spectral import SpectralConv, SpectralConvTranspose, SpectralNetwork
 from spider.gan.networks.told import told_embedding
@@ -80,6 +82,9 @@ class FastganGenerator(SpectralNetwork):
         self.to_image = SpectralConv(config.channels(sides[-1]), image_shape[0], 3, 1, 1, bias=not original)
         self.small_side = small_side(sides[-1])
         self.to_small = SpectralConv(config.channels(self.small_side), image_shape[0], 1) if original else None
+        for name, part in self.named_children():
+            if original and name != "frontend":
+                begin_normal(part)
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""

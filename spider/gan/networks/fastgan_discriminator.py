@@ -6,7 +6,8 @@
 A block is the mean of two ways: two convolutions, and one of the averaged map. The last three maps are multiplied by
 gates of maps that are 8 times larger. Logits are those of the public implementation (odegeasslbc/FastGAN-pytorch,
 models.py), for 256, 512 and 1024 px. Below 256 px, which it does not know, the network is the same from the map of that
-side on, and the smaller image has half the side. `fastgan_discriminator_names` has its names of the weights.
+side on, and the smaller image has half the side. `fastgan_discriminator_names` has its names of the weights; they, and
+those of the decoders, begin by its laws (`spider.gan.networks.first_weights.begin_normal`).
 What differs: batch norm is over the global batch, and spectral norms move with steps. Decoders, by which maps are held
 to what they see, join as an auxiliary (`spider.gan.auxiliary.reconstruction`).
 """
@@ -23,6 +24,7 @@ from cluster.world import World
 from spider.gan.networks.excitation import Gate, averaged
 from spider.gan.networks.fastgan import SMALL
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
+from spider.gan.networks.first_weights import begin_normal
 from spider.gan.networks.norm import batch_norm_as_torch
 from spider.gan.networks.slicing import Sliceable, read_conv, said
 from spider.gan.networks.spectral import SpectralConv, SpectralNetwork, without_spectral_norm
@@ -64,6 +66,7 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
         self._channels = {name: config.channels(4 * _LAST) for name in ("inner", "small")} | {"trunk": self.features}
         self._shown = channels
         self._world = world
+        begin_normal(self)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
@@ -152,6 +155,7 @@ class Decoders(SpectralNetwork):
     def __init__(self, inputs: Mapping[str, int], channels: int, image_channels: int, side: int, world: World) -> None:
         super().__init__("discriminator")
         self.each = nn.ModuleDict({n: Decoder(c, channels, image_channels, side, world) for n, c in inputs.items()})
+        begin_normal(self)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See the class."""

@@ -30,7 +30,7 @@ _FIRST_ROUNDS = 15
 Plain = TypeVar("Plain", bound=nn.Module)
 
 
-class _Spectral(nn.Module):
+class Spectral(nn.Module):
     """A layer with a `weight`, of which `divided` is what it multiplies by."""
 
     derived = ("u", "v")  # see `spider.gan.init.derived`
@@ -68,7 +68,7 @@ class _Spectral(nn.Module):
         self.u.copy_(normalize(torch.mv(rows, self.v), dim=0, eps=1e-12))
 
 
-class SpectralConv(_Spectral, nn.Conv2d):
+class SpectralConv(Spectral, nn.Conv2d):
     """A convolution, as nn.Conv2d."""
 
     def __init__(
@@ -90,7 +90,7 @@ class SpectralConv(_Spectral, nn.Conv2d):
         return conv2d(x, self.divided(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class SpectralConvTranspose(_Spectral, nn.ConvTranspose2d):
+class SpectralConvTranspose(Spectral, nn.ConvTranspose2d):
     """A transposed convolution without a bias, as nn.ConvTranspose2d."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -106,7 +106,7 @@ class SpectralConvTranspose(_Spectral, nn.ConvTranspose2d):
         return conv_transpose2d(x, self.divided())
 
 
-class SpectralLinear(_Spectral, nn.Linear):
+class SpectralLinear(Spectral, nn.Linear):
     """A dense layer, as nn.Linear."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -118,7 +118,7 @@ class SpectralLinear(_Spectral, nn.Linear):
         return linear(x, self.divided(), self.bias)
 
 
-class SpectralEmbedding(_Spectral, ClassEmbedding):
+class SpectralEmbedding(Spectral, ClassEmbedding):
     """A vector for each class, as ClassEmbedding: the whole table is one weight, a row for each class."""
 
     weight: nn.Parameter
@@ -135,7 +135,7 @@ class SpectralEmbedding(_Spectral, ClassEmbedding):
 def without_spectral_norm(layer: Plain) -> Plain:
     """A plain layer that does what one with spectral norm does now: a convolution, a dense layer or an embedding."""
     plain: nn.Module
-    if not isinstance(layer, _Spectral):
+    if not isinstance(layer, Spectral):
         return layer
     state = {**layer.state_dict(), "weight": layer.divided().detach()}
     if isinstance(layer, SpectralConv):
@@ -149,15 +149,6 @@ def without_spectral_norm(layer: Plain) -> Plain:
         raise NotImplementedError(f"no plain layer of {type(layer).__name__}")
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})
     return cast(Plain, plain)
-
-
-def begin_orthogonal(network: nn.Module) -> None:
-    """Orthogonal weights (Saxe et al. 2014) of all convolutions, dense layers and vectors of classes. Biases stay."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear | ClassEmbedding):
-            nn.init.orthogonal_(layer.weight)
-            if isinstance(layer, _Spectral):
-                layer.begin()
 
 
 class SpectralNetwork(nn.Module, Method):
@@ -183,5 +174,5 @@ class SpectralNetwork(nn.Module, Method):
         """See Method."""
         return [vector for layer in self._layers() for vector in (layer.u, layer.v)]
 
-    def _layers(self) -> list[_Spectral]:
-        return [module for module in self.modules() if isinstance(module, _Spectral) and module.training]
+    def _layers(self) -> list[Spectral]:
+        return [module for module in self.modules() if isinstance(module, Spectral) and module.training]

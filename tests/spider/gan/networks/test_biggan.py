@@ -26,7 +26,8 @@ from spider.gan.networks.biggan_config import SIDES, BigganDiscriminatorConfig, 
 from spider.gan.networks.biggan_discriminator import BigganDiscriminator
 from spider.gan.networks.biggan_names import discriminator_name, generator_name
 from spider.gan.networks.build import build_discriminator, build_generator
-from spider.gan.networks.spectral import SpectralConv, SpectralEmbedding, SpectralLinear, begin_orthogonal
+from spider.gan.networks.first_weights import begin_orthogonal
+from spider.gan.networks.spectral import SpectralConv, SpectralEmbedding, SpectralLinear
 from spider.gan.objectives.hinge import Hinge
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, DOut
 from spider.gan.sources.config import GaussianConfig

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
 from spider.gan.networks.fastgan import FastganGenerator
-from spider.gan.networks.fastgan_config import FastganGeneratorConfig
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, FastganGeneratorConfig
+from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
 from spider.gan.networks.fastgan_names import generator_name
+from spider.gan.networks.norm import GlobalBatchNorm
 from spider.gan.outputs import UNCONDITIONAL, Condition, ConditionShape, with_draws
 from tests.vectors import assert_near, recorded, weights_of
 
@@ -92,6 +95,41 @@ def test_noise_is_of_each_image_and_of_the_layers_that_have_it():
     assert changed[0].max() == 0
     assert changed[1, -2:, -2:].max() == changed[1].max() > 0
     assert changed[1, :-2].max() == changed[1, :, :-2].max() == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_only_the_original_begins_by_normal_laws(form):
+    """Convolutions N(0, 0.02), scales N(1, 0.02); what the source brings stays as it is."""
+    frontend = nn.Conv2d(1, 4, 3)
+    brought = frontend.weight.clone()
+    config = FastganGeneratorConfig(form=form, ngf=16)
+    generator = FastganGenerator(config, (256,), (3, 64, 64), UNCONDITIONAL, SINGLE, frontend)
+    assert torch.equal(frontend.weight, brought)
+    assert_begun(generator, normal=form == "original")
+    layer = generator.start
+    weight = layer.weight.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(torch.dot(layer.u, weight @ layer.v), torch.linalg.svdvals(weight)[0], rtol=0.05, atol=0)
+
+
+def test_the_discriminator_and_its_decoders_begin_by_normal_laws():
+    discriminator = FastganDiscriminator(FastganDiscriminatorConfig(ndf=16), (3, 64, 64), SINGLE)
+    assert_begun(discriminator, normal=True)
+    assert_begun(discriminator.decoders(16, 64), normal=True)
+
+
+def assert_begun(network, normal):
+    """Within five standard deviations of what so many numbers of the laws may have."""
+    state, norms = network.state_dict(), [each for each in network.modules() if isinstance(each, GlobalBatchNorm)]
+    kernels = [each for each in state.values() if each.dim() == 4 and each.numel() > 4000]
+    assert len(kernels) > 3
+    for each in kernels:
+        assert (abs(each.std() - 0.02) < 5 * 0.02 / (2 * each.numel()) ** 0.5) == normal, each.shape
+    assert not any(each.bias.any() for each in norms)
+    scales = torch.cat([each.weight.detach() for each in norms])
+    assert len(scales) > 100
+    spread = 0.02 if normal else 0
+    assert abs(scales.mean() - 1) <= 5 * spread / len(scales) ** 0.5
+    assert abs(scales.std() - spread) <= 5 * spread / (2 * len(scales)) ** 0.5
 
 
 @pytest.mark.parametrize("side", [4, 2048, 48])
