@@ -31,7 +31,7 @@ def demo(
 @commands.command(
     epilog="\b\nExamples:\n"
     "  spider toy\n"
-    "  spider toy gaussians25 --variant plain --variant 'top-k: selection.kind=adaptive' --seeds 0-2\n"
+    "  spider toy gaussians8 d_steps=3 --kimg 40 --variant 'top-k: selection.kind=adaptive overfit.rise_kimg=20'\n"
     "  spider toy swissroll --variant 'learnt' --variant 'exact: discriminator.kind=poly objective.kind=wasserstein'"
 )
 def toy(

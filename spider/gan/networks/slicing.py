@@ -14,8 +14,9 @@ turns the direction as fast as it turns the plain layer's, a step that was not t
 engine may split w, and a sliced network is saved and exported as a plain one, and begins with its weights. StyleSAN-XL
 stores omega and s apart and projects omega after each step.
 
-A plain layer that is divided by its spectral norm (projected heads, FastGAN, BigGAN) loses that when it is sliced: what
-is said is then larger by that norm. A plain network that begins with a sliced one finds the norm anew.
+A plain layer that is divided by its spectral norm (projected heads, FastGAN, BigGAN, SN-GAN) loses that when it is
+sliced, which leaves what is said. A sliced network that begins with the weights of a plain one has them as they are
+saved: what it says is larger by that norm. A plain network that begins with a sliced one finds the norm anew.
 """
 
 from __future__ import annotations
