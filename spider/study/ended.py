@@ -209,11 +209,22 @@ def _is_measured(request: EvaluateRequest) -> bool:
     file = Path(str(request.out))
     if not file.exists() or not answers(request, read_results(file)):
         return False
+    digest = _weights(request)
+    return digest is None or provenance(file).get("weights") == digest
+
+
+def can_be_checked(measurement: Stage) -> bool:
+    """Whether the checkpoint is there that a measurement is about. If it is not, the numbers are what is left."""
+    assert isinstance(measurement.request, EvaluateRequest)
+    return _weights(measurement.request) is not None
+
+
+def _weights(request: EvaluateRequest) -> str | None:
+    """The digest of the checkpoint that is to be measured; None: it lies elsewhere."""
     try:
-        digest = weights_digest(resolve(str(request.subject)))
-    except SpiderError:  # its checkpoints lie elsewhere: its numbers are what is left
-        return True
-    return provenance(file).get("weights") == digest
+        return weights_digest(resolve(str(request.subject)))
+    except SpiderError:
+        return None
 
 
 def answers(request: EvaluateRequest, results: list[MetricResult]) -> bool:

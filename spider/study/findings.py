@@ -25,7 +25,7 @@ from spider.runs.directory import RunDirectory
 from spider.runs.listing import summarise
 from spider.runs.records import StartRecord
 from spider.runs.request import TrainRequest
-from spider.study.ended import failure, has_diverged, is_done, provenance, seconds
+from spider.study.ended import can_be_checked, failure, has_diverged, is_done, provenance, seconds
 from spider.study.inputs import fed_by_others
 from spider.study.plan import StudyPlan, StudyRun
 from spider.tables import setting
@@ -175,7 +175,7 @@ def find(plan: StudyPlan) -> Findings:
     labels = {names[each]: each[1] for each in asked if each in names}
     runs = [_find(run, results[run.name], plan.metrics[0][0], is_over=over[run.name]) for run in plan.runs]
     drawn = {each.curve_label for each in runs if each.curve}
-    warnings = [*_warnings(runs, results), *stale, *fed_by_others(plan)]
+    warnings = [*_warnings(runs, results), *stale, *_unchecked(plan, results), *fed_by_others(plan)]
     if len(drawn) > 1:
         warnings.append(f"the runs evaluated themselves by different measures: {', '.join(sorted(drawn))}")
     return Findings(plan, runs, labels, names.get(asked[0]), min(drawn, default=""), warnings)
@@ -196,6 +196,18 @@ def _results(run: StudyRun, which: str, stale: list[str]) -> _Results:
                 f"{file.name} is of another checkpoint, or another question, and left out until it is made again"
             )
     return found
+
+
+def _unchecked(plan: StudyPlan, results: dict[str, dict[str, _Results]]) -> list[str]:
+    """Of which variants numbers are taken as their files have them, in a sentence; empty: of none."""
+    names = [
+        run.variant
+        for run in plan.runs
+        for which, stages in run.measures.items()
+        if any(results[run.name][which].values()) and not all(can_be_checked(stage) for stage in stages)
+    ]
+    told = ", ".join(dict.fromkeys(names))
+    return [f"the numbers of {told} are not checked: the checkpoints that they are of lie elsewhere"] if told else []
 
 
 def _numbered(results: dict[str, _Results]) -> Iterator[tuple[int, MetricResult]]:

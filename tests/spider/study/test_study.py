@@ -325,6 +325,19 @@ def test_a_run_that_was_made_anew_is_measured_anew(copy, do):
     assert {"cascade-0-last", "cascade-0-best"} <= set(names_left(file, out))
 
 
+def test_numbers_of_checkpoints_that_lie_elsewhere_are_told_as_such(copy):
+    """As where a run was copied without them. Its numbers count."""
+    file, out = copy
+    told = "the numbers of cascade are not checked: the checkpoints that they are of lie elsewhere"
+    assert told not in api.study(file, out=out, report=True).findings.warnings
+    shutil.rmtree(out / "runs" / "cascade-0" / "checkpoints")
+    assert names_left(file, out) == []
+    found = api.study(file, out=out, report=True).findings
+    assert found.warnings.count(told) == 1
+    assert (out / "report.html").read_text().count(told) == 1
+    assert found.spread("cascade", "last", found.deciding).values.keys() == {0, 1}
+
+
 def test_what_nobody_needs_is_not_made(copy):
     """As where only runs and measures were copied to."""
     file, out = copy
