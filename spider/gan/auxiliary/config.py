@@ -117,8 +117,8 @@ class ChainConfig(AuxiliaryChoice):
         """See Section."""
         if not config.discriminator.chained and not is_outside(config.discriminator.kind):
             yield (
-                "auxiliary: kind=chain goes with discriminator.norm=chain (kind=dcgan), found discriminator.kind="
-                f"{config.discriminator.kind} without it"
+                "auxiliary: kind=chain goes with discriminator.norm=chain (kind=dcgan, kind=fastgan), found "
+                f"discriminator.kind={config.discriminator.kind} without it"
             )
 
 

@@ -17,10 +17,14 @@ Of the gradient u of z the backward pass takes a moving mean as well, where the 
 
 There is a v of real images, and one of generated ones; a g of each in the discriminator's step, and one of generated
 images in the generator's. At first v is 1 and g is 0. They stay while p is 0.
+
+The networks that have it are DCGAN's and FastGAN's discriminators, in the place of batch norms. The published one with
+FastGAN's generator is another: residual blocks without batch norms, a dense layer for one logit, no smaller image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,12 +33,14 @@ from torch.autograd.function import once_differentiable
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
+from spider.gan.outputs import Condition, Draw
 from spider.precision import at_least_float32
 
 _EPS = 1e-5
 _DECAY = 0.9
 OFF_ZERO = "off_zero"  # the name among `DOut.features` of the sum over all layers of how far their channels are off 0
 
+_DRAWN = "chain"  # the name of the draws by which channels are chosen
 _MEANS = {"d_main.real": (0, 0), "d_main.fake": (1, 1), "g_main.fake": (1, 2)}  # numbers of v and g, by `Condition.use`
 
 
@@ -104,6 +110,38 @@ class CumulativeChain(Chain):
             psi, least = (squares + _EPS).sqrt(), squares.min().sqrt()
         normalised = _Cumulative.apply(x, psi, least, slopes, moves, self.world)
         return torch.where(chosen[:, :, None, None], normalised, x)
+
+
+CHAINS = {"chain": Chain, "chain_cumulative": CumulativeChain}  # by the name of `norm`
+
+
+def draws_of(layers: Sequence[Chain]) -> dict[str, Draw]:
+    """What a network with these layers asks for."""
+    return {_DRAWN: Draw("uniform", (sum(each.channels for each in layers),))} if layers else {}
+
+
+class Passage:
+    """A pass of N images through the layers of a network, which come in their order, and what those tell.
+
+    Without layers it asks for no draws and tells nothing.
+    """
+
+    def __init__(self, layers: Sequence[Chain], images: Tensor, condition: Condition) -> None:
+        drawn = torch.split(condition.draws[_DRAWN], [each.channels for each in layers], dim=1) if layers else ()
+        self._uniforms, self._use = iter(drawn), condition.use
+        self._off_zero = torch.zeros(len(images), device=images.device) if layers else None
+
+    def through(self, layer: Chain, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same."""
+        y: Tensor
+        y, off_zero = layer(x, next(self._uniforms), self._use)
+        assert self._off_zero is not None
+        self._off_zero = self._off_zero + off_zero
+        return y
+
+    def told(self) -> Mapping[str, Tensor]:
+        """For `DOut.features`: the sum over the layers so far, [N]."""
+        return {} if self._off_zero is None else {OFF_ZERO: self._off_zero}
 
 
 class _Cumulative(torch.autograd.Function):

@@ -32,18 +32,17 @@ from torch import Tensor, nn
 
 from cluster.world import World
 from spider.errors import SpiderUsageError
-from spider.gan.networks.chain import OFF_ZERO, Chain, CumulativeChain
+from spider.gan.networks.chain import CHAINS, Chain, Passage, draws_of
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig, DcganGeneratorConfig
 from spider.gan.networks.norm import ClassBatchNorm, GlobalBatchNorm
 from spider.gan.networks.slicing import Sliceable, read_dense, said
 from spider.gan.networks.spectral import SpectralConv, SpectralLinear, SpectralNetwork, without_spectral_norm
 from spider.gan.networks.told import told_embedding
-from spider.gan.outputs import Condition, ConditionShape, DOut, Draw, GOut
+from spider.gan.outputs import Condition, ConditionShape, DOut, GOut
 
 _SLOPE = 0.3  # Keras's LeakyReLU, which the authors' networks use
 _SNGAN_SLOPE = 0.1
 _KERNEL = 5
-_CHAIN = "chain"  # the name of the draws
 _MNIST_UP_TO = 28  # px; the layer plan that `auto` takes
 
 
@@ -124,19 +123,21 @@ class DcganDiscriminator(Sliceable):
             layers += [blocks.dense(flat, 50), nn.LeakyReLU(_SLOPE)]
             flat = 50
         self.layers = nn.Sequential(*layers, blocks.dense(flat, 1))
-        self.draws = {_CHAIN: Draw("uniform", (sum(self._widths),))} if self.chains else {}
+        self.draws = draws_of(self.chains)
         self.features = flat
         self.embedding = told_embedding(told, flat, std=flat**-0.5)
         _initialise(self.layers)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
-        h, off_zero = self._inner(images, condition)
+        h, passage = images, Passage(self.chains, images, condition)
+        for layer in self.layers[:-1]:
+            h = passage.through(layer, h) if isinstance(layer, Chain) else layer(h)
         last = cast(nn.Linear, self.layers[-1])
         told = self.embedding is not None
         weight = last.divided() if isinstance(last, SpectralLinear) else last.weight
         weight = weight if self.embedding is None else weight + self.embedding(condition)
-        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h, **off_zero})
+        return said([read_dense(h, weight, last.bias, sliced=self.sliced, of_each=told)], {"last": h, **passage.told()})
 
     def slice(self) -> None:
         """See Sliceable. The layer that is sliced has no spectral norm."""
@@ -147,24 +148,6 @@ class DcganDiscriminator(Sliceable):
     def chains(self) -> list[Chain]:
         """The layers of CHAIN, in order, which an auxiliary steers."""
         return [layer for layer in self.layers if isinstance(layer, Chain)]
-
-    @property
-    def _widths(self) -> list[int]:
-        return [layer.channels for layer in self.chains]
-
-    def _inner(self, images: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
-        """[N, features], and what layers of CHAIN tell."""
-        if not self.chains:
-            return self.layers[:-1](images), {}
-        x, told = images, torch.zeros(len(images), device=images.device)
-        uniforms = iter(torch.split(condition.draws[_CHAIN], self._widths, dim=1))
-        for layer in self.layers[:-1]:
-            if isinstance(layer, Chain):
-                x, off_zero = layer(x, next(uniforms), condition.use)
-                told = told + off_zero
-            else:
-                x = layer(x)
-        return x, {OFF_ZERO: told}
 
     def layers_from_images(self) -> list[list[nn.Module]]:
         """Each convolution and dense layer with what follows it, in order."""
@@ -211,7 +194,7 @@ class _Blocks:
         self.norm = norm == "batch"
         self.spectral = norm == "spectral"
         self.slope = slope
-        self.chain = {"chain": Chain, "chain_cumulative": CumulativeChain}.get(norm)
+        self.chain = CHAINS.get(norm)
         self.world = world
         self.classes = classes
 

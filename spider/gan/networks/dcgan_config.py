@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from spider.gan.networks.config import (
-    BatchNormedChoice,
-)
+from spider.gan.networks.chain_config import ChainableChoice
+from spider.gan.networks.config import BatchNormedChoice
 from spider.settings.section import MAX_DIM, MAX_WIDTH
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class DcganGeneratorConfig(BatchNormedChoice):
             yield "generator.statistics goes with generator.norm=batch"
 
 
-class DcganDiscriminatorConfig(BatchNormedChoice):
+class DcganDiscriminatorConfig(ChainableChoice):
     """DCGAN's discriminator: strided convolutions, one logit; with classes a projection (Miyato & Koyama 2018)."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -74,36 +73,3 @@ class DcganDiscriminatorConfig(BatchNormedChoice):
     )
     shrunk_by: ClassVar[tuple[str, ...]] = ("width",)
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "instance"})
-
-    @property
-    def chained(self) -> bool:
-        """See NetworkChoice."""
-        return self.norm in ("chain", "chain_cumulative")
-
-    def refusals(self, config: Config) -> Iterator[str]:
-        """See Section."""
-        if self.norm == "batch":
-            yield from self.split_refusals("discriminator", config)
-        elif self.statistics != "batch":
-            yield "discriminator.statistics goes with discriminator.norm=batch"
-        elif self.chained and config.accumulation > 1:
-            yield f"discriminator.norm={self.norm} normalises over the global batch: set accumulation=1"
-        if self.chained and all(each.kind != "chain" for each in config.auxiliary):
-            yield f"discriminator.norm={self.norm} is steered by auxiliary: kind=chain: add that"
-        if self.norm == "chain_cumulative":
-            yield from _cumulative_refusals(config)
-
-
-def _cumulative_refusals(config: Config) -> Iterator[str]:
-    """Its backward pass is no derivative, and has its own means for what the published code judges: see `chain.py`."""
-    norm = "discriminator.norm=chain_cumulative"
-    if config.penalties.active:
-        yield f"{norm} cannot be differentiated twice, as penalties are: set them to 0, or discriminator.norm=chain"
-    if config.objective.paired:
-        yield f"{norm} has no means of real images in the generator's step, where objective.kind pairs them"
-    if any(each.kind == "consistency" for each in config.auxiliary):
-        yield f"{norm} has no means of images that are judged again, as auxiliary: kind=consistency does"
-    if config.engine.kind == "deepspeed":
-        yield f"{norm} keeps means of gradients, which engine.kind=deepspeed multiplies by the number of ranks"
-    if config.compute.compile:
-        yield f"{norm} moves its means within the backward pass: set compute.compile=false"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from spider.errors import SpiderUsageError
+from spider.gan.networks.chain_config import ChainableChoice
 from spider.gan.networks.config import (
     BatchNormedChoice,
     doubling_sides,
@@ -67,7 +68,7 @@ class FastganGeneratorConfig(BatchNormedChoice):
         return self.split_refusals("generator", config)
 
 
-class FastganDiscriminatorConfig(BatchNormedChoice):
+class FastganDiscriminatorConfig(ChainableChoice):
     """FastGAN's discriminator: it judges an image and a smaller one. Sides: 32 to 1024 px, published from 256 px."""
 
     kind: Literal["fastgan"] = "fastgan"
@@ -75,6 +76,11 @@ class FastganDiscriminatorConfig(BatchNormedChoice):
     shrunk_by: ClassVar[tuple[str, ...]] = ("ndf",)
     ndf: int = Field(
         64, ge=1, le=MAX_DIM, description="channels of the maps of 64 px; others have a multiple or a part of them"
+    )
+    norm: Literal["batch", "chain", "chain_cumulative"] = Field(
+        "batch",
+        description="batch normalisation over the global batch, or in its places that of CHAIN, which auxiliary: "
+        "kind=chain steers, by the batch or (chain_cumulative) by moving means. Decoders keep batch normalisation",
     )
 
     def side(self, image_shape: tuple[int, int, int]) -> int:
@@ -88,7 +94,3 @@ class FastganDiscriminatorConfig(BatchNormedChoice):
         """What its authors list under a number of pixels, 4 to 1024. A map of n px has what is listed under 2 n."""
         factor = {4: 16.0, 8: 16.0, 16: 8.0, 32: 4.0, 64: 2.0}.get(number, 128 / number)
         return max(1, int(self.ndf * factor))
-
-    def refusals(self, config: Config) -> Iterator[str]:
-        """See Section."""
-        return self.split_refusals("discriminator", config)

@@ -8,19 +8,22 @@ gates of maps that are 8 times larger. Logits are those of the public implementa
 models.py), for 256, 512 and 1024 px. Below 256 px, which it does not know, the network is the same from the map of that
 side on, and the smaller image has half the side. `fastgan_discriminator_names` has its names of the weights; they, and
 those of the decoders, begin by its laws (`spider.gan.networks.first_weights.begin_normal`).
-What differs: batch norm is over the global batch, and spectral norms move with steps. Decoders, by which maps are held
-to what they see, join as an auxiliary (`spider.gan.auxiliary.reconstruction`).
+What differs: batch norm is over the global batch, and spectral norms move with steps. By option (`norm`) CHAIN's
+normalisation stands in the places of batch norms. Decoders, by which maps are held to what they see, join as an
+auxiliary (`spider.gan.auxiliary.reconstruction`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, glu, interpolate, leaky_relu
 
 from cluster.world import World
+from spider.gan.networks.chain import CHAINS, Chain, Passage, draws_of
 from spider.gan.networks.excitation import Gate, averaged
 from spider.gan.networks.fastgan import SMALL
 from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig, small_side
@@ -36,6 +39,8 @@ _GATES = (32, 16, 8)  # px, of maps that are gated, by those 8 times larger
 _LARGEST = 256  # px, with which the blocks begin at most
 _FACTORS = (4, 2, 2, 1)  # channels of a decoder after each doubling, times those of the last
 
+Norm = Callable[[int], nn.Module]  # from a number of channels to a layer
+
 
 class FastganDiscriminator(SpectralNetwork, Sliceable):
     """[N, C, H, W] and `Condition.sizes["small"]` -> DOut with logits [N, 50], half of them of the smaller image.
@@ -47,45 +52,48 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
     def __init__(self, config: FastganDiscriminatorConfig, image_shape: tuple[int, int, int], world: World) -> None:
         super().__init__("discriminator")
         channels, side = image_shape[0], config.side(image_shape)
+        norm: Norm = partial(CHAINS[config.norm] if config.chained else batch_norm_as_torch, world=world)
         self.sizes = {SMALL: (small_side(side),) * 2}
-        self.stem = nn.ModuleList(_stem(config, channels, side, world))
+        self.stem = nn.ModuleList(_stem(config, channels, side, norm))
         side = min(side, _LARGEST)
         self.top = side
         self.blocks = nn.ModuleDict()
         self.gates = nn.ModuleDict()
         while side > _LAST:
             side //= 2
-            self.blocks[f"{side}"] = _Block(config.channels(4 * side), config.channels(2 * side), world)
+            self.blocks[f"{side}"] = _Block(config.channels(4 * side), config.channels(2 * side), norm)
             if side in _GATES and 8 * side <= self.top:
                 self.gates[f"{side}"] = Gate(config.channels(16 * side), config.channels(2 * side))
         self.features = config.channels(2 * _LAST)
-        self.mix = _Layer(self.features, config.channels(_LAST), 1, 1, 0, world)
+        self.mix = _Layer(self.features, config.channels(_LAST), 1, 1, 0, norm)
         self.judge: nn.Conv2d = SpectralConv(config.channels(_LAST), 1, 4)
-        self.small = nn.ModuleList(_small(config, channels, self.sizes[SMALL][0], world))
+        self.small = nn.ModuleList(_small(config, channels, self.sizes[SMALL][0], norm))
         self.judge_small: nn.Conv2d = SpectralConv(config.channels(4 * _LAST), 1, 4)
         self._channels = {name: config.channels(4 * _LAST) for name in ("inner", "small")} | {"trunk": self.features}
         self._shown = channels
         self._world = world
+        self.chains = [layer for layer in self.modules() if isinstance(layer, Chain)]  # which an auxiliary steers
+        self.draws = draws_of(self.chains)
         begin_normal(self)
 
     def forward(self, images: Tensor, condition: Condition) -> DOut:
         """See the class."""
-        x = images
+        x, passage = images, Passage(self.chains, images, condition)
         for layer in self.stem:
-            x = layer(x)
+            x = layer(x, passage)
         maps = {self.top: x}
         for name, block in self.blocks.items():
             side = int(name)
-            x = block(x)
+            x = block(x, passage)
             if name in self.gates:
                 x = x * self.gates[name](maps[8 * side])
             maps[side] = x
-        small = condition.sizes[SMALL]
+        mixed, small = self.mix(x, passage), condition.sizes[SMALL]
         for layer in self.small:
-            small = layer(small)
-        last = ((self.mix(x), self.judge), (small, self.judge_small))
+            small = layer(small, passage)
+        last = ((mixed, self.judge), (small, self.judge_small))
         judged = [read_conv(h, layer, sliced=self.sliced) for h, layer in last]
-        told = {"last": x.mean((2, 3)), "trunk": x, "inner": maps[2 * _LAST], "small": small}
+        told = {"last": x.mean((2, 3)), "trunk": x, "inner": maps[2 * _LAST], "small": small, **passage.told()}
         return said(judged, told)
 
     def slice(self) -> None:
@@ -105,47 +113,54 @@ class FastganDiscriminator(SpectralNetwork, Sliceable):
 
 
 class _Layer(nn.Module):
-    """A convolution, batch norm where there is one, and a leaky ReLU."""
+    """A convolution, a normalisation where there is one, and a leaky ReLU. With CHAIN, which does not shift, a bias."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, world: World | None) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, norm: Norm | None) -> None:
         super().__init__()
-        self.conv = SpectralConv(inputs, outputs, kernel, stride, padding)
-        self.norm = None if world is None else batch_norm_as_torch(outputs, world)
+        normalisation = None if norm is None else norm(outputs)
+        self.conv = SpectralConv(inputs, outputs, kernel, stride, padding, bias=isinstance(normalisation, Chain))
+        self.norm = normalisation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, passage: Passage) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H', W']."""
         x = self.conv(x)
-        return leaky_relu(x if self.norm is None else self.norm(x), _SLOPE)
+        if isinstance(self.norm, Chain):
+            x = passage.through(self.norm, x)
+        elif self.norm is not None:
+            x = self.norm(x)
+        return leaky_relu(x, _SLOPE)
 
 
 class _Block(nn.Module):
     """[N, c, 2 h, 2 w] -> [N, C, h, w]."""
 
-    def __init__(self, inputs: int, outputs: int, world: World) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
         super().__init__()
-        self.main = nn.Sequential(_Layer(inputs, outputs, 4, 2, 1, world), _Layer(outputs, outputs, 3, 1, 1, world))
-        self.direct = _Layer(inputs, outputs, 1, 1, 0, world)
+        self.main = nn.ModuleList([_Layer(inputs, outputs, 4, 2, 1, norm), _Layer(outputs, outputs, 3, 1, 1, norm)])
+        self.direct = _Layer(inputs, outputs, 1, 1, 0, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, passage: Passage) -> Tensor:
         """See the class."""
-        return cast(Tensor, (self.main(x) + self.direct(avg_pool2d(x, 2))) / 2)
+        first, second = self.main
+        y = second(first(x, passage), passage)
+        return cast(Tensor, (y + self.direct(avg_pool2d(x, 2), passage)) / 2)
 
 
-def _stem(config: FastganDiscriminatorConfig, channels: int, side: int, world: World) -> list[nn.Module]:
+def _stem(config: FastganDiscriminatorConfig, channels: int, side: int, norm: Norm) -> list[nn.Module]:
     """From images to the map with which the blocks begin."""
     if side <= _LARGEST:
         return [_Layer(channels, config.channels(2 * side), 3, 1, 1, None)]
     layers: list[nn.Module] = [_Layer(channels, config.channels(side), 4, 2, 1, None)]
     if side > 2 * _LARGEST:
-        layers.append(_Layer(config.channels(side), config.channels(side // 2), 4, 2, 1, world))
+        layers.append(_Layer(config.channels(side), config.channels(side // 2), 4, 2, 1, norm))
     return layers
 
 
-def _small(config: FastganDiscriminatorConfig, channels: int, side: int, world: World) -> list[nn.Module]:
+def _small(config: FastganDiscriminatorConfig, channels: int, side: int, norm: Norm) -> list[nn.Module]:
     """From smaller images to [N, c, 8, 8]."""
     layers: list[nn.Module] = [_Layer(channels, config.channels(2 * side), 4, 2, 1, None)]
     while (side := side // 2) > _LAST:
-        layers.append(_Layer(config.channels(4 * side), config.channels(2 * side), 4, 2, 1, world))
+        layers.append(_Layer(config.channels(4 * side), config.channels(2 * side), 4, 2, 1, norm))
     return layers
 
 

@@ -11,6 +11,9 @@ from spider.gan.auxiliary.config import ChainConfig
 from spider.gan.networks.chain import OFF_ZERO, Chain, CumulativeChain
 from spider.gan.networks.dcgan import DcganDiscriminator
 from spider.gan.networks.dcgan_config import DcganDiscriminatorConfig
+from spider.gan.networks.fastgan_config import FastganDiscriminatorConfig
+from spider.gan.networks.fastgan_discriminator import FastganDiscriminator
+from spider.gan.networks.norm import GlobalBatchNorm
 from spider.gan.outputs import UNCONDITIONAL, Condition
 
 CHANNELS = 5
@@ -124,17 +127,33 @@ def discriminator():
     )
 
 
-def test_a_discriminator_tells_how_far_its_channels_are_off_zero():
-    network = discriminator()
-    shape = network.draws["chain"].shape
-    out = network(torch.randn(4, 3, 32, 32), Condition(draws={"chain": torch.rand(4, *shape)}))
-    assert shape == (sum(each.channels for each in network.modules() if isinstance(each, Chain)),)
-    assert out.logits.shape == (4, 1)
-    seen = []
-    for each in network.modules():
-        if isinstance(each, Chain):
-            each.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3)).square().sum()))
-    out = network(torch.randn(4, 3, 32, 32), Condition(draws={"chain": torch.rand(4, *shape)}))
+def fastgan_discriminator():
+    torch.manual_seed(0)
+    return FastganDiscriminator(FastganDiscriminatorConfig(norm="chain", ndf=2), (3, 32, 32), World.single())
+
+
+@pytest.mark.parametrize("build", [discriminator, fastgan_discriminator])
+def test_a_discriminator_tells_how_far_its_channels_are_off_zero(build):
+    """And each layer has draws of its own: a channel that is not chosen leaves its layer as it came."""
+    network = build()
+    layers = [each for each in network.modules() if isinstance(each, Chain)]
+    assert network.draws["chain"].shape == (sum(each.channels for each in layers),)
+    assert not any(isinstance(each, GlobalBatchNorm) for each in network.modules())
+    seen, left = [], []
+    for number, each in enumerate(layers):
+        each.p.fill_(0.5)
+
+        def see(_, inputs, outputs, number=number):
+            seen.append(inputs[0].mean((0, 2, 3)).square().sum())
+            left.extend([number] * torch.equal(inputs[0], outputs[0]))
+
+        each.register_forward_hook(see)
+    chosen = [torch.zeros(4, each.channels) for each in layers]
+    chosen[1].fill_(0.9)  # of the second layer no channel
+    condition = Condition(draws={"chain": torch.cat(chosen, 1)}, sizes={"small": torch.randn(4, 3, 16, 16)})
+    out = network(torch.randn(4, 3, 32, 32), condition)
+    assert left == [1]
+    assert len(seen) == len(layers)
     torch.testing.assert_close(out.features[OFF_ZERO].mean(), sum(seen))
 
 
@@ -172,6 +191,11 @@ CUMULATIVE = ["discriminator.norm=chain_cumulative", "auxiliary=[{kind: chain}]"
             ["discriminator.norm=chain", "auxiliary=[{kind: chain}]", "accumulation=2", "generator.norm=none"],
             "discriminator.norm=chain normalises",
         ),
+        (
+            ["discriminator.kind=fastgan", "discriminator.norm=chain", "generator.norm=none"],
+            "norm=chain is steered by auxiliary: kind=chain",
+        ),
+        (["discriminator.kind=fastgan", "discriminator.norm=none"], "allowed: batch, chain, chain_cumulative"),
         (["discriminator.norm=chain_cumulative"], "norm=chain_cumulative is steered by auxiliary: kind=chain"),
         ([*CUMULATIVE, "penalties.gp_weight=1"], "norm=chain_cumulative cannot be differentiated twice"),
         ([*CUMULATIVE, "objective.kind=relativistic"], "has no means of real images in the generator's step"),
