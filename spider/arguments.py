@@ -323,6 +323,7 @@ _named_places = named_or_list_of(place, "a place, a list of places, or a mapping
 
 _KINDS: dict[str, Kind] = {
     "at_once": whole(1, MAX_PROCESSES),
+    "balanced": flag,
     "bank": place,
     "blend": one_of("linear", "spherical", "cubic", "circular"),
     "cache": place,

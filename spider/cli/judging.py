@@ -99,6 +99,9 @@ def evaluate(
             help="Judge a run by its images of this class only; may be repeated. Default: what the run says.",
         ),
     ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Samples of all classes alike, whatever the run says.")
+    ] = False,
     bank: BankFile = None,
     figures: Annotated[
         Path | None,
@@ -128,6 +131,7 @@ def evaluate(
         count=count,
         seeds=seeds,
         classes=class_ or (),
+        balanced=balanced,
         bank=bank,
         figures=figures,
         out=out,

@@ -290,7 +290,8 @@ def _incomparable(names: Sequence[str], evaluations: Sequence[_Evaluations]) -> 
             if result.label == label
         }
         first, *others = ways.values()
-        different = [key for key in first if any(first[key] != other.get(key) for other in others)]
+        keys = dict.fromkeys(key for way in ways.values() for key in way)
+        different = [key for key in keys if any(first.get(key) != other.get(key) for other in others)]
         if different:
             warnings.append(f"{label}: the runs were measured with different {', '.join(different)}")
     return warnings

@@ -87,11 +87,12 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
     run = resolve(str(subject)) if is_run(str(subject)) else None
     if run is None and request.reference is None:
         raise SpiderUsageError(f"{subject}: a set of images needs a --reference to be measured against")
-    of_runs = {"source": request.source, "data": request.data, "bank": request.bank, "class": [*request.classes][:1]}
+    of_runs: dict[str, object] = {"source": request.source, "data": request.data, "bank": request.bank}
+    of_runs |= {"class": next(iter(request.classes), None), "balanced": request.balanced or None}
     for option, value in of_runs.items():
-        if run is None and value:
-            what = value[0] if isinstance(value, list) else value
-            raise SpiderUsageError(f"--{option} {what}: of a run only, and {subject} is a set of images")
+        if run is None and value is not None:
+            asked = f"--{option}" if value is True else f"--{option} {value}"
+            raise SpiderUsageError(f"{asked}: of a run only, and {subject} is a set of images")
     if run is None and request.of_generator:
         name = request.of_generator[0]
         raise SpiderUsageError(f"metric {name!r} is of a generator, and {subject} is a set of images")
@@ -121,7 +122,10 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
 
 
 def _judged(generator: FrozenGenerator, run: RunRef, request: EvaluateRequest) -> FrozenGenerator:
-    """The generator, of the classes that are asked for or else those that the run says."""
+    """The generator, of the classes that are asked for or else those that the run says, in the shares asked for."""
+    if request.balanced:
+        with at_key("--balanced"):
+            generator = generator.with_conditions(generator.conditions.balanced())
     if request.classes:
         with at_key("--class"):
             return only_of(generator, [str(name) for name in request.classes])

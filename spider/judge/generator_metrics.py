@@ -95,4 +95,6 @@ def _result(
     samples = {"name": name, "fingerprint": generator.digest, "count": protocol["count"]}
     if generator.conditions.only:
         protocol = {**protocol, "classes": [*generator.conditions.only]}
+    if generator.conditions.balances:
+        protocol = {**protocol, "balanced": True}
     return MetricResult(metric, label, value, protocol, {"samples": samples})

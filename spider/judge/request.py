@@ -91,6 +91,7 @@ class EvaluateRequest(Request):
         seeds: how many evaluation seeds (0, 1, ...), or which; None: five for a generator, one for a set.
         classes: names or numbers of classes: of a run's samples only those of these, and of its training images;
             none: what the run says (`evaluate.classes`), which may be all. A reference that is named counts whole.
+        balanced: of a run's samples all classes alike, whatever `condition.samples` of the run says.
         bank: a bank of instances of any images, by the same embedding, in place of those that the run keeps.
         figures: a folder for the memorisation page of the first seed, `memorisation-EMBEDDING.png`; it brings the
             metric `nearest` with it. A run of fewer than 5,000 training images gets the page anyhow, beside `out`, or
@@ -121,6 +122,7 @@ class EvaluateRequest(Request):
     count: int | None = None
     seeds: int | Sequence[int] | None = None
     classes: Sequence[str | int] = ()
+    balanced: bool = False
     bank: str | Path | None = None
     figures: str | Path | None = None
     out: str | Path | None = None

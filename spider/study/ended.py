@@ -240,6 +240,8 @@ def answers(request: EvaluateRequest, results: list[MetricResult]) -> bool:
         judged = each.protocol.get("classes") or []
         if request.classes and not _are_of(judged, [str(name) for name in request.classes]):
             return False
+        if request.balanced and not (isinstance(samples, dict) and samples.get("classes_alike")):
+            return False
         network = each.protocol.get("embedding")
         if each.protocol.get("seed") not in seeds or count not in (None, request.count or DEFAULT_COUNT):
             return False

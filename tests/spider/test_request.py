@@ -47,7 +47,7 @@ ASKED = {
         "subject": "r", "reference": "a", "reference_out": "r.npz", "source": "b", "data": "c",
         "metrics": ["fid", "recall"], "protocol": "tf",
         "embedding": "offline", "weights": "w", "distance": "lpips_vgg", "count": 7, "seeds": 2,
-        "classes": ["A", 1], "bank": "b.safetensors", "figures": "f", "out": "o.json",
+        "classes": ["A", 1], "balanced": True, "bank": "b.safetensors", "figures": "f", "out": "o.json",
     }),
     "generate": (GenerateRequest, {
         "run": "r", "seeds": "0-3", "out": "o", "classes": ["A", 1], "source_images": ["a.png", "b.png"],

@@ -58,7 +58,8 @@ class Classes(Conditions):
         as_read = counts if config.sampler == "data" else quotas(counts, config.temperature).tolist()
         alike = [min(count, 1) for count in counts]
         self._drawn = Law(alike if config.fakes == "uniform" else as_read)
-        self._numbered = Law(alike if config.samples == "uniform" else counts)
+        self.alike = config.samples == "uniform"
+        self._numbered = Law(alike if self.alike else counts)
         self.present = [label for label, count in enumerate(counts) if count]
         self.remarks = [_remark(config, unlabelled, sum(counts))] if unlabelled else []
 
@@ -134,6 +135,13 @@ class Classes(Conditions):
         among.only = [self.names[label] for label in chosen]
         among._numbered = Law([share if n in chosen else 0 for n, share in enumerate(self._numbered.shares)])
         return among
+
+    def balanced(self) -> Classes:
+        """See Conditions."""
+        balanced = copy.copy(self)
+        balanced.alike = True
+        balanced._numbered = Law([min(share, 1) for share in self._numbered.shares])
+        return balanced
 
     @property
     def identity(self) -> str:

@@ -28,6 +28,7 @@ class Conditions(Method):
         counts: training images of each class.
         present: the classes that training images have.
         only: names of the classes that numbered samples are of; empty: of all.
+        alike: whether numbered samples are of all classes alike.
         remarks: what the person who trains should know, a line each.
         identity: equal identities give equal conditions. One line of text; empty where there is no condition.
     """
@@ -38,7 +39,14 @@ class Conditions(Method):
     counts: Sequence[int] = ()
     present: Sequence[int] = ()
     only: Sequence[str] = ()
+    alike: bool = False
     remarks: Sequence[str] = ()
+
+    @property
+    def balances(self) -> bool:
+        """Whether numbered samples are of all classes alike where the training images are not."""
+        chosen = [label for label in self.present if not self.only or self.names[label] in self.only]
+        return self.alike and len({self.counts[label] for label in chosen}) > 1
 
     @property
     def identity(self) -> str:
@@ -80,6 +88,13 @@ class Conditions(Method):
         for name in classes:
             self.class_number(name)
         raise SpiderUsageError("samples of some classes only: for runs with classes")
+
+    def balanced(self) -> Conditions:
+        """The same, whose numbered samples are of all classes alike.
+
+        Raises SpiderUsageError: there are no classes, or samples of one cannot be made.
+        """
+        raise SpiderUsageError("samples of all classes alike: for runs with classes")
 
     def state(self) -> dict[str, Any]:
         """What a finished generator must know when the data is gone, as JSON."""

@@ -41,6 +41,7 @@ from spider.gan.conditions.classes import Law, class_of_name
 from spider.gan.conditions.conditions import Conditions
 from spider.gan.conditions.config import InstanceConditionConfig
 from spider.gan.outputs import Condition, ConditionShape
+from untrusted.counts import counted
 from untrusted.typed import checked
 
 _CPU = torch.device("cpu")
@@ -134,6 +135,22 @@ class Instances(Conditions):
         among = copy.copy(self)
         among.only = [self.names[label] for label in chosen]
         return among
+
+    def balanced(self) -> Self:
+        """See Conditions. Each is of an instance that has a neighbour of its class."""
+        if not self.names:
+            super().balanced()  # which refuses it
+        if not self.labels.shape[1]:
+            raise SpiderUsageError("samples of all classes alike: the classes near these instances are not known")
+        balanced = copy.copy(self)
+        balanced.alike = True
+        balanced.__dict__.pop("_near_class", None)
+        if far := [self.names[label] for label in self.present if not len(balanced._near_class[label])]:
+            raise SpiderUsageError(
+                f"samples of all classes alike: no stored instance is near one of {', '.join(far[:3])} ({len(far)} of "
+                f"{counted(len(self.present), 'class', 'classes')}); a run with condition.samples=uniform stores some"
+            )
+        return balanced
 
     def at(self, seed: int, indices: Sequence[int], device: torch.device) -> Condition:
         """Each of an instance that is drawn, and of the class of a random neighbour of it; or the other way round."""

@@ -241,6 +241,16 @@ class GeneratedImages:
         return [*self.generator.conditions.only]
 
     @property
+    def classes_alike(self) -> bool:
+        """Whether these images are of all classes alike."""
+        return self.generator.conditions.alike
+
+    @property
+    def balanced(self) -> bool:
+        """The same, where the training images are not."""
+        return self.generator.conditions.balances
+
+    @property
     def class_counts(self) -> list[int]:
         """How many images of each class the generator has learnt."""
         return [*self.generator.conditions.counts]

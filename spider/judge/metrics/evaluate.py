@@ -114,6 +114,9 @@ def evaluate_images(
         sets["samples"]["classes"] = only
         if is_own:
             sets["reference"]["classes"] = only
+    for name in ("classes_alike", "balanced"):
+        if getattr(samples, name, False):
+            sets["samples"][name] = True
     if training is not None:
         sets["training"] = _described(training)
         sets["reference"]["held_out"] = comparison.held_out is not None
@@ -242,7 +245,7 @@ def _result(
             "resize": embedding.protocol,
             "dim": embedding.dim,
             "seed": comparison.seed,
-            **({"classes": only} if (only := sets["samples"].get("classes")) else {}),
+            **{key: what for key in ("classes", "balanced") if (what := sets["samples"].get(key))},
             **score.protocol,
         },
         provenance=sets,

@@ -44,7 +44,8 @@ class MetricResult:
         std_over: those parts, e.g. `100 subsets`.
         stderr: standard error of the value, None where it is not known.
         protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed; `classes`, if
-            the samples are of some only. A metric of a generator itself has no embedding.
+            the samples are of some only; `balanced`, if they are of all alike where the training images are not. A
+            metric of a generator itself has no embedding.
         provenance: names and fingerprints of the image sets: `samples`, `reference` if there is one, `training`.
         warnings: what a reader must know before using the value.
         details: further numbers.

@@ -131,6 +131,20 @@ def test_a_study_measures_again_what_was_of_other_classes(runs):
     assert not answered("digits", "letters")
 
 
+def test_samples_of_all_classes_alike_are_measured_on_request(runs, sets):
+    conditions = open_generator(str(runs / "joint"), World.single().device).conditions.balanced()
+    labels = np.bincount(conditions.at(0, range(2000), World.single().device).labels)
+    assert labels / 2000 == pytest.approx([0.5, 0.5], abs=0.04)
+    asked = {"reference": sets / "both", "classes": [0, 1], "metrics": ["fid"]}
+    as_learnt, balanced = (measured(runs / "joint", balanced=which, **asked).results[0] for which in (False, True))
+    assert balanced.protocol["balanced"]
+    assert "balanced" not in as_learnt.protocol
+    warned = _incomparable(["a", "b"], [{1: [as_learnt]}, {1: [balanced]}])
+    assert warned[0].endswith("measured with different balanced")
+    request = EvaluateRequest(runs / "joint", metrics=["fid"], embedding="offline", count=40, seeds=1, balanced=True)
+    assert [answers(request, [each]) for each in (as_learnt, balanced)] == [False, True]
+
+
 def test_the_memorisation_page_shows_images_of_the_class(runs, tmp_path, monkeypatch):
     from spider.judge.metrics import memorisation_page
 
@@ -145,6 +159,10 @@ def test_what_has_no_such_class_is_refused_by_name(runs, sets):
         measured(runs / "joint", classes=["cats"])
     with pytest.raises(SpiderUsageError, match=r"--class: class digits: the generator was trained without classes"):
         measured(runs / "plain", classes=["digits"])
+    with pytest.raises(SpiderUsageError, match="--balanced: samples of all classes alike: for runs with classes"):
+        measured(runs / "plain", balanced=True)
+    with pytest.raises(SpiderUsageError, match="--balanced: of a run only"):
+        measured(sets / "both", balanced=True, reference=sets / "both")
     with pytest.raises(SpiderUsageError, match="--class digits: of a run only"):
         measured(sets / "both", classes=["digits"], reference=sets / "both")
     with pytest.raises(SpiderUsageError, match=r"evaluate.classes=\['digits'\]: there are no classes"):

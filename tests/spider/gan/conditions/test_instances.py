@@ -173,6 +173,19 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
     again = trainer.conditions.at(0, [7, 3], CPU)
     assert torch.equal(again.labels, told.labels[[7, 3]])
     assert torch.equal(again.features, told.features[[7, 3]])
+    later = trainer_for(data, bank, "condition.classes=true", "condition.stored=all").conditions.balanced()
+    assert later.identity == trainer.conditions.identity
+    found = later.at(0, range(3000), CPU)
+    assert torch.equal(found.labels, told.labels)
+    assert torch.equal(found.features, told.features)
+
+
+def test_a_class_that_no_stored_instance_is_near_to_cannot_be_balanced(lone):
+    conditions = trainer_for(*lone, "condition.classes=true").conditions
+    with pytest.raises(SpiderUsageError, match=r"no stored instance is near .*; a run with condition.samples=uniform"):
+        conditions.balanced()
+    with pytest.raises(SpiderUsageError, match="for runs with classes"):
+        trainer_for(*lone).conditions.balanced()
 
 
 @pytest.fixture(scope="module")
