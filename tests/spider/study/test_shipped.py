@@ -36,10 +36,11 @@ def test_a_study_asks_for_keys_that_there_are(file, tmp_path):
     for given in ([], values_for_a_gpu(file)):
         plan = api._read_study(StudyRequest(file, given, out=tmp_path / "out"), "local")
         assert plan.runs
-        for stage in plan.stages:
-            request = stage.request
-            if isinstance(request, TrainRequest) and not str(request.config).endswith(".yaml"):
-                load_config(request.config, [*fed(request.source), *request.overrides, "data.path=none"])
+        trainings = [stage.request for stage in plan.stages if isinstance(stage.request, TrainRequest)]
+        asked = {(str(each.config), *fed(each.source), *each.overrides) for each in trainings}  # once for all seeds
+        for config, *overrides in asked:
+            if not config.endswith(".yaml"):
+                load_config(config, [*overrides, "data.path=none"])
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=[file.stem for file in SWEEPS])
