@@ -53,11 +53,11 @@ class EfficientnetLite0Config(BackboneChoice):
 
 
 class NormalisedConfig(BackboneChoice):
-    """The settings of a network that was trained on images less ImageNet's mean, over its standard deviation."""
+    """The settings of a network that was trained on images less a mean, ImageNet's as a rule, over a deviation."""
 
     normalise: bool = Field(
         True,
-        description="whether it is shown images as it was trained, less ImageNet's mean, over the standard deviation "
+        description="whether it is shown images as it was trained, less a mean, over a standard deviation "
         "(StyleGAN-XL); false = from -1 to 1 (Projected GAN)",
     )
 
@@ -91,4 +91,23 @@ class TorchvisionConfig(NormalisedConfig):
         return "resnet50" if self.network == "resnet50" else None
 
 
-BackboneConfig = Annotated[BackboneChoice, Choices(EfficientnetLite0Config, DeitConfig, TorchvisionConfig)]
+class TimmConfig(NormalisedConfig):
+    """A network of timm with maps of 1/4, 1/8, 1/16 and 1/32 of the side, by a file of its weights. It is an extra."""
+
+    kind: Literal["timm"] = "timm"
+    network: str = Field(
+        pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$",
+        max_length=100,
+        description="as timm calls it; what it was trained on (as in resnet18.a1_in1k) says how images are scaled",
+    )
+    weights: Annotated[Place, Names("file")] = Field(
+        description="file of its weights, under the names of timm's own network"
+    )
+
+    @property
+    def embedding(self) -> str | None:
+        """See BackboneChoice."""
+        return {"tf_efficientnet_lite0": "efficientnet", "resnet50": "resnet50"}.get(self.network.partition(".")[0])
+
+
+BackboneConfig = Annotated[BackboneChoice, Choices(EfficientnetLite0Config, DeitConfig, TorchvisionConfig, TimmConfig)]

@@ -20,7 +20,8 @@ from torch.nn.functional import interpolate
 from cluster.world import World
 from spider.backbones.deit import read_deit
 from spider.backbones.efficientnet_lite0 import read_efficientnet_lite0
-from spider.backbones.normalisation import IMAGENET
+from spider.backbones.normalisation import IMAGENET, Normalisation
+from spider.backbones.timm_stages import read_timm
 from spider.backbones.torchvision_stages import read_torchvision
 from spider.errors import SpiderUsageError
 from spider.gan.networks.backbone_config import (
@@ -28,6 +29,7 @@ from spider.gan.networks.backbone_config import (
     DeitConfig,
     EfficientnetLite0Config,
     NormalisedConfig,
+    TimmConfig,
     TorchvisionConfig,
 )
 from spider.gan.networks.projected_config import SCALES, ProjectedDiscriminatorConfig
@@ -40,7 +42,8 @@ from spider.gan.outputs import ConditionShape
 class Backbone(Protocol):
     """What every pretrained network is that a discriminator looks through: an nn.Module, frozen.
 
-    One that is shown images in a size of its own, squares, has an attribute `side`, in pixels.
+    One that is shown images in a size of its own, squares, has an attribute `side`, in pixels. One that was trained on
+    images less another mean than ImageNet's has an attribute `normalisation`.
 
     Attributes:
         channels: of the four maps.
@@ -59,18 +62,18 @@ class Shown:
     """How images [N, C, H, W], C 1 or 3, -1 to 1, come to a network, [N, 3, h, w].
 
     Attributes:
-        normalised: whether less ImageNet's mean, over its standard deviation; or from -1 to 1.
+        normalisation: less which mean, over which standard deviation; None: from -1 to 1.
         size: h and w; None: those of the images.
     """
 
-    normalised: bool
+    normalisation: Normalisation | None
     size: tuple[int, int] | None
 
     def __call__(self, images: Tensor) -> Tensor:
         """See the class."""
         x = images.expand(-1, 3, -1, -1)
-        if self.normalised:
-            x = IMAGENET.of_signed(x)
+        if self.normalisation is not None:
+            x = self.normalisation.of_signed(x)
         return x if self.size is None else interpolate(x, self.size, mode="bilinear", align_corners=False)
 
 
@@ -105,7 +108,8 @@ def build_look(
     backbone = _backbone(choice)
     side: int | None = getattr(backbone, "side", None)
     size = config.seen_size(image_shape) if side is None else _own_size(choice, side, image_shape)
-    shown = Shown(isinstance(choice, NormalisedConfig) and choice.normalise, size)
+    normalises = isinstance(choice, NormalisedConfig) and choice.normalise
+    shown = Shown(getattr(backbone, "normalisation", IMAGENET) if normalises else None, size)
     mixing = Mixing(backbone.channels, config.mixed_channels)
     return Look(shown, backbone, mixing, Heads(config, mixing.channels, told, world))
 
@@ -118,6 +122,8 @@ def _backbone(choice: BackboneChoice) -> Backbone:
             return Reassembled(read_deit(_path(choice.weights))[0])
         case TorchvisionConfig():
             return read_torchvision(choice.network, Path(choice.weights))
+        case TimmConfig():
+            return read_timm(choice.network, Path(choice.weights))
     made = choice.build()
     if not isinstance(made, nn.Module) or len(getattr(made, "channels", ())) != SCALES:
         raise SpiderUsageError(

@@ -229,9 +229,10 @@ def test_a_run_does_not_go_on_with_other_weights(digits, two, tmp_path):
     [
         (["weights=x.pth", "backbones=[{kind: deit}]"], "discriminator.weights goes without discriminator.backbones"),
         (["backbones=[{kind: deit}, {kind: deit}]", "noised=first"], "discriminator.noised=first goes with one "),
-        (["backbones=[{kind: vgg}]"], "0.kind: found 'vgg', allowed: efficientnet_lite0, deit, torchvision$"),
+        (["backbones=[{kind: vgg}]"], "0.kind: found 'vgg', allowed: efficientnet_lite0, deit, torchvision, timm$"),
         (["backbones=[{kind: torchvision, network: resnet50}]"], "discriminator.backbones.0.weights: missing"),
         (["backbones=[{kind: torchvision, network: vgg16, weights: x.pth}]"], "allowed: resnet18, resnet34, resnet50"),
+        (["backbones=[{kind: timm, network: 'hf-hub:a/b', weights: x.pth}]"], "discriminator.backbones.0.network: "),
         (["backbones=[deit]"], "discriminator.backbones.0: must be a section"),
         (["backbones=[{kind: deit, size: base}]"], "discriminator.backbones.0.size: no such key"),
     ],

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, softplus
 from torchvision.models import resnet18
 
 from cluster.world import World
+from spider.backbones.normalisation import IMAGENET
 from spider.errors import SpiderUsageError
 from spider.gan.loss import as_term
 from spider.gan.networks.backbone_config import (
@@ -137,10 +138,10 @@ def test_both_phases_are_those_of_stylegan_xl(name: str, deit: DeitConfig):
 def test_each_network_is_shown_images_as_it_was_recorded_to_be():
     vectors = recorded("stylegan_xl_heads")
     for number, normalised in ((0, True), (1, False)):  # lite0's mean and deviation, 0.5 and 0.5, leave -1 to 1
-        shown = Shown(normalised, (224, 224))(vectors["img"])
+        shown = Shown(IMAGENET if normalised else None, (224, 224))(vectors["img"])
         assert_near(shown[:, :, ::16, ::16], vectors[f"backbone{number}_input_every16"], 1e-5)
     grey = torch.rand(1, 1, 4, 4)
-    assert torch.equal(Shown(False, None)(grey), grey.expand(1, 3, 4, 4))
+    assert torch.equal(Shown(None, None)(grey), grey.expand(1, 3, 4, 4))
 
 
 def test_it_is_its_networks_side_by_side(deit: DeitConfig):
@@ -228,7 +229,7 @@ def test_a_classifier_of_torchvision_is_looked_through(tmp_path: Path):
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "mine.pth")
     look = TorchvisionConfig(network="resnet18", weights=str(tmp_path / "mine.pth"))
     made, plain = fresh(look).train(), fresh(look.model_copy(update={"normalise": False}))
-    assert (made.looks[0].shown.normalised, plain.looks[0].shown.normalised) == (True, False)
+    assert (made.looks[0].shown.normalisation, plain.looks[0].shown.normalisation) == (IMAGENET, None)
     images = torch.rand(2, 3, 32, 32).requires_grad_()
     (slope,) = torch.autograd.grad(made(images, Condition()).logits.sum(), images)
     assert slope.abs().sum() > 0
