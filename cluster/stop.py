@@ -12,8 +12,11 @@ What runs for minutes within a step asks in between, wherever all ranks are at t
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,9 +49,11 @@ class StopRequest:
         reason: what asked this rank to stop, such as "SIGTERM"; None if nothing did.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, notice: str = "") -> None:
+        """`notice`: what the main process says on stderr at the first signal, while a long step goes on."""
         self.reason: str | None = None
         self._world = world
+        self._notice = notice
         self._agreed = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -82,4 +87,15 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.request(signal.Signals(number).name)
+        name, first = signal.Signals(number).name, self.reason is None
+        self.request(name)
+        if first and self._notice and self._world.is_main:
+            _say_at_once(f"{name}: {self._notice}")
+
+
+def _say_at_once(line: str) -> None:
+    """A line on stderr. Past its buffer and its locks, which whatever the signal interrupted may be at."""
+    with suppress(OSError, ValueError, AttributeError):  # closed, or none
+        number = sys.stderr.fileno()
+        before = "\n" if os.isatty(number) else ""  # a bar that stands there stays
+        os.write(number, f"{before}{line}\n".encode())

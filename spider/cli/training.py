@@ -102,8 +102,8 @@ def train(
 
     The same command resumes a stopped run. A run whose configuration differs is refused with the difference;
     --from begins a new one at its checkpoint; --init begins one with its weights alone. Ctrl-C
-    saves and ends with exit code 130; so does a closed terminal,
-    except under nohup.
+    saves after the iteration and ends with exit code 130; a second one ends without saving. A closed terminal
+    saves as well, except under nohup.
     """
     config, overrides = split_words(words or [])
     request = TrainRequest(

@@ -34,6 +34,8 @@ from spider.train.record import Recorder
 from spider.train.saver import Saver
 from spider.train.trainer import Trainer
 
+_STOPPING = "the run saves after this iteration and stops; Ctrl-C (SIGINT) now ends it without saving"
+
 
 def train(
     config: Config,
@@ -119,7 +121,7 @@ def _loop(
     else:
         record.samples()
     record.reals()
-    with StopRequest(world) as stop:
+    with StopRequest(world, _STOPPING if record.progress else "") as stop:
         if evaluator.owed:
             measure()
             if evaluator.owed:

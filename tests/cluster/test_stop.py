@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -56,6 +58,47 @@ def test_a_scheduler_or_shell_that_repeats_itself_changes_nothing(first: signal.
             signal.raise_signal(number)
             assert stop.agreed()
         assert stop.reason == first.name
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_answered_at_once_and_the_next_in_silence(
+    capfd: pytest.CaptureFixture[str], first: signal.Signals
+) -> None:
+    with StopRequest(World.single(), "saves, and stops"):
+        signal.raise_signal(first)
+        assert capfd.readouterr() == ("", f"{first.name}: saves, and stops\n")
+        signal.raise_signal(signal.SIGTERM)
+        assert capfd.readouterr() == ("", "")
+
+
+def test_a_signal_within_a_write_to_stderr_is_answered(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python's own buffer refuses a second write within the first."""
+
+    class Interrupted(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return os.write(2, data)
+
+        def fileno(self) -> int:
+            return 2
+
+    with pytest.MonkeyPatch.context() as patch, StopRequest(World.single(), "saves, and stops"):
+        patch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True))
+        print("a row", file=sys.stderr, flush=True)
+    assert capfd.readouterr().err == "SIGINT: saves, and stops\na row\n"
+
+
+def test_a_stream_that_is_closed_or_none_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with StopRequest(World.single(), "saves, and stops") as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.agreed()
 
 
 def test_a_command_under_nohup_outlives_its_terminal() -> None:

@@ -133,6 +133,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(digits, tiny, tmp_path):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert ": stopped at " in out
+    assert err.count("SIGINT: the run saves after this iteration and stops; Ctrl-C (SIGINT) now ends it") == 1
     assert "Traceback" not in err
     assert RunDirectory(tmp_path / "run").checkpoint_names()
 
