@@ -43,6 +43,11 @@ class Spread:
         """The paired differences, of the seeds that both have."""
         return Spread({seed: value - other.values[seed] for seed, value in self.values.items() if seed in other.values})
 
+    @property
+    def is_zero(self) -> bool:
+        """Of differences: under each seed both are the same number."""
+        return bool(self.values) and not any(self.values.values())
+
     def told_interval(self) -> str:
         """What `interval` says of paired differences: of chance. Empty where there are none."""
         if self.interval is None:

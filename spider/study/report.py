@@ -329,6 +329,8 @@ def _verdict(findings: Findings, name: str, label: str) -> str:
     apart = findings.apart(name, "last", label)
     if apart.mean is None:
         return f"{name}: not measured beside {baseline} yet."
+    if apart.is_zero:
+        return f"{name}: {label} is identical to that of {baseline} under {counted(len(apart.values), 'seed')}."
     size = f"{label} is {_by_how_much(apart.mean)} than that of {baseline}{_otherwise(findings, name, apart.mean)}"
     count = f"better under {_better_seeds(findings, apart)} of {counted(len(apart.values), 'seed')}"
     return f"{name}: {size}, {count}{'.' if apart.interval is None else ';'} {apart.told_interval()}"
@@ -373,8 +375,9 @@ def _mean(values: Spread, seeds: int, *, signed: bool = False) -> str:
     """Mean, standard deviation, and of how many seeds if not of all."""
     if values.mean is None:
         return "-"
-    lines = [f"{values.mean:+.4g}" if signed else f"{values.mean:.4g}"]
-    lines += [] if values.std is None else [f"± {values.std:.2g}"]
+    same = signed and values.is_zero
+    lines = ["identical" if same else f"{values.mean:+.4g}" if signed else f"{values.mean:.4g}"]
+    lines += [] if same or values.std is None else [f"± {values.std:.2g}"]
     lines += [f"{len(values.values)} of {seeds} seeds"] if len(values.values) < seeds else []
     return "\n".join(lines)
 

@@ -82,7 +82,8 @@ def paired(variants: Sequence[Variant], law: Modes | None) -> list[str]:
         )
         apart = found.minus(against)
         if apart.mean is not None:
-            lines.append(f"{name} minus {baseline}, {label}: {apart.mean:+.3g}. {apart.told_interval()}")
+            size = "identical" if apart.is_zero else f"{apart.mean:+.3g}. {apart.told_interval()}"
+            lines.append(f"{name} minus {baseline}, {label}: {size}")
     return lines
 
 

@@ -314,6 +314,23 @@ def test_an_embedding_that_says_the_opposite_is_heard():
     assert says_otherwise(2.0, 3.5) == ""
 
 
+@pytest.mark.parametrize(
+    ("apart", "verdict", "cell"),
+    [
+        ({0: 0.0, 1: 0.0}, "FID is identical to that of plain under 2 seeds.", "identical"),
+        ({0: 0.0}, "FID is identical to that of plain under 1 seed.", "identical\n1 of 2 seeds"),
+        ({0: 1.0, 1: -1.0}, "FID is 0 higher than that of plain, better under 1 of 2 seeds; 95 %", "+0\n± 1.4"),
+    ],
+)
+def test_a_difference_of_nothing_under_every_seed_is_called_identical(apart, verdict, cell):
+    plan = SimpleNamespace(baseline_of=lambda name: "plain", metrics=[["fid"]])
+    findings = SimpleNamespace(
+        plan=plan, labels={}, of=lambda name: [], apart=lambda *_: Spread(apart), lower_is_better=True
+    )
+    assert reporting._verdict(findings, "again", "FID").startswith(f"again: {verdict}")
+    assert reporting._mean(Spread(apart), 2, signed=True) == cell
+
+
 def test_a_run_that_was_made_anew_is_measured_anew(copy, do):
     file, out = copy
     shutil.rmtree(out / "runs" / "plain-0")

@@ -98,6 +98,15 @@ def test_it_shows_all_variants_of_all_seeds(tmp_path):
         assert figure.width > figure.height
 
 
+def test_variants_that_come_to_the_same_are_called_identical(tmp_path):
+    found = api.toy(
+        "gaussians8", SMALL, out=tmp_path, variants=["plain", "again: batch=32"], seeds="0-1", kimg=0.064, frames=2
+    )
+    differences = found.text().splitlines()[4:-1]
+    assert len(differences) == 4
+    assert all(re.fullmatch("again minus plain, .*: identical", line) for line in differences)
+
+
 def test_optimality_is_that_of_the_training_and_measured_without_san_too(tmp_path):
     """With SAN the trainer logs it of one batch, the toy of 1,000 points."""
     found = api.toy("gaussians8", [*SMALL, "batch=256"], out=tmp_path, kimg=10.24, frames=5)
