@@ -239,7 +239,8 @@ def _forecast(forecast: Forecast, ready: Launch) -> str:
         length += f": {duration(forecast.hours * 3600)} at the {speed(forecast.img_per_s)} of its last rows"
     request = ready.place.request
     if forecast.slowest_img_per_s is not None:
-        times = f"{1 + request.max_timeouts} x {duration(request.time_min * 60)}"
+        starts, each = 1 + request.max_timeouts, duration(request.time_min * 60)
+        times = f"up to {starts} starts of {each} each" if starts > 1 else each
         length += f"; its time ({times}) is enough at {speed(forecast.slowest_img_per_s)} or more"
     if forecast.hours is None:
         where = "here" if ready.place.local else "on one of the nodes"

@@ -60,6 +60,9 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(spider, words, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
     assert found.err == ""
     assert "spider train --dry-run on one of the nodes tells" in found.out
+    assert "its time (up to 31 starts of 60.0 minutes each) is enough at" in found.out
+    words[-2] += ",max_timeouts=0"
+    assert "its time (60.0 minutes) is enough at" in spider(*words, "--dry-run").out
 
 
 def test_cores_that_nobody_asked_for_are_warned_of(spider, words):
