@@ -59,7 +59,7 @@ def toy(
     """Watch GANs learn points of a plane, side by side.
 
     The trainer, the preset `toy` and any keys: sources, objectives, SAN, selection, penalties. DIR gets report.html
-    with a movie of the points and of the discriminator's field, and toy.json. Takes two minutes on a laptop.
+    with a movie of the points and of the discriminator's field, and toy.json. Takes a minute of CPU time.
     """
     require_one_process("toy")
     with if_interrupted("a toy keeps nothing before its end; begin again, with fewer --kimg if that is too long"):

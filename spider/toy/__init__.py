@@ -1,1 +1,1 @@
-"""GANs of points in a plane: what a method does, seen in two minutes. Built from the trainer, not beside it."""
+"""GANs of points in a plane: what a method does, seen in a minute. Built from the trainer, not beside it."""
