@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from untrusted.terminal import one_line
@@ -22,7 +22,7 @@ MAX_MINUTES = 1e6
 MAX_SCHEDULE = 10_000  # values of one
 MAX_RATE = 1e18  # of learning: what no network survives, and float32 holds
 MAX_FACTOR = 1e9  # of what is multiplied with float32
-MAX_WIDTH = 100.0
+MAX_WIDTH = 8.0
 MAX_DIM = 1_000_000
 
 SECTION_ERROR = "section"  # of a value that no key of its kind may have; it is of the section, and names the key
@@ -73,6 +73,14 @@ class Section(BaseModel):
         return ()
 
 
+def _is_factor(width: Any) -> Any:
+    """Somebody who takes it for a number of channels would be told a limit, and not what it limits."""
+    if isinstance(width, int | float) and width > MAX_WIDTH:
+        limit = "must be <= {limit}: a factor of the published width, not a number of channels"
+        raise PydanticCustomError("width", limit, {"limit": f"{MAX_WIDTH:g}"})
+    return width
+
+
 def _not_blank(place: str) -> str:
     if place and not place.strip():
         raise PydanticCustomError("empty_place", "is blank (. is the current folder)")
@@ -86,6 +94,7 @@ def _not_empty(place: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_not_empty)]  # of a file, a folder or a run
+Width = Annotated[float, Field(gt=0, le=MAX_WIDTH), BeforeValidator(_is_factor)]  # of a network's layers, in all
 OptionalPlace = Annotated[str, AfterValidator(_not_blank)]  # "": none
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from spider.gan.networks.chain_config import ChainableChoice
 from spider.gan.networks.config import BatchNormedChoice
-from spider.settings.section import MAX_DIM, MAX_WIDTH
+from spider.settings.section import MAX_DIM, Width
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
@@ -27,7 +27,7 @@ class DcganGeneratorConfig(BatchNormedChoice):
 
     kind: Literal["dcgan"] = "dcgan"
     layout: Layout = Field("auto", description=_LAYOUT)
-    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
+    width: Width = Field(1.0, description="multiplies every layer's channels")
     norm: Literal["batch", "none"] = Field("batch", description="batch normalisation over the global batch, or none")
     conditioning: Literal["concat", "batch_norm"] | None = Field(
         None,
@@ -64,7 +64,7 @@ class DcganDiscriminatorConfig(ChainableChoice):
     layout: Layout | Literal["sngan"] = Field(
         "auto", description=f"{_LAYOUT}; sngan = that of SN-GAN (Miyato et al. 2018), twice as many layers"
     )
-    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="multiplies every layer's channels")
+    width: Width = Field(1.0, description="multiplies every layer's channels")
     norm: Literal["batch", "chain", "chain_cumulative", "spectral", "none"] = Field(
         "none",
         description="batch normalisation over the global batch, that of CHAIN, which auxiliary: kind=chain steers, "

@@ -21,7 +21,7 @@ from spider.gan.networks.config import (
     untold_refusals,
 )
 from spider.settings.marks import Names
-from spider.settings.section import MAX_DIM, MAX_FACTOR, MAX_WIDTH, Place
+from spider.settings.section import MAX_DIM, MAX_FACTOR, Place, Width
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
@@ -58,7 +58,7 @@ class ProjectedDiscriminatorConfig(BatchNormedChoice):
         64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; the smallest has 4 times as many"
     )
     heads: int = Field(4, ge=1, le=4, description="how many maps are judged, from the largest on")
-    width: float = Field(1.0, gt=0, le=MAX_WIDTH, description="factor of the channels of the heads")
+    width: Width = Field(1.0, description="factor of the channels of the heads")
     separable: bool = Field(
         False, description="split each convolution of a head in two, as published with StyleGAN2's generator"
     )

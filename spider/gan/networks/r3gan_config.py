@@ -9,7 +9,7 @@ from pydantic import Field
 from spider.errors import SpiderUsageError
 from spider.gan.networks.config import NetworkChoice, doubling_sides
 from spider.settings.schedule import Bounds
-from spider.settings.section import MAX_DIM, MAX_WIDTH
+from spider.settings.section import MAX_DIM, Width
 
 EXPANSION = 2  # a block has so many times as many channels inside
 _IN_GROUP = 8  # channels of a group
@@ -19,10 +19,8 @@ class R3ganConfig(NetworkChoice):
     """R3GAN's network of that role: grouped residual blocks without normalisation. Sides: 4 px times a power of 2."""
 
     kind: Literal["r3gan"] = "r3gan"
-    width: float = Field(
+    width: Width = Field(
         1.0,
-        gt=0,
-        le=MAX_WIDTH,
         description="multiplies the channels: 768 up to 32 px, then half as many at each doubling",
     )
     channels: tuple[Annotated[int, Bounds(ge=1, le=MAX_DIM)], ...] = Field(

@@ -68,6 +68,10 @@ def test_yaml_of_a_config_reads_back_equal():
         ),
         (["penalties.r1_gama=1"], "penalties.r1_gama=1: no such key; did you mean penalties.r1_gamma"),
         (["batch=0"], "batch=0: must be >= 1"),
+        (
+            ["discriminator.kind=projected", "discriminator.width=16"],
+            "discriminator.width=16: must be <= 8: a factor of the published width, not a number of channels",
+        ),
         (["source.kind=gauss"], "source.kind=gauss: found 'gauss', allowed: gaussian, gamma"),
         (
             ["generator.kind=dcgn"],
