@@ -84,5 +84,11 @@ def _joined(sources: Sequence[Source]) -> Listing:
         [source.name for source in sources],
         [BadFile(f"{source.name}/{file.name}", file.reason) for source in sources for file in source.listing.bad],
         dict(passed_over.most_common()),
-        [f"{source.name}: {remark}" for source in sources for remark in source.listing.remarks],
+        [f"{source.name}: {remark}" for source in sources for remark in [*_dropped(source), *source.listing.remarks]],
     )
+
+
+def _dropped(source: Source) -> list[str]:
+    """A remark on classes within a source, if there are any."""
+    classes = source.listing.dropped_classes
+    return [f"its {classes:,} classes become one"] if classes > 1 else []

@@ -40,6 +40,7 @@ class Labelling:
     label_of: dict[str, int] = field(default_factory=dict)
     vector_of: dict[str, Vector] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)  # what the person who packs should know, a line each
+    dropped_classes: int = 0  # that there are, where no labels are asked for
 
 
 def find_labels(
@@ -56,7 +57,7 @@ def find_labels(
     """
     labels_file = find_labels_file(shared, files)
     if labels == "none":
-        return Labelling()
+        return Labelling(dropped_classes=_count_classes(images, shared, files, read))
     if labels_file is None:
         if labels == "vector":
             raise ShardsError(f"labels=vector needs a {LABELS_FILE} beside the images, and there is none")
@@ -66,6 +67,14 @@ def find_labels(
         return Labelling(vector_of=_vectors(labels_file, rows), remarks=remarks)
     classes, label_of = _classes(labels_file, rows)
     return Labelling(classes, label_of, remarks=remarks)
+
+
+def _count_classes(images: list[str], shared: str, files: Collection[str], read: Callable[[str], bytes]) -> int:
+    """How many there are; 0 where they cannot be read, which is no error where nobody asked for them."""
+    try:
+        return len(find_labels(images, shared, files, read, "class").classes)
+    except ShardsError:
+        return 0
 
 
 def find_labels_file(shared: str, files: Collection[str]) -> str | None:

@@ -55,6 +55,7 @@ class Listing:
     )  # files that are no images, how many by type: a suffix, mostly
     remarks: list[str] = field(default_factory=list)  # what the person who packs should know, a line each
     vector_dim: int = 0  # numbers in a label; 0: labels are no vectors
+    dropped_classes: int = 0  # that the images had, where no labels were asked for
 
     def with_labels(self, labels: Labels) -> Listing:
         """The same images: with the labels that they have, or without any.
@@ -67,7 +68,7 @@ class Listing:
         if labels != "none":
             return self
         items = [Item(item.name, item.key, -1) for item in self.items]
-        return Listing(items, [], self.bad, self.passed_over)
+        return Listing(items, [], self.bad, self.passed_over, dropped_classes=len(self.classes))
 
 
 def list_files(
@@ -106,6 +107,7 @@ def list_files(
         dict(Counter(_type_of(name) for name in sorted(others)).most_common()),
         [*labelling.remarks, *_twins(images)],
         vector_dim=len(next(iter(labelling.vector_of.values()), ())),
+        dropped_classes=labelling.dropped_classes,
     )
 
 

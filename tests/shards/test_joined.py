@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -117,6 +118,24 @@ def test_bad_files_are_named_by_their_source(make_images, tmp_path, capsys):
     assert "bad: dogs/0000.png: " in capsys.readouterr().err
     assert by_class(tmp_path / "out").keys() == {"cats", "dogs"}
     assert np.bincount(ShardDataset(tmp_path / "out").labels()).tolist() == [2, 1]
+
+
+def test_classes_that_the_join_replaces_are_told(sets, zip_of, encoded, picture, tmp_path, capsys):
+    def zipped(name, labels):
+        images = [(f"{number}.png", encoded(picture(number, 8, 8))) for number in range(3)]
+        return zip_of([*images, ("dataset.json", json.dumps({"labels": labels}).encode())], name)
+
+    labelled = zipped("labelled.zip", [["0.png", 0], ["1.png", 1], ["2.png", 2]])
+    vectors = zipped("vectors.zip", [["0.png", [0.5]], ["1.png", [1.5]], ["2.png", [0.0]]])
+    pack(sets[0], tmp_path / "packed")
+    pack(sets[0], tmp_path / "out", join=[*sets[1:], tmp_path / "packed", labelled, vectors], channels=3, progress=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "become one" in line]
+    assert told == [
+        "cats: its 2 classes become one",
+        "digits: its 10 classes become one",
+        "packed: its 2 classes become one",
+        "labelled: its 3 classes become one",
+    ]
 
 
 def test_what_cannot_be_joined_is_refused(make_images, tmp_path):
