@@ -1,7 +1,7 @@
 """Two figures of a neighbour search.
 
 curves.png     signed distance against the radius of the cube, a panel per order, a line per source with its 95 % band
-heatmap.png    sources against measures, each measure on its own scale, the picks framed
+heatmap.png    sources against measures, each measure coloured from its nearest to its farthest, the picks framed
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from spider.files import save_figure
+from spider.judge.sid.cube import Floats
 from spider.judge.sid.curve import POINTS, SidCurve
 from spider.judge.sid.selection import SURE
 
@@ -26,6 +27,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _STYLES = ("-", "--", ":", "-.")
 _PANELS_ACROSS = 3
 _CAPTION_PER_INCH = 17  # letters of the caption's size
+_PALEST = 0.1  # of a heatmap's colours, so that the nearest is told from a blank
 
 
 def draw_curves(
@@ -87,7 +89,7 @@ def draw_heatmap(
     *,
     one_scale: bool = False,
 ) -> None:
-    """Numbers as colours about 0, and below them what the colours and marks that it has mean.
+    """Numbers as colours from the nearest to the farthest, and below them what the colours and marks that it has mean.
 
     Args:
         path: the PNG to write.
@@ -101,16 +103,15 @@ def draw_heatmap(
         one_scale: one scale for all, so that equal numbers have equal colours; else each column has its own.
     """
     numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
-    largest = np.nanmax(np.abs(numbers), axis=None if one_scale else 0, initial=0)
-    shares = numbers / np.where(largest > 0, largest, 1)
+    shades = heatmap_shades(numbers.ravel()[:, None]).reshape(numbers.shape) if one_scale else heatmap_shades(numbers)
     longest = max(map(len, rows))
     size = (1.2 + 0.09 * longest + 1.25 * len(columns), 1.6 + 0.42 * len(rows))
     figure = Figure(figsize=size, layout="constrained", dpi=130)
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap="PuOr_r", vmin=-1.3, vmax=1.3, aspect="auto")
+    axes.imshow(shades, cmap="PuOr_r", vmin=-1.3, vmax=1.3, aspect="auto")
     for (i, j), number in np.ndenumerate(numbers):
         if not np.isnan(number):
-            ink = "white" if abs(shares[i, j]) > 0.8 else "black"
+            ink = "white" if abs(shades[i, j]) > 0.8 else "black"
             text = f"({short(number)})" if (i, j) in screened else short(number)
             axes.text(j, i, text, ha="center", va="center", fontsize=9, color=ink)
     for i, j in framed:
@@ -123,13 +124,33 @@ def draw_heatmap(
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    caption = f"colour: share of the {'figure' if one_scale else 'column'}'s largest; pale is near"
+    caption = f"colour: from the nearest (pale) to the farthest (dark) of {'all cells' if one_scale else 'each column'}"
     caption += "; purple: below 0, less diverse" if (numbers < 0).any() else ""
     caption += "; framed: picks" if framed else ""
     caption += "; hatched: dropped by the rule" if dropped else ""
     caption += "; in brackets: only screened" if screened else ""
     figure.supxlabel(textwrap.fill(caption, int(size[0] * _CAPTION_PER_INCH)), fontsize=8, color="0.3")
     save_figure(figure, path)
+
+
+def heatmap_shades(numbers: Floats) -> Floats:
+    """Colours of distances, -1 to 1: in each column the nearest is pale and the farthest is dark, however close.
+
+    Args:
+        numbers: float64 [R, C]; NaN has no colour.
+
+    Returns:
+        [R, C], with the signs of `numbers`; each sign has a scale of its own, from 0.1 at its smallest magnitude to 1
+        at its largest; 0.1 alone where all its numbers are the same.
+    """
+    shades = np.full(numbers.shape, np.nan)
+    for sign, side in ((1, numbers >= 0), (-1, numbers < 0)):
+        for j in range(numbers.shape[1]):
+            far = np.abs(numbers[side[:, j], j])
+            if far.size:
+                span = far.max() - far.min()
+                shades[side[:, j], j] = sign * (_PALEST + (1 - _PALEST) * (far - far.min()) / (span or 1))
+    return shades
 
 
 def short(number: float, stderr: float | None = None) -> str:
