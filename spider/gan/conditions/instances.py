@@ -235,9 +235,10 @@ class TrainedInstances(Instances):
                 "them"
             )
         self.k = config.neighbors or bank.neighbors.shape[1]
-        if self.k > bank.neighbors.shape[1]:
+        if self.k > (there := bank.neighbors.shape[1]):
             raise SpiderUsageError(
-                f"condition.neighbors={self.k}: {bank.path} has the nearest {bank.neighbors.shape[1]} of each image"
+                f"condition.neighbors={self.k}: {bank.path} has the nearest {there} of each image; give "
+                f"condition.neighbors={there}, or make a bank by spider instances ... --neighbors {self.k}"
             )
         names: list[str] = []
         counts: list[int] = []

@@ -298,7 +298,10 @@ def test_a_bank_that_changed_is_refused(digits, bank, tmp_path):
 @pytest.mark.parametrize(
     ("more", "refusal"),
     [
-        (["condition.neighbors=5"], "has the nearest 4 of each image"),
+        (
+            ["condition.neighbors=5"],
+            r"has the nearest 4 of each image; give condition\.neighbors=4, or make .* --neighbors 5$",
+        ),
         (["condition.samples=uniform"], "condition.samples=uniform goes with condition.classes=true"),
         (["condition.temperature=2"], "goes with condition.sampler=balanced_instances or classes"),
         (["data.order=shard_local"], "data.order=shard_local cannot be held"),
