@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spider.config.load import flatten, parse_yaml, preset_names, preset_text, read_mapping
+from spider.config.load import flatten, parse_yaml, preset_names, preset_text, presets_like, read_mapping
 from spider.config.schema import Config
 from spider.errors import SpiderUsageError
 from spider.files import write_text
@@ -193,5 +193,5 @@ def _text_of(config: str) -> str:
         except UnreadableError as error:
             raise SpiderUsageError(str(error)) from None
     if config not in preset_names():
-        raise SpiderUsageError(f"config: {config}: neither a file nor a preset; presets: {', '.join(preset_names())}")
+        raise SpiderUsageError(f"config: {config}: neither a file nor a preset{presets_like(config)}")
     return preset_text(config)

@@ -14,7 +14,6 @@ from spider import api
 from spider.cli.output import is_main_process, say, say_found, say_json
 from spider.runs.request import TrainRequest
 from spider.tables import aligned
-from untrusted.words import not_known
 
 if TYPE_CHECKING:
     from spider.config.explain import Key
@@ -146,12 +145,12 @@ def presets(
 
     Or print one, to start a file of one's own from.
     """
-    from spider.config.load import preset_names, preset_text
+    from spider.config.load import preset_names, preset_text, presets_like
     from spider.errors import SpiderUsageError
 
     if name is not None:
         if name not in preset_names():
-            raise SpiderUsageError(f"preset {not_known(name, preset_names())}")
+            raise SpiderUsageError(f"preset {name!r} is unknown{presets_like(name)}")
         say(preset_text(name).rstrip())
     elif as_json:
         say_json(api.presets())

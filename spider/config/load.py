@@ -19,7 +19,9 @@ from spider.settings.schedule import Moving
 from spider.settings.section import Section
 from untrusted import yaml_data
 from untrusted.errors import UnreadableError
-from untrusted.words import did_you_mean
+from untrusted.words import hint, similar
+
+_OFFERED = 3  # presets of a family
 
 
 def preset_names() -> list[str]:
@@ -33,6 +35,13 @@ def preset_text(name: str) -> str:
     return text
 
 
+def presets_like(word: str) -> str:
+    """`; did you mean dcgan? (presets: ...)`, to end an error with: there are many, and they come after the hint."""
+    names = preset_names()
+    of_family = [name for name in names if name.startswith((f"{word}/", f"{word}-"))]
+    return f"{hint(of_family[:_OFFERED] or similar(word, names))} (presets: {', '.join(names)})"
+
+
 def load_config(preset_or_file: str, overrides: Sequence[str | Override] = ()) -> Config:
     """Read a preset or a YAML file and apply overrides, `key=value` as texts, later ones winning.
 
@@ -43,10 +52,7 @@ def load_config(preset_or_file: str, overrides: Sequence[str | Override] = ()) -
     if preset_or_file in preset_names():
         where = f"preset {preset_or_file}"
         return make_config(parse_yaml(preset_text(preset_or_file), where), overrides, where)
-    raise SpiderUsageError(
-        f"{preset_or_file}: neither a file nor a preset; presets: {', '.join(preset_names())}"
-        f"{did_you_mean(preset_or_file, preset_names())}"
-    )
+    raise SpiderUsageError(f"{preset_or_file}: neither a file nor a preset{presets_like(preset_or_file)}")
 
 
 def make_config(tree: Mapping[str, Any], overrides: Sequence[str | Override] = (), where: str = "config") -> Config:

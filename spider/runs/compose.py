@@ -25,7 +25,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.init.config import GROUPS, networks_of
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
-from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, resolve, split_name
+from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, no_run, resolve, split_name
 from spider.runs.inputs import (
     Inputs,
     at_key,
@@ -68,8 +68,8 @@ def compose(request: TrainRequest) -> Config:
         origin = stored or (branch.directory.config() if branch is not None else None)
         if origin is None:
             raise SpiderUsageError(
-                f"{directory.path} holds no run to go on with: say what to train, a file or a preset "
-                f"({', '.join(preset_names())})"
+                f"--run {no_run(directory.path)}; to begin a run, say what to train: a preset or a file, as in spider "
+                f"train dcgan --run DIR (presets: {', '.join(preset_names())})"
             )
         composed = make_config(origin.model_dump(mode="json"), overrides, str(directory.path))
     more = [] if request.init is None or request.config is None else _of_given_weights(composed, request)

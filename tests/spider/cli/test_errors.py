@@ -19,8 +19,14 @@ from spider import api
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("train dcgna --run {new}", 2, r"dcgna: neither a file nor a preset; .* mean dcgan\?"),
-        ("train --run {new}", 2, r"{new} holds no run to go on with: .*dcgan"),
+        ("train dcgna --run {new}", 2, r"dcgna: neither a file nor a preset; did you mean dcgan\? \(presets: .*\)$"),
+        ("train icgan --run {new}", 2, r"; did you mean icgan/128 or icgan/256 or icgan/256-half\? \(presets"),
+        ("train --run {new}", 2, r"--run {new}: no such folder; to begin a run, say .* \(presets: atopk-dcgan, .*\)$"),
+        (
+            "train --run {runs}/gausian",
+            2,
+            r"--run {runs}/gausian: no such folder; did you mean {runs}/gaussian\?; to b",
+        ),
         ("train dcgan --run {new}", 2, r"data\.path: no images to learn; give --data"),
         ("train dcgan --data {digits} --run {new} batc=4", 2, r"batc=4: no such key; did you mean batch\?"),
         (
@@ -167,7 +173,7 @@ from spider import api
         ("train dcgan --data {digits} --run {digits}/index.json/run", 1, r"index\.json.*: Not a directory"),
         ("generate {runs}/gaussian --out {digits}/index.json/out", 1, r"index\.json.*: Not a directory"),
         ("ls {digits}/index.json", 1, r"index\.json: not a folder"),
-        ("presets dcgna", 2, r"preset 'dcgna' is unknown; known: .*mean dcgan\?"),
+        ("presets dcgna", 2, r"preset 'dcgna' is unknown; did you mean dcgan\? \(presets: .*\)$"),
         ("weights verify inception", 1, r"spider weights get inception"),
         ("weights get vgg", 2, r"weights 'vgg' is unknown"),
     ],
