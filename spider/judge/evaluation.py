@@ -26,6 +26,7 @@ from spider.files import cache_directory
 from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.instances import Instances
 from spider.gan.sources.frozen import FrozenGenerator
+from spider.gan.sources.images import Images
 from spider.judge.embed.cache import FeatureCache
 from spider.judge.embed.embedding import Embedding
 from spider.judge.embed.features import extract_features
@@ -63,6 +64,9 @@ class Evaluation:
             notes += ["! the reference is the run's own training images: copies of them would score best (--reference)"]
         if self.provenance["memorisation_page"] is not None:
             notes.append(f"are they copies? look at {self.provenance['memorisation_page']}")
+        if (source := self.provenance.get("source_itself")) is not None:
+            values = ", ".join(f"{label} {value:.5g}" for label, value in source["values"].items())
+            notes.append(f"for scale, its source itself, {source['name']} ({source['count']:,} images): {values}")
         if "instances" in self.provenance:
             notes.append(f"instances, the images near them, and samples: {self.provenance['instances']}")
         return "\n".join([table(self.results), *notes])
@@ -201,6 +205,8 @@ def _compared(
             progress=progress,
         )
     drawn = _draw_instances(run, generator, training, request, world)
+    if generator is not None and isinstance(generator.source, Images):
+        drawn |= _of_source(generator.source, against, training, network, request, cache, world)
     is_own = training is not None and training.fingerprint == against.fingerprint
     is_own = is_own or any(result.provenance["reference"].get("held_out") is False for result in results)
     provenance |= {
@@ -216,6 +222,38 @@ def _compared(
             about = {"name": against.name, "fingerprint": against.fingerprint, "count": len(against)}
             write_features(Path(request.reference_out), rows, network, about)
     return Evaluation(results, provenance)
+
+
+def _of_source(
+    source: Images,
+    against: NumberedImages | GivenFeatures,
+    training: NumberedImages | None,
+    network: Embedding,
+    request: EvaluateRequest,
+    cache: FeatureCache,
+    world: World,
+) -> dict[str, Any]:
+    """The same measures of the images that feed a generator, as they are: what it should be better than."""
+    images = source.dataset
+    drawn = DrawnImages(images, min(request.count or DEFAULT_COUNT, len(images)), 0)
+    try:
+        found = evaluate_images(
+            drawn,
+            against,
+            metrics=[name for name in request.of_images if not METRICS[name].needs_classes],
+            embedding=network,
+            world=world,
+            protocol=request.protocol,
+            training=training,
+            cache=cache,
+            keep_samples=True,
+            progress=request.progress,
+        )
+    except SpiderUsageError:  # a metric for which they are too few
+        return {}
+    values = {result.label: result.value for result in found if result.value is not None}
+    told = {"name": images.name, "fingerprint": drawn.fingerprint, "count": len(drawn), "values": values}
+    return {"source_itself": told} if values else {}
 
 
 def _draw_instances(

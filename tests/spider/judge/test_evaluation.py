@@ -69,6 +69,21 @@ def test_a_run_is_not_measured_against_what_has_come_in_place_of_its_training_im
         measured(tmp_path / "run", count=20, seeds=1)
 
 
+def test_what_feeds_a_generator_is_measured_beside_it(digits, patches, tmp_path):
+    """By the same measures, as it is: a GAN may be worse than its own source."""
+    small = ["batch=8", "kimg=0.008", "generator.width=0.05", "discriminator.width=0.05"]
+    for name, fed in (("fed", ["source.kind=images", f"source.path={patches}"]), ("plain", [])):
+        config = make_config({"data": {"path": str(digits)}}, [*small, *fed])
+        train(config, RunDirectory(tmp_path / name), World.single(), progress=False)
+    asked = {"metrics": ["fid", "coverage", "nearest"], "count": 60}
+    found = measured(tmp_path / "fed", seeds=2, **asked)
+    told = found.provenance["source_itself"]
+    alone = measured(patches, reference=digits, seeds=[0], **asked)
+    assert told["values"] == {each.label: pytest.approx(each.value) for each in alone.results}
+    assert f"its source itself, {told['name']} (60 images): FD[offline] {alone.results[0].value:.5g}, " in found.table()
+    assert "source_itself" not in measured(tmp_path / "plain", seeds=1, **asked).provenance
+
+
 def values(found):
     return {result.name: result.value for result in found.results}
 
