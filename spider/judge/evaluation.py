@@ -109,7 +109,7 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
         place = None if request.source is None else str(request.source)
         generator = open_generator(str(run), world.device, source_place=place, world=world, progress=progress)
         if request.bank is not None:
-            generator = told_by_bank(generator, Path(request.bank), request.classes)
+            generator = told_by_bank(generator, Path(request.bank), request.classes, alike=request.balanced)
         generator = _judged(generator, run, request)
     found = Evaluation([], {"reference": None, "notes": [], "memorisation_page": None})
     if network is not None:
@@ -127,14 +127,16 @@ def evaluate(request: EvaluateRequest, world: World) -> Evaluation:
 
 def _judged(generator: FrozenGenerator, run: RunRef, request: EvaluateRequest) -> FrozenGenerator:
     """The generator, of the classes that are asked for or else those that the run says, in the shares asked for."""
-    if request.balanced:
-        with at_key("--balanced"):
-            generator = generator.with_conditions(generator.conditions.balanced())
     if request.classes:
         with at_key("--class"):
-            return only_of(generator, [str(name) for name in request.classes])
-    with at_key(f"{run.directory.path}: evaluate.classes"):
-        return only_of(generator, run.directory.config().evaluate.classes)
+            generator = only_of(generator, [str(name) for name in request.classes])
+    else:
+        with at_key(f"{run.directory.path}: evaluate.classes"):
+            generator = only_of(generator, run.directory.config().evaluate.classes)
+    if not request.balanced:
+        return generator
+    with at_key("--balanced"):
+        return generator.with_conditions(generator.conditions.with_classes_alike())
 
 
 def _moved(
@@ -178,6 +180,8 @@ def _compared(
         samples = [generator.numbered(name, seed, count or DEFAULT_COUNT) for seed in seeds]
         shape = generator.image_shape
         training, notes = _learnt(run, generator, request, world)
+        if given is None and generator.conditions.rebalanced:
+            notes.append("samples are of all classes alike and the reference, the training images, is not: --reference")
     against = training if given is None else given
     assert against is not None
     page = _page_of(run, training, against, network, request, world)

@@ -95,6 +95,6 @@ def _result(
     samples = {"name": name, "fingerprint": generator.digest, "count": protocol["count"]}
     if generator.conditions.only:
         protocol = {**protocol, "classes": [*generator.conditions.only]}
-    if generator.conditions.balances:
-        protocol = {**protocol, "balanced": True}
+    if generator.conditions.rebalanced:
+        protocol = {**protocol, "rebalanced": True}
     return MetricResult(metric, label, value, protocol, {"samples": samples})

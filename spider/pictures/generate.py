@@ -270,18 +270,21 @@ def require_class(generator: FrozenGenerator, classes: Sequence[object], option:
         )
 
 
-def told_by_bank(generator: FrozenGenerator, bank: Path, classes: Sequence[object] = ()) -> FrozenGenerator:
+def told_by_bank(
+    generator: FrozenGenerator, bank: Path, classes: Sequence[object] = (), *, alike: bool = False
+) -> FrozenGenerator:
     """The same generator, told of the instances of a bank.
 
     Args:
         classes: that are asked for, of a generator that is told a class too.
+        alike: take instances that are near each class, as a generator does whose samples are of all classes alike.
 
     Raises:
         SpiderUsageError: it is told of none, or of another embedding's; or it needs a class, and the bank has no labels
             of its classes.
         SpiderError: the bank cannot be read.
     """
-    told = instances_of(generator, "--bank").of_bank(InstanceBank.open(bank))
+    told = instances_of(generator, "--bank").of_bank(InstanceBank.open(bank), alike=alike)
     if not told.labels.shape[1]:
         require_class(generator, classes, "--bank")
     return generator.with_conditions(told)

@@ -40,7 +40,7 @@ class Measured:
         kimg: of the checkpoint.
         values: by label, one for each evaluation seed.
         page: the memorisation page; None: there is none.
-        classes: that its samples were of; empty: of all, or there are none.
+        classes: that its samples were of, or that they were of all alike; empty: of all as learnt, or there are none.
     """
 
     files: list[Path]
@@ -318,7 +318,9 @@ def _measured(results: _Results) -> Measured:
         page for file in files for page in sorted(file.parent.glob(f"{glob.escape(file.stem)}-memorisation-*.png"))
     ]
     images = provenance(files[0]).get("images")
-    classes = [name for each in results.values() for one in each for name in one.protocol.get("classes", [])]
+    every = [one for each in results.values() for one in each]
+    classes = [name for one in every for name in one.protocol.get("classes", [])]
+    classes += ["all classes alike" for one in every if one.protocol.get("rebalanced")]
     kimg = images / 1000 if isinstance(images, int) else 0.0
     return Measured(files, kimg, values, pages[0] if pages else None, list(dict.fromkeys(classes)))
 

@@ -136,7 +136,7 @@ class Classes(Conditions):
         among._numbered = Law([share if n in chosen else 0 for n, share in enumerate(self._numbered.shares)])
         return among
 
-    def balanced(self) -> Classes:
+    def with_classes_alike(self) -> Classes:
         """See Conditions."""
         balanced = copy.copy(self)
         balanced.alike = True

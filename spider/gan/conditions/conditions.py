@@ -43,7 +43,7 @@ class Conditions(Method):
     remarks: Sequence[str] = ()
 
     @property
-    def balances(self) -> bool:
+    def rebalanced(self) -> bool:
         """Whether numbered samples are of all classes alike where the training images are not."""
         chosen = [label for label in self.present if not self.only or self.names[label] in self.only]
         return self.alike and len({self.counts[label] for label in chosen}) > 1
@@ -89,7 +89,7 @@ class Conditions(Method):
             self.class_number(name)
         raise SpiderUsageError("samples of some classes only: for runs with classes")
 
-    def balanced(self) -> Conditions:
+    def with_classes_alike(self) -> Conditions:
         """The same, whose numbered samples are of all classes alike.
 
         Raises SpiderUsageError: there are no classes, or samples of one cannot be made.

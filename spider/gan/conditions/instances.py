@@ -94,10 +94,11 @@ class Instances(Conditions):
             raise ValueError(f"condition: labels that are none of {classes} classes")
         return cls(known, features, labels, alike=alike)
 
-    def of_bank(self, bank: InstanceBank) -> Instances:
+    def of_bank(self, bank: InstanceBank, *, alike: bool = False) -> Instances:
         """Those of a bank of any images that stand for all, in the place of these.
 
         Their neighbours' classes are known if the bank has labels, and all are of classes of this generator, by name.
+        Where samples are of all classes alike, or are to be (`alike`), some are kept that are near each class.
 
         Raises SpiderUsageError: another embedding has made the bank.
         """
@@ -114,7 +115,9 @@ class Instances(Conditions):
             of_images = np.where(bank.labels < 0, -1, own[bank.labels])
             found = of_images[bank.neighbors[stored, : self.labels.shape[1]]]
             if found.min() >= 0:
-                stored, labels = _with_every_class(bank, of_images, stored, found) if self.alike else (stored, found)
+                stored, labels = (
+                    _with_every_class(bank, of_images, stored, found) if self.alike or alike else (stored, found)
+                )
         features = torch.from_numpy(bank.features[stored])
         return Instances(self.known, features, torch.from_numpy(labels), alike=self.alike)
 
@@ -136,19 +139,21 @@ class Instances(Conditions):
         among.only = [self.names[label] for label in chosen]
         return among
 
-    def balanced(self) -> Self:
+    def with_classes_alike(self) -> Self:
         """See Conditions. Each is of an instance that has a neighbour of its class."""
         if not self.names:
-            super().balanced()  # which refuses it
+            super().with_classes_alike()  # which refuses it
         if not self.labels.shape[1]:
             raise SpiderUsageError("samples of all classes alike: the classes near these instances are not known")
         balanced = copy.copy(self)
         balanced.alike = True
         balanced.__dict__.pop("_near_class", None)
-        if far := [self.names[label] for label in self.present if not len(balanced._near_class[label])]:
+        asked = [self.class_number(name) for name in self.only] or self.present
+        if far := [self.names[label] for label in asked if not len(balanced._near_class[label])]:
             raise SpiderUsageError(
                 f"samples of all classes alike: no stored instance is near one of {', '.join(far[:3])} ({len(far)} of "
-                f"{counted(len(self.present), 'class', 'classes')}); a run with condition.samples=uniform stores some"
+                f"{counted(len(asked), 'class', 'classes')}); a run with condition.samples=uniform stores some, and "
+                "--bank FILE takes some of a bank with labels"
             )
         return balanced
 

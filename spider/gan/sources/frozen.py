@@ -246,9 +246,9 @@ class GeneratedImages:
         return self.generator.conditions.alike
 
     @property
-    def balanced(self) -> bool:
+    def rebalanced(self) -> bool:
         """The same, where the training images are not."""
-        return self.generator.conditions.balances
+        return self.generator.conditions.rebalanced
 
     @property
     def class_counts(self) -> list[int]:

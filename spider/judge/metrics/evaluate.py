@@ -114,7 +114,7 @@ def evaluate_images(
         sets["samples"]["classes"] = only
         if is_own:
             sets["reference"]["classes"] = only
-    for name in ("classes_alike", "balanced"):
+    for name in ("classes_alike", "rebalanced"):
         if getattr(samples, name, False):
             sets["samples"][name] = True
     if training is not None:
@@ -245,7 +245,7 @@ def _result(
             "resize": embedding.protocol,
             "dim": embedding.dim,
             "seed": comparison.seed,
-            **{key: what for key in ("classes", "balanced") if (what := sets["samples"].get(key))},
+            **{key: what for key in ("classes", "rebalanced") if (what := sets["samples"].get(key))},
             **score.protocol,
         },
         provenance=sets,

@@ -44,9 +44,10 @@ class MetricResult:
         std_over: those parts, e.g. `100 subsets`.
         stderr: standard error of the value, None where it is not known.
         protocol: embedding, its digest, resize rule, and the metric's own constants, counts and seed; `classes`, if
-            the samples are of some only; `balanced`, if they are of all alike where the training images are not. A
+            the samples are of some only; `rebalanced`, if they are of all alike where the training images are not. A
             metric of a generator itself has no embedding.
-        provenance: names and fingerprints of the image sets: `samples`, `reference` if there is one, `training`.
+        provenance: names and fingerprints of the image sets: `samples`, with `classes_alike` if they are of all classes
+            alike, `reference` if there is one, `training`.
         warnings: what a reader must know before using the value.
         details: further numbers.
     """
@@ -219,7 +220,8 @@ def _how_many(images: Mapping[str, Any]) -> str:
         return str(images["holds"])
     classes = images.get("classes", [])
     shown = ", ".join(classes[:_CLASSES_SHOWN]) + (", ..." if len(classes) > _CLASSES_SHOWN else "")
-    return counted(images["count"], "image") + (f" of {shown}" if shown else "")
+    alike = ", all classes alike" if images.get("rebalanced") else ""
+    return counted(images["count"], "image") + (f" of {shown}" if shown else "") + alike
 
 
 def _spread(summary: Summary, alone: MetricResult) -> tuple[float | None, str]:

@@ -12,7 +12,7 @@ from spider.config.load import make_config
 from spider.errors import SpiderUsageError
 from spider.judge.compare import _incomparable
 from spider.judge.evaluation import evaluate
-from spider.judge.metrics.results import read_results
+from spider.judge.metrics.results import read_results, table
 from spider.judge.request import EvaluateRequest
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
@@ -132,15 +132,18 @@ def test_a_study_measures_again_what_was_of_other_classes(runs):
 
 
 def test_samples_of_all_classes_alike_are_measured_on_request(runs, sets):
-    conditions = open_generator(str(runs / "joint"), World.single().device).conditions.balanced()
+    conditions = open_generator(str(runs / "joint"), World.single().device).conditions.with_classes_alike()
     labels = np.bincount(conditions.at(0, range(2000), World.single().device).labels)
     assert labels / 2000 == pytest.approx([0.5, 0.5], abs=0.04)
     asked = {"reference": sets / "both", "classes": [0, 1], "metrics": ["fid"]}
     as_learnt, balanced = (measured(runs / "joint", balanced=which, **asked).results[0] for which in (False, True))
-    assert balanced.protocol["balanced"]
-    assert "balanced" not in as_learnt.protocol
+    assert balanced.protocol["rebalanced"]
+    assert "rebalanced" not in as_learnt.protocol
+    of_training = measured(runs / "joint", balanced=True, classes=[0, 1], metrics=["fid"])
     warned = _incomparable(["a", "b"], [{1: [as_learnt]}, {1: [balanced]}])
-    assert warned[0].endswith("measured with different balanced")
+    assert warned[0].endswith("measured with different rebalanced")
+    assert "(40 images of digits, letters, all classes alike) against both" in table([balanced])
+    assert any("are of all classes alike and the reference" in note for note in of_training.provenance["notes"])
     request = EvaluateRequest(runs / "joint", metrics=["fid"], embedding="offline", count=40, seeds=1, balanced=True)
     assert [answers(request, [each]) for each in (as_learnt, balanced)] == [False, True]
 

@@ -173,7 +173,7 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
     again = trainer.conditions.at(0, [7, 3], CPU)
     assert torch.equal(again.labels, told.labels[[7, 3]])
     assert torch.equal(again.features, told.features[[7, 3]])
-    later = trainer_for(data, bank, "condition.classes=true", "condition.stored=all").conditions.balanced()
+    later = trainer_for(data, bank, "condition.classes=true", "condition.stored=all").conditions.with_classes_alike()
     assert later.identity == trainer.conditions.identity
     found = later.at(0, range(3000), CPU)
     assert torch.equal(found.labels, told.labels)
@@ -183,9 +183,16 @@ def test_numbered_samples_may_be_of_all_classes_alike(tail):
 def test_a_class_that_no_stored_instance_is_near_to_cannot_be_balanced(lone):
     conditions = trainer_for(*lone, "condition.classes=true").conditions
     with pytest.raises(SpiderUsageError, match=r"no stored instance is near .*; a run with condition.samples=uniform"):
-        conditions.balanced()
+        conditions.with_classes_alike()
+    near = {int(label) for label in conditions.labels.flatten()}
+    of_two = conditions.among([str(label) for label in sorted(near)[:2]]).with_classes_alike()
+    shares = torch.bincount(of_two.at(0, range(2000), CPU).labels, minlength=10) / 2000
+    assert sorted(shares.tolist())[-2:] == pytest.approx([0.5, 0.5], abs=0.04)
+    opened = InstanceBank.open(lone[1])
+    told = conditions.of_bank(opened, alike=True).with_classes_alike().at(0, range(2000), CPU)
+    assert len(set(told.labels.tolist())) == 10
     with pytest.raises(SpiderUsageError, match="for runs with classes"):
-        trainer_for(*lone).conditions.balanced()
+        trainer_for(*lone).conditions.with_classes_alike()
 
 
 @pytest.fixture(scope="module")
