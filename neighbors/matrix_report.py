@@ -84,6 +84,14 @@ class MatrixReport:
         if disputed:
             said = f"the rules disagree about the first pick of {', '.join(disputed)}"
             warnings = {f"{said}; see TARGET/picks.png and TARGET/neighbors.csv": None, **warnings}
+        unsure = [
+            target
+            for target, report in self.reports.items()
+            if any(row.place.friendly and row.place.rank == 1 and row.place.ties for row in report.rows)
+        ]
+        if unsure:
+            said = f"the first pick of {', '.join(unsure)} is nearer than another source only within the error"
+            warnings = {f"{said}; see TARGET/neighbors.csv": None, **warnings}
         none = {target: report.without_picks() for target, report in self.reports.items()}
         warnings |= {f"{target}: {why}": None for target, why in none.items() if why is not None}
         legend, notes = legend_of(self._any.protocol), [f"! {warning}" for warning in warnings]

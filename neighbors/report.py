@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from neighbors.rank_correlation import rank_correlation
-from neighbors.rule_ranks import first_picks, rank_lines
+from neighbors.rule_ranks import first_pick_lines, first_picks, rank_lines
 from spider.files import finite, write_text
 from spider.judge.sid.curve import SidCurve
 from spider.judge.sid.figures import draw_curves, draw_heatmap, short
@@ -139,7 +139,8 @@ class NeighborReport:
         how = f"mode {self.protocol['mode']}, rule {self.protocol['rule']}"
         title = f"neighbours of {self.target}, {self.embedding['label']}, {how}; * friendly"
         legend = legend_of(self.protocol)
-        return "\n".join([title, aligned([header, *lines]), *rank_lines(self.rows), legend, *notes])
+        sure = first_pick_lines(self.rows, self.protocol["rule"])
+        return "\n".join([title, aligned([header, *lines]), *sure, *rank_lines(self.rows), legend, *notes])
 
     def without_picks(self) -> str | None:
         """Why there is no pick; None if there is one."""
