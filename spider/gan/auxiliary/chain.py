@@ -36,8 +36,8 @@ class ChainTerms(Auxiliary):
         if not layers:
             raise SpiderUsageError(
                 f"auxiliary: kind={config.kind} steers layers that {type(discriminator).__name__} does not have: use "
-                "discriminator.kind=dcgan or kind=fastgan with norm=chain, or a network with chains and "
-                f"features[{_OFF_ZERO!r}]"
+                "discriminator.kind=dcgan or kind=fastgan with norm=chain or chain_cumulative, or a network with "
+                f"chains and features[{_OFF_ZERO!r}]"
             )
         self.layers: Sequence[nn.Module] = layers
         self.config = config

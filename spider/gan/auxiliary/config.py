@@ -94,7 +94,7 @@ def _usual_queue(config: Config, images: OfImages) -> int:
 
 
 class ChainConfig(AuxiliaryChoice):
-    """What goes with CHAIN's normalisation (Ni and Koniusz 2024; discriminator.norm=chain). For few images."""
+    """Goes with CHAIN's normalisation (Ni and Koniusz 2024; norm=chain or chain_cumulative). For few images."""
 
     kind: Literal["chain"] = "chain"
     weight: Annotated[Schedule, Bounds(ge=0, le=MAX_FACTOR)] = Field(
@@ -117,8 +117,8 @@ class ChainConfig(AuxiliaryChoice):
         """See Section."""
         if not config.discriminator.chained and not is_outside(config.discriminator.kind):
             yield (
-                "auxiliary: kind=chain goes with discriminator.norm=chain (kind=dcgan, kind=fastgan), found "
-                f"discriminator.kind={config.discriminator.kind} without it"
+                "auxiliary: kind=chain goes with discriminator.norm=chain or chain_cumulative (kind=dcgan, "
+                f"kind=fastgan), found discriminator.kind={config.discriminator.kind} without it"
             )
 
 
