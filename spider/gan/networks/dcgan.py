@@ -11,6 +11,7 @@ With classes, the generator is told by a vector that is joined to z, or to an im
 normalisation with scales and shifts of each class. An instance is told by such a vector. The discriminator's logit is
 w h + e(y) h, where h is what its last layer takes, w that layer and e(y) the vector of the class or the instance
 (Miyato & Koyama 2018, equation 6). With spectral norm, that is of all layers but the vectors of classes and instances.
+The public code of that paper (pfnet-research/sngan_projection, SNEmbedID) divides the table of classes by its norm too.
 
 Layer plans, all kernels 5 x 5, LeakyReLU 0.3, Glorot-uniform weights, as in PolyLSGANs, arch/arch_base:
   mnist   decoder        256 -> 128 -> 64 up -> 32 -> C up -> C tanh
@@ -160,7 +161,11 @@ class DcganDiscriminator(Sliceable):
 
 
 class SpectralDcganDiscriminator(DcganDiscriminator, SpectralNetwork):
-    """One with spectral norm."""
+    """One whose layers have spectral norm, and which makes a round of the power iteration after each of its steps.
+
+    A class of its own because that makes it a Method, each of which has an entry in checkpoints: one without spectral
+    norm has none.
+    """
 
 
 class _DenseStem(nn.Module):

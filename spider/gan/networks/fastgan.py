@@ -82,9 +82,10 @@ class FastganGenerator(SpectralNetwork):
         self.to_image = SpectralConv(config.channels(sides[-1]), image_shape[0], 3, 1, 1, bias=not original)
         self.small_side = small_side(sides[-1])
         self.to_small = SpectralConv(config.channels(self.small_side), image_shape[0], 1) if original else None
-        for name, part in self.named_children():
-            if original and name != "frontend":
-                begin_normal(part)
+        if original:
+            for name, part in self.named_children():
+                if name != "frontend":
+                    begin_normal(part)
 
     def forward(self, source: Tensor, condition: Condition) -> GOut:
         """See the class."""

@@ -16,7 +16,7 @@ stores omega and s apart and projects omega after each step.
 
 A plain layer that is divided by its spectral norm (projected heads, FastGAN, BigGAN, SN-GAN) loses that when it is
 sliced, which leaves what is said. A sliced network that begins with the weights of a plain one has them as they are
-saved: what it says is larger by that norm. A plain network that begins with a sliced one finds the norm anew.
+saved: what it says is times that norm. A plain network that begins with a sliced one finds the norm anew.
 """
 
 from __future__ import annotations
