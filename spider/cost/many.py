@@ -35,11 +35,18 @@ class ManyCost:
 
     def rows(self, what: str) -> list[list[str]]:
         """For a person. `what` they are: `trials`."""
-        whole, together = (duration(hours * 3600) for hours in (self.hours, self.hours / self.at_once))
         return [
-            ["all of them", f"{whole} of {what}; {together} with {self.at_once} at a time"],
-            ["disk", f"{size(self.disk_gb * 2**30)}; {size(self.free_gb * 2**30)} are free"],
+            ["all of them", f"{duration(self.hours * 3600)} of {what}; {self.together(self.hours)}"],
+            self.disk_row(),
         ]
+
+    def disk_row(self) -> list[str]:
+        """For a person."""
+        return ["disk", f"{size(self.disk_gb * 2**30)}; {size(self.free_gb * 2**30)} are free"]
+
+    def together(self, hours: float) -> str:
+        """`2.1 hours with 2 at a time`, of so many one after the other."""
+        return f"{duration(hours * 3600 / self.at_once)} with {self.at_once} at a time"
 
     def shortage(self, what: str) -> list[str]:
         """A line if the disk has no room for them."""
@@ -48,9 +55,10 @@ class ManyCost:
         return [f"the {what} need {size(self.disk_gb * 2**30)} of disk, and {size(self.free_gb * 2**30)} are free"]
 
 
-def length_of(one: DryRun) -> str:
-    """`12 kimg: 2.1 hours, measured here on CPU`."""
-    return f"{one.kimg:g} kimg: {duration(one.hours * 3600)}, measured here on {one.device}"
+def length_of(one: DryRun, count: int = 1) -> str:
+    """`12 kimg: 2.1 hours, measured here on CPU`; of several `2.1 hours each`."""
+    each = " each" if count > 1 else ""
+    return f"{one.kimg:g} kimg: {duration(one.hours * 3600)}{each}, measured here on {one.device}"
 
 
 def free_gb(folder: Path) -> float:

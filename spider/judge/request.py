@@ -163,7 +163,7 @@ class EvaluateRequest(Request):
         return bool(self.of_images) or not self.of_generator
 
     @property
-    def _embedding(self) -> str:
+    def embedding_name(self) -> str:
         """The name of the embedding, before a protocol is looked up. Unknown names are refused there."""
         return embedding_of(self.protocol) if self.embedding is None else self.embedding
 
@@ -190,7 +190,7 @@ class EvaluateRequest(Request):
             if self.reference is not None and holds_features(self.reference):
                 raise SpiderUsageError(f"--reference-out: the reference lies in a file already, {self.reference}")
         if self.compares:
-            weights.of_embedding(self._embedding, self.weights)
+            weights.of_embedding(self.embedding_name, self.weights)
 
     def require_valid(self, ranks: int, trained: Collection[Path] = ()) -> None:
         """See the base class."""

@@ -23,6 +23,7 @@ from spider.cli.main import app
 from spider.errors import SpiderError, SpiderUsageError
 from spider.study import report as reporting
 from spider.study import study as studying
+from spider.study.cost import Measurements, StudyCost
 from spider.study.ended import failure, has_diverged, is_done, left, note_of
 from spider.study.findings import Spread
 from spider.study.request import StudyRequest
@@ -445,16 +446,34 @@ def test_a_run_of_an_older_first_stage_is_told(copy):
 def test_a_dry_run_says_what_the_trainings_would_take(file, tmp_path, capsys):
     """Those of a stage and of a variant are measured; the other variant waits for the stage."""
     app(["study", str(file), "--out", str(tmp_path / "out"), "--dry-run", "--at-once", "2"], standalone_mode=False)
-    *_, kinds, one, plain, cascade, whole, disk, why, rest = capsys.readouterr().out.splitlines()
+    *_, kinds, one, plain, cascade, measures, by, whole, disk, why, rest = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"# trainings left +6", kinds)
-    assert re.fullmatch(r"#   stages.one +2 x 0.08 kimg: .*, measured here on .*", one)
-    assert re.fullmatch(r"#   variants.plain +2 x 0.16 kimg: .*, measured here on .*", plain)
+    assert re.fullmatch(r"#   stages.one +2 x 0.08 kimg: .* each, measured here on .*", one)
+    assert re.fullmatch(r"#   variants.plain +2 x 0.16 kimg: .* each, measured here on .*", plain)
     assert re.fullmatch(r"#   variants.cascade +2 x not measured", cascade)
-    assert re.fullmatch(r"# all of them +.* of trainings; .* with 2 at a time", whole)
+    assert re.fullmatch(r"# measurements left +8", measures)
+    assert re.fullmatch(r"#   by offline +8 x 96 images: about .* each", by)
+    assert re.fullmatch(r"# all of them +.* of trainings and about .* of measurements; .* with 2 at a time", whole)
     assert re.fullmatch(r"# disk +.*; .* are free", disk)
     assert why.startswith("# ! variants.cascade: not measured, the mean of the others stands for it: ")
     assert rest.startswith("# ! runs that have begun are counted whole")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_adds_up_what_is_known_and_names_what_is_not():
+    one = SimpleNamespace(kimg=0.5, hours=10 / 3600, device="cpu")
+    whole = "40 s of trainings and about 2.0 minutes of measurements"
+    known, unknown = Measurements(4, 4000, 120 / 3600), Measurements(2, 2000, None)
+    cost = StudyCost(2, 40 / 3600, 1.0, 9.0, {"a": 4}, {"a": one}, {"offline": known, "clip": unknown}, [])
+    assert [re.split("  +", line.strip()) for line in cost.table().splitlines()] == [
+        ["trainings left", "4"],
+        ["a", "4 x 0.5 kimg: 10 s each, measured here on cpu"],
+        ["measurements left", "6"],
+        ["by offline", "4 x 1,000 images: about 30 s each"],
+        ["by clip", "2 x 1,000 images"],
+        ["all of them", f"{whole}; 80 s with 2 at a time, without 2 measurements by clip"],
+        ["disk", "1.0 GB; 9.0 GB are free"],
+    ]
 
 
 def test_a_dry_run_of_data_that_are_not_packed_yet_says_so_once(tmp_path, digits, capsys):
