@@ -27,6 +27,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def entries(rows: Sequence[Sequence[str]]) -> str:
+    """Names and their values, one entry a line, both to the left."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{one_line(name):<{width}}  {one_line(value)}" for name, value in rows)
+
+
 def setting(value: Any) -> str:
     """The value of a key: `true`, `0.5`, `-` where there is no such key."""
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ import torch
 
 from spider.cost.dry_run import DryRun
 from spider.cost.many import ManyCost, free_gb, length_of, measured
-from spider.tables import aligned
+from spider.tables import entries
 from sweeps.config import ResourcesConfig, trials_on
 from sweeps.neighbor_sources import read_rankings
 from sweeps.plan import SweepPlan
@@ -69,7 +69,7 @@ class SweepCost(ManyCost):
         if len(self.trials) > _LISTED:
             parts = [*parts, f"and {len(self.trials) - _LISTED:,} more (--json names them all)"]
         parts = [*parts, *([""] if parts else [])]
-        return "\n".join([*parts, aligned(rows), *(f"! {note}" for note in self.notes)])
+        return "\n".join([*parts, entries(rows), *(f"! {note}" for note in self.notes)])
 
     def _resources(self) -> str:
         cpus, gpus, processes = (self.resources[key] for key in ("cpus", "gpus", "processes"))

@@ -22,7 +22,7 @@ from spider.gan.saved import saved_tensors
 from spider.heartbeat import told_to_go_on
 from spider.precision import set_numerics
 from spider.runs.given import about_given, lines_of_fits
-from spider.tables import duration, size, speed
+from spider.tables import duration, entries, size, speed
 from spider.train.trainer import Trainer
 from untrusted.counts import counted
 from untrusted.terminal import tell, warn
@@ -75,8 +75,7 @@ class DryRun:
             ("length", f"{self.kimg:g} kimg: {duration(self.hours * 3600)}"),
             ("disk", f"{size(self.disk_gb * 2**30)}, a checkpoint is {size(self.checkpoint_mb * 2**20)}"),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return entries(rows)
 
     def _evaluation(self) -> str:
         cost = self.evaluation

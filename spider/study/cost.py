@@ -20,7 +20,7 @@ from spider.jobs.stages import Stage
 from spider.judge.request import DEFAULT_COUNT, DEFAULT_SEEDS, EvaluateRequest
 from spider.runs.request import TrainRequest
 from spider.study.plan import StudyPlan
-from spider.tables import aligned, duration
+from spider.tables import duration, entries
 from untrusted.counts import counted
 from untrusted.terminal import tell
 
@@ -70,7 +70,7 @@ class StudyCost(ManyCost):
             *([f"  by {name}", str(each)] for name, each in self.measurements.items()),
             *([["all of them", self._whole()], self.disk_row()] if self.measured else []),
         ]
-        return "\n".join([aligned(rows), *(f"! {note}" for note in self.notes)])
+        return "\n".join([entries(rows), *(f"! {note}" for note in self.notes)])
 
     def _one(self, name: str) -> str:
         return length_of(self.measured[name], self.left[name]) if name in self.measured else "not measured"
