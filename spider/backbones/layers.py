@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 
@@ -30,6 +31,12 @@ class Layers:
         if tuple(tensor.shape) != shape or not tensor.is_floating_point():
             raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, and should be of floats {list(shape)}")
         return tensor
+
+    def take_equal(self, name: str, known: Tensor) -> None:
+        """Take a tensor that the network has anyway, if it is there. Raises ValueError if it is not equal to that."""
+        tensor = self._left.pop(name, known)
+        if tensor.dtype != known.dtype or not torch.equal(tensor, known):
+            raise ValueError(f"{name} is not what this network has there")
 
     def require_none_left(self) -> None:
         """Raises ValueError if there are tensors that nobody took."""

@@ -74,16 +74,16 @@ def read_timm(name: str, path: Path) -> TimmStages:
     except RuntimeError as error:
         raise SpiderUsageError(f"discriminator.backbones: kind=timm network={name}: {error}") from error
     places = _places(name, model)
-    heads = model.pretrained_cfg.get("classifier") or ()
-    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    whole = model.state_dict()
     model.reset_classifier(0)
-    layers = Layers({key: each for key, each in weights.state.items() if not key.startswith(prefixes)})
+    own = {key: each for key, each in model.state_dict().items() if not key.endswith(".num_batches_tracked")}
+    classifier = whole.keys() - own.keys()
+    layers = Layers({key: each for key, each in weights.state.items() if key not in classifier})
     try:
-        state = {
-            key: layers.take(key, tuple(each.shape))
-            for key, each in model.state_dict().items()
-            if not key.endswith(".num_batches_tracked")
-        }
+        tables = [key for key, each in own.items() if not each.is_floating_point()]
+        for key in tables:
+            layers.take_equal(key, own.pop(key))
+        state = {key: layers.take(key, tuple(each.shape)) for key, each in own.items()}
         layers.require_none_left()
     except ValueError as error:
         raise SpiderError(f"{path}: not the weights of timm's {name}: {error}") from error

@@ -1,6 +1,6 @@
 """Maps of a network that has what timm's networks have: which are taken, of which weights, and how images are scaled.
 
-timm itself is not installed where tests run. What a network of it has is written here as its documentation names it.
+timm is an extra. Where it is not installed, networks that have what its documentation names stand in for its own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ STRIDES = {"pyramid": [2, 4, 8, 8, 16, 32], "flat": [16, 16]}
 CHANNELS = [2, 3, 4, 5, 6, 7]
 
 
+def _head(inputs: int, classes: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, classes))
+
+
 class Theirs(nn.Module):
-    """A convolution and a batch norm for each map."""
+    """A convolution and a batch norm for each map, a table of indices, and a classifier of two layers."""
 
     def __init__(self, strides: list[int]) -> None:
         super().__init__()
@@ -37,12 +41,13 @@ class Theirs(nn.Module):
             self.blocks.append(nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
             self.feature_info.append({"num_chs": outputs, "reduction": stride})
             inputs, before = outputs, stride
-        self.head = nn.Linear(inputs, 1000)
+        self.head = _head(inputs, 1000)
+        self.register_buffer("places", torch.arange(5))
         self.pretrained_cfg = {
             "mean": (0.5,) * 3,
             "std": (0.25,) * 3,
             "input_size": (3, 224, 224),
-            "classifier": "head",
+            "classifier": "head.1",
         }
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -67,20 +72,19 @@ def create_model(name: str, pretrained: bool) -> nn.Module:
     return Theirs(STRIDES[name])
 
 
-@pytest.fixture(autouse=True)
-def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("timm")
     module.create_model = create_model
     monkeypatch.setitem(sys.modules, "timm", module)
-    return module
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> tuple[nn.Module, Path]:
+def saved(timm: None, tmp_path: Path) -> tuple[nn.Module, Path]:
     """A network of 7 classes whose statistics are not those of a new one, and the file of its weights."""
     torch.manual_seed(0)
     network, file = Theirs(STRIDES["pyramid"]), tmp_path / "mine.safetensors"
-    network.head = nn.Linear(CHANNELS[-1], 7)
+    network.head = _head(CHANNELS[-1], 7)
     for block in network.blocks:
         nn.init.uniform_(block[1].running_mean, -0.1, 0.1)
     save_file(network.state_dict(), file)
@@ -122,6 +126,9 @@ def test_what_cannot_be_looked_through_is_refused(saved, tmp_path, monkeypatch):
     for given, said in (
         ({name: each for name, each in state.items() if name != "blocks.0.0.bias"}, "it has no blocks.0.0.bias"),
         ({**state, "blocks.9.0.bias": torch.zeros(1)}, "it also has blocks.9.0.bias"),
+        ({**state, "head.2.bias": torch.zeros(7)}, "it also has head.2.bias"),
+        ({**state, "places": torch.arange(5).flip(0)}, "places is not what this network has there"),
+        ({**state, "places": torch.arange(5.0)}, "places is not what this network has there"),
     ):
         save_file(given, tmp_path / "other.safetensors")
         with pytest.raises(SpiderError, match=f"other.safetensors: not the weights of timm's pyramid: {said}"):
@@ -133,3 +140,17 @@ def test_what_cannot_be_looked_through_is_refused(saved, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SpiderError, match="kind=timm needs a package: pip install timm"):
         read_timm("pyramid", file)
+
+
+def test_files_of_timms_own_networks_are_read(tmp_path):
+    """A residual network, one whose classifier is of several layers, and one with tables of indices."""
+    timm, file = pytest.importorskip("timm"), tmp_path / "own.safetensors"
+    for name in ("resnet10t", "repvit_m0_9", "efficientformer_l1"):
+        expected = timm.create_model(name, pretrained=False, num_classes=7).eval()
+        save_file(expected.state_dict(), file)
+        network = read_timm(name, file)
+        images = torch.randn(1, 3, *[network.side or 64] * 2)
+        with torch.no_grad():
+            wanted = expected.forward_intermediates(images, intermediates_only=True)[-4:]
+            for one, other in zip(network.stages(images), wanted, strict=True):
+                assert torch.equal(one, other)
