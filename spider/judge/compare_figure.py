@@ -37,12 +37,10 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     panels = {
         label: curves
         for label, curves in (metrics or losses).items()
-        if any(_points([curves[run] for run in experiment.runs]) for experiment in comparison.experiments)
+        if any(curves[run] for experiment in comparison.experiments for run in experiment.runs)
     }
     if not panels:
-        raise SpiderUsageError(
-            "nothing to draw: no run has an evaluation or a row in metrics.jsonl, or its seeds have none in common"
-        )
+        raise SpiderUsageError("nothing to draw: no run has an evaluation or a row in metrics.jsonl")
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns + 0.8, 3.4 * rows + 1.1), layout="constrained", dpi=120)
@@ -57,7 +55,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     about = "metrics of the averaged generator" if metrics else "losses, which compare nothing across objectives"
     if any(len(experiment.runs) > 1 for experiment in comparison.experiments):
-        about += "; several seeds: mean, lowest to highest"
+        about += "; several seeds: mean, lowest to highest; thin: each seed, where not all have the same kimg"
     if comparison.warnings:
         about += "\nnot all of these numbers may be compared: see the table"
     figure.suptitle(about, fontsize=10)
@@ -67,25 +65,34 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
 def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]], *, logarithmic: bool = True) -> None:
     """A metric against the images shown: a line for each name, the mean of its curves, with their range as a band.
 
+    The mean and the band go where all curves of a name have a point. A curve that has others, as a longer run has, is
+    drawn as well, thin and whole.
+
     The scale is logarithmic where values span much, unless it may not be.
     """
     for number, (name, curves) in enumerate(lines.items()):
-        points = _points(curves)
-        if not points:
+        there = [curve for curve in curves if curve]
+        if not there:
             continue
+        points = _points(there)
         kimg = [at for at, _ in points]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
+        for curve in there:
+            if len(curve) > len(points):
+                thin = marker if len(curve) <= _MANY else None
+                axes.plot(*zip(*curve, strict=True), style, color=colour, marker=thin, markersize=2, lw=0.8, alpha=0.6)
         axes.plot(
             kimg,
             [sum(values) / len(values) for _, values in points],
             color=colour,
-            linestyle=_STYLES[number // len(_COLOURS) % len(_STYLES)],
-            marker=_MARKERS[number % len(_MARKERS)] if len(points) <= _MANY else None,
+            linestyle=style,
+            marker=marker if len(points) <= _MANY else None,
             markersize=4,
             linewidth=1.5,
             label=name,
         )
-        if len(curves) > 1:
+        if len(there) > 1:
             low, high = [min(values) for _, values in points], [max(values) for _, values in points]
             axes.fill_between(kimg, low, high, color=colour, alpha=0.15, linewidth=0)
     drawn = [value for curves in lines.values() for curve in curves for _, value in curve]
@@ -102,7 +109,7 @@ def draw_curves(axes: Axes, label: str, lines: Mapping[str, Sequence[Curve]], *,
 
 
 def _points(curves: Sequence[Curve]) -> list[tuple[float, list[float]]]:
-    """(kimg, the values of all curves) at every kimg where all that hold anything have one."""
-    values = [dict(curve) for curve in curves if curve]
+    """(kimg, the values of all curves) at every kimg where all have one."""
+    values = [dict(curve) for curve in curves]
     common = set.intersection(*(set(each) for each in values)) if values else set()
     return [(kimg, [each[kimg] for each in values]) for kimg in sorted(common)]

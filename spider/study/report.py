@@ -142,7 +142,7 @@ def _parts(request: StudyRequest, findings: Findings, has_curves: bool) -> Itera
             plan.out / CURVES,
             f"{findings.curve_label} against images shown, a line for each variant",
             f"{findings.curve_label} of the runs' own evaluations. Lines: mean over the seeds, where all have one. "
-            "Bands: lowest to highest.",
+            "Bands: lowest to highest. Thin: each seed, where not all have the same kimg.",
             detailed=True,
         )
     yield from _pictures(findings)

@@ -18,7 +18,7 @@ from cluster.jobs.submission import Submission
 from cluster.lock import LOCK, alone_in
 from cluster.world import World
 from spider.judge.compare import compare_runs
-from spider.judge.compare_figure import draw_comparison
+from spider.judge.compare_figure import draw_comparison, draw_curves
 from spider.runs.directory import RunDirectory
 
 
@@ -159,6 +159,19 @@ def test_compare_takes_a_longer_run_as_another_seed_all_the_same(spider, run, tm
     config = config.replace("\nkimg: 0.16\n", "\nkimg: 0.32\n").replace("\nseed: 0\n", "\nseed: 1\n")
     (other / "config.yaml").write_text(config)
     assert len(spider("compare", run.path, other, "--json").json["experiments"]) == 1
+
+
+def test_all_points_of_seeds_that_differ_in_length_are_drawn():
+    axes = Figure().subplots()
+    short, long, alone = [(10.0, 5.0), (12.0, 4.0)], [(10.0, 7.0), (20.0, 3.0), (30.0, 2.0)], [(10.0, 1.0)]
+    draw_curves(axes, "FID", {"seeds": [short, long, []], "none": [[]], "one": [alone], "apart": [short[1:], long]})
+    drawn = [(line.get_label(), [tuple(map(float, point)) for point in line.get_xydata()]) for line in axes.lines]
+    assert [points for label, points in drawn if label.startswith("_")] == [short, long, short[1:], long]
+    assert [each for each in drawn if not each[0].startswith("_")] == [
+        ("seeds", [(10.0, 6.0)]),
+        ("one", alone),
+        ("apart", []),
+    ]
 
 
 def test_compare_leaves_out_what_holds_no_run(spider, runs, tmp_path):
