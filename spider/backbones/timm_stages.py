@@ -7,7 +7,8 @@ networks, as its safetensors files do. A classifier in the file may be of any cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def read_timm(name: str, path: Path) -> TimmStages:
         raise SpiderError("discriminator.backbones: kind=timm needs a package: pip install timm") from error
     weights = pretrained.read_file(path)
     try:
-        with torch.random.fork_rng(devices=[]):  # timm draws weights, which those of the file replace
+        with torch.random.fork_rng(devices=[]), _plain_attention():  # timm draws weights, which the file's replace
             model = create_model(name, pretrained=False)
     except RuntimeError as error:
         raise SpiderUsageError(f"discriminator.backbones: kind=timm network={name}: {error}") from error
@@ -91,6 +92,22 @@ def read_timm(name: str, path: Path) -> TimmStages:
     network = TimmStages(model.eval(), places)
     network.weights_digest = weights.sha256
     return network
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Networks that are created within do without torch's fused attention, which cannot be differentiated twice.
+
+    timm's layers ask its flag when they are created.
+    """
+    from timm.layers import set_fused_attn, use_fused_attn
+
+    fused, experimental = use_fused_attn(), use_fused_attn(experimental=True)
+    set_fused_attn(False)
+    try:
+        yield
+    finally:
+        set_fused_attn(fused, experimental)
 
 
 def _places(name: str, model: Any) -> list[int]:

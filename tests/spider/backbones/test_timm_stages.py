@@ -24,6 +24,7 @@ from spider.gan.outputs import Condition
 
 STRIDES = {"pyramid": [2, 4, 8, 8, 16, 32], "flat": [16, 16]}
 CHANNELS = [2, 3, 4, 5, 6, 7]
+FUSED = [1]  # what timm's flag of fused attention was: 0 off, 1 on, 2 on where it is experimental
 
 
 def _head(inputs: int, classes: int) -> nn.Module:
@@ -67,6 +68,7 @@ class Theirs(nn.Module):
 
 def create_model(name: str, pretrained: bool) -> nn.Module:
     assert not pretrained
+    assert not FUSED[-1]
     if name not in STRIDES:
         raise RuntimeError(f"Unknown model ({name})")
     return Theirs(STRIDES[name])
@@ -74,9 +76,12 @@ def create_model(name: str, pretrained: bool) -> nn.Module:
 
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("timm")
+    module, layers = ModuleType("timm"), ModuleType("timm.layers")
     module.create_model = create_model
+    layers.use_fused_attn = lambda experimental=False: FUSED[-1] > experimental
+    layers.set_fused_attn = lambda enable, experimental=False: FUSED.append(enable + (enable and experimental))
     monkeypatch.setitem(sys.modules, "timm", module)
+    monkeypatch.setitem(sys.modules, "timm.layers", layers)
 
 
 @pytest.fixture
@@ -91,11 +96,14 @@ def saved(timm: None, tmp_path: Path) -> tuple[nn.Module, Path]:
     return network.eval(), file
 
 
-def test_the_last_map_of_each_stride_is_taken_with_the_weights_of_the_file(saved):
+@pytest.mark.parametrize("fused", [0, 1, 2])
+def test_the_last_map_of_each_stride_is_taken_with_the_weights_of_the_file(saved, fused):
     expected, file = saved
+    FUSED.append(fused)
     drawn = torch.get_rng_state()
     network = read_timm("pyramid", file).train()
     assert torch.equal(torch.get_rng_state(), drawn)
+    assert FUSED[-1] == fused
     images = torch.randn(2, 3, 64, 96, requires_grad=True)
     found, wanted = network.stages(images), expected.forward_intermediates(images, [1, 3, 4, 5], "NCHW", True)
     assert network.channels == tuple(each.shape[1] for each in found) == (3, 5, 6, 7)
@@ -154,3 +162,17 @@ def test_files_of_timms_own_networks_are_read(tmp_path):
             wanted = expected.forward_intermediates(images, intermediates_only=True)[-4:]
             for one, other in zip(network.stages(images), wanted, strict=True):
                 assert torch.equal(one, other)
+
+
+def test_a_network_of_timm_with_attention_is_differentiated_twice(tmp_path):
+    timm, file = pytest.importorskip("timm"), tmp_path / "own.safetensors"
+    fused = timm.create_model("pvt_v2_b0", pretrained=False).eval()
+    save_file(fused.state_dict(), file)
+    network, images = read_timm("pvt_v2_b0", file), torch.randn(1, 3, 64, 64, requires_grad=True)
+    found = network.stages(images)
+    for one, other in zip(found, fused.forward_intermediates(images, intermediates_only=True), strict=True):
+        torch.testing.assert_close(one, other)
+    (slope,) = torch.autograd.grad(sum(each.square().sum() for each in found), images, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), images)
+    assert second.any()
+    assert timm.layers.use_fused_attn()
