@@ -62,10 +62,10 @@ def compose(request: TrainRequest) -> Config:
         *_flags(request, stored if directory.checkpoint_names() else None),
         *request.overrides,
     ]
+    origin = stored or (branch.directory.config() if branch is not None else None)
     if request.config is not None:
-        composed = load_config(str(request.config), overrides)
+        composed = _named(str(request.config), overrides, request, origin)
     else:
-        origin = stored or (branch.directory.config() if branch is not None else None)
         if origin is None:
             raise SpiderUsageError(
                 f"--run {no_run(directory.path)}; to begin a run, say what to train: a preset or a file, as in spider "
@@ -86,6 +86,23 @@ def compose(request: TrainRequest) -> Config:
     if branch is not None:
         _require_same_beginning(composed, branch)
     return with_absolute_names(composed)
+
+
+def _named(config: str, overrides: list[str | Override], request: TrainRequest, origin: Config | None) -> Config:
+    """The configuration of a preset or a file. What it refuses and the run's own would not, is told so."""
+    try:
+        return load_config(config, overrides)
+    except SpiderUsageError as error:
+        if origin is None:
+            raise
+        try:
+            make_config(origin.model_dump(mode="json"), overrides)
+        except SpiderUsageError:
+            raise error from None
+        option = f"--run {request.run}" if request.directory.exists else f"--from {request.from_run}"
+        raise SpiderUsageError(
+            f"{error}; or leave {config} out: {option} goes on with the settings of the run"
+        ) from None
 
 
 def checked(request: TrainRequest) -> Config:

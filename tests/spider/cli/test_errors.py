@@ -21,6 +21,25 @@ from spider import api
     [
         ("train dcgna --run {new}", 2, r"dcgna: neither a file nor a preset; did you mean dcgan\? \(presets: .*\)$"),
         ("train icgan --run {new}", 2, r"; did you mean icgan/128 or icgan/256 or icgan/256-half\? \(presets"),
+        (
+            "train spider-dcgan --from {runs}/gaussian@last --run {new}",
+            2,
+            r"source\.path: missing; .*; or leave spider-dcgan out: --from {runs}/gaussian@last goes on with the",
+        ),
+        (
+            "train spider-dcgan --run {runs}/gaussian",
+            2,
+            r"source\.path: missing; .*; or leave spider-dcgan out: --run {runs}/gaussian goes on with the",
+        ),
+        ("train spider-dcgan --from {runs}/gaussian@last --run {new} batc=4", 2, r"did you mean batch\?$"),
+        (
+            2,
+            r"--gpus: no such option; .*torchrun --nproc-per-node N -m spider train",
+        ),
+        (
+            2,
+            r"--outdir: no such option; a run has the folder that you name: --run DIR; se",
+        ),
         ("train --run {new}", 2, r"--run {new}: no such folder; to begin a run, say .* \(presets: atopk-dcgan, .*\)$"),
         (
             "train --run {runs}/gausian",
