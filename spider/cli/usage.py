@@ -20,6 +20,15 @@ _NOT_ONE_OF = re.compile(r"'(?P<found>.*)' is not one of (?P<known>'.*')", re.DO
 _NO_NUMBER = re.compile(
     r"'(?P<found>.*)' is not a valid (?P<type>integer|float)( range)?", re.DOTALL
 )  # without pydantic
+# What other programs that train call by an option. The names of these options are spelt like others here, or like none
+_OF_OTHERS = {
+    **dict.fromkeys(
+        ("--gpus", "--ngpus", "--num-gpus", "--nproc-per-node"),
+        "each GPU has a process: torchrun --nproc-per-node N -m spider train ... --run-dir DIR (or, as a job, spider "
+        "launch)",
+    ),
+    "--outdir": "a run has the folder that you name: --run DIR",
+}
 _NUMBERS = {"integer": "a whole number", "float": "a number"}
 _NO_COMMAND = re.compile(r"No such command '(?P<found>.*?)'", re.DOTALL)
 
@@ -50,6 +59,8 @@ def _what(error: Any) -> str:
     message = str(error.message).removeprefix("Value error, ").rstrip(".")
     parameter = getattr(error, "param", None)
     if isinstance(error, _CLICK.NoSuchOption):
+        if error.option_name in _OF_OTHERS and error.ctx is not None and error.ctx.info_name == "train":
+            return f"{error.option_name}: no such option; {_OF_OTHERS[error.option_name]}"
         return f"{error.option_name}: no such option{did_you_mean(error.option_name, _options_beside(error))}"
     if isinstance(error, _CLICK.BadOptionUsage):
         return f"{error.option_name}: {message.removeprefix(f'Option {error.option_name!r} ')}"  # as of --version=3

@@ -33,10 +33,13 @@ from spider import api
         ),
         ("train spider-dcgan --from {runs}/gaussian@last --run {new} batc=4", 2, r"did you mean batch\?$"),
         (
+            "train dcgan --run {new} --gpus 4",
             2,
             r"--gpus: no such option; .*torchrun --nproc-per-node N -m spider train",
         ),
+        ("train dcgan --run {new} --gpus=4", 2, r"--gpus: no such option; .*torchrun .*spider launch"),
         (
+            "train dcgan --outdir {new}",
             2,
             r"--outdir: no such option; a run has the folder that you name: --run DIR; se",
         ),
