@@ -24,6 +24,7 @@ from spider.gan.init.read import Weights
 
 Shape = list[int]
 
+_NAMED = 3  # tensors that begin at random, where they are not listed
 _LISTED = 12  # tensors that did not fit, of a network
 
 # By network of the run, those that its weights are taken from: the first that is given
@@ -87,9 +88,10 @@ class Fit:
             left = f"; its other {len(self.unused)} are of layers that growth leaves out" if self.unused else ""
             taken = f"takes {len(self.fitted)} tensors of the given {self.origin}{left}"
             return [f"init: {network}: {taken}; those of the new head, {len(self.missing)}, begin at random"]
+        left = ", left at random" if in_full else ""
         counts = {
-            "of another shape, left at random": len(self.misfits),
-            "not given, left at random": len(self.missing),
+            f"of another shape{left}": len(self.misfits),
+            f"not given{left}": len(self.missing),
             "not given, found from the weights": len(self.derived),
             "given that it does not need": len(self.unused),
         }
@@ -99,7 +101,10 @@ class Fit:
         if not in_full and self.complete:
             return [line]
         if not in_full:
-            return [f"{line} ({self.example()}; see init.json)"]
+            at_random = [*self.misfits, *self.missing]
+            others = f" and {len(at_random) - _NAMED} more" if len(at_random) > _NAMED else ""
+            told = f"begins at random: {', '.join(at_random[:_NAMED])}{others}" if at_random else self.example()
+            return [f"{line}; {told} (see init.json)"]
         each = [f"init: {network}: {what}" for what in self._misfits()]
         more = [f"init: {network}: ... and {len(each) - _LISTED} more"] if len(each) > _LISTED else []
         return [line, *each[:_LISTED], *more]

@@ -350,3 +350,12 @@ def test_classes_begin_with_what_a_run_without_them_has(finished, digits):
     assert {name for name in alike if torch.equal(given[name], here[name])} == alike
     assert any(name.startswith("embedding") for name in here.keys() - alike)
     trainer.iterate()
+
+
+def test_what_begins_at_random_is_named():
+    some = Fit("generator", fitted={"a": [1]}, missing={"stem.dense.weight": [2]})
+    said = "1 of 2 tensors are given; 1 not given; begins at random: stem.dense.weight (see init.json)"
+    assert some.line("generator") == f"init: generator: {said}"
+    more = Fit("generator", misfits={"a": ([1], [2])}, missing={name: [1] for name in "bcde"})
+    assert more.line("generator").endswith("; begins at random: a, b, c and 2 more (see init.json)")
+    assert Fit("generator", fitted={"a": [1]}, unused={"b": [1]}).line("generator").endswith("no b (see init.json)")
