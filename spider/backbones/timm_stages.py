@@ -22,6 +22,8 @@ from spider.errors import SpiderError, SpiderUsageError
 
 STRIDES = (4, 8, 16, 32)
 
+_BLANK = 128  # px, the least that heads judge
+
 
 class TimmStages(nn.Module):
     """The network in evaluation mode, whatever `train` says.
@@ -36,12 +38,15 @@ class TimmStages(nn.Module):
     weights_digest: str
 
     def __init__(self, model: Any, places: Sequence[int]) -> None:
-        """Of timm's network, in evaluation mode, and the places of the maps of `STRIDES` among its maps."""
+        """Of timm's network, in evaluation mode, and the places of the maps of `STRIDES` among its maps.
+
+        Raises ValueError: the maps have other sides than it tells.
+        """
         super().__init__()
         facts = model.pretrained_cfg
         self.model, self._places = model, [*places]
-        self.channels = tuple(model.feature_info[place]["num_chs"] for place in places)
         self.side: int | None = facts["input_size"][-1] if facts.get("fixed_input_size") else None
+        self.channels = self._channels(self.side or _BLANK)
         self.normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
         self.requires_grad_(False)
 
@@ -55,6 +60,17 @@ class TimmStages(nn.Module):
             images, indices=self._places, output_fmt="NCHW", intermediates_only=True
         )
         return maps
+
+    @torch.no_grad()
+    def _channels(self, side: int) -> tuple[int, ...]:
+        """Those of the maps of a blank image of that side, in px. Raises ValueError: the maps have other sides."""
+        shapes = [tuple(each.shape[1:]) for each in self.stages(torch.zeros(1, 3, side, side))]
+        if [shape[1:] for shape in shapes] != [(side / stride, side / stride) for stride in STRIDES]:
+            found = ", ".join(f"{height}x{width}" for _, height, width in shapes)
+            raise ValueError(
+                f"maps an image of {side} px to {found} px, and not to 1/4, 1/8, 1/16 and 1/32 of the side"
+            )
+        return tuple(channels for channels, _, _ in shapes)
 
 
 def read_timm(name: str, path: Path) -> TimmStages:
@@ -89,7 +105,10 @@ def read_timm(name: str, path: Path) -> TimmStages:
     except ValueError as error:
         raise SpiderError(f"{path}: not the weights of timm's {name}: {error}") from error
     model.load_state_dict(state, strict=False)
-    network = TimmStages(model.eval(), places)
+    try:
+        network = TimmStages(model.eval(), places)
+    except ValueError as error:
+        raise SpiderUsageError(f"discriminator.backbones: kind=timm network={name} {error}") from error
     network.weights_digest = weights.sha256
     return network
 

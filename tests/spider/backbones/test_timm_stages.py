@@ -22,7 +22,7 @@ from spider.gan.networks.build import build_discriminator
 from spider.gan.networks.projected_config import ProjectedDiscriminatorConfig
 from spider.gan.outputs import Condition
 
-STRIDES = {"pyramid": [2, 4, 8, 8, 16, 32], "flat": [16, 16]}
+STRIDES = {"pyramid": [2, 4, 8, 8, 16, 32], "flat": [16, 16], "narrow": [2, 4, 8, 8, 16, 32]}
 CHANNELS = [2, 3, 4, 5, 6, 7]
 FUSED = [1]  # what timm's flag of fused attention was: 0 off, 1 on, 2 on where it is experimental
 
@@ -71,7 +71,10 @@ def create_model(name: str, pretrained: bool) -> nn.Module:
     assert not FUSED[-1]
     if name not in STRIDES:
         raise RuntimeError(f"Unknown model ({name})")
-    return Theirs(STRIDES[name])
+    network = Theirs(STRIDES[name])
+    if name == "narrow":  # than it tells
+        network.blocks[1].append(nn.AvgPool2d(2, 1))
+    return network
 
 
 @pytest.fixture
@@ -143,6 +146,10 @@ def test_what_cannot_be_looked_through_is_refused(saved, tmp_path, monkeypatch):
             read_timm("pyramid", tmp_path / "other.safetensors")
     with pytest.raises(SpiderUsageError, match=r"kind=timm network=nothing: Unknown model \(nothing\)"):
         read_timm("nothing", file)
+    with pytest.raises(
+        SpiderUsageError, match=r"kind=timm network=narrow maps an image of 128 px to 31x31, 15x15, 7x7, 3x3 px"
+    ):
+        read_timm("narrow", file)
     with pytest.raises(SpiderUsageError, match=r"kind=timm network=flat has no maps of .*, found strides \[16\]"):
         read_timm("flat", file)
     monkeypatch.setitem(sys.modules, "timm", None)
@@ -176,3 +183,12 @@ def test_a_network_of_timm_with_attention_is_differentiated_twice(tmp_path):
     (second,) = torch.autograd.grad(slope.square().sum(), images)
     assert second.any()
     assert timm.layers.use_fused_attn()
+
+
+def test_a_network_of_timm_whose_maps_are_smaller_than_it_tells_is_refused(tmp_path):
+    timm, file = pytest.importorskip("timm"), tmp_path / "own.safetensors"
+    save_file(timm.create_model("inception_v3", pretrained=False).state_dict(), file)
+    with pytest.raises(
+        SpiderUsageError, match="network=inception_v3 maps an image of 128 px to 28x28, 13x13, 6x6, 2x2"
+    ):
+        read_timm("inception_v3", file)
