@@ -132,7 +132,11 @@ def _plain_attention() -> Iterator[None]:
 def _places(name: str, model: Any) -> list[int]:
     """Those of the last map of each of `STRIDES`, among all that the network tells."""
     strides = [each["reduction"] for each in getattr(model, "feature_info", ())]
-    if not hasattr(model, "forward_intermediates") or not set(STRIDES) <= set(strides):
+    if not hasattr(model, "forward_intermediates"):
+        raise SpiderUsageError(
+            f"discriminator.backbones: kind=timm network={name} has no forward_intermediates in this version of timm"
+        )
+    if not set(STRIDES) <= set(strides):
         raise SpiderUsageError(
             f"discriminator.backbones: kind=timm network={name} has no maps of 1/4, 1/8, 1/16 and 1/32 of the side, "
             f"found strides {sorted(set(strides))}"

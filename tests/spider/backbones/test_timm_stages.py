@@ -152,6 +152,9 @@ def test_what_cannot_be_looked_through_is_refused(saved, tmp_path, monkeypatch):
         read_timm("narrow", file)
     with pytest.raises(SpiderUsageError, match=r"kind=timm network=flat has no maps of .*, found strides \[16\]"):
         read_timm("flat", file)
+    monkeypatch.delattr(Theirs, "forward_intermediates")
+    with pytest.raises(SpiderUsageError, match="network=pyramid has no forward_intermediates in this version"):
+        read_timm("pyramid", file)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SpiderError, match="kind=timm needs a package: pip install timm"):
         read_timm("pyramid", file)
