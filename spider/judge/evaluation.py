@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,26 +192,29 @@ def _compared(
         metrics.append("nearest")
 
     cache = FeatureCache(cache_directory("features"))
+    measured = partial(
+        evaluate_images,
+        reference=against,
+        embedding=network,
+        world=world,
+        protocol=request.protocol,
+        training=training,
+        cache=cache,
+        progress=progress,
+    )
     results: list[MetricResult] = []
     for number, seed in _in_turn(seeds, shown=progress and world.is_main):
-        results += evaluate_images(
+        results += measured(
             samples[number],
-            against,
             metrics=metrics,
-            embedding=network,
-            world=world,
-            protocol=request.protocol,
             count=count,
-            training=training,
             seed=seed,
-            cache=cache,
             keep_samples=run is None,
             page=page if number == 0 else None,
-            progress=progress,
         )
     drawn = _draw_instances(run, generator, training, request, world)
     if generator is not None and isinstance(generator.source, Images):
-        drawn |= _of_source(generator.source, against, training, network, request, cache, world)
+        drawn |= _of_source(generator.source, request, measured)
     is_own = training is not None and training.fingerprint == against.fingerprint
     is_own = is_own or any(result.provenance["reference"].get("held_out") is False for result in results)
     provenance |= {
@@ -228,31 +232,13 @@ def _compared(
     return Evaluation(results, provenance)
 
 
-def _of_source(
-    source: Images,
-    against: NumberedImages | GivenFeatures,
-    training: NumberedImages | None,
-    network: Embedding,
-    request: EvaluateRequest,
-    cache: FeatureCache,
-    world: World,
-) -> dict[str, Any]:
+def _of_source(source: Images, request: EvaluateRequest, measured: Callable[..., list[MetricResult]]) -> dict[str, Any]:
     """The same measures of the images that feed a generator, as they are: what it should be better than."""
     images = source.dataset
     drawn = DrawnImages(images, min(request.count or DEFAULT_COUNT, len(images)), 0)
+    metrics = [name for name in request.of_images if not METRICS[name].needs_classes]
     try:
-        found = evaluate_images(
-            drawn,
-            against,
-            metrics=[name for name in request.of_images if not METRICS[name].needs_classes],
-            embedding=network,
-            world=world,
-            protocol=request.protocol,
-            training=training,
-            cache=cache,
-            keep_samples=True,
-            progress=request.progress,
-        )
+        found = measured(drawn, metrics=metrics, keep_samples=True) if metrics else []
     except SpiderUsageError:  # a metric for which they are too few
         return {}
     values = {result.label: result.value for result in found if result.value is not None}
