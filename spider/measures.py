@@ -26,10 +26,13 @@ MetricName = Literal[
     "authenticity",
     "ct",
 ]
-EmbeddingName = Literal["inception", "efficientnet", "dinov2", "clip", "swav", "resnet50", "offline"]
+EmbeddingName = Literal[
+    "inception", "inception_maps", "inception_torchvision", "efficientnet", "dinov2", "clip", "swav", "resnet50",
+    "offline",
+]  # fmt: skip
 ProtocolName = Literal[
-    "tf", "nvlabs", "pytorch_fid", "clean", "prdc", "efficientnet", "dgm_eval", "edm2", "torch_fidelity", "cmmd",
-    "icgan", "icgan_classes", "offline",
+    "tf", "nvlabs", "pytorch_fid", "clean", "prdc", "sfid", "icgan_torch", "efficientnet", "dgm_eval", "edm2",
+    "torch_fidelity", "cmmd", "icgan", "icgan_classes", "offline",
 ]  # fmt: skip
 
 GeneratorMetricName = Literal[
@@ -62,6 +65,8 @@ DISTANCES = ("efficientnet", "lpips_alex", "lpips_vgg")  # how different two ima
 # How images come to an embedding's network; the first is the default
 RESIZE_RULES: dict[str, tuple[str, ...]] = {
     "inception": ("tf", "pytorch_fid", "clean"),
+    "inception_maps": ("sfid",),
+    "inception_torchvision": ("icgan_torch",),
     "efficientnet": ("efficientnet",),
     "dinov2": ("dgm_eval", "edm2", "torch_fidelity"),
     "clip": ("cmmd",),

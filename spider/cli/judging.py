@@ -62,15 +62,16 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="Whose numbers to agree with: tf (default), "
-            "nvlabs, pytorch_fid, clean, prdc, efficientnet, dgm_eval, edm2, torch_fidelity, cmmd, icgan, "
-            "icgan_classes, offline.",
+            "nvlabs, pytorch_fid, clean, prdc, sfid, icgan_torch, efficientnet, dgm_eval, edm2, torch_fidelity, cmmd, "
+            "icgan, icgan_classes, offline.",
         ),
     ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="inception (default; see spider weights), dinov2, clip, swav, resnet50; "
+            help="inception (default; see spider weights), inception_maps (sFID), inception_torchvision, dinov2, clip, "
+            "swav, resnet50; "
             "efficientnet and offline need no download.",
         ),
     ] = None,

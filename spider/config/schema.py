@@ -192,7 +192,9 @@ class EvaluateConfig(Section):
     metrics: tuple[str, ...] = Field(
         ("fid",), min_length=1, description="names of metrics (see `spider evaluate --help`)"
     )
-    embedding: str = Field("inception", description="inception, efficientnet, dinov2, clip, swav, resnet50 or offline")
+    embedding: str = Field(
+        "inception", description="inception, efficientnet, offline, or another of docs/embeddings.md"
+    )
     protocol: str | None = Field(
         None,
         description="whose numbers to agree with (see `spider evaluate --help`); null = tf, or the embedding's own",

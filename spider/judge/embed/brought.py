@@ -1,5 +1,7 @@
 """Embeddings whose weights are too large to install: DINOv2, the image tower of CLIP, ResNet-50 by SwAV and by classes.
 
+`spider.judge.embed.inception` has two more.
+
 The network comes from a file (`spider weights list` says where each is published). How an image comes to it is the
 protocol, and a part of the number's name: `dinov2_vitl14/dgm_eval`. Under weights with another digest than the
 published one the label also names that digest.

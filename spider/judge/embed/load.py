@@ -29,9 +29,9 @@ def load_embedding(
     """The embedding of that name; never another one in its place.
 
     Args:
-        name: `inception`; `efficientnet`, whose weights are installed with the package; `dinov2`, `clip`, `swav` or
-            `resnet50`,
-            whose weights the user brings; or `offline`, which has none.
+        name: `inception`; `efficientnet`, whose weights are installed with the package; `inception_maps`,
+            `inception_torchvision`, `dinov2`, `clip`, `swav` or `resnet50`, whose weights the user brings; or
+            `offline`, which has none.
         protocol: its resize rule, of `spider.measures.RESIZE_RULES`; by default the first.
         weights: a file for any but `offline`; the published one by default.
         device: where it runs.
@@ -48,11 +48,14 @@ def load_embedding(
         owner = next((other for other, theirs in RESIZE_RULES.items() if protocol in theirs), None)
         whose = f", but {owner}'s" if owner is not None else ""
         raise SpiderUsageError(f"protocol {protocol!r} is not {name}'s{whose}; {name} has {', '.join(rules)}")
-    if name == "inception":
-        # Here, because its network brings torchvision, which takes as long to import as torch itself.
-        from spider.judge.embed.inception import InceptionEmbedding
+    if name.startswith("inception"):
+        # Here, because their network brings torchvision, which takes as long to import as torch itself.
+        from spider.judge.embed import inception
 
-        return InceptionEmbedding(protocol, weights, device)
+        if name == "inception":
+            return inception.InceptionEmbedding(protocol, weights, device)
+        brought = {"inception_maps": inception.maps_embedding, "inception_torchvision": inception.torchvision_embedding}
+        return brought[name](protocol, weights, device)
     if name == "efficientnet":
         return EfficientNetEmbedding(weights, device)
     if name in _BROUGHT:

@@ -69,6 +69,19 @@ PROTOCOLS: dict[str, Protocol] = {
             precision_recall=PRDC,
         ),
         Protocol(
+            "sfid",
+            "sFID of ADM's evaluator and StyleGAN-XL: maps within Inception; take --metrics fid",
+            embedding="inception_maps",
+            resize="sfid",
+        ),
+        Protocol(
+            "icgan_torch",
+            "IC-GAN's precision, recall, density and coverage: torchvision's Inception, k = 5",
+            embedding="inception_torchvision",
+            resize="icgan_torch",
+            precision_recall=PRDC,
+        ),
+        Protocol(
             "efficientnet",
             "features of ImageNet's classes without a download; comparable only with itself",
             embedding="efficientnet",

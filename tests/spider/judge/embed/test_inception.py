@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_fid.inception
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.models import Inception3
@@ -107,6 +108,56 @@ def test_another_networks_weights_are_refused(tmp_path):
 def test_an_unknown_protocol_is_refused(weights):
     with pytest.raises(SpiderUsageError, match="tf, pytorch_fid, clean"):
         load_embedding("inception", protocol="bilinear", weights=weights)
+
+
+def test_maps_are_the_first_channels_of_the_block_that_sfid_compares(state, weights, monkeypatch):
+    """pytorch-fid's own network, hooked; of a block's output the first channels are those of its 1x1 convolution."""
+    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: state)
+    reference = pytorch_fid.inception.fid_inception_v3().eval()
+    seen = {}
+    reference.Mixed_6d.register_forward_hook(lambda module, args, output: seen.update(maps=output))
+    with torch.no_grad():
+        reference(resize.INCEPTION_PROTOCOLS["tf"](IMAGES.float()))
+    embedding = load_embedding("inception_maps", weights=weights)
+    found = embedding.features(IMAGES)
+    expected = seen["maps"][:, :7].flatten(1)
+    assert found.shape == (2, embedding.dim) == (2, 7 * 17 * 17)
+    assert expected.std(0).max() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert embedding.label.startswith("inception_maps/sfid@")
+
+
+def test_torchvisions_network_is_torchvisions(state, tmp_path):
+    """Its own module, its own classes and auxiliary head, which is left out, on images as IC-GAN prepares them."""
+    torch.manual_seed(1)
+    reference = Inception3(aux_logits=True, init_weights=False).eval()
+    own = reference.state_dict()
+    taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    reference.load_state_dict(own | taken)
+    path = tmp_path / "inception.pth"
+    torch.save(reference.state_dict(), path)
+    reference.fc = torch.nn.Identity()
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    scaled = (IMAGES.float() / 255 - mean) / std
+    with torch.no_grad():
+        expected = reference(F.interpolate(scaled, size=(299, 299), mode="bilinear", align_corners=True))
+    embedding = load_embedding("inception_torchvision", weights=path)
+    found = embedding.features(IMAGES)
+    assert found.shape == (2, 2048)
+    assert expected.std(0).max() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    with pytest.raises(SpiderUsageError, match="no class logits"):
+        embedding.features_and_logits(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "of"), [("inception_maps", "the FID Inception"), ("inception_torchvision", "torchvision's Inception")]
+)
+def test_each_network_refuses_the_others_weights(name, of, weights, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"layer.weight": torch.zeros(3)}, path)
+    with pytest.raises(SpiderError, match=f"{path}: not the weights of {of}"):
+        load_embedding(name, weights=path)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (40, 33)])
