@@ -212,7 +212,7 @@ def _compared(
             keep_samples=run is None,
             page=page if number == 0 else None,
         )
-    drawn = _draw_instances(run, generator, training, request, world)
+    drawn = _draw_instances(run, generator, training, against, request, world)
     if generator is not None and isinstance(generator.source, Images):
         drawn |= _of_source(generator.source, request, measured)
     is_own = training is not None and training.fingerprint == against.fingerprint
@@ -250,26 +250,36 @@ def _draw_instances(
     run: RunRef | None,
     generator: FrozenGenerator | None,
     training: ShardDataset | ImagesOfClasses | None,
+    against: ShardDataset | ImagesOfClasses | GivenFeatures,
     request: EvaluateRequest,
     world: World,
 ) -> dict[str, Any]:
     """Draw what becomes of instances, if figures are asked for: what a result says of that."""
-    if generator is None or run is None or not isinstance(training, ShardDataset) or request.figures is None:
-        return {}
-    if not isinstance(generator.conditions, Instances):
+    if generator is None or run is None or request.figures is None or not isinstance(generator.conditions, Instances):
         return {}
     if request.bank is not None:
-        return {"instances": "not drawn: --bank gives others than the run has learnt from"}
-    place = getattr(run.directory.config().condition, "bank", "")
-    if not Path(place).is_file():
-        return {"instances": f"not drawn: {no_such(place, 'file')}"}
-    read = recorded(run.directory).get("condition.bank")
-    with open(place, "rb") as content:
-        if read is not None and hashlib.file_digest(content, "sha256").hexdigest() != read.fingerprint:
-            return {"instances": f"not drawn: {place} holds another bank than the run has read"}
+        bank = InstanceBank.open(request.bank)
+        if against.fingerprint != bank.about.dataset:
+            return {"instances": f"not drawn: the reference is not {bank.about.name}, whose bank --bank is"}
+        images = against
+    else:
+        place = getattr(run.directory.config().condition, "bank", "")
+        if not Path(place).is_file():
+            return {"instances": f"not drawn: {no_such(place, 'file')}"}
+        read = recorded(run.directory).get("condition.bank")
+        with open(place, "rb") as content:
+            if read is not None and hashlib.file_digest(content, "sha256").hexdigest() != read.fingerprint:
+                return {"instances": f"not drawn: {place} holds another bank than the run has read"}
+        if training is None:
+            return {}
+        bank, images = InstanceBank.open(place), training
+    if not isinstance(images, ShardDataset):
+        return {}
+    if images.index.shape != generator.image_shape:
+        return {"instances": f"not drawn: {images.path} and the samples are of different sizes"}
     file = Path(request.figures) / INSTANCES
     if world.is_main:
-        draw_instances(file, generator, InstanceBank.open(place), training)
+        draw_instances(file, generator, bank, images)
     return {"instances": str(file)}
 
 

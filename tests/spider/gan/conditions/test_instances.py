@@ -11,6 +11,7 @@ from PIL import Image
 
 from cluster.world import World
 from shards.dataset import ShardDataset
+from shards.pack import pack
 from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderUsageError
@@ -480,7 +481,9 @@ def batches(values, size):
     return [tuple(values[first : first + size]) for first in range(0, len(values), size)]
 
 
-def test_figures_show_instances_what_is_near_them_and_samples(run, digits, bank, tmp_path, monkeypatch):
+@pytest.mark.parametrize("of", ["own", "other"])
+def test_figures_show_instances_what_is_near_them_and_samples(of, run, digits, bank, tmp_path, monkeypatch):
+    """Of the bank that the run has read, or of another one, whose images are the reference."""
     shown = []
 
     def remember(images, **options):
@@ -488,13 +491,19 @@ def test_figures_show_instances_what_is_near_them_and_samples(run, digits, bank,
         return sample_grid(images, **options)
 
     monkeypatch.setattr("spider.judge.instances.page.sample_grid", remember)
-    found = api.evaluate(run, metrics="fid", embedding="offline", count=60, seeds=1, figures=tmp_path / "figures")
-    assert found.provenance["instances"] == str(tmp_path / "figures" / "instances.png")
-    assert str(tmp_path / "figures" / "instances.png") in found.table()
-    with Image.open(tmp_path / "figures" / "instances.png") as picture:
+    file, more, place = tmp_path / "figures" / "instances.png", {}, digits
+    if of == "other":
+        bank, place = tmp_path / "grey.safetensors", tmp_path / "grey"
+        pack("builtin:patches", place, resolution=8, channels=1, subset=100, workers=1, progress=False)
+        api.instances(place, bank, embedding="offline", neighbors=4, centres=20)
+        more = {"bank": bank, "reference": place}
+    found = api.evaluate(run, metrics="fid", embedding="offline", count=60, seeds=1, figures=file.parent, **more)
+    assert found.provenance["instances"] == str(file)
+    assert str(file) in found.table()
+    with Image.open(file) as picture:
         assert picture.width > 11 * 64
     [(images, options)] = shown
-    opened, dataset, generator = InstanceBank.open(bank), ShardDataset(digits), open_generator(str(run), CPU)
+    opened, dataset, generator = InstanceBank.open(bank), ShardDataset(place), open_generator(str(run), CPU)
     rows = [*zip(to_uint8(images).split(11), batches(options["captions"], 11), strict=True)]
     assert (options["columns"], len(rows)) == (11, 8)
     numbers = [int(captions[0].removeprefix("image ")) for _, captions in rows]
@@ -505,6 +514,17 @@ def test_figures_show_instances_what_is_near_them_and_samples(run, digits, bank,
         told = Condition(features=torch.from_numpy(opened.features[[number] * 6]).float())
         assert torch.equal(cells[5:], to_uint8(generator.images(0, range(6), told)))
         assert captions[1:] == (*(f"near {n}" for n in range(1, 5)), *(f"seed {n}" for n in range(6)))
+
+
+def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, patches, tmp_path):
+    bank = tmp_path / "patches.safetensors"
+    api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
+    options = {"metrics": "fid", "embedding": "offline", "count": 60, "seeds": 1, "figures": tmp_path / "figures"}
+    found = api.evaluate(run, bank=bank, **options)
+    assert found.provenance["instances"] == "not drawn: the reference is not patches, whose bank --bank is"
+    found = api.evaluate(run, bank=bank, reference=patches, **options)
+    assert found.provenance["instances"] == f"not drawn: {patches} and the samples are of different sizes"
+    assert not (tmp_path / "figures" / "instances.png").exists()
 
 
 def test_a_run_is_measured_by_instances_of_other_images(run, patches, digits, tmp_path):
