@@ -123,8 +123,9 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
     if kind == "value_error":
         return _Wrong(key, message, names_keys=True)
     if kind == SECTION_ERROR:
-        name = detail["ctx"].get("name", "kind")
-        return _Wrong(".".join(filter(None, [key, name])), ".".join(filter(None, [key, message])), names_keys=True)
+        own = ".".join(_without_tags([*detail["loc"], detail["ctx"].get("name", "kind")]))
+        section = own.rpartition(".")[0]
+        return _Wrong(own, ".".join(filter(None, [section, message])), names_keys=True)
     if kind.startswith("union_tag"):
         tag = found.get("kind") if isinstance(found, Mapping) else found
         return _one_of(f"{key}.kind", tag, detail["ctx"].get("expected_tags", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 
 import pytest
@@ -107,8 +108,20 @@ def test_every_number_has_both_limits():
             assert ">" in key.type, key.name
 
 
-def test_true_is_no_number():
-    with pytest.raises(SpiderUsageError, match=r"^batch=true: batch should not be true or false$"):
-        make_config({}, ["batch=true"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("batch=true", "batch"),
+        ("generator.width=true", "generator.width"),
+        ("generator={width: true}", "generator.width"),
+        ("augment=[{kind: ada, p: true}]", "augment.0.p"),
+    ],
+)
+def test_true_is_no_number(text, key):
+    with pytest.raises(SpiderUsageError, match=f"^{re.escape(text)}: {re.escape(key)} should not be true or false$"):
+        make_config({}, [text])
+
+
+def test_true_is_a_switch():
     assert make_config({}, ["data.mirror=true"]).data.mirror is True
     assert Config().batch == 64
