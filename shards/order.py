@@ -38,6 +38,7 @@ Order = Literal["full", "shard_local"]
 Indices = NDArray[np.int64]
 
 _EPOCHS_KEPT = 8  # a straddling batch needs two epochs; a source and a target stream, each with evaluation, need eight
+_WORDS, _BLOCKS_KEPT = 1024, 64  # random words that are made at once, and how often that many are kept
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,19 @@ def mirrored(seed: int, start: int, stop: int) -> NDArray[np.bool_]:
 
 def raw_words(purpose: str, seed: int, number: int, start: int, stop: int) -> NDArray[np.uint64]:
     """Random words start .. stop - 1 of an endless row, one for each (purpose, seed, number), uint64 [stop - start]."""
-    block = start // 4  # Philox makes four words per count
-    return _philox(purpose, seed, number, counter=block).random_raw(stop - 4 * block)[start - 4 * block :]
+    blocks = range(start // _WORDS, -(-stop // _WORDS))
+    pieces = [
+        _words(purpose, seed, number, block)[max(start - block * _WORDS, 0) : stop - block * _WORDS] for block in blocks
+    ]
+    return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.empty(0, np.uint64)])
+
+
+@lru_cache(maxsize=_BLOCKS_KEPT)
+def _words(purpose: str, seed: int, number: int, block: int) -> NDArray[np.uint64]:
+    """A block of a row of random words: whoever reads batch by batch asks for a few of them at a time."""
+    words = _philox(purpose, seed, number, counter=block * _WORDS // 4).random_raw(_WORDS)  # four words per count
+    words.setflags(write=False)
+    return words
 
 
 def subset_rank(seed: int, keys: Sequence[str]) -> Indices:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -45,6 +45,7 @@ from untrusted.counts import counted
 from untrusted.typed import checked
 
 _CPU = torch.device("cpu")
+_READS_KEPT = 256  # reads ahead, whose instances are asked for again when the images have come
 _AT_ONCE = 4096  # instances whose neighbours are looked at
 _BITS = 31  # of a word that says which: probabilities differ by at most 2^-31
 
@@ -307,7 +308,7 @@ class TrainedInstances(Instances):
             base = reading(dataset, kind, seed, global_batch)
         else:
             base = BalancedOrder(self.of_images, seed=seed, temperature=self.config.temperature)
-        self._instances = base
+        self._instances = base = lru_cache(_READS_KEPT)(base)
         if self.config.sampler == "classes":
             return base
 
