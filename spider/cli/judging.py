@@ -101,7 +101,7 @@ def evaluate(
         ),
     ] = None,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Samples of all classes alike, whatever the run says.")
+        bool, typer.Option("--balanced", help="Draw each class as often as any other, whatever the run says.")
     ] = False,
     bank: BankFile = None,
     figures: Annotated[

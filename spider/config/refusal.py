@@ -103,6 +103,7 @@ _BOUNDS = {
 }
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _NUMBERS = ("int_type", "int_parsing", "float_type", "float_parsing")
+_MADE_BY = {"condition.bank": "; spider instances DATA --out FILE makes one"}
 _EXACT = 1_000_000  # `:g` writes greater numbers with an exponent, and leaves digits out
 
 
@@ -119,7 +120,8 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
         return _Wrong(key, f"no such key{hint(similar_keys(key))}")
     if kind == "missing":
         needed_by = f"{key.rpartition('.')[0]}.kind"
-        return _Wrong(key, f"missing; give {how_to_give(key)} (spider config explain {key})", needed_by=needed_by)
+        give = f"missing; give {how_to_give(key)} (spider config explain {key}{_MADE_BY.get(key, '')})"
+        return _Wrong(key, give, needed_by=needed_by)
     if kind == "value_error":
         return _Wrong(key, message, names_keys=True)
     if kind == SECTION_ERROR:

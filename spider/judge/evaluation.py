@@ -363,6 +363,8 @@ def _page_of(
     results, or in the run if they have no file.
     """
     name = page_name(embedding.label)
+    if request.bank is not None and training is not None and against.fingerprint != training.fingerprint:
+        return None  # other images than a training had are no held-out ones
     if request.figures is not None:
         return Path(request.figures) / name
     if run is None or not _is_small(training) or request.bank is not None:  # the run's own page stays

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from shards.files import naming
 from shards.images import MAX_FILE_BYTES, BadImage, Target, normalise, read_header
+from shards.missing import no_such
 from spider.arguments import image_numbers
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
@@ -36,6 +37,7 @@ from spider.pictures.projection.points import read_point
 from spider.pictures.request import GenerateRequest
 from spider.pictures.style_mixing import mixed_styles, named_layers, style_layers
 from spider.precision import exact_float32
+from spider.runs.inputs import at_key
 from spider.tensors import load_state_dict
 from untrusted.errors import UnreadableError
 from untrusted.files import read_regular
@@ -146,6 +148,7 @@ def generate(generator: FrozenGenerator, request: GenerateRequest, photos: Photo
             columns=len(shown) // len(rows) if has_rows else COLUMNS,
             captions=captions,
             rows=rows if has_rows else None,
+            note="" if request.bank is None else f"Told of instances of {InstanceBank.open(request.bank).about.name}.",
         )
         write_png(Path(grid), pixels)
     return Generated(
@@ -239,9 +242,10 @@ def _from_files(
             f"--source-image: this generator is fed vectors of shape {list(source.shape)}, no images"
         )
     stems = distinct([Path(file).stem for file in files])
-    clean = [
-        source.fitted(to_float(read_image(Path(file)))).to(generator.device) for file in files
-    ]  # each [1, C, H, W]
+    with at_key("--source-image"):
+        clean = [
+            source.fitted(to_float(read_image(Path(file)))).to(generator.device) for file in files
+        ]  # each [1, C, H, W]
     for start in range(0, len(numbers), BLOCK):
         chosen = list(numbers[start : start + BLOCK])
         noise = source.noise_at(SEED, chosen)
@@ -262,11 +266,11 @@ def instances_of(generator: FrozenGenerator, option: str) -> Instances:
     return generator.conditions
 
 
-def require_class(generator: FrozenGenerator, classes: Sequence[object], option: str) -> None:
+def require_class(generator: FrozenGenerator, classes: Sequence[object], option: str, what: str) -> None:
     """Refuse what has no class, of a generator that is told one too. Raises SpiderUsageError."""
     if generator.conditions.shape.classes and not classes:
         raise SpiderUsageError(
-            f"{option}: this generator is told a class too, and these have none of its classes: --class says one"
+            f"{option}: this generator is told a class too, and {what} of its classes: add --class NAME"
         )
 
 
@@ -286,7 +290,7 @@ def told_by_bank(
     """
     told = instances_of(generator, "--bank").of_bank(InstanceBank.open(bank), alike=alike)
     if not told.labels.shape[1]:
-        require_class(generator, classes, "--bank")
+        require_class(generator, classes, "--bank", "the images of this bank have none")
     return generator.with_conditions(told)
 
 
@@ -295,7 +299,7 @@ def _of_photos(
 ) -> Iterator[_Part]:
     """Of each photo, and of each class."""
     instances_of(generator, "--instance")
-    require_class(generator, labels, "--instance")
+    require_class(generator, labels, "--instance", "a photo has none")
     features, pixels = photos.features.to(generator.device), photos.pixels.to(generator.device)
     for label in labels or (None,):
         for stem, feature, shown in zip(photos.stems, features, pixels, strict=True):
@@ -349,6 +353,8 @@ def read_image(path: Path, target: Target | None = None) -> Tensor:
         pixels, _ = normalise(data, target)
     except UnreadableError as error:
         raise SpiderError(str(error)) from None
+    except FileNotFoundError:
+        raise SpiderUsageError(no_such(path, "file")) from None
     except OSError as error:
         raise SpiderError(f"{path}: {error.strerror}") from None
     except BadImage as error:

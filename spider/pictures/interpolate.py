@@ -115,7 +115,7 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos:
     weights = loop_weights(len(numbers), steps, blend) if path.suffix in MOVIES else grid_weights(steps)
     told = _classes(generator, numbers, [*map(str, request.classes)])
     if photos is not None:
-        require_class(generator, request.classes, "--instance")
+        require_class(generator, request.classes, "--instance", "a photo has none")
         told = _told_of(photos, told, numbers)
     distance = request.distance and perceptual_distance(request.distance, request.weights_file, generator.device)
     parts = _run(chain[stage - 1 :], numbers, weights, blend, told, space)

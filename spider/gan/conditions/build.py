@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from shards.dataset import ShardDataset
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.classes import Classes
 from spider.gan.conditions.conditions import Conditions
@@ -37,7 +37,11 @@ def build_conditions(config: ConditionChoice, dataset: ShardDataset, *, paired_o
             paired = config.fakes == "paired" or (config.fakes is None and paired_objective)
             return Classes.of(config, dataset, paired=paired)
         case InstanceConditionConfig():
-            bank = InstanceBank.open(config.bank)
+            try:
+                bank = InstanceBank.open(config.bank)
+                bank.require_of(dataset.fingerprint, dataset.path)
+            except SpiderError as error:
+                raise type(error)(f"condition.bank: {error}") from None
             return TrainedInstances(config, bank, dataset, paired=paired_objective)
         case _:
             built = config.build(dataset, paired_objective)

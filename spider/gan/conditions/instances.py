@@ -232,7 +232,6 @@ class TrainedInstances(Instances):
     def __init__(
         self, config: InstanceConditionConfig, bank: InstanceBank, dataset: ShardDataset, *, paired: bool
     ) -> None:
-        bank.require_of(dataset.fingerprint, dataset.path)
         self.config, self.bank, self.paired = config, bank, paired
         self.flips = bank.features_flipped is not None if config.flips is None else config.flips
         if self.flips and bank.features_flipped is None:

@@ -38,6 +38,7 @@ from untrusted.words import not_known
 CLASSES = 1008
 SPATIAL_CHANNELS, SPATIAL_SIDE = 7, 17  # of sFID's maps
 _TORCHVISION_CLASSES = 1000
+_OTHERWISE = "or name a file: --weights FILE"  # no other embedding gives these numbers
 _CPU_IMAGES = 16  # at a time, so that a layer's input and output are still in the processor's cache
 
 
@@ -102,7 +103,7 @@ class InceptionEmbedding:
 
 def maps_embedding(protocol: str, weights: Path | None, device: torch.device | str) -> BroughtEmbedding:
     """What sFID compares; see the module. Raises SpiderError: no weights, or not this network's."""
-    read = weights_cache.read("inception", weights)
+    read = weights_cache.read("inception", weights, otherwise=_OTHERWISE)
     return BroughtEmbedding(
         "inception_maps",
         protocol,
@@ -118,7 +119,7 @@ def maps_embedding(protocol: str, weights: Path | None, device: torch.device | s
 
 def torchvision_embedding(protocol: str, weights: Path | None, device: torch.device | str) -> BroughtEmbedding:
     """torchvision's Inception as IC-GAN takes it; see the module. Raises as `maps_embedding`."""
-    read = weights_cache.read("inception_torchvision", weights)
+    read = weights_cache.read("inception_torchvision", weights, otherwise=_OTHERWISE)
     state = {name: tensor for name, tensor in read.state.items() if not name.startswith("AuxLogits.")}
     network = Inception3(num_classes=_TORCHVISION_CLASSES, aux_logits=False, init_weights=False)
     network = _filled(network, state, read.path, "torchvision's Inception", torch.device(device))

@@ -42,6 +42,13 @@ def draw_instances(file: Path, generator: FrozenGenerator, bank: InstanceBank, d
         image = int(stored[row])
         pixels, _ = dataset.read_batch([image, *bank.neighbors[image, :nearest]])
         told = known.of_stored(torch.full((_SAMPLES,), int(row)), SEED, seeds, generator.device)
-        cells += [to_float(torch.from_numpy(pixels)), generator.images(SEED, seeds, told).cpu()]
-        captions += [f"image {image}", *(f"near {number + 1}" for number in range(nearest)), *map(caption, seeds)]
-    write_png(file, sample_grid(torch.cat(cells), columns=1 + nearest + _SAMPLES, captions=captions))
+        real = to_float(torch.from_numpy(pixels))
+        gap = torch.ones_like(real[:1])
+        cells += [real, gap, generator.images(SEED, seeds, told).cpu()]
+        near = [f"near {number + 1}" for number in range(nearest)]
+        captions += [f"image {image}", *near, "", *map(caption, seeds)]
+    note = (
+        f"Each row: an image of {bank.about.name}, the images nearest to it, and uncurated samples that are told of "
+        "this image."
+    )
+    write_png(file, sample_grid(torch.cat(cells), columns=2 + nearest + _SAMPLES, captions=captions, note=note))

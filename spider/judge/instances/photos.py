@@ -18,6 +18,7 @@ from spider.gan.sources.frozen import FrozenGenerator
 from spider.judge.embed.features import BLOCK
 from spider.judge.embed.load import load_embedding
 from spider.pictures.generate import Photos, distinct, instances_of, read_image
+from spider.runs.inputs import at_key
 from untrusted.typed import checked
 
 
@@ -34,7 +35,8 @@ def read_photos(files: Sequence[str | Path], generator: FrozenGenerator, weights
     crop: Crop = checked(known["crop"], cast(Any, Crop), "crop")
     own = Target(1 if channels == 1 else 3, height, width, crop, resize=True)
     of_bank = replace(own, height=known["size"][0] or height, width=known["size"][1] or width)
-    shown, pixels = (torch.cat([read_image(Path(file), each) for file in files]) for each in (own, of_bank))
+    with at_key("--instance"):
+        shown, pixels = (torch.cat([read_image(Path(file), each) for file in files]) for each in (own, of_bank))
     network = load_embedding(known["embedding"], protocol=known["protocol"], weights=weights, device=generator.device)
     if network.digest != known["digest"]:
         raise SpiderUsageError(

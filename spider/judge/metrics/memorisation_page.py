@@ -36,6 +36,7 @@ from untrusted.counts import counted
 _COLUMNS = 6  # pairs in a row
 _CLOSEST_ROWS, _UNSEEN_ROWS, _SPREAD_ROWS = 2, 1, 2
 _UNLIKE = 0.95  # of the images that are no copies are nearer than half of the samples
+_COPYING = -3  # C_T; hardly ever below it if nothing is memorised (Meehan et al. 2020)
 _SELDOM = 0.1  # a probability, below which it is told as odds
 _MANY = 200  # unseen images, from which on the calibrated bars are finer
 _SAMPLES, _UNSEEN = "#c2410c", "#475569"
@@ -71,14 +72,16 @@ def draw_page(path: Path, found: NearestTraining, pictures: Pictures) -> None:
     save_figure(page(found, pictures), path)
 
 
-def verdict(found: NearestTraining) -> str:
-    """What was found, in a few words."""
+def verdict(found: NearestTraining, ct: Score | None = None) -> str:
+    """What was found, in a few words. `ct` is as of `Pictures`."""
     if found.looks_copied:
         return "Some samples look like copies."
     if math.isnan(found.ratio):
         return "Nothing tells: all real images to judge by are copies, too."
     if float(found.nearer.min()) > _UNLIKE:
         return "No: every sample is unlike the training images, as before a training has taught anything."
+    if ct is not None and ct.value < _COPYING:
+        return "No copies among the nearest; on the whole the samples are nearer to training images than held-out ones."
     unlike = float(np.median(found.nearer)) > _UNLIKE
     return f"No sign of copies{', but the samples are unlike the training images anyhow' if unlike else ''}."
 
@@ -110,7 +113,7 @@ def beside(pictures: Pictures) -> str:
             "training image than another training image is."
         )
     if (ct := pictures.ct) is not None and math.isfinite(ct.value):
-        expected = "about 0 if nothing is memorised, and hardly ever below -3"
+        expected = f"about 0 if nothing is memorised, and hardly ever below {_COPYING}"
         sentences.append(f"C_T: {ct.value:.1f} ± {ct.stderr or 0:.1f}; {expected}.")
     return " ".join(sentences)
 
@@ -132,7 +135,7 @@ def page(found: NearestTraining, pictures: Pictures) -> Figure:
     words = _HEADING + sum(_height(text) for text in paragraphs)
     top = words + _PLOTS + sum(heights)
     figure = Figure(figsize=(_WIDTH, top), dpi=100)
-    _write_words(figure, top, f"Are they copies? {verdict(found)}", paragraphs)
+    _write_words(figure, top, f"Are they copies? {verdict(found, pictures.ct)}", paragraphs)
     top -= words
     for draw, left in ((_draw_distances, 0.6), (_draw_calibrated, 0.6 + _WIDTH / 2)):
         draw(_axes(figure, left, top - _PLOTS + 0.65, _WIDTH / 2 - 0.8, _PLOTS - 1.15), found)

@@ -209,9 +209,9 @@ def table(results: Sequence[MetricResult]) -> str:
     classes = []
     for name in _names(results):  # a table for each metric that has one
         by_class = [each.details["classes"] for each in results if each.name == name and "classes" in each.details]
-        if by_class:
+        if lines := class_lines(by_class) if by_class else []:
             header = ("stratum" if name == "fid_strata" else "class", "value", "samples", "reference")
-            classes += ["", aligned([header, *class_lines(by_class)])]
+            classes += ["", aligned([header, *lines])]
     return "\n".join([compared, aligned(rows), *warnings, *classes])
 
 

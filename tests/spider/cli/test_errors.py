@@ -129,7 +129,7 @@ from spider import api
             r"--class: class 3: the generator was trained without classes",
         ),
         ("generate {runs}/gaussian --out {new} --source-image a.png", 2, r"fed vectors"),
-        ("generate {runs}/patches --out {new} --source-image {new}.png", 1, r"No such file"),
+        ("generate {runs}/patches --out {new} --source-image {new}.png", 2, r"^error: --source-image: .*no such file"),
         ("interpolate {runs}/gaussian --out a.jpg", 2, r"\.png .*\.gif and \.mp4"),
         ("interpolate {runs}/gaussian --out a.png --seeds 1,2", 2, r"four corners, 2 given"),
         ("interpolate {runs}/gaussian --out a.png --space image", 2, r"stage 1 is fed z"),

@@ -203,8 +203,11 @@ def test_an_error_says_who_gave_the_value(key, chosen, tmp_path):
 def test_a_key_that_is_missing_says_how_one_gives_it(key):
     section = key.name.rpartition(".")[0]
     how = "--source PLACE" if section == "source" else f"{key.name}=VALUE"
-    with pytest.raises(SpiderUsageError, match=rf"^{section}\.kind={key.kind}: {key.name}: missing; give {how} "):
+    with pytest.raises(
+        SpiderUsageError, match=rf"^{section}\.kind={key.kind}: {key.name}: missing; give {how} "
+    ) as found:
         make_config({}, [f"{section}.kind={key.kind}"])
+    assert ("spider instances DATA --out FILE makes one" in str(found.value)) == (key.name == "condition.bank")
 
 
 def test_every_key_is_explained():

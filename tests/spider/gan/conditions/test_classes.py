@@ -324,6 +324,9 @@ def test_distances_by_class_are_those_of_the_classes_alone(run, digits, tmp_path
     alone = frechet_distance(*(moments_of(each, World.single()) for each in chosen))
     assert rows[number]["value"] == pytest.approx(alone, rel=1e-6)
     assert len(found.table().split("reference\n")[1].splitlines()) >= 10
+    none = api.evaluate(run, data=digits, metrics="fid_class", count=20, **options)
+    assert "10 of 10 classes left out" in none.table()
+    assert "reference\n" not in none.table()  # no table of nothing
     found = api.evaluate(run, reference=digits, metrics="fid_class", count=60, classes=["3"], **options)
     assert [row["class"] for row in found.results[0].details["classes"]] == ["3"]
     assert not any("left out" in warning for warning in found.results[0].warnings)

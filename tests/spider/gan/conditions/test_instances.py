@@ -14,7 +14,7 @@ from shards.dataset import ShardDataset
 from shards.pack import pack
 from spider import api
 from spider.config.load import make_config
-from spider.errors import SpiderUsageError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.conditions.bank import InstanceBank
 from spider.gan.conditions.instances import Instances
 from spider.gan.outputs import Condition
@@ -422,13 +422,14 @@ def grids(monkeypatch):
     return asked
 
 
-def test_each_photo_has_a_row_of_its_own(run, digits, tmp_path, grids):
+def test_each_photo_has_a_row_of_its_own(run, digits, bank, tmp_path, grids):
     files = [photo(digits, number, tmp_path / f"{number}.png") for number in (3, 4)]
     api.generate(run, instances=files, seeds="0-2", grid=tmp_path / "grid.png")
     assert (grids[0]["columns"], grids[0]["rows"]) == (3, ["3", "4"])
     assert grids[0]["captions"] == ["seed 0", "seed 1", "seed 2"] * 2
-    api.generate(run, seeds="0-2", grid=tmp_path / "grid.png")
+    api.generate(run, seeds="0-2", grid=tmp_path / "grid.png", bank=bank)
     assert (grids[1]["columns"], grids[1]["rows"]) == (8, None)
+    assert grids[1]["note"] == "Told of instances of digits."
 
 
 def test_the_corners_between_instances_are_called_by_them(run, tmp_path, grids):
@@ -477,6 +478,18 @@ def test_a_generator_without_instances_says_so(digits, tmp_path):
         api.interpolate(tmp_path / "plain", tmp_path / "x.gif", space="instance")
 
 
+def test_files_that_are_not_there_or_hold_other_things_are_refused_by_what_named_them(run, digits, patches, tmp_path):
+    (tmp_path / "other").write_text("words")
+    for file, said in (("nothing", "no such file"), ("other", "not an image")):
+        with pytest.raises(SpiderError, match=rf"^--instance: .*{file}.*{said}"):
+            api.generate(run, instances=[tmp_path / file], out=tmp_path / "out")
+    bank = tmp_path / "patches.safetensors"
+    api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
+    for file, said in (("nothing", "no such file"), ("other", "no bank"), (bank.name, "is a bank of patches")):
+        with pytest.raises(SpiderError, match=rf"^condition\.bank: .*{file}.*{said}"):
+            trainer_for(digits, tmp_path / file)
+
+
 def batches(values, size):
     return [tuple(values[first : first + size]) for first in range(0, len(values), size)]
 
@@ -504,16 +517,17 @@ def test_figures_show_instances_what_is_near_them_and_samples(of, run, digits, b
         assert picture.width > 11 * 64
     [(images, options)] = shown
     opened, dataset, generator = InstanceBank.open(bank), ShardDataset(place), open_generator(str(run), CPU)
-    rows = [*zip(to_uint8(images).split(11), batches(options["captions"], 11), strict=True)]
-    assert (options["columns"], len(rows)) == (11, 8)
+    rows = [*zip(to_uint8(images).split(12), batches(options["captions"], 12), strict=True)]
+    assert (options["columns"], len(rows)) == (12, 8)
+    assert opened.about.name in options["note"]
     numbers = [int(captions[0].removeprefix("image ")) for _, captions in rows]
     assert len({*numbers} & {*opened.centres.tolist()}) == 8
     for number, (cells, captions) in zip(numbers, rows, strict=True):
         pixels, _ = dataset.read_batch([number, *opened.neighbors[number]])
         assert torch.equal(cells[:5], torch.from_numpy(pixels))
         told = Condition(features=torch.from_numpy(opened.features[[number] * 6]).float())
-        assert torch.equal(cells[5:], to_uint8(generator.images(0, range(6), told)))
-        assert captions[1:] == (*(f"near {n}" for n in range(1, 5)), *(f"seed {n}" for n in range(6)))
+        assert torch.equal(cells[6:], to_uint8(generator.images(0, range(6), told)))
+        assert captions[1:] == (*(f"near {n}" for n in range(1, 5)), "", *(f"seed {n}" for n in range(6)))
 
 
 def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, patches, tmp_path):
@@ -524,6 +538,7 @@ def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, patches, tm
     assert found.provenance["instances"] == "not drawn: the reference is not patches, whose bank --bank is"
     found = api.evaluate(run, bank=bank, reference=patches, **options)
     assert found.provenance["instances"] == f"not drawn: {patches} and the samples are of different sizes"
+    assert found.provenance["memorisation_page"] is None  # its images are no held-out ones of the training's
     assert not (tmp_path / "figures" / "instances.png").exists()
 
 
@@ -570,7 +585,7 @@ def test_a_bank_with_labels_says_the_classes_too(both, digits, tmp_path):
 def test_a_bank_of_other_classes_needs_a_class(both, digits, patches, tmp_path):
     bank = tmp_path / "patches.safetensors"
     api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
-    with pytest.raises(SpiderUsageError, match=r"--bank: .* none of its classes: --class says one"):
+    with pytest.raises(SpiderUsageError, match=r"--bank: .* none of its classes: add --class NAME"):
         api.evaluate(both, bank=bank, **SMALL)
     values = [api.evaluate(both, bank=bank, classes=[name], **SMALL).results[0].value for name in ("3", "4")]
     assert values[0] != values[1]
@@ -623,5 +638,5 @@ def test_a_photo_is_made_of_each_class(both, digits, tmp_path):
         told = replace(generator.told(0, [0, 5], label), features=features)
         for name, image in zip(files, to_uint8(generator.images(0, [0, 5], told)), strict=True):
             assert (np.asarray(Image.open(tmp_path / "out" / name)) == image[0].numpy()).all()
-    with pytest.raises(SpiderUsageError, match=r"--instance: .* none of its classes: --class says one"):
+    with pytest.raises(SpiderUsageError, match=r"--instance: .* none of its classes: add --class NAME"):
         api.generate(both, instances=[file], out=tmp_path / "x")
