@@ -55,6 +55,7 @@ from spider.pictures.steps import Steps, grid_steps, loop_steps, measure_steps
 from spider.pictures.ways import grid_weights, loop_weights, shares, unit
 
 _HAS = {"w": "has w", "instance": "is told an instance"}
+_GOES = {"z": "fed to", "image": "fed to", "w": "of", "instance": "told to"}  # what is blended, to a stage
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,15 @@ class Interpolation:
     classes: list[str]  # of the inputs, if the generator is told of any
     steps: Steps | None = None  # how far it is from image to image, if that was asked for
     instances: list[str] = field(default_factory=list)  # names of the photos that it is told of, if any were given
+    stages: int = 1  # generators of the cascade
 
     def blended(self) -> str:
         """What changes from image to image, in words."""
         images = len(set(self.numbers)) > 1
         how = "" if (self.space, self.blend) == ("image", "linear") else f" ({self.blend})"
-        inputs = {
-            "image": f"the images{how} fed to",
-            "z": f"the vectors{how} fed to",
-            "w": f"w{how} of",
-            "instance": f"the instances{how} told to",
-        }[self.space]
-        parts = [f"{inputs} stage {self.stage}"] if images or len(set(self.classes)) < 2 else []
+        inputs = {"image": "the images", "z": "the vectors", "w": "w", "instance": "the instances"}[self.space]
+        where = f" {_GOES[self.space]} stage {self.stage} of {self.stages}" if self.stages > 1 else ""
+        parts = [f"{inputs}{how}{where}"] if images or len(set(self.classes)) < 2 else []
         if len(set(self.classes)) > 1:
             parts.append(f"the classes {', '.join(self.classes)}" + ("" if images else f" at seed {self.numbers[0]}"))
         return " and ".join(parts)
@@ -125,11 +123,11 @@ def interpolate(generator: FrozenGenerator, request: InterpolateRequest, photos:
         parts, walked = iter(blocks), _walked(blocks, steps, len(numbers), path, distance)
     classes = [] if told.labels is None else [generator.conditions.names[label] for label in told.labels.tolist()]
     stems = [] if photos is None else photos.stems
-    written = Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems)
+    written = Interpolation(str(path), space, stage, blend, numbers, len(weights), classes, walked, stems, len(chain))
     if path.suffix in MOVIES:
         write_movie(path, _frames(parts), request.fps)
     else:
-        note = f"Blended from corner to corner: {written.blended()}{f' of {len(chain)}' if chain[1:] else ''}."
+        note = f"Blended from corner to corner: {written.blended()}."
         _write_still(path, parts, steps, _names_of_inputs(numbers, classes, photos, space), note)
     return written
 
@@ -214,12 +212,15 @@ def _place(chain: Sequence[FrozenGenerator], space: Space | None, stage: int | N
     if stage is None:
         having = [number for number, each in enumerate(spaces, start=1) if space is None or space in each]
         if not having:
-            raise SpiderUsageError(f"--space {space}: no stage has that; {_described(spaces)}")
+            none = "no stage has that" if chain[1:] else "the generator has none"
+            raise SpiderUsageError(f"--space {space}: {none}; {_described(spaces)}")
         stage = having[0]
     if not 1 <= stage <= len(chain):
-        raise SpiderUsageError(f"--stage {stage}: there is no such stage; {_described(spaces)}")
+        none = "there is no such stage" if chain[1:] else "this is no cascade of several generators"
+        raise SpiderUsageError(f"--stage {stage}: {none}; {_described(spaces)}")
     if space is not None and space not in spaces[stage - 1]:
-        raise SpiderUsageError(f"--space {space} --stage {stage}: that stage has no {space}; {_described(spaces)}")
+        it = "that stage" if chain[1:] else "the generator"
+        raise SpiderUsageError(f"--space {space} --stage {stage}: {it} has no {space}; {_described(spaces)}")
     return space or spaces[stage - 1][0], stage
 
 
@@ -232,7 +233,9 @@ def _spaces(stage: FrozenGenerator) -> list[Space]:
 
 def _described(spaces: Sequence[Sequence[Space]]) -> str:
     return ", ".join(
-        " and ".join([f"stage {number} is fed {fed}", *(_HAS[each] for each in more)])
+        " and ".join(
+            [f"{f'stage {number}' if spaces[1:] else 'the generator'} is fed {fed}", *(_HAS[each] for each in more)]
+        )
         for number, (fed, *more) in enumerate(spaces, start=1)
     )
 

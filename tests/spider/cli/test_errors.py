@@ -132,7 +132,11 @@ from spider import api
         ("generate {runs}/patches --out {new} --source-image {new}.png", 2, r"^error: --source-image: .*no such file"),
         ("interpolate {runs}/gaussian --out a.jpg", 2, r"\.png .*\.gif and \.mp4"),
         ("interpolate {runs}/gaussian --out a.png --seeds 1,2", 2, r"four corners, 2 given"),
-        ("interpolate {runs}/gaussian --out a.png --space image", 2, r"stage 1 is fed z"),
+        (
+            "interpolate {runs}/gaussian --out a.png --space image",
+            2,
+            r"--space image: the generator has none; the generator is fed z$",
+        ),
         (
             "interpolate {runs}/gaussian --out a.png --space imge",
             2,
@@ -141,7 +145,11 @@ from spider import api
         ("interpolate {runs}/cascade --out a.png --stage 3", 2, r"no such stage"),
         ("interpolate {runs}/cascade --out a.png --stage 2 --space z", 2, r"stage has no z; stage 1 is fed z, stage 2"),
         ("interpolate {runs}/patches --out a.png --blend spherical", 2, r"of vectors"),
-        ("interpolate {runs}/gaussian --out a.png --space w", 2, r"--space w: no stage has that; stage 1 is fed z$"),
+        (
+            "interpolate {runs}/gaussian --out a.png --space w",
+            2,
+            r"--space w: the generator has none; the generator is fed z$",
+        ),
         ("interpolate {runs}/gaussian --out a.png --blend cubic", 2, r"of loops, .*\.gif or \.mp4"),
         ("interpolate {runs}/gaussian --out a.gif --blend circular", 2, r"two inputs, --seeds gives 4"),
         ("generate {runs}/gaussian --styles 1 --grid a.png", 2, r"--styles: this generator has no mapping network"),

@@ -250,13 +250,23 @@ def test_where_to_interpolate_follows_from_the_cascade(spider, runs, tmp_path, w
     ("numbers", "classes", "told"),
     [
         ([3, 3], ["A", "H"], "the classes A, H at seed 3"),
-        ([1, 2], ["A", "H"], "the vectors (spherical) fed to stage 1 and the classes A, H"),
-        ([1, 2], ["A", "A"], "the vectors (spherical) fed to stage 1"),
-        ([1, 2], [], "the vectors (spherical) fed to stage 1"),
+        ([1, 2], ["A", "H"], "the vectors (spherical) and the classes A, H"),
+        ([1, 2], ["A", "A"], "the vectors (spherical)"),
+        ([1, 2], [], "the vectors (spherical)"),
     ],
 )
 def test_what_is_blended_is_what_differs(numbers, classes, told):
     assert Interpolation("a.png", "z", 1, "spherical", numbers, 9, classes).blended() == told
+
+
+def test_a_stage_is_named_where_there_are_several(spider, runs, tmp_path):
+    """A generator that grew by stages is one generator."""
+    for run, said in (
+        ("gaussian", "the vectors (spherical)"),
+        ("cascade", "the vectors (spherical) fed to stage 1 of 2"),
+    ):
+        done = spider("interpolate", runs / run, "--out", tmp_path / f"{run}.png", "--steps", "3")
+        assert done.out.rstrip().endswith(f", blending {said}")
 
 
 def test_the_images_of_a_grid_can_be_had_by_themselves(spider, runs, tmp_path):

@@ -400,7 +400,7 @@ def test_the_way_between_two_instances_has_one_input(run, tmp_path):
     generator = open_generator(str(run), CPU)
     request = InterpolateRequest(run, tmp_path / "way", space="instance", steps=3, seeds=[3, 4, 5, 6])
     found = interpolate(generator, request)
-    assert found.blended() == "the instances (linear) told to stage 1"
+    assert found.blended() == "the instances (linear)"
     source = generator.source.at(0, [3]).expand(4, -1)
     corners = generator(source, generator.condition_at(0, [3, 4, 5, 6]))
     for name, image in zip(("r1c1", "r1c3", "r3c1", "r3c3"), to_uint8(corners), strict=True):
@@ -474,7 +474,7 @@ def test_a_generator_without_instances_says_so(digits, tmp_path):
     for more in ({"instances": [file]}, {"bank": "x.safetensors"}):
         with pytest.raises(SpiderUsageError, match=r"--(instance|bank): .*told of none|no such file"):
             api.generate(tmp_path / "plain", out=tmp_path / "out", **more)
-    with pytest.raises(SpiderUsageError, match="--space instance: no stage has that; stage 1 is fed z"):
+    with pytest.raises(SpiderUsageError, match="--space instance: the generator has none; the generator is fed z"):
         api.interpolate(tmp_path / "plain", tmp_path / "x.gif", space="instance")
 
 
