@@ -96,7 +96,7 @@ class NeighborsRequest(NeighborOptions):
 
     command: ClassVar[tuple[str, ...]] = ("neighbors",)
     alone: ClassVar[tuple[str, ...]] = ("target", "sources")
-    places: ClassVar = {"target": "images", "sources": "images"}
+    places: ClassVar = {"target": "images", "sources": "images", "weights": "file"}
 
     target: str | Path
     sources: Places
@@ -125,7 +125,7 @@ class NeighborMatrixRequest(NeighborOptions):
 
     command: ClassVar[tuple[str, ...]] = ("neighbors", "--all")
     alone: ClassVar[tuple[str, ...]] = ("datasets",)
-    places: ClassVar = {"datasets": "images"}
+    places: ClassVar = {"datasets": "images", "weights": "file"}
 
     datasets: Places
     out: str | Path

@@ -116,6 +116,11 @@ class ListedSource(Source):
         return f"{self._source.stamp()}, of which {self._digest}"
 
 
+def annotations_of(text: str) -> str | None:
+    """The folder that `coco-stuff:ANNOTATIONS:SPLIT` names; None: a list is a file."""
+    return text.removeprefix(COCO).rpartition(":")[0] if text.startswith(COCO) else None
+
+
 def read_list(place: str | Path) -> ImageList:
     """The list that a text names: a file, or `coco-stuff:ANNOTATIONS:SPLIT`.
 
@@ -124,8 +129,8 @@ def read_list(place: str | Path) -> ImageList:
         ShardsError: it cannot be read, or is not what was published under its name.
     """
     text = str(place)
-    if text.startswith(COCO):
-        folder, _, split = text.removeprefix(COCO).rpartition(":")
+    if (folder := annotations_of(text)) is not None:
+        split = text.rpartition(":")[2]
         if split not in SPLITS or not folder:
             raise ShardsUsageError(f"list is {text!r}; known: FILE, {COCO}ANNOTATIONS:SPLIT of {', '.join(SPLITS)}")
         return ImageList(text, coco_stuff(Path(folder), split))

@@ -280,6 +280,13 @@ def read_pipeline(file: str | Path, run: str | Path, slurm: str) -> list[Stage]:
     return read_pipeline(file, run, read_place(slurm), _VERBS)
 
 
+def foresee_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
+    """What `submit_pipeline` would do, of which nothing is done: see `spider.jobs.pipeline.foresee`."""
+    from spider.jobs.pipeline import foresee
+
+    return foresee(stages, again=again)
+
+
 def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
     """Put what has not finished into the queue, in its order; with `again`, also what has."""
     from spider.jobs.pipeline import submit_pipeline

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spider.request import Request
+from spider.request import Reads, Request
 
 if TYPE_CHECKING:
     from shards.choices import Crop, Encoding
@@ -52,6 +52,16 @@ class PackRequest(Request):
         pack_options(**{name: getattr(self, name) for name in PackOptions.model_fields})
         require_join(self.join, self.labels, self.listed)
         Allowance.parse(self.max_bad)
+
+    def reads(self) -> list[tuple[str, Reads, str]]:
+        """See the base class. A published list is made of a folder of annotations."""
+        from shards.lists import annotations_of
+
+        found: list[tuple[str, Reads, str]] = []
+        for field, what, name in super().reads():
+            folder = annotations_of(name) if field == "listed" else None
+            found.append((field, what, name) if folder is None else (field, "images", folder))
+        return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+Reads = Literal["images", "run", "images or run", "file"]
+
 _ONLY_IN_PYTHON = ("cache", "progress", "world")  # no option and no key of a stage has these names
 
 
@@ -36,7 +38,8 @@ class Request:
         options: options of fields that are not called as the field is.
         may_be_none: fields without a default that may be None.
         kinds: kinds of fields that mean something else in this verb than in the others, see `spider.arguments`.
-        places: fields that name what is read, `images` or a `file`; of a training its configuration knows them.
+        places: fields that name what is read; of a training its configuration knows them.
+        written: fields that name what is made.
     """
 
     command: ClassVar[tuple[str, ...]]
@@ -45,7 +48,8 @@ class Request:
     options: ClassVar[Mapping[str, str]] = {}
     may_be_none: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[Mapping[str, Kind]] = {}
-    places: ClassVar[Mapping[str, Literal["images", "file"]]] = {}
+    places: ClassVar[Mapping[str, Reads]] = {}
+    written: ClassVar[tuple[str, ...]] = ("out",)
 
     def __post_init__(self) -> None:
         """Raises SpiderUsageError: a field, the value found and what would be valid."""
@@ -97,6 +101,22 @@ class Request:
     def made_run(self) -> Path | None:
         """The folder of the run that it trains or imports, absolute; None: it makes none."""
         return self.trained
+
+    def reads(self) -> list[tuple[str, Reads, str]]:
+        """The field, what it names, and the name, of all that `places` knows and is given."""
+        found: list[tuple[str, Reads, str]] = []
+        for field, what in self.places.items():
+            value = getattr(self, field)
+            several = value.values() if isinstance(value, Mapping) else value
+            names = several if isinstance(several, Collection) and not isinstance(several, str) else [several]
+            found += [(field, what, str(name)) for name in names if isinstance(name, str | Path)]
+        return found
+
+    @property
+    def makes(self) -> list[Path]:
+        """The files and folders that it makes beside a run, absolute."""
+        given = (getattr(self, field, None) for field in self.written)
+        return [Path(str(place)).absolute() for place in given if place is not None]
 
     def values(self) -> dict[str, Any]:
         """The fields by name."""

@@ -23,6 +23,7 @@ class SweepRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("sweep",)
     alone: ClassVar[tuple[str, ...]] = ("file",)
+    places: ClassVar = {"file": "file"}
 
     file: str | Path
     out: str | Path

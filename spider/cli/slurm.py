@@ -60,6 +60,7 @@ def submit_stages(stages: list[Stage], folder: Path, *, dry_run: bool, as_json: 
     With `again`, also those whose last job has finished.
     """
     if dry_run:
+        api.foresee_pipeline(stages, again=again)
         scripts = [stage.script().rstrip() for stage in stages]
         for stage, script in zip(stages, scripts, strict=True):
             behind = f", behind {', '.join(stage.after)}" if stage.after else ""

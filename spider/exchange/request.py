@@ -43,6 +43,7 @@ class ExportRequest(Request):
 
     command: ClassVar[tuple[str, ...]] = ("export",)
     alone: ClassVar[tuple[str, ...]] = ("run", "out")
+    places: ClassVar = {"run": "run"}
 
     run: str | Path
     out: str | Path

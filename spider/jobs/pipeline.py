@@ -9,13 +9,15 @@ submitted again, is left out.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.jobs.submission import Submission, cancel
 from cluster.lock import in_turn_or_gone
 from spider.errors import SpiderUsageError
+from spider.jobs.inputs import require_there
+from spider.jobs.of_folder import STAGES
 from spider.jobs.stages import Stage
 from spider.jobs.submit import submit_command
 
@@ -28,13 +30,35 @@ class Submitted:
 
     Attributes:
         name: its name.
-        job: its number; None: it has finished before.
-        is_new: whether it was submitted now.
+        job: its number; None: it has finished before, or is yet to be submitted.
+        is_new: whether it was submitted now, or is to be.
     """
 
     name: str
     job: str | None
     is_new: bool
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has finished before."""
+        return self.job is None and not self.is_new
+
+
+def foresee(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
+    """What `submit_pipeline` would do with each stage; one that is to be submitted has no job yet. Writes nothing.
+
+    Raises:
+        SpiderUsageError: what a stage would read is not there, and no stage makes it; or a job in the queue would not
+            fit the file any more.
+        ClusterUsageError: what a stage asks of Slurm cannot be.
+    """
+    for stage in stages:
+        if not stage.place.local:
+            stage.script()  # refuses now what could not be submitted
+    found = _foreseen(stages, again=again)
+    todo = [stage for stage, each in zip(stages, found, strict=True) if each.is_new]
+    require_there(stages, todo, _pipeline(stages))
+    return found
 
 
 def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
@@ -44,68 +68,72 @@ def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitt
 
     Of several who submit the same pipeline at once, one does; the others then find its jobs.
 
-    Raises ClusterError if one is refused; those that were submitted before it are taken back.
+    Raises as `foresee` does; ClusterError if one is refused: those that were submitted before it are taken back.
     """
-    for stage in stages:
-        if not stage.place.local:
-            stage.script()  # refuses now what could not be submitted
-    folder = stages[0].folder.parent
-    is_new = not folder.parent.exists()
+    foresee(stages, again=again)
+    run = _pipeline(stages)
+    folder, is_new = run / STAGES, not run.exists()
     try:
         with in_turn_or_gone(folder, _SUBMITTING_S, ClusterError, lambda: any(folder.glob("*/*"))):
-            _require_no_change_of_what_runs(stages, again=again)
-            return _submit_in_order(stages, again=again)
+            return _submit_in_order(stages, _foreseen(stages, again=again))
     except ClusterError:
         if is_new:
             with suppress(OSError):
-                folder.parent.rmdir()
+                run.rmdir()
         raise
 
 
-def _submit_in_order(stages: list[Stage], *, again: bool) -> list[Submitted]:
-    found: dict[str, Submitted] = {}
+def _pipeline(stages: list[Stage]) -> Path:
+    """Their folder."""
+    return stages[0].folder.parent.parent
+
+
+def _submit_in_order(stages: list[Stage], foreseen: list[Submitted]) -> list[Submitted]:
+    found: list[Submitted] = []
     waiting: dict[str, tuple[Path, Submission]] = {}
-    for stage in stages:
-        behind = [waiting[name] for name in stage.after if name in waiting]
-        if stage.is_alive():
-            alive = Submission.read(stage.folder)
-            assert alive is not None
-            waiting[stage.name] = (stage.folder, alive)
-            found[stage.name] = Submitted(stage.name, alive.job, is_new=False)
-        elif stage.has_finished() and not behind and not again:
-            found[stage.name] = Submitted(stage.name, None, is_new=False)
-        else:
+    for stage, each in zip(stages, foreseen, strict=True):
+        if each.is_new:
+            behind = [waiting[name] for name in stage.after if name in waiting]
             name = f"spider-{stage.name}"
             try:
                 made = submit_command(
                     stage.command, stage.place, stage.folder, name=name, behind=behind, more_code=stage.more_code
                 )
             except ClusterError as error:
-                new = [each for each in stages if each.name in found and found[each.name].is_new]
-                for each in reversed(new):
-                    cancel(each.folder)
-                back = f"; taken back: {', '.join(each.name for each in new)}" if new else ""
+                new = [before for before, done in zip(stages, found, strict=False) if done.is_new]
+                for before in reversed(new):
+                    cancel(before.folder)
+                back = f"; taken back: {', '.join(before.name for before in new)}" if new else ""
                 raise type(error)(f"stage {stage.name}: {error}{back}") from None
             waiting[stage.name] = (stage.folder, made)
-            found[stage.name] = Submitted(stage.name, made.job, is_new=True)
-    return list(found.values())
+            found.append(replace(each, job=made.job))
+            continue
+        if each.job is not None:
+            alive = Submission.read(stage.folder)
+            assert alive is not None
+            waiting[stage.name] = (stage.folder, alive)
+        found.append(each)
+    return found
 
 
-def _require_no_change_of_what_runs(stages: list[Stage], *, again: bool) -> None:
-    """Refuse what would leave a job in the queue that does not fit the file any more."""
-    anew: set[str] = set()
+def _foreseen(stages: list[Stage], *, again: bool) -> list[Submitted]:
+    """See `foresee`. Refuses what would leave a job in the queue that does not fit the file any more."""
+    found: dict[str, Submitted] = {}
     for stage in stages:
-        behind = [name for name in stage.after if name in anew]
+        before = [found[name] for name in stage.after if name in found]
+        anew = [each.name for each in before if each.is_new]
         if not stage.is_alive():
-            if behind or again or not stage.has_finished():
-                anew.add(stage.name)
+            is_done = not again and stage.has_finished() and all(each.is_done for each in before)
+            found[stage.name] = Submitted(stage.name, None, is_new=not is_done)
             continue
         submission = Submission.read(stage.folder)
         assert submission is not None
         if submission.command != list(stage.command.command):
             raise SpiderUsageError(f"stage {stage.name}: its job {submission.job} has other words; cancel it first")
-        if behind:
+        if anew:
             raise SpiderUsageError(
-                f"stage {stage.name}: its job {submission.job} would not wait for {behind[0]}, which is to be done "
+                f"stage {stage.name}: its job {submission.job} would not wait for {anew[0]}, which is to be done "
                 "again; cancel it first"
             )
+        found[stage.name] = Submitted(stage.name, submission.job, is_new=False)
+    return list(found.values())

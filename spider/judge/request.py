@@ -106,7 +106,11 @@ class EvaluateRequest(Request):
     repeated: ClassVar[tuple[str, ...]] = ("classes",)
     options: ClassVar[Mapping[str, str]] = {"classes": "--class"}
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": how_many_or_which}
-    places: ClassVar = {"reference": "images", "source": "images", "data": "images", "weights": "file", "bank": "file"}
+    places: ClassVar = {
+        "subject": "images or run", "reference": "images", "source": "images or run", "data": "images",
+        "weights": "file", "bank": "file",
+    }  # fmt: skip
+    written: ClassVar = ("out", "reference_out", "figures")
 
     subject: str | Path
     _: KW_ONLY
@@ -170,10 +174,10 @@ class EvaluateRequest(Request):
     def require_inputs(self) -> None:
         """Refuse what is neither a run's checkpoint nor images, and weights that are not there."""
         from spider.data import require_images
-        from spider.runs.directory import is_run, resolve
+        from spider.runs.directory import names_run, resolve
 
         name = str(self.subject)
-        if is_run(name) or ("@" in name and not Path(name).exists()):
+        if names_run(name):
             resolve(name)
         else:
             require_images(name)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 from spider.arguments import Kind, image_numbers, image_numbers_as_given, list_of, one_of, place, whole
 from spider.errors import SpiderUsageError
-from spider.request import Request
+from spider.request import Reads, Request
 
 Space = Literal["z", "image", "w", "instance"]
 Blend = Literal["linear", "spherical", "cubic", "circular"]
@@ -20,6 +20,8 @@ MAX_SEARCH_STEPS = 1_000_000
 MAX_FPS = 240
 
 _OPTIONS = {"classes": "--class", "source_images": "--source-image", "instances": "--instance"}
+_FED: Mapping[str, Reads] = {"run": "run", "source": "images or run", "weights": "file"}
+_TOLD: Mapping[str, Reads] = {"instances": "file", "bank": "file"}
 _INSTEAD_OF_POINTS = {
     "seeds": "--seeds",
     "classes": "--class",
@@ -62,6 +64,8 @@ class GenerateRequest(Request):
     repeated: ClassVar[tuple[str, ...]] = (*_OPTIONS, "points")
     options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc", "points": "--point"}
     kinds: ClassVar[Mapping[str, Kind]] = dict.fromkeys(("seeds", "styles", "style_layers"), image_numbers_as_given)
+    places: ClassVar = {**_FED, **_TOLD, "source_images": "file", "points": "file", "tuned": "file"}
+    written: ClassVar = ("out", "grid")
 
     run: str | Path
     _: KW_ONLY
@@ -134,6 +138,7 @@ class InterpolateRequest(Request):
     repeated: ClassVar[tuple[str, ...]] = tuple(_OPTIONS)
     options: ClassVar[Mapping[str, str]] = {**_OPTIONS, "truncation": "--trunc"}
     kinds: ClassVar[Mapping[str, Kind]] = {"seeds": image_numbers_as_given, "fps": whole(1, MAX_FPS)}
+    places: ClassVar = {**_FED, **_TOLD}
 
     run: str | Path
     out: str | Path
@@ -205,6 +210,7 @@ class ProjectRequest(Request):
         "steps": whole(1, MAX_SEARCH_STEPS),
         "tune": whole(0, MAX_SEARCH_STEPS),
     }
+    places: ClassVar = {**_FED, "images": "images"}
 
     run: str | Path
     images: Sequence[str | Path]

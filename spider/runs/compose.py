@@ -25,7 +25,7 @@ from spider.errors import SpiderUsageError
 from spider.gan.init.config import GROUPS, networks_of
 from spider.gan.networks.config import NetworkChoice
 from spider.gan.sources.config import FROM_IMAGES, FROM_RUN, PRIORS
-from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, no_run, resolve, split_name
+from spider.runs.directory import RunDirectory, RunRef, images_of, is_run, names_run, no_run, resolve, split_name
 from spider.runs.inputs import (
     Inputs,
     at_key,
@@ -152,7 +152,7 @@ def foreseen(request: TrainRequest, trained: Collection[Path]) -> Config:
             init, runs = None, [*runs, "init.kind=run", f"init.run={json.dumps(str(init))}"]
         elif _is_file(str(init)):
             init, runs = None, [*runs, "init.kind=weights", f"init.file={json.dumps(str(init))}"]
-        elif not _names_run(str(init)):
+        elif not names_run(str(init)):
             init = None
     return compose(replace(request, source=source, init=init, from_run=None, overrides=[*runs, *request.overrides]))
 
@@ -241,11 +241,7 @@ def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None
 
 def _is_or_will_be_run(source: str, trained: Collection[Path]) -> bool:
     folder = Path(split_name(source)[0]).absolute()
-    return source not in PRIORS and (folder in trained or _names_run(source))
-
-
-def _names_run(source: str) -> bool:
-    return is_run(source) or ("@" in source and not Path(source).exists())
+    return source not in PRIORS and (folder in trained or names_run(source))
 
 
 def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
@@ -265,7 +261,7 @@ def _flags(request: TrainRequest, stored: Config | None) -> list[Override]:
 
 
 def _is_file(init: str) -> bool:
-    return init.endswith(TENSORS_SUFFIX) and not _names_run(init)
+    return init.endswith(TENSORS_SUFFIX) and not names_run(init)
 
 
 def _init_file_flags(init: str, stored: Config | None) -> list[Override]:
@@ -329,7 +325,7 @@ def _source_keys(source: str, stored: Config | None) -> dict[str, str]:
     """
     if source in PRIORS or (is_outside(source) and not Path(source).exists()):
         return {"kind": source}
-    if _names_run(source):
+    if names_run(source):
         (kind, key), before = FROM_RUN, [] if stored is None else named(stored, f"source.{FROM_RUN[1]}")
         ref = resolve(moved_run(before[0].place, source) if before else source)
         return {"kind": kind, key: name_for_good(ref)}

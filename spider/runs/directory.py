@@ -324,6 +324,11 @@ def is_run(name: str) -> bool:
     return RunDirectory(Path(split_name(name)[0])).exists
 
 
+def names_run(name: str) -> bool:
+    """Whether `name` is that of a run, or of a checkpoint of one that may not be there."""
+    return is_run(name) or ("@" in name and not Path(name).exists())
+
+
 def split_name(name: str) -> tuple[str, str]:
     """RUN@WHICH to (RUN, WHICH), and RUN to (RUN, ""). A folder may have an @ in its own name: what is there wins."""
     path, at, which = name.rpartition("@")

@@ -11,10 +11,10 @@ from cluster.lock import alone_in
 from cluster.world import World
 from spider.errors import SpiderError, SpiderUsageError
 from spider.files import write_text
+from spider.jobs.inputs import require_there
 from spider.jobs.stages import Stage
 from spider.study.ended import failure, has_diverged, left
 from spider.study.findings import Findings, find, require_any
-from spider.study.inputs import require_there
 from spider.study.plan import FILE, VALUES, StudyPlan
 from spider.study.report import as_json, lines, write_report
 from spider.study.request import StudyRequest
@@ -108,7 +108,7 @@ def to_submit(plan: StudyPlan) -> tuple[list[Stage], list[str]]:
 def _require_doable(plan: StudyPlan) -> list[Stage]:
     """What is left. Refuses runs of other keys, and what is read and not there."""
     todo = left(plan.stages, plan.wanted)
-    require_there(plan, todo)
+    require_there(plan.stages, todo, plan.out, plan.places.__getitem__)
     return todo
 
 

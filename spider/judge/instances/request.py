@@ -57,7 +57,8 @@ class InstancesRequest(FileOfImagesRequest):
         "flips": flag,
         "pixels": place,
     }
-    places: ClassVar = {"data": "images", "pixels": "images", "weights": "file"}
+    places: ClassVar = {"data": "images", "pixels": "images", "weights": "file", "centres": "file"}
+    written: ClassVar = ("out", "centre_list")
 
     embedding: str = "efficientnet"
     protocol: str | None = None

@@ -128,6 +128,17 @@ def test_what_a_stages_verb_would_refuse_is_refused_now(spider, tmp_path, progra
     assert not (tmp_path / "all").exists()
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_what_no_stage_makes_and_is_not_there_is_refused_now(spider, tmp_path, programs, more):
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE.replace("builtin:digits", f"{tmp_path}/gone.tar"))
+    refused = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM, *more)
+    assert refused.code == 2
+    assert refused.error == f"error: stage digits: source: {tmp_path}/gone.tar: no such file or folder"
+    assert programs.calls("sbatch") == []
+    assert not (tmp_path / "all").exists()
+
+
 def test_a_pipelines_dry_run_prints_a_script_for_each_stage(spider, tmp_path):
     file = tmp_path / "stages.yaml"
     file.write_text(PIPELINE)
@@ -242,14 +253,14 @@ def test_nothing_is_cancelled_where_nothing_runs(spider, tmp_path, programs):
 
 def test_a_pipeline_runs_here(spider, digits, tmp_path):
     file, run = tmp_path / "stages.yaml", tmp_path / "all"
-    one, two = (f"{{verb: verify, shards: {shards}" for shards in (digits, tmp_path / "nowhere"))
+    one, two = (f"{{verb: verify, shards: {shards}" for shards in (digits, f"'{run}/nowhere'"))
     file.write_text(f"stages: {{one: {one}}}, two: {two}, after: one}}}}")
     assert spider("launch", file, "--run", run, "--slurm", "local").code == 0
     two = run / "stages" / "two"
     wait_until(lambda: History(two).read()[-1].event == "failed" and not Submission.read(two).is_alive())
     stages = spider("status", run, "--json").json["stages"]
     assert {name: job["state"] for name, job in stages.items()} == {"one": "finished", "two": "failed"}
-    assert stages["two"]["why"] == f"{tmp_path}/nowhere: no such folder"
+    assert stages["two"]["why"] == f"{run}/nowhere: no such folder"
 
 
 def test_a_job_is_cancelled_and_waited_for(spider, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,7 @@ def loaded(statement):
         ("classes nowhere --out out.safetensors", 2),
         ("weights list", 0),
         ("launch dcgan --data . --run run --slurm time=5 --dry-run", 0),
+        ("launch stages.yaml --run run --slurm time=5 --dry-run", 0),
         ("launch dcgan --data . --run run --slurm nodes=3,time=5", 2),
         ("launch dcgan --data nowhere --run run --slurm local", 2),
         ("launch dcgan --data . --run run --slurm tim=5", 2),
@@ -66,6 +68,10 @@ def loaded(statement):
 )
 def test_answers_without_torch(arguments, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    train = "{verb: train, config: dcgan, data: ., init: '{run}/one', run: '{run}/two'}"
+    Path("stages.yaml").write_text(
+        f"stages: {{one: {{verb: import_pickle, file: stages.yaml, out: '{{run}}/one'}}, two: {train}}}"
+    )
     assert loaded(f"from spider.cli.main import app; app({arguments.split()!r})")[:2] == [code, False]
 
 

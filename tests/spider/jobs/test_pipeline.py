@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from spider import api
 from spider.config.load import make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.jobs.of_folder import cancel_jobs, stage_folders
-from spider.jobs.pipeline import submit_pipeline
+from spider.jobs.pipeline import foresee, submit_pipeline
 from spider.jobs.stages import Stage, is_pipeline
 from spider.jobs.submit import read_place
 from spider.runs.directory import RunDirectory
@@ -298,6 +299,83 @@ def test_a_first_stage_that_is_refused_leaves_no_folder(queue: Queue) -> None:
     with pytest.raises(ClusterError, match=r"^stage digits: sbatch refuses .*no such partition$"):
         queue.submit()
     assert not (queue.root / "all").exists()
+
+
+TRAINED = "verb: train, config: plain.yaml, run: '{run}/b'"
+GONE = [
+    ("source", "{verb: pack, source: gone, out: '{run}/b'}"),
+    ("join", "{verb: pack, source: here, join: ['builtin:digits', gone], out: '{run}/b'}"),
+    ("listed", "{verb: pack, source: here, listed: gone, out: '{run}/b'}"),
+    ("listed", "{verb: pack, source: here, listed: 'coco-stuff:gone:train', out: '{run}/b'}"),
+    ("sources", "{verb: neighbors, target: here, sources: {a: here, b: gone}, out: '{run}/b'}"),
+    ("data.path", f"{{{TRAINED}, data: gone}}"),
+    ("data.path", "{verb: train, config: null, run: '{run}/a', data: gone}"),
+    ("source.path", f"{{{TRAINED}, data: here, source: gone}}"),
+    ("init", f"{{{TRAINED}, data: here, init: gone}}"),
+    ("init.file", f"{{{TRAINED}, data: here, init: gone.safetensors}}"),
+    ("from_run", f"{{{TRAINED}, data: here, from_run: gone@1}}"),
+    ("data", "{verb: instances, data: gone, out: '{run}/b.safetensors'}"),
+    ("data", "{verb: classes, data: gone, out: '{run}/b.safetensors'}"),
+    ("subject", "{verb: evaluate, subject: gone}"),
+    ("subject", "{verb: evaluate, subject: gone@best}"),
+    ("reference", "{verb: evaluate, subject: here, reference: gone}"),
+    ("run", "{verb: generate, run: gone@best, out: '{run}/b'}"),
+    ("points", "{verb: generate, run: '{run}/a', points: gone, out: '{run}/b'}"),
+    ("run", "{verb: interpolate, run: gone, out: '{run}/b.png'}"),
+    ("images", "{verb: project, run: '{run}/a', images: gone, out: '{run}/b'}"),
+    ("run", "{verb: export, run: gone, out: '{run}/b'}"),
+    ("file", "{verb: import_pickle, file: gone, out: '{run}/b'}"),
+]
+
+
+@pytest.mark.parametrize(("key", "stage"), GONE)
+def test_what_a_stage_reads_and_no_stage_makes_is_there_or_refused(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, key: str, stage: str
+) -> None:
+    monkeypatch.chdir(queue.root)
+    Path("here").mkdir()
+    Path("plain.yaml").write_text("batch: 64")
+    (name,) = set(re.findall(r"gone[\w.]*", stage))
+    stages = read(queue.root, behind_a_pack(stage))
+    for ask in (foresee, submit_pipeline):
+        with pytest.raises(SpiderUsageError, match=rf"^stage second: {key}: ({queue.root}/)?{name}: no such "):
+            ask(stages)
+    assert queue.programs.calls("sbatch") == []
+    assert not (queue.root / "all").exists()
+    if key == "init":  # without the ending of a file that is a run, and stages say which runs they make
+        return
+    for made in ("made/below", f"{queue.root}/all/below"):
+        found = foresee(read(queue.root, behind_a_pack(stage.replace("gone", made))))
+        assert [each.is_new for each in found] == [True, True]
+
+
+def behind_a_pack(stage: str) -> str:
+    return f"stages: {{first: {{verb: pack, source: here, out: made}}, second: {stage}}}"
+
+
+@pytest.mark.parametrize("place", ["https://host/set", "builtin:letters", "torchvision:CIFAR10", "there"])
+def test_names_that_lie_nowhere_here_are_taken_for_granted(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(queue.root)
+    Path("there").mkdir()
+    assert queue.submit(f"stages: {{a: {{verb: pack, source: '{place}', out: '{{run}}/a'}}}}") == {"a": "7"}
+
+
+def test_what_a_finished_stage_has_read_may_be_gone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(queue.root)
+    there = Path("there")
+    there.mkdir()
+    text = FILE.replace("builtin:digits", "there")
+    queue.submit(text)
+    queue.end("digits")
+    there.rmdir()
+    assert queue.submit(text)["digits"] == "as None"
+    for name in ("one", "two", "measured"):
+        queue.end(name)
+    shutil.rmtree(queue.root / "all" / "stages" / "digits")
+    with pytest.raises(SpiderUsageError, match=r"^stage digits: source: there: no such file or folder$"):
+        queue.submit(text)
 
 
 def test_what_waits_or_runs_is_left_as_it_is(queue: Queue) -> None:
