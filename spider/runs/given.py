@@ -2,6 +2,7 @@
 
     init: runs/dogs@120: g, g_ema, d
     init: made for colour images of 64x64 px, and these are grey, 32x32 px: what does not fit begins at random
+    init: grows from 16x16 to 32x32 px
 
 Of a checkpoint its state says it. Of a file it is known where `spider export` wrote it, which says it beside.
 """
@@ -16,7 +17,7 @@ from cluster.manifest import STATE
 from spider.config.explain import as_yaml
 from spider.config.schema import Config
 from spider.errors import SpiderError
-from spider.gan.init.config import RandomInitConfig, RunInitConfig, WeightsInitConfig
+from spider.gan.init.config import GROUPS, RandomInitConfig, RunInitConfig, WeightsInitConfig
 from spider.runs.directory import resolve
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
@@ -25,6 +26,7 @@ from untrusted.typed import checked
 if TYPE_CHECKING:
     from spider.gan.init.fit import Fit
 
+_GENERATORS = GROUPS["g"], GROUPS["g_ema"]
 EXPORT_SETTINGS = "generator.json"  # beside the weights that `spider export` writes
 
 Shape = tuple[int, int, int]
@@ -53,9 +55,7 @@ def about_given(config: Config, image_shape: Shape) -> list[str]:
         place, (shape, settings) = init.file, _said_of_file(Path(init.file))
     lines = [f"init: {place}: {', '.join(init.players)}", *_other_settings(config, settings)]
     if shape is not None and shape != image_shape:
-        lines.append(
-            f"init: made for {_images(shape)}, and these are {_images(image_shape)}: what does not fit begins at random"
-        )
+        lines.append(f"init: {_other_images(config, shape, image_shape)}")
     return lines
 
 
@@ -65,14 +65,35 @@ def lines_of_given(config: Config, image_shape: Shape, fits: Mapping[str, Fit]) 
 
 
 def lines_of_fits(fits: Mapping[str, Fit], *, in_full: bool = False) -> list[str]:
-    """How given weights fit, a line for each network; in full also one for each tensor that does not."""
+    """How given weights fit, a line for each network; in full also one for each tensor that does not.
+
+    A generator and its average that fit alike have their lines together.
+    """
+    both = " and ".join(_GENERATORS)
+    if len({tuple(fits[each].lines(both, in_full=in_full)) for each in _GENERATORS if each in fits}) == 1:
+        first, *others = _GENERATORS
+        fits = {both if network == first else network: fit for network, fit in fits.items() if network not in others}
     return [line for network, fit in fits.items() for line in fit.lines(network, in_full=in_full)]
 
 
+def _other_images(config: Config, given: Shape, here: Shape) -> str:
+    """What it means that weights were made for images of another shape."""
+    taken = {"g", "g_ema"} & {*config.init.players}
+    if taken and config.generator.last_sides == (given[-1], here[-1]):
+        sizes = _size(given).removesuffix(" px"), _size(here)
+        before, after = sizes if given[0] == here[0] else (_images(given), _images(here))
+        return f"grows from {before} to {after}"
+    return f"made for {_images(given)}, and these are {_images(here)}: what does not fit begins at random"
+
+
 def _images(shape: Shape) -> str:
-    channels, height, width = shape
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
-    return f"{kind} images of {width}x{height} px"
+    kind = {1: "grey", 3: "colour"}.get(shape[0], f"{shape[0]}-channel")
+    return f"{kind} images of {_size(shape)}"
+
+
+def _size(shape: Shape) -> str:
+    _, height, width = shape
+    return f"{width}x{height} px"
 
 
 def _shape_of_run(run: str) -> Shape:

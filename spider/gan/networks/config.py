@@ -55,6 +55,11 @@ class NetworkChoice(Choice):
         """Whether it begins with the weights of a smaller generator, so that a part of it is random at first."""
         return False
 
+    @property
+    def last_sides(self) -> tuple[int, int] | None:
+        """Of one that grows by stages: the sides in px of the images that it grows from, and of those that it makes."""
+        return None
+
     def require_beginning(self, init: str, side_of: Callable[[], int | None]) -> None:
         """Refuse weights that cannot be the beginning of such a network; by default any can.
 

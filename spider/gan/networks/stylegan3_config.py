@@ -157,6 +157,11 @@ class Stylegan3GeneratorConfig(NetworkChoice):
         """See NetworkChoice."""
         return len(self.sides) > 1 and self.stem != "trains"
 
+    @property
+    def last_sides(self) -> tuple[int, int] | None:
+        """See NetworkChoice."""
+        return (self.sides[-2], self.sides[-1]) if self.sides[1:] else None
+
     def require_images(self, image_shape: tuple[int, int, int]) -> None:
         """See NetworkChoice."""
         from spider.gan.networks.bands import plan  # which needs these settings

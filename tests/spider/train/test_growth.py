@@ -14,9 +14,11 @@ from spider import api
 from spider.config.load import load_config, make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.auxiliary.config import GuidanceConfig
+from spider.gan.init.fit import Fit
 from spider.runs.compose import compose
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
+from spider.runs.given import about_given, lines_of_fits, lines_of_given
 from spider.runs.request import TrainRequest
 from spider.runs.start import prepare
 from spider.runs.stored import stored_tensors
@@ -150,6 +152,9 @@ def test_what_growth_leaves_out_and_adds_is_said_as_such(larger, stem):
     trainer = Trainer(make_config({"data": {"path": str(larger)}}, words), World.single())
     fits = trainer.begin()
     trainer.close()
+    source, sizes, *lines = lines_of_given(trainer.config, trainer.image_shape, fits)
+    assert (source, sizes) == (f"init: {stem}: g_ema", "init: grows from 8x8 to 16x16 px")
+    assert lines == [fits["generator"].line("generator and generator_ema")]
     assert [*fits] == ["generator", "generator_ema"]
     head = [name for name in trainer.ema.module.state_dict() if name.startswith("synthesis.heads.0.")]
     for network, fit in fits.items():
@@ -159,6 +164,30 @@ def test_what_growth_leaves_out_and_adds_is_said_as_such(larger, stem):
             f"growth leaves out; those of the new head, {len(head)}, begin at random"
         )
         assert {name.split(".")[2] for name in fit.unused} == {"2", "3", "4"}  # of the stem's layers
+
+
+@pytest.mark.parametrize(
+    ("words", "shape", "said"),
+    [
+        ([], (3, 16, 16), "grows from grey images of 8x8 px to colour images of 16x16 px"),
+        (["generator.stem=trains"], (1, 16, 16), "grows from 8x8 to 16x16 px"),
+        (["init.players=[d]", "generator.stem=trains"], (1, 16, 16), "made for grey images of 8x8 px, and"),
+        (["generator.sides=[8,32]"], (1, 16, 16), "made for grey images of 8x8 px, and these are grey images of"),
+        (["generator.sides=[]", "generator.stem=trains"], (1, 16, 16), "made for grey images of 8x8 px, and"),
+    ],
+)
+def test_images_of_another_size_are_growth_where_the_generator_grows(larger, stem, words, shape, said):
+    config = load_config("dcgan", [*BASE, *GROWN, "init.kind=run", f"init.run={stem}", f"data.path={larger}", *words])
+    assert about_given(config, shape)[1].startswith(f"init: {said}")
+
+
+def test_generators_that_fit_otherwise_have_a_line_each():
+    one, other = (Fit("generator", {"a": [1]}, missing=missing) for missing in ({}, {"b": [1]}))
+    assert len(lines_of_fits({"generator": one, "generator_ema": other, "discriminator": one})) == 3
+    assert lines_of_fits({"generator": one, "generator_ema": one, "discriminator": one}) == [
+        f"init: {network}: all 1 tensors are given" for network in ("generator and generator_ema", "discriminator")
+    ]
+    assert lines_of_fits({"discriminator": one}) == ["init: discriminator: all 1 tensors are given"]
 
 
 def test_a_discriminator_that_cannot_judge_such_images_is_refused_early(larger, stem, tmp_path):
