@@ -56,7 +56,11 @@ def remarks_on_sizes(players: Iterable[Sized], given: Mapping[str, Collection[st
     if many <= _TIMES * few:
         return []
     times = f"{many / max(few, 1):,.0f} times as many learnt parameters"
-    return [f"the {large} has {times} ({many:,}) as the {small} ({few:,}): compare {large_key} and {small_key}"]
+    stem = ", its frozen stem included" if g_choice.grows else ""
+    sums = {role: f"{size[0]:,}{stem if role == 'generator' else ''}" for role, size in sizes.items()}
+    return [
+        f"the {large} has {times} ({sums[large]}) as the {small} ({sums[small]}): compare {large_key} and {small_key}"
+    ]
 
 
 def _learnt(player: Sized, given: Collection[str]) -> int:
@@ -66,4 +70,6 @@ def _learnt(player: Sized, given: Collection[str]) -> int:
 
 
 def _size_key(choice: NetworkChoice) -> str:
+    if choice.grows:  # its stem is as it is
+        return choice.smaller_by()[0]
     return next((key for key in _SIZE_KEYS if key in type(choice).model_fields), "kind")
