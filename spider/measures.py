@@ -50,6 +50,7 @@ OF_STYLEGAN = {
     "ppl_wfull": "ppl_wfull",
     "ppl_zend": "ppl_zend",
     "ppl_zfull": "ppl_zfull",
+    "sfid": "fid --protocol sfid",
     "eqt": "eq_t",
     "eqt_frac": "eq_t_frac",
     "eqr": "eq_r",

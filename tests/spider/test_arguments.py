@@ -129,6 +129,7 @@ def test_an_error_shows_a_value_on_a_short_line(value):
     ("theirs", "ours"),
     [
         ("fid50k_full", "fid with --count 50000"),
+        ("sfid50k_full", "fid --protocol sfid with --count 50000"),
         ("kid50k", "kid with --count 50000"),
         ("pr50k3_full", "precision,recall with --count 50000"),
         ("is50k", "is with --count 50000"),
