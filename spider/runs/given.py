@@ -9,15 +9,16 @@ Of a checkpoint its state says it. Of a file it is known where `spider export` w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.manifest import STATE
 from spider.config.explain import as_yaml
 from spider.config.schema import Config
-from spider.errors import SpiderError
+from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.init.config import GROUPS, RandomInitConfig, RunInitConfig, WeightsInitConfig
+from spider.gan.sources.config import PRIORS
 from spider.runs.directory import resolve
 from untrusted.errors import UnreadableError
 from untrusted.json_data import read_json
@@ -35,6 +36,34 @@ Shape = tuple[int, int, int]
 def side_of_given(config: Config) -> int | None:
     """In px, of the images of the run whose weights a training begins with; None if they are of no run."""
     return None if not isinstance(config.init, RunInitConfig) else _shape_of_run(config.init.run)[-1]
+
+
+def require_same_stem(config: Config) -> None:
+    """Refuse other sizes than those of the frozen stem that a generator grows from, whose weights would not fit.
+
+    Raises SpiderUsageError that names each key, and the stem's value.
+    """
+    init = config.init
+    if not (config.generator.grows and isinstance(init, RunInitConfig) and {"g", "g_ema"} & {*init.players}):
+        return
+    stem = resolve(init.run).directory.config()
+    classes = config.condition.kind == stem.condition.kind == "class"
+    found = config.generator.unlike_stem(stem.generator, classes=classes)
+    other = [(f"generator.{key}", here, there) for key, here, there in found]
+    if stem.source.kind in PRIORS and config.source.kind in PRIORS:
+        other.append(("source.dim", getattr(config.source, "dim", None), getattr(stem.source, "dim", None)))
+    other.append(("condition.kind", config.condition.kind, stem.condition.kind))
+    other = [each for each in other if each[1] != each[2]]
+    if other:
+        said = "; ".join(f"{key}={as_yaml(here)}: the given stem has {as_yaml(there)}" for key, here, there in other)
+        raise SpiderUsageError(f"{said}: {_way_out([key for key, _, _ in other], init.run)}")
+
+
+def _way_out(keys: Sequence[str], run: str) -> str:
+    if {"condition.kind", "generator.sides"} & {*keys}:  # which nothing takes over
+        return "give the stem's"
+    which = "keys" if keys[1:] else "key"
+    return f"leave the {which} out, then --init {run} takes the stem's sizes over; or give the stem's"
 
 
 def about_given(config: Config, image_shape: Shape) -> list[str]:

@@ -9,7 +9,7 @@ from spider.config.schema import Config
 from spider.data import open_images
 from spider.errors import SpiderUsageError
 from spider.runs.directory import RunDirectory
-from spider.runs.given import side_of_given
+from spider.runs.given import require_same_stem, side_of_given
 from spider.settings.auto import OfImages, filled, left_open
 
 
@@ -24,6 +24,7 @@ def prepare(config: Config, directory: RunDirectory) -> Config:
     config = _filled(config, stored)
     if stored is None:
         config.generator.require_beginning(f"init.kind={config.init.kind}", lambda: side_of_given(config))
+        require_same_stem(config)
         shape = open_images(config.data.path).index.shape
         for network in (config.generator, config.discriminator):
             network.require_images(shape)

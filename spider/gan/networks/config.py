@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -69,6 +69,15 @@ class NetworkChoice(Choice):
 
         Raises SpiderUsageError.
         """
+
+    def unlike_stem(self, stem: NetworkChoice, *, classes: bool) -> Iterator[tuple[str, Any, Any]]:
+        """Keys by which a given stem has other layers than this network has for it, with the value here and its own.
+
+        Args:
+            stem: the settings of the network that the weights are of.
+            classes: whether it is told classes.
+        """
+        return iter(())
 
     def require_images(self, image_shape: tuple[int, int, int]) -> None:
         """Refuse images [C, H, W] that such a network cannot make or judge, before any is built; by default none is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,11 @@ from spider.settings.section import MAX_DIM, MAX_KIMG
 
 if TYPE_CHECKING:
     from spider.config.schema import Config
+
+
+# What the layers of a stem follow from, besides numbers of channels
+_OF_STEM = ("equivariance", "layers", "critical_layers", "margin", "mapping_layers", "w_dim")
+_OF_CLASSES = ("class_dim", "w_avg_of")
 
 
 class Stylegan3GeneratorConfig(NetworkChoice):
@@ -185,3 +190,31 @@ class Stylegan3GeneratorConfig(NetworkChoice):
                 f"{init}: its images have a side of {side} px, and generator.sides={[*self.sides]} grows from "
                 f"{self.sides[-2]} px: begin with a run of that side{says}"
             )
+
+    def unlike_stem(self, stem: NetworkChoice, *, classes: bool) -> Iterator[tuple[str, Any, Any]]:
+        """See NetworkChoice. Numbers of channels may differ where only the head has other ones by them."""
+        if not isinstance(stem, Stylegan3GeneratorConfig):
+            yield "kind", self.kind, stem.kind
+            return
+        wide = ("channel_base", "channel_max")
+        as_stem = self.model_copy(update={key: getattr(stem, key) for key in wide})
+        keys = [*_OF_STEM, *(_OF_CLASSES if classes else ())]
+        for key in [*keys, *(wide if self._channels_of_stem() != as_stem._channels_of_stem() else ())]:
+            if getattr(self, key) != getattr(stem, key):
+                yield key, getattr(self, key), getattr(stem, key)
+        grown = stem.sides or self.sides[:1]
+        if grown not in (self.sides, self.sides[:-1]):
+            yield "sides", self.sides, grown
+            return
+        frozen = len(self.sides) - 2  # heads
+        if self.layers_of_heads[:frozen] != stem.layers_of_heads[:frozen]:
+            yield "head_layers", self.head_layers, stem.head_layers
+        if self.rotations[1:][:frozen] != stem.rotations[1:][:frozen]:
+            yield "head_equivariance", self.head_equivariance, stem.head_equivariance
+
+    def _channels_of_stem(self) -> list[int]:
+        """Of the input and of all layers but the last stage's."""
+        from spider.gan.networks.bands import stages  # which needs these settings
+
+        side = self.sides[-1]
+        return [band.channels for stage in stages(self, (1, side, side))[:-1] for band in stage]

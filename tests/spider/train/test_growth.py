@@ -15,6 +15,8 @@ from spider.config.load import load_config, make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.auxiliary.config import GuidanceConfig
 from spider.gan.init.fit import Fit
+from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
+from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.runs.compose import compose
 from spider.runs.directory import RunDirectory
 from spider.runs.generator import open_generator
@@ -213,9 +215,63 @@ def test_both_generators_begin_as_the_average(larger, stem):
 def test_a_stem_that_is_not_whole_is_refused(larger, stem):
     """It would never train."""
     with pytest.raises(
-        SpiderUsageError, match=r"init: generator\.synthesis\.layers\.2\.\S+ does not fit what is given"
+        SpiderUsageError,
+        match=r"init: generator\.synthesis\.layers\.2\.\S+ (has shape|is not given).*: it does not fit",
     ):
         trainer_for(larger, World.single(), stem, "generator.layers=5", "init.players=[g,g_ema]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generator.channel_base=64"], "generator.channel_base=64: the given stem has 32: leave the key out"),
+        (["generator.channel_max=2"], "generator.channel_max=2: the given stem has 512: leave the key out"),
+        (["generator.layers=5"], "generator.layers=5: the given stem has 4: leave the key out"),
+        (["generator.margin=3"], "generator.margin=3: the given stem has 2: leave the key out"),
+        (["generator.equivariance=rotation"], "generator.equivariance=rotation: the given stem has translation: leave"),
+        (["generator.w_dim=9"], "generator.w_dim=9: the given stem has 8: leave the key out"),
+        (["generator.mapping_layers=3"], "generator.mapping_layers=3: the given stem has 2: leave the key out"),
+        (["generator.class_dim=null"], "generator.class_dim=null: the given stem has 6: leave the key out"),
+        (["generator.w_avg_of=all"], "generator.w_avg_of=all: the given stem has class: leave the key out"),
+        (["source.dim=9"], "source.dim=9: the given stem has 8: leave the key out"),
+        (["source.dim=9", "generator.layers=5"],
+         "generator.layers=5: the given stem has 4; source.dim=9: the given stem has 8: leave the keys out, "),
+        (["condition.kind=none"], "condition.kind=none: the given stem has class: give the stem's"),
+        (["generator.channel_max=1000"], None),
+        (["generator.class_dim=null", "condition.kind=none"], "condition.kind=none: the given stem has class: give"),
+    ],
+)  # fmt: skip
+def test_another_size_than_the_stems_is_refused_by_its_key(larger, stem, tmp_path, words, said):
+    """Before networks are built. Numbers of channels that are the same in the stem may be others in the head."""
+    text = [word for word in BASE if word.partition("=")[0] not in {each.partition("=")[0] for each in words}]
+    asked = [*text, *GROWN, "init.kind=run", f"init.run={stem}", f"data.path={larger}", *words]
+    config = load_config("dcgan", asked)
+    if said is None:
+        prepare(config, RunDirectory(tmp_path / "none"))
+        return
+    with pytest.raises(SpiderUsageError) as refused:
+        prepare(config, RunDirectory(tmp_path / "none"))
+    assert str(refused.value).replace(str(stem), "RUN").startswith(said)
+
+
+def test_the_heads_that_a_stem_has_grown_are_of_its_sizes():
+    grown = Stylegan3GeneratorConfig(layers=4, sides=(8, 16), head_layers=(3,), head_equivariance=("rotation",))
+    first = Stylegan3GeneratorConfig(layers=4)
+
+    def unlike(stem, **settings):
+        mine = Stylegan3GeneratorConfig(layers=4, **settings)
+        return [key for key, _, _ in mine.unlike_stem(stem, classes=False)]
+
+    heads = {"head_layers": (3, 4), "head_equivariance": ("rotation", "translation")}
+    assert unlike(grown, sides=(8, 16, 32), **heads) == []
+    assert unlike(grown, sides=(8, 16, 32), head_layers=(4, 4)) == ["head_layers", "head_equivariance"]
+    assert unlike(grown, sides=(8, 16), head_layers=(5,)) == []  # whose last head learns anew
+    assert unlike(grown, sides=(8, 32), **heads | {"head_layers": (3,), "head_equivariance": ()}) == ["sides"]
+    assert unlike(first, sides=(8, 16), head_layers=(5,)) == []
+    # A head that is narrower by the same stem
+    assert unlike(first, sides=(8, 16), channel_base=2 * 512 * 4) == []
+    assert unlike(first, sides=(8, 16), channel_base=512) == ["channel_base"]
+    assert unlike(Stylegan2GeneratorConfig(), sides=(8, 16)) == ["kind"]
 
 
 def test_a_stem_of_another_side_is_refused(larger, stem, tmp_path):
