@@ -52,7 +52,8 @@ class ProjectedDiscriminatorConfig(BatchNormedChoice):
         le=MAX_RESOLUTION,
         multiple_of=32,
         description="smaller images are enlarged until their shorter side has this many pixels, as published; null = "
-        "never. A smaller number, 128 at least, is faster. A transformer gets all images in its own size",
+        "never. A smaller number is faster; 128 is the least: a head's last convolution needs 4 px of 1/32 of it. "
+        "A transformer gets all images in its own size",
     )
     mixed_channels: int = Field(
         64, ge=1, le=MAX_DIM, description="channels of the largest mixed map; the smallest has 4 times as many"
