@@ -16,7 +16,7 @@ import typer
 
 from spider import api
 from spider.cli.output import require_one_process, say, say_json, warn
-from spider.cli.slurm import submit_stages
+from spider.cli.slurm import Scripts, submit_stages
 from spider.cli.training import Data, FromRun, Init, Kimg, Mirror, Seed, Source, split_words
 from spider.errors import SpiderUsageError
 from spider.tables import duration, size, speed
@@ -69,8 +69,13 @@ def launch(
     from_run: FromRun = None,
     init: Init = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the script; needs neither torch nor Slurm.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, print the script, or a line for each stage; needs no torch and no Slurm.",
+        ),
     ] = False,
+    scripts: Scripts = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was submitted as JSON.")] = False,
 ) -> None:
     """Train on a cluster, one rank for each GPU.
@@ -92,8 +97,11 @@ def launch(
         given = [*(name for name, value in options.items() if value is not None), *overrides, *["--mirror"] * mirror]
         if given:
             raise SpiderUsageError(f"{given[0]}: the stages of a pipeline say it themselves, in {config}")
-        submit_stages(api.read_pipeline(str(config), run, slurm), run, dry_run=dry_run, as_json=as_json)
+        stages = api.read_pipeline(str(config), run, slurm)
+        submit_stages(stages, run, dry_run=dry_run, scripts=scripts, as_json=as_json)
         return
+    if scripts:
+        raise SpiderUsageError("--scripts: of a file of stages only; the --dry-run of a training prints its script")
     ready = api.prepare_launch(
         config, run, slurm, data=data, source=source, kimg=kimg, seed=seed, mirror=mirror, overrides=overrides,
         from_run=from_run,

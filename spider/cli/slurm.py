@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,13 @@ import typer
 
 from spider import api
 from spider.cli.output import say, say_json, warn
+from spider.errors import SpiderUsageError
+from spider.tables import aligned, duration
 from untrusted.counts import counted
 
 if TYPE_CHECKING:
     from neighbors.request import NeighborMatrixRequest, NeighborsRequest
+    from spider.jobs.pipeline import Submitted
     from spider.jobs.stages import Stage
     from sweeps.request import SweepRequest
 
@@ -23,6 +27,10 @@ SlurmJob = Annotated[
         metavar="KEY=VALUE,...|FILE|local",
         help="As a job, on Ray on all its nodes (docs/slurm.md); local: here, behind the shell's back.",
     ),
+]
+
+Scripts = Annotated[
+    bool, typer.Option("--scripts", help="With --dry-run of stages: also what sbatch would be given for each.")
 ]
 
 
@@ -54,23 +62,60 @@ def submit_this(
     say(f"job {submission.job} {where}: spider status {out}, spider logs {out}, spider cancel {out}")
 
 
-def submit_stages(stages: list[Stage], folder: Path, *, dry_run: bool, as_json: bool, again: bool = False) -> None:
-    """Put stages into the queue, each behind those that it waits for; with `dry_run`, print the scripts instead.
+def submit_stages(
+    stages: list[Stage], folder: Path, *, dry_run: bool, scripts: bool, as_json: bool, again: bool = False
+) -> None:
+    """Put stages into the queue, each behind those that it waits for; with `dry_run`, print what would be submitted.
 
     With `again`, also those whose last job has finished.
+
+    Raises SpiderUsageError: `scripts` without `dry_run`; and as `spider.api.submit_pipeline` does.
     """
+    if scripts and not dry_run:
+        raise SpiderUsageError("--scripts: of a --dry-run only")
     if dry_run:
-        api.foresee_pipeline(stages, again=again)
-        scripts = [stage.script().rstrip() for stage in stages]
-        for stage, script in zip(stages, scripts, strict=True):
-            behind = f", behind {', '.join(stage.after)}" if stage.after else ""
-            say(f"# stage {stage.name}{behind}\n{script}\n")
+        foreseen = api.foresee_pipeline(stages, again=again)
+        pending = {each.name for each in foreseen if not each.is_done}
+        rows = [_row(stage, each, pending) for stage, each in zip(stages, foreseen, strict=True)]
+        if as_json:
+            say_json([{**row, "script": stage.script()} for row, stage in zip(rows, stages, strict=True)])
+            return
+        say(aligned([[*rows[0]], *([*map(_cell, row.values())] for row in rows)]))
+        for stage in stages if scripts else ():
+            say(f"\n# stage {stage.name}\n{stage.script().rstrip()}")
         return
     submitted = api.submit_pipeline(stages, again=again)
     if as_json:
         say_json([asdict(each) for each in submitted])
         return
     for each in submitted:
-        what = "has finished before" if each.job is None else f"job {each.job}{'' if each.is_new else ', as it was'}"
-        say(f"{each.name}: {what}")
+        say(f"{each.name}: {_fate(each)}")
     say(f"spider status {folder} tells how far they are")
+
+
+def _row(stage: Stage, foreseen: Submitted, pending: Collection[str]) -> dict[str, object]:
+    """Of the table and the JSON. A stage waits for those that are pending."""
+    request, local = stage.place.request, stage.place.local
+    return {
+        "stage": stage.name,
+        "verb": stage.request.command[0],
+        "nodes": request.nodes,
+        "ranks": stage.place.ranks,
+        "GPUs": request.nodes * request.gpus_per_node,
+        "time": None if local else duration(request.time_min * 60),
+        "waits for": [name for name in stage.after if name in pending],
+        "state": _fate(foreseen),
+    }
+
+
+def _cell(value: object) -> str:
+    return (", ".join(value) if isinstance(value, list) else str(value or "")) or "-"
+
+
+def _fate(each: Submitted) -> str:
+    """What became of a stage, or would."""
+    if each.is_done:
+        return "has finished before"
+    if each.job is None:
+        return "to be submitted"
+    return f"job {each.job}" if each.is_new else f"job {each.job}, as it was"

@@ -9,7 +9,7 @@ import typer
 
 from spider import api
 from spider.cli.output import if_interrupted, is_main_process, require_one_process, say, say_json, warn
-from spider.cli.slurm import submit_stages
+from spider.cli.slurm import Scripts, submit_stages
 from spider.errors import SpiderUsageError
 from untrusted.counts import some_of
 
@@ -50,9 +50,11 @@ def study(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check every key, print the stages and what they would cost; with --slurm, their scripts."
+            "--dry-run",
+            help="Check every key, print the stages; what they would cost, or with --slurm what they ask for.",
         ),
     ] = False,
+    scripts: Scripts = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print study.json.")] = False,
 ) -> None:
     """Compare named variants under the same seeds, on one page.
@@ -82,6 +84,8 @@ def study(
         raise SpiderUsageError(
             f"--slurm {slurm}: would start all at once; without it, --at-once 2 does two at a time here"
         )
+    if scripts and (slurm is None or not dry_run):
+        raise SpiderUsageError("--scripts: only with --slurm and --dry-run")
     if dry_run and slurm is None:
         unused = {"--ray": ray is not None, "--report": report, "--json": as_json}
         if given_in_vain := [option for option, is_given in unused.items() if is_given]:
@@ -96,7 +100,7 @@ def study(
             of = f" of {some_of(only, 6)}" if only else ""
             say(f"nothing is left to do{of}; the page: spider study {file} --out {out} --report")
         elif slurm is not None:
-            submit_stages(stages, out, dry_run=dry_run, as_json=as_json, again=True)
+            submit_stages(stages, out, dry_run=dry_run, scripts=scripts, as_json=as_json, again=True)
         else:
             say("\n".join(f"# {stage.name}\n{stage.script()}" for stage in stages))
             cost = api.study_cost(file, given or (), out=out, only=only or (), at_once=at_once)

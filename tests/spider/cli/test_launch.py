@@ -139,23 +139,35 @@ def test_what_no_stage_makes_and_is_not_there_is_refused_now(spider, tmp_path, p
     assert not (tmp_path / "all").exists()
 
 
-def test_a_pipelines_dry_run_prints_a_script_for_each_stage(spider, tmp_path):
+def test_a_pipelines_dry_run_is_a_line_for_each_stage_and_scripts_when_asked(spider, tmp_path):
     file = tmp_path / "stages.yaml"
     file.write_text(PIPELINE)
-    found = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM, "--dry-run")
-    assert [line for line in found.out.splitlines() if line.startswith("# stage")] == [
-        "# stage digits",
-        "# stage one, behind digits",
+    words = ["launch", file, "--run", tmp_path / "all", "--dry-run", "--slurm"]
+    table = [
+        "stage   verb   nodes  ranks  GPUs          time  waits for  state",
+        "digits  pack       1      1     -  60.0 minutes  -          to be submitted",
+        "one     train      2      8     8  60.0 minutes  digits     to be submitted",
     ]
-    assert found.out.count("#!/bin/bash") == 2
-    here = spider("launch", file, "--run", tmp_path / "all", "--slurm", "local", "--dry-run")
-    assert [line.split()[:2] for line in here.out.splitlines() if line] == [
-        ["#", "stage"],
-        ["spider", "pack"],
-        ["#", "stage"],
-        ["spider", "train"],
-    ]
+    assert spider(*words, SLURM).out.splitlines() == table
+    found = spider(*words, SLURM, "--scripts").out
+    assert found.splitlines()[:3] == table
+    assert [line for line in found.splitlines() if line.startswith("# stage")] == ["# stage digits", "# stage one"]
+    assert found.count("#!/bin/bash") == 2
+    first, second = spider(*words, SLURM, "--json").json
+    assert (first["stage"], second["waits for"], second["GPUs"]) == ("digits", ["digits"], 8)
+    assert second["script"].startswith("#!/bin/bash")
+    here = spider(*words, "local", "--scripts").out.splitlines()
+    assert here[1].split()[:6] == ["digits", "pack", "1", "1", "-", "-"]
+    assert [line.split()[1] for line in here if line.startswith("spider ")] == ["pack", "train"]
     assert not (tmp_path / "all").exists()
+
+
+def test_scripts_are_of_the_dry_run_of_stages(spider, words, tmp_path):
+    assert spider(*words, "--dry-run", "--scripts").error.startswith("error: --scripts: of a file of stages only")
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE)
+    refused = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM, "--scripts")
+    assert (refused.code, refused.error) == (2, "error: --scripts: of a --dry-run only")
 
 
 def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
@@ -169,6 +181,8 @@ def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
     assert spider(*words).out.splitlines()[:2] == ["digits: job 1, as it was", "one: job 2, as it was"]
     programs.play("squeue", "true")
     History(tmp_path / "all" / "stages" / "digits").add("finished", job="1", start=0)
+    dry = spider(*words, "--dry-run").out.splitlines()
+    assert [line.split("  ")[-1].strip() for line in dry[1:]] == ["has finished before", "to be submitted"]
     assert spider(*words).out.splitlines()[:2] == ["digits: has finished before", "one: job 3"]
     assert spider(*words, "--json").json == [
         {"name": "digits", "job": None, "is_new": False},

@@ -710,12 +710,12 @@ def test_slurm_gets_a_job_for_each_stage_that_is_left(done, tmp_path):
     asked = ["study", str(folder / "study.yaml"), "--out", str(tmp_path / "out"), "--slurm"]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
-        app([*asked, "time=60,partition=gpu", "--dry-run"], prog_name="spider")
-    stages = re.findall("^# stage (.*)", said.getvalue(), re.MULTILINE)
-    assert stages == [
-        "cascade-1, behind one-1",
-        "cascade-1-last, behind cascade-1",
-        "cascade-1-best, behind cascade-1, cascade-1-last",
+        app([*asked, "time=60,partition=gpu", "--dry-run", "--scripts"], prog_name="spider")
+    assert [re.split("  +", line)[0::6] for line in said.getvalue().splitlines()[:4]] == [
+        ["stage", "waits for"],
+        ["cascade-1", "-"],
+        ["cascade-1-last", "cascade-1"],
+        ["cascade-1-best", "cascade-1, cascade-1-last"],
     ]
     assert said.getvalue().count("#SBATCH --partition=gpu") == 3
     error = io.StringIO()
