@@ -132,11 +132,11 @@ def _measure(config: Config, world: World, trainer: Trainer, init: dict[str, Any
             f"measuring iterations of {batch}, {networks}, on {world.device_name}: "
             f"at most {duration(2 * _AT_MOST_S)}, or one iteration if that takes longer"
         )
-    require_room(trainer)
     interval = max(
         max(phase.every_steps, *(each.every_steps for each in phase.passes)) for phase in trainer.plan.phases
     )
     with told_to_go_on("measuring iterations") if world.is_main else nullcontext():
+        require_room(trainer)
         done, seconds = _time_iterations(trainer, 2 * interval)
     snapshot = trainer.snapshot()
     checkpoint = sum(t.numel() * t.element_size() for group in snapshot.tensors.values() for t in group.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from contextlib import closing
 from functools import partial
@@ -21,6 +22,7 @@ from spider.gan.augment.ada import Ada
 from spider.gan.ema import Ema
 from spider.gan.loss import Term
 from spider.gan.pixels import to_float
+from spider.heartbeat import told_to_go_on
 from spider.train.passes import DiscriminatorPenalty
 from spider.train.trainer import Trainer
 
@@ -191,6 +193,15 @@ def test_a_dry_run_does_not_repeat_a_slow_iteration(digits, monkeypatch, capsys)
     told = capsys.readouterr().err
     assert told.startswith("measuring iterations of 40 images, G ")
     assert told.endswith(": at most 60 s, or one iteration if that takes longer\n")
+
+
+def test_looking_for_room_is_told_of_too(digits, monkeypatch, capsys):
+    """It makes every pass forward, which of large networks takes minutes."""
+    monkeypatch.setattr("spider.cost.dry_run.told_to_go_on", partial(told_to_go_on, every_s=0.05))
+    monkeypatch.setattr("spider.cost.dry_run.require_room", lambda trainer: time.sleep(0.5))
+    monkeypatch.setattr("spider.cost.dry_run._time_iterations", lambda trainer, at_least: (1, 1.0))
+    dry_run(make_config({"data": {"path": str(digits)}}, BASE), World.single())
+    assert "\nstill measuring iterations, 0 s\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
