@@ -140,7 +140,7 @@ def pack(
 def _survey(job: PackJob) -> Decision:
     """What every packed image becomes, from the options and all headers of the source.
 
-    From all, also for a subset: so that subsets of one set have one shape.
+    From all, also for a subset: so that subsets of one set have one shape. What is said counts what is packed.
     """
     items = job.source.listing.items
     shared = (job.source, job.options.max_megapixels)
@@ -150,7 +150,8 @@ def _survey(job: PackJob) -> Decision:
         bad = [BadFile(item.name, str(reason)) for item, reason in zip(items, headers, strict=True)]
         raise nothing_left(job.source, [*bad, *job.refused])
     names, readable = zip(*good, strict=True)
-    decision = decide(job.options, names, readable)
+    packed = [header for header in map(headers.__getitem__, job.chosen) if isinstance(header, Header)]
+    decision = decide(job.options, names, readable, packed)
     job.say(decision.line)
     return decision
 

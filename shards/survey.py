@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from shards.choices import Encoding
 from shards.encodings import settle
@@ -37,38 +36,50 @@ class Decision:
     line: str  # for the person who packs: what was decided, with the counts behind it
 
 
-def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header]) -> Decision:
+def decide(options: PackOptions, names: Sequence[str], headers: Sequence[Header], packed: Sequence[Header]) -> Decision:
     """The decision for a set whose readable images have these names and headers, at least one.
+
+    Args:
+        packed: those of the images that are packed, which the line counts.
 
     Raises:
         ShardsUsageError: the images differ in size, and no resolution was asked for.
     """
-    channels, why_channels = _channels(options, headers)
-    depth, why_depth = _depth(headers)
+    channels = options.channels or (3 if not all(header.grey for header in headers) else 1)
+    peak = max((header.peak for header in headers if header.peak is not None), default=None)
+    depth = 16 if peak is None else next(depth for depth in _DEPTHS if peak < 1 << depth)
     width, height = (options.resolution,) * 2 if options.resolution is not None else _common_size(names, headers)
     resize = options.resolution is not None
     target = Target(channels, height, width, options.crop, resize, depth, options.max_megapixels)
-    rules = RULES | {"channels": why_channels, "16bit": why_depth, "crop": options.crop if resize else "none"}
+    rules = RULES | {
+        "channels": _channels(target, options, headers),
+        "16bit": _depth(depth, peak, headers),
+        "crop": options.crop if resize else "none",
+    }
     stored = _STORED[settle(options.encoding, (channels, height, width))]
-    become = "becomes" if len(headers) == 1 else "become"
-    said = [why_channels, f"8 bits ({why_depth})", *_alpha(headers), *_frames(headers), _size(target, headers), stored]
-    return Decision(target, rules, f"{counted(len(headers), 'image')} {become} " + "; ".join(said))
+    of = "" if len(packed) == len(headers) else f" of {len(headers):,}"
+    become = "becomes" if len(packed) == 1 else "become"
+    said = [
+        _channels(target, options, packed),
+        f"8 bits ({_depth(depth, peak, packed)})",
+        *_alpha(packed),
+        *_frames(packed),
+        _size(target, packed),
+        stored,
+    ]
+    return Decision(target, rules, f"{counted(len(packed), 'image')}{of} {become} " + "; ".join(said))
 
 
-def _channels(options: PackOptions, headers: Sequence[Header]) -> tuple[Literal[1, 3], str]:
+def _channels(target: Target, options: PackOptions, headers: Sequence[Header]) -> str:
     grey = sum(header.grey for header in headers)
-    colour = len(headers) - grey
-    channels = options.channels or (3 if colour else 1)
     asked = "as asked: " if options.channels else ""
-    return channels, f"{'grey' if channels == 1 else 'RGB'} ({asked}{colour:,} in colour, {grey:,} grey)"
+    return f"{'grey' if target.channels == 1 else 'RGB'} ({asked}{len(headers) - grey:,} in colour, {grey:,} grey)"
 
 
-def _depth(headers: Sequence[Header]) -> tuple[int, str]:
-    peaks = [header.peak for header in headers if header.peak is not None]
-    if not peaks:
-        return 16, "none has 16"
-    depth = next(depth for depth in _DEPTHS if max(peaks) < 1 << depth)
-    return depth, f"{len(peaks):,} of 16 with values up to {max(peaks)}: v >> {depth - 8}"
+def _depth(depth: int, peak: int | None, headers: Sequence[Header]) -> str:
+    """`peak`: of the whole set, as the depth is."""
+    count = sum(header.peak is not None for header in headers)
+    return f"{count:,} of 16 with values up to {peak}: v >> {depth - 8}" if count else "none has 16"
 
 
 def _alpha(headers: Sequence[Header]) -> list[str]:

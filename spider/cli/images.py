@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from spider import api
 from spider.cli.output import is_main_process, require_one_process, say, say_json
 from spider.errors import SpiderUsageError
 from untrusted.counts import counted
+
+if TYPE_CHECKING:
+    from shards.index import DatasetIndex
 
 commands = typer.Typer()
 
@@ -123,13 +126,23 @@ def pack(
     if as_json:
         say_json({"out": str(out), **index.model_dump(mode="json", exclude={"shards"})})
         return
-    classes = f", {counted(len(index.classes), 'class', 'classes')}" if index.classes else ""
-    kind = ("grey" if index.channels == 1 else "RGB") + classes
+    kind = ("grey" if index.channels == 1 else "RGB") + _classes(out, index)
     size_mb = sum(shard.bytes for shard in index.shards) / 1e6
     say(
         f"{out}: {counted(index.count, 'image')} {index.width}x{index.height} {kind}, "
         f"{counted(len(index.shards), 'shard')}, {size_mb:.3g} MB\nlook at {out / 'contact-sheet.png'}"
     )
+
+
+def _classes(out: Path, index: DatasetIndex) -> str:
+    """`, 10 classes`, or where not all have an image `, 7 of 10 classes`."""
+    if not index.classes:
+        return ""
+    from shards.dataset import ShardDataset
+
+    found = len({*ShardDataset(out).labels().tolist()} - {-1})
+    of = f"{found:,} of " if found < len(index.classes) else ""
+    return f", {of}{counted(len(index.classes), 'class', 'classes')}"
 
 
 @commands.command(epilog="\b\nExample:\n  spider verify shards/photos")

@@ -19,6 +19,15 @@ def test_pack_and_verify(spider, photos, tmp_path):
     assert spider("verify", tmp_path / "packed", "--json").json["ok"] is True
 
 
+def test_a_subset_is_reported_by_what_is_packed(spider, photos, tmp_path):
+    found = spider("pack", photos, tmp_path / "packed", "--resolution", "5", "--subset", "1")
+    assert found.code == 0
+    assert "1 image of 10 becomes " in found.err
+    assert "(1 image resized from " in found.err
+    assert ": 1 image 5x5 " in found.out
+    assert ", 1 of 2 classes, " in found.out
+
+
 def test_pack_writes_the_encoding_asked_for(spider, photos, tmp_path):
     for encoding in ("png", "raw"):
         spider("pack", photos, tmp_path / encoding, "--encoding", encoding)
