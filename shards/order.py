@@ -38,7 +38,7 @@ Order = Literal["full", "shard_local"]
 Indices = NDArray[np.int64]
 
 _EPOCHS_KEPT = 8  # a straddling batch needs two epochs; a source and a target stream, each with evaluation, need eight
-_WORDS, _BLOCKS_KEPT = 1024, 64  # random words that are made at once, and how often that many are kept
+_WORDS, _BLOCKS_KEPT = 1024, 64  # random words of a block, which is made at once, and how many blocks are kept
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,10 @@ def mirrored(seed: int, start: int, stop: int) -> NDArray[np.bool_]:
 
 def raw_words(purpose: str, seed: int, number: int, start: int, stop: int) -> NDArray[np.uint64]:
     """Random words start .. stop - 1 of an endless row, one for each (purpose, seed, number), uint64 [stop - start]."""
-    blocks = range(start // _WORDS, -(-stop // _WORDS))
-    pieces = [
-        _words(purpose, seed, number, block)[max(start - block * _WORDS, 0) : stop - block * _WORDS] for block in blocks
-    ]
-    return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.empty(0, np.uint64)])
+    first = start // _WORDS
+    blocks = range(first, max(first + 1, -(-stop // _WORDS)))
+    words = np.concatenate([_words(purpose, seed, number, block) for block in blocks])
+    return words[start - first * _WORDS : stop - first * _WORDS]
 
 
 @lru_cache(maxsize=_BLOCKS_KEPT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -123,6 +123,13 @@ def explain(name: str) -> list[Key]:
     if not found:
         raise SpiderUsageError(f"{name}: no such key{hint(similar_keys(name))}")
     return found
+
+
+def description_of(name: str, kinds: Collection[object]) -> str:
+    """What a key is, where it is of one of these kinds or of all; "" if nobody knows."""
+    name = _MEMBER.sub(f".{ANY}.", name)
+    keys = (key for key in _table() if key.name == name and (key.kind is None or key.kind in kinds))
+    return next((key.description for key in keys), "")
 
 
 def _of_outside(kind: str) -> list[Key]:

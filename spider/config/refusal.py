@@ -14,7 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spider.config.explain import choice_names, choice_of, kinds_with, may_be_auto, open_axes, similar_keys
+from spider.config.explain import (
+    choice_names,
+    choice_of,
+    description_of,
+    kinds_with,
+    may_be_auto,
+    open_axes,
+    similar_keys,
+)
 from spider.config.options import how_to_give
 from spider.config.schema import Config
 from spider.errors import shown
@@ -103,7 +111,6 @@ _BOUNDS = {
 }
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _NUMBERS = ("int_type", "int_parsing", "float_type", "float_parsing")
-_MADE_BY = {"condition.bank": "; spider instances DATA --out FILE makes one"}
 _EXACT = 1_000_000  # `:g` writes greater numbers with an exponent, and leaves digits out
 
 
@@ -120,8 +127,8 @@ def _wrong(detail: Mapping[str, Any]) -> _Wrong:
         return _Wrong(key, f"no such key{hint(similar_keys(key))}")
     if kind == "missing":
         needed_by = f"{key.rpartition('.')[0]}.kind"
-        give = f"missing; give {how_to_give(key)} (spider config explain {key}{_MADE_BY.get(key, '')})"
-        return _Wrong(key, give, needed_by=needed_by)
+        what = "; ".join(filter(None, [description_of(key, detail["loc"]), f"spider config explain {key}"]))
+        return _Wrong(key, f"missing; give {how_to_give(key)} ({what})", needed_by=needed_by)
     if kind == "value_error":
         return _Wrong(key, message, names_keys=True)
     if kind == SECTION_ERROR:

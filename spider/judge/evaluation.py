@@ -185,7 +185,9 @@ def _compared(
             notes.append("samples are of all classes alike and the reference, the training images, is not: --reference")
     against = training if given is None else given
     assert against is not None
-    page = _page_of(run, training, against, network, request, world)
+    foreign = _bank_of_others(request, training)
+    page = None if foreign else _page_of(run, training, against, network, request, world)
+    notes += [foreign] if foreign else []
     if page is None and isinstance(against, GivenFeatures) and against.rows is None and _is_small(training):
         notes.append(f"no memorisation page: {against.path} holds {against.holds}, and no features of each image")
     if page is not None and "nearest" not in metrics:
@@ -258,10 +260,11 @@ def _draw_instances(
     if generator is None or run is None or request.figures is None or not isinstance(generator.conditions, Instances):
         return {}
     if request.bank is not None:
-        bank = InstanceBank.open(request.bank)
-        if against.fingerprint != bank.about.dataset:
+        bank, images = InstanceBank.open(request.bank), against
+        if not isinstance(images, ShardDataset):
+            return {"instances": "not drawn: the reference is not whole images"}
+        if images.fingerprint != bank.about.dataset:
             return {"instances": f"not drawn: the reference is not {bank.about.name}, whose bank --bank is"}
-        images = against
     else:
         place = getattr(run.directory.config().condition, "bank", "")
         if not Path(place).is_file():
@@ -336,13 +339,14 @@ def _learnt(
 ) -> tuple[ShardDataset | ImagesOfClasses | None, list[str]]:
     """The run's training images; or None and a note, where they are not at hand and only the page needs them."""
     looked_at = any(METRICS[name].needs_training for name in request.of_images)
+    page_needs_them = request.figures is not None and request.bank is None
     training: ShardDataset | ImagesOfClasses | None = None
     missing = None
     try:
         images = _training_images(run, generator, request.data, world, request.progress)
         training = training_of(generator.conditions, images)
     except (SpiderError, ShardsError) as error:
-        if looked_at or request.reference is None or request.data is not None or request.figures is not None:
+        if looked_at or request.reference is None or request.data is not None or page_needs_them:
             raise
         missing = f"no memorisation page: {error}"
     notes = [note for note in world.all_gather_json(missing) if note is not None][:1]  # one rank alone may lack them
@@ -363,8 +367,6 @@ def _page_of(
     results, or in the run if they have no file.
     """
     name = page_name(embedding.label)
-    if request.bank is not None and training is not None and against.fingerprint != training.fingerprint:
-        return None  # other images than a training had are no held-out ones
     if request.figures is not None:
         return Path(request.figures) / name
     if run is None or not _is_small(training) or request.bank is not None:  # the run's own page stays
@@ -377,6 +379,16 @@ def _page_of(
     if not world.broadcast_json(os.access(run.directory.path, os.W_OK)):
         return None
     return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{name}"
+
+
+def _bank_of_others(request: EvaluateRequest, training: ShardDataset | ImagesOfClasses | None) -> str:
+    """Why there is no memorisation page of samples that are told of other images than the run has learnt, or ""."""
+    if request.bank is None:
+        return ""
+    about = InstanceBank.open(request.bank).about
+    if training is not None and about.dataset == training.fingerprint:
+        return ""
+    return f"no memorisation page: samples are told of {about.name}, and not of the images that the run has learnt"
 
 
 def _is_small(training: ShardDataset | ImagesOfClasses | None) -> bool:

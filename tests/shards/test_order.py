@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shards.errors import ShardsUsageError
-from shards.order import Slots, mirrored, order, subset_rank
+from shards.order import Slots, mirrored, order, raw_words, subset_rank
 
 kinds = st.sampled_from(["full", "shard_local"])
 shard_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -81,6 +83,17 @@ def test_shard_local_reads_a_part_with_fewer_shards_than_slots():
 def test_shard_local_mixes_shards_in_a_batch():
     indices = sequence("shard_local", [100] * 64, 64, 0, 6400).reshape(-1, 64)
     assert min(len(np.unique(batch // 100)) for batch in indices) > 48
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+@example(1023, 2)
+@example(1024, 0)
+@example(1000, 2000)
+def test_words_are_those_of_one_row_wherever_one_begins(start, length):
+    """They are made in blocks, whose ends nobody may see."""
+    key = hashlib.blake2b(b"mirror/7/3", digest_size=16).digest()
+    row = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(start + length)
+    assert raw_words("mirror", 7, 3, start, start + length).tolist() == row[start:].tolist()
 
 
 @given(st.integers(0, 500), st.integers(0, 500))

@@ -252,6 +252,7 @@ class TrainedInstances(Instances):
             names, counts = self._classes(dataset)
         self._seed = 0
         self._instances: Reading | None = None
+        self._batch = 1
         about = bank.about
         state = InstanceState(
             embedding=about.embedding,
@@ -307,20 +308,27 @@ class TrainedInstances(Instances):
             base = reading(dataset, kind, seed, global_batch)
         else:
             base = BalancedOrder(self.of_images, seed=seed, temperature=self.config.temperature)
-        self._instances = base = lru_cache(_READS_KEPT)(base)
+        self._batch = global_batch
         if self.config.sampler == "classes":
             return base
 
-        def read(start: int, stop: int) -> Indices:
-            found: Indices = self.bank.neighbors[base(start, stop), self._which(start, stop)].astype(np.int64)
+        @lru_cache(_READS_KEPT)
+        def instances(start: int, stop: int) -> Indices:
+            found = base(start, stop)
+            found.setflags(write=False)  # it is shared
             return found
 
+        def read(start: int, stop: int) -> Indices:
+            found: Indices = self.bank.neighbors[instances(start, stop), self._which(start, stop)].astype(np.int64)
+            return found
+
+        self._instances = instances
         return read
 
     def of_reals(self, batch: Batch, device: torch.device) -> Condition:
         """The features of the instance that each was read for, and its own class."""
-        first, stop = int(batch.positions[0]), int(batch.positions[-1]) + 1
-        slots = batch.positions - first
+        first = int(batch.positions[0]) // self._batch * self._batch
+        stop, slots = first + self._batch, batch.positions - first  # of all ranks, as they were read
         if self.config.sampler == "classes":
             instances = self.bank.neighbors[batch.indices, self._which(first, stop)[slots]]
         else:

@@ -8,8 +8,9 @@ implementations that keep it.
 
 `inception_maps` is what sFID compares (Nash et al. 2021): the same network and the same input as `tf`, but of the
 17x17 block that TensorFlow calls mixed_6 the first 7 channels, with their places: 2023-d. So it sees where things are.
-The numbers are those of ADM's evaluator and StyleGAN-XL's sfid50k_full. `inception_torchvision` is another network,
-with other weights, that IC-GAN took for precision, recall, density and coverage: 2048-d, the final average pool.
+The numbers are those of ADM's evaluator; StyleGAN-XL's sfid50k_full divides covariances by N. `inception_torchvision`
+is another network, with other weights, that IC-GAN took for precision, recall, density and coverage: 2048-d, the final
+average pool.
 
 On a CPU the networks keep their images channels-last and take a few at a time: together with memory that is kept
 between batches (`spider.judge.embed.memory`), 2.6 times as fast as without. Features move by 5e-6 of their spread.

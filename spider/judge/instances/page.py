@@ -28,7 +28,7 @@ def draw_instances(file: Path, generator: FrozenGenerator, bank: InstanceBank, d
     Args:
         file: the PNG to write.
         generator: told of instances of the bank.
-        bank: of `dataset`, the images that the generator has learnt.
+        bank: of `dataset`.
     """
     known = generator.conditions
     assert isinstance(known, Instances)

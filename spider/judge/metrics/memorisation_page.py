@@ -81,7 +81,7 @@ def verdict(found: NearestTraining, ct: Score | None = None) -> str:
     if float(found.nearer.min()) > _UNLIKE:
         return "No: every sample is unlike the training images, as before a training has taught anything."
     if ct is not None and ct.value < _COPYING:
-        return "No copies among the nearest; on the whole the samples are nearer to training images than held-out ones."
+        return "No copies among the nearest, but by C_T the samples are too near on the whole."
     unlike = float(np.median(found.nearer)) > _UNLIKE
     return f"No sign of copies{', but the samples are unlike the training images anyhow' if unlike else ''}."
 

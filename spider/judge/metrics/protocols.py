@@ -70,7 +70,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "sfid",
-            "sFID of ADM's evaluator and StyleGAN-XL: maps within Inception; take --metrics fid",
+            "sFID of ADM's evaluator, of StyleGAN-XL but for / N: maps within Inception; take --metrics fid",
             embedding="inception_maps",
             resize="sfid",
         ),

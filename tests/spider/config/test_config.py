@@ -207,7 +207,7 @@ def test_a_key_that_is_missing_says_how_one_gives_it(key):
         SpiderUsageError, match=rf"^{section}\.kind={key.kind}: {key.name}: missing; give {how} "
     ) as found:
         make_config({}, [f"{section}.kind={key.kind}"])
-    assert ("spider instances DATA --out FILE makes one" in str(found.value)) == (key.name == "condition.bank")
+    assert f"({key.description}; spider config explain {key.name})" in str(found.value)
 
 
 def test_every_key_is_explained():

@@ -98,7 +98,7 @@ def test_a_page_says_what_is_expected_when_nothing_is_memorised(found):
     copies = replace(found, samples=Nearest(found.samples.distances / 50, found.samples.indices))
     assert [verdict(each) for each in (found, copies)] == ["No sign of copies.", "Some samples look like copies."]
     assert verdict(found, Score(-2.9)) == verdict(found)
-    assert "nearer to training images than held-out ones" in verdict(found, Score(-3.1))
+    assert "by C_T the samples are too near" in verdict(found, Score(-3.1))
     assert verdict(copies, Score(-3.1)) == verdict(copies)
     noise = replace(found, samples=Nearest(found.samples.distances + 9, found.samples.indices))
     assert verdict(noise).startswith("No: every sample is unlike the training images")
