@@ -60,6 +60,8 @@ def require_same_stem(config: Config) -> None:
 
 
 def _way_out(keys: Sequence[str], run: str) -> str:
+    if "generator.kind" in keys:  # theirs may be one that cannot grow
+        return "begin with a stem of this kind"
     if {"condition.kind", "generator.sides"} & {*keys}:  # which nothing takes over
         return "give the stem's"
     which = "keys" if keys[1:] else "key"

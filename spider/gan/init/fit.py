@@ -165,8 +165,8 @@ def fit_weights(
             if network not in fits or name not in fits[network].fitted:
                 why = f"init.freeze_d={config.freeze_d}" if network == "discriminator" else "init"
                 shapes = fits[network].misfits.get(name) if network in fits else None
-                seen = f"has shape {shapes[1]} and is given as {shapes[0]}" if shapes else "is not given"
-                raise SpiderUsageError(f"{why}: {network}.{name} {seen}: it does not fit, and would never train")
+                other = f"has shape {shapes[1]} and is given as {shapes[0]}: it does not fit" if shapes else None
+                raise SpiderUsageError(f"{why}: {network}.{name} {other or 'is not given'}, and would never train")
     return placed, fits
 
 

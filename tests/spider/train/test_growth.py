@@ -14,7 +14,9 @@ from spider import api
 from spider.config.load import load_config, make_config
 from spider.errors import SpiderError, SpiderUsageError
 from spider.gan.auxiliary.config import GuidanceConfig
-from spider.gan.init.fit import Fit
+from spider.gan.init.config import RunInitConfig
+from spider.gan.init.fit import Fit, fit_weights
+from spider.gan.init.freeze import Expected
 from spider.gan.networks.stylegan3_config import Stylegan3GeneratorConfig
 from spider.gan.networks.stylegan_config import Stylegan2GeneratorConfig
 from spider.runs.compose import compose
@@ -216,9 +218,19 @@ def test_a_stem_that_is_not_whole_is_refused(larger, stem):
     """It would never train."""
     with pytest.raises(
         SpiderUsageError,
-        match=r"init: generator\.synthesis\.layers\.2\.\S+ (has shape|is not given).*: it does not fit",
+        match=r"init: generator\.synthesis\.layers\.2\.\S+ (has shape .*: it does not fit|is not given), and would",
     ):
         trainer_for(larger, World.single(), stem, "generator.layers=5", "init.players=[g,g_ema]")
+
+
+def test_of_what_is_not_given_it_is_not_said_that_it_does_not_fit():
+    one = torch.zeros(1)
+    config, frozen = RunInitConfig(run="x", players=("d",), freeze_d=1), Expected(frozen={"discriminator": ["b"]})
+    for given, said in (({}, "is not given"), ({"b": torch.zeros(2)}, r"has shape .* given as \[2\]: it does not fit")):
+        with pytest.raises(
+            SpiderUsageError, match=rf"^init\.freeze_d=1: discriminator\.b {said}, and would never train$"
+        ):
+            fit_weights({"discriminator": {"a": one, "b": one}}, {"discriminator": {"a": one, **given}}, config, frozen)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +264,14 @@ def test_another_size_than_the_stems_is_refused_by_its_key(larger, stem, tmp_pat
     with pytest.raises(SpiderUsageError) as refused:
         prepare(config, RunDirectory(tmp_path / "none"))
     assert str(refused.value).replace(str(stem), "RUN").startswith(said)
+
+
+def test_no_stem_of_a_kind_that_cannot_grow_is_asked_for(larger, trained, tmp_path):
+    words = [*BASE, *GROWN, "init.kind=run", f"init.run={trained}", f"data.path={larger}"]
+    with pytest.raises(
+        SpiderUsageError, match=r"^generator\.kind=stylegan3: .* has dcgan; .*: begin with a stem of this kind$"
+    ):
+        prepare(load_config("dcgan", words), RunDirectory(tmp_path / "none"))
 
 
 def test_the_heads_that_a_stem_has_grown_are_of_its_sizes():
