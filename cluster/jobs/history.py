@@ -100,6 +100,11 @@ class Event:
         """A part of `about`; None without one."""
         return self.about.get(key)
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the job does not go on after it, unless Slurm starts again what was stopped."""
+        return self.event in ("finished", "stopped") or (self.event == "failed" and not self["again"])
+
 
 class History:
     """The events of a folder."""

@@ -33,6 +33,8 @@ Scripts = Annotated[
     bool, typer.Option("--scripts", help="With --dry-run of stages: also what sbatch would be given for each.")
 ]
 
+_HEADS = {"gpus": "GPUs", "time_min": "time", "after": "waits for"}  # of the table
+
 
 def submit_this(
     asked: NeighborsRequest | NeighborMatrixRequest | SweepRequest,
@@ -80,7 +82,8 @@ def submit_stages(
         if as_json:
             say_json([{**row, "script": stage.script()} for row, stage in zip(rows, stages, strict=True)])
             return
-        say(aligned([[*rows[0]], *([*map(_cell, row.values())] for row in rows)]))
+        heads = [_HEADS.get(key, key) for key in rows[0]]
+        say(aligned([heads, *([_cell(*each) for each in row.items()] for row in rows)]))
         for stage in stages if scripts else ():
             say(f"\n# stage {stage.name}\n{stage.script().rstrip()}")
         return
@@ -94,21 +97,23 @@ def submit_stages(
 
 
 def _row(stage: Stage, foreseen: Submitted, pending: Collection[str]) -> dict[str, object]:
-    """Of the table and the JSON. A stage waits for those that are pending."""
-    request, local = stage.place.request, stage.place.local
+    """Of the JSON, and of the table in words. A stage waits for those that are pending."""
+    request = stage.place.request
     return {
         "stage": stage.name,
         "verb": stage.request.command[0],
         "nodes": request.nodes,
         "ranks": stage.place.ranks,
-        "GPUs": request.nodes * request.gpus_per_node,
-        "time": None if local else duration(request.time_min * 60),
-        "waits for": [name for name in stage.after if name in pending],
+        "gpus": request.nodes * request.gpus_per_node,
+        "time_min": None if stage.place.local else request.time_min,
+        "after": [name for name in stage.after if name in pending],
         "state": _fate(foreseen),
     }
 
 
-def _cell(value: object) -> str:
+def _cell(key: str, value: object) -> str:
+    if key == "time_min" and isinstance(value, int):
+        return duration(value * 60)
     return (", ".join(value) if isinstance(value, list) else str(value or "")) or "-"
 
 
@@ -118,4 +123,6 @@ def _fate(each: Submitted) -> str:
         return "has finished before"
     if each.job is None:
         return "to be submitted"
+    if each.seen_from is not None:
+        return f"job {each.job}, state unknown: ask {each.seen_from}"
     return f"job {each.job}" if each.is_new else f"job {each.job}, as it was"

@@ -97,9 +97,7 @@ def _state(submission: Submission, events: Sequence[Event]) -> tuple[str, str | 
     last = events[-1] if events else None
     began = next((event for event in reversed(events) if event.event == "started"), None)
     nodes = list(began["nodes"] or []) if began is not None and began["job"] == submission.job else []
-    over = last is not None and (
-        last.event in ("finished", "stopped") or (last.event == "failed" and not last["again"])
-    )
+    over = last is not None and last.is_end
     # Slurm may start again what was stopped; nothing else comes after an end
     alive = False if over and last is not None and last.event != "stopped" else submission.is_alive()
     if alive is None and not over:

@@ -32,11 +32,13 @@ class Submitted:
         name: its name.
         job: its number; None: it has finished before, or is yet to be submitted.
         is_new: whether it was submitted now, or is to be.
+        seen_from: where alone it shows whether the job still waits or runs; None: it does.
     """
 
     name: str
     job: str | None
     is_new: bool
+    seen_from: str | None = None
 
     @property
     def is_done(self) -> bool:
@@ -47,18 +49,15 @@ class Submitted:
 def foresee(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
     """What `submit_pipeline` would do with each stage; one that is to be submitted has no job yet. Writes nothing.
 
+    Needs no Slurm: where it does not show whether a job waits or runs, that is what is said of the stage.
+
     Raises:
         SpiderUsageError: what a stage would read is not there, and no stage makes it; or a job in the queue would not
             fit the file any more.
         ClusterUsageError: what a stage asks of Slurm cannot be.
+        SpiderError, ShardsError, ClusterError: what a stage would read is damaged.
     """
-    for stage in stages:
-        if not stage.place.local:
-            stage.script()  # refuses now what could not be submitted
-    found = _foreseen(stages, again=again)
-    todo = [stage for stage, each in zip(stages, found, strict=True) if each.is_new]
-    require_there(stages, todo, _pipeline(stages))
-    return found
+    return _foreseen(stages, again=again, submitting=False)
 
 
 def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitted]:
@@ -70,17 +69,25 @@ def submit_pipeline(stages: list[Stage], *, again: bool = False) -> list[Submitt
 
     Raises as `foresee` does; ClusterError if one is refused: those that were submitted before it are taken back.
     """
-    foresee(stages, again=again)
+    noted = _noted(stages)
+    foreseen = _foreseen(stages, again=again, submitting=True)
     run = _pipeline(stages)
     folder, is_new = run / STAGES, not run.exists()
     try:
         with in_turn_or_gone(folder, _SUBMITTING_S, ClusterError, lambda: any(folder.glob("*/*"))):
-            return _submit_in_order(stages, _foreseen(stages, again=again))
+            if _noted(stages) != noted:  # others were faster
+                foreseen = _foreseen(stages, again=again, submitting=True)
+            return _submit_in_order(stages, foreseen)
     except ClusterError:
         if is_new:
             with suppress(OSError):
                 run.rmdir()
         raise
+
+
+def _noted(stages: list[Stage]) -> list[Submission | None]:
+    """Their last jobs."""
+    return [Submission.read(stage.folder) for stage in stages]
 
 
 def _pipeline(stages: list[Stage]) -> Path:
@@ -116,18 +123,34 @@ def _submit_in_order(stages: list[Stage], foreseen: list[Submitted]) -> list[Sub
     return found
 
 
-def _foreseen(stages: list[Stage], *, again: bool) -> list[Submitted]:
-    """See `foresee`. Refuses what would leave a job in the queue that does not fit the file any more."""
+def _foreseen(stages: list[Stage], *, again: bool, submitting: bool) -> list[Submitted]:
+    """See `foresee`. Who submits takes a job of which nothing shows for one that waits or runs."""
+    for stage in stages:
+        if not stage.place.local:
+            stage.script()  # refuses now what could not be submitted
+    found = _fates(stages, again=again, submitting=submitting)
+    todo = [stage for stage, each in zip(stages, found, strict=True) if each.is_new]
+    require_there(stages, todo, _pipeline(stages))
+    return found
+
+
+def _fates(stages: list[Stage], *, again: bool, submitting: bool) -> list[Submitted]:
+    """Refuses what would leave a job in the queue that does not fit the file any more."""
     found: dict[str, Submitted] = {}
     for stage in stages:
         before = [found[name] for name in stage.after if name in found]
         anew = [each.name for each in before if each.is_new]
-        if not stage.is_alive():
+        alive = stage.is_alive()
+        if alive is False:
             is_done = not again and stage.has_finished() and all(each.is_done for each in before)
             found[stage.name] = Submitted(stage.name, None, is_new=not is_done)
             continue
         submission = Submission.read(stage.folder)
         assert submission is not None
+        kept = Submitted(stage.name, submission.job, is_new=False, seen_from=None if alive else submission.seen_from)
+        found[stage.name] = kept
+        if alive is None and not submitting:
+            continue
         if submission.command != list(stage.command.command):
             raise SpiderUsageError(f"stage {stage.name}: its job {submission.job} has other words; cancel it first")
         if anew:
@@ -135,5 +158,4 @@ def _foreseen(stages: list[Stage], *, again: bool) -> list[Submitted]:
                 f"stage {stage.name}: its job {submission.job} would not wait for {anew[0]}, which is to be done "
                 "again; cancel it first"
             )
-        found[stage.name] = Submitted(stage.name, submission.job, is_new=False)
     return list(found.values())

@@ -117,10 +117,13 @@ class Stage:
         except ClusterUsageError as error:
             raise ClusterUsageError(f"stage {self.name}: {error}") from None
 
-    def is_alive(self) -> bool:
-        """Whether its job waits or runs."""
+    def is_alive(self) -> bool | None:
+        """Whether its job waits or runs; None if it has told of no end, and cannot be asked for from here."""
         submission = Submission.read(self.folder)
-        return submission is not None and submission.is_alive() is not False
+        alive = False if submission is None else submission.is_alive()
+        if alive is None and (events := History(self.folder).read()) and events[-1].is_end:
+            return False
+        return alive
 
     def has_finished(self) -> bool:
         """Whether the same words have ended well."""

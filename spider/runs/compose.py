@@ -207,14 +207,14 @@ def _require_same_beginning(config: Config, branch: RunRef) -> None:
         )
 
 
-def inputs_before(directory: RunDirectory, branch: RunRef | None) -> Inputs:
+def inputs_before(directory: RunDirectory, branch: RunDirectory | None) -> Inputs:
     """What a training that goes on must read: that of the run in `directory`, or of the one that it branches from.
 
     A start that failed before its first checkpoint leaves nothing to agree with.
     """
     if directory.checkpoint_names():
         return recorded(directory)
-    return {} if branch is None else recorded(branch.directory)
+    return {} if branch is None else recorded(branch)
 
 
 def require_inputs(config: Config, known: Inputs = MappingProxyType({})) -> None:

@@ -80,7 +80,7 @@ class TrainRequest(Request):
         """What a training that goes on must read, see `inputs_before`."""
         from spider.runs.compose import inputs_before
 
-        return inputs_before(self.directory, self.branch)
+        return inputs_before(self.directory, None if self.branch is None else self.branch.directory)
 
     def compose(self) -> Config:
         """The configuration. Raises SpiderUsageError: the key, the value found and what would be valid."""

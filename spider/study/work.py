@@ -200,7 +200,7 @@ def work(plan: StudyPlan, executor: Executor, *, progress: bool) -> list[str]:
     """
     todo, failed = left(plan.stages, plan.wanted), dict[str, str]()
     for stage in todo:
-        if stage.is_alive():
+        if stage.is_alive() is not False:
             raise SpiderUsageError(
                 f"stage {stage.name}: its job waits or runs; spider cancel {plan.out} ends all of them"
             )

@@ -17,6 +17,7 @@ from cluster.jobs.submission import Submission
 from cluster.slurm.request import read_request
 
 SLURM = "nodes=2,gpus_per_node=4,cpus_per_task=4,time=60"
+SETUP = "if only its node has it, name it in slurm's setup (docs/operations.md)"
 PIPELINE = """
 stages:
   digits: {verb: pack, source: "builtin:digits", out: "{run}/digits", resolution: 16}
@@ -134,7 +135,7 @@ def test_what_no_stage_makes_and_is_not_there_is_refused_now(spider, tmp_path, p
     file.write_text(PIPELINE.replace("builtin:digits", f"{tmp_path}/gone.tar"))
     refused = spider("launch", file, "--run", tmp_path / "all", "--slurm", SLURM, *more)
     assert refused.code == 2
-    assert refused.error == f"error: stage digits: source: {tmp_path}/gone.tar: no such file or folder"
+    assert refused.error == f"error: stage digits: source: {tmp_path}/gone.tar: no such file or folder; {SETUP}"
     assert programs.calls("sbatch") == []
     assert not (tmp_path / "all").exists()
 
@@ -154,8 +155,13 @@ def test_a_pipelines_dry_run_is_a_line_for_each_stage_and_scripts_when_asked(spi
     assert [line for line in found.splitlines() if line.startswith("# stage")] == ["# stage digits", "# stage one"]
     assert found.count("#!/bin/bash") == 2
     first, second = spider(*words, SLURM, "--json").json
-    assert (first["stage"], second["waits for"], second["GPUs"]) == ("digits", ["digits"], 8)
+    assert [*first] == ["stage", "verb", "nodes", "ranks", "gpus", "time_min", "after", "state", "script"]
+    assert [(row["gpus"], row["time_min"], row["after"]) for row in (first, second)] == [
+        (0, 60, []),
+        (8, 60, ["digits"]),
+    ]
     assert second["script"].startswith("#!/bin/bash")
+    assert spider(*words, "local", "--json").json[0]["time_min"] is None
     here = spider(*words, "local", "--scripts").out.splitlines()
     assert here[1].split()[:6] == ["digits", "pack", "1", "1", "-", "-"]
     assert [line.split()[1] for line in here if line.startswith("spider ")] == ["pack", "train"]
@@ -185,9 +191,33 @@ def test_a_pipeline_tells_the_job_of_each_stage(spider, tmp_path, programs):
     assert [line.split("  ")[-1].strip() for line in dry[1:]] == ["has finished before", "to be submitted"]
     assert spider(*words).out.splitlines()[:2] == ["digits: has finished before", "one: job 3"]
     assert spider(*words, "--json").json == [
-        {"name": "digits", "job": None, "is_new": False},
-        {"name": "one", "job": "4", "is_new": True},
+        {"name": "digits", "job": None, "is_new": False, "seen_from": None},
+        {"name": "one", "job": "4", "is_new": True, "seen_from": None},
     ]
+
+
+def test_a_dry_run_without_squeue_says_that_it_does_not_know(spider, tmp_path, programs):
+    """But for what has told of its end. Jobs may be in the queue whose words the file has no more."""
+    programs.play("sbatch", f"echo Submitted batch job $(wc -l < {programs.folder}/sbatch.calls)")
+    file = tmp_path / "stages.yaml"
+    file.write_text(PIPELINE)
+    words = ["launch", file, "--run", tmp_path / "all", "--slurm", SLURM]
+    spider(*words)
+    (programs.folder / "squeue").unlink()
+
+    def states(*more):
+        return [line.split("  ")[-1].strip() for line in spider(*words, *more, "--dry-run").out.splitlines()[1:]]
+
+    unknown = "job {}, state unknown: ask where squeue answers"
+    assert states() == [unknown.format(1), unknown.format(2)]
+    assert spider(*words).out.splitlines()[0] == f"digits: {unknown.format(1)}"
+    History(tmp_path / "all" / "stages" / "digits").add("finished", job="1", start=0)
+    assert states() == ["has finished before", unknown.format(2)]
+    file.write_text(PIPELINE.replace("overrides: batch=64", "overrides: batch=128"))
+    assert states() == ["has finished before", unknown.format(2)]
+    assert spider(*words).error == "error: stage one: its job 2 has other words; cancel it first"
+    History(tmp_path / "all" / "stages" / "one").add("failed", job="2", start=0, reason="killed")
+    assert states() == ["has finished before", "to be submitted"]
 
 
 def test_status_is_json_when_asked(spider, tmp_path, programs):

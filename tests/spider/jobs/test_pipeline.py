@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -18,7 +19,9 @@ from cluster.jobs.history import History
 from cluster.jobs.submission import Submission
 from spider import api
 from spider.config.load import make_config
+from spider.data import fingerprint_of
 from spider.errors import SpiderError, SpiderUsageError
+from spider.jobs import inputs
 from spider.jobs.of_folder import cancel_jobs, stage_folders
 from spider.jobs.pipeline import foresee, submit_pipeline
 from spider.jobs.stages import Stage, is_pipeline
@@ -353,6 +356,91 @@ def behind_a_pack(stage: str) -> str:
     return f"stages: {{first: {{verb: pack, source: here, out: made}}, second: {stage}}}"
 
 
+def test_the_folder_above_what_other_stages_make_is_made(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(queue.root)
+    Path("run").mkdir()
+    makes = "{verb: generate, run: '{run}/a', out: samples/OUT}"
+    reads = "{verb: pack, source: samples, out: samples/packed}"
+    two = f"cats: {makes.replace('OUT', 'cats')}, dogs: {makes.replace('OUT', 'dogs')}"
+    assert all(each.is_new for each in foresee(read(queue.root, f"stages: {{{two}, packed: {reads}}}")))
+    for stages in (reads, reads.replace("verb: pack, source", "verb: generate, run")):
+        with pytest.raises(SpiderUsageError, match=r"^stage packed: (source|run): samples: no such "):
+            foresee(read(queue.root, f"stages: {{packed: {stages}}}"))
+    with pytest.raises(SpiderUsageError, match=r"^stage packed: run: samples: no such "):  # no run lies above images
+        foresee(read(queue.root, f"stages: {{{two}, packed: {reads.replace('pack, source', 'generate, run')}}}"))
+
+
+def test_what_a_setup_line_names_is_looked_for_on_the_node_alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(queue.root)
+    near = queue.root / "near"
+    for setup, passes in (
+        (f"tar -xf x.tar -C {near}", True),
+        (f"ls '{near}/set/'", True),
+        (f"DATA={near}; cd $DATA", True),
+        ("module load cuda", False),
+        (f"source venv{near}/bin/activate && cd / && ls {near}er", False),
+    ):
+        stage = f"{{verb: pack, source: {near}/set, out: '{{run}}/a', slurm: {{setup: [\"{setup}\"]}}}}"
+        stages = read(queue.root, f"stages: {{a: {stage}}}")
+        if passes:
+            assert foresee(stages)[0].is_new
+            continue
+        with pytest.raises(SpiderUsageError, match=rf"^stage a: source: {near}/set: no such .*; if only its node has"):
+            foresee(stages)
+        stages = [replace(each, place=read_place("local")) for each in stages]
+        with pytest.raises(SpiderUsageError, match=rf"^stage a: source: {near}/set: no such file or folder, nor \S+$"):
+            foresee(stages)
+
+
+@pytest.fixture
+def begun(trained: Path, digits: Path, tmp_path: Path) -> Path:
+    """A run whose images are gone, but for their packed copy, and so is the run that it took its weights from."""
+    run = tmp_path / "begun"
+    shutil.copytree(trained, run)
+    gone = {"path": f"{tmp_path}/gone", "packed": str(digits), "fingerprint": fingerprint_of(digits)}
+    weights = {"path": f"{tmp_path}/stem@1", "packed": f"{tmp_path}/stem@1", "fingerprint": "0"}
+    (run / "inputs.json").write_text(json.dumps({"data.path": gone, "init.run": weights}))
+    return run
+
+
+def branch_of(begun: Path) -> str:
+    init = f"'init.kind=run', 'init.run={begun.parent}/stem@1', 'init.players=[g]'"
+    return (
+        f"stages: {{a: {{verb: train, config: plain.yaml, run: '{{run}}/b', from_run: {begun}@last, kimg: 1, "
+        f"data: {begun.parent}/gone, overrides: [{init}]}}}}"
+    )
+
+
+def test_a_branch_reads_what_its_run_has_read(queue: Queue, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(queue.root)
+    Path("plain.yaml").write_text("batch: 64")
+    assert foresee(read(queue.root, branch_of(begun)))[0].is_new
+    checkpoints = begun / "checkpoints"
+    checkpoints.rename(begun / "none")  # another stage will save one
+    own = "one: {verb: train, config: null, run: BEGUN}, ".replace("BEGUN", str(begun))
+    text = branch_of(begun).replace("{a:", f"{{{own}a:", 1)
+    assert foresee(read(queue.root, text))[1].is_new
+    (begun / "none").rename(checkpoints)
+    (begun / "inputs.json").unlink()
+    with pytest.raises(SpiderUsageError, match=rf"^stage a: \S+: {begun.parent}/\w+(@1)?: no such "):
+        foresee(read(queue.root, branch_of(begun)))
+
+
+def test_what_is_damaged_is_told_with_its_stage(queue: Queue, begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(queue.root)
+    Path("plain.yaml").write_text("batch: 64")
+    (begun / "inputs.json").write_text("{")
+    with pytest.raises(SpiderError, match=rf"^stage a: {begun}/inputs\.json"):
+        foresee(read(queue.root, branch_of(begun)))
+
+    def refuse(*_: object) -> None:
+        raise ClusterError("the manifest is damaged")
+
+    monkeypatch.setattr(inputs, "require_found", refuse)
+    with pytest.raises(ClusterError, match=r"^stage a: source: the manifest is damaged$"):
+        foresee(read(queue.root, f"stages: {{a: {{verb: pack, source: {begun}, out: '{{run}}/a'}}}}"))
+
+
 @pytest.mark.parametrize("place", ["https://host/set", "builtin:letters", "torchvision:CIFAR10", "there"])
 def test_names_that_lie_nowhere_here_are_taken_for_granted(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, place: str
@@ -380,7 +468,9 @@ def test_what_a_finished_stage_has_read_may_be_gone(queue: Queue, monkeypatch: p
 
 def test_what_waits_or_runs_is_left_as_it_is(queue: Queue) -> None:
     queue.submit()
+    before = len(queue.programs.calls("squeue"))
     assert queue.submit() == {"digits": "as 7", "one": "as 8", "two": "as 9", "measured": "as 10"}
+    assert len(queue.programs.calls("squeue")) == before + 4  # each is asked for once
 
 
 def test_what_has_failed_goes_behind_what_still_runs(queue: Queue) -> None:
