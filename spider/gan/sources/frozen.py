@@ -268,6 +268,14 @@ class GeneratedImages:
             blocks.append(made[max(start - first, 0) : stop - first].cpu())
         return torch.cat(blocks)
 
+    def shown(self, numbers: Sequence[int]) -> Tensor:
+        """The images of these numbers and no others, uint8 [N, C, H, W] on the CPU, to be looked at.
+
+        `batch` makes whole blocks, so that features are the same however they are asked for. By its rounding an image
+        here may differ from that one in a level of a pixel.
+        """
+        return to_uint8(self.generator.images(self.seed, numbers)).cpu()
+
 
 def _digest(module: nn.Module, source: Source, conditions: Conditions) -> str:
     told = {f"condition/{name}": tensor for name, tensor in conditions.tensors().items()}

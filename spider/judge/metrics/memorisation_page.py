@@ -275,18 +275,20 @@ def _draw_pairs(axes: Axes, section: _Section, found: NearestTraining, training:
     height = _TITLE + _ROW * -(-len(section.chosen) // _COLUMNS)
     axes.set_axis_off()
     axes.text(_MARGIN, height - 0.05, section.title, fontsize=11, fontweight="bold", va="top")
-    for k, place in enumerate(section.chosen):
+    numbers = [int(section.numbers[place]) for place in section.chosen]
+    twins = [int(section.nearest.indices[place]) for place in section.chosen]
+    pairs = zip(_pictures(section.images, numbers), _pictures(training, twins), strict=True)
+    for k, (place, number, twin, pictures) in enumerate(zip(section.chosen, numbers, twins, pairs, strict=True)):
         row, column = divmod(k, _COLUMNS)
         left, top = (column + 0.5) * _WIDTH / _COLUMNS, height - _TITLE - row * _ROW
-        number, twin = int(section.numbers[place]), int(section.nearest.indices[place])
-        pair = _side_by_side(_picture(section.images, number), _picture(training, twin))
+        pair = _side_by_side(*pictures)
         inch = min(_PAIR[0] / pair.shape[1], _PAIR[1] / pair.shape[0])  # of a pixel
         half, low = inch * pair.shape[1] / 2, top - inch * pair.shape[0]
         axes.imshow(pair, interpolation="nearest", extent=(left - half, left + half, low, top))
         distance = section.nearest.distances[place]
         nearer = float((found.unseen < distance).mean())
-        numbers = f"{_number(section.images, number, training)} · image {twin}"
-        told = f"{numbers}\ndistance {distance:.3g}\n{nearer:.1%} of real pairs are closer"
+        names = f"{_number(section.images, number, training)} · image {twin}"
+        told = f"{names}\ndistance {distance:.3g}\n{nearer:.1%} of real pairs are closer"
         axes.text(left, low - 0.04, told, fontsize=8, ha="center", va="top")
     axes.set(xlim=(0, _WIDTH), ylim=(0, height), aspect="auto")
 
@@ -298,11 +300,13 @@ def _number(images: NumberedImages, i: int, training: NumberedImages) -> str:
     return f"image {i}" if images is training else f"no. {i}"
 
 
-def _picture(images: NumberedImages, i: int) -> NDArray[np.uint8]:
-    """Image i as RGB [H, W, 3]."""
-    image = images.batch(i, i + 1)[0].cpu()
-    picture: NDArray[np.uint8] = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
-    return picture
+def _pictures(images: NumberedImages, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """The images of these numbers, each as RGB [H, W, 3]."""
+    if isinstance(images, GeneratedImages):
+        found = list(images.shown(numbers))
+    else:
+        found = [images.batch(number, number + 1)[0].cpu() for number in numbers]
+    return [image.expand(3, -1, -1).permute(1, 2, 0).numpy() for image in found]
 
 
 def _side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:

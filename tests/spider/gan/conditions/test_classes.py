@@ -225,6 +225,15 @@ def test_a_sample_has_the_same_class_always(run, digits):
     assert few.tolist() == found.labels[[150, 7]].tolist()
 
 
+def test_images_that_are_shown_are_those_that_are_measured(run):
+    samples = open_generator(str(run), CPU).numbered("", seed=3, count=200)
+    numbers = [150, 7, 199, 64]
+    shown = samples.shown(numbers).int()
+    measured = torch.cat([samples.batch(number, number + 1) for number in numbers]).int()
+    assert (shown - measured).abs().max() <= 1
+    assert len(shown.flatten(1).unique(dim=0)) == len(numbers)
+
+
 def test_generate_makes_what_the_network_makes_of_that_class(run, tmp_path):
     generator = open_generator(str(run), CPU)
     written = api.generate(run, seeds="3,1", classes=["7", "2"], out=tmp_path / "a", grid=tmp_path / "grid.png")

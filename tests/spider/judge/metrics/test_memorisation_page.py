@@ -36,10 +36,15 @@ class Images:
 class Made(GeneratedImages):
     """The same, of a generator."""
 
-    batch = Images.batch
+    batch = None  # which makes whole blocks
 
     def __init__(self, seed):
         super().__init__(None, "a-run-with-quite-a-long-name-seed0@123456.789", seed, 3000)
+        self.asked = []
+
+    def shown(self, numbers):
+        self.asked += numbers
+        return Images.batch(self, 0, len(numbers))
 
 
 def distances(seed, count, start=0.0):
@@ -91,6 +96,15 @@ def test_a_page_names_the_seeds_that_make_its_samples_again(found):
         told = f"{name} {closest} · image {twin}\ndistance {found.samples.distances.min():.3g}\n"
         nearer = float((found.unseen < found.samples.distances.min()).mean())
         assert f"{told}{nearer:.1%} of real pairs are closer" in words
+
+
+def test_a_page_makes_the_samples_that_it_shows_and_no_others(found):
+    """A block of them for each takes longer than all metrics."""
+    samples = Made(0)
+    page(found, pictures(samples))
+    closest = np.argsort(found.samples.distances)[:12]
+    assert {*closest.tolist()} <= {*samples.asked}
+    assert len(samples.asked) == 24
 
 
 def test_a_page_says_what_is_expected_when_nothing_is_memorised(found):
