@@ -81,6 +81,7 @@ def states(run: Path) -> dict[str, str]:
 
 def test_a_cascade_goes_on_where_a_stage_failed(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, letters = tmp_path / "cascade", tmp_path / "letters"
+    letters.mkdir()  # without an image in it
     file = tmp_path / "cascade.yaml"
     file.write_text(STAGES.replace("{letters}", str(letters)))
     launch = ["launch", str(file), f"--run={run}", "--slurm=nodes=2,tasks_per_node=1,cpus_per_task=1,time=10"]
@@ -91,7 +92,7 @@ def test_a_cascade_goes_on_where_a_stage_failed(slurm: Slurm, tmp_path: Path, mo
     spider(*launch)
     slurm.wait_until(over, "an end of all stages")
     assert states(run)["letters"] == "failed"
-    assert "no such" in spider("status", str(run))
+    assert "no image that can be packed" in spider("status", str(run))
     assert {name for name, state in states(run).items() if state == "finished"} == {"digits"}
     assert states(run)["two"] == "never started"
     assert not (run / "one").exists()
