@@ -137,7 +137,7 @@ def page(found: NearestTraining, pictures: Pictures) -> Figure:
     figure = Figure(figsize=(_WIDTH, top), dpi=100)
     _write_words(figure, top, f"Are they copies? {verdict(found, pictures.ct)}", paragraphs)
     top -= words
-    for draw, left in ((_draw_distances, 0.7), (_draw_calibrated, 0.7 + _WIDTH / 2)):
+    for draw, left in ((_draw_distances, 0.7), (_draw_calibrated, 0.6 + _WIDTH / 2)):
         draw(_axes(figure, left, top - _PLOTS + 0.65, _WIDTH / 2 - 0.8, _PLOTS - 1.15), found)
     top -= _PLOTS
     for section, height in zip(sections, heights, strict=True):
