@@ -185,9 +185,12 @@ def _compared(
             notes.append("samples are of all classes alike and the reference, the training images, is not: --reference")
     against = training if given is None else given
     assert against is not None
-    foreign = _bank_of_others(request, training)
-    page = None if foreign else _page_of(run, training, against, network, request, world)
-    notes += [foreign] if foreign else []
+    bank = None if request.bank is None else InstanceBank.open(request.bank)
+    if bank is None or (training is not None and bank.about.dataset == training.fingerprint):
+        page = _page_of(run, training, against, network, request, world)
+    else:
+        page, what = None, f"samples are told of {bank.about.name}, and not of the images that the run has learnt"
+        notes.append(f"no memorisation page: {what}")
     if page is None and isinstance(against, GivenFeatures) and against.rows is None and _is_small(training):
         notes.append(f"no memorisation page: {against.path} holds {against.holds}, and no features of each image")
     if page is not None and "nearest" not in metrics:
@@ -214,7 +217,7 @@ def _compared(
             keep_samples=run is None,
             page=page if number == 0 else None,
         )
-    drawn = _draw_instances(run, generator, training, against, request, world)
+    drawn = _draw_instances(run, generator, training, against, bank, request, world)
     if generator is not None and isinstance(generator.source, Images):
         drawn |= _of_source(generator.source, request, measured)
     is_own = training is not None and training.fingerprint == against.fingerprint
@@ -253,37 +256,42 @@ def _draw_instances(
     generator: FrozenGenerator | None,
     training: ShardDataset | ImagesOfClasses | None,
     against: ShardDataset | ImagesOfClasses | GivenFeatures,
+    foreign: InstanceBank | None,
     request: EvaluateRequest,
     world: World,
 ) -> dict[str, Any]:
-    """Draw what becomes of instances, if figures are asked for: what a result says of that."""
+    """Draw what becomes of instances, if figures are asked for: what a result says of that.
+
+    Args:
+        foreign: `request.bank`.
+    """
     if generator is None or run is None or request.figures is None or not isinstance(generator.conditions, Instances):
         return {}
-    if request.bank is not None:
-        bank, images = InstanceBank.open(request.bank), against
-        if not isinstance(images, ShardDataset):
-            return {"instances": "not drawn: the reference is not whole images"}
-        if images.fingerprint != bank.about.dataset:
-            return {"instances": f"not drawn: the reference is not {bank.about.name}, whose bank --bank is"}
-    else:
-        place = getattr(run.directory.config().condition, "bank", "")
-        if not Path(place).is_file():
-            return {"instances": f"not drawn: {no_such(place, 'file')}"}
-        read = recorded(run.directory).get("condition.bank")
-        with open(place, "rb") as content:
-            if read is not None and hashlib.file_digest(content, "sha256").hexdigest() != read.fingerprint:
-                return {"instances": f"not drawn: {place} holds another bank than the run has read"}
-        if training is None:
-            return {}
-        bank, images = InstanceBank.open(place), training
+    bank, images = (_own_bank(run), training) if foreign is None else (foreign, against)
+    if isinstance(bank, str):
+        return {"instances": f"not drawn: {bank}"}
     if not isinstance(images, ShardDataset):
-        return {}
+        return {"instances": "not drawn: their images are not at hand, or not all of them"}
+    if images.fingerprint != bank.about.dataset:
+        return {"instances": f"not drawn: the reference is not {bank.about.name}, whose bank --bank is"}
     if images.index.shape != generator.image_shape:
         return {"instances": f"not drawn: {images.path} and the samples are of different sizes"}
     file = Path(request.figures) / INSTANCES
     if world.is_main:
         draw_instances(file, generator, bank, images)
     return {"instances": str(file)}
+
+
+def _own_bank(run: RunRef) -> InstanceBank | str:
+    """The bank that a run has read, or why it is not at hand."""
+    place = getattr(run.directory.config().condition, "bank", "")
+    if not Path(place).is_file():
+        return no_such(place, "file")
+    read = recorded(run.directory).get("condition.bank")
+    with open(place, "rb") as content:
+        if read is not None and hashlib.file_digest(content, "sha256").hexdigest() != read.fingerprint:
+            return f"{place} holds another bank than the run has read"
+    return InstanceBank.open(place)
 
 
 def _in_turn(seeds: Sequence[int], *, shown: bool) -> Iterator[tuple[int, int]]:
@@ -379,16 +387,6 @@ def _page_of(
     if not world.broadcast_json(os.access(run.directory.path, os.W_OK)):
         return None
     return run.directory.evaluations / f"{checkpoint_name(images_of(run.checkpoint))}-{name}"
-
-
-def _bank_of_others(request: EvaluateRequest, training: ShardDataset | ImagesOfClasses | None) -> str:
-    """Why there is no memorisation page of samples that are told of other images than the run has learnt, or ""."""
-    if request.bank is None:
-        return ""
-    about = InstanceBank.open(request.bank).about
-    if training is not None and about.dataset == training.fingerprint:
-        return ""
-    return f"no memorisation page: samples are told of {about.name}, and not of the images that the run has learnt"
 
 
 def _is_small(training: ShardDataset | ImagesOfClasses | None) -> bool:

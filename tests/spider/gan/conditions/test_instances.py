@@ -530,8 +530,8 @@ def test_figures_show_instances_what_is_near_them_and_samples(of, run, digits, b
         assert captions[1:] == (*(f"near {n}" for n in range(1, 5)), "", *(f"seed {n}" for n in range(6)))
 
 
-def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, patches, tmp_path):
-    bank = tmp_path / "patches.safetensors"
+def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, bank, patches, tmp_path):
+    own, bank = bank, tmp_path / "patches.safetensors"
     api.instances(patches, bank, embedding="offline", neighbors=4, centres=20)
     options = {"metrics": "fid", "embedding": "offline", "count": 60, "seeds": 1, "figures": tmp_path / "figures"}
     found = api.evaluate(run, bank=bank, **options)
@@ -539,6 +539,9 @@ def test_instances_of_images_that_are_not_at_hand_are_not_drawn(run, patches, tm
     found = api.evaluate(run, bank=bank, reference=patches, **options)
     assert found.provenance["instances"] == f"not drawn: {patches} and the samples are of different sizes"
     assert found.provenance["memorisation_page"] is None  # its images are no held-out ones of the training's
+    assert "no memorisation page: samples are told of patches" in found.table()
+    found = api.evaluate(run, bank=own, reference=patches, **options)
+    assert found.provenance["memorisation_page"] is not None
     assert not (tmp_path / "figures" / "instances.png").exists()
 
 
